@@ -1,0 +1,50 @@
+# All set-up happens by itself: system packages (Debian, as root), a virtual environment in .venv,
+# pinned Python packages. The second time it takes no time.
+SHELL := /bin/bash
+PY := .venv/bin/python
+STAMP := .venv/.installed
+TEST ?= tests
+export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
+
+.PHONY: help setup demo lab test test-fast lint bench pins clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## install what is missing (system packages, virtual environment)
+	@lab/install-packages
+
+$(STAMP): setup.cfg requirements.txt
+	@lab/install-packages
+	@echo "Installing the Python packages of requirements.txt into .venv"
+	@python3 -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: setup ## the main job in about a minute: a bare-metal cluster on this machine, with real routers
+	@$(PY) -m lab.demo
+
+lab: setup ## the same cluster, left running for you to look around
+	@$(PY) -m lab.hold
+
+lint: setup ## ruff, mypy --strict, the import contracts
+	@ruff check . && ruff format --check .
+	@mypy
+	@lint-imports --no-logo
+
+test: lint ## everything: lint and all tests, on real routers, kernels and a real API server
+	@$(PY) -m pytest $(TEST)
+
+test-fast: lint ## the everyday loop: without the Kubernetes control plane
+	@$(PY) -m pytest $(TEST) -m "not cluster"
+
+bench: setup ## benchmarks: tables on the screen, JSON in bench/results/
+	@$(PY) -m bench
+
+pins: ## write requirements.txt anew from what .venv holds
+	@{ echo '# Every Python package that development and tests use, pinned. Made by `make pins`.'; \
+	   .venv/bin/pip freeze --exclude-editable; } > requirements.txt
+
+clean: ## remove what set-up and the tests made in this folder
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
