@@ -1,0 +1,1 @@
+"""PorterLB: addresses for LoadBalancer Services on bare-metal Kubernetes."""

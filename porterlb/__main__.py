@@ -1,0 +1,5 @@
+"""``python -m porterlb``."""
+
+from porterlb.cli.main import main
+
+main()

@@ -1,0 +1,146 @@
+"""Which Eips a Service may get an address from, and in which order; which Eips are in the way of each other."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+
+from porterlb.core.allocation.pool import encode_ranges
+from porterlb.core.model import Eip, Service
+from porterlb.core.problems import Problem, Reason
+
+
+class EipMap:
+    """All Eips by the addresses in them. Where two overlap, the older one (created, uid, name) counts.
+
+    ``conflicting``: the younger Eips, each with the names of the older ones that it overlaps. They give no address
+    out until the overlap is gone; what their Services hold, stays.
+    """
+
+    def __init__(self, eips: Mapping[str, Eip]) -> None:
+        self.eips = eips
+        self.conflicting: dict[str, tuple[str, ...]] = {}
+        serving: list[tuple[int, int, str]] = []
+        self._late: list[tuple[str, _Ranges]] = []
+        for eip in sorted(eips.values(), key=lambda eip: (eip.created, eip.uid, eip.name)):
+            ranges = [(first, last, eip.name) for first, last in encode_ranges(eip.ranges)]
+            rivals = _overlapping(ranges, serving)
+            if rivals:
+                self.conflicting[eip.name] = rivals
+                self._late.append((eip.name, _Ranges(ranges)))
+            else:
+                serving = sorted(serving + ranges)
+        self._serving = _Ranges(serving)
+
+    def name_of(self, code: int) -> str:
+        """The Eip that an address belongs to; empty if none has it."""
+        return self._serving.find(code) or next((name for name, ranges in self._late if ranges.find(code)), "")
+
+    def holds(self, name: str, code: int) -> bool:
+        """Whether the address is in this Eip, be it conflicting or not."""
+        if self._serving.find(code) == name:
+            return True
+        return any(late == name and ranges.find(code) for late, ranges in self._late)
+
+    def problems(self, name: str) -> tuple[Problem, ...]:
+        """What is wrong with this Eip in company of the others."""
+        rivals = self.conflicting.get(name)
+        if not rivals:
+            return ()
+        them = ", ".join(rivals)
+        return (
+            Problem(
+                Reason.OVERLAPPING,
+                f"Overlaps the older Eip {them}: gives out no addresses until one of them is changed. "
+                "Addresses that Services hold already stay.",
+                "spec.address",
+            ),
+        )
+
+
+class _Ranges:
+    """Disjoint (first, last, name), sorted, looked up by bisection."""
+
+    def __init__(self, ranges: list[tuple[int, int, str]]) -> None:
+        self._ranges = ranges
+        self._starts = [first for first, _, _ in ranges]
+
+    def find(self, code: int) -> str:
+        at = bisect_right(self._starts, code) - 1
+        if at < 0:
+            return ""
+        _, last, name = self._ranges[at]
+        return name if code <= last else ""
+
+
+def _overlapping(ranges: Iterable[tuple[int, int, str]], serving: list[tuple[int, int, str]]) -> tuple[str, ...]:
+    """The names in ``serving`` (sorted, disjoint) that share an address with ``ranges``."""
+    found: dict[str, None] = {}
+    for first, last, _ in ranges:
+        at = bisect_right(serving, first, key=lambda entry: entry[0]) - 1
+        for start, end, name in serving[max(at, 0) :]:
+            if start > last:
+                break
+            if end >= first:
+                found[name] = None
+    return tuple(found)
+
+
+class Eligibility:
+    """Who may have addresses of which Eip. ``namespaces``: the labels of the namespaces by name."""
+
+    def __init__(self, map_: EipMap, namespaces: Mapping[str, Mapping[str, str]]) -> None:
+        self._map = map_
+        self._namespaces = namespaces
+        self._by_order = sorted(map_.eips.values(), key=lambda eip: (eip.priority, eip.name))
+        self._by_labels = any(eip.service_selector is not None for eip in self._by_order)
+        self._orders: dict[str, tuple[Eip, ...]] = {}  # by namespace, while labels of Services do not matter
+
+    def admits(self, eip: Eip, service: Service) -> bool:
+        """Whether the selectors of the Eip let this Service in.
+
+        The namespace has to be named or selected (where either is set), and the Service's labels have to match.
+        """
+        if eip.namespaces or eip.namespace_selector is not None:
+            namespace = service.key.namespace
+            labels = self._namespaces.get(namespace, {})
+            selector = eip.namespace_selector
+            if namespace not in eip.namespaces and not (selector is not None and selector.matches(labels)):
+                return False
+        return eip.service_selector is None or eip.service_selector.matches(service.labels)
+
+    def why_closed(self, eip: Eip, service: Service) -> tuple[Reason, str] | None:
+        """Why this Eip gives nothing new to this Service, as a reason and a clause; None if it may."""
+        if not self.admits(eip, service):
+            return Reason.EIP_NOT_ALLOWED, f"{eip.name} does not admit it (namespaces or selectors)"
+        if eip.disabled:
+            return Reason.EIP_DISABLED, f"{eip.name} is disabled"
+        if eip.name in self._map.conflicting:
+            return Reason.OVERLAPPING, f"{eip.name} overlaps {', '.join(self._map.conflicting[eip.name])}"
+        return None
+
+    def order(self, service: Service) -> tuple[Eip, ...]:
+        """The Eips that an address may be taken from without being asked for, best first.
+
+        Those that select the Service by namespace or labels; then the default Eip; then all others. Within each:
+        by priority (lower first), then name.
+        """
+        if self._by_labels:
+            return self._order(service)
+        known = self._orders.get(service.key.namespace)
+        if known is None:
+            known = self._orders[service.key.namespace] = self._order(service)
+        return known
+
+    def _order(self, service: Service) -> tuple[Eip, ...]:
+        tiers: tuple[list[Eip], list[Eip], list[Eip]] = ([], [], [])
+        for eip in self._by_order:
+            if eip.auto_assign and self.why_closed(eip, service) is None:
+                tiers[_tier(eip)].append(eip)
+        return tuple(tiers[0] + tiers[1] + tiers[2])
+
+
+def _tier(eip: Eip) -> int:
+    if eip.namespaces or eip.namespace_selector is not None or eip.service_selector is not None:
+        return 0
+    return 1 if eip.is_default else 2

@@ -1,0 +1,128 @@
+"""The free addresses of one Eip and one IP version, longest free first, in constant time for any size of pool.
+
+An address is a *code* here: its integer value, with bit 128 set for IPv6, so that both versions fit into one dict
+or one sorted list, and comparing is comparing integers. Nothing here lists a pool: a /64 costs what a /32 costs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Container, Iterable
+from ipaddress import IPv4Address, IPv6Address
+
+from porterlb.core.model import Address, AddressRange
+
+_V6 = 1 << 128
+
+REMEMBERED = 65_536
+"""How many freed addresses a pool remembers. More than any pool of IPv4 addresses that is common, and at most
+some 10 MB; what is forgotten is found again when the cursor has come round."""
+
+
+def encode(address: Address) -> int:
+    """The code of an address."""
+    return int(address) if address.version == 4 else int(address) | _V6
+
+
+def decode(code: int) -> Address:
+    """The address of a code."""
+    return IPv6Address(code ^ _V6) if code & _V6 else IPv4Address(code)
+
+
+def version_of(code: int) -> int:
+    """4 or 6."""
+    return 6 if code & _V6 else 4
+
+
+def encode_ranges(ranges: Iterable[AddressRange]) -> tuple[tuple[int, int], ...]:
+    """Ranges as (first, last) codes, sorted: IPv4 before IPv6."""
+    return tuple(sorted((encode(first), encode(last)) for first, last in ranges))
+
+
+class Pool:
+    """Which address of the sorted, disjoint ``ranges`` (of codes) has been free for the longest time.
+
+    Never used ones come first, in order, from a cursor; then those that were given back, the first one given back
+    first. Who has an address is not kept here: the caller says what is ``taken`` at each question, and says with
+    :meth:`release` when an address that it had taken is free again.
+    """
+
+    __slots__ = ("_cursor", "_forgotten", "_freed", "_index", "_queue", "ranges")
+
+    def __init__(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        self.ranges = ranges
+        self._index = 0  # the range that the cursor is in
+        self._cursor = ranges[0][0] if ranges else 0
+        self._freed: dict[int, float] = {}  # code: when it was given back
+        self._queue: deque[tuple[int, float]] = deque()  # the same in order; entries that _freed contradicts are stale
+        self._forgotten = False  # a freed address was forgotten: the cursor has to come round once more
+
+    def copy(self) -> Pool:
+        """An independent pool in the same state."""
+        other = Pool(self.ranges)
+        other._index, other._cursor, other._forgotten = self._index, self._cursor, self._forgotten
+        other._freed, other._queue = self._freed.copy(), self._queue.copy()
+        return other
+
+    def reshaped(self, ranges: tuple[tuple[int, int], ...]) -> Pool:
+        """A pool of other ranges that remembers when the addresses which stay were given back."""
+        other = Pool(ranges)
+        starts = [first for first, _ in ranges]
+        for code, freed in self._queue:
+            at = bisect_right(starts, code) - 1
+            if at >= 0 and code <= ranges[at][1] and self._freed.get(code) == freed:
+                other._freed[code] = freed
+                other._queue.append((code, freed))
+        return other
+
+    def release(self, code: int, now: float) -> None:
+        """The address is free from ``now`` on (monotonic seconds)."""
+        self._freed[code] = now
+        self._queue.append((code, now))
+        if len(self._queue) > 2 * len(self._freed) + 64:  # mostly stale: addresses asked for by name, again and again
+            self._queue = deque(entry for entry in self._queue if self._freed.get(entry[0]) == entry[1])
+        while len(self._freed) > REMEMBERED:
+            oldest, freed = self._queue.popleft()
+            if self._freed.get(oldest) == freed:
+                del self._freed[oldest]
+                self._forgotten = True
+
+    def longest_free(self, taken: Container[int], barred: Container[int] = ()) -> int | None:
+        """The address that has been free for the longest time, or None. Asking again gives the same until it is taken.
+
+        Each address is stepped over once, so the time is constant over the life of the pool.
+        """
+        code = self._never_used(taken, barred)
+        if code is None:
+            code = self._given_back(taken, barred)
+        if code is None and self._forgotten:
+            self._forgotten = False
+            self._index, self._cursor = 0, self.ranges[0][0]
+            code = self._never_used(taken, barred)
+        return code
+
+    def _never_used(self, taken: Container[int], barred: Container[int]) -> int | None:
+        freed = self._freed
+        while self._index < len(self.ranges):
+            last = self.ranges[self._index][1]
+            cursor = self._cursor
+            while cursor <= last and (cursor in taken or cursor in freed or cursor in barred):
+                cursor += 1
+            self._cursor = cursor
+            if cursor <= last:
+                return cursor
+            self._index += 1
+            if self._index < len(self.ranges):
+                self._cursor = self.ranges[self._index][0]
+        return None
+
+    def _given_back(self, taken: Container[int], barred: Container[int]) -> int | None:
+        while self._queue:
+            code, freed = self._queue[0]
+            if self._freed.get(code) == freed:
+                if code not in taken and code not in barred:
+                    return code
+                del self._freed[code]  # its owner will release it
+            self._queue.popleft()
+        return None

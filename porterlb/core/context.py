@@ -1,0 +1,265 @@
+"""What the plans of all VIPs have in common, worked out once a plan: usable nodes, segments, sessions, arrangements."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+
+from porterlb.core import announce, nexthops, trust
+from porterlb.core.model import (
+    Address,
+    Eip,
+    Endpoint,
+    Network,
+    Peer,
+    RouteAttributes,
+    Service,
+    Snapshot,
+    TrafficPolicy,
+)
+from porterlb.core.nexthops import NextHops, Segments
+from porterlb.core.problems import Problem, Reason
+from porterlb.core.trust import ModePolicy, Told, Trust
+from porterlb.core.wanted import Neighbor, Path
+
+Stability = Mapping[tuple[str, str], float]
+"""Since when each established session (replica, peer) has been up without a break: monotonic seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Shared by all VIPs of one plan. The caches hold results of pure functions of the context."""
+
+    snapshot: Snapshot
+    usable: frozenset[str]
+    segments: Segments
+    replicas: frozenset[str]
+    peers: Mapping[str, Peer]
+    speakers: Mapping[str, tuple[str, ...]]  # by peer: the replicas that announce to it
+    stability: Stability
+    now: float  # monotonic seconds
+    policy: ModePolicy
+    trusts: dict[frozenset[str], Trust] = field(default_factory=dict)
+    """How far BGP is trusted, by the set of peers that VIPs are announced to; grows with the first VIP of a set."""
+    _hops: dict[tuple[TrafficPolicy, tuple[Endpoint, ...]], NextHops] = field(default_factory=dict)
+    _arrangements: dict[tuple[str, int, tuple[str, ...], int], Mapping[str, tuple[str, ...]]] = field(
+        default_factory=dict
+    )
+    _paths: dict[tuple[str, str, int, RouteAttributes], Path | None] = field(default_factory=dict)
+    _carrying: dict[tuple[str, int, tuple[str, ...]], bool] = field(default_factory=dict)
+
+    def hops(self, services: Sequence[Service]) -> NextHops:
+        """The next hops of a VIP that these Services share (one, mostly): those of any of them."""
+        found = [self._hops_of(service) for service in services]
+        if len(found) == 1:
+            return found[0]
+        nodes = frozenset(node for hops in found for node in hops.nodes)
+        endpoints = frozenset(node for hops in found for node in hops.endpoints)
+        return NextHops(tuple(sorted(nodes)), endpoints, None if nodes else found[0].problem)
+
+    def _hops_of(self, service: Service) -> NextHops:
+        key = (service.traffic_policy, self.snapshot.endpoints.get(service.key, ()))
+        found = self._hops.get(key)
+        if found is None:
+            found = self._hops[key] = nexthops.next_hops(*key, self.usable)
+        return found
+
+    def on_segment(self, eip: Eip, address: Address, order: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Those nodes of ``order`` that are on the segment of the VIP; None when it is on no segment of ours."""
+        if eip.interface:
+            return order
+        subnet = self.segments.of(eip.can_reach or address)
+        if subnet is None:
+            return None
+        present = self.segments.nodes_on(subnet)
+        return tuple(node for node in order if node in present)
+
+    def arrangement(self, peer: str, address: Address, hops: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+        """Next hops by replica, for one peer: see :func:`porterlb.core.announce.arrange`."""
+        replicas = self.speakers[peer]
+        ordered = tuple(sorted(hops))
+        capacity = max(1, self.peers[peer].add_path)
+        salt = int(address) % len(ordered) if capacity * len(replicas) < len(ordered) else 0
+        key = (peer, address.version, ordered, salt)
+        found = self._arrangements.get(key)
+        if found is None:
+            reach = self._reach(peer, address.version)
+            found = self._arrangements[key] = announce.arrange(ordered, replicas, reach, capacity, salt)
+        return found
+
+    def _reach(self, peer: str, version: int) -> announce.Reach:
+        return announce.Reach(self.peers[peer], version, self.segments.addresses, self.snapshot.members)
+
+    def carried(self, takers: Iterable[str], version: int, hops: tuple[str, ...]) -> bool:
+        """Whether a live replica has a session with one of these peers and can tell it one of these next hops."""
+        return any(self._carries(peer, version, hops) for peer in takers)
+
+    def _carries(self, peer: str, version: int, hops: tuple[str, ...]) -> bool:
+        key = (peer, version, hops)
+        found = self._carrying.get(key)
+        if found is None:
+            reach = self._reach(peer, version)
+            up = [replica for replica, of in self.stability if of == peer]
+            found = any(not hops or any(reach.address(replica, hop) for hop in hops) for replica in up)
+            self._carrying[key] = found
+        return found
+
+    def trust(self, peers: frozenset[str], seed: Trust | None) -> Trust:
+        """How far BGP through these peers is trusted. ``seed``: the memory of the VIP that asks, for a new set."""
+        found = self.trusts.get(peers)
+        if found is None:
+            found = self.trusts[peers] = trust.step(seed, self._told(peers), self.now, self.policy)
+        return found
+
+    def _told(self, peers: frozenset[str]) -> Told:
+        view = self.snapshot.view
+        since = {replica: at for (replica, peer), at in self.stability.items() if peer in peers}
+        said = {name: trust.heard(view.trusts.get(name, ()), peers) for name in self.replicas if name != view.node}
+        return Told(
+            own=view.node in since,
+            carried=bool(since),
+            stable_since=min(since.values(), default=self.now),
+            carriers=trust.furthest(phase for name, phase in said.items() if name in since),
+            others=trust.furthest(said.values()),
+        )
+
+    def wakes_at(self) -> float | None:
+        """When time alone changes a trust (monotonic seconds), or None."""
+        times = [at for one in self.trusts.values() if (at := trust.wakes_at(one, self.policy)) is not None]
+        return min(times, default=None)
+
+    def path(self, peer: str, node: str, version: int, attributes: RouteAttributes) -> Path | None:
+        """How this replica announces ``node`` to ``peer``; None where it cannot."""
+        key = (peer, node, version, attributes)
+        if key not in self._paths:
+            hop = self._reach(peer, version).address(self.snapshot.view.node, node)
+            identifier = announce.path_id(hop) if hop and self.peers[peer].add_path > 1 else 0
+            self._paths[key] = Path(peer, hop, identifier, attributes) if hop else None
+        return self._paths[key]
+
+    def like(self, other: Context) -> bool:
+        """Whether the plans of VIPs whose own objects are the same are the same under both."""
+        return (
+            self.usable == other.usable
+            and self.replicas == other.replicas
+            and self.speakers == other.speakers
+            and self.stability == other.stability
+            and self.trusts == other.trusts
+            and self.peers == other.peers
+            and self.segments == other.segments
+            and self.snapshot.view.node == other.snapshot.view.node
+            and self.snapshot.members == other.snapshot.members
+            and self._cordoned() == other._cordoned()
+        )
+
+    def _cordoned(self) -> frozenset[str]:
+        return frozenset(name for name, node in self.snapshot.nodes.items() if node.cordoned)
+
+    @staticmethod
+    def prefix(address: Address) -> Network:
+        """The host route of a VIP."""
+        if isinstance(address, IPv4Address):
+            return IPv4Network((int(address), 32))
+        return IPv6Network((int(address), 128))
+
+
+def context_of(snapshot: Snapshot, before: Context | None, now: float, policy: ModePolicy) -> Context:
+    """``before``: that of the last plan, for what it remembers of sessions and trust."""
+    stability: Stability = before.stability if before else {}
+    view = snapshot.view
+    replicas = frozenset(view.fresh) | {view.node}
+    live = {(replica, peer) for replica, peer in view.sessions if replica in replicas and peer in snapshot.peers}
+    speakers = {}
+    for name, peer in snapshot.peers.items():
+        able = {replica for replica, of in live if of == name}
+        if _selects(peer, snapshot, view.node):
+            # Ourselves even before our session is up: what we announce is then ready when it comes up, and the
+            # End-of-RIB that follows the first routes does not flush what the router kept for us (RFC 4724).
+            able.add(view.node)
+        speakers[name] = tuple(sorted(able))
+    made = Context(
+        snapshot=snapshot,
+        usable=nexthops.usable_nodes(snapshot.nodes, view),
+        segments=nexthops.segments(snapshot.nodes, snapshot.members),
+        replicas=replicas,
+        peers={name: peer for name, peer in snapshot.peers.items() if not peer.admin_down},
+        speakers=speakers,
+        stability={session: stability.get(session, now) for session in live},
+        now=now,
+        policy=policy,
+    )
+    for peers, last in before.trusts.items() if before else ():
+        if peers <= made.peers.keys():
+            made.trust(peers, last)
+    return made
+
+
+def _selects(peer: Peer, snapshot: Snapshot, node: str) -> bool:
+    if peer.node_selector is None:
+        return True
+    return node in snapshot.nodes and peer.node_selector.matches(snapshot.nodes[node].labels)
+
+
+def own_neighbors(snapshot: Snapshot) -> tuple[dict[str, Neighbor], dict[str, tuple[Problem, ...]]]:
+    """The sessions that this replica is to have, and why it cannot have others."""
+    neighbors: dict[str, Neighbor] = {}
+    problems: dict[str, tuple[Problem, ...]] = {}
+    by_address: dict[Address, str] = {}
+    conf = snapshot.conf
+    for name, peer in sorted(snapshot.peers.items()):
+        local_as = peer.local_as or conf.local_as
+        if not local_as:
+            problems[name] = (
+                Problem(
+                    Reason.NO_LOCAL_AS,
+                    "No AS of our own is known: set spec.as of the BgpConf default, or spec.conf.localAs here.",
+                    "spec.conf.localAs",
+                ),
+            )
+            continue
+        if peer.address in by_address:
+            problems[name] = (
+                Problem(
+                    Reason.INVALID_FIELD,
+                    f"BgpPeer {by_address[peer.address]} has the same address {peer.address} and is used instead.",
+                    "spec.conf.neighborAddress",
+                ),
+            )
+            continue
+        by_address[peer.address] = name
+        if not _selects(peer, snapshot, snapshot.view.node):
+            continue
+        neighbors[name] = Neighbor(
+            peer=name,
+            address=peer.address,
+            peer_as=peer.peer_as,
+            local_as=local_as,
+            router_id=router_id(snapshot),
+            local_address=peer.local_address,
+            password=peer.password,
+            multihop_ttl=peer.multihop_ttl,
+            hold_time=peer.hold_time,
+            keepalive=peer.keepalive,
+            connect_retry=peer.connect_retry,
+            passive=peer.passive,
+            remote_port=peer.remote_port,
+            graceful_restart=conf.graceful_restart if peer.graceful_restart is None else peer.graceful_restart,
+            families=peer.families,
+            add_path=peer.add_path > 1,
+            admin_down=peer.admin_down,
+        )
+    return neighbors, problems
+
+
+def router_id(snapshot: Snapshot) -> IPv4Address:
+    """The BGP identifier of this replica (RFC 6286: unique within the AS, so one for all nodes will not do).
+
+    The node's first IPv4 address; without one that of the BgpConf, else one made from the node's name.
+    """
+    node = snapshot.nodes.get(snapshot.view.node)
+    address = node.address(4) if node else None
+    if isinstance(address, IPv4Address):
+        return address
+    return snapshot.conf.router_id or IPv4Address(zlib.crc32(snapshot.view.node.encode()) or 1)

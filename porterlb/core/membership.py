@@ -1,0 +1,86 @@
+"""What a replica says about itself in its membership Lease, and how the others read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+from porterlb.core.model import Interface, Member
+from porterlb.core.problems import Parsed, Problem, Reason
+
+PREFIX = "porterlb-"  # of the Lease's name; the node's name follows
+ANNOTATION = "porter.kubesphere.io/member"
+
+
+@dataclass(slots=True, eq=False)
+class Absence:
+    """Since when members have been gone: their Leases are deleted after ``patience`` seconds, not at once."""
+
+    patience: float
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def longer_gone(self, members: Iterable[str], present: Collection[str], now: float) -> frozenset[str]:
+        """The members that have not been ``present`` for longer than that. ``now``: monotonic seconds."""
+        self._since = {name: self._since.get(name, now) for name in members if name not in present}
+        return frozenset(name for name, since in self._since.items() if now - since >= self.patience)
+
+    def clear(self) -> None:
+        """Nothing is known for the time being: begin anew."""
+        self._since.clear()
+
+
+def lease_name(node: str) -> str:
+    """The name of a node's membership Lease."""
+    return PREFIX + node
+
+
+def node_of(name: str) -> str:
+    """The node whose membership Lease has this name; empty if it is another Lease."""
+    return name[len(PREFIX) :] if name.startswith(PREFIX) else ""
+
+
+def described(member: Member) -> dict[str, str]:
+    """What the Lease of a member carries."""
+    content = {
+        "address": member.address,
+        "port": member.port,
+        "boot": member.boot,
+        "subnets": [str(subnet) for subnet in member.subnets],
+    }
+    return {ANNOTATION: json.dumps(content, sort_keys=True)}
+
+
+def parse(name: str, carried: Mapping[str, str]) -> Parsed[Member]:
+    """A membership Lease by its name and annotations; written by others, so nothing in it is trusted."""
+    node = node_of(name)
+    text = carried.get(ANNOTATION)
+    if not node or not isinstance(text, str):
+        return _refused(f"The Lease {name} does not describe a replica.")
+    try:
+        content: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return _refused(f"The Lease {name} has an annotation {ANNOTATION} that is not JSON.")
+    if not isinstance(content, dict):
+        return _refused(f"The Lease {name} has an annotation {ANNOTATION} that is not a JSON object.")
+    address, subnets = content.get("address"), content.get("subnets", [])
+    port: Any = content.get("port")
+    boot: Any = content.get("boot")
+    texts = isinstance(address, str) and isinstance(subnets, list) and all(isinstance(s, str) for s in subnets)
+    if not texts or not _whole(port, 1, 65535) or not _whole(boot, 0, 2**63 - 1):
+        return _refused(f"The Lease {name} of replica {node} has no usable address, port, boot number and subnets.")
+    try:
+        interfaces: tuple[Interface, ...] = tuple(ip_interface(subnet) for subnet in subnets)
+        return Parsed(Member(node, str(ip_address(str(address))), port, boot, interfaces))
+    except ValueError as error:
+        return _refused(f"The Lease {name} of replica {node}: {error}.")
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _refused(message: str) -> Parsed[Member]:
+    return Parsed(None, (Problem(Reason.UNREADABLE, message),))

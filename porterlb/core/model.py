@@ -1,0 +1,303 @@
+"""The objects that decisions are made of: frozen, parsed, with units.
+
+Nothing here knows where an object came from. :mod:`porterlb.core.parse` makes these values from API objects.
+A *replica* is named by the node that it runs on: there is at most one a node.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import NamedTuple
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Interface = IPv4Interface | IPv6Interface
+
+
+class ServiceKey(NamedTuple):
+    """Namespace and name of a Service."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Protocol(enum.StrEnum):
+    """How a VIP is to be brought in, as wanted (Eip.spec.protocol, or the Service's annotation)."""
+
+    AUTO = "auto"
+    BGP = "bgp"
+    LAYER2 = "layer2"
+
+
+class Mode(enum.StrEnum):
+    """How a VIP is brought in now, as served."""
+
+    BGP = "bgp"
+    LAYER2 = "layer2"
+    NONE = "none"
+
+
+class Ready(enum.StrEnum):
+    """The status of a node's Ready condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One matchExpressions entry. operator: In, NotIn, Exists, DoesNotExist."""
+
+    key: str
+    operator: str
+    values: frozenset[str] = frozenset()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        present = self.key in labels
+        if self.operator == "Exists":
+            return present
+        if self.operator == "DoesNotExist":
+            return not present
+        if self.operator == "In":
+            return present and labels[self.key] in self.values
+        return not present or labels[self.key] not in self.values
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A Kubernetes label selector; the empty one matches everything."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Kubernetes node. ``addresses`` are its InternalIPs in the order given."""
+
+    name: str
+    addresses: tuple[Address, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ready: Ready = Ready.TRUE
+    network_unavailable: bool = False
+    excluded: bool = False  # label node.kubernetes.io/exclude-from-external-load-balancers
+    out_of_service: bool = False  # taint node.kubernetes.io/out-of-service
+    cordoned: bool = False  # spec.unschedulable
+
+    def address(self, version: int) -> Address | None:
+        """The node's first address of IP version 4 or 6."""
+        return next((address for address in self.addresses if address.version == version), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint of a Service. ``node`` is empty when the EndpointSlice does not say."""
+
+    node: str
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+
+
+class TrafficPolicy(enum.StrEnum):
+    """Service.spec.externalTrafficPolicy."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+class Port(NamedTuple):
+    """protocol: TCP, UDP or SCTP."""
+
+    protocol: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service of type LoadBalancer that is ours.
+
+    ``families``: IP versions in the order of spec.ipFamilies; ``dual_stack_required``: ipFamilyPolicy is
+    RequireDualStack. ``held``: addresses in status.loadBalancer.ingress. ``created``: RFC 3339 text, which sorts.
+    """
+
+    key: ServiceKey
+    uid: str = ""
+    created: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: frozenset[Port] = frozenset()
+    traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    selector: tuple[tuple[str, str], ...] = ()
+    families: tuple[int, ...] = (4,)
+    dual_stack_required: bool = False
+    held: tuple[Address, ...] = ()
+    wanted_addresses: tuple[Address, ...] = ()
+    wanted_eip: str = ""
+    protocol: Protocol | None = None
+    sharing_key: str = ""
+    pinned_node: str = ""  # annotation layer2.porter.kubesphere.io/v1alpha1
+
+
+class AddressRange(NamedTuple):
+    """An inclusive range; both ends of one IP version."""
+
+    first: Address
+    last: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Eip:
+    """A pool of addresses. ``ranges`` are sorted, disjoint, and already without ``exclude``d addresses
+    (and without network addresses where ``avoidNetworkAddresses`` is set)."""
+
+    name: str
+    ranges: tuple[AddressRange, ...]
+    uid: str = ""
+    created: str = ""
+    generation: int = 0
+    protocol: Protocol = Protocol.AUTO
+    interface: str = ""  # NIC name
+    can_reach: Address | None = None
+    disabled: bool = False
+    priority: int = 0
+    namespaces: frozenset[str] = frozenset()
+    namespace_selector: Selector | None = None
+    service_selector: Selector | None = None
+    auto_assign: bool = True
+    layer2_standby: bool = True
+    is_default: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __contains__(self, address: Address) -> bool:
+        return any(
+            r.first.version == address.version and int(r.first) <= int(address) <= int(r.last) for r in self.ranges
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteAttributes:
+    """BGP path attributes. Communities as ExaBGP writes them (``64500:1``; large ``64500:1:2``; well-known by name).
+
+    ``prepend``: how many times the local AS is put in front once more (0 to 16).
+    """
+
+    communities: tuple[str, ...] = ()
+    large_communities: tuple[str, ...] = ()
+    local_pref: int | None = None
+    med: int | None = None
+    prepend: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AdvertiseRule:
+    """One entry of BgpPeer.spec.advertise: what matches is announced with these attributes.
+
+    A peer without rules gets every VIP; a peer with rules gets what the first matching rule says, else nothing.
+    """
+
+    eips: frozenset[str] = frozenset()  # empty: any
+    eip_selector: Selector | None = None
+    service_selector: Selector | None = None
+    attributes: RouteAttributes = RouteAttributes()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A BgpPeer. Times in seconds. ``families``: IP versions announced to it. ``local_as`` 0: that of BgpConf."""
+
+    name: str
+    address: Address
+    peer_as: int
+    local_as: int = 0
+    uid: str = ""
+    generation: int = 0
+    description: str = ""
+    admin_down: bool = False
+    password: str = field(default="", repr=False)
+    password_secret: tuple[str, str] | None = None  # (name, key) in the release namespace
+    multihop_ttl: int = 0  # 0: directly connected
+    hold_time: int = 9
+    keepalive: int = 0  # 0: a third of the hold time, as negotiated
+    connect_retry: int = 0  # 0: ExaBGP's own back-off
+    passive: bool = False
+    remote_port: int = 179
+    local_address: Address | None = None
+    graceful_restart: int | None = None  # restart time; None: that of BgpConf; 0: off
+    families: tuple[int, ...] = (4, 6)
+    add_path: int = 0  # how many paths a prefix may have (sendMax); 0 or 1: no add-path
+    node_selector: Selector | None = None
+    advertise: tuple[AdvertiseRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BgpConf:
+    """The BgpConf ``default``. ``graceful_restart``: restart time in seconds, 0: off."""
+
+    local_as: int = 0
+    router_id: IPv4Address | None = None
+    listen_port: int = 0  # 0: do not listen
+    listen_addresses: tuple[Address, ...] = ()
+    graceful_restart: int = 30
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A replica as its membership Lease describes it. ``boot`` rises strictly with each start.
+
+    ``subnets``: the interfaces of its node as address/prefix, so that every replica knows what is on-link for it.
+    """
+
+    node: str
+    address: str  # hello address, IP
+    port: int  # hello UDP port
+    boot: int
+    subnets: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What this replica observes. Everything that is not a fact of the API.
+
+    ``dead``: nodes that probes say are dead. ``probed``: nodes on a segment of ours, so that probes decide about
+    them; for the others Ready decides. ``fresh``: replicas whose hello is fresh, always with our own node in it.
+    ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas.
+    ``doubt``: we see everyone dead and hear nobody: then it is we who are cut off, and nothing is to change.
+    """
+
+    node: str
+    dead: frozenset[str] = frozenset()
+    probed: frozenset[str] = frozenset()
+    fresh: frozenset[str] = frozenset()
+    sessions: frozenset[tuple[str, str]] = frozenset()
+    trusts: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by other replica, as its hello says them
+    leader: str = ""
+    doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a plan is made from."""
+
+    view: View
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    services: Mapping[ServiceKey, Service] = field(default_factory=dict)
+    endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = field(default_factory=dict)
+    eips: Mapping[str, Eip] = field(default_factory=dict)
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    conf: BgpConf = BgpConf()
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # labels
+    members: Mapping[str, Member] = field(default_factory=dict)
+    claimed: frozenset[Address] = frozenset()
+    """Addresses that a foreign host answers for (found by the duplicate address probe): not to be given out."""

@@ -1,0 +1,139 @@
+"""Which nodes may receive the traffic of a Service, and in which order.
+
+Sources: KEP-1669 (serving terminating endpoints), KEP-1860 (ipMode), the well-known node labels and taints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from porterlb.core.model import Address, Endpoint, Interface, Member, Network, Node, Ready, Service, TrafficPolicy, View
+from porterlb.core.problems import Problem, Reason
+from porterlb.core.rendezvous import ranked
+
+
+def unusable_because(node: Node, view: View, *, ignore_ready: bool) -> str:
+    """Why no traffic is sent to ``node``: a clause, or empty when it is usable."""
+    if node.name in view.dead and not view.doubt:
+        return "does not answer probes"
+    if node.out_of_service:
+        return "is tainted out-of-service"
+    if node.excluded:
+        return "is labelled node.kubernetes.io/exclude-from-external-load-balancers"
+    if node.network_unavailable:
+        return "reports NetworkUnavailable"
+    if node.ready is not Ready.TRUE and not ignore_ready:
+        return f"has Ready={node.ready.value}"
+    return ""
+
+
+def usable_nodes(nodes: Mapping[str, Node], view: View) -> frozenset[str]:
+    """The nodes that traffic may be sent to.
+
+    Ready=False or Unknown counts only while some other node is Ready: when none is, the control plane is sick,
+    not every node at once.
+    """
+    nobody_ready = not any(node.ready is Ready.TRUE for node in nodes.values())
+    return frozenset(
+        node.name for node in nodes.values() if not unusable_because(node, view, ignore_ready=nobody_ready)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NextHops:
+    """``nodes``: usable ones that can serve, sorted by name. ``problem``: why there is none."""
+
+    nodes: tuple[str, ...]
+    endpoints: frozenset[str] = frozenset()  # those of them with a ready endpoint
+    problem: Problem | None = None
+
+
+def next_hops(policy: TrafficPolicy, endpoints: Sequence[Endpoint], usable: frozenset[str]) -> NextHops:
+    """Local: usable nodes with a ready endpoint. Cluster: every usable node, if there is any ready endpoint.
+
+    Endpoints that terminate but still serve count when nothing else is left (KEP-1669).
+    """
+    ready = [endpoint for endpoint in endpoints if endpoint.ready]
+    if not ready:
+        ready = [endpoint for endpoint in endpoints if endpoint.serving and endpoint.terminating]
+    if not ready:
+        return NextHops((), problem=Problem(Reason.NO_READY_ENDPOINT, "No endpoint of the Service is ready."))
+    at = frozenset(endpoint.node for endpoint in ready) & usable
+    nodes = at if policy is TrafficPolicy.LOCAL else usable
+    if nodes:
+        return NextHops(tuple(sorted(nodes)), at)
+    sentence = (
+        "externalTrafficPolicy is Local and no usable node has a ready endpoint."
+        if policy is TrafficPolicy.LOCAL
+        else "No node is usable."
+    )
+    return NextHops((), problem=Problem(Reason.NO_USABLE_NODE, sentence))
+
+
+def on_subnet(addresses: Iterable[Address], subnet: Network) -> bool:
+    return any(address.version == subnet.version and address in subnet for address in addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """What is known of the subnets that nodes are connected to, from the members' interfaces."""
+
+    subnets: tuple[Network, ...]
+    addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)  # by node
+
+    def of(self, address: Address) -> Network | None:
+        """The connected subnet (longest prefix) that holds ``address``, or None: off every segment."""
+        holding = [s for s in self.subnets if s.version == address.version and address in s]
+        return max(holding, key=lambda subnet: subnet.prefixlen, default=None)
+
+    def nodes_on(self, subnet: Network) -> frozenset[str]:
+        return frozenset(name for name, addresses in self.addresses.items() if on_subnet(addresses, subnet))
+
+
+def segments(nodes: Mapping[str, Node], members: Mapping[str, Member]) -> Segments:
+    """Subnets come from the members (nodes do not publish prefixes); addresses from both."""
+    subnets: set[Network] = set()
+    addresses: dict[str, dict[Address, None]] = {name: dict.fromkeys(node.addresses) for name, node in nodes.items()}
+    for member in members.values():
+        for interface in member.subnets:
+            if _routable(interface):
+                subnets.add(interface.network)
+                if member.node in addresses:
+                    addresses[member.node][interface.ip] = None
+    ordered = tuple(sorted(subnets, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
+    return Segments(ordered, {name: tuple(found) for name, found in addresses.items()})
+
+
+def _routable(interface: Interface) -> bool:
+    return (
+        interface.network.prefixlen < interface.max_prefixlen
+        and not interface.ip.is_loopback
+        and not interface.ip.is_link_local
+    )
+
+
+def layer2_order(
+    service: Service,
+    hops: NextHops,
+    nodes: Mapping[str, Node],
+    replicas: frozenset[str],
+    ranks: Sequence[str] | None = None,
+) -> tuple[str, ...]:
+    """The order in which ``hops`` serve a VIP on the segment.
+
+    The pinned node while it is usable; then by rendezvous rank: nodes with a ready endpoint first, then nodes with a
+    replica, cordoned ones last. The same on every replica that sees the same, and for both VIPs of a dual-stack
+    Service: the rank is by its first address.
+    """
+    by_rank = ranks if ranks is not None else ranked(str(service.held[0] if service.held else service.key), hops.nodes)
+
+    def preference(name: str) -> tuple[bool, bool, bool, bool]:
+        return (
+            name != service.pinned_node,
+            nodes[name].cordoned,
+            name not in hops.endpoints,
+            name not in replicas,
+        )
+
+    return tuple(sorted(by_rank, key=preference))

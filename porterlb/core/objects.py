@@ -1,0 +1,267 @@
+"""Every API object that we know of, parsed: kept up to date one object at a time.
+
+What the cluster reports goes in (:meth:`Objects.replace`, :meth:`Objects.change`, :meth:`Objects.delete`), the pieces
+of a :class:`~porterlb.core.model.Snapshot` come out. One changed object costs the same with ten objects and with ten
+thousand, and the parsed value of an object that did not change stays the same value (``is``), so that whoever plans
+can tell at a glance what is new. Objects are plain JSON mappings; kinds are named as in the API (``"Eip"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from porterlb.core.model import BgpConf, Eip, Endpoint, Node, Peer, Service, ServiceKey
+from porterlb.core.parse import (
+    merge,
+    parse_conf,
+    parse_eip,
+    parse_endpoint_slice,
+    parse_node,
+    parse_peer,
+    parse_service,
+)
+from porterlb.core.problems import Parsed, Problem, Reason
+
+Obj = Mapping[str, Any]
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+Slice = tuple[ServiceKey, tuple[Endpoint, ...]]
+"""An EndpointSlice: whose it is, and what it holds."""
+
+CONF_NAME = "default"
+"""The one BgpConf that counts."""
+
+
+class ObjectKey(NamedTuple):
+    """``kind``: as in the API, e.g. ``Eip``. ``namespace``: empty for what is cluster-scoped."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def key_of(kind: str, obj: Obj) -> ObjectKey:
+    """The key of an object: from its metadata."""
+    metadata = obj.get("metadata") or {}
+    return ObjectKey(kind, str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
+
+
+class _Store(Generic[K, T]):
+    """Values by key, and a copy of them that does not change: made when it is asked for and something is new.
+
+    Copying 10,000 entries takes some 0.1 ms, once a plan; a plan then keeps what it was made from.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[K, T] = {}
+        self._copy: Mapping[K, T] | None = None
+
+    def set(self, key: K, value: T | None) -> bool:
+        """Puts a value in, or takes it out (None). An equal value does not replace the old one. True if different."""
+        old = self.values.get(key)
+        if old == value:
+            return False
+        self._copy = None
+        if value is None:
+            del self.values[key]
+        else:
+            self.values[key] = value
+        return True
+
+    def frozen(self) -> Mapping[K, T]:
+        if self._copy is None:
+            self._copy = MappingProxyType(dict(self.values))
+        return self._copy
+
+
+class Objects:
+    """The known objects. The mappings that it gives are as of now: they do not change when the next event comes.
+
+    Args:
+        claim_without_class: the setting of that name: are LoadBalancer Services without a class ours?
+    """
+
+    def __init__(self, claim_without_class: bool) -> None:
+        self._claim_without_class = claim_without_class
+        self._raw: dict[str, dict[ObjectKey, Obj]] = {}
+        self._problems: _Store[ObjectKey, tuple[Problem, ...]] = _Store()
+        self._nodes: _Store[str, Node] = _Store()
+        self._namespaces: _Store[str, Mapping[str, str]] = _Store()
+        self._services: _Store[ServiceKey, Service] = _Store()
+        self._eips: _Store[str, Eip] = _Store()
+        self._peers: _Store[str, Peer] = _Store()
+        self._confs: _Store[str, BgpConf] = _Store()
+        self._slices: dict[ObjectKey, Slice] = {}
+        self._slices_of: dict[ServiceKey, set[ObjectKey]] = {}
+        self._endpoints: _Store[ServiceKey, tuple[Endpoint, ...]] = _Store()
+        self._parsers: Mapping[str, Callable[[ObjectKey, Obj | None], bool]] = {
+            "Node": self._node,
+            "Namespace": self._namespace,
+            "Service": self._service,
+            "EndpointSlice": self._endpoint_slice,
+            "Eip": self._eip,
+            "BgpPeer": self._peer,
+            "BgpConf": self._conf,
+        }
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self._nodes.frozen()
+
+    @property
+    def namespaces(self) -> Mapping[str, Mapping[str, str]]:
+        """Labels by name of the namespace."""
+        return self._namespaces.frozen()
+
+    @property
+    def services(self) -> Mapping[ServiceKey, Service]:
+        """Ours only."""
+        return self._services.frozen()
+
+    @property
+    def endpoints(self) -> Mapping[ServiceKey, tuple[Endpoint, ...]]:
+        """Of all Services, ours or not: EndpointSlices may come before their Service."""
+        return self._endpoints.frozen()
+
+    @property
+    def eips(self) -> Mapping[str, Eip]:
+        return self._eips.frozen()
+
+    @property
+    def peers(self) -> Mapping[str, Peer]:
+        return self._peers.frozen()
+
+    @property
+    def problems(self) -> Mapping[ObjectKey, tuple[Problem, ...]]:
+        """What is wrong, by object; only objects with a problem, fatal or not, are in it."""
+        return self._problems.frozen()
+
+    @property
+    def conf(self) -> BgpConf:
+        """The BgpConf ``default``; built-in values where there is none or it cannot be used."""
+        return self._confs.values.get(CONF_NAME, _NO_CONF)
+
+    def raw(self, kind: str, namespace: str, name: str) -> Obj | None:
+        """The object as the API has it; of any kind that was ever put in, parsed or not."""
+        return self._raw.get(kind, {}).get(ObjectKey(kind, namespace, name))
+
+    def all_raw(self, kind: str) -> Mapping[ObjectKey, Obj]:
+        """Every object of a kind as the API has it (a live view)."""
+        return MappingProxyType(self._raw.setdefault(kind, {}))
+
+    def replace(self, kind: str, objects: Iterable[Obj]) -> bool:
+        """Takes over a full list: what is not in it is gone. True if anything that a plan sees is different."""
+        different = False
+        fresh: set[ObjectKey] = set()
+        for obj in objects:
+            fresh.add(key_of(kind, obj))
+            different |= self.change(kind, obj)
+        for key in [key for key in self._raw.get(kind, {}) if key not in fresh]:
+            different |= self.delete(kind, key.namespace, key.name)
+        return different
+
+    def change(self, kind: str, obj: Obj) -> bool:
+        """Takes over one new or changed object. True if anything that a plan sees is different."""
+        key = key_of(kind, obj)
+        known = self._raw.setdefault(kind, {})
+        before = known.get(key)
+        known[key] = obj
+        if before is not None and _same_version(before, obj):
+            return False
+        parser = self._parsers.get(kind)
+        # A kind without a parser (Secret) is seen by its user alone: any change counts.
+        return parser(key, obj) if parser else before != obj
+
+    def delete(self, kind: str, namespace: str, name: str) -> bool:
+        """Forgets one object; one that is not known is no error. True if anything that a plan sees is different."""
+        key = ObjectKey(kind, namespace, name)
+        if self._raw.get(kind, {}).pop(key, None) is None:
+            return False
+        parser = self._parsers.get(kind)
+        return parser(key, None) if parser else True
+
+    def _keep(self, store: _Store[K, T], name: K, key: ObjectKey, parsed: Parsed[T]) -> bool:
+        """Puts a parsed value into ``store`` and its problems beside it."""
+        different = store.set(name, parsed.value)
+        return self._problems.set(key, parsed.problems or None) or different
+
+    def _keep_good(self, store: _Store[K, T], name: K, key: ObjectKey, parsed: Parsed[T]) -> bool:
+        """Like :meth:`_keep`, but an edit that cannot be used leaves the last good version in force: a typing error
+        in a pool or a peer must not take addresses off the wire that serve."""
+        good = store.values.get(name)
+        if parsed.value is None and parsed.problems and good is not None:
+            parsed = Parsed(good, (*parsed.problems, _STILL_IN_FORCE))
+        return self._keep(store, name, key, parsed)
+
+    def _node(self, key: ObjectKey, obj: Obj | None) -> bool:
+        return self._keep(self._nodes, key.name, key, parse_node(obj) if obj else _gone())
+
+    def _namespace(self, key: ObjectKey, obj: Obj | None) -> bool:
+        parsed: Parsed[Mapping[str, str]] = Parsed(_labels(obj)) if obj else _gone()
+        return self._keep(self._namespaces, key.name, key, parsed)
+
+    def _service(self, key: ObjectKey, obj: Obj | None) -> bool:
+        parsed = (parse_service(obj, self._claim_without_class) if obj else None) or _gone()
+        return self._keep(self._services, ServiceKey(key.namespace, key.name), key, parsed)
+
+    def _eip(self, key: ObjectKey, obj: Obj | None) -> bool:
+        return self._keep_good(self._eips, key.name, key, parse_eip(obj) if obj else _gone())
+
+    def _peer(self, key: ObjectKey, obj: Obj | None) -> bool:
+        return self._keep_good(self._peers, key.name, key, parse_peer(obj) if obj else _gone())
+
+    def _conf(self, key: ObjectKey, obj: Obj | None) -> bool:
+        return self._keep_good(self._confs, key.name, key, parse_conf(obj) if obj else _gone())
+
+    def _endpoint_slice(self, key: ObjectKey, obj: Obj | None) -> bool:
+        before = self._slices.pop(key, None)
+        after = parse_endpoint_slice(obj) if obj else None
+        if after is not None:
+            self._slices[key] = after
+        if before == after:
+            return False
+        different = False
+        # A slice may be handed from one Service to another (its label is edited): both are merged anew.
+        for service in dict.fromkeys(of[0] for of in (before, after) if of is not None):
+            keys = self._slices_of.setdefault(service, set())
+            keys.discard(key)
+            if after is not None and after[0] == service:
+                keys.add(key)
+            if not keys:
+                del self._slices_of[service]
+            merged = merge(self._slices[k][1] for k in keys) if keys else None
+            different |= self._endpoints.set(service, merged)
+        return different
+
+
+_NO_CONF = BgpConf()
+
+
+_STILL_IN_FORCE = Problem(
+    Reason.KEPT, "The last version without this error stays in force until it is mended.", fatal=False
+)
+
+
+def _gone() -> Parsed[Any]:
+    return Parsed(None)
+
+
+def _labels(obj: Obj) -> Mapping[str, str]:
+    labels = (obj.get("metadata") or {}).get("labels") or {}
+    return {str(name): str(value) for name, value in labels.items()}
+
+
+def _same_version(before: Obj, after: Obj) -> bool:
+    """Whether both are one version of one object. resourceVersion is opaque: equal or not, nothing more."""
+    if before is after:
+        return True
+    old, new = before.get("metadata") or {}, after.get("metadata") or {}
+    version = new.get("resourceVersion")
+    return bool(version) and version == old.get("resourceVersion") and new.get("uid") == old.get("uid")

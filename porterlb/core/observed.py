@@ -1,0 +1,110 @@
+"""What the two speakers report: what they applied and what they see. Plain values; times in monotonic seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from porterlb.core.model import Address, Interface, Network
+from porterlb.core.wanted import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """One BGP session of ours. ``state``: an RFC 4271 state name in lower case (``established``, ``idle`` ...).
+
+    ``since``: when it came into this state. ``reason``: why it was lost last, as a sentence (hold timer expired,
+    connection reset, NOTIFICATION with code and the peer's RFC 9003 message); kept until the next loss.
+    ``losses``: how often it was lost since the start.
+    """
+
+    peer: str
+    state: str
+    since: float
+    reason: str = ""
+    losses: int = 0
+
+    @property
+    def up(self) -> bool:
+        return self.state == "established"
+
+
+@dataclass(frozen=True, slots=True)
+class BgpReport:
+    """What ExaBGP has. ``applied``: the token of the last wanted set whose every command was acknowledged.
+
+    ``rejected``: routes that ExaBGP refused, with its words. ``trouble``: a sentence while ExaBGP is not running.
+    """
+
+    sessions: Mapping[str, SessionState] = field(default_factory=dict)  # by peer name
+    applied: int = 0
+    rejected: Mapping[tuple[Path, Network], str] = field(default_factory=dict)
+    trouble: str = ""
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A network interface of the node. ``mac``: six bytes."""
+
+    name: str
+    index: int
+    mac: bytes
+    up: bool  # administratively up and with carrier
+    addresses: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FreshReplica:
+    """What the last hello of a live replica said."""
+
+    node: str
+    boot: int
+    sessions: frozenset[str] = frozenset()  # established, by peer name
+    leader: str = ""  # whom it holds for the leader
+    dead: frozenset[str] = frozenset()
+    digest: int = 0
+    applied: int = 0
+    trusts: frozenset[str] = frozenset()  # how far it trusts BGP, as its hello says it
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Who serves a VIP on the segment now. ``answerer`` empty: nobody that we know of."""
+
+    next_hop: str
+    answerer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A foreign host that claims a VIP. ``mac``: six bytes. ``seen``: when last."""
+
+    address: Address
+    mac: bytes
+    seen: float
+
+
+@dataclass(frozen=True, slots=True)
+class WireReport:
+    """What the wire process sees and does.
+
+    ``dead``: nodes that no longer answer probes. ``probed``: nodes that have answered at least once or whose
+    address is on a segment of ours. ``fresh``: live replicas by node, without our own. ``answering``: VIPs whose
+    answerer or next hop changed or, in a full report, all of them. ``claimed``: result of the duplicate address
+    probe, foreign MAC by address; ``clear``: addresses that nobody claimed.
+    """
+
+    nics: tuple[Nic, ...] = ()
+    dead: frozenset[str] = frozenset()
+    probed: frozenset[str] = frozenset()
+    fresh: Mapping[str, FreshReplica] = field(default_factory=dict)
+    doubt: bool = False
+    answering: Mapping[Address, Answering] = field(default_factory=dict)
+    rivals: Mapping[Address, Rival] = field(default_factory=dict)
+    claimed: Mapping[Address, bytes] = field(default_factory=dict)
+    clear: frozenset[Address] = frozenset()
+    applied: int = 0  # digest of the last wanted set taken over
+    counters: Mapping[str, int] = field(default_factory=dict)  # requests, answers, gratuitous, hellos ...
+    trouble: str = ""  # a sentence while the wire process does not run, or cannot do its work
+    restarts: int = 0

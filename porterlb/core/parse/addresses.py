@@ -1,0 +1,159 @@
+"""IP addresses and pools of them as people write them: ``IP``, ``CIDR``, ``a-b``, several separated by commas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from porterlb.core.model import Address, AddressRange
+from porterlb.core.parse.fields import show
+from porterlb.core.problems import Problem, Reason
+
+_PREFIX = re.compile(r"[0-9]{1,3}")
+_MOST_PARTS = 10_000  # of one list; a larger one is a mistake, and would be slow at every plan
+_MOST_DOTTED = 1 << 24  # IPv4 addresses of one Eip with avoidNetworkAddresses: 131,072 are left out of a /8
+
+_UNUSABLE = tuple(
+    (ip_network(net), what)
+    for net, what in (
+        ("0.0.0.0/8", "addresses of this host"),
+        ("127.0.0.0/8", "loopback addresses"),
+        ("224.0.0.0/4", "multicast addresses"),
+        ("255.255.255.255/32", "the broadcast address"),
+        ("::/128", "the unspecified address"),
+        ("::1/128", "the loopback address"),
+        ("fe80::/10", "link-local addresses"),
+        ("ff00::/8", "multicast addresses"),
+    )
+)
+
+
+def parse_address(text: object) -> Address | None:
+    """One IP address, or None. No zone (``%eth0``), for an address of a cluster has none."""
+    if not isinstance(text, str) or "%" in text:
+        return None
+    try:
+        return ip_address(text.strip())
+    except ValueError:
+        return None
+
+
+def parse_ranges(text: str, path: str, problems: list[Problem]) -> list[AddressRange]:
+    """All parts of a list as ranges, in the order given; what is wrong becomes a problem."""
+    parts = text.split(",")
+    if len(parts) > _MOST_PARTS:
+        problems.append(Problem(Reason.INVALID_ADDRESS, f"has more than {_MOST_PARTS} parts. Use ranges.", path))
+        return []
+    found = []
+    for part in parts:
+        if not part.strip() and len(parts) > 1:
+            continue  # a comma too many does no harm
+        range_ = _range(part.strip(), path, problems)
+        if range_ is not None:
+            found.append(range_)
+    return found
+
+
+def check_usable(ranges: Iterable[AddressRange], path: str, problems: list[Problem]) -> None:
+    """Note ranges with addresses that no Service can have."""
+    for first, last in ranges:
+        for net, what in _UNUSABLE:
+            if first.version == net.version and int(first) <= int(net[-1]) and int(net[0]) <= int(last):
+                shown = str(first) if first == last else f"{first}-{last}"
+                problems.append(Problem(Reason.INVALID_ADDRESS, f"{shown} has {what} ({net}) in it.", path))
+                break
+
+
+def _range(part: str, path: str, problems: list[Problem]) -> AddressRange | None:
+    single = parse_address(part)
+    if single is not None:
+        return AddressRange(single, single)
+    if "/" in part:
+        address, _, prefix = part.partition("/")
+        first = parse_address(address)
+        if first is not None and _PREFIX.fullmatch(prefix.strip()) and int(prefix) <= first.max_prefixlen:
+            make = IPv4Network if first.version == 4 else IPv6Network
+            network = make((int(first), int(prefix)), strict=False)
+            if network.network_address != first:
+                problems.append(
+                    Problem(
+                        Reason.INVALID_ADDRESS,
+                        f"{show(part)} has bits set behind its prefix; all of {network} is meant.",
+                        path,
+                        fatal=False,
+                    )
+                )
+            return AddressRange(network[0], network[-1])
+    elif "-" in part:
+        first, last = (parse_address(end) for end in part.split("-", 1))
+        if first is not None and last is not None:
+            if first.version != last.version:
+                problems.append(
+                    Problem(
+                        Reason.INVALID_ADDRESS, f"{show(part)} goes from IPv{first.version} to IPv{last.version}.", path
+                    )
+                )
+                return None
+            if int(last) < int(first):
+                message = f"{show(part)} ends before it starts. Write {last}-{first}."
+                problems.append(Problem(Reason.REVERSED_RANGE, message, path))
+                return None
+            return AddressRange(first, last)
+    problems.append(Problem(Reason.INVALID_ADDRESS, f"{show(part)} is not an IP address, CIDR or range a-b.", path))
+    return None
+
+
+def pool_ranges(
+    included: Iterable[AddressRange], excluded: Iterable[AddressRange], *, avoid_dotted: bool
+) -> tuple[AddressRange, ...] | None:
+    """Sorted, disjoint ranges without the excluded ones, IPv4 first. None: too large for ``avoid_dotted``.
+
+    ``avoid_dotted``: also without IPv4 addresses that end in .0 or .255.
+    """
+    found: list[AddressRange] = []
+    for version in (4, 6):
+        spans = _joined((int(r.first), int(r.last)) for r in included if r.first.version == version)
+        without = [(int(r.first), int(r.last)) for r in excluded if r.first.version == version]
+        if avoid_dotted and version == 4:
+            if sum(last - first + 1 for first, last in spans) > _MOST_DOTTED:
+                return None
+            without += [(end, end) for first, last in spans for end in _dotted(first, last)]
+        make = IPv4Address if version == 4 else IPv6Address
+        found += [AddressRange(make(first), make(last)) for first, last in _subtract(spans, _joined(without))]
+    return tuple(found)
+
+
+def _dotted(first: int, last: int) -> Iterable[int]:
+    for block in range(first >> 8, (last >> 8) + 1):
+        yield from (end for end in (block << 8, block << 8 | 255) if first <= end <= last)
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted, with overlapping and adjacent ones made one."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def _subtract(spans: list[tuple[int, int]], without: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Both sorted and disjoint; one pass over both."""
+    left: list[tuple[int, int]] = []
+    at = 0
+    for first, last in spans:
+        start = first
+        while at < len(without) and without[at][1] < start:
+            at += 1
+        hole = at
+        while hole < len(without) and without[hole][0] <= last:
+            if without[hole][0] > start:
+                left.append((start, without[hole][0] - 1))
+            start = without[hole][1] + 1
+            hole += 1
+        if start <= last:
+            left.append((start, last))
+    return left

@@ -1,0 +1,70 @@
+"""The BgpConf object ``default``: what all our BGP speakers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Any
+
+from porterlb.core.model import Address, BgpConf
+from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.fields import Fields, show
+from porterlb.core.parse.meta import is_fatal, top
+from porterlb.core.parse.peer import AS_MAX, parse_graceful_restart
+from porterlb.core.problems import Parsed, Problem, Reason
+
+NAME = "default"
+
+
+def parse_conf(obj: Mapping[str, Any]) -> Parsed[BgpConf]:
+    """Any JSON object to a BgpConf and its problems; never raises. Only the one named ``default`` is used."""
+    problems: list[Problem] = []
+    meta, spec = top(obj, problems)
+    if meta.name and meta.name != NAME:
+        message = f"{show(meta.name)} is not used: the one BgpConf that is used has the name {NAME}."
+        problems.append(Problem(Reason.INVALID_FIELD, message, "metadata.name"))
+    local_as = spec.number("as", 0, 0, AS_MAX)
+    restart = parse_graceful_restart(spec)
+    conf = BgpConf(
+        local_as=local_as,
+        router_id=_router_id(spec),
+        listen_port=max(0, spec.number("listenPort", 0, -1, 65535)),  # -1: do not listen, as GoBGP writes it
+        listen_addresses=_listen_addresses(spec),
+        graceful_restart=BgpConf().graceful_restart if restart is None else restart,
+        generation=meta.generation,
+    )
+    if not local_as and not is_fatal(problems):
+        message = "is missing: only BgpPeers with a localAs of their own can have sessions."
+        spec.wrong("as", message, Reason.NO_LOCAL_AS, fatal=False)
+    spec.unsupported(
+        ["routerId"],
+        "is used only on nodes without an IPv4 address: every replica speaks BGP and needs an identifier of its own",
+    )
+    spec.unsupported(["asPerRack"], "is not supported and has no effect: use localAs and nodeSelector of BgpPeers")
+    spec.unsupported(["families"], "is not supported and has no effect: use afiSafis of BgpPeers")
+    spec.unsupported(["useMultiplePaths"], "has no effect: routes that peers send are never used")
+    spec.unsupported(["policy"], "is not supported and has no effect: use advertise of BgpPeers")
+    spec.done()
+    return Parsed(None if is_fatal(problems) else conf, tuple(problems))
+
+
+def _router_id(spec: Fields) -> IPv4Address | None:
+    text = spec.text("routerId")
+    if not text:
+        return None
+    address = parse_address(text)
+    if isinstance(address, IPv4Address) and int(address):
+        return address
+    spec.wrong("routerId", f"{show(text)} is not an IPv4 address other than 0.0.0.0.", Reason.INVALID_ADDRESS)
+    return None
+
+
+def _listen_addresses(spec: Fields) -> tuple[Address, ...]:
+    found: list[Address] = []
+    for text in spec.texts("listenAddresses"):
+        address = parse_address(text)
+        if address is None:
+            spec.wrong("listenAddresses", f"{show(text)} is not an IP address.", Reason.INVALID_ADDRESS)
+        else:
+            found.append(address)
+    return tuple(dict.fromkeys(found))

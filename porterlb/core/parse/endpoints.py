@@ -1,0 +1,50 @@
+"""EndpointSlices: where the pods of a Service are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from porterlb.core.model import Endpoint, ServiceKey
+from porterlb.core.parse.fields import entries, mapping
+from porterlb.core.parse.meta import parse_meta
+
+_SERVICE = "kubernetes.io/service-name"  # label of every EndpointSlice that belongs to a Service
+
+
+def parse_endpoint_slice(obj: Mapping[str, Any]) -> tuple[ServiceKey, tuple[Endpoint, ...]] | None:
+    """Any JSON object to a Service and its endpoints in this slice; None if it belongs to no Service. Never raises.
+
+    Conditions as the API defines them (discovery.k8s.io/v1): no ``ready`` means ready; no ``serving`` means as
+    ready; no ``terminating`` means not terminating. A slice of names (FQDN) has no endpoint that a node could serve.
+    """
+    meta = parse_meta(obj)
+    name = meta.labels.get(_SERVICE, "")
+    if not name or not meta.namespace:
+        return None
+    if obj.get("addressType") == "FQDN":
+        return ServiceKey(meta.namespace, name), ()
+    return ServiceKey(meta.namespace, name), merge([[_endpoint(entry) for entry in entries(obj.get("endpoints"))]])
+
+
+def _endpoint(entry: Mapping[str, Any]) -> Endpoint:
+    conditions = mapping(entry.get("conditions"))
+    ready = conditions.get("ready") is not False
+    serving = conditions.get("serving")
+    node = entry.get("nodeName")
+    return Endpoint(
+        node=node if isinstance(node, str) else "",
+        ready=ready,
+        serving=serving if isinstance(serving, bool) else ready,
+        terminating=conditions.get("terminating") is True,
+    )
+
+
+def merge(slices: Iterable[Iterable[Endpoint]]) -> tuple[Endpoint, ...]:
+    """The endpoints of one Service from all its slices: each kind once for each node, in a fixed order.
+
+    What a next hop is chosen from does not depend on how many pods of one kind a node has, nor on how they are
+    spread over slices; so equal sets are equal values.
+    """
+    found = {endpoint for endpoints in slices for endpoint in endpoints}
+    return tuple(sorted(found, key=lambda e: (e.node, not e.ready, not e.serving, e.terminating)))

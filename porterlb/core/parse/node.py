@@ -1,0 +1,58 @@
+"""A Node: where traffic can be sent to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from porterlb.core.model import Address, Node, Ready
+from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.fields import entries, mapping, show
+from porterlb.core.parse.meta import is_fatal, parse_meta
+from porterlb.core.problems import Parsed, Problem, Reason
+
+_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"  # label; its value does not matter (KEP-1143)
+_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # taint (KEP-2268)
+
+
+def parse_node(obj: Mapping[str, Any]) -> Parsed[Node]:
+    """Any JSON object to a Node and its problems; never raises.
+
+    A node without a Ready condition counts as ready: nobody has judged it, as in a directory of manifests.
+    """
+    problems: list[Problem] = []
+    meta = parse_meta(obj)
+    spec, status = (mapping(obj.get(part) if isinstance(obj, Mapping) else None) for part in ("spec", "status"))
+    if not meta.name:
+        problems.append(Problem(Reason.MISSING_FIELD, "is missing: every object needs a name.", "metadata.name"))
+    conditions = {
+        entry["type"]: entry.get("status")
+        for entry in entries(status.get("conditions"))
+        if isinstance(entry.get("type"), str)
+    }
+    ready = conditions.get("Ready", "True")
+    node = Node(
+        name=meta.name,
+        addresses=_addresses(status, problems),
+        labels=meta.labels,
+        ready=Ready(ready) if ready in list(Ready) else Ready.UNKNOWN,
+        network_unavailable=conditions.get("NetworkUnavailable") == "True",
+        excluded=_EXCLUDED in meta.labels,
+        out_of_service=any(taint.get("key") == _OUT_OF_SERVICE for taint in entries(spec.get("taints"))),
+        cordoned=spec.get("unschedulable") is True,
+    )
+    return Parsed(None if is_fatal(problems) else node, tuple(problems))
+
+
+def _addresses(status: Mapping[str, Any], problems: list[Problem]) -> tuple[Address, ...]:
+    found: list[Address] = []
+    for entry in entries(status.get("addresses")):
+        if entry.get("type") != "InternalIP":
+            continue
+        address = parse_address(entry.get("address"))
+        if address is not None:
+            found.append(address)
+        else:
+            message = f"{show(entry.get('address'))} is not an IP address, and is ignored."
+            problems.append(Problem(Reason.INVALID_ADDRESS, message, "status.addresses", fatal=False))
+    return tuple(dict.fromkeys(found))

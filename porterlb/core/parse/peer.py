@@ -1,0 +1,232 @@
+"""A BgpPeer object: a router that the nodes hold sessions with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Any
+
+from porterlb.core.model import Address, BgpConf, Peer
+from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.advertise import parse_rule
+from porterlb.core.parse.fields import Fields, show
+from porterlb.core.parse.meta import is_fatal, top
+from porterlb.core.parse.selectors import parse_selector
+from porterlb.core.problems import Parsed, Problem, Reason
+
+AS_MAX = 2**32 - 1  # RFC 6793
+_FAMILIES = {"AFI_IP": 4, "AFI_IP6": 6}
+_PASSWORD_MOST = 80  # bytes; TCP_MD5SIG_MAXKEYLEN (linux/tcp.h)
+_RESTART_MOST = 4095  # seconds; 12 bits (RFC 4724, 3)
+
+
+def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
+    """Any JSON object to a Peer and its problems; never raises."""
+    problems: list[Problem] = []
+    meta, spec = top(obj, problems)
+    conf = spec.object("conf")
+    address = _neighbor(conf) if not is_fatal(problems) else None
+    peer_as = conf.number("peerAs", 0, 0, AS_MAX)
+    if not peer_as and not is_fatal(problems):
+        conf.missing("peerAs", "the AS number of the router")
+    password, secret = _password(conf)
+    hold_time, keepalive, connect_retry = _timers(spec.object("timers"))
+    transport = spec.object("transport")
+    multihop = spec.object("ebgpMultihop")
+    enabled = multihop.flag("enabled", False)
+    ttl = multihop.number("multihopTtl", 0, 0, 255)
+    multihop.done()
+    families, add_path = _families(spec)
+    local_as = conf.number("localAs", 0, 0, AS_MAX)
+    rules = tuple(parse_rule(rule, local_as, peer_as) for rule in spec.objects("advertise"))
+    peer = Peer(
+        name=meta.name,
+        address=address or _NOWHERE,
+        peer_as=peer_as,
+        local_as=local_as,
+        uid=meta.uid,
+        generation=meta.generation,
+        description=conf.text("description"),
+        admin_down=conf.flag("adminDown", False),
+        password=password,
+        password_secret=secret,
+        multihop_ttl=(ttl or 255) if enabled else 0,
+        hold_time=hold_time,
+        keepalive=keepalive,
+        connect_retry=connect_retry,
+        passive=transport.flag("passiveMode", False),
+        remote_port=transport.number("remotePort", 179, 0, 65535) or 179,
+        local_address=_local_address(transport, address),
+        graceful_restart=parse_graceful_restart(spec),
+        families=families,
+        add_path=add_path,
+        node_selector=parse_selector(spec, "nodeSelector"),
+        advertise=rules,
+    )
+    conf.unsupported(_CONF)
+    conf.done()
+    transport.unsupported(["remoteAddress", "mtuDiscovery", "tcpMss"])
+    transport.done()
+    spec.done()
+    return Parsed(None if is_fatal(problems) else peer, tuple(problems))
+
+
+_CONF = (
+    "peerGroup",
+    "peerType",
+    "removePrivateAs",
+    "routeFlapDamping",
+    "sendCommunity",
+    "neighborInterface",
+    "vrf",
+    "allowOwnAs",
+    "replacePeerAs",
+)
+_NOWHERE = IPv4Address(0)  # never in a Peer that is returned
+
+
+def _neighbor(conf: Fields) -> Address | None:
+    text = conf.text("neighborAddress")
+    if not text:
+        conf.missing("neighborAddress", "the IP address of the router")
+        return None
+    address = parse_address(text)
+    if address is None or address.is_unspecified or address.is_multicast:
+        conf.wrong("neighborAddress", f"{show(text)} is not the IP address of a router.", Reason.INVALID_ADDRESS)
+        return None
+    return address
+
+
+def _local_address(transport: Fields, neighbor: Address | None) -> Address | None:
+    text = transport.text("localAddress")
+    address = parse_address(text)
+    if not text or (address is not None and address.is_unspecified):
+        return None  # GoBGP writes 0.0.0.0 for any
+    if address is None:
+        transport.wrong("localAddress", f"{show(text)} is not an IP address.", Reason.INVALID_ADDRESS)
+    elif neighbor is not None and address.version != neighbor.version:
+        transport.wrong(
+            "localAddress",
+            f"{address} is IPv{address.version}, but the router is {neighbor}.",
+            Reason.INVALID_ADDRESS,
+        )
+    return address
+
+
+def _password(conf: Fields) -> tuple[str, tuple[str, str] | None]:
+    password = conf.raw("authPassword")
+    if password is None:
+        password = ""
+    if not isinstance(password, str):  # the value itself is never shown
+        conf.wrong("authPassword", "is not a string.")
+        password = ""
+    elif len(password.encode(errors="replace")) > _PASSWORD_MOST or not password.isprintable():
+        conf.wrong("authPassword", f"must be at most {_PASSWORD_MOST} bytes of printable characters.")
+    if password:
+        conf.wrong(
+            "authPassword",
+            "is readable for everyone who may read this object. Put it into a Secret and name that in "
+            "authPasswordSecret.",
+            Reason.PLAIN_PASSWORD,
+            fatal=False,
+        )
+    if not conf.has("authPasswordSecret"):
+        conf.raw("authPasswordSecret")
+        return password, None
+    secret = conf.object("authPasswordSecret")
+    name, key = secret.text("name"), secret.text("key") or "password"
+    secret.done()
+    if not name:
+        secret.missing("name", "the Secret that has the password, in the namespace of PorterLB")
+    if password:
+        conf.wrong("authPassword", "and authPasswordSecret are both given. Leave one out.")
+    return password, (name, key)
+
+
+def _timers(timers: Fields) -> tuple[int, int, int]:
+    """Hold time, keepalive interval, connect retry, in seconds."""
+    config = timers.object("config")
+    timers.done()
+    hold = config.number("holdTime", 9, 0, 65535, digits=True)
+    keepalive = config.number("keepaliveInterval", 0, 0, 65535, digits=True)
+    retry = config.number("connectRetry", 0, 0, 65535, digits=True)
+    config.unsupported(["minimumAdvertisementInterval"])
+    config.done()
+    if hold in (1, 2):
+        config.wrong("holdTime", f"{hold} s is not allowed: it must be 3 or more, or 0 for none (RFC 4271, 4.2).")
+    elif hold == 0:
+        config.wrong(
+            "holdTime", "0 means that a dead router or a dead node is not noticed by BGP. Use 3 or more.", fatal=False
+        )
+    elif keepalive >= hold:
+        config.wrong("keepaliveInterval", f"{keepalive} s must be below holdTime ({hold} s), best a third of it.")
+    if keepalive and keepalive < hold and keepalive != max(1, hold // 3):
+        message = f"has no effect: keepalives are sent every third of the hold time ({max(1, hold // 3)} s)."
+        config.wrong("keepaliveInterval", message, Reason.UNSUPPORTED_FIELD, fatal=False)
+    if retry:
+        message = (
+            "has no effect: a lost session is tried again after 1 s, then 1.2 times as long each time, up to 60 s."
+        )
+        config.wrong("connectRetry", message, Reason.UNSUPPORTED_FIELD, fatal=False)
+    return hold, keepalive, retry
+
+
+def parse_graceful_restart(spec: Fields) -> int | None:
+    """The restart time in ``gracefulRestart`` in seconds, 0 for off, None where it is not given."""
+    if not spec.has("gracefulRestart"):
+        spec.raw("gracefulRestart")
+        return None
+    restart = spec.object("gracefulRestart")
+    enabled = restart.flag("enabled", True)
+    seconds = restart.number("restartTime", 0, 0, _RESTART_MOST)
+    restart.unsupported(
+        [
+            "helperOnly",
+            "deferralTime",
+            "notificationEnabled",
+            "longlivedEnabled",
+            "staleRoutesTime",
+            "peerRestartTime",
+            "peerRestarting",
+            "localRestarting",
+            "mode",
+        ]
+    )
+    restart.done()
+    return (seconds or BgpConf().graceful_restart) if enabled else 0
+
+
+def _families(spec: Fields) -> tuple[tuple[int, ...], int]:
+    """IP versions to announce, and the largest sendMax."""
+    entries = spec.objects("afiSafis")
+    if not entries:
+        return (4, 6), 0
+    found: set[int] = set()
+    add_path = 0
+    for entry in entries:
+        config = entry.object("config")
+        family = config.object("family")
+        afi, safi = family.text("afi"), family.text("safi") or "SAFI_UNICAST"
+        family.done()
+        enabled = config.flag("enabled", True)
+        config.done()
+        paths = entry.object("addPaths")
+        path = paths.object("config")
+        most = path.number("sendMax", 0, 0, 255)
+        path.unsupported(["receive"], "has no effect: routes that peers send are never used")
+        path.done()
+        paths.done()
+        entry.unsupported(["mpGracefulRestart"], "has no effect: see spec.gracefulRestart, which is for all families")
+        entry.done()
+        if not afi:
+            family.missing("afi", "AFI_IP or AFI_IP6")
+        elif afi not in _FAMILIES or safi != "SAFI_UNICAST":
+            shown = f"{afi[:40]}/{safi[:40]}"
+            message = f"{shown} is not supported and is left out: only AFI_IP and AFI_IP6 with SAFI_UNICAST are."
+            family.wrong("", message, Reason.UNSUPPORTED_FIELD, fatal=False)
+        elif enabled:
+            found.add(_FAMILIES[afi])
+            add_path = max(add_path, most)
+    if not found and not is_fatal(spec.problems):
+        spec.wrong("afiSafis", "leaves no address family. Enable AFI_IP or AFI_IP6, or leave the list out.")
+    return tuple(sorted(found)), add_path

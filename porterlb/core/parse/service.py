@@ -1,0 +1,194 @@
+"""A Service: whether it is ours, and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from porterlb.core.model import Address, Port, Protocol, Service, ServiceKey, TrafficPolicy
+from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.fields import entries, mapping, plain, show
+from porterlb.core.parse.meta import DOMAINS, Meta, duplicate_spellings, is_fatal, parse_meta
+from porterlb.core.problems import Parsed, Problem, Reason
+
+CLASS = "network.kubesphere.io/porterlb"
+OURS = "lb.kubesphere.io/v1alpha1"
+_OURS_VALUES = ("porter", "openelb")
+
+_ASKS = (("eip", "v1alpha1"), ("eip", "v1alpha2"), ("protocol", "v1alpha1"), ("share", "v1alpha1"))
+_LAYER2 = ("layer2", "v1alpha1")  # written by us too, in the first spelling: it may differ from an old second one
+_VERSIONS = {"IPv4": 4, "IPv6": 6}
+
+
+def parse_service(obj: Mapping[str, Any], claim_without_class: bool) -> Parsed[Service] | None:
+    """Any JSON object to a Service of ours and its problems; None if it is not ours. Never raises.
+
+    Only what makes it unclear which address is wanted is fatal, and not even that while the Service holds one: then
+    it keeps what it has. ``claim_without_class``: the setting of that name.
+    """
+    meta = parse_meta(obj)
+    spec = mapping(obj.get("spec") if isinstance(obj, Mapping) else None)
+    if not _is_ours(meta, spec, claim_without_class):
+        return None
+    problems: list[Problem] = []
+    if not meta.name or not meta.namespace:
+        problems.append(Problem(Reason.MISSING_FIELD, "is missing: a Service has a name and a namespace.", "metadata"))
+    held = _held(mapping(obj.get("status")))
+    wanted = _wanted_addresses(meta, spec, problems, held=bool(held))
+    families = _families(spec, wanted or held, problems)
+    for address in wanted:
+        if address.version not in families:
+            shown = " and ".join(f"IPv{version}" for version in families)
+            message = f"{address} is not of the Service's ipFamilies ({shown})."
+            problems.append(Problem(Reason.FAMILY_UNAVAILABLE, message, _wanted_path(meta), fatal=False))
+    _check_annotations(meta, problems)
+    service = Service(
+        key=ServiceKey(meta.namespace, meta.name),
+        uid=meta.uid,
+        created=meta.created,
+        resource_version=meta.resource_version,
+        generation=meta.generation,
+        labels=meta.labels,
+        ports=_ports(spec, problems),
+        traffic_policy=_traffic_policy(spec, problems),
+        selector=tuple(sorted((k, v) for k, v in mapping(spec.get("selector")).items() if isinstance(v, str))),
+        families=families,
+        dual_stack_required=spec.get("ipFamilyPolicy") == "RequireDualStack",
+        held=held,
+        wanted_addresses=wanted,
+        wanted_eip=meta.annotation("eip", "v1alpha2"),
+        protocol=_protocol(meta, problems),
+        sharing_key=meta.annotation("share", "v1alpha1"),
+        pinned_node=meta.annotation(*_LAYER2),
+    )
+    return Parsed(None if is_fatal(problems) else service, tuple(problems))
+
+
+def _is_ours(meta: Meta, spec: Mapping[str, Any], claim_without_class: bool) -> bool:
+    if spec.get("type") != "LoadBalancer":
+        return False
+    class_ = spec.get("loadBalancerClass")
+    if class_:
+        return bool(class_ == CLASS)
+    marked = meta.annotations.get(OURS, "").strip()
+    if marked:
+        return marked in _OURS_VALUES
+    return claim_without_class
+
+
+def _held(status: Mapping[str, Any]) -> tuple[Address, ...]:
+    ingress = entries(mapping(status.get("loadBalancer")).get("ingress"))
+    found = [address for entry in ingress if (address := parse_address(entry.get("ip"))) is not None]
+    return tuple(dict.fromkeys(found))
+
+
+def _wanted_path(meta: Meta) -> str:
+    return meta.given("eip", "v1alpha1") if meta.annotation("eip", "v1alpha1") else "spec.loadBalancerIP"
+
+
+def _wanted_addresses(
+    meta: Meta, spec: Mapping[str, Any], problems: list[Problem], *, held: bool
+) -> tuple[Address, ...]:
+    """At most one a family; the annotation counts more than spec.loadBalancerIP, which is deprecated."""
+    path = _wanted_path(meta)
+    annotated = meta.annotation("eip", "v1alpha1")
+    field = spec.get("loadBalancerIP")
+    field = field.strip() if isinstance(field, str) else field
+    text = annotated or field
+    if not text:
+        return ()
+    if annotated and field and field != annotated:
+        message = f"differs from the annotation {annotated[:80]!r}, and is ignored."
+        problems.append(Problem(Reason.INVALID_FIELD, message, "spec.loadBalancerIP", fatal=False))
+    kept = " It keeps the address that it has." if held else ""
+    found: dict[int, Address] = {}
+    for part in text.split(",") if isinstance(text, str) else [text]:
+        address = parse_address(part)
+        if address is None:
+            shown = show(part.strip() if isinstance(part, str) else part)
+            message = f"{shown} is not an IP address.{kept}"
+            problems.append(Problem(Reason.INVALID_ADDRESS, message, path, fatal=not held))
+            return ()
+        if address.version in found and found[address.version] != address:
+            message = f"has two IPv{address.version} addresses; {address} is ignored."
+            problems.append(Problem(Reason.INVALID_ADDRESS, message, path, fatal=False))
+        found.setdefault(address.version, address)
+    return tuple(found.values())
+
+
+def _families(spec: Mapping[str, Any], known: tuple[Address, ...], problems: list[Problem]) -> tuple[int, ...]:
+    """IP versions in order. The API server fills ipFamilies in; a hand-written manifest may leave that to us."""
+    given = spec.get("ipFamilies")
+    policy = spec.get("ipFamilyPolicy")
+    found: list[int] = []
+    for name in given if isinstance(given, list | tuple) else ():
+        version = _VERSIONS.get(name) if isinstance(name, str) else None
+        if version is None:
+            message = f"{show(name)} is neither IPv4 nor IPv6, and is ignored."
+            problems.append(Problem(Reason.INVALID_FIELD, message, "spec.ipFamilies", fatal=False))
+        elif version not in found:
+            found.append(version)
+    if policy not in (None, "SingleStack", "PreferDualStack", "RequireDualStack"):
+        message = f"{show(policy)} is not one of SingleStack, PreferDualStack, RequireDualStack, and is ignored."
+        problems.append(Problem(Reason.INVALID_FIELD, message, "spec.ipFamilyPolicy", fatal=False))
+    dual = policy == "RequireDualStack" or (policy == "PreferDualStack" and not found)
+    if not found:
+        found = list(dict.fromkeys(address.version for address in known)) or [4]
+    if dual:
+        found += [version for version in (4, 6) if version not in found]
+    return tuple(found)
+
+
+def _ports(spec: Mapping[str, Any], problems: list[Problem]) -> frozenset[Port]:
+    found = set()
+    for entry in entries(spec.get("ports")):
+        number, protocol = entry.get("port"), entry.get("protocol") or "TCP"
+        if (
+            isinstance(number, int)
+            and not isinstance(number, bool)
+            and 0 < number < 65536
+            and isinstance(protocol, str)
+        ):
+            found.add(Port(protocol, number))
+        else:
+            message = f"{show(protocol)} {show(number)} is not a port, and is ignored."
+            problems.append(Problem(Reason.INVALID_FIELD, message, "spec.ports", fatal=False))
+    return frozenset(found)
+
+
+def _traffic_policy(spec: Mapping[str, Any], problems: list[Problem]) -> TrafficPolicy:
+    value = spec.get("externalTrafficPolicy")
+    if value in ("Local", "Cluster"):
+        return TrafficPolicy(value)
+    if value is not None and value != "":
+        message = f"{show(value)} is neither Cluster nor Local, and is taken for Cluster."
+        problems.append(Problem(Reason.INVALID_FIELD, message, "spec.externalTrafficPolicy", fatal=False))
+    return TrafficPolicy.CLUSTER
+
+
+def _protocol(meta: Meta, problems: list[Problem]) -> Protocol | None:
+    text = meta.annotation("protocol", "v1alpha1")
+    if not text:
+        return None
+    if text in list(Protocol):
+        return Protocol(text)
+    path = meta.given("protocol", "v1alpha1")
+    if text == "vip":
+        message = '"vip" is not supported: the protocol of the Eip is used.'
+        problems.append(Problem(Reason.UNSUPPORTED_FIELD, message, path, fatal=False))
+    else:
+        message = f"{show(text)} is not one of auto, bgp, layer2: the protocol of the Eip is used."
+        problems.append(Problem(Reason.INVALID_FIELD, message, path, fatal=False))
+    return None
+
+
+def _check_annotations(meta: Meta, problems: list[Problem]) -> None:
+    """Warn of annotations of our domains that nobody reads, and of contradicting spellings."""
+    known = {f"{kind}.{domain}/{version}" for kind, version in (*_ASKS, _LAYER2) for domain in DOMAINS}
+    for key in meta.annotations:
+        if key not in known and key.partition("/")[0].endswith(DOMAINS):
+            message = "is not a known annotation of a Service and has no effect."
+            path = f"metadata.annotations[{plain(key)}]"
+            problems.append(Problem(Reason.UNSUPPORTED_FIELD, message, path, fatal=False))
+    for kind, version in _ASKS:
+        duplicate_spellings(meta, kind, version, problems)

@@ -1,0 +1,208 @@
+"""What is to be: the whole plan, made by a pure function of what is known.
+
+``plan(snapshot, previous, now, policy)`` composes allocation (which VIP), next hops (which nodes), mode (BGP or
+Layer 2), announcing and answering (which replica). The same function runs online and behind ``porterlb plan``.
+A VIP is announced or answered once it is in the Service's status: what the API does not know is not on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, allocate
+from porterlb.core.context import Context, context_of, own_neighbors
+from porterlb.core.mode import ModePolicy, wakes_at
+from porterlb.core.model import Address, Eip, Network, Protocol, Service, ServiceKey, Snapshot
+from porterlb.core.problems import Problem
+from porterlb.core.trust import said
+from porterlb.core.vip import Inputs, VipPlan, inputs_of, plan_vip
+from porterlb.core.wanted import BgpWanted, Path, WireWanted
+
+
+@dataclass(frozen=True, slots=True)
+class EipPlan:
+    """One pool: how it is used, whether Layer 2 can serve it (None: not known yet), and what is wrong with it."""
+
+    use: EipUse
+    layer2_possible: bool | None = None
+    layer2_reason: str = ""
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole plan of one replica. ``digest`` is the same on all replicas that plan the same for the network.
+
+    ``wake_at``: when time alone changes the plan (monotonic seconds), or None. ``pins``: the node that the leader
+    is to write into the Layer 2 annotation of each Service that needs it.
+    """
+
+    vips: Mapping[Address, VipPlan] = field(default_factory=dict)
+    services: Mapping[ServiceKey, Allocation] = field(default_factory=dict)
+    eips: Mapping[str, EipPlan] = field(default_factory=dict)
+    peers: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    bgp: BgpWanted = BgpWanted()
+    wire: WireWanted = WireWanted()
+    pins: Mapping[ServiceKey, str] = field(default_factory=dict)
+    digest: int = 0
+    wake_at: float | None = None
+    memory: AllocationMemory = field(default_factory=AllocationMemory)
+    routes: Mapping[Path, frozenset[Network]] = field(default_factory=dict, repr=False)
+    context: Context | None = field(default=None, compare=False, repr=False)
+
+
+def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy) -> Plan:
+    """The plan for ``snapshot``. ``previous``: the last plan (its memory of modes and freed addresses); ``now``:
+    monotonic seconds. A replica in doubt about itself changes nothing."""
+    if snapshot.view.doubt and previous is not None:
+        return previous
+    before = previous or Plan()
+    allocations = _allocations(snapshot, before.memory, now)
+    ctx = context_of(snapshot, before.context, now, policy)
+    vips = _vips(ctx, allocations, before)
+    wakes = [at for vip in vips.values() if (at := wakes_at(vip.mode, policy)) is not None]
+    if (change := ctx.wakes_at()) is not None:
+        wakes.append(change)
+    neighbors, peer_problems = own_neighbors(snapshot)
+    digest = 0
+    for vip in vips.values():
+        digest ^= vip.digest
+    routes = _routes(vips, before)
+    return Plan(
+        vips=vips,
+        services=allocations.services,
+        eips={name: _eip(ctx, snapshot.eips[name], use) for name, use in allocations.eips.items()},
+        peers=peer_problems,
+        bgp=BgpWanted(
+            neighbors,
+            {path: prefixes for path, prefixes in routes.items() if path.peer in neighbors},
+            snapshot.conf.listen_port,
+            snapshot.conf.listen_addresses,
+        ),
+        wire=WireWanted(
+            members=snapshot.members,
+            nodes={name: found for name, found in ctx.segments.addresses.items() if name != snapshot.view.node},
+            vips={address: vip.layer2 for address, vip in vips.items() if vip.layer2 is not None},
+            sessions=frozenset(peer for replica, peer in snapshot.view.sessions if replica == snapshot.view.node),
+            trusts=said(ctx.trusts),
+            leader=snapshot.view.leader,
+            digest=digest,
+            check=_new_on_link(ctx, allocations),
+        ),
+        pins=_pins(snapshot, vips),
+        digest=digest,
+        wake_at=min(wakes, default=None),
+        memory=allocations.memory,
+        routes=routes,
+        context=ctx,
+    )
+
+
+def _vips(ctx: Context, allocations: Allocations, before: Plan) -> dict[Address, VipPlan]:
+    """The plan of every VIP that the API knows. What depends on nothing that has changed is taken over as it is."""
+    unchanged = before.context is not None and ctx.like(before.context)
+    vips: dict[Address, VipPlan] = {}
+    for eip_name, use in allocations.eips.items():
+        eip = ctx.snapshot.eips[eip_name]
+        for address, keys in use.used.items():
+            holders = _holders(ctx.snapshot, address, keys)
+            if not holders:
+                continue
+            last = before.vips.get(address)
+            inputs = inputs_of(ctx, eip, holders)
+            if last and unchanged and _same(inputs, last.inputs) and wakes_at(last.mode, ctx.policy) is None:
+                vips[address] = last
+            else:
+                vips[address] = plan_vip(ctx, address, inputs, eip, holders, last)
+    return vips
+
+
+def _same(one: Inputs, other: Inputs) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _routes(vips: Mapping[Address, VipPlan], before: Plan) -> dict[Path, frozenset[Network]]:
+    """What this replica itself announces: the routes of the plan before, with the VIPs whose paths have changed."""
+    add: dict[Path, set[Network]] = {}
+    remove: dict[Path, set[Network]] = {}
+    for address in before.vips.keys() | vips.keys():
+        last, now = before.vips.get(address), vips.get(address)
+        if last is now:
+            continue
+        for vip, place in ((last, remove), (now, add)):
+            for path in vip.paths if vip else ():
+                if vip and vip.prefix:
+                    place.setdefault(path, set()).add(vip.prefix)
+    routes = dict(before.routes)
+    for path in remove.keys() | add.keys():
+        fresh = (routes.get(path, frozenset()) - remove.get(path, set())) | add.get(path, set())
+        if fresh:
+            routes[path] = frozenset(fresh)
+        else:
+            routes.pop(path, None)
+    return routes
+
+
+def _allocations(snapshot: Snapshot, memory: AllocationMemory, now: float) -> Allocations:
+    return allocate(
+        snapshot.services,
+        snapshot.eips,
+        memory,
+        now,
+        namespaces=snapshot.namespaces,
+        claimed=snapshot.claimed,
+        may_allocate=snapshot.view.leader == snapshot.view.node,
+    )
+
+
+def _holders(snapshot: Snapshot, address: Address, keys: Iterable[ServiceKey]) -> list[Service]:
+    """The Services whose status has the address, the oldest first."""
+    found = [snapshot.services[key] for key in keys if address in snapshot.services[key].held]
+    return sorted(found, key=lambda service: (service.created, service.uid, service.key))
+
+
+def _eip(ctx: Context, eip: Eip, use: EipUse) -> EipPlan:
+    if eip.protocol is Protocol.BGP or not ctx.segments.subnets:
+        return EipPlan(use, problems=use.problems)
+    connected = bool(eip.interface or eip.can_reach)
+    outside = [
+        r for r in eip.ranges if not connected and (ctx.segments.of(r.first) is None or ctx.segments.of(r.last) is None)
+    ]
+    if not outside:
+        return EipPlan(use, True, "Every address is in a connected subnet.", use.problems)
+    first = outside[0]
+    text = str(first.first) if first.first == first.last else f"{first.first}-{first.last}"
+    return EipPlan(
+        use,
+        False,
+        f"{text} is in no connected subnet of any replica, so Layer 2 cannot serve it"
+        + ("; it has no fallback when BGP is lost." if eip.protocol is Protocol.AUTO else "."),
+        use.problems,
+    )
+
+
+def _new_on_link(ctx: Context, allocations: Allocations) -> frozenset[Address]:
+    """Addresses that were just decided on and are not in the API yet: nobody else on the segment may have them.
+
+    Until our own membership has told which subnets we are in, every address may be on-link: the wire process knows.
+    """
+    unknown = ctx.snapshot.view.node not in ctx.snapshot.members
+    return frozenset(
+        address
+        for key, allocation in allocations.services.items()
+        for address in allocation.addresses
+        if address not in ctx.snapshot.services[key].held and (unknown or ctx.segments.of(address) is not None)
+    )
+
+
+def _pins(snapshot: Snapshot, vips: Mapping[Address, VipPlan]) -> dict[ServiceKey, str]:
+    """The next hop of each VIP that Layer 2 answers for, where the Service's annotation says another one (or none):
+    a node that comes back later then takes nothing away."""
+    if snapshot.view.leader != snapshot.view.node:
+        return {}
+    return {
+        vip.services[0]: vip.candidates[0]
+        for vip in vips.values()
+        if vip.mode.answer and vip.candidates and snapshot.services[vip.services[0]].pinned_node != vip.candidates[0]
+    }

@@ -1,0 +1,69 @@
+"""Why something is not as the user asked: values with a reason and a sentence, never bare booleans or text alone."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Reason(enum.StrEnum):
+    """The machine-readable part of a condition or Event: CamelCase, as Kubernetes wants it."""
+
+    # objects
+    INVALID_FIELD = "InvalidField"
+    MISSING_FIELD = "MissingField"
+    UNSUPPORTED_FIELD = "UnsupportedField"
+    INVALID_ADDRESS = "InvalidAddress"
+    REVERSED_RANGE = "ReversedRange"
+    EMPTY_POOL = "EmptyPool"
+    UNREADABLE = "Unreadable"
+    KEPT = "LastGoodVersionKept"
+    PLAIN_PASSWORD = "PlainPassword"
+    SECRET_MISSING = "SecretMissing"
+    NO_LOCAL_AS = "NoLocalAS"
+    # pools
+    OVERLAPPING = "Overlapping"
+    # allocation
+    NO_EIP = "NoEip"
+    EIP_UNKNOWN = "EipUnknown"
+    EIP_NOT_ALLOWED = "EipNotAllowed"
+    EIP_DISABLED = "EipDisabled"
+    EIP_EXHAUSTED = "EipExhausted"
+    ADDRESS_NOT_IN_EIP = "AddressNotInEip"
+    ADDRESS_IN_USE = "AddressInUse"
+    ADDRESS_CLAIMED = "AddressClaimedByForeignHost"
+    FAMILY_UNAVAILABLE = "FamilyUnavailable"
+    SHARING_DENIED = "SharingDenied"
+    # serving
+    NO_READY_ENDPOINT = "NoReadyEndpoint"
+    NO_USABLE_NODE = "NoUsableNode"
+    NO_SESSION = "NoSession"
+    NO_PEER = "NoPeer"
+    OFF_SEGMENT = "OffSegment"
+    NOT_LEADER = "NotLeader"
+    REJECTED = "Rejected"
+    RIVAL = "RivalHost"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that a person should know. ``field``: the path in the object, e.g. ``spec.address``."""
+
+    reason: Reason
+    message: str
+    field: str = ""
+    fatal: bool = True  # False: a warning; the object is used all the same
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Generic[T]):
+    """A parsed object, or None where a problem is fatal."""
+
+    value: T | None
+    problems: tuple[Problem, ...] = ()

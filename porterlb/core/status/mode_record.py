@@ -1,0 +1,135 @@
+"""Eip.status.mode: which way its VIPs are brought in, since when, why, and what it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from porterlb.core.mode import Phase
+from porterlb.core.model import Address, Eip, Mode, Protocol
+from porterlb.core.problems import Reason
+from porterlb.core.status.serving import Served
+from porterlb.core.vip import VipPlan
+
+HISTORY = 10
+"""So many changes are kept, the newest first: enough for the story of a bad night, small enough for a status."""
+
+UNCONFIRMED = "The speakers have not confirmed it yet."
+"""The reason of a mode none in which nothing is wrong but that a moment has to pass."""
+
+MOMENT = 2.0
+"""Seconds for which that is no change of its own in the history: it is part of the one that follows."""
+
+MIXED = "mixed"
+"""Some VIPs are in bgp, others in layer2: a switch is under way, or only some have a way by BGP."""
+
+
+def mode_record(
+    eip: Eip,
+    vips: Iterable[VipPlan],
+    on_wire: Mapping[Address, Served],
+    lost: str,
+    old: Mapping[str, Any] | None,
+    now: str,
+) -> dict[str, Any]:
+    """``{protocol, served, since, reason, vips {bgp, layer2, none}, waiting, history [{time, before, after, reason}]}``
+
+    ``served``: bgp, layer2, mixed or none. VIPs whose Service asks for another protocol than the Eip has are left
+    out. ``waiting``: VIPs that have a next hop and are not yet brought in the way that is planned, or still in the
+    other one too. ``lost``: why sessions were lost. ``observedGeneration`` tells which spec this is about.
+    """
+    of_eip = [vip for vip in vips if vip.protocol is eip.protocol]
+    modes = [on_wire[vip.address].mode if vip.address in on_wire else Mode.NONE for vip in of_eip]
+    count = {mode.value: modes.count(mode) for mode in Mode}
+    active = [mode.value for mode in (Mode.BGP, Mode.LAYER2) if count[mode.value]]
+    served = active[0] if len(active) == 1 else MIXED if active else Mode.NONE.value
+    waiting = sum(
+        bool(vip.next_hops) and (mode is not vip.mode.mode or vip.mode.overlap_until > 0)
+        for vip, mode in zip(of_eip, modes, strict=True)
+    )
+    before = old if isinstance(old, Mapping) else {}
+    record: dict[str, Any] = {
+        "protocol": eip.protocol.value,
+        "served": served,
+        "since": before.get("since") or now,
+        "reason": _reason(eip, served, of_eip, lost),
+        "vips": count,
+        "waiting": waiting,
+    }
+    history = [entry for entry in before.get("history") or () if isinstance(entry, Mapping)]
+    if before.get("served", served) != served:
+        record["since"] = now
+        # The first address of a pool, and the last one that goes, is no change of mode.
+        if of_eip and (before["served"] != Mode.NONE.value or history):
+            change = {"time": now, "before": before["served"], "after": served, "reason": record["reason"]}
+            history = _joined(change, history)
+    elif before.get("protocol") == Protocol.AUTO.value == eip.protocol.value and _same_story(served, of_eip):
+        if not lost:
+            # Why sessions were lost is forgotten by replicas that start anew, but stays true
+            record["reason"] = before.get("reason") or record["reason"]
+        elif history and history[0].get("after") == served and _shortly(history[0], {"time": now}):
+            # Other replicas told of their losses a moment after the change
+            history[0] = {**history[0], "reason": record["reason"]}
+    if history:
+        record["history"] = [dict(entry) for entry in history[:HISTORY]]
+    if eip.generation:
+        record["observedGeneration"] = eip.generation
+    return record
+
+
+def _joined(change: dict[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The history with one more change; a moment without confirmation in between is left out of it."""
+    last = history[0] if history else {}
+    if last.get("after") != Mode.NONE.value or last.get("reason") != UNCONFIRMED or not _shortly(last, change):
+        return [change, *history]
+    joined = {**change, "before": last.get("before")}
+    return [*([joined] if joined["before"] != joined["after"] else []), *history[1:]]
+
+
+def _shortly(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    try:
+        first, second = (datetime.fromisoformat(str(change["time"])) for change in (one, other))
+        return abs((second - first).total_seconds()) <= MOMENT
+    except (ValueError, KeyError, TypeError):  # whatever somebody may have written there
+        return False
+
+
+def _same_story(served: str, vips: Sequence[VipPlan]) -> bool:
+    """Whether nothing new is to be told about a mode that goes on."""
+    if served != Mode.LAYER2.value:
+        return False
+    return not any(vip.mode.phase in (Phase.WAITING, Phase.NARROW) for vip in vips)
+
+
+def _reason(eip: Eip, served: str, vips: Sequence[VipPlan], lost: str) -> str:
+    if not vips:
+        return "No Service has an address of it."
+    if served == Mode.NONE.value:
+        problem = next((problem for vip in vips for problem in vip.problems), None)
+        text = str(problem) if problem else UNCONFIRMED
+        return f"{text} {lost}".strip() if problem and problem.reason is Reason.NO_SESSION else text
+    if eip.protocol is not Protocol.AUTO:
+        text = f"spec.protocol is {eip.protocol.value}."
+        if served != eip.protocol.value:
+            return f"{text} The switch is under way."
+        return f"{text} The way that is left goes on for a moment." if any(v.mode.overlap_until for v in vips) else text
+    if served == Mode.BGP.value:
+        if any(vip.mode.phase is Phase.NARROW for vip in vips):
+            return "BGP is back, for the present Layer 2 next hop first."
+        return "An established session carries it."
+    if served == MIXED:
+        return f"Some VIPs are in bgp, others in layer2. {lost}".strip()
+    if any(vip.mode.phase is Phase.WAITING for vip in vips):
+        return "A session that carries it is back; BGP follows when it has been stable for a while."
+    return f"No established session carries it. {lost}".strip()
+
+
+def loss_sentence(losses: Mapping[tuple[str, str], str]) -> str:
+    """``losses``: why, by (node, peer). Nodes that lost the same peer for the same reason share a sentence."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for (node, peer), reason in sorted(losses.items()):
+        if reason:
+            grouped.setdefault((peer, reason.strip().rstrip(".")), []).append(node)
+    shown = [f"{', '.join(nodes)} lost {peer}: {reason}." for (peer, reason), nodes in grouped.items()]
+    return " ".join(shown[:3]) + (f" And {len(shown) - 3} more." if len(shown) > 3 else "")

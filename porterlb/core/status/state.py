@@ -1,0 +1,188 @@
+"""What /state shows: everything that one replica knows, as JSON values, in a shape that does not change at will.
+
+====================  =====================================================================================
+``version``           1; raised when something here changes its meaning or goes away
+``node``, ``leader``  this replica, and whom it holds for the leader
+``plan``              digest; applied (the digest that its BGP speaker has acknowledged); wakeIn (seconds or null)
+``replicas``          by node: fresh, boot, sessions (established, by peer name), leader, digest, applied
+``nodes``             by name: addresses, ready, usable, dead, probed, cordoned
+``eips``              by name: protocol, size, used, layer2Possible, problems
+``services``          by namespace/name: addresses, eips, problems
+``vips``              by address: eip, services, protocol, mode (planned), served (on the wire), phase, age (seconds
+                      in this phase), nextHops, candidates, announced {peer: {replica: [node]}}, carried {peer:
+                      [node]}, answering {nextHop, answerer} or null, rival, problems
+``peers``             by name: state, age (seconds in this state), reason and number of losses, problems
+``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
+``wire``              nics, dead, probed, doubt, rivals, claimed, counters
+``problems``          by object ("Eip pool"): sentences
+``broken``            by place in a file: sentences
+``outage``            why the API is away; empty when it is there
+====================  =====================================================================================
+
+No password is in it: what has one (peers, neighbours) is shown by its name and state only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from porterlb.core.model import Address, Snapshot
+from porterlb.core.observed import Nic
+from porterlb.core.plan import Plan
+from porterlb.core.problems import Problem
+from porterlb.core.status.serving import Seen, Served
+from porterlb.core.vip import VipPlan
+
+State = dict[str, Any]
+
+
+def state_of(
+    snapshot: Snapshot,
+    plan: Plan,
+    seen: Seen,
+    on_wire: Mapping[Address, Served],
+    problems: Mapping[Any, Iterable[Problem]],
+    *,
+    broken: Mapping[str, str],
+    outage: str,
+    now: float,
+) -> State:
+    """See above. ``problems``: by the object's key; ``now``: monotonic seconds, the clock of plan and reports."""
+    view = snapshot.view
+    usable = plan.context.usable if plan.context else frozenset()
+    return {
+        "version": 1,
+        "node": view.node,
+        "leader": view.leader,
+        "outage": outage,
+        "broken": dict(broken),
+        "problems": {str(key): _sentences(found) for key, found in problems.items()},
+        "plan": {
+            "digest": plan.digest,
+            "applied": seen.applied,
+            "wakeIn": None if plan.wake_at is None else round(max(0.0, plan.wake_at - now), 3),
+        },
+        "replicas": {name: _replica(snapshot, seen, name) for name in {view.node, *snapshot.members, *view.fresh}},
+        "nodes": {
+            name: {
+                "addresses": [str(address) for address in node.addresses],
+                "ready": node.ready.value,
+                "usable": name in usable,
+                "dead": name in view.dead,
+                "probed": name in view.probed,
+                "cordoned": node.cordoned,
+            }
+            for name, node in snapshot.nodes.items()
+        },
+        "eips": {
+            name: {
+                "protocol": snapshot.eips[name].protocol.value,
+                "size": eip.use.size,
+                "used": len(eip.use.used),
+                "layer2Possible": eip.layer2_possible,
+                "problems": _sentences((*eip.use.problems, *eip.problems)),
+            }
+            for name, eip in plan.eips.items()
+            if name in snapshot.eips
+        },
+        "services": {
+            str(key): {
+                "addresses": [str(address) for address in allocation.addresses],
+                "eips": list(allocation.eips),
+                "problems": _sentences(allocation.refusals),
+            }
+            for key, allocation in plan.services.items()
+        },
+        "vips": {str(address): _vip(vip, on_wire.get(address), now) for address, vip in plan.vips.items()},
+        "peers": {name: _peer(plan, seen, name, now) for name in snapshot.peers},
+        "bgp": {
+            "trouble": seen.bgp.trouble,
+            "restarts": seen.bgp.restarts,
+            "rejected": [
+                {"peer": path.peer, "nextHop": str(path.next_hop), "prefix": str(prefix), "words": words}
+                for (path, prefix), words in seen.bgp.rejected.items()
+            ],
+        },
+        "wire": _wire(seen),
+    }
+
+
+def _sentences(problems: Iterable[Problem]) -> list[str]:
+    return list(dict.fromkeys(map(str, problems)))
+
+
+def _replica(snapshot: Snapshot, seen: Seen, name: str) -> State:
+    member = snapshot.members.get(name)
+    if name == seen.node:
+        up = [peer for peer, session in seen.bgp.sessions.items() if session.up]
+        own = {"leader": snapshot.view.leader, "applied": seen.applied}
+        return {"fresh": True, "boot": member.boot if member else None, "sessions": sorted(up), **own}
+    said = seen.wire.fresh.get(name)
+    if said is None:
+        return {"fresh": False, "boot": member.boot if member else None}
+    return {
+        "fresh": True,
+        "boot": said.boot,
+        "sessions": sorted(said.sessions),
+        "leader": said.leader,
+        "digest": said.digest,
+        "applied": said.applied,
+    }
+
+
+def _vip(vip: VipPlan, served: Served | None, now: float) -> State:
+    answering = served.answered if served else None
+    return {
+        "eip": vip.eip,
+        "services": [str(key) for key in vip.services],
+        "protocol": vip.protocol.value,
+        "mode": vip.mode.mode.value,
+        "served": served.mode.value if served else "none",
+        "phase": vip.mode.phase.value,
+        "age": round(now - vip.mode.since, 3),
+        "nextHops": list(vip.next_hops),
+        "candidates": list(vip.candidates),
+        "announced": {
+            peer: {replica: list(hops) for replica, hops in by_replica.items()}
+            for peer, by_replica in vip.announced.items()
+        },
+        "carried": {peer: list(hops) for peer, hops in served.carried.items()} if served else {},
+        "answering": {"nextHop": answering.next_hop, "answerer": answering.answerer} if answering else None,
+        "rival": served.rival if served else "",
+        "problems": _sentences(vip.problems),
+    }
+
+
+def _peer(plan: Plan, seen: Seen, name: str, now: float) -> State:
+    session = seen.bgp.sessions.get(name)
+    return {
+        "wanted": name in plan.bgp.neighbors,
+        "state": session.state if session else "",
+        "age": round(now - session.since, 3) if session else None,
+        "reason": session.reason if session else "",
+        "losses": session.losses if session else 0,
+        "problems": _sentences(plan.peers.get(name, ())),
+    }
+
+
+def _wire(seen: Seen) -> State:
+    wire = seen.wire
+    return {
+        "nics": [_nic(nic) for nic in wire.nics],
+        "dead": sorted(wire.dead),
+        "probed": sorted(wire.probed),
+        "doubt": wire.doubt,
+        "rivals": {str(address): rival.mac.hex(":") for address, rival in wire.rivals.items()},
+        "claimed": {str(address): mac.hex(":") for address, mac in wire.claimed.items()},
+        "counters": dict(wire.counters),
+    }
+
+
+def _nic(nic: Nic) -> State:
+    return {
+        "name": nic.name,
+        "mac": nic.mac.hex(":"),
+        "up": nic.up,
+        "addresses": [str(address) for address in nic.addresses],
+    }

@@ -1,0 +1,171 @@
+"""What is to be written: every status that differs from what the cluster has, as values that only need to be sent.
+
+Who writes what: the leader, as ``porterlb``, Eips, Services, the conditions of BgpPeers and the BgpConf; each replica,
+as ``porterlb-<node>``, its own ``BgpPeer.status.nodesPeerStatus[node]``, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from porterlb.core.model import ServiceKey
+from porterlb.core.objects import ObjectKey
+from porterlb.core.status import conditions
+from porterlb.core.status.build import Situation, Status, conf_status, eip_status, service_status
+from porterlb.core.status.notices import Notice, eip_notices, object_notices, service_notices, session_notices
+from porterlb.core.status.peer import entries, loss_reasons, own_entry, peer_conditions
+
+LEADER = "porterlb"
+"""Field manager of what the leader writes."""
+
+
+def owner_of(node: str) -> str:
+    """Field manager of what the replica on ``node`` writes."""
+    return f"{LEADER}-{node}"
+
+
+OUR_CONDITIONS: Mapping[str, tuple[str, ...]] = {
+    "Service": ("AddressAssigned", "Serving"),
+    "Eip": ("Ready", "Conflicting", "Layer2Possible"),
+    "BgpPeer": ("Ready",),
+    "BgpConf": ("Ready",),
+}
+
+EIP_FIELDS = ("occupied", "usage", "poolSize", "firstIP", "lastIP", "ready", "v4", "mode", "used")
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One status to be written.
+
+    ``version``: the resourceVersion that it was decided on; empty: any. ``leader_only``: not to be sent by a replica
+    that does not lead at the moment of sending. ``urgent``: gives or takes an address.
+    """
+
+    key: ObjectKey
+    status: Status
+    owner: str
+    version: str = ""
+    leader_only: bool = True
+    urgent: bool = False
+    notices: tuple[Notice, ...] = ()
+
+
+Have = Callable[[ObjectKey], Mapping[str, Any] | None]
+"""The object as the cluster has it, or None."""
+
+
+def service_write(situation: Situation, key: ServiceKey, have: Have) -> Write | None:
+    """The write for a Service that is ours, usable or not; None where the cluster has it already."""
+    object_key = ObjectKey("Service", *key)
+    obj = have(object_key)
+    if obj is None:
+        return None
+    old = status_of(obj)
+    new = service_status(situation, key, old)
+    if not service_differs(old, new):
+        return None
+    service = situation.snapshot.services.get(key)
+    return Write(
+        object_key,
+        new,
+        LEADER,
+        version=service.resource_version if service else version_of(obj),
+        urgent=ingress(old) != ingress(new),
+        notices=tuple(service_notices(old, new)),
+    )
+
+
+def release(key: ObjectKey, obj: Mapping[str, Any]) -> Write | None:
+    """For a Service that is no longer ours: gives up what we wrote, where we did write something."""
+    ours = OUR_CONDITIONS["Service"]
+    if not any(conditions.find(conditions.of(status_of(obj)), type_) for type_ in ours):
+        return None
+    return Write(key, {}, LEADER, version=version_of(obj), urgent=True)
+
+
+def context_writes(situation: Situation, key: ObjectKey, have: Have, *, leading: bool) -> list[Write]:
+    """The writes for an Eip, a BgpPeer or a BgpConf, as far as this replica is to write them."""
+    obj = have(key)
+    if obj is None:
+        return []
+    old = status_of(obj)
+    writes = (
+        _leader_write(situation, key, old, obj) if leading else None,
+        _own_write(situation, key, old) if key.kind == "BgpPeer" else None,
+    )
+    return [write for write in writes if write is not None]
+
+
+def _leader_write(situation: Situation, key: ObjectKey, old: Mapping[str, Any], obj: Mapping[str, Any]) -> Write | None:
+    if key.kind == "Eip":
+        new = eip_status(situation, key.name, old)
+        different = any(old.get(field) != new.get(field) for field in EIP_FIELDS)
+        notices = eip_notices(old, new)
+    elif key.kind == "BgpPeer":
+        new = peer_conditions(situation, key.name, old)
+        different, notices = False, object_notices(old, new)
+    else:
+        generation = (obj.get("metadata") or {}).get("generation") or 0
+        new = conf_status(situation, key.name, old, generation)
+        different = old.get("nodesConfStatus") != new.get("nodesConfStatus")
+        notices = object_notices(old, new)
+    if not different and not conditions_differ(key.kind, old, new):
+        return None
+    return Write(key, new, LEADER, notices=tuple(notices))
+
+
+def _own_write(situation: Situation, key: ObjectKey, old: Mapping[str, Any]) -> Write | None:
+    node = situation.seen.node
+    new = own_entry(situation, key.name, old)
+    if entries(old).get(node) == entries(new).get(node):
+        return None
+    notices = session_notices(node, key.name, old, new)
+    return Write(key, new, owner_of(node), leader_only=False, notices=tuple(notices))
+
+
+def removal(key: ObjectKey, node: str) -> Write:
+    """Takes the entry of a vanished node out of a BgpPeer: its owner gives up everything (KEP-555)."""
+    return Write(key, {}, owner_of(node))
+
+
+def taking(key: ObjectKey, node: str) -> Write:
+    """Makes the entry of a vanished node that node's own, whoever has written it: then it can be given up."""
+    return Write(key, {"nodesPeerStatus": {node: {}}}, owner_of(node))
+
+
+def status_of(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = obj.get("status")
+    return found if isinstance(found, Mapping) else {}
+
+
+def version_of(obj: Mapping[str, Any]) -> str:
+    return str((obj.get("metadata") or {}).get("resourceVersion") or "")
+
+
+def service_differs(old: Mapping[str, Any], new: Status) -> bool:
+    """Whether what we say about a Service is not what the cluster has."""
+    return ingress(old) != ingress(new) or conditions_differ("Service", old, new)
+
+
+def conditions_differ(kind: str, old: Mapping[str, Any], new: Status) -> bool:
+    """Compares our conditions only: others may have their own in the same list."""
+    before, after = conditions.of(old), conditions.of(new)
+    return any(conditions.find(before, t) != conditions.find(after, t) for t in OUR_CONDITIONS[kind])
+
+
+def ingress(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(ip, ipMode) of each entry. ``ipMode`` is VIP where it is absent: the API server's default (KEP-1860)."""
+    found = (status.get("loadBalancer") or {}).get("ingress") or ()
+    return [(str(e.get("ip") or e.get("hostname")), str(e.get("ipMode") or "VIP")) for e in found]
+
+
+def losses_of(situation: Situation, objects: Iterable[tuple[str, Mapping[str, Any]]]) -> Situation:
+    """The situation with the reasons of lost sessions: what replicas wrote into the BgpPeers, and our own report."""
+    losses = {name: loss_reasons(status_of(obj)) for name, obj in objects}
+    for name, session in situation.seen.bgp.sessions.items():
+        if session.reason:
+            losses.setdefault(name, {})[situation.seen.node] = session.reason
+    return replace(situation, losses=losses)

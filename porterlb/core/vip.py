@@ -1,0 +1,141 @@
+"""The plan of one VIP: next hops, mode, announcing and answering, from the context that all VIPs share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from porterlb.core import announce, nexthops
+from porterlb.core.context import Context
+from porterlb.core.mode import Announce, VipMode, Ways, decide
+from porterlb.core.model import Address, Eip, Endpoint, Mode, Network, Protocol, RouteAttributes, Service, ServiceKey
+from porterlb.core.problems import Problem, Reason
+from porterlb.core.trust import seed
+from porterlb.core.wanted import Layer2Vip, Path
+
+Inputs = tuple[Eip | Service | tuple[Endpoint, ...], ...]
+"""The objects that one VIP's plan was made from, besides the shared context."""
+
+Announced = Mapping[str, Mapping[str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class VipPlan:
+    """One VIP: who may receive its traffic, how it is brought in, and by whom.
+
+    ``next_hops``: usable nodes, best Layer 2 next hop first. ``announced``: next hops by replica, by BGP peer, as all
+    replicas together are to announce them (empty in layer2 mode). ``problems``: why it is not served, or not wholly.
+    """
+
+    address: Address
+    eip: str
+    services: tuple[ServiceKey, ...]
+    protocol: Protocol
+    mode: VipMode
+    next_hops: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()  # those of them on the VIP's segment
+    announced: Announced = field(default_factory=dict)
+    on_link: bool = False
+    problems: tuple[Problem, ...] = ()
+    digest: int = 0
+    prefix: Network | None = None
+    paths: tuple[Path, ...] = ()  # as this replica itself announces it
+    layer2: Layer2Vip | None = None  # what the wire process is told; None: nothing
+    inputs: Inputs = field(default=(), compare=False, repr=False)
+
+
+def inputs_of(ctx: Context, eip: Eip, holders: Sequence[Service]) -> Inputs:
+    return (eip, *holders, *(ctx.snapshot.endpoints.get(service.key, ()) for service in holders))
+
+
+def plan_vip(
+    ctx: Context,
+    address: Address,
+    inputs: Inputs,
+    eip: Eip,
+    holders: Sequence[Service],
+    before: VipPlan | None,
+) -> VipPlan:
+    """``holders``: the Services whose status has the address, the oldest first. ``before``: its last plan."""
+    owner = holders[0]
+    hops = ctx.hops(holders)
+    order = nexthops.layer2_order(owner, hops, ctx.snapshot.nodes, ctx.replicas)
+    candidates = ctx.on_segment(eip, address, order)
+    on_link = candidates is not None
+    takers = {
+        name: attributes
+        for name, peer in ctx.peers.items()
+        if address.version in peer.families and (attributes := announce.attributes_for(peer, eip, holders)) is not None
+    }
+    carried = ctx.carried(takers, address.version, order)
+    protocol = owner.protocol or eip.protocol
+    last = before.mode if before else None
+    trusted = ctx.trust(frozenset(takers), seed(last.phase, last.since) if last and before and before.on_link else None)
+    mode = decide(last, Ways(protocol, carried, on_link, eip.layer2_standby), trusted, ctx.now, ctx.policy)
+    announced: Announced = {}
+    if mode.announce is not Announce.NONE and order:
+        told = order if mode.announce is Announce.FULL else (candidates or order)[:1]
+        announced = {name: ctx.arrangement(name, address, told) for name in takers}
+    reachable = candidates if on_link else None
+    text = f"{address}|{order}|{mode.announce}|{mode.answer}|{sorted(takers)}"
+    return VipPlan(
+        address=address,
+        eip=eip.name,
+        services=tuple(service.key for service in holders),
+        protocol=protocol,
+        mode=mode,
+        next_hops=order,
+        candidates=candidates or (),
+        announced=announced,
+        on_link=on_link,
+        problems=_problems(hops.problem, protocol, mode, on_link=on_link, takers=bool(takers), carried=carried),
+        digest=_digest(text),
+        prefix=before.prefix if before else ctx.prefix(address),
+        paths=_own_paths(ctx, address.version, takers, announced),
+        layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
+        inputs=inputs,
+    )
+
+
+def _digest(text: str) -> int:
+    """48 bits (JSON readers keep 53). Not a CRC: those are linear, so the digests of a Service's two VIPs, which change
+    alike, would cancel one another out in the plan's digest."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big")
+
+
+def _own_paths(
+    ctx: Context, version: int, takers: Mapping[str, RouteAttributes], announced: Announced
+) -> tuple[Path, ...]:
+    """What this replica itself announces: one path for each next hop that falls to it."""
+    me = ctx.snapshot.view.node
+    found = [
+        ctx.path(peer, node, version, takers[peer])
+        for peer, by_replica in announced.items()
+        for node in by_replica.get(me, ())
+    ]
+    return tuple(path for path in found if path is not None)
+
+
+def _problems(
+    hops: Problem | None, protocol: Protocol, mode: VipMode, *, on_link: bool, takers: bool, carried: bool
+) -> tuple[Problem, ...]:
+    found = [hops] if hops else []
+    if protocol is Protocol.LAYER2 and not on_link:
+        found.append(
+            Problem(
+                Reason.OFF_SEGMENT, "The address is in no connected subnet of any replica: Layer 2 cannot serve it."
+            )
+        )
+    elif protocol is not Protocol.LAYER2 and not carried and (protocol is Protocol.BGP or not on_link):
+        fallback = "" if protocol is Protocol.BGP else " Layer 2 cannot serve it: it is in no connected subnet."
+        if takers:
+            found.append(Problem(Reason.NO_SESSION, f"No BGP session that carries it is established.{fallback}"))
+        else:
+            found.append(Problem(Reason.NO_PEER, f"There is no BgpPeer that it is announced to.{fallback}"))
+    return tuple(found)
+
+
+def served(vip: VipPlan) -> Mode:
+    """How the VIP is brought in now; none while nothing can receive its traffic."""
+    return vip.mode.mode if vip.next_hops else Mode.NONE

@@ -1,0 +1,89 @@
+"""What the two speakers of one replica are told: the whole wanted set, each time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from porterlb.core.model import Address, Member, Network, RouteAttributes
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """One BGP session of this replica. Times in seconds. ``peer``: the name of its BgpPeer."""
+
+    peer: str
+    address: Address
+    peer_as: int
+    local_as: int
+    router_id: IPv4Address
+    local_address: Address | None = None
+    password: str = field(default="", repr=False)
+    multihop_ttl: int = 0
+    hold_time: int = 9
+    keepalive: int = 0
+    connect_retry: int = 0
+    passive: bool = False
+    remote_port: int = 179
+    graceful_restart: int = 30  # 0: off
+    families: tuple[int, ...] = (4, 6)
+    add_path: bool = False
+    admin_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What the routes of one group have in common. ``path_id`` 0: without add-path."""
+
+    peer: str
+    next_hop: Address
+    path_id: int = 0
+    attributes: RouteAttributes = RouteAttributes()
+
+
+@dataclass(frozen=True, slots=True)
+class BgpWanted:
+    """Every session and every route that this replica is to have. ``routes``: prefixes by path."""
+
+    neighbors: Mapping[str, Neighbor] = field(default_factory=dict)  # by peer name
+    routes: Mapping[Path, frozenset[Network]] = field(default_factory=dict)
+    listen_port: int = 0
+    listen_addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer2Vip:
+    """One VIP for the wire process.
+
+    ``candidates``: usable nodes, best first (see :mod:`porterlb.core.nexthops`); the first live one is the next hop.
+    ``interface``: a NIC name, or empty: the interface whose subnet holds ``can_reach``, or else the VIP itself.
+    ``answer``: False keeps the responder silent (BGP serves and standby is off, or nothing can serve the VIP).
+    """
+
+    address: Address
+    candidates: tuple[str, ...]
+    interface: str = ""
+    can_reach: Address | None = None
+    answer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WireWanted:
+    """Everything that the wire process of this replica is told. ``nodes``: whom to probe, by name.
+
+    ``sessions``: our established BGP sessions by peer name; ``trusts``: how far we trust BGP, by set of peers
+    (:func:`porterlb.core.trust.said`); ``leader``: whom we hold for it. These travel in our hello. ``digest``: of
+    the plan that this belongs to; ``applied``: of the plan that BGP has applied.
+    """
+
+    members: Mapping[str, Member] = field(default_factory=dict)
+    nodes: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    vips: Mapping[Address, Layer2Vip] = field(default_factory=dict)
+    sessions: frozenset[str] = frozenset()
+    trusts: frozenset[str] = frozenset()
+    leader: str = ""
+    digest: int = 0
+    applied: int = 0
+    check: frozenset[Address] = frozenset()
+    """On-link addresses to probe for foreign owners before their first use (RFC 5227)."""

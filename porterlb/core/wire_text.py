@@ -1,0 +1,151 @@
+"""What the manager and its wire process say to each other: one JSON object a line, in both directions.
+
+To the wire process: ``config`` once and first (the hello key travels here, never in argv or the environment), then
+``state`` (everything small, whole), ``vips`` (differences in pieces: a change of 10,000 VIPs must not hold up an
+answer), ``applied`` (the set is complete up to here), ``beat`` and ``stop``. To the manager: ``report`` with the
+fields of WireReport that changed, whole except ``answering``, which has changed VIPs only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+from porterlb.core.model import Address, Member
+from porterlb.core.observed import Answering, FreshReplica, Nic, Rival
+from porterlb.core.wanted import Layer2Vip, WireWanted
+
+PIECE = 40
+"""VIPs in one ``vips`` message: the wire process takes it over in about half a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireConfig:
+    """What the wire process needs of the manager's settings; seconds. ``key``: of the hellos, at least 16 bytes."""
+
+    node: str
+    key: bytes = field(repr=False)
+    hello_address: str = ""  # empty: every address
+    hello_port: int = 7473
+    hello_interval: float = 0.05
+    hello_fresh: float = 0.2
+    probe_interval: float = 0.05
+    probe_misses: int = 3
+    gratuitous_rate: int = 2000
+    silence_after: float = 10.0
+
+
+def line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def config_line(config: WireConfig) -> bytes:
+    return line({"t": "config", **asdict(config), "key": config.key.hex()})
+
+
+def read_config(message: Mapping[str, Any]) -> WireConfig:
+    values = {name: value for name, value in message.items() if name != "t"}
+    return WireConfig(**{**values, "key": bytes.fromhex(values["key"])})
+
+
+def state_line(wanted: WireWanted) -> bytes:
+    """Everything of the wanted set but its VIPs and its digest."""
+    members = {
+        name: [m.node, m.address, m.port, m.boot, [str(subnet) for subnet in m.subnets]]
+        for name, m in wanted.members.items()
+    }
+    return line(
+        {
+            "t": "state",
+            "members": members,
+            "nodes": {name: [str(address) for address in addresses] for name, addresses in wanted.nodes.items()},
+            "sessions": sorted(wanted.sessions),
+            "trusts": sorted(wanted.trusts),
+            "leader": wanted.leader,
+            "applied": wanted.applied,
+            "check": sorted(str(address) for address in wanted.check),
+        }
+    )
+
+
+def read_state(message: Mapping[str, Any]) -> WireWanted:
+    """The wanted set of a ``state`` message, without VIPs."""
+    return WireWanted(
+        members={
+            name: Member(node, address, port, boot, tuple(ip_interface(subnet) for subnet in subnets))
+            for name, (node, address, port, boot, subnets) in message["members"].items()
+        },
+        nodes={name: tuple(ip_address(text) for text in texts) for name, texts in message["nodes"].items()},
+        sessions=frozenset(message["sessions"]),
+        trusts=frozenset(message["trusts"]),
+        leader=message["leader"],
+        applied=message["applied"],
+        check=frozenset(ip_address(text) for text in message["check"]),
+    )
+
+
+def vips_line(changed: Iterable[Layer2Vip], gone: Iterable[Address]) -> bytes:
+    rows = [
+        [str(v.address), v.candidates, v.interface, str(v.can_reach) if v.can_reach else "", v.answer] for v in changed
+    ]
+    return line({"t": "vips", "set": rows, "del": [str(address) for address in gone]})
+
+
+def applied_line(digest: int) -> bytes:
+    return line({"t": "applied", "digest": digest})
+
+
+BEAT = line({"t": "beat"})
+STOP = line({"t": "stop"})
+
+
+_WRITE: Mapping[str, Callable[[Any], Any]] = {
+    "nics": lambda nics: [[n.name, n.index, n.mac.hex(), n.up, [str(a) for a in n.addresses]] for n in nics],
+    "dead": sorted,
+    "probed": sorted,
+    "fresh": lambda fresh: [
+        [f.node, f.boot, sorted(f.sessions), f.leader, sorted(f.dead), f.digest, f.applied, sorted(f.trusts)]
+        for f in fresh.values()
+    ],
+    "answering": lambda answering: [[str(vip), a.next_hop, a.answerer] for vip, a in answering.items()],
+    "rivals": lambda rivals: [[str(r.address), r.mac.hex(), r.seen] for r in rivals.values()],
+    "claimed": lambda claimed: [[str(address), mac.hex()] for address, mac in claimed.items()],
+    "clear": lambda clear: sorted(str(address) for address in clear),
+    "counters": dict,
+}
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "nics": lambda rows: tuple(
+        Nic(name, index, bytes.fromhex(mac), up, tuple(ip_interface(a) for a in addresses))
+        for name, index, mac, up, addresses in rows
+    ),
+    "dead": frozenset,
+    "probed": frozenset,
+    "fresh": lambda rows: {
+        node: FreshReplica(node, boot, frozenset(sessions), leader, frozenset(dead), digest, applied, frozenset(trusts))
+        for node, boot, sessions, leader, dead, digest, applied, trusts in rows
+    },
+    "answering": lambda rows: {ip_address(vip): Answering(next_hop, answerer) for vip, next_hop, answerer in rows},
+    "rivals": lambda rows: {
+        ip_address(text): Rival(ip_address(text), bytes.fromhex(mac), seen) for text, mac, seen in rows
+    },
+    "claimed": lambda rows: {ip_address(text): bytes.fromhex(mac) for text, mac in rows},
+    "clear": lambda rows: frozenset(ip_address(text) for text in rows),
+    "counters": dict,
+}
+
+
+def report_line(fields: Mapping[str, Any]) -> bytes:
+    """Fields of WireReport, by name. ``answering`` may have text keys."""
+    return line({"t": "report", **{name: _WRITE.get(name, _same)(value) for name, value in fields.items()}})
+
+
+def read_report(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The changed fields of WireReport in a ``report`` message."""
+    return {name: _READ.get(name, _same)(value) for name, value in message.items() if name != "t"}
+
+
+def _same(value: Any) -> Any:
+    return value
