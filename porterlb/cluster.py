@@ -1,0 +1,183 @@
+"""Where API objects come from and go to: one protocol, two clusters (edge/kube, edge/manifests).
+
+Objects travel as plain JSON mappings, exactly as the Kubernetes API has them; :mod:`porterlb.core.parse` judges them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Obj = Mapping[str, Any]
+
+GROUP = "network.kubesphere.io"
+VERSION = "v1alpha2"
+
+
+class Kind(enum.Enum):
+    """The kinds that we read. Value: (group, version, plural, kind, namespaced)."""
+
+    NODE = ("", "v1", "nodes", "Node", False)
+    NAMESPACE = ("", "v1", "namespaces", "Namespace", False)
+    SERVICE = ("", "v1", "services", "Service", True)
+    ENDPOINT_SLICE = ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True)
+    SECRET = ("", "v1", "secrets", "Secret", True)
+    LEASE = ("coordination.k8s.io", "v1", "leases", "Lease", True)
+    EIP = (GROUP, VERSION, "eips", "Eip", False)
+    BGP_CONF = (GROUP, VERSION, "bgpconfs", "BgpConf", False)
+    BGP_PEER = (GROUP, VERSION, "bgppeers", "BgpPeer", False)
+
+    @property
+    def api_version(self) -> str:
+        group, version = self.value[0], self.value[1]
+        return f"{group}/{version}" if group else str(version)
+
+    @property
+    def plural(self) -> str:
+        return str(self.value[2])
+
+    @property
+    def kind(self) -> str:
+        return str(self.value[3])
+
+    @property
+    def namespaced(self) -> bool:
+        return bool(self.value[4])
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A full list of one kind: what is not in it is gone."""
+
+    kind: Kind
+    objects: tuple[Obj, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    kind: Kind
+    object: Obj
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    kind: Kind
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The API cannot be reached or read: what is known stays in force. ``reason``: a sentence."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The API is back; Replaced events for every kind have been delivered since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Something that should be an object cannot be read; its last good version stays. ``message`` empty: mended."""
+
+    where: str
+    message: str
+
+
+Event = Replaced | Changed | Deleted | Outage | Restored | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """A coordination.k8s.io Lease. ``version``: opaque, for compare-and-swap; empty for one that is to be created.
+
+    Times on the wire are for people only: never compare them with a local clock, watch the record change instead.
+    """
+
+    name: str
+    holder: str
+    duration: float  # seconds
+    transitions: int = 0
+    renewals: int = 0  # not a Kubernetes field: kube maps it to renewTime
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+
+
+def lease_version(lease: Obj) -> str:
+    """The version of a Lease object, as in its :class:`LeaseRecord`; empty for none.
+
+    It has the uid too: the API server makes a Lease anew for a write to one that is gone, unless the uid says which
+    one is meant. A directory of manifests has no uids, and versions that never repeat.
+    """
+    metadata = lease.get("metadata") or {}
+    return "/".join(str(part) for part in (metadata.get("uid"), metadata.get("resourceVersion")) if part)
+
+
+class Conflict(Exception):
+    """Compare-and-swap failed: somebody else has written since. Read again."""
+
+
+class Unavailable(Exception):
+    """The API did not answer, or not in time. Nothing is known about what it has done."""
+
+
+class Denied(Exception):
+    """The API refused: rights, validation or a missing object. The message says which."""
+
+
+class Cluster(Protocol):
+    """Every method may raise Unavailable; writes may raise Denied, and Conflict where a version was given.
+
+    Each call ends within its own deadline of a few seconds.
+    """
+
+    namespace: str  # of Leases and Secrets (the release namespace)
+
+    def watch(self, kinds: Iterable[Kind]) -> AsyncIterator[Event]:
+        """First a Replaced for each kind, then changes for ever; survives outages by itself."""
+
+    async def objects(self, kind: Kind) -> list[Obj]:
+        """Every object of a kind, now."""
+
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Obj | None: ...
+
+    async def apply_status(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str,
+        status: Mapping[str, Any],
+        *,
+        owner: str,
+        version: str = "",
+        deadline: float = 2.0,
+    ) -> Obj:
+        """Server-side apply (KEP-555) of the status fields that ``owner`` wants; what it left out, it gives up.
+
+        ``version``: a resourceVersion that must still be current, else Conflict. ``deadline``: seconds.
+        """
+
+    async def apply(self, kind: Kind, name: str, namespace: str, body: Mapping[str, Any], *, owner: str) -> Obj:
+        """Server-side apply of anything but status: annotations, spec fields. ``metadata.uid`` in ``body``: only to
+        that object, not to another one of its name."""
+
+    async def emit(self, kind: Kind, obj: Obj, *, type_: str, reason: str, message: str, reporter: str) -> None:
+        """An Event about ``obj``; ``type_``: Normal or Warning. Repeats are counted, not multiplied."""
+
+    async def read_lease(self, name: str) -> LeaseRecord | None: ...
+
+    async def write_lease(self, record: LeaseRecord, *, deadline: float = 1.0) -> LeaseRecord:
+        """Creates (version empty) or replaces by compare-and-swap. Raises Conflict if it was changed."""
+
+    async def delete_lease(self, name: str) -> None: ...
+
+    async def leases(self) -> list[LeaseRecord]: ...
+
+    async def hello_key(self) -> bytes:
+        """The key of the hellos: the Secret ``porterlb-hello`` (kube), or a file made once (manifests)."""
+
+    async def close(self) -> None: ...

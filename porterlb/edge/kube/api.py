@@ -1,0 +1,215 @@
+"""Requests to the API server as plain JSON: one deadline each, errors that say what they mean."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from porterlb.cluster import Kind, Obj, Unavailable
+from porterlb.edge.kube.access import Access
+from porterlb.edge.kube.errors import Busy, Expired, Trouble, Unauthorized, trouble
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+
+PAGE = 500
+"""Objects a page of a list: client-go's own figure; 10,000 Services are 20 answers of 1-2 MB."""
+
+CONNECT = 3.0
+"""Seconds for a connection to the API server, TLS not included: it is in the same data centre."""
+
+Query = Iterable[tuple[str, str]]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of the API server. ``body``: any mapping that JSON can hold."""
+
+    method: str
+    path: str
+    query: Query = ()
+    body: Mapping[str, Any] | None = None
+    content_type: str = "application/json"
+
+
+@dataclass(slots=True, eq=False)
+class Api:
+    """The API server. Methods raise Unavailable, Denied, Conflict or Expired, and nothing else."""
+
+    access: Access
+    on_timeout: list[Callable[[], None]] = field(default_factory=list)
+    """Called when a call has had no answer in time: whoever reads a stream may want to look whether it lives."""
+
+    async def call(self, request: Request, deadline: float) -> Json:
+        """One request and its answer, in ``deadline`` seconds, with the time that a busy API asks us to wait."""
+        try:
+            async with asyncio.timeout(deadline):
+                return await self._patient(request)
+        except TimeoutError:
+            self.access.distrust()
+            for notify in self.on_timeout:
+                notify()
+            raise Unavailable(f"The Kubernetes API has not answered within {deadline:g} s.") from None
+
+    async def pages(self, path: str, *, deadline: float) -> tuple[list[Json], str]:
+        """Every object of a list and the resourceVersion of the list. ``deadline``: seconds for each page."""
+        for _ in range(3):
+            try:
+                return await self._pages(path, deadline)
+            except Expired:
+                continue  # the token of the next page has expired: compaction came between; begin again
+        raise Unavailable(f"The Kubernetes API has forgotten the list of {path} three times while it was read.")
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Query, *, deadline: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A watch: lines as they come, until the server ends it. ``deadline``: seconds until it has begun.
+
+        How long silence may last is for the reader to say: its time limit ends the wait for the next line.
+        """
+        async with self.access.client() as client:
+            try:
+                async with asyncio.timeout(deadline):
+                    response = await self._send(client, Request("GET", path, query))
+                    if response.status != 200:
+                        raise await self._failed(response, path)
+            except TimeoutError:
+                self.access.distrust()
+                raise Unavailable(f"The Kubernetes API has not answered within {deadline:g} s.") from None
+            except Unauthorized:
+                self.access.distrust()
+                raise
+            try:
+                yield _lines(response.content)
+            finally:
+                # Not politely: the peer of a connection that is given up as dead would be waited for (TLS, 30 s).
+                if response.connection and response.connection.transport:
+                    response.connection.transport.abort()
+                response.close()
+
+    async def _pages(self, path: str, deadline: float) -> tuple[list[Json], str]:
+        items: list[Json] = []
+        token = ""
+        while True:
+            query = [("limit", str(PAGE)), *([("continue", token)] if token else [])]
+            page = await self.call(Request("GET", path, query), deadline)
+            items += page.get("items") or []
+            metadata = page.get("metadata") or {}
+            token = metadata.get("continue") or ""
+            if not token:
+                return items, metadata.get("resourceVersion") or ""
+
+    async def _patient(self, request: Request) -> Json:
+        renewed = False
+        while True:
+            try:
+                return await self._once(request)
+            except Busy as busy:
+                await asyncio.sleep(busy.after)  # the deadline around us bounds this
+            except Unauthorized:
+                if renewed or not self.access.distrust():
+                    raise
+                renewed = True  # the token was renewed, or its exec plugin has a new one
+
+    async def _once(self, request: Request) -> Json:
+        async with self.access.client() as client:
+            response = await self._send(client, request)
+            if not 200 <= response.status < 300:
+                raise await self._failed(response, request.path)
+            try:
+                answer = json.loads(await response.read())
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise Unavailable(f"The answer of the Kubernetes API cannot be read: {_reason(error)}.") from None
+            if not isinstance(answer, dict):
+                raise Unavailable("The answer of the Kubernetes API is not an object.")
+            return answer
+
+    async def _send(self, client: Any, request: Request) -> aiohttp.ClientResponse:
+        """The answer's head; its body is still to be read."""
+        try:
+            method, url, headers, body, _ = await client.param_serialize(
+                request.method,
+                request.path,
+                query_params=list(request.query),
+                header_params={"Accept": "application/json", "Content-Type": request.content_type},
+                body=None if request.body is None else plain(request.body),
+                auth_settings=["BearerToken"],
+            )
+            # Not a number: the client would make it the limit of the whole answer, and a watch has none.
+            limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT)
+            answer = await client.call_api(method, url, headers, body, _request_timeout=limits)
+        except TimeoutError:
+            raise Unavailable(f"{client.configuration.host} does not take connections (no answer).") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unavailable(f"{client.configuration.host} cannot be reached: {_reason(error)}.") from None
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    async def _failed(self, response: aiohttp.ClientResponse, path: str) -> Trouble:
+        try:
+            body = await response.read()
+        except (aiohttp.ClientError, OSError):
+            body = b""
+        return trouble(response.status, body, path, response.headers.get("Retry-After", ""))
+
+
+LINE_AT_MOST = 64 * 2**20
+"""Bytes: forty times the most that etcd stores for an object."""
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines without their ends. The reader of aiohttp has a limit of a few MiB for a line, and no use for more."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in content.iter_any():
+            first, *rest = chunk.split(b"\n")
+            parts.append(first)
+            size += len(first)
+            for following in rest:
+                yield b"".join(parts)
+                parts, size = [following], len(following)
+            if size > LINE_AT_MOST:
+                raise Unavailable("The Kubernetes API sends a line without an end.")
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unavailable(f"The connection to the Kubernetes API broke: {_reason(error)}.") from None
+
+
+def shaped(kind: Kind, obj: Json) -> Obj:
+    """An object as the rest of us expects it.
+
+    Lists of built-in kinds leave out apiVersion and kind. managedFields are dropped: with server-side apply they
+    are half of an object, and nobody here reads them.
+    """
+    obj.setdefault("apiVersion", kind.api_version)
+    obj.setdefault("kind", kind.kind)
+    metadata = obj.get("metadata")
+    if isinstance(metadata, dict):
+        metadata.pop("managedFields", None)
+    return obj
+
+
+def plain(value: Any) -> Any:
+    """The same in dict and list: the client takes any other mapping for one of its models."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
+        return f"its certificate is not accepted ({error})"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # asyncio puts its own text, with the address, where the system's was.
+        return os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,36 @@
+"""Where on the API server a kind, an object and its status are."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from porterlb.cluster import Kind
+
+
+def collection(kind: Kind, namespace: str = "") -> str:
+    """The path of all objects of a kind: of one namespace, or of all of them where it is empty."""
+    group, version, plural, _, namespaced = kind.value
+    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+    if namespace and namespaced:
+        return f"{root}/namespaces/{_segment(namespace)}/{plural}"
+    return f"{root}/{plural}"
+
+
+def item(kind: Kind, name: str, namespace: str = "") -> str:
+    """The path of one object. Raises ValueError where a name that the path needs is empty."""
+    if kind.namespaced and not namespace:
+        raise ValueError(f"a {kind.kind} has a namespace")
+    return f"{collection(kind, namespace)}/{_segment(name)}"
+
+
+def events(namespace: str, name: str = "") -> str:
+    """The path of the Events (events.k8s.io/v1) of a namespace, or of one of them."""
+    path = f"/apis/events.k8s.io/v1/namespaces/{_segment(namespace)}/events"
+    return f"{path}/{_segment(name)}" if name else path
+
+
+def _segment(name: str) -> str:
+    # "..", "." and the empty name would change the path's meaning; no API object can be called so.
+    if name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is not the name of an object")
+    return quote(name, safe="")

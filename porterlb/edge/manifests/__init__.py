@@ -1,0 +1,5 @@
+"""A directory of YAML manifests as a Cluster."""
+
+from porterlb.edge.manifests.cluster import ManifestsCluster
+
+__all__ = ["ManifestsCluster"]

@@ -1,0 +1,308 @@
+"""A directory of YAML manifests behind the Cluster protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import watchfiles
+
+from porterlb.cluster import (
+    Broken,
+    Changed,
+    Deleted,
+    Denied,
+    Event,
+    Kind,
+    LeaseRecord,
+    Obj,
+    Outage,
+    Replaced,
+    Restored,
+    Unavailable,
+)
+from porterlb.edge.manifests import events
+from porterlb.edge.manifests.documents import Key
+from porterlb.edge.manifests.feed import Feed
+from porterlb.edge.manifests.home import Home, outage_as_unavailable
+from porterlb.edge.manifests.leases import Leases
+from porterlb.edge.manifests.state import State
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TICK = 0.2  # seconds between two looks at whether the directory is still there
+POLL = 1.0  # seconds between two looks at everything, for what no notification tells (network file systems)
+POLL_SHARE = 50  # looking at everything takes 1/50 of the time at most
+CALL = 3.0  # seconds that a call may take
+EVENTS_PAUSE = 0.1  # seconds over which Events are collected before they are written
+EVENTS_WAITING = 5000
+
+
+class ManifestsCluster:
+    """See Cluster. ``read_only``: writes nothing at all, not even identities: for queries on a plain folder."""
+
+    def __init__(self, path: str | Path, namespace: str = "porterlb-system", *, read_only: bool = False) -> None:
+        self.namespace = namespace
+        self._home = Home(Path(path).absolute(), read_only=read_only)
+        self._leases = Leases(self._home)
+        self._state = State(self._home, self._leases, namespace)
+        # Of our own: threads that hang in a dead file system must not use up those of everybody else.
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="manifests")
+        self._objects: dict[Key, Obj] = {}
+        self._broken: dict[str, str] = {}
+        self._feeds: set[Feed] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._looked = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._inode: tuple[int, int] | None = None
+        self._noticing_since = 0.0
+        self._emitted: list[dict[str, Any]] = []
+        self._emitter: asyncio.Task[None] | None = None
+
+    # --- watching
+
+    async def watch(self, kinds: Iterable[Kind]) -> AsyncIterator[Event]:
+        self._start()
+        await self._looked.wait()
+        feed = Feed(kinds)
+        if self._state.trouble:
+            feed.put(Outage(self._state.trouble))
+        else:
+            for kind in feed.kinds:
+                feed.put(Replaced(kind, tuple(obj for key, obj in self._objects.items() if key.kind is kind)))
+        for where, message in self._broken.items():
+            feed.put(Broken(where, message))
+        self._feeds.add(feed)
+        try:
+            while True:
+                yield await feed.get()
+        finally:
+            self._feeds.discard(feed)
+
+    def _start(self) -> None:
+        if not self._tasks:
+            self._tasks = [
+                asyncio.create_task(self._tick(), name="manifests-tick"),
+                asyncio.create_task(self._notice(), name="manifests-notice"),
+            ]
+
+    async def _tick(self) -> None:
+        """Looks at the directory by the clock."""
+        full = 0.0
+        self._noticing_since = time.monotonic()
+        while True:
+            now = time.monotonic()
+            everything = now >= full or bool(self._state.trouble)
+            await self._look(None if everything else ())
+            if everything:
+                # Notifications that are just being set up may miss something, so first we look more often.
+                young = now < self._noticing_since + 2.0
+                pause = max(TICK, 2 * self._state.seconds) if young else max(POLL, POLL_SHARE * self._state.seconds)
+                full = time.monotonic() + pause
+            inode = self._inode_now()
+            if inode != self._inode:
+                self._inode = inode
+                self._moved.set()
+            recheck = self._state.recheck
+            await asyncio.sleep(max(0.005, min(TICK, recheck - time.monotonic() if recheck else TICK)))
+
+    async def _notice(self) -> None:
+        """Looks at what the kernel says has changed."""
+        while True:
+            self._moved.clear()
+            self._noticing_since = time.monotonic()
+            try:
+                async for changes in watchfiles.awatch(
+                    self._home.path,
+                    watch_filter=None,
+                    step=10,
+                    debounce=50,
+                    rust_timeout=1000,
+                    stop_event=self._moved,
+                    ignore_permission_denied=True,
+                ):
+                    paths = [Path(path) for _, path in changes]
+                    relevant = [path for path in paths if self._relevant(path)]
+                    if relevant:
+                        folders = any(path.suffix == "" for path in relevant)
+                        await self._look(None if folders else relevant)
+            except (OSError, RuntimeError) as error:
+                log.debug("no notifications for %s: %s", self._home.path, error)
+            if not self._moved.is_set():
+                await asyncio.sleep(TICK)
+
+    def _relevant(self, path: Path) -> bool:
+        if path.is_relative_to(self._home.inside):
+            parts = path.relative_to(self._home.inside).parts
+            return len(parts) == 3 and parts[0] in ("status", "leases") and path.suffix == ".json"
+        return not any(part.startswith(".") for part in path.relative_to(self._home.path).parts)
+
+    async def _look(self, paths: Iterable[Path] | None) -> None:
+        with contextlib.suppress(Unavailable):
+            await self._call(lambda: self._state.look(paths), 10.0)
+            self._looked.set()
+
+    def _inode_now(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._home.path)  # noqa: PTH116
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _deliver(self) -> None:
+        """Passes on what the state has noted, in its order. On the event loop."""
+        while self._state.events:
+            event = self._state.events.popleft()
+            if isinstance(event, Changed):
+                metadata = event.object["metadata"]
+                namespace = metadata["namespace"] if event.kind.namespaced else ""
+                self._objects[Key(event.kind, namespace, metadata["name"])] = event.object
+            elif isinstance(event, Deleted):
+                self._objects.pop(Key(event.kind, event.namespace, event.name), None)
+            elif isinstance(event, Broken):
+                self._broken.pop(event.where, None)
+                if event.message:
+                    self._broken[event.where] = event.message
+            elif isinstance(event, Outage):
+                log.warning("%s", event.reason)
+            elif isinstance(event, Restored):
+                log.info("The directory %s is back.", self._home.path)
+            for feed in self._feeds:
+                feed.put(event)
+
+    # --- reading
+
+    async def objects(self, kind: Kind) -> list[Obj]:
+        found = await self._call(self._state.fresh)
+        return [obj for key, obj in found.items() if key.kind is kind]
+
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Obj | None:
+        found = await self._call(self._state.fresh)
+        return found.get(Key(kind, namespace if kind.namespaced else "", name))
+
+    # --- writing
+
+    async def apply_status(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str,
+        status: Mapping[str, Any],
+        *,
+        owner: str,
+        version: str = "",
+        deadline: float = 2.0,
+    ) -> Obj:
+        key = Key(kind, namespace if kind.namespaced else "", name)
+        until = time.monotonic() + deadline
+        return await self._call(lambda: self._state.apply_status(key, status, owner, version, until), deadline)
+
+    async def apply(self, kind: Kind, name: str, namespace: str, body: Mapping[str, Any], *, owner: str) -> Obj:
+        """Annotations are kept in .porterlb; fields of spec are changed in the manifest file itself."""
+        key = Key(kind, namespace if kind.namespaced else "", name)
+        unknown = body.keys() - {"apiVersion", "kind", "metadata", "spec"}
+        metadata = body.get("metadata", {})
+        unknown |= {f"metadata.{part}" for part in metadata.keys() - {"name", "namespace", "annotations", "uid"}}
+        if unknown:
+            raise Denied(f"{key}: {', '.join(sorted(unknown))} cannot be changed here: edit the manifest.")
+        until = time.monotonic() + CALL
+
+        def work() -> Obj:
+            result: Obj | None = None
+            if body.get("spec"):
+                result = self._state.edit_spec(key, body["spec"], until)
+            if "annotations" in metadata or result is None:
+                wanted = {name: text for name, text in metadata.get("annotations", {}).items() if text is not None}
+                result = self._state.annotate(key, wanted, owner, until)
+            return result
+
+        return await self._call(work)
+
+    async def emit(self, kind: Kind, obj: Obj, *, type_: str, reason: str, message: str, reporter: str) -> None:
+        """Written within moments; lost if the directory is away for long."""
+        if self._home.read_only:
+            raise Denied("This directory was opened for reading only.")
+        self._emitted.append(events.event(kind, obj, type_=type_, reason=reason, message=message, reporter=reporter))
+        del self._emitted[:-EVENTS_WAITING]
+        if self._emitter is None or self._emitter.done():
+            self._emitter = asyncio.create_task(self._write_events(), name="manifests-events")
+
+    async def _write_events(self) -> None:
+        while self._emitted:
+            await asyncio.sleep(EVENTS_PAUSE)
+            await self._flush_events()
+
+    async def _flush_events(self) -> None:
+        batch, self._emitted = events.folded(self._emitted), []
+        try:
+            if batch:
+                await self._call(lambda: events.append(self._home, batch))
+        except (Unavailable, Denied) as error:
+            log.debug("events are waiting: %s", error)
+            self._emitted = (batch + self._emitted)[-EVENTS_WAITING:]
+            await asyncio.sleep(1.0)
+
+    async def events(self) -> list[dict[str, Any]]:
+        """The Events that were kept, the oldest first."""
+        return await self._call(lambda: events.read(self._home))
+
+    # --- leases
+
+    async def read_lease(self, name: str) -> LeaseRecord | None:
+        return await self._call(lambda: self._leases.read(name))
+
+    async def write_lease(self, record: LeaseRecord, *, deadline: float = 1.0) -> LeaseRecord:
+        until = time.monotonic() + deadline
+        return await self._call(lambda: self._leases.write(record, until), deadline)
+
+    async def delete_lease(self, name: str) -> None:
+        await self._call(lambda: self._leases.delete(name))
+
+    async def leases(self) -> list[LeaseRecord]:
+        return await self._call(self._leases.all)
+
+    async def hello_key(self) -> bytes:
+        def work() -> bytes:
+            self._home.guard()
+            return self._home.make_once("hello.key", secrets.token_hex(32).encode(), 0o600)
+
+        return await self._call(work)
+
+    # --- ending
+
+    async def close(self) -> None:
+        tasks = [*self._tasks, *([self._emitter] if self._emitter else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._emitted:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._flush_events()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, work: Callable[[], T], deadline: float = CALL) -> T:
+        """Runs blocking work; raises Unavailable when it takes too long (the work itself keeps its deadline, too)."""
+
+        def guarded() -> T:
+            with outage_as_unavailable():
+                return work()
+
+        try:
+            # Not wait_for: that of Python 3.11 swallows a cancellation that comes together with the result.
+            async with asyncio.timeout(deadline):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
+        except TimeoutError:
+            raise Unavailable(f"The file system of {self._home.path} does not answer.") from None
+        finally:
+            self._deliver()

@@ -1,0 +1,163 @@
+"""DIR/.porterlb: where the state of a cluster of manifests lives, and how to tell that it has gone.
+
+Nothing here ever makes DIR, or makes .porterlb a second time: a folder that has become empty because a mount
+vanished must look like an outage, never like a cluster without Services.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from porterlb.cluster import Denied, Kind, Unavailable
+
+_counter = itertools.count()
+
+
+class Home:
+    """One directory of manifests. Every method does blocking I/O: call it in a thread."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self.inside = path / ".porterlb"
+        self.read_only = read_only
+        self.identity = ""  # of the directory that we serve; empty until it was there once
+
+    def trouble(self, *, in_use: bool) -> str:
+        """Why the directory cannot be used now, as a sentence; empty when all is well.
+
+        ``in_use``: objects of it have been seen. Only before that a fresh directory gets its .porterlb, or another
+        directory is taken for the one that was meant (one that is mounted after our start).
+        """
+        try:
+            with os.scandir(self.path):
+                pass
+        except OSError as error:
+            return f"The directory {self.path} cannot be read: {os.strerror(error.errno or errno.EIO)}."
+        found = self._read_identity()
+        if not found and not in_use and not self.read_only:
+            try:
+                self._create()
+            except OSError as error:
+                return f"{self.inside} cannot be made: {os.strerror(error.errno or errno.EIO)}."
+            found = self._read_identity()
+        if self.read_only and not found and not self.identity:
+            return ""
+        if not found:
+            return f"{self.inside} is gone: was {self.path} unmounted? Bring it back, or restart to begin anew."
+        if self.identity and found != self.identity and in_use:
+            return f"Another directory has taken the place of {self.path}. Bring the first one back, or restart."
+        self.identity = found
+        return ""
+
+    def guard(self, *, writing: bool = True) -> None:
+        """Raises Unavailable unless this is still the directory that we serve; makes a fresh one ready first."""
+        if self.read_only and writing:
+            raise Denied("This directory was opened for reading only.")
+        if self.identity:
+            found = self._read_identity()
+            if found != self.identity:
+                raise Unavailable(f"{self.inside} is gone.")
+        else:
+            trouble = self.trouble(in_use=False)
+            if trouble:
+                raise Unavailable(trouble)
+
+    def _read_identity(self) -> str:
+        try:
+            return (self.inside / "id").read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def _create(self) -> None:
+        self.inside.mkdir(exist_ok=True)
+        for name in ("status", "leases", "locks", "tmp"):
+            (self.inside / name).mkdir(exist_ok=True)
+        for kind in Kind:
+            (self.inside / "status" / kind.kind).mkdir(exist_ok=True)
+        self.make_once("id", secrets.token_hex(8).encode())
+
+    def make_once(self, name: str, content: bytes, mode: int = 0o644) -> bytes:
+        """A file of .porterlb that is made once, whole, by whoever comes first. Returns what it has."""
+        target = self.inside / name
+        with contextlib.suppress(FileExistsError):
+            if not target.exists():
+                self.link_new(target, content, mode)
+        return target.read_bytes()
+
+    def temporary(self, content: bytes, mode: int = 0o644) -> Path:
+        """A new file with this content; to be renamed or linked into its place."""
+        path = self.inside / "tmp" / f"{os.getpid()}-{secrets.token_hex(4)}-{next(_counter)}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
+    def replace(self, target: Path, content: bytes, mode: int = 0o644) -> None:
+        """Writes a file so that readers see the old or the new content, never half of it."""
+        temporary = self.temporary(content, mode)
+        try:
+            temporary.replace(target)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def link_new(self, target: Path, content: bytes, mode: int = 0o644, until: float = float("inf")) -> None:
+        """Makes a file that must not be there yet, whole. Raises FileExistsError, or Unavailable when past ``until``.
+
+        link(2) decides between several processes, on network file systems too, and needs no lock.
+        """
+        temporary = self.temporary(content, mode)
+        try:
+            if time.monotonic() > until:
+                raise Unavailable("Too late: the time for this write is over.")
+            os.link(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self, what: str, until: float) -> Iterator[None]:
+        """Holds one of 256 locks, chosen by ``what``, across processes; for a few file operations only.
+
+        A process that is stopped while it holds one blocks its 1/256 of the objects until it goes on or ends.
+        Raises Unavailable when the lock is not free until ``until`` (monotonic seconds).
+        """
+        name = hashlib.sha256(what.encode()).hexdigest()[:2]
+        descriptor = os.open(self.inside / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            pause = 0.0005
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() + pause > until:
+                        raise Unavailable(f"{what} is locked by a process that does not go on.") from None
+                    time.sleep(pause)
+                    pause = min(pause * 2, 0.02)
+            yield
+        finally:
+            os.close(descriptor)  # gives the lock back
+
+
+@contextlib.contextmanager
+def outage_as_unavailable() -> Iterator[None]:
+    """Errors of the file system mean what an API server that does not answer means."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise Denied(f"{error.filename}: {os.strerror(error.errno)}.") from None
+        raise Unavailable(f"{error.filename}: {os.strerror(error.errno or errno.EIO)}.") from None

@@ -1,0 +1,147 @@
+"""Leases as files: compare-and-swap without a lock.
+
+A lease is a folder, each version of it a file named by its number: .porterlb/leases/<name>/<number>.json. Version
+n+1 is made with link(2), which fails if it is there already: of several writers who have seen n, one succeeds. No
+lock is held, so a process that is stopped at any point blocks nobody. (A short flock, which the design asks for,
+would be kept by a process that is stopped in the middle.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from porterlb.cluster import Conflict, Denied, Kind, LeaseRecord
+from porterlb.edge.manifests.home import Home
+
+KEPT = 8
+"""So many versions stay. A listing that runs while others write may miss the newest ones, never all of them."""
+
+_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,200}[a-z0-9])?$")
+
+
+class Leases:
+    """Blocking; stateless, so that any number of threads may use it."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def read(self, name: str) -> LeaseRecord | None:
+        """The newest version, or None. Raises OSError."""
+        self._home.guard(writing=False)
+        return self._latest(name)[1]
+
+    def all(self) -> list[LeaseRecord]:
+        """Every lease. Raises OSError."""
+        self._home.guard(writing=False)
+        try:
+            names = sorted(entry.name for entry in os.scandir(self._home.inside / "leases") if _NAME.match(entry.name))
+        except FileNotFoundError:
+            if self._home.read_only and not self._home.identity:
+                return []
+            raise
+        return [record for name in names if (record := self.read(name))]
+
+    def write(self, record: LeaseRecord, until: float) -> LeaseRecord:
+        """Creates or replaces; nothing is written past ``until`` (monotonic). Raises Conflict, Unavailable, OSError."""
+        self._home.guard()
+        number, current = self._latest(record.name)
+        if record.version != (current.version if current else ""):
+            raise Conflict(f"The lease {record.name} was changed by somebody else.")
+        content = {
+            "holder": record.holder,
+            "duration": record.duration,
+            "transitions": record.transitions,
+            "renewals": record.renewals,
+            "annotations": dict(record.annotations),
+            "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        return self._append(record.name, number + 1, content, until) or record
+
+    def delete(self, name: str) -> None:
+        """Takes a lease away; numbers go on, so that a late writer cannot hit an old one. Raises OSError."""
+        self._home.guard()
+        number, current = self._latest(name)
+        if current:
+            with contextlib.suppress(Conflict):
+                self._append(name, number + 1, {"deleted": True}, float("inf"))
+
+    def _append(self, name: str, number: int, content: Mapping[str, Any], until: float) -> LeaseRecord | None:
+        folder = self._folder(name)
+        folder.mkdir(exist_ok=True)
+        try:
+            self._home.link_new(folder / f"{number}.json", json.dumps(content).encode(), until=until)
+        except FileExistsError:
+            raise Conflict(f"The lease {name} was changed by somebody else.") from None
+        numbers = self._numbers(folder)
+        if numbers and numbers[-1] > number:
+            # Either somebody has followed us already, or we have made an old number that was tidied away.
+            # The writer reads again in both cases.
+            if numbers[-1] - number >= KEPT:
+                (folder / f"{number}.json").unlink(missing_ok=True)
+            raise Conflict(f"The lease {name} was changed by somebody else.")
+        for old in numbers[:-KEPT]:
+            (folder / f"{old}.json").unlink(missing_ok=True)
+        return _record(name, number, content)
+
+    def _latest(self, name: str) -> tuple[int, LeaseRecord | None]:
+        folder = self._folder(name)
+        for _ in range(5):
+            numbers = self._numbers(folder)
+            if not numbers:
+                return 0, None
+            with contextlib.suppress(FileNotFoundError):  # it was tidied away meanwhile: there are newer ones
+                content = json.loads((folder / f"{numbers[-1]}.json").read_bytes())
+                return numbers[-1], _record(name, numbers[-1], content)
+        raise FileNotFoundError(2, "The lease changes too fast to be read", str(folder))
+
+    def _folder(self, name: str) -> Path:
+        if not _NAME.match(name):
+            raise Denied(f"{name!r} is no valid name for a lease.")
+        return self._home.inside / "leases" / name
+
+    @staticmethod
+    def _numbers(folder: Path) -> list[int]:
+        try:
+            return sorted(int(entry.name[:-5]) for entry in os.scandir(folder) if entry.name[:-5].isdigit())
+        except FileNotFoundError:
+            return []
+
+
+def _record(name: str, number: int, content: Mapping[str, Any]) -> LeaseRecord | None:
+    if content.get("deleted"):
+        return None
+    return LeaseRecord(
+        name=name,
+        holder=str(content["holder"]),
+        duration=float(content["duration"]),
+        transitions=int(content["transitions"]),
+        renewals=int(content["renewals"]),
+        annotations=content["annotations"],
+        version=str(number),
+    )
+
+
+def as_object(record: LeaseRecord, namespace: str) -> dict[str, Any]:
+    """The lease as the API would show it (coordination.k8s.io/v1)."""
+    return {
+        "apiVersion": Kind.LEASE.api_version,
+        "kind": Kind.LEASE.kind,
+        "metadata": {
+            "name": record.name,
+            "namespace": namespace,
+            "resourceVersion": record.version,
+            "annotations": dict(record.annotations),
+        },
+        "spec": {
+            "holderIdentity": record.holder,
+            "leaseDurationSeconds": max(1, round(record.duration)),
+            "leaseTransitions": record.transitions,
+        },
+    }

@@ -1,0 +1,187 @@
+"""All manifests of a directory: which objects there are now, and what is wrong with the files.
+
+What was good once is taken away only when it is certain that it was meant: a file that cannot be read or is not
+valid keeps its last good objects, and an object that is missing must stay missing for a moment, for editors and cp
+empty a file before they write it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from porterlb.edge.manifests.documents import Document, Key, Loaded, load
+
+SUFFIXES = (".yaml", ".yml", ".json")
+GRACE = 0.1  # seconds that an object must be missing before it counts as deleted
+BIGGEST = 64 * 1024 * 1024  # bytes of one file
+
+
+@dataclass(slots=True)
+class _File:
+    signature: tuple[int, int, int]
+    loaded: Loaded
+
+
+class Library:
+    """Blocking; used by one thread at a time. ``now`` is monotonic, in seconds."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.published: dict[Key, Document] = {}
+        self.recheck: float | None = None
+        """When to look again, because something is missing but not yet taken for deleted."""
+        self._files: dict[str, _File] = {}
+        self._candidates: dict[Key, dict[str, Document]] = {}
+        self._missing: dict[Key, float] = {}
+        self._duplicates: dict[Key, dict[str, str]] = {}
+        self._faulty: dict[str, dict[str, str]] = {}
+
+    def seed(self, documents: Iterable[Document]) -> None:
+        """What was good before the start. Call it once, before the first scan."""
+        self.published.update({document.key: document for document in documents})
+
+    def read(self, paths: Iterable[Path] | None = None) -> set[Key]:
+        """Reads what has changed (of ``paths``, or of everything) and returns the keys to resolve.
+
+        Raises OSError where the directory itself cannot be listed.
+        """
+        touched: set[Key] = set(self._missing)
+        if paths is None:
+            names = self._names()
+            for name in self._files.keys() - names:
+                touched |= self._take(name, None)
+            touched |= self.published.keys() - self._candidates.keys()
+        else:
+            names = {name for path in paths if (name := self._name(path))}
+        for name in sorted(names):
+            touched |= self._look(name)
+        return touched
+
+    def resolve(self, touched: Iterable[Key], now: float, grace: float = GRACE) -> dict[Key, Document | None]:
+        """Publishes what was read. Returns the keys whose object is another one now, with what it was before."""
+        self.recheck = None
+        before = {key: self.published.get(key) for key in touched}
+        return {key: old for key, old in before.items() if self._resolve(key, now, grace)}
+
+    def problems(self) -> dict[str, str]:
+        """A sentence for each place (``file:line``) that something is wrong with."""
+        found: dict[str, str] = {}
+        for part in (*self._faulty.values(), *self._duplicates.values()):
+            for where, message in part.items():
+                found[where] = f"{found[where]} {message}" if where in found else message
+        return found
+
+    def _name(self, path: Path) -> str:
+        """The path below the root, or nothing if it is not a manifest."""
+        try:
+            relative = path.relative_to(self.root)
+        except ValueError:
+            return ""
+        if any(part.startswith(".") for part in relative.parts) or relative.suffix not in SUFFIXES:
+            return ""
+        return str(relative)
+
+    def _names(self) -> set[str]:
+        found: set[str] = set()
+
+        def failed(error: OSError) -> None:
+            if error.filename == str(self.root):
+                raise error
+            if not isinstance(error, FileNotFoundError):  # a subfolder that cannot be listed takes nothing away
+                prefix = os.path.relpath(error.filename, self.root)
+                found.update(name for name in self._files if name.startswith(f"{prefix}/"))
+
+        for folder, folders, files in os.walk(self.root, onerror=failed):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            prefix = os.path.relpath(folder, self.root)
+            for name in files:
+                if name.endswith(SUFFIXES) and not name.startswith("."):
+                    found.add(name if prefix == "." else f"{prefix}/{name}")
+        return found
+
+    def _look(self, name: str) -> set[Key]:
+        path = self.root / name
+        try:
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                return set()
+            signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+            known = self._files.get(name)
+            if known and known.signature == signature:
+                return set()
+            if found.st_size > BIGGEST:
+                loaded = Loaded((), {1: "The file is too big."}, frozenset(), True)
+            else:
+                loaded = load(path.read_bytes().decode("utf-8-sig"), name)
+        except FileNotFoundError:
+            return self._take(name, None)
+        except UnicodeDecodeError:
+            loaded = Loaded((), {1: "This is not UTF-8 text."}, frozenset(), True)
+        except OSError as error:
+            loaded = Loaded((), {1: f"The file cannot be read: {error.strerror}."}, frozenset(), True)
+            signature = (0, 0, 0)
+        return self._take(name, _File(signature, loaded))
+
+    def _take(self, name: str, file: _File | None) -> set[Key]:
+        old = self._files.pop(name, None)
+        touched: set[Key] = set()
+        for document in old.loaded.documents if old else ():
+            touched.add(document.key)
+            candidates = self._candidates.get(document.key, {})
+            candidates.pop(name, None)
+            if not candidates:
+                self._candidates.pop(document.key, None)
+        touched |= {key for key in self._missing if self.published[key].file == name}
+        touched |= old.loaded.refused if old else set()
+        self._faulty.pop(name, None)
+        if file is None:
+            return touched | {key for key, document in self.published.items() if document.file == name}
+        self._files[name] = file
+        for document in file.loaded.documents:
+            touched.add(document.key)
+            self._candidates.setdefault(document.key, {})[name] = document
+        if file.loaded.troubles:
+            self._faulty[name] = {f"{name}:{line}": text for line, text in file.loaded.troubles.items()}
+        if old is None or old.loaded.doubtful:
+            # What was kept while the file was in doubt, or from before the start, is judged again.
+            touched |= {key for key, document in self.published.items() if document.file == name}
+        return touched
+
+    def _resolve(self, key: Key, now: float, grace: float) -> bool:
+        candidates = self._candidates.get(key, {})
+        current = self.published.get(key)
+        self._duplicates.pop(key, None)
+        if candidates:
+            self._missing.pop(key, None)
+            file = current.file if current and current.file in candidates else min(candidates)
+            chosen = candidates[file]
+            if len(candidates) > 1:
+                self._duplicates[key] = {
+                    f"{other.file}:{other.line}": f"{key} is in {file}:{chosen.line} already; that one counts."
+                    for other in candidates.values()
+                    if other is not chosen
+                }
+            self.published[key] = chosen
+            return current is None or (current.digest, current.file) != (chosen.digest, chosen.file)
+        if current is None:
+            return False
+        if self._kept(key, current):
+            self._missing.pop(key, None)
+            return False
+        since = self._missing.setdefault(key, now)
+        if now - since < grace:
+            self.recheck = min(self.recheck or since + grace, since + grace)
+            return False
+        del self._missing[key], self.published[key]
+        return True
+
+    def _kept(self, key: Key, current: Document) -> bool:
+        """Whether an object that no file defines stays, because its file is broken or has it in a broken version."""
+        file = self._files.get(current.file)
+        if file is None:
+            return any(key in other.loaded.refused for other in self._files.values())
+        return file.loaded.doubtful or key in file.loaded.refused

@@ -1,0 +1,206 @@
+"""What we keep about each object beside its manifest: identity, status by owner, annotations, the last good version.
+
+One JSON file an object, .porterlb/status/<Kind>/[<namespace>_]<name>.json, replaced atomically under a short lock.
+The last good version is kept so that a manifest that is broken while the manager restarts takes nothing away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import datetime
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from porterlb.cluster import Kind
+from porterlb.edge.manifests import merge
+from porterlb.edge.manifests.documents import OWN_STATUS, Document, Key
+from porterlb.edge.manifests.home import Home
+
+_LOCK_WAIT = 1.0  # seconds; the lock is held for some 100 µs
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """``revision`` rises with each change of the record, and so with each change of the manifest.
+
+    ``annotations``: name -> {value, owner, base}; base is the manifest's own value when ours was written: once the
+    manifest says something new, that counts again. ``shape``: digest of all but metadata and status.
+    """
+
+    uid: str
+    created: str
+    generation: int = 1
+    shape: str = ""
+    digest: str = ""
+    revision: int = 1
+    file: str = ""
+    line: int = 0
+    object: Mapping[str, Any] = field(default_factory=dict)
+    owners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    annotations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Records:
+    """The records of a directory, with a cache. Blocking; used by one thread at a time."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._cache: dict[Key, tuple[tuple[int, int, int], Record]] = {}
+
+    def path(self, key: Key) -> Path:
+        name = f"{key.namespace}_{key.name}" if key.namespace else key.name
+        return self._home.inside / "status" / key.kind.kind / f"{name}.json"
+
+    def key_of(self, path: Path) -> Key | None:
+        """The object that a file in .porterlb/status is about."""
+        kind = next((kind for kind in Kind if kind.kind == path.parent.name), None)
+        if kind is None or path.suffix != ".json":
+            return None
+        namespace, _, name = path.stem.rpartition("_")
+        return Key(kind, namespace, name)
+
+    def read(self, key: Key) -> Record | None:
+        """The record as it is now, or None. A damaged one counts as none: it is made anew."""
+        path = self.path(key)
+        try:
+            known = self._cache.get(key)
+            if known and known[0] == _signature(path.stat()):
+                return known[1]
+            with path.open("rb") as file:
+                signature = _signature(os.fstat(file.fileno()))
+                record = Record(**json.loads(file.read()))
+        except FileNotFoundError:
+            self._cache.pop(key, None)
+            return None
+        except (ValueError, TypeError):
+            return None
+        self._cache[key] = (signature, record)
+        return record
+
+    def keys(self) -> list[Key]:
+        """The keys of all records that there are."""
+        found = []
+        for kind in Kind:
+            with contextlib.suppress(FileNotFoundError):
+                for entry in os.scandir(self._home.inside / "status" / kind.kind):
+                    key = self.key_of(Path(entry.path))
+                    if key:
+                        found.append(key)
+        return found
+
+    def synced(self, document: Document) -> Record:
+        """The record of a manifest, made or brought up to date where needed. Raises OSError or Unavailable."""
+        record = self.read(document.key)
+        if record and record.digest == document.digest and record.file == document.file:
+            return record
+        if self._home.read_only:
+            return self._advanced(record, document)
+        return self.change(document.key, lambda old: self._advanced(old, document), time.monotonic() + _LOCK_WAIT)
+
+    def change(
+        self, key: Key, make: Callable[[Record | None], Record], until: float, check: Callable[[], None] = lambda: None
+    ) -> Record:
+        """Reads, lets ``make`` decide, and writes, with the object locked. Writes nothing if nothing has changed.
+
+        ``check`` is called at the last moment and may raise.
+        """
+        with self._home.locked(str(key), until):
+            old = self.read(key)
+            new = make(old)
+            if new == old:
+                return new
+            new = replace(new, revision=(old.revision if old else 0) + 1)
+            mode = 0o600 if key.kind is Kind.SECRET else 0o644
+            content = json.dumps({name: getattr(new, name) for name in Record.__slots__}, separators=(",", ":"))
+            check()
+            self._home.replace(self.path(key), content.encode(), mode)
+            return self.read(key) or new
+
+    def drop(self, key: Key, digest: str) -> None:
+        """Forgets an object that was deleted, unless it has come back in another shape since."""
+        with self._home.locked(str(key), time.monotonic() + _LOCK_WAIT):
+            record = self.read(key)
+            if record and record.digest == digest:
+                self.path(key).unlink(missing_ok=True)
+                self._cache.pop(key, None)
+
+    def _advanced(self, old: Record | None, document: Document) -> Record:
+        shape = _shape(document.object)
+        if old is None:
+            made_up = uuid.uuid5(uuid.NAMESPACE_URL, str(document.key))  # the same at each look, nothing is kept
+            old = Record(
+                uid=str(made_up if self._home.read_only else uuid.uuid4()),
+                created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                generation=0,
+            )
+        if old.digest == document.digest and old.file == document.file:
+            return old
+        return replace(
+            old,
+            generation=old.generation + (shape != old.shape),
+            shape=shape,
+            digest=document.digest,
+            file=document.file,
+            line=document.line,
+            object=document.object,
+        )
+
+
+def last_good(key: Key, record: Record) -> Document:
+    """The manifest as it was when it was good last."""
+    return Document(key, record.object, record.file, record.line, record.digest)
+
+
+def composed(document: Document, record: Record) -> dict[str, Any]:
+    """The object as the API would show it: manifest, identity, our annotations, status of all owners."""
+    obj = dict(document.object)
+    metadata: dict[str, Any] = dict(obj["metadata"])
+    own = metadata.get("annotations", {})
+    annotations = dict(own)
+    for name, entry in record.annotations.items():
+        if own.get(name) == entry.get("base"):
+            annotations[name] = entry["value"]
+    if annotations:
+        metadata["annotations"] = annotations
+    metadata.update(
+        uid=record.uid,
+        resourceVersion=str(record.revision),
+        generation=record.generation,
+        creationTimestamp=record.created,
+    )
+    obj["metadata"] = metadata
+    base = document.object.get("status") if document.key.kind in OWN_STATUS else None
+    status = merge.merged(record.owners, base)
+    if status:
+        obj["status"] = status
+    return copy.deepcopy(obj)
+
+
+def annotated(record: Record, owner: str, wanted: Mapping[str, str]) -> Record:
+    """The record after ``owner`` has applied these annotations and given up its others."""
+    own = record.object.get("metadata", {}).get("annotations", {})
+    kept = {name: entry for name, entry in record.annotations.items() if entry["owner"] != owner or name in wanted}
+    for name, value in wanted.items():
+        old = kept.get(name)
+        if old and old["value"] == value and old["base"] == own.get(name):
+            kept[name] = {**old, "owner": owner}
+        else:
+            kept[name] = {"value": value, "owner": owner, "base": own.get(name)}
+    return replace(record, annotations=kept)
+
+
+def _signature(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _shape(obj: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in obj.items() if name not in ("metadata", "status")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

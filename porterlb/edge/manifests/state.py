@@ -1,0 +1,244 @@
+"""The objects of a directory as the API would show them: manifests and records together, kept up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from porterlb.cluster import (
+    Broken,
+    Changed,
+    Conflict,
+    Deleted,
+    Denied,
+    Event,
+    Kind,
+    Outage,
+    Replaced,
+    Restored,
+    Unavailable,
+)
+from porterlb.edge.manifests import edit, merge, schema
+from porterlb.edge.manifests.documents import CUSTOM, Document, Key
+from porterlb.edge.manifests.home import Home
+from porterlb.edge.manifests.leases import Leases, as_object
+from porterlb.edge.manifests.library import GRACE, Library
+from porterlb.edge.manifests.records import Record, Records, annotated, composed, last_good
+
+Object = dict[str, Any]
+
+
+class State:
+    """Blocking: its methods run in threads, one at a time. ``events`` is drained by the event loop."""
+
+    def __init__(self, home: Home, leases: Leases, namespace: str) -> None:
+        self.trouble: str | None = None  # None: not looked yet; empty: all is well
+        self.recheck: float | None = None  # monotonic: look again then, whatever happens
+        self.seconds = 0.0  # what the last look at everything took
+        self.events: deque[Event] = deque()
+        self._home = home
+        self._leases = leases
+        self._namespace = namespace
+        self._records = Records(home)
+        self._library = Library(home.path)
+        self._mutex = threading.Lock()
+        self._objects: dict[Key, Object] = {}
+        self._unsynced: dict[Key, Document | None] = {}
+        self._problems: dict[str, str] = {}
+        self._seeded = False
+
+    # --- observing
+
+    def look(self, paths: Iterable[Path] | None = None, wait: float = 5.0) -> str:
+        """Looks at what has changed (``paths``, or everything). Returns why the directory cannot be used, or ''."""
+        with self._alone(wait):
+            return self._look(paths)
+
+    def fresh(self, wait: float = 5.0) -> dict[Key, Object]:
+        """All objects as they are now. Raises Unavailable."""
+        with self._alone(wait):
+            trouble = self._look(None)
+            if trouble:
+                raise Unavailable(trouble)
+            return dict(self._objects)
+
+    def _look(self, paths: Iterable[Path] | None) -> str:
+        started = time.monotonic()
+        paths = None if self.trouble is None or self.trouble else paths
+        trouble = self._home.trouble(in_use=bool(self._objects))
+        if not trouble:
+            try:
+                trouble = self._take_in(paths, started)
+            except OSError as error:
+                trouble = f"The directory {self._home.path} cannot be read: {error.strerror}."
+        if trouble and trouble != self.trouble:
+            self.events.append(Outage(trouble))
+        elif self.trouble and not trouble:
+            for kind in Kind:
+                self.events.append(Replaced(kind, tuple(o for key, o in self._objects.items() if key.kind is kind)))
+            self.events.append(Restored())
+        self.trouble = trouble
+        if paths is None:
+            self.seconds = time.monotonic() - started
+        return trouble
+
+    def _take_in(self, paths: Iterable[Path] | None, now: float) -> str:
+        if not self._seeded:
+            records = {key: self._records.read(key) for key in self._records.keys()}  # noqa: SIM118 — no mapping
+            self._library.seed(last_good(key, record) for key, record in records.items() if record and record.object)
+        inside = self._home.inside
+        touched = self._library.read(None if paths is None else [p for p in paths if not p.is_relative_to(inside)])
+        # The mount may have vanished while we were reading: then nothing of what was seen counts.
+        trouble = self._home.trouble(in_use=bool(self._objects or self._library.published))
+        if trouble:
+            return trouble
+        changed = self._library.resolve(touched, now, GRACE if self._seeded else 0.0)
+        if not self._seeded:
+            changed = {**dict.fromkeys(self._library.published), **changed}
+        self._seeded = True
+        changed = {**changed, **self._unsynced}
+        for key, before in changed.items():
+            self._sync(key, before)
+        self._look_at_records(paths)
+        self._tell_problems()
+        waits = [time_ for time_ in (self._library.recheck, now + GRACE if self._unsynced else None) if time_]
+        self.recheck = min(waits, default=None)
+        return ""
+
+    def _sync(self, key: Key, before: Document | None) -> None:
+        """Brings record and object in line with the manifest; what cannot be done now is done later."""
+        document = self._library.published.get(key)
+        try:
+            if document:
+                self._show(key, composed(document, self._records.synced(document)))
+            else:
+                if before and not self._home.read_only:
+                    self._records.drop(key, before.digest)
+                self._show(key, None)
+            self._unsynced.pop(key, None)
+        except (OSError, Unavailable):
+            self._unsynced.setdefault(key, before)
+
+    def _look_at_records(self, paths: Iterable[Path] | None) -> None:
+        if paths is None:
+            keys: Iterable[Key] = [key for key in self._objects if key.kind is not Kind.LEASE]
+            leases = True
+        else:
+            folder, lease_folder = self._home.inside / "status", self._home.inside / "leases"
+            keys = [key for p in paths if p.is_relative_to(folder) and (key := self._records.key_of(p))]
+            leases = any(path.is_relative_to(lease_folder) for path in paths)
+        for key in keys:
+            document = self._library.published.get(key)
+            if document and key in self._objects and key not in self._unsynced:
+                record = self._records.read(key)
+                if record is None:
+                    self._sync(key, None)
+                elif str(record.revision) != self._objects[key]["metadata"]["resourceVersion"]:
+                    self._show(key, composed(document, record))
+        if leases:
+            self._look_at_leases()
+
+    def _look_at_leases(self) -> None:
+        found = {
+            Key(Kind.LEASE, self._namespace, record.name): as_object(record, self._namespace)
+            for record in self._leases.all()
+        }
+        for key in [key for key in self._objects if key.kind is Kind.LEASE and key not in found]:
+            self._show(key, None)
+        for key, obj in found.items():
+            self._show(key, obj)
+
+    def _show(self, key: Key, obj: Object | None) -> None:
+        if obj is None:
+            if self._objects.pop(key, None) is not None:
+                self.events.append(Deleted(key.kind, key.namespace, key.name))
+        elif self._objects.get(key) != obj:
+            self._objects[key] = obj
+            self.events.append(Changed(key.kind, obj))
+
+    def _tell_problems(self) -> None:
+        found = self._library.problems()
+        for where in self._problems.keys() - found.keys():
+            self.events.append(Broken(where, ""))
+        for where, message in found.items():
+            if self._problems.get(where) != message:
+                self.events.append(Broken(where, message))
+        self._problems = found
+
+    # --- writing
+
+    def apply_status(self, key: Key, fields: Mapping[str, Any], owner: str, version: str, until: float) -> Object:
+        """See Cluster.apply_status; ``until``: monotonic."""
+        fields = schema.without_nulls(fields)
+        fault = schema.judge_status(key.kind.kind, fields) if key.kind in CUSTOM else None
+        if fault:
+            raise Denied(f"{key}: {fault.message}")
+
+        def make(record: Record) -> Record:
+            return replace(record, owners=merge.applied(record.owners, owner, fields))
+
+        return self._write(key, make, version, until)
+
+    def annotate(self, key: Key, annotations: Mapping[str, str], owner: str, until: float) -> Object:
+        """Keeps annotations beside the manifest."""
+        return self._write(key, lambda record: annotated(record, owner, annotations), "", until)
+
+    def edit_spec(self, key: Key, spec: Mapping[str, Any], until: float) -> Object:
+        """Changes fields of spec in the manifest file itself. Raises Denied, Conflict."""
+        with self._alone(until - time.monotonic()):
+            self._refresh(key)
+            document = self._known(key)
+            with self._home.locked(document.file, until):
+                edit.rewrite(self._home.path / document.file, document, spec)
+            self._look([self._home.path / document.file])
+            return self._objects[key]
+
+    def _write(self, key: Key, make: Callable[[Record], Record], version: str, until: float) -> Object:
+        with self._alone(until - time.monotonic()):
+            self._home.guard()
+            self._refresh(key)
+            document = self._known(key)
+
+            def checked(record: Record | None) -> Record:
+                if record is None:
+                    raise Conflict(f"{key} was deleted meanwhile.")
+                if version and version != str(record.revision):
+                    raise Conflict(f"{key} was changed since version {version}.")
+                return make(record)
+
+            def in_time() -> None:
+                self._home.guard()
+                if time.monotonic() > until:
+                    raise Unavailable("Too late: the time for this write is over.")
+
+            record = self._records.change(key, checked, until, in_time)
+            self._show(key, composed(document, record))
+            return self._objects[key]
+
+    def _refresh(self, key: Key) -> None:
+        """Makes sure that a write is judged by what the manifest says now, not by what it said some ms ago."""
+        document = self._library.published.get(key)
+        trouble = self._look([self._home.path / document.file, self._records.path(key)] if document else None)
+        if trouble:
+            raise Unavailable(trouble)
+
+    def _known(self, key: Key) -> Document:
+        document = self._library.published.get(key)
+        if document is None or key not in self._objects:
+            raise Denied(f"There is no {key}.")
+        return document
+
+    @contextlib.contextmanager
+    def _alone(self, wait: float) -> Iterator[None]:
+        if not self._mutex.acquire(timeout=max(0.0, wait)):
+            raise Unavailable(f"The file system of {self._home.path} does not answer.")
+        try:
+            yield
+        finally:
+            self._mutex.release()
