@@ -1,0 +1,83 @@
+"""Starts ExaBGP with repairs of five defects of 5.0.15 that would break promises to users.
+
+    python3 -P launcher.py MANAGER_PID server FILE
+    python3 -P launcher.py 0 validate FILE
+
+With a MANAGER_PID other than 0 ExaBGP ends (SIGTERM) when that process dies. The files of ExaBGP are untouched and its
+version is pinned: another one is refused, for these repairs know the inside of this one.
+"""
+
+import ctypes
+import importlib.metadata
+import os
+import signal
+import sys
+
+from exabgp.application.main import main as exabgp
+from exabgp.reactor.api import API
+from exabgp.reactor.daemon import Daemon
+from exabgp.reactor.loop import Reactor
+from exabgp.reactor.peer import Peer
+from exabgp.rib.outgoing import OutgoingRIB
+
+from porterlb.capabilities import Capability, keep_only
+
+REPAIRED = "5.0.15"
+PR_SET_PDEATHSIG = 1
+
+
+def repair() -> None:
+
+    # 1. Changes wait in buckets, one for each set of attributes, in the order in which the buckets appeared. A route
+    # that went A, B, A while its peer was away is therefore sent A, then B: the router is left with the wrong next
+    # hop for ever. A newer change of a route must take the older one's place.
+    insert = OutgoingRIB._update_rib
+
+    def update_rib(self, change):
+        previous = self._new_nlri.get(change.index())
+        if previous is not None:
+            family = previous.nlri.family().afi_safi()
+            bucket = self._new_attr_af_nlri.get(previous.attributes.index(), {}).get(family, {})
+            bucket.pop(change.index(), None)
+        return insert(self, change)
+
+    OutgoingRIB._update_rib = update_rib
+
+    # 2. A reload is dropped without a word while any peer has routes waiting to be sent, and those of a peer that
+    # cannot be reached wait for ever. Routes and reload do not disturb each other: a peer keeps its routes.
+    Reactor._pending_adjribout = lambda self: False
+
+    # 3. Why a command was refused is logged at a level that does not exist ("ERR"), so never.
+    failure = API.log_failure
+    API.log_failure = lambda self, message, level="ERROR": failure(self, message, level)
+
+    # 4. The event of a lost session says "closing connection", whether the peer closed it or reset it.
+    close = Peer._close
+
+    def close_with_cause(self, message="", error=""):
+        return close(self, f"{message}: {error}" if error else message, error)
+
+    Peer._close = close_with_cause
+
+    # 5. It insists on becoming another user, one that /etc/passwd knows, when either the user or the group is root's.
+    # The manager has already chosen whom both run as.
+    Daemon.drop_privileges = lambda self: True
+
+
+def main() -> None:
+    manager = int(sys.argv[1])
+    keep_only(Capability.NET_BIND_SERVICE)
+    if manager:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != manager:  # it died before we could ask to be told
+            sys.exit("the manager is gone")
+    version = importlib.metadata.version("exabgp")
+    if version != REPAIRED:
+        sys.exit(f"exabgp {version} is installed, but {REPAIRED} is needed: pip install exabgp=={REPAIRED}")
+    repair()
+    sys.argv = ["exabgp", *sys.argv[2:]]
+    sys.exit(exabgp())
+
+
+if __name__ == "__main__":
+    main()

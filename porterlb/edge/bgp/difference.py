@@ -1,0 +1,224 @@
+"""What is still to be said to ExaBGP: the difference between the routes wanted and the routes that it has.
+
+No input or output here. The order of the work keeps promises: what a router must stop using goes first, a small change
+is never queued behind a big one, and a VIP that moves is announced anew before its last path is withdrawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from porterlb.core.model import Network
+from porterlb.core.wanted import Path
+
+Slot = tuple[str, int]  # peer, path identifier: at most one path of a prefix in each
+
+
+class Urgency(IntEnum):
+    """Lower goes first."""
+
+    URGENT = 0  # withdrawals and changes of what a router uses now
+    AFTER = 1  # withdrawals of a router's last path to a prefix whose new path must be there first
+    NEW = 2  # what a router does not have yet
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One command line's worth. ``path``: announced, or the one withdrawn."""
+
+    path: Path
+    prefixes: tuple[Network, ...]
+    withdraw: bool = False
+
+
+_NONE: frozenset[Network] = frozenset()
+_Group = tuple[Urgency, int, bool, Path]  # urgency, generation, withdraw, path
+
+
+@dataclass(slots=True)
+class Difference:
+    """Routes wanted, routes that ExaBGP has, and the work between them, kept up to date at the cost of what changed.
+
+    ``rejected`` routes are not tried again until they are wanted differently, or everything is resynced.
+    """
+
+    routes: Mapping[Path, frozenset[Network]] = field(default_factory=dict)
+    peers: frozenset[str] = frozenset()
+    rejected: dict[tuple[Path, Network], str] = field(default_factory=dict)
+    _target: dict[Slot, dict[Network, Path]] = field(default_factory=dict)
+    _has: dict[Slot, dict[Network, Path]] = field(default_factory=dict)
+    _unsure: dict[Slot, set[Network]] = field(default_factory=dict)  # of _has: may or may not be in ExaBGP
+    _slots: dict[str, set[Slot]] = field(default_factory=dict)
+    _work: dict[_Group, dict[Network, None]] = field(default_factory=dict)
+    _split: list[Batch] = field(default_factory=list)
+    _generation: int = 0
+
+    def want(self, routes: Mapping[Path, frozenset[Network]]) -> None:
+        """Takes over a whole wanted set. Where two paths contradict each other (same slot and prefix), one holds."""
+        self._generation += 1
+        changed: dict[Slot, set[Network]] = {}
+        for path in self.routes.keys() | routes.keys():
+            old, new = self.routes.get(path, _NONE), routes.get(path, _NONE)
+            if old is new or old == new:
+                continue
+            slot = (path.peer, path.path_id)
+            target = self._target.setdefault(slot, {})
+            self._slots.setdefault(path.peer, set()).add(slot)
+            for prefix in old - new:
+                if target.get(prefix) == path:
+                    del target[prefix]
+                self.rejected.pop((path, prefix), None)
+            changed.setdefault(slot, set()).update(old ^ new)
+        # After all losses: a prefix that moves between paths of one slot is lost by one and gained by the other.
+        for path in sorted(routes, key=_order):
+            slot = (path.peer, path.path_id)
+            touched = changed.get(slot)
+            if touched:
+                target, prefixes = self._target[slot], routes[path]
+                smaller, larger = (touched, prefixes) if len(touched) < len(prefixes) else (prefixes, touched)
+                for prefix in smaller:
+                    if prefix in larger:
+                        target.setdefault(prefix, path)
+        self.routes = routes
+        for slot, nets in changed.items():
+            self._queue(slot, nets)
+
+    def set_peers(self, peers: frozenset[str]) -> None:
+        """The peers that ExaBGP has configured. One that is new here has no routes; one that is gone has none left."""
+        changed = self.peers ^ peers
+        new = peers - self.peers
+        self.peers = peers
+        for peer in changed:
+            self._drop_work(peer)
+            for slot in self._slots.get(peer, ()):
+                self._has.pop(slot, None)
+                self._unsure.pop(slot, None)
+        for peer in new:
+            self.resync(peer)
+
+    def forget(self) -> None:
+        """ExaBGP is gone, and with it all that it had."""
+        self.set_peers(frozenset())
+
+    def resync(self, peer: str) -> None:
+        """Everything of this peer is to be said again: ExaBGP may have lost some of it."""
+        self._generation += 1
+        self._drop_work(peer)
+        for key in [key for key in self.rejected if key[0].peer == peer]:
+            del self.rejected[key]
+        for slot in self._slots.get(peer, ()):
+            has = self._has.get(slot, {})
+            self._unsure[slot] = set(has)
+            self._queue(slot, self._target.get(slot, {}).keys() | has.keys())
+
+    def busy(self, peer: str | None = None) -> bool:
+        """Whether anything is left to say (to this peer)."""
+        if peer is None:
+            return bool(self._work or self._split)
+        return any(key[3].peer == peer for key in self._work) or any(b.path.peer == peer for b in self._split)
+
+    def next(self, most: int) -> Batch | None:
+        """The most urgent work, up to ``most`` prefixes; the caller answers with done, failed or unsure."""
+        while self._work or self._split:
+            key = min(self._work, key=lambda k: (k[0], len(self._work[k]), -k[1]), default=None)
+            if self._split and (key is None or key[0] is not Urgency.URGENT):
+                batch = self._split.pop()
+            else:
+                assert key is not None
+                group = self._work[key]
+                batch = Batch(key[3], tuple(itertools.islice(group, most)), key[2])
+                for prefix in batch.prefixes:
+                    del group[prefix]
+                if not group:
+                    del self._work[key]
+            batch = self._current(batch)
+            if batch.prefixes:
+                return batch
+        return None
+
+    def done(self, batch: Batch) -> None:
+        """ExaBGP acknowledged the batch."""
+        slot = (batch.path.peer, batch.path.path_id)
+        has, unsure = self._has.setdefault(slot, {}), self._unsure.setdefault(slot, set())
+        unsure.difference_update(batch.prefixes)
+        for prefix in batch.prefixes:
+            if batch.withdraw:
+                has.pop(prefix, None)
+            else:
+                has[prefix] = batch.path
+
+    def failed(self, batch: Batch, reason: str) -> None:
+        """ExaBGP refused the batch: halves are tried, until the one route that it refuses is found."""
+        if len(batch.prefixes) > 1:
+            middle = len(batch.prefixes) // 2
+            self._split.append(Batch(batch.path, batch.prefixes[middle:], batch.withdraw))
+            self._split.append(Batch(batch.path, batch.prefixes[:middle], batch.withdraw))
+        elif batch.withdraw:  # it cannot have what it cannot even withdraw
+            self.done(batch)
+        else:
+            self.rejected[(batch.path, batch.prefixes[0])] = reason
+
+    def unsure(self, batch: Batch) -> None:
+        """No answer came: ExaBGP may have done it. The caller resyncs the peer when it can."""
+        slot = (batch.path.peer, batch.path.path_id)
+        has, unsure = self._has.setdefault(slot, {}), self._unsure.setdefault(slot, set())
+        unsure.update(batch.prefixes)
+        for prefix in batch.prefixes:
+            has.setdefault(prefix, batch.path)
+
+    def count(self) -> int:
+        """How many routes ExaBGP has."""
+        return sum(map(len, self._has.values()))
+
+    def _current(self, batch: Batch) -> Batch:
+        """The batch without what has meanwhile become different; that is queued elsewhere."""
+        slot = (batch.path.peer, batch.path.path_id)
+        target, has, unsure = self._target.get(slot, {}), self._has.get(slot, {}), self._unsure.get(slot, set())
+        if batch.withdraw:
+            left = tuple(p for p in batch.prefixes if p not in target and p in has)
+        else:
+            path = batch.path
+            left = tuple(p for p in batch.prefixes if target.get(p) == path and (has.get(p) != path or p in unsure))
+        return Batch(batch.path, left, batch.withdraw)
+
+    def _queue(self, slot: Slot, prefixes: Iterable[Network]) -> None:
+        peer = slot[0]
+        if peer not in self.peers:
+            return
+        target, has, unsure = self._target.get(slot, {}), self._has.get(slot, {}), self._unsure.get(slot, set())
+        others = [other for other in self._slots[peer] if other != slot]
+        for prefix in prefixes:
+            wanted, had = target.get(prefix), has.get(prefix)
+            if wanted is None:
+                if had is not None:
+                    self._add(self._withdrawal_urgency(others, prefix), True, had, prefix)
+            elif had is None:
+                self._add(Urgency.NEW, False, wanted, prefix)
+            elif had != wanted:
+                self._add(Urgency.URGENT, False, wanted, prefix)
+            elif prefix in unsure:
+                self._add(Urgency.NEW, False, wanted, prefix)
+
+    def _withdrawal_urgency(self, others: list[Slot], prefix: Network) -> Urgency:
+        """At once, unless it would leave the router without the prefix while another path is still to be announced."""
+        coming = [slot for slot in others if prefix in self._target.get(slot, {})]
+        if not coming or any(self._has.get(slot, {}).get(prefix) == self._target[slot][prefix] for slot in coming):
+            return Urgency.URGENT
+        for slot in coming:
+            self._add(Urgency.URGENT, False, self._target[slot][prefix], prefix)
+        return Urgency.AFTER
+
+    def _add(self, urgency: Urgency, withdraw: bool, path: Path, prefix: Network) -> None:
+        self._work.setdefault((urgency, self._generation, withdraw, path), {})[prefix] = None
+
+    def _drop_work(self, peer: str) -> None:
+        for key in [key for key in self._work if key[3].peer == peer]:
+            del self._work[key]
+        self._split = [batch for batch in self._split if batch.path.peer != peer]
+
+
+def _order(path: Path) -> tuple[str, int, int, int, str]:
+    return (path.peer, path.path_id, path.next_hop.version, int(path.next_hop), repr(path.attributes))

@@ -1,0 +1,119 @@
+"""The BGP speaker of one replica: keeps an ExaBGP running that has the sessions and routes wanted, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from porterlb.core.observed import BgpReport
+from porterlb.core.wanted import BgpWanted
+from porterlb.edge.bgp.life import Life, Restart
+from porterlb.edge.bgp.process import Log
+from porterlb.edge.bgp.state import State
+
+logger = logging.getLogger(__name__)
+
+_BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each restart in a row: the first one is immediate
+_STABLE = 30.0  # seconds of life that end a row of restarts
+
+
+class BgpSpeaker:
+    """Supervises ExaBGP, level-triggered: ``want`` gives the whole set, the difference is made here.
+
+    Do not call ``want`` before the set is complete: the End-of-RIB that follows makes routers drop what is not in it.
+
+    Args:
+        report: called from the event loop at each change of what ExaBGP has and sees; must not block.
+        run_dir: for the configuration (it may hold passwords: 0600), a socket and the log; made with mode 0700.
+        ack_timeout: seconds after which an ExaBGP that has not acknowledged a command counts as hung.
+        heartbeat: seconds between two signs of life, asked of ExaBGP and given to its API process.
+        silence_after: seconds without a sign of life from here after which the API process withdraws everything
+            and ends ExaBGP: a manager that hangs must not announce for ever.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[BgpReport], None],
+        *,
+        run_dir: Path,
+        ack_timeout: float = 2.0,
+        heartbeat: float = 1.0,
+        silence_after: float = 10.0,
+    ) -> None:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_dir.chmod(0o700)
+        log = Log(run_dir / "exabgp.log")
+        self._state = State(report, run_dir.resolve(), log, ack_timeout, heartbeat, silence_after)
+        self._life: Life | None = None
+        self._ended = asyncio.Event()
+        self._ended.set()  # until it runs
+
+    @property
+    def pid(self) -> int:
+        """Of the running ExaBGP; 0 without one."""
+        return self._life.pid if self._life is not None else 0
+
+    def want(self, wanted: BgpWanted, token: int) -> None:
+        """The whole set of sessions and routes from now on. Returns at once; the token comes back when applied."""
+        self._state.wanted, self._state.token = wanted, token
+        self._state.wake.set()
+
+    async def stop(self, *, withdraw: bool) -> None:
+        """Ends ExaBGP, and with it :meth:`run`.
+
+        Args:
+            withdraw: take all routes back first, and wait until that is sent; else graceful restart keeps them.
+        """
+        self._state.withdraw = withdraw
+        self._state.stopping = True
+        self._state.wake.set()
+        await self._ended.wait()
+
+    async def run(self) -> None:
+        """Supervises until stopped or cancelled; when cancelled, graceful restart keeps the routes."""
+        state = self._state
+        in_a_row = 0
+        self._ended.clear()
+        try:
+            while not state.stopping:
+                state.take_over()
+                if not state.setup.neighbors:
+                    state.trouble = ""
+                    state.settle()
+                    await state.wait(state.heartbeat)
+                    state.take_over(again=bool(state.setup.refused))
+                    continue
+                started = time.monotonic()
+                if await self._live():
+                    continue
+                in_a_row = 1 if time.monotonic() - started > _STABLE else in_a_row + 1
+                until = time.monotonic() + _BACK_OFF[min(in_a_row, len(_BACK_OFF)) - 1]
+                while not state.stopping and (left := until - time.monotonic()) > 0:
+                    await state.wait(left)
+        finally:
+            state.log.close()
+            self._ended.set()
+
+    async def _live(self) -> bool:
+        """One life of ExaBGP. False if it ended against our will."""
+        state = self._state
+        try:
+            self._life = await Life.start(state)
+            try:
+                await self._life.run()
+            finally:
+                await self._life.end()
+                self._life = None
+            state.mourn()
+            return True
+        except Restart as end:
+            state.trouble = str(end)
+        except OSError as error:
+            state.trouble = f"ExaBGP could not be started: {error}."
+        logger.warning("%s", state.trouble)
+        state.restarts += 1
+        state.mourn()
+        return False

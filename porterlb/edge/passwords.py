@@ -1,0 +1,88 @@
+"""BGP passwords: read from the Secrets that peers name, by name only, away from the planning loop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+
+from porterlb.cluster import Cluster, Denied, Kind, Unavailable
+from porterlb.core.model import Peer
+
+log = logging.getLogger("porterlb.passwords")
+
+REFRESH = 30.0
+"""Seconds between two readings: a changed Secret is used within this time. One request a Secret."""
+
+RETRY = 5.0
+"""Seconds until a Secret that is missing, or an API that does not answer, is asked again."""
+
+
+class Passwords:
+    """Keeps the password of every peer that names a Secret; tells ``changed`` when one is new, other or gone.
+
+    ``changed`` gets the passwords by peer name; a peer whose Secret or key is missing is not in it. While the API is
+    away the last known ones stay.
+    """
+
+    def __init__(self, cluster: Cluster, changed: Callable[[Mapping[str, str]], None]) -> None:
+        self._cluster = cluster
+        self._changed = changed
+        self._wanted: dict[str, tuple[str, str]] = {}
+        self._known: dict[str, str] = {}
+        self._wake = asyncio.Event()
+
+    def want(self, peers: Mapping[str, Peer]) -> None:
+        """The peers as they are now; reads at once when their Secrets are others than before."""
+        wanted = {name: peer.password_secret for name, peer in peers.items() if peer.password_secret}
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            complete = await self._read()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH if complete else RETRY):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    async def _read(self) -> bool:
+        """Reads all; whether every one was there."""
+        found: dict[str, str] = {}
+        complete = True
+        for peer, (secret, key) in dict(self._wanted).items():
+            try:
+                obj = await self._cluster.get(Kind.SECRET, secret, self._cluster.namespace)
+            except (Unavailable, Denied) as error:
+                log.warning("the Secret %s of BgpPeer %s cannot be read: %s", secret, peer, error)
+                complete = False
+                if peer in self._known and isinstance(error, Unavailable):
+                    found[peer] = self._known[peer]
+                continue
+            password = _value(obj or {}, key)
+            if password:
+                found[peer] = password
+            else:
+                complete = False
+        if found != self._known:
+            self._known = found
+            self._changed(dict(found))
+        return complete
+
+
+def _value(secret: Mapping[str, object], key: str) -> str:
+    """The text of one key of a Secret: ``data`` is base64, ``stringData`` (manifests) is not."""
+    plain = secret.get("stringData")
+    if isinstance(plain, Mapping) and isinstance(plain.get(key), str):
+        return str(plain[key])
+    data = secret.get("data")
+    if not isinstance(data, Mapping) or not isinstance(data.get(key), str):
+        return ""
+    try:
+        return base64.b64decode(str(data[key]), validate=True).decode().strip("\n")
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
