@@ -1,0 +1,5 @@
+"""Layer 2: supervises the wire process and keeps it at what is wanted."""
+
+from porterlb.edge.layer2.speaker import Layer2Speaker
+
+__all__ = ["Layer2Speaker"]

@@ -1,0 +1,208 @@
+"""Supervises the wire process: starts it again when it dies, tells it the whole wanted set, hands its reports on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from porterlb.core import wire_text
+from porterlb.core.model import Address
+from porterlb.core.observed import WireReport
+from porterlb.core.wanted import Layer2Vip, WireWanted
+from porterlb.core.wire_text import WireConfig
+from porterlb.settings import Settings
+
+log = logging.getLogger("porterlb.layer2")
+
+BEAT = 1.0
+"""Seconds between two beats; sent from the manager's own loop, so that a loop that hangs sends none."""
+SILENT = 5.0
+"""A wire process that has not reported for so long (it does so every second) is ended and started again."""
+START_WITHIN = 30.0
+"""Seconds until its first report: it builds frames with scapy, which on a busy machine takes longer than SILENT."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_STEADY = 10.0  # seconds of life after which the pause before a restart is short again
+_STOP_WITHIN = 2.0
+_LINE = 1 << 22
+
+
+class WireSilent(Exception):
+    """The wire process does not report any longer."""
+
+
+class Layer2Speaker:
+    """The Layer 2 speaker of a manager.
+
+    Args:
+        report: called in the loop with each new report, as soon as it is there. All fields are whole, except
+            ``answering``: VIPs that changed since the report before (after a restart of the process: all of them).
+        settings: of the manager.
+        key: of the hellos. It goes through the pipe, never through arguments or the environment.
+        run_dir: where the process may keep files; it keeps none today.
+    """
+
+    def __init__(
+        self, report: Callable[[WireReport], None], *, settings: Settings, key: bytes, run_dir: Path | str | None = None
+    ) -> None:
+        self._report = report
+        self._config = WireConfig(
+            node=settings.node,
+            key=key,
+            hello_address=settings.hello_address,
+            hello_port=settings.hello_port,
+            hello_interval=settings.hello_interval,
+            hello_fresh=settings.hello_fresh,
+            probe_interval=settings.probe_interval,
+            probe_misses=settings.probe_misses,
+            gratuitous_rate=settings.gratuitous_rate,
+            silence_after=settings.silence_after,
+        )
+        self._run_dir = run_dir
+        self._wanted: WireWanted | None = None
+        self._news = asyncio.Event()
+        self._last = WireReport()
+        self._stopping = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._alive = False  # the present process has reported
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running wire process."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    def want(self, wanted: WireWanted) -> None:
+        """The whole wanted set; returns at once. The newest one counts."""
+        self._wanted = wanted
+        self._news.set()
+
+    async def stop(self) -> None:
+        """Hands over: the process tells the others, answers a moment longer, and ends. Then run() returns."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Until stop(), or until it is cancelled; then the process has ended too."""
+        pause, restarts = _FIRST_PAUSE, 0
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            begun = loop.time()
+            why = await self._one_life()
+            if self._stopping.is_set():
+                return
+            restarts += 1
+            log.warning("the wire process has ended (%s); starting it again in %.1f s", why, pause)
+            self._tell(replace(self._last, trouble=f"the wire process has ended: {why}", restarts=restarts, applied=0))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            pause = _FIRST_PAUSE if loop.time() - begun > _STEADY else min(2 * pause, _LONGEST_PAUSE)
+
+    async def _one_life(self) -> str:
+        """Starts one process and stays with it to its end; says why it ended."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "porterlb.wire", stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL
+            )
+        except OSError as error:
+            ours.close()
+            return f"it could not be started: {error.strerror or error}"
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE)
+        self._alive = False
+        writer.write(wire_text.config_line(self._config))
+        tasks: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self._read(reader), name="wire-reports"),
+            asyncio.create_task(self._write(writer), name="wire-wanted"),
+            asyncio.create_task(self._beat(writer), name="wire-beat"),
+            asyncio.create_task(self._stopping.wait(), name="wire-stop"),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            errors = [failure for task in done if (failure := task.exception()) is not None]
+            if self._stopping.is_set():
+                writer.write(wire_text.STOP)
+            elif any(isinstance(failure, WireSilent) for failure in errors):
+                process.kill()
+            with contextlib.suppress(TimeoutError):
+                code = await asyncio.wait_for(process.wait(), _STOP_WITHIN)
+                return str(errors[0]) if errors else f"exit code {code}" if code >= 0 else f"signal {-code}"
+            process.kill()
+            await process.wait()
+            return "it did not stop in time"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if process.returncode is None:  # cancelled: SIGTERM hands over as the message does
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Hands reports on until the process closes its end. Raises WireSilent when none comes for too long."""
+        while True:
+            limit = SILENT if self._alive else START_WITHIN
+            try:
+                async with asyncio.timeout(limit):
+                    data = await reader.readline()
+            except TimeoutError:
+                raise WireSilent(f"no report for {limit:.0f} s") from None
+            if not data:
+                return
+            changes = wire_text.read_report(json.loads(data))
+            changes.setdefault("answering", {})
+            if not self._alive:
+                self._alive = True
+                changes.setdefault("trouble", "")
+            self._tell(replace(self._last, **changes))
+
+    async def _write(self, writer: asyncio.StreamWriter) -> None:
+        """Brings the process to what is wanted, in pieces; a newer wanted set is taken up between two pieces."""
+        sent: dict[Address, Layer2Vip] = {}
+        state = b""
+        seen: WireWanted | None = None
+        applied: int | None = None
+        while True:
+            if self._wanted is None or self._wanted is seen:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            wanted = seen = self._wanted
+            line = wire_text.state_line(wanted)
+            if line != state:
+                writer.write(line)
+                state = line
+            gone = [address for address in sent if address not in wanted.vips]
+            changed = [vip for address, vip in wanted.vips.items() if sent.get(address) != vip]
+            changed.sort(key=lambda vip: vip.answer)  # what is to fall silent first
+            while (gone or changed) and self._wanted is wanted:
+                piece, gone = gone[: wire_text.PIECE], gone[wire_text.PIECE :]
+                room = wire_text.PIECE - len(piece)
+                news, changed = changed[:room], changed[room:]
+                writer.write(wire_text.vips_line(news, piece))
+                for address in piece:
+                    del sent[address]
+                sent.update((vip.address, vip) for vip in news)
+                await writer.drain()
+                await asyncio.sleep(0)
+            if self._wanted is wanted and applied != wanted.digest:
+                applied = wanted.digest
+                writer.write(wire_text.applied_line(applied))
+            await writer.drain()
+
+    async def _beat(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(wire_text.BEAT)
+            await asyncio.sleep(BEAT)
+
+    def _tell(self, report: WireReport) -> None:
+        self._last = report
+        self._report(report)

@@ -1,0 +1,102 @@
+"""``python -m porterlb.wire``: started by the manager, with one end of a stream socket as its standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from porterlb.capabilities import Capability, keep_only
+from porterlb.core import wire_text
+from porterlb.wire.channel import Channel
+from porterlb.wire.process import WireProcess
+from porterlb.wire.templates import Building, Templates
+
+_PR_SET_PDEATHSIG = 1
+
+
+async def _serve(pipe: socket.socket, building: Building) -> None:
+    loop = asyncio.get_running_loop()
+    early: list[Mapping[str, Any]] = []
+    config: asyncio.Future[wire_text.WireConfig] = loop.create_future()
+    templates: asyncio.Future[Templates] = loop.create_future()
+    over = asyncio.Event()
+    process: WireProcess | None = None
+
+    def take(message: Mapping[str, Any]) -> None:
+        if message.get("t") == "config" and not config.done():
+            config.set_result(wire_text.read_config(message))
+        elif process is None:
+            early.append(message)
+        else:
+            process.take(message)
+
+    def stop() -> None:
+        over.set()
+        if process is not None:
+            process.stop()
+
+    def built() -> None:
+        loop.remove_reader(building)
+        try:
+            templates.set_result(building.finish())
+        except RuntimeError as error:
+            templates.set_exception(error)
+
+    channel = Channel(pipe, take, stop, loop)
+    loop.add_reader(building, built)
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGINT, stop)
+
+    async def both() -> None:
+        await config
+        await templates
+
+    waiting = asyncio.create_task(both())
+    ending = asyncio.create_task(over.wait())
+    both_tasks: set[asyncio.Task[Any]] = {waiting, ending}
+    await asyncio.wait(both_tasks, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    if over.is_set():
+        waiting.cancel()
+        return
+    process = WireProcess(config.result(), channel, templates.result(), loop)
+    channel.report(applied=0)
+    for message in early:
+        process.take(message)
+    gc.freeze()
+    await process.run()
+    channel.close()
+
+
+def main() -> int:
+    keep_only(Capability.NET_RAW)
+    parent = os.getppid()
+    # Our end comes with that of the manager, also when it is killed: SIGTERM, so that the others are told.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return 0
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        pipe = socket.socket(fileno=os.dup(0))
+    except OSError:
+        print("porterlb.wire is started by `porterlb manager`, not by hand.", file=sys.stderr)
+        return 2
+    building = Building()
+    try:
+        asyncio.run(_serve(pipe, building))
+    except (OSError, RuntimeError) as error:
+        print(f"porterlb.wire: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

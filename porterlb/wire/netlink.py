@@ -1,0 +1,161 @@
+"""The network interfaces of this host by rtnetlink (RFC 3549): the table, kept up to date by notifications.
+
+Not by /sys, which shows another network namespace when it was mounted there. Needs no privilege.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+
+from porterlb.core.model import Address, Interface
+from porterlb.core.observed import Nic
+
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _GETROUTE = 24, 26
+_GROUPS = 0x1 | 0x10 | 0x100  # links, IPv4 addresses, IPv6 addresses
+_REQUEST, _DUMP = 0x1, 0x300
+_IFF_UP, _IFF_LOOPBACK, _IFF_LOWER_UP = 0x1, 0x8, 0x10000
+_NOT_USABLE = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_BUFFER = 1 << 18
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, payload) of each netlink message; stops at the first broken one."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        if length < _HEADER.size or at + length > len(data):
+            return
+        yield kind, data[at + _HEADER.size : at + length]
+        at += (length + 3) & ~3
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Route attributes by type; stops at the first broken one."""
+    found, at = {}, 0
+    while at + 4 <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < 4 or at + length > len(data):
+            break
+        found[kind & 0x3FFF] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+class NicTable:
+    """Every interface with an Ethernet address, by index. ``fileno`` is readable when something has changed."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.bind((0, _GROUPS))
+        self._socket.setblocking(False)
+        self._links: dict[int, Nic] = {}
+        self._addresses: dict[int, set[Interface]] = {}
+        self._read_all()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    @property
+    def nics(self) -> dict[int, Nic]:
+        return {
+            index: replace(nic, addresses=tuple(sorted(self._addresses.get(index, ()), key=str)))
+            for index, nic in self._links.items()
+        }
+
+    def update(self) -> None:
+        """Takes the pending notifications over; reads all again where the kernel says that some were lost."""
+        try:
+            while True:
+                for kind, payload in messages(self._socket.recv(_BUFFER)):
+                    self._apply(kind, payload)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._read_all()
+
+    def _read_all(self) -> None:
+        links, addresses = self._links, self._addresses
+        self._links, self._addresses = {}, {}
+        try:
+            for request in (_GETLINK, _GETADDR):
+                for kind, payload in _ask(request, _REQUEST | _DUMP, bytes(16)):
+                    self._apply(kind, payload)
+        except OSError:
+            self._links, self._addresses = links, addresses
+            raise
+
+    def _apply(self, kind: int, payload: bytes) -> None:
+        if kind in (_NEWLINK, _DELLINK) and len(payload) >= 16:
+            index, flags = struct.unpack_from("=iI", payload, 4)
+            found = attributes(payload[16:])
+            mac, name = found.get(1, b""), found.get(3, b"").rstrip(b"\0").decode(errors="replace")
+            if kind == _DELLINK or len(mac) != 6 or flags & _IFF_LOOPBACK:
+                self._links.pop(index, None)
+                if kind == _DELLINK:
+                    self._addresses.pop(index, None)
+                return
+            up = bool(flags & _IFF_UP and flags & _IFF_LOWER_UP)
+            self._links[index] = Nic(name, index, mac, up)
+        elif kind in (_NEWADDR, _DELADDR) and len(payload) >= 8:
+            prefix, flags, index = payload[1], payload[2], struct.unpack_from("=I", payload, 4)[0]
+            found = attributes(payload[8:])
+            raw = found.get(2) or found.get(1)  # IFA_LOCAL, IFA_ADDRESS
+            if raw is None or len(raw) not in (4, 16):
+                return
+            address = ip_interface(f"{ip_address(raw)}/{prefix}")
+            if kind == _NEWADDR and not flags & _NOT_USABLE:
+                self._addresses.setdefault(index, set()).add(address)
+            else:
+                self._addresses.get(index, set()).discard(address)
+
+
+def _ask(kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
+    """The answers of the kernel to one request. Raises OSError with its error number."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as ask:
+        ask.settimeout(1.0)
+        ask.bind((0, 0))
+        ask.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
+        while True:
+            for answer, payload in messages(ask.recv(_BUFFER)):
+                if answer == _NLMSG_DONE:
+                    return
+                if answer == _NLMSG_ERROR:
+                    code = struct.unpack_from("=i", payload)[0]
+                    raise OSError(-code, "netlink")
+                yield answer, payload
+                if not flags & _DUMP:
+                    return
+
+
+def route(address: Address) -> tuple[int, Address | None]:
+    """Where the kernel would send a packet for ``address``: interface index and gateway. (0, None): nowhere."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    packed = address.packed
+    body = struct.pack("=BBBBBBBBI", family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0)
+    body += _ATTRIBUTE.pack(4 + len(packed), 1) + packed
+    try:
+        for kind, payload in _ask(_GETROUTE, _REQUEST, body):
+            if kind == _NEWROUTE:
+                found = attributes(payload[12:])
+                gateway = found.get(5)
+                index = struct.unpack("=I", found[4])[0] if 4 in found else 0
+                return index, ip_address(gateway) if gateway else None
+    except OSError:
+        pass
+    return 0, None

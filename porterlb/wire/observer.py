@@ -1,0 +1,72 @@
+"""Hears ARP replies and neighbour advertisements on one interface, and sends what asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from porterlb.core.neighbour import ARP_REPLY, Advertisement, parse_arp, parse_neighbour
+from porterlb.core.observed import Nic
+from porterlb.wire import packet
+from porterlb.wire.responder import DRAIN
+
+Heard = Callable[[int, bytes, bytes, float], None]
+"""Interface index, address, its MAC, and when (monotonic seconds)."""
+
+
+class Observer:
+    """Two sockets apart from those for requests: a flood of requests must not push answers to our probes out."""
+
+    def __init__(
+        self, nic: Nic, heard: Heard, failed: Callable[[int, OSError], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._nic = nic
+        self._heard = heard
+        self._failed = failed
+        self._loop = loop
+        self._arp = packet.open_socket(nic.name, packet.ETHERTYPE_ARP, packet.arp_program(ARP_REPLY))
+        try:
+            self._na = packet.open_socket(nic.name, packet.ETHERTYPE_IPV6, packet.neighbour_program(136))
+        except OSError:
+            self._arp.close()
+            raise
+        loop.add_reader(self._arp, self.drain)
+        loop.add_reader(self._na, self.drain)
+
+    def drain(self) -> None:
+        """Takes what has come in. Also called before a judgement: a late process must not blame its peers."""
+        now, nic = self._loop.time(), self._nic.index
+        try:
+            for _ in range(DRAIN):
+                arp = parse_arp(self._arp.recv(packet.SNAP))
+                if arp is not None and not arp.sha[0] & 1:
+                    self._heard(nic, arp.spa, arp.sha, now)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._failed(nic, error)
+            return
+        try:
+            for _ in range(DRAIN):
+                said = parse_neighbour(self._na.recv(packet.SNAP))
+                if isinstance(said, Advertisement):
+                    mac = said.link or said.source
+                    if not mac[0] & 1:
+                        self._heard(nic, said.target, mac, now)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._failed(nic, error)
+
+    def send(self, frame: bytes) -> bool:
+        """Sends a frame as it is; whether the kernel took it."""
+        try:
+            self._arp.send(frame)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        for opened in (self._arp, self._na):
+            self._loop.remove_reader(opened)
+            opened.close()
