@@ -1,0 +1,317 @@
+"""Composition root of the manager: the only place that names concrete edges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from porterlb.capabilities import Capability, keep_only
+from porterlb.cluster import Cluster, Denied, Obj, Unavailable
+from porterlb.clusters import open_cluster
+from porterlb.core.backoff import delay
+from porterlb.core.lease import Timing
+from porterlb.core.membership import Absence
+from porterlb.core.model import Address, ServiceKey
+from porterlb.core.observed import BgpReport, WireReport
+from porterlb.core.status.serving import Seen
+from porterlb.core.status.state import state_of
+from porterlb.edge.bgp import BgpSpeaker
+from porterlb.edge.http import HttpServer
+from porterlb.edge.layer2 import Layer2Speaker
+from porterlb.edge.leader import Leader
+from porterlb.edge.membership import Membership
+from porterlb.edge.metrics import Metrics, Scene
+from porterlb.edge.passwords import Passwords
+from porterlb.edge.status import StatusWriter
+from porterlb.logs import fields
+from porterlb.reconcile import Facts, Reconciler
+from porterlb.settings import Settings
+
+log = logging.getLogger("porterlb.app")
+
+TAKE_OVER = 0.5
+"""Seconds that the other replicas get to announce what we announced, before we withdraw it: they hear our goodbye at
+once, plan, and their ExaBGP sends within some 50 ms."""
+
+ASK_AGAIN = 2.0
+"""Seconds, at most, between two attempts to reach the API at the start: somebody waits for this replica."""
+
+VANISHED_AFTER = 10.0
+"""Seconds without a Node and without a hello until the leader deletes a replica's Lease: a kubelet that registers its
+node anew takes a few."""
+
+
+def run(settings: Settings) -> int:
+    """Runs the manager until SIGTERM or SIGINT; returns the exit code. Raises PorterError when it cannot start."""
+    # What it starts needs them: the wire process raw sockets, ExaBGP perhaps a port below 1024. Itself it needs none.
+    keep_only(Capability.NET_RAW, Capability.NET_BIND_SERVICE, in_reserve=True)
+    return asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    cluster = open_cluster(
+        settings.cluster, namespace=settings.namespace, kubeconfig=settings.kubeconfig, context=settings.context
+    )
+    with tempfile.TemporaryDirectory(prefix="porterlb-") as folder:
+        try:
+            key = await _first_answer(settings, cluster, stop)
+            if key is None:
+                return 0
+            manager = _Manager(settings, cluster, key, Path(folder))
+            return await manager.run(stop)
+        finally:
+            await cluster.close()
+
+
+async def _first_answer(settings: Settings, cluster: Cluster, stop: asyncio.Event) -> bytes | None:
+    """The key of the hellos, which is the first thing that the cluster is asked for; None when told to stop.
+
+    A cluster that is away, or whose rights are not there yet, is waited for: to end would only make Kubernetes
+    start us again, later and later. /readyz says meanwhile what is waited for. Raises PorterError for what waiting
+    does not mend: no kubeconfig, no such Secret.
+    """
+    why = "The API has not answered yet."
+    http = HttpServer(
+        settings.http_host,
+        settings.http_port,
+        ready=lambda: why,
+        state=lambda: {"ready": False, "waitingFor": why},
+        registry=CollectorRegistry(),
+    )
+    asking = asyncio.create_task(cluster.hello_key(), name="hello-key")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    failures = 0
+    try:
+        await http.start()
+        while True:
+            await asyncio.wait([asking, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                return None
+            try:
+                return asking.result()
+            except (Unavailable, Denied) as error:
+                failures += 1
+                if why != (why := f"The API cannot be used yet: {error}"):
+                    log.warning("waiting for the API", extra=fields(cluster=settings.cluster, reason=error))
+            asking = asyncio.create_task(
+                _later(delay(failures, random.random(), ceiling=ASK_AGAIN), cluster), name="hello-key"
+            )
+    finally:
+        for task in (asking, stopping):
+            task.cancel()
+        await asyncio.gather(asking, stopping, return_exceptions=True)
+        await http.stop()
+
+
+async def _later(seconds: float, cluster: Cluster) -> bytes:
+    await asyncio.sleep(seconds)
+    return await cluster.hello_key()
+
+
+class _Manager:
+    """Wires the edges together, starts them, and ends them in order."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, key: bytes, folder: Path) -> None:
+        self.settings = settings
+        self.bgp = BgpSpeaker(self._on_bgp, run_dir=folder / "bgp", silence_after=settings.silence_after)
+        self.wire = Layer2Speaker(self._on_wire, settings=settings, key=key, run_dir=folder / "wire")
+        self.reconciler = Reconciler(settings, cluster, self.bgp, self.wire, self._publish, self._before_plan)
+        self.passwords = Passwords(cluster, self.reconciler.on_passwords)
+        timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry)
+        self.leader = Leader(cluster, settings.node, timing, on_change=self._on_leader)
+        self.membership = Membership(
+            cluster,
+            settings.node,
+            "",
+            settings.hello_port,
+            on_change=self._on_members,
+            vanished=self._vanished,
+            on_lease=self._on_lease,
+        )
+        self._absence = Absence(VANISHED_AFTER)
+        self._described = asyncio.Event()
+        self.metrics = Metrics(self._scene, time.monotonic)
+        self.status = StatusWriter(
+            cluster,
+            self.reconciler.objects,
+            settings.node,
+            leading=lambda: self.leader.leading,
+            time_left=self.leader.remaining,
+            now=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            clock=time.monotonic,
+            meter=self.metrics,
+        )
+        self.http = HttpServer(
+            settings.http_host,
+            settings.http_port,
+            ready=self.reconciler.waiting_for,
+            state=self._state,
+            registry=self.metrics.registry,
+        )
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Until ``stop`` is set or a part has ended, which none of them should."""
+        await self.http.start()
+        log.info("manager started", extra=fields(node=self.settings.node, cluster=self.settings.cluster))
+        parts = {
+            "bgp": self.bgp.run(),
+            "layer2": self.wire.run(),
+            "watch": self.reconciler.watch(),
+            "reconcile": self.reconciler.run(),
+            "passwords": self.passwords.run(),
+            "leader": self.leader.run(),
+            "membership": self._follow_members(),
+            "status": self.status.run(),
+            "http": self.http.run(),
+        }
+        tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+        speaking = {task for task in tasks if task.get_name() == "layer2"}
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        ended = next((task for task in tasks if task.done()), None)
+        if ended is not None:
+            # A manager without one of its parts must not look alive.
+            log.error(
+                "a part of the manager has ended", exc_info=ended.exception(), extra=fields(part=ended.get_name())
+            )
+        try:
+            await self._hand_over(speaking)
+        finally:
+            for task in [*tasks, stopping]:
+                task.cancel()
+            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        return 0 if ended is None else 1
+
+    async def _hand_over(self, wire: set[asyncio.Task[None]]) -> None:
+        """Others first: they answer and announce what we did, then we stop, and the lease is free at once.
+
+        With nobody who announces the same, the routes are left to graceful restart.
+        """
+        others = self._others_announce()
+        log.info("stopping", extra=fields(handing_over=others))
+        with contextlib.suppress(Exception):
+            await self.wire.stop()
+            await asyncio.wait(wire, timeout=3.0)
+        if others:
+            await asyncio.sleep(TAKE_OVER)
+        with contextlib.suppress(Exception):
+            await self.bgp.stop(withdraw=others)
+        with contextlib.suppress(Exception):
+            await self.leader.release()
+
+    def _others_announce(self) -> bool:
+        """Whether each peer that we have a session with also has one with another live replica."""
+        facts = self.reconciler.facts
+        if facts is None:
+            return False
+        mine = {peer for peer, state in facts.bgp.sessions.items() if state.up}
+        theirs = {peer for replica in facts.wire.fresh.values() for peer in replica.sessions}
+        return bool(mine) and mine <= theirs
+
+    # What the parts tell one another
+
+    def _on_bgp(self, report: BgpReport) -> None:
+        self.metrics.heard(report)
+        self.reconciler.on_bgp(report)
+
+    def _on_wire(self, report: WireReport) -> None:
+        self.reconciler.on_wire(report)
+        self._describe_ourselves()
+
+    def _on_leader(self) -> None:
+        leader = self.settings.node if self.leader.leading else self.leader.leader
+        # A lease in our name that we do not hold for certain any more makes nobody the leader.
+        self.reconciler.on_leader("" if leader == self.settings.node and not self.leader.leading else leader)
+
+    def _on_members(self) -> None:
+        self.reconciler.on_members(self.membership.members)
+
+    def _on_lease(self, name: str, lease: Obj | None) -> None:
+        if name == self.leader.name:
+            self.leader.heard(lease)
+
+    def _vanished(self) -> frozenset[str]:
+        """The nodes whose replicas' Leases are to go, now: there is no such node any more, and nobody hears them."""
+        facts = self.reconciler.facts
+        if facts is None or facts.outage or not self.leader.leading:
+            self._absence.clear()
+            return frozenset()
+        present = {self.settings.node, *facts.snapshot.nodes, *facts.wire.fresh}
+        return self._absence.longer_gone(self.membership.members, present, time.monotonic())
+
+    async def _follow_members(self) -> None:
+        """Membership says where we are heard, so it waits until that is known."""
+        await self._described.wait()
+        await self.membership.run()
+
+    def _before_plan(self) -> None:
+        self.passwords.want(self.reconciler.objects.peers)
+        self._describe_ourselves()
+
+    def _describe_ourselves(self) -> None:
+        """Our hello address and interfaces, as the other replicas are to know them."""
+        found = [address for nic in self.reconciler.wire_report.nics for address in nic.addresses]
+        node = self.reconciler.objects.nodes.get(self.settings.node)
+        address = self.settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
+        if address and found:
+            self.membership.describe(address, self.settings.hello_port, tuple(found))
+            self._described.set()
+
+    def _publish(self, facts: Facts) -> None:
+        self.metrics.planned(facts.plan_seconds)
+        self.metrics.api(up=not facts.outage)
+        self.status.update(facts.snapshot, facts.plan, _seen(facts), _held_back(facts))
+
+    def _scene(self) -> Scene | None:
+        facts = self.reconciler.facts
+        return Scene(self.leader.leading, facts.plan, facts.bgp, facts.wire) if facts else None
+
+    def _state(self) -> Mapping[str, Any]:
+        facts = self.reconciler.facts
+        if facts is None:
+            return {"ready": False, "waitingFor": self.reconciler.waiting_for()}
+        return state_of(
+            facts.snapshot,
+            facts.plan,
+            _seen(facts),
+            self.status.on_wire,
+            self.reconciler.objects.problems,
+            broken=facts.broken,
+            outage=facts.outage,
+            now=time.monotonic(),
+        )
+
+
+def _seen(facts: Facts) -> Seen:
+    return Seen(
+        facts.snapshot.view.node,
+        facts.bgp,
+        facts.applied,
+        facts.wire,
+        facts.wire.answering,
+        {name: node.addresses for name, node in facts.snapshot.nodes.items()},
+    )
+
+
+def _held_back(facts: Facts) -> dict[ServiceKey, tuple[Address, ...]]:
+    """Services with an address that is still being probed for a foreign owner keep what they have until it is clear."""
+    return {
+        key: facts.snapshot.services[key].held
+        for key, allocation in facts.plan.services.items()
+        if facts.unchecked.intersection(allocation.addresses)
+    }

@@ -1,0 +1,53 @@
+"""Gives up Linux capabilities that a process does not need (capabilities(7)).
+
+The manager keeps NET_RAW in reserve for the wire process that it starts, and uses none itself; the wire process uses
+NET_RAW alone; ExaBGP, which talks to routers, none but NET_BIND_SERVICE, for a listening port below 1024.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+
+_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+class Capability(enum.IntEnum):
+    """Numbers of linux/capability.h."""
+
+    NET_BIND_SERVICE = 10
+    NET_RAW = 13
+
+
+class _Header(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _Sets(ctypes.Structure):
+    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+
+
+def keep_only(*capabilities: Capability, in_reserve: bool = False) -> None:
+    """Keeps these of the capabilities that this process has, and gives up all others for good.
+
+    Programs that it starts cannot get any back, whoever owns their files. ``in_reserve``: they are kept for such
+    programs but not in effect here. Never raises for a capability that is not there. Raises OSError where the kernel
+    refuses, which it does not for giving up.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = _Header(_VERSION, 0), (_Sets * 2)()
+    _call(libc.capget, header, sets)
+    wanted = sum(1 << capability for capability in capabilities)
+    for half in (0, 1):
+        kept = sets[half].permitted & (wanted >> (32 * half)) & 0xFFFFFFFF
+        sets[half] = _Sets(0 if in_reserve else kept, kept, 0)
+    # Without this a program that root starts gets back whatever the bounding set allows.
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
+    _call(libc.capset, header, sets)
+
+
+def _call(function: object, header: _Header, sets: ctypes.Array[_Sets]) -> None:
+    if function(ctypes.byref(header), sets) != 0:  # type: ignore[operator]
+        raise OSError(ctypes.get_errno(), "the capabilities of this process cannot be read or set")

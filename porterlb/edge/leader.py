@@ -1,0 +1,169 @@
+"""Runs the lease state machine against a Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+from porterlb.cluster import Cluster, Conflict, Denied, LeaseRecord, Obj, Unavailable, lease_version
+from porterlb.core.lease import Done, Lease, Read, Record, Timing, Wait, Write
+
+log = logging.getLogger(__name__)
+
+LEASE = "porterlb"
+
+
+def boottime() -> float:
+    """Monotonic seconds that go on while the process is stopped and while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Leader:
+    """One candidate for the leadership.
+
+    Args:
+        node: our node. The holder is written as ``node_`` and a part that is new with each start.
+        on_gain, on_loss: called in the event loop at each change; ``on_loss`` also when nothing answers, in time.
+        on_change: called when another node holds the lease, or when we gain or lose it.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        node: str,
+        timing: Timing,
+        *,
+        on_gain: Callable[[], None] = lambda: None,
+        on_loss: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = boottime,
+        name: str = LEASE,
+    ) -> None:
+        self.name = name
+        self.identity = f"{node}_{secrets.token_hex(4)}"
+        self._cluster = cluster
+        self._machine = Lease(self.identity, timing)
+        self._on_gain, self._on_loss, self._on_change = on_gain, on_loss, on_change
+        self._clock = clock
+        self._told = False
+        self._told_leader = ""
+        self._wake = asyncio.Event()
+
+    @property
+    def leading(self) -> bool:
+        """Whether we lead, at this very moment."""
+        return self._machine.leading(self._clock())
+
+    @property
+    def leader(self) -> str:
+        """The node that holds the lease as seen last; empty if nobody does. It may be dead for some seconds."""
+        return self._machine.holder.rpartition("_")[0]
+
+    @property
+    def transitions(self) -> int:
+        """How often the lease has changed hands."""
+        return self._machine.transitions
+
+    def remaining(self) -> float:
+        """Seconds for which we lead for certain: the deadline of whatever is written as the leader; 0 if we do not."""
+        now = self._clock()
+        return self._machine.leading_until(now) - now
+
+    def heard(self, lease: Obj | None) -> None:
+        """Somebody who watches the leases has seen ours change (None: it is gone): we need not ask for it ourselves."""
+        spec = (lease or {}).get("spec") or {}
+        holder = str(spec.get("holderIdentity") or "")
+        self._machine.heard(lease_version(lease or {}), holder, self._clock())
+        if not holder:
+            self._wake.set()
+        self._tell()
+
+    async def run(self) -> None:
+        """Until :meth:`release` or cancelled."""
+        while True:
+            action = self._machine.poll(self._clock())
+            if isinstance(action, Done):
+                self._tell()
+                return
+            if isinstance(action, Wait):
+                await self._sleep(action.until)
+            else:
+                await self._watched(asyncio.create_task(self._do(action), name="lease"))
+            self._tell()
+
+    async def release(self) -> None:
+        """Stops leading, and gives the lease back so that the next replica takes it without waiting; ends run()."""
+        self._machine.release(self._clock())
+        self._tell()
+        self._wake.set()
+
+    async def _sleep(self, until: float) -> None:
+        """Until then, a release, or the end of our leadership."""
+        ends = [until]
+        if self._told:
+            ends.append(self._machine.leading_until(self._clock()))
+        try:
+            async with asyncio.timeout(max(0.0, min(ends) - self._clock())):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _watched(self, task: asyncio.Task[None]) -> None:
+        """Waits for a read or write, but not a moment longer than we lead to say that we do not."""
+        try:
+            while not task.done():
+                left = self.remaining() if self._told else None
+                await asyncio.wait({task}, timeout=left)
+                self._tell()
+            task.result()
+        finally:
+            task.cancel()
+
+    async def _do(self, action: Read | Write) -> None:
+        machine = self._machine
+        try:
+            async with asyncio.timeout(action.deadline + 0.2):
+                if isinstance(action, Read):
+                    found = await self._cluster.read_lease(self.name)
+                    machine.seen(_record(found) if found else None, self._clock())
+                else:
+                    wanted = action.record
+                    written = await self._cluster.write_lease(_lease(self.name, wanted), deadline=action.deadline)
+                    machine.written(_record(written), self._clock())
+        except Conflict:
+            machine.conflict(self._clock())
+        except (Unavailable, TimeoutError) as error:
+            log.debug("the lease %s cannot be reached: %s", self.name, error)
+            machine.unavailable(self._clock())
+        except Denied as error:
+            log.warning("The lease %s cannot be read or written: %s", self.name, error)
+            machine.unavailable(self._clock())
+
+    def _tell(self) -> None:
+        leading, told = self.leading, self._told
+        if leading != told:
+            self._told = leading
+            log.info("%s %s", self.identity, "leads now." if leading else "does not lead any more.")
+            (self._on_gain if leading else self._on_loss)()
+        if self._machine.holder != self._told_leader or leading != told:
+            self._told_leader = self._machine.holder
+            self._on_change()
+
+
+def _record(lease: LeaseRecord) -> Record:
+    return Record(lease.holder, lease.duration, lease.transitions, lease.renewals, lease.version)
+
+
+def _lease(name: str, record: Record) -> LeaseRecord:
+    return LeaseRecord(
+        name=name,
+        holder=record.holder,
+        duration=record.duration,
+        transitions=record.transitions,
+        renewals=record.renewals,
+        version=record.version,
+    )

@@ -1,0 +1,165 @@
+"""Who else there is: keeps our own membership Lease, and follows those of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from porterlb.cluster import Changed, Cluster, Conflict, Deleted, Denied, Kind, LeaseRecord, Obj, Replaced, Unavailable
+from porterlb.core import membership
+from porterlb.core.model import Interface, Member
+
+log = logging.getLogger(__name__)
+
+RENEW = 30.0  # seconds; only so that people see when a replica was there last. Liveness is hello alone
+RETRY = 0.5
+SWEEP = 2.0  # seconds between two looks for Leases of nodes that have gone for good
+
+
+class Membership:
+    """The replicas, by node. What was known stays known while the API is away.
+
+    ``address``: our hello address; empty while it is not known, then nothing is written until :meth:`describe`.
+    ``on_change`` is called in the event loop whenever :attr:`members` is another one. ``vanished`` says which members
+    have gone for good (nobody, where we do not lead): their Leases are deleted. ``on_lease`` is told of every other
+    Lease, which is watched along with theirs: its name and how it is now (None: deleted).
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        node: str,
+        address: str,
+        port: int,
+        subnets: tuple[Interface, ...] = (),
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        vanished: Callable[[], Collection[str]] = frozenset,
+        on_lease: Callable[[str, Obj | None], None] = lambda name, lease: None,
+    ) -> None:
+        self._cluster = cluster
+        self._me = Member(node, address, port, 0, subnets)
+        self._on_change = on_change
+        self._vanished = vanished
+        self._on_lease = on_lease
+        self._known = asyncio.Event()
+        self._stale = asyncio.Event()
+        self.members: Mapping[str, Member] = {}
+
+    async def boot(self) -> int:
+        """Our boot number: strictly above that of any earlier start. Waits until it has been written down."""
+        await self._known.wait()
+        return self._me.boot
+
+    def describe(self, address: str, port: int, subnets: tuple[Interface, ...]) -> None:
+        """Our address or interfaces are other ones now: the Lease is written again."""
+        new = replace(self._me, address=address, port=port, subnets=subnets)
+        if new != self._me:
+            self._me = new
+            self._stale.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep(), name="membership-keep")
+            group.create_task(self._follow(), name="membership-follow")
+            group.create_task(self._sweep(), name="membership-sweep")
+
+    async def _keep(self) -> None:
+        name = membership.lease_name(self._me.node)
+        while True:
+            while not self._me.address:  # nothing that others could use yet: see describe()
+                await self._stale.wait()
+                self._stale.clear()
+            self._stale.clear()
+            pause = RENEW * random.uniform(0.9, 1.1)
+            try:
+                async with asyncio.timeout(5.0):
+                    await self._write(name, await self._cluster.read_lease(name))
+            except Conflict:
+                pause = 0.0
+            except (Unavailable, TimeoutError) as error:
+                log.debug("the lease %s cannot be written: %s", name, error)
+                pause = RETRY
+            except Denied as error:
+                log.warning("The lease %s cannot be written: %s", name, error)
+                pause = RETRY * 10
+            try:
+                async with asyncio.timeout(pause):
+                    await self._stale.wait()
+            except TimeoutError:
+                continue
+
+    async def _write(self, name: str, old: LeaseRecord | None) -> None:
+        before = membership.parse(name, old.annotations).value if old else None
+        me = self._me
+        if not self._known.is_set() or (before and before.boot > me.boot):
+            # The wall clock only helps where the Lease was deleted; it is never compared with anything.
+            me = replace(me, boot=max(before.boot + 1 if before else 0, me.boot, int(time.time())))
+        await self._cluster.write_lease(
+            LeaseRecord(
+                name=name,
+                holder=me.node,
+                duration=RENEW * 2,
+                transitions=old.transitions if old else 0,
+                renewals=(old.renewals if old else 0) + 1,
+                annotations=membership.described(me),
+                version=old.version if old else "",
+            )
+        )
+        self._me = replace(self._me, boot=me.boot)
+        self._known.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            for node in sorted(self._vanished()):
+                try:
+                    await self._cluster.delete_lease(membership.lease_name(node))
+                except (Conflict, Unavailable, Denied) as error:
+                    log.debug("the lease of %s cannot be deleted: %s", node, error)
+                    break
+                log.info("%s has gone for good: its lease is deleted", node)
+
+    async def _follow(self) -> None:
+        async for event in self._cluster.watch([Kind.LEASE]):
+            found = dict(self.members)
+            if isinstance(event, Replaced):
+                for lease in event.objects:
+                    self._hear(lease)
+                found = {m.node: m for obj in event.objects if (m := _member(obj))}
+            elif isinstance(event, Changed):
+                self._hear(event.object)
+                member = _member(event.object)
+                if member:
+                    found[member.node] = member
+            elif isinstance(event, Deleted):
+                found.pop(membership.node_of(event.name), None)
+                if not membership.node_of(event.name):
+                    self._on_lease(event.name, None)
+                if event.name == membership.lease_name(self._me.node):
+                    self._stale.set()  # we are still here: write it again at once
+            if found != self.members:
+                self.members = found
+                self._on_change()
+
+    def _hear(self, lease: Obj) -> None:
+        name = str((lease.get("metadata") or {}).get("name", ""))
+        if not membership.node_of(name):
+            self._on_lease(name, lease)
+
+
+def _member(lease: Mapping[str, Any]) -> Member | None:
+    metadata = lease.get("metadata", {})
+    name = str(metadata.get("name", ""))
+    if not membership.node_of(name):
+        return None
+    parsed = membership.parse(name, metadata.get("annotations") or {})
+    for problem in parsed.problems:
+        log.warning("%s", problem)
+    return parsed.value

@@ -1,0 +1,236 @@
+"""What the manager counts, for Prometheus. Names begin with ``porterlb_``; units are in the names.
+
+What *is* (VIPs by mode, sessions, rivals) is worked out from the latest plan and reports when somebody asks; what
+*happens* (a lost session, a change of mode, a plan) is counted when it happens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from porterlb.core.model import Address, Mode
+from porterlb.core.observed import BgpReport, WireReport
+from porterlb.core.plan import Plan
+from porterlb.core.problems import Reason
+from porterlb.core.status.notices import Notice
+from porterlb.core.status.serving import Served
+from porterlb.core.vip import served
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is known at one moment."""
+
+    leading: bool
+    plan: Plan
+    bgp: BgpReport
+    wire: WireReport
+
+
+class Metrics:
+    """All metrics of one manager, in a registry of its own.
+
+    Args:
+        scene: what is known now, or None before the first plan.
+        clock: monotonic seconds, the same clock as the plan's.
+    """
+
+    def __init__(self, scene: Callable[[], Scene | None], clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._modes: dict[Address, Mode] = {}
+        self._changing: dict[Address, float] = {}
+        self._lost: dict[str, int] = {}
+        self._reachable = True
+        self.registry = CollectorRegistry()
+        self.registry.register(_Now(scene))
+        self.plan_seconds = Histogram(
+            "porterlb_plan_seconds",
+            "How long one plan took.",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+            registry=self.registry,
+        )
+        self._mode_changes = Counter(
+            "porterlb_mode_changes",
+            "VIPs that went from one mode to another.",
+            ("before", "after"),
+            registry=self.registry,
+        )
+        self._mode_seconds = Histogram(
+            "porterlb_mode_change_seconds",
+            "From the plan that changed a VIP's mode until the new mode was seen on the wire.",
+            ("after",),
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self._losses = Counter(
+            "porterlb_bgp_session_losses",
+            "Lost BGP sessions of this replica, by peer and kind of reason.",
+            ("peer", "reason"),
+            registry=self.registry,
+        )
+        self._refusals = Counter(
+            "porterlb_allocation_refusals",
+            "Services that were refused an address, by reason; counted once a change.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self._outages = Counter(
+            "porterlb_api_outages", "How often the API could not be reached.", registry=self.registry
+        )
+        self._api_up = Gauge(
+            "porterlb_api_up", "Whether the API can be reached (1) or not (0).", registry=self.registry
+        )
+        self._api_up.set(1)
+        self._writes = Counter(
+            "porterlb_status_writes",
+            "Writes to the API, by kind and result.",
+            ("kind", "result"),
+            registry=self.registry,
+        )
+
+    def planned(self, seconds: float) -> None:
+        self.plan_seconds.observe(seconds)
+
+    def api(self, *, up: bool) -> None:
+        """Whether the API can be reached now; an outage is counted when it begins."""
+        if self._reachable and not up:
+            self._outages.inc()
+        self._reachable = up
+        self._api_up.set(1 if up else 0)
+
+    def wrote(self, kind: str, result: str) -> None:
+        """``result``: ok, conflict, unavailable or denied."""
+        self._writes.labels(kind, result).inc()
+
+    def told(self, kind: str, notice: Notice) -> None:
+        """An Event was made; refused Services are counted from these: once a change."""
+        if kind == "Service" and notice.warning and notice.reason not in ("NotServing", Reason.RIVAL):
+            self._refusals.labels(notice.reason).inc()
+
+    def saw(self, plan: Plan, on_wire: Mapping[Address, Served]) -> None:
+        """What every VIP's mode is, planned and on the wire: changes are counted, and timed until they are seen."""
+        now = self._clock()
+        modes: dict[Address, Mode] = {}
+        for address, vip in plan.vips.items():
+            mode = modes[address] = vip.mode.mode
+            before = self._modes.get(address)
+            if before is not None and before is not mode:
+                self._mode_changes.labels(before.value, mode.value).inc()
+                self._changing[address] = vip.mode.since
+            since = self._changing.get(address)
+            if since is not None and address in on_wire and on_wire[address].mode is mode:
+                self._mode_seconds.labels(mode.value).observe(max(0.0, now - since))
+                del self._changing[address]
+        self._modes = modes
+        self._changing = {address: since for address, since in self._changing.items() if address in modes}
+
+    def heard(self, report: BgpReport) -> None:
+        """What ExaBGP's sessions are: losses since the last report are counted by peer and kind of reason."""
+        for peer, session in report.sessions.items():
+            more = session.losses - self._lost.get(peer, 0)
+            if more > 0:
+                self._losses.labels(peer, loss_kind(session.reason)).inc(more)
+            self._lost[peer] = session.losses
+
+
+_KINDS = (
+    ("hold_timer", re.compile(r"hold.?timer|hold.?time", re.IGNORECASE)),
+    ("shutdown", re.compile(r"shut ?down|administrative", re.IGNORECASE)),
+    ("notification", re.compile(r"(?<!without a )notification|cease", re.IGNORECASE)),
+    ("reset", re.compile(r"reset|closed|refused|broken pipe|unreachable|timed out", re.IGNORECASE)),
+)
+
+
+def loss_kind(reason: str) -> str:
+    """hold_timer, shutdown, notification, reset or other: few values, whatever a peer may say."""
+    ours = reason.partition('"')[0]  # what follows are the peer's own words
+    return next((kind for kind, pattern in _KINDS if pattern.search(ours)), "other")
+
+
+class _Now(Collector):
+    """What is, worked out when asked."""
+
+    def __init__(self, scene: Callable[[], Scene | None]) -> None:
+        self._scene = scene
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # nothing is known when we register
+
+    def collect(self) -> Iterable[Metric]:
+        scene = self._scene()
+        if scene is None:
+            return
+        plan, bgp, wire = scene.plan, scene.bgp, scene.wire
+        modes = Tally(served(vip).value for vip in plan.vips.values())
+        yield _gauge(
+            "porterlb_vips", "VIPs by the mode that serves them.", "mode", {m.value: modes[m.value] for m in Mode}
+        )
+        yield _gauge(
+            "porterlb_services_refused",
+            "Services without an address now, by reason.",
+            "reason",
+            Tally(
+                problem.reason.value
+                for allocation in plan.services.values()
+                for problem in allocation.refusals
+                if problem.fatal
+            ),
+        )
+        yield _gauge(
+            "porterlb_eip_addresses",
+            "Addresses of a pool.",
+            "eip",
+            {n: float(e.use.size) for n, e in plan.eips.items()},
+        )
+        yield _gauge(
+            "porterlb_eip_addresses_used",
+            "Addresses of a pool that are given out.",
+            "eip",
+            {name: len(eip.use.used) for name, eip in plan.eips.items()},
+        )
+        yield _gauge(
+            "porterlb_bgp_session_up",
+            "Whether this replica's session with a peer is established.",
+            "peer",
+            {name: int(name in bgp.sessions and bgp.sessions[name].up) for name in plan.bgp.neighbors},
+        )
+        yield _plain("porterlb_bgp_routes_wanted", "Routes that this replica announces.", _routes(plan))
+        yield _plain("porterlb_bgp_routes_rejected", "Routes that ExaBGP refused.", len(bgp.rejected))
+        yield _plain("porterlb_bgp_up", "Whether ExaBGP runs.", 0 if bgp.trouble else 1)
+        restarts = CounterMetricFamily("porterlb_exabgp_restarts", "Restarts of ExaBGP.")
+        restarts.add_metric([], bgp.restarts)
+        yield restarts
+        yield _plain("porterlb_leader", "Whether this replica leads.", int(scene.leading))
+        yield _plain("porterlb_replicas_fresh", "Live replicas, this one included.", len(wire.fresh) + 1)
+        yield _plain("porterlb_nodes_dead", "Nodes that do not answer probes.", len(wire.dead))
+        yield _plain("porterlb_doubt", "Whether this replica sees nobody and doubts itself.", int(wire.doubt))
+        yield _plain("porterlb_rivals", "VIPs that a foreign host claims.", len(wire.rivals))
+        counters = CounterMetricFamily(
+            "porterlb_wire", "What the wire process counts: requests, answers, gratuitous, hellos ...", labels=("what",)
+        )
+        for what, value in sorted(wire.counters.items()):
+            counters.add_metric([what], value)
+        yield counters
+
+
+def _routes(plan: Plan) -> int:
+    return sum(len(prefixes) for prefixes in plan.bgp.routes.values())
+
+
+def _plain(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=(label,))
+    for value, number in sorted(values.items()):
+        family.add_metric([value], number)
+    return family

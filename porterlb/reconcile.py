@@ -1,0 +1,308 @@
+"""The one loop: observe, plan, tell the speakers, write status.
+
+Everything that happens sets a flag; the loop turns what is known into one :class:`Snapshot`, asks
+:func:`porterlb.core.plan.plan`, and hands the whole result to the speakers and to status. Bursts coalesce; the loss
+of a node or of a session does not wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
+from porterlb.core.mode import ModePolicy
+from porterlb.core.model import Address, Member, Peer, Snapshot, View
+from porterlb.core.objects import Objects
+from porterlb.core.observed import BgpReport, WireReport
+from porterlb.core.plan import Plan, plan
+from porterlb.core.problems import Problem, Reason
+from porterlb.core.wanted import BgpWanted, WireWanted
+from porterlb.settings import Settings
+
+log = logging.getLogger("porterlb.reconcile")
+
+KINDS = (Kind.NODE, Kind.NAMESPACE, Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER)
+
+COALESCE = 0.01
+"""Seconds that ordinary changes wait for others: an EndpointSlice and its Service come as two events."""
+
+LONGEST_REST = 0.25
+"""Seconds, at most, that the loop rests after a plan: as long as the plan took. In a burst that leaves half of the time
+for reading what comes, and a hundred changes become one plan; a change that comes alone is not delayed by it."""
+
+PLAN_AGAIN = 1.0
+"""Seconds until planning is tried again after it failed."""
+
+CHECK_LIMIT = 0.6
+"""Seconds to wait for the duplicate address probe (3 probes in 200 ms) before an address is given out without it."""
+
+
+class BgpSpeaker(Protocol):
+    """What the loop needs of edge/bgp."""
+
+    def want(self, wanted: BgpWanted, token: int) -> None: ...
+
+
+class WireSpeaker(Protocol):
+    """What the loop needs of edge/layer2."""
+
+    def want(self, wanted: WireWanted) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One consistent state of everything, as /state and the status writer see it. Times in monotonic seconds."""
+
+    snapshot: Snapshot
+    plan: Plan
+    bgp: BgpReport
+    wire: WireReport
+    applied: int = 0
+    """The digest of the plan that our BGP speaker has applied wholly."""
+    outage: str = ""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    plan_seconds: float = 0.0
+    unchecked: frozenset[Address] = frozenset()
+    """New addresses that the duplicate address probe has not cleared yet: not to be written."""
+    at: float = 0.0
+
+
+@dataclass
+class Reconciler:
+    """Holds what is known; :meth:`run` is the loop. Callbacks ``on_*`` may come at any time, from the same loop."""
+
+    settings: Settings
+    cluster: Cluster
+    bgp: BgpSpeaker
+    wire: WireSpeaker
+    publish: Callable[[Facts], None]
+    """Called after each plan with all facts: status and /state."""
+    before_plan: Callable[[], None]
+    """Called before each plan: others want to know the objects too (whose passwords to read, who we are)."""
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.objects = Objects(s.claim_services_without_class)
+        self.policy = ModePolicy(return_after=s.return_after, widen_after=s.widen_after)
+        self.facts: Facts | None = None
+        self.synced: set[Kind] = set()
+        self.outage = ""
+        self.broken: dict[str, str] = {}
+        self.members: Mapping[str, Member] = {}
+        self.leader = ""
+        self.bgp_report = BgpReport()
+        self.wire_report = WireReport()
+        self.wire_ready = False
+        self.checking: dict[Address, float] = {}
+        self.claimed: frozenset[Address] = frozenset()
+        self.passwords: Mapping[str, str] = {}
+        self._dirty = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._rest_until = 0.0
+        self._token = 0
+        self._digests: dict[int, int] = {}
+
+    # What happens
+
+    def touch(self, *, urgent: bool = False) -> None:
+        """Something changed: plan soon, or at once."""
+        self._dirty.set()
+        if urgent:
+            self._urgent.set()
+
+    def on_bgp(self, report: BgpReport) -> None:
+        lost = any(state.up and not _up(report, peer) for peer, state in self.bgp_report.sessions.items())
+        self.bgp_report = report
+        self.touch(urgent=lost)
+
+    def on_wire(self, report: WireReport) -> None:
+        before = self.wire_report
+        # Reports name the VIPs whose answerer has changed; what is known of the others stays.
+        report = replace(report, answering={**before.answering, **report.answering})
+        self.wire_report = report
+        self.wire_ready = True
+        if report.claimed.keys() != before.claimed.keys():
+            self.claimed = frozenset(report.claimed)
+        urgent = (
+            report.dead != before.dead or report.fresh.keys() != before.fresh.keys() or report.doubt != before.doubt
+        )
+        self.touch(urgent=urgent)
+
+    def on_leader(self, leader: str) -> None:
+        self.leader = leader
+        self.touch()
+
+    def on_passwords(self, passwords: Mapping[str, str]) -> None:
+        """BGP passwords by peer name, of the peers that name a Secret which is there."""
+        self.passwords = passwords
+        self.touch()
+
+    def on_members(self, members: Mapping[str, Member]) -> None:
+        self.members = members
+        self.touch()
+
+    def waiting_for(self) -> str:
+        """What is not known yet, as a sentence; empty once plans are made."""
+        missing = [kind.plural for kind in KINDS if kind not in self.synced]
+        if missing:
+            return f"The API has not said yet which {', '.join(missing)} there are. {self.outage}".strip()
+        return "" if self.wire_ready else "The wire process has not reported yet."
+
+    # The loop
+
+    async def watch(self) -> None:
+        """Follows the cluster for ever."""
+        async for event in self.cluster.watch(KINDS):
+            match event:
+                case Replaced(kind, objects):
+                    self.objects.replace(kind.kind, objects)
+                    self.synced.add(kind)
+                case Changed(kind, obj):
+                    self.objects.change(kind.kind, obj)
+                case Deleted(kind, namespace, name):
+                    self.objects.delete(kind.kind, namespace, name)
+                case Outage(reason):
+                    self.outage = reason
+                    log.warning("the API is away: what is known stays in force (%s)", reason)
+                case Restored():
+                    self.outage = ""
+                    log.info("the API is back")
+                case Broken(where, message):
+                    if message:
+                        self.broken[where] = message
+                        log.warning("%s: %s", where, message)
+                    else:
+                        self.broken.pop(where, None)
+            self.touch()
+
+    async def run(self) -> None:
+        """Plans whenever something changed or a time has come, once everything is known for the first time."""
+        while True:
+            await self._wait()
+            if self.waiting_for():
+                continue
+            self.before_plan()
+            begun = time.monotonic()
+            try:
+                self._plan(begun)
+            except Exception:
+                # The speakers go on with the last plan. To end here would let every replica, which sees the same
+                # objects, end in the same way, and take every address off the wire.
+                log.exception("No plan can be made of what is known; the last one stays in force.")
+                await asyncio.sleep(PLAN_AGAIN)
+            ended = time.monotonic()
+            self._rest_until = ended + min(LONGEST_REST, ended - begun)
+
+    async def _wait(self) -> None:
+        timeout = None
+        if self.facts and self.facts.plan.wake_at is not None:
+            timeout = max(0.0, self.facts.plan.wake_at - time.monotonic())
+        if self.checking:
+            timeout = min(timeout if timeout is not None else CHECK_LIMIT, CHECK_LIMIT)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._dirty.wait()
+        if not self._urgent.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(COALESCE, self._rest_until - time.monotonic())):
+                    await self._urgent.wait()
+        self._dirty.clear()
+        self._urgent.clear()
+
+    def _plan(self, now: float) -> None:
+        started = time.perf_counter()
+        snapshot = self._snapshot()
+        made = plan(snapshot, self.facts.plan if self.facts else None, now, self.policy)
+        made = replace(made, peers=self._problems(made))
+        self._check(made.wire.check, now)
+        if self.facts is None or made.bgp != self.facts.plan.bgp or made.digest != self.facts.plan.digest:
+            self._token += 1
+            self._digests = {token: d for token, d in self._digests.items() if token >= self.bgp_report.applied}
+            self._digests[self._token] = made.digest
+            self.bgp.want(made.bgp, self._token)
+        applied = self._digests.get(self.bgp_report.applied, 0)
+        self.wire.want(replace(made.wire, applied=applied))
+        if len(self.wire_report.answering) > len(made.wire.vips):
+            kept = {address: who for address, who in self.wire_report.answering.items() if address in made.wire.vips}
+            self.wire_report = replace(self.wire_report, answering=kept)
+        self.facts = Facts(
+            snapshot=snapshot,
+            plan=made,
+            bgp=self.bgp_report,
+            wire=self.wire_report,
+            applied=applied,
+            outage=self.outage,
+            broken=dict(self.broken),
+            plan_seconds=time.perf_counter() - started,
+            unchecked=self.unchecked(now),
+            at=now,
+        )
+        self.publish(self.facts)
+
+    def _snapshot(self) -> Snapshot:
+        objects, report, me = self.objects, self.wire_report, self.settings.node
+        sessions = {(me, peer) for peer, state in self.bgp_report.sessions.items() if state.up}
+        for name, replica in report.fresh.items():
+            sessions.update((name, peer) for peer in replica.sessions)
+        return Snapshot(
+            view=View(
+                node=me,
+                dead=report.dead,
+                probed=report.probed,
+                fresh=frozenset(report.fresh) | {me},
+                sessions=frozenset(sessions),
+                trusts={name: replica.trusts for name, replica in report.fresh.items()},
+                leader=self.leader,
+                doubt=report.doubt,
+            ),
+            nodes=objects.nodes,
+            services=objects.services,
+            endpoints=objects.endpoints,
+            eips=objects.eips,
+            peers=dict(self._peers()),
+            conf=objects.conf,
+            namespaces=objects.namespaces,
+            members=self.members,
+            claimed=self.claimed,
+        )
+
+    def _peers(self) -> Iterator[tuple[str, Peer]]:
+        """The peers with their passwords; one whose Secret is missing gets no session rather than an open one."""
+        for name, peer in self.objects.peers.items():
+            if peer.password_secret is None:
+                yield name, peer
+            elif name in self.passwords:
+                yield name, replace(peer, password=self.passwords[name])
+
+    def _problems(self, made: Plan) -> dict[str, tuple[Problem, ...]]:
+        found = dict(made.peers)
+        for name, peer in self.objects.peers.items():
+            if peer.password_secret is not None and name not in self.passwords:
+                secret, key = peer.password_secret
+                sentence = f"There is no key {key!r} in the Secret {self.settings.namespace}/{secret}: no session."
+                field = "spec.conf.authPasswordSecret"
+                found[name] = (*found.get(name, ()), Problem(Reason.SECRET_MISSING, sentence, field))
+        return found
+
+    def _check(self, wanted: frozenset[Address], now: float) -> None:
+        """Keeps since when each new address waits for the duplicate address probe."""
+        self.checking = {address: self.checking.get(address, now) for address in wanted}
+
+    def unchecked(self, now: float) -> frozenset[Address]:
+        """New addresses that may not be given out yet: the probe has not said that nobody else has them."""
+        return frozenset(
+            address
+            for address, since in self.checking.items()
+            if address not in self.wire_report.clear and now - since < CHECK_LIMIT
+        )
+
+
+def _up(report: BgpReport, peer: str) -> bool:
+    state = report.sessions.get(peer)
+    return state is not None and state.up
