@@ -1,0 +1,95 @@
+"""Everything that a query needs from the cluster, read once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from porterlb.cluster import Broken, Cluster, Kind, LeaseRecord, Outage, Replaced, Unavailable
+from porterlb.core import membership
+from porterlb.core.model import Member
+from porterlb.core.objects import ObjectKey, Objects
+
+KINDS = (Kind.NODE, Kind.NAMESPACE, Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER)
+
+LEADER_LEASE = "porterlb"
+"""The Lease of the leader; its holder is the node's name, an underscore, and a part that is new with each start."""
+
+READ_WITHIN = 10.0  # seconds
+BROKEN_WITHIN = 0.05  # seconds; what cannot be read is told right behind the objects
+
+
+@dataclass
+class Loaded:
+    """``broken``: what cannot be read at all, by place (``web.yaml:12``): a sentence."""
+
+    objects: Objects
+    broken: Mapping[str, str] = field(default_factory=dict)
+    leases: Sequence[LeaseRecord] = ()
+
+    def notes(self, *kinds: str) -> list[str]:
+        """One sentence for each thing that is wrong, with the object's name; ``kinds``: only of these."""
+        found = [
+            f"{key}: {problem}"
+            for key, problems in sorted(self.objects.problems.items())
+            for problem in problems
+            if not kinds or key.kind in kinds
+        ]
+        return [*found, *(f"{where}: {message}" for where, message in sorted(self.broken.items()))]
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """The replicas that have a Lease, by node."""
+        parsed = [membership.parse(lease.name, lease.annotations).value for lease in self.leases]
+        return {member.node: member for member in sorted(filter(None, parsed), key=lambda member: member.node)}
+
+    @property
+    def leader(self) -> str:
+        """The node of the replica that holds the Lease; empty: nobody does."""
+        holder = next((lease.holder for lease in self.leases if lease.name == LEADER_LEASE), "")
+        return holder.rpartition("_")[0] or holder
+
+    def problems(self, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:
+        """As JSON."""
+        return [
+            {"reason": p.reason.value, "field": p.field, "message": p.message, "fatal": p.fatal}
+            for p in self.objects.problems.get(ObjectKey(kind, namespace, name), ())
+        ]
+
+    def each(self, kind: str) -> Iterator[tuple[ObjectKey, Mapping[str, Any]]]:
+        """All objects of a kind in the order of their names."""
+        yield from sorted(self.objects.all_raw(kind).items())
+
+
+async def load(cluster: Cluster, *, claim_without_class: bool = True) -> Loaded:
+    """Reads everything. Raises Unavailable where the cluster cannot be read."""
+    objects = Objects(claim_without_class)
+    broken: dict[str, str] = {}
+    missing = set(KINDS)
+    events = cluster.watch(KINDS)
+    try:
+        async with asyncio.timeout(READ_WITHIN):
+            while missing:
+                event = await anext(events)
+                if isinstance(event, Replaced):
+                    objects.replace(event.kind.kind, event.objects)
+                    missing.discard(event.kind)
+                elif isinstance(event, Outage):
+                    raise Unavailable(event.reason)
+                elif isinstance(event, Broken):
+                    broken[event.where] = event.message
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BROKEN_WITHIN):
+                while True:
+                    event = await anext(events)
+                    if isinstance(event, Broken):
+                        broken[event.where] = event.message
+    except TimeoutError:
+        raise Unavailable(f"The cluster has not answered within {READ_WITHIN:.0f} s.") from None
+    finally:
+        with contextlib.suppress(Exception):
+            await events.aclose()  # type: ignore[attr-defined]
+    return Loaded(objects, {where: text for where, text in broken.items() if text}, await cluster.leases())

@@ -1,0 +1,228 @@
+"""``porterlb mode``: which way each Eip's addresses are brought in, and the switch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from porterlb.cli.lists import eip_rows
+from porterlb.cli.loading import Loaded, load
+from porterlb.cli.options import Options, query
+from porterlb.cli.output import Table, age, show
+from porterlb.cluster import Cluster, Kind, Obj
+from porterlb.core.model import Mode, Protocol
+from porterlb.core.whatif import offline_snapshot
+from porterlb.errors import PorterError
+
+OWNER = "porterlb-cli"
+"""Field manager (server-side apply) of spec.protocol, once it was switched by hand."""
+
+POLL = 0.1  # seconds between two looks at the status
+
+Row = dict[str, Any]
+
+
+@click.command()
+@click.argument("protocol", required=False, type=click.Choice([p.value for p in Protocol]))
+@click.option("--eip", "eips", multiple=True, metavar="NAME", help="Only this Eip (may be given again); else all.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until it is on the wire.")
+@click.option("--force", is_flag=True, help="Also where it cannot work.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to wait.")
+@query
+def mode(
+    options: Options, protocol: str | None, eips: Sequence[str], *, no_wait: bool, force: bool, timeout: float
+) -> None:
+    """Show which way the addresses of each Eip are brought in, or switch it.
+
+    Without an argument: the protocol wanted, the mode that serves, since when, and why. With bgp, layer2 or auto:
+    switches, and waits until all addresses are served so.
+    """
+    if protocol is None:
+        found = options.ask(load)
+        rows = mode_rows(found, _chosen(found, eips))
+        show(options.output, rows, _tables(rows), found.notes("Eip"))
+        return
+
+    async def work(cluster: Cluster) -> list[Row]:
+        return await switch(cluster, Protocol(protocol), eips, wait=not no_wait, force=force, patience=timeout)
+
+    rows = options.ask(work, writes=True)
+    show(options.output, rows, [], [row["did"] for row in rows])
+
+
+def mode_rows(found: Loaded, names: Sequence[str]) -> list[Row]:
+    """One an Eip, as JSON values."""
+    rows = []
+    status = {key.name: _mode_of(obj) for key, obj in found.each("Eip")}
+    for row in eip_rows(found):
+        if row["name"] in names:
+            record = status[row["name"]]
+            rows.append(
+                {name: row[name] for name in ("name", "protocol", "mode", "since", "reason", "layer2Possible")}
+                | {"vips": record.get("vips", {}), "waiting": record.get("waiting", 0)}
+                | {"history": record.get("history", []), "problems": row["problems"]}
+            )
+    return rows
+
+
+def _tables(rows: Sequence[Row]) -> list[Table]:
+    now = [
+        (
+            row["name"],
+            row["protocol"],
+            *((row["mode"], age(row["since"])) if _counts(row) else ("", "")),
+            _counts(row),
+            row["reason"],
+        )
+        for row in rows
+    ]
+    changes = [
+        (row["name"], str(c.get("time", "")), f"{c.get('before')} to {c.get('after')}", str(c.get("reason", "")))
+        for row in rows
+        for c in row["history"]
+    ]
+    tables = [Table(("NAME", "PROTOCOL", "MODE", "SINCE", "ADDRESSES", "WHY"), now, "", "There is no Eip.")]
+    if changes:
+        changes.sort(key=lambda change: change[1], reverse=True)
+        tables.append(Table(("NAME", "TIME", "CHANGE", "WHY"), changes[:20], "Changes"))
+    return tables
+
+
+def _counts(row: Row) -> str:
+    shown = [f"{row['vips'][m.value]} {m.value}" for m in Mode if row["vips"].get(m.value)]
+    return ", ".join(shown)
+
+
+def _chosen(found: Loaded, eips: Sequence[str]) -> list[str]:
+    there = [key.name for key, _ in found.each("Eip")]
+    for name in eips:
+        if name not in there:
+            remedy = f"There are: {', '.join(there)}." if there else "There is no Eip at all."
+            raise PorterError(f"There is no Eip {name!r}.", remedy, exit_code=2)
+    return list(dict.fromkeys(eips)) or there
+
+
+async def switch(
+    cluster: Cluster, wanted: Protocol, eips: Sequence[str], *, wait: bool, force: bool, patience: float
+) -> list[Row]:
+    """Switches and says what it did, one a row. Raises PorterError where it cannot work or takes too long."""
+    found = await load(cluster)
+    names = [name for name in _chosen(found, eips) if force or not _unusable(found, name, named=bool(eips))]
+    if not names:
+        raise PorterError("There is no Eip to switch.", "Create one first.")
+    if not force:
+        _refuse_what_cannot_work(found, wanted, names)
+    rows: list[Row] = []
+    objects: dict[str, Obj] = {}
+    for name in names:
+        before = found.objects.raw("Eip", "", name) or {}
+        current = str((before.get("spec") or {}).get("protocol") or Protocol.AUTO.value)
+        changed = current != wanted.value
+        after: Obj = before
+        if changed:
+            body = {"spec": {"protocol": wanted.value}}
+            after = await cluster.apply(Kind.EIP, name, "", body, owner=OWNER)
+            click.echo(f"Eip {name}: protocol {current} -> {wanted.value}.", err=True)
+        objects[name] = after
+        rows.append({"name": name, "before": current, "protocol": wanted.value, "changed": changed})
+    until = time.monotonic() + patience
+    for row in rows:
+        after = objects[row["name"]]
+        record = await _wait(cluster, row["name"], wanted, after, until, patience) if wait else _mode_of(after)
+        row["mode"] = str(record.get("served", "")) if wait else ""
+        row["did"] = _did(row, record, waited=wait)
+    return rows
+
+
+def _did(row: Row, record: Mapping[str, Any], *, waited: bool) -> str:
+    verb = (
+        f"was switched from {row['before']} to {row['protocol']}" if row["changed"] else f"is {row['protocol']} already"
+    )
+    if not waited:
+        return f"Eip {row['name']} {verb}; whether it is on the wire was not waited for."
+    total = sum(count for count in (record.get("vips") or {}).values() if isinstance(count, int))
+    if not total:
+        return f"Eip {row['name']} {verb}; no Service has an address of it."
+    addresses = "address is" if total == 1 else "addresses are"
+    return f"Eip {row['name']} {verb}; {total} {addresses} on the wire, mode {row['mode']}."
+
+
+def _unusable(found: Loaded, name: str, *, named: bool) -> bool:
+    """Whether an Eip cannot be used at all: nothing would ever serve it, so there is nothing to wait for."""
+    if name in found.objects.eips:
+        return False
+    why = " ".join(problem["message"] for problem in found.problems("Eip", "", name))
+    if named:
+        raise PorterError(f"Eip {name} cannot be used: {why}", "Mend it first, or give --force.")
+    click.echo(f"Eip {name} is left as it is, for it cannot be used: {why}", err=True)
+    return True
+
+
+def _refuse_what_cannot_work(found: Loaded, wanted: Protocol, names: Sequence[str]) -> None:
+    force = "Or give --force."
+    if wanted is Protocol.BGP and not any(not peer.admin_down for peer in found.objects.peers.values()):
+        broken = " that can be used" if any(True for _ in found.each("BgpPeer")) else ""
+        raise PorterError(
+            f"bgp cannot work: there is no BgpPeer{broken}.", f"Create one first (porterlb peer list). {force}"
+        )
+    if wanted is Protocol.BGP and not offline_snapshot(found.objects, found.members).view.sessions:
+        raise PorterError(
+            "bgp cannot work now: no replica has an established session.", f"See porterlb peer list. {force}"
+        )
+    for row in eip_rows(found):
+        if wanted is Protocol.LAYER2 and row["name"] in names and row["layer2Possible"] == "False":
+            raise PorterError(
+                f"layer2 cannot work for Eip {row['name']}: its addresses are in no connected subnet.",
+                f"Leave it with bgp, or give it addresses of the segment. {force}",
+            )
+
+
+async def _wait(
+    cluster: Cluster, name: str, wanted: Protocol, after: Obj, until: float, patience: float
+) -> Mapping[str, Any]:
+    """Until the status says that every address is served as wanted."""
+    generation = (after.get("metadata") or {}).get("generation") or 0
+    said = ""
+    while True:
+        obj = await cluster.get(Kind.EIP, name)
+        if obj is None:
+            raise PorterError(f"Eip {name} is gone.", "It was deleted while we waited.")
+        record = _mode_of(obj)
+        waiting_for = still_missing(record, wanted, generation)
+        if not waiting_for:
+            return record
+        if time.monotonic() >= until:
+            noticed = record.get("protocol") == wanted.value
+            remedy = (
+                "It goes on by itself: see porterlb mode." if noticed else "Is a manager running? See porterlb status."
+            )
+            raise PorterError(f"Eip {name}: after {patience:g} s, {waiting_for}", remedy)
+        if waiting_for != said:
+            said = waiting_for
+            click.echo(f"Eip {name}: {waiting_for}", err=True)
+        await asyncio.sleep(POLL)
+
+
+def still_missing(record: Mapping[str, Any], wanted: Protocol, generation: int) -> str:
+    """What is not there yet, as a sentence; empty when every address is served as wanted."""
+    seen = record.get("observedGeneration")
+    if record.get("protocol") != wanted.value or (isinstance(seen, int) and seen < generation):
+        return "the manager has not taken notice yet."
+    waiting = record.get("waiting") or 0
+    vips = record.get("vips") or {}
+    others = sum(vips.get(m.value) or 0 for m in (Mode.BGP, Mode.LAYER2) if m.value != wanted.value)
+    left = max(waiting, 0 if wanted is Protocol.AUTO else others)
+    if not left:
+        return ""
+    addresses = "1 address is" if left == 1 else f"{left} addresses are"
+    return f"{addresses} not served so yet. {record.get('reason') or ''}".strip()
+
+
+def _mode_of(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    status = obj.get("status")
+    found = status.get("mode") if isinstance(status, Mapping) else None
+    return found if isinstance(found, Mapping) else {}

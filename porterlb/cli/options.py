@@ -1,0 +1,94 @@
+"""Options that every command has, before it or behind it: which cluster, and how to show the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from porterlb.cluster import Cluster
+from porterlb.clusters import open_cluster
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass
+class Options:
+    """What was given, the last one counts: ``porterlb -o json eip list -o yaml`` is YAML."""
+
+    cluster: str = "kube"
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = "porterlb-system"
+    output: str = "table"
+
+    def ask(self, work: Callable[[Cluster], Awaitable[T]], *, writes: bool = False) -> T:
+        """Runs ``work`` with the cluster, and closes it whatever happens."""
+        # What goes wrong is said once, in one line, by whoever ends the program.
+        logging.getLogger().addHandler(logging.NullHandler())
+
+        async def main() -> T:
+            cluster = open_cluster(
+                self.cluster,
+                namespace=self.namespace,
+                kubeconfig=self.kubeconfig,
+                context=self.context,
+                read_only=not writes,
+            )
+            try:
+                return await work(cluster)
+            finally:
+                await cluster.close()
+
+        return asyncio.run(main())
+
+
+pass_options = click.make_pass_decorator(Options, ensure=True)
+
+
+def _note(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None and param.name is not None:
+        setattr(ctx.ensure_object(Options), param.name, value)
+
+
+def _option(*names: str, env: str = "", **more: Any) -> Callable[[Command], Command]:
+    return click.option(*names, expose_value=False, callback=_note, envvar=env or None, **more)
+
+
+def cluster_options(*, env: bool = False) -> Callable[[Command], Command]:
+    """--cluster and its kin. ``env``: also from the environment; for the program itself only, so that an option
+    before the command is not overridden by a variable read for the command."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            _option("--namespace", metavar="NAME", env="POD_NAMESPACE" if env else "", help="The release namespace."),
+            _option("--context", metavar="NAME", help="The context of the kubeconfig file."),
+            _option("--kubeconfig", metavar="FILE", help="The kubeconfig file."),
+            _option(
+                "--cluster",
+                metavar="kube|dir:PATH",
+                env="PORTERLB_CLUSTER" if env else "",
+                help="The Kubernetes API (default), or a directory of manifests.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def output_option(command: Command) -> Command:
+    """-o table|json|yaml."""
+    choice = click.Choice(["table", "json", "yaml"])
+    return _option("-o", "--output", type=choice, help="How the answer is shown; table by default.")(command)
+
+
+def query(command: Command) -> Command:
+    """All options of a command that asks or changes the cluster, and the Options as its first argument."""
+    wrapped: Command = pass_options(cluster_options()(output_option(command)))  # type: ignore[assignment]
+    return wrapped

@@ -1,0 +1,121 @@
+"""``porterlb plan``: what would be if a node, a peer or a replica were gone. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from porterlb.cli.loading import Loaded, load
+from porterlb.cli.options import Options, query
+from porterlb.cli.output import Table, show
+from porterlb.core.mode import ModePolicy
+from porterlb.core.model import Member
+from porterlb.core.whatif import Missing, VipChange, Way, WhatIf, offline_snapshot, what_if
+from porterlb.errors import PorterError
+
+
+@click.command()
+@click.option("--without-node", "nodes", multiple=True, metavar="NAME", help="As if this node had lost power.")
+@click.option("--without-peer", "peers", multiple=True, metavar="NAME", help="As if all sessions with it were lost.")
+@click.option("--without-replica", "replicas", multiple=True, metavar="NODE", help="As if this replica were gone.")
+@click.option("--all", "everything", is_flag=True, help="Show also what would stay as it is.")
+@query
+def plan(
+    options: Options, nodes: Sequence[str], peers: Sequence[str], replicas: Sequence[str], *, everything: bool
+) -> None:
+    """What would be if: works out, with the manager's own code, what changes without some parts of the cluster.
+
+    Without any option: what is planned now, and why Services have no address. Nothing is written.
+    """
+    found = options.ask(load)
+    members = found.members
+    _known("node", nodes, found.objects.nodes)
+    _known("BgpPeer", peers, found.objects.peers)
+    _known("replica", replicas, members)
+    missing = Missing(frozenset(nodes), frozenset(peers), frozenset(replicas))
+    result = what_if(offline_snapshot(found.objects, members), missing, ModePolicy())
+    asked = bool(nodes or peers or replicas)
+    shown = [change for change in result.vips if change.changed or everything or not asked]
+    show(options.output, as_json(result, missing), _tables(result, shown, asked=asked), _notes(found, members, result))
+
+
+def _known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    there = sorted(known)
+    for name in names:
+        if name not in there:
+            remedy = f"There are: {', '.join(there)}." if there else f"There is no {what} at all."
+            raise PorterError(f"There is no {what} {name!r}.", remedy, exit_code=2)
+
+
+def _notes(found: Loaded, members: dict[str, Member], result: WhatIf) -> list[str]:
+    notes = found.notes()
+    if not members and result.vips:
+        notes.append("No replica is known: nobody would announce or answer for anything. Is a manager running?")
+    return notes
+
+
+def _tables(result: WhatIf, shown: Sequence[VipChange], *, asked: bool) -> list[Table]:
+    if asked:
+        columns: Sequence[str] = ("ADDRESS", "SERVICE", "MODE", "NEXT HOPS", "MODE THEN", "NEXT HOPS THEN", "WHY")
+        rows: list[Sequence[str]] = [
+            (*_head(c), *_way(c.before), *_way(c.after), c.after.why if c.after else "") for c in shown
+        ]
+        tables = [Table(columns, rows, "What changes", "Nothing changes for any address.")]
+    else:
+        columns = ("ADDRESS", "SERVICE", "MODE", "NEXT HOPS", "WHY")
+        rows = [(*_head(c), *_way(c.after), c.after.why if c.after else "") for c in shown]
+        tables = [Table(columns, rows, "Planned", "No Service has an address.")]
+    if result.new:
+        new = [(str(key), ", ".join(map(str, addresses))) for key, addresses in result.new.items()]
+        tables.append(Table(("SERVICE", "WOULD GET"), new, "New addresses"))
+    if result.refused:
+        refused = [(str(key), p.reason.value, str(p)) for key, problems in result.refused.items() for p in problems]
+        tables.append(Table(("SERVICE", "REASON", "MESSAGE"), refused, "Refused"))
+    return tables
+
+
+def _head(change: VipChange) -> tuple[str, str]:
+    return str(change.address), ", ".join(map(str, change.services))
+
+
+def _way(way: Way | None) -> tuple[str, str]:
+    return (way.mode.value, ", ".join(way.next_hops)) if way else ("none", "")
+
+
+def as_json(result: WhatIf, missing: Missing) -> dict[str, Any]:
+    """The stable shape: ``without``, ``vips`` (all, with ``changed``), ``new``, ``refused``."""
+    return {
+        "without": {
+            "nodes": sorted(missing.nodes),
+            "peers": sorted(missing.peers),
+            "replicas": sorted(missing.replicas),
+        },
+        "vips": [
+            {
+                "address": str(change.address),
+                "eip": change.eip,
+                "services": [str(key) for key in change.services],
+                "changed": change.changed,
+                "before": _way_json(change.before),
+                "after": _way_json(change.after),
+            }
+            for change in result.vips
+        ],
+        "new": [
+            {"service": str(key), "addresses": [str(address) for address in addresses]}
+            for key, addresses in result.new.items()
+        ],
+        "refused": [
+            {"service": str(key), "reason": problem.reason.value, "message": str(problem)}
+            for key, problems in result.refused.items()
+            for problem in problems
+        ],
+    }
+
+
+def _way_json(way: Way | None) -> dict[str, Any] | None:
+    if way is None:
+        return None
+    return {"mode": way.mode.value, "nextHops": list(way.next_hops), "peers": list(way.peers), "why": way.why}
