@@ -1,0 +1,210 @@
+"""Where the API objects of the lab's cluster live. `DirBackend` is a directory of YAML manifests.
+
+A backend for a real API server has the same few verbs, so that scenarios run on both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from lab.netns import LabError, run_command
+
+Object = dict[str, Any]
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class Backend(Protocol):
+    """API objects as plain dicts, and each node's way to them."""
+
+    def attach(self, nodes: Iterable[str]) -> None:
+        """The nodes exist now: give each its access."""
+
+    def apply(self, obj: Object) -> None:
+        """Create the object, or put it in place of the one with its kind, namespace and name."""
+
+    def delete(self, kind: str, name: str, namespace: str = "") -> None:
+        """Remove it; LabError when it is not there."""
+
+    def objects(self, kind: str) -> list[Object]:
+        """All objects of a kind, as last applied by anybody; without what status() has."""
+
+    def status(self, kind: str, name: str, namespace: str = "") -> Object:
+        """The object's status as the product has written it; empty when it has not."""
+
+    def annotations(self, kind: str) -> dict[tuple[str, str], dict[str, str]]:
+        """By namespace and name, of all objects of a kind: what they were applied with, and what the product has
+        written over it."""
+
+    def events(self, kind: str, name: str, namespace: str = "") -> list[Object]:
+        """The Events about an object; each has type, reason, message and count."""
+
+    def leader(self) -> str:
+        """The holder of the leader's lease, as it is written there; empty when nobody holds it."""
+
+    def manager_args(self, node: str) -> list[str]:
+        """Command-line arguments with which a manager on that node finds this API."""
+
+    def cut(self, node: str) -> None:
+        """Take the API away from the node."""
+
+    def restore(self, node: str) -> None: ...
+
+    def reachable(self, node: str) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class DirBackend:
+    """A directory of manifests, bind-mounted for each node at a path of its own, which can be taken away.
+
+    Args:
+        folder: the directory; made when missing.
+        mounts: where the nodes' own paths are made.
+    """
+
+    def __init__(self, folder: Path, mounts: Path) -> None:
+        self.folder = folder
+        self.mounts = mounts
+        folder.mkdir(parents=True, exist_ok=True)
+        self._cut: set[str] = set()
+        self._statuses: dict[Path, tuple[int, Object]] = {}
+        self._parsed: dict[Path, tuple[int, list[Object]]] = {}
+
+    # Objects
+
+    def _file(self, kind: str, name: str, namespace: str) -> Path:
+        return self.folder / ("-".join(part for part in (kind.lower(), namespace, name) if part) + ".yaml")
+
+    def apply(self, obj: Object) -> None:
+        meta = obj["metadata"]
+        path = self._file(obj["kind"], meta["name"], meta.get("namespace", ""))
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_text(yaml.dump(obj, Dumper=_Dumper, sort_keys=False))
+        fresh.rename(path)
+
+    def delete(self, kind: str, name: str, namespace: str = "") -> None:
+        try:
+            self._file(kind, name, namespace).unlink()
+        except FileNotFoundError:
+            raise LabError(f"there is no {kind} {namespace}/{name} in {self.folder}") from None
+
+    def objects(self, kind: str) -> list[Object]:
+        found = []
+        paths = {Path(entry.path): entry for entry in os.scandir(self.folder) if entry.name.endswith(".yaml")}
+        self._parsed = {path: parsed for path, parsed in self._parsed.items() if path in paths}
+        for path, entry in sorted(paths.items()):
+            if entry.name.startswith("."):
+                continue
+            try:
+                changed = entry.stat().st_mtime_ns
+                before = self._parsed.get(path)
+                if before is None or before[0] != changed:
+                    documents = list(yaml.load_all(path.read_text(), Loader=_Loader))
+                    before = changed, [doc for doc in documents if isinstance(doc, dict)]
+                    self._parsed[path] = before
+            except (OSError, yaml.YAMLError):  # gone meanwhile, or broken on purpose: the product's part to judge
+                continue
+            found += [doc for doc in before[1] if doc.get("kind") == kind]
+        return found
+
+    def annotations(self, kind: str) -> dict[tuple[str, str], dict[str, str]]:
+        found = {}
+        for obj in self.objects(kind):
+            meta = obj["metadata"]
+            key = meta.get("namespace", ""), meta["name"]
+            try:
+                written = json.loads(self.status_file(kind, key[1], key[0]).read_text()).get("annotations", {})
+            except (OSError, ValueError):
+                written = {}
+            ours = {name: str(entry["value"]) for name, entry in written.items()}
+            found[key] = {**(meta.get("annotations") or {}), **ours}
+        return found
+
+    def events(self, kind: str, name: str, namespace: str = "") -> list[Object]:
+        path = self.folder / ".porterlb" / "events.jsonl"
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [e for e in found if (e["kind"], e["name"], e["namespace"]) == (kind, name, namespace)]
+
+    def leader(self) -> str:
+        versions = (self.folder / ".porterlb" / "leases" / "porterlb").glob("*.json")
+        try:
+            newest = max(versions, key=lambda path: int(path.stem))
+            record = json.loads(newest.read_text())
+        except (OSError, ValueError):
+            return ""
+        return str(record.get("holder", ""))
+
+    def status_file(self, kind: str, name: str, namespace: str = "") -> Path:
+        """Where the product keeps what it knows of an object: the one place that knows."""
+        stem = f"{namespace}_{name}" if namespace else name
+        return self.folder / ".porterlb" / "status" / kind / f"{stem}.json"
+
+    def status(self, kind: str, name: str, namespace: str = "") -> Object:
+        path = self.status_file(kind, name, namespace)
+        try:
+            changed = path.stat().st_mtime_ns
+            before = self._statuses.get(path)
+            if before is None or before[0] != changed:
+                owners = json.loads(path.read_text()).get("owners", {})
+                before = changed, _merged([owners[owner] for owner in sorted(owners)])
+                self._statuses[path] = before
+        except (OSError, ValueError):
+            return {}
+        return before[1]
+
+    # Nodes
+
+    def node_path(self, node: str) -> Path:
+        """The path at which that node sees the directory."""
+        return self.mounts / node
+
+    def attach(self, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            self._mount(self.node_path(node))
+
+    def _mount(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        run_command(["mount", "--bind", str(self.folder), str(path)])
+
+    def manager_args(self, node: str) -> list[str]:
+        return ["--cluster", f"dir:{self.node_path(node)}"]
+
+    def cut(self, node: str) -> None:
+        if node not in self._cut:
+            run_command(["umount", "-l", str(self.node_path(node))])
+            self.node_path(node).rmdir()  # missing, not empty: nobody can begin a new cluster there
+            self._cut.add(node)
+
+    def restore(self, node: str) -> None:
+        if node in self._cut:
+            self._mount(self.node_path(node))
+            self._cut.discard(node)
+
+    def reachable(self, node: str) -> bool:
+        return node not in self._cut
+
+    def close(self) -> None:
+        """The mounts go with the lab's folder; a directory that was given stays."""
+
+
+def _merged(parts: list[Object]) -> Object:
+    # Each owner keeps the fields that it wrote; lists of conditions are joined, other lists belong to one owner
+    whole: Object = {}
+    for part in parts:
+        for key, value in part.items():
+            old = whole.get(key)
+            if isinstance(old, dict) and isinstance(value, dict):
+                whole[key] = _merged([old, value])
+            elif isinstance(old, list) and key == "conditions":
+                whole[key] = [*old, *value]
+            else:
+                whole[key] = value
+    return whole

@@ -1,0 +1,280 @@
+"""Random kills and stops, and what must be true after each: ``python -m lab.chaos --steps 300 --router frr``.
+
+Three replicas announce two Services to one router. A step kills, stops (and continues) or cuts off one part: a
+manager, its ExaBGP, that one's API process, the wire process, the router's daemon, a whole node. After every few
+steps all is left alone, and everything has to be as wanted again: the router's next hops exactly, every replica in
+agreement. Between them the table is looked at all the time: **no route of a dead manager may outlive the hold time
+or, where graceful restart keeps it, the restart time** that was asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lab.cluster import Lab
+from lab.measure import wait_equal, wait_until
+from lab.netns import LabError
+from lab.process import Process
+
+HOLD, RESTART = 6, 12  # seconds, of the BgpPeer
+SLACK = 4.0  # seconds for a busy machine, and for our own looking
+PARTS = {"exabgp": "exabgp.conf", "api process": "api.py", "wire": "porterlb.wire"}
+CALM = 90.0  # seconds within which all must be as wanted
+EIP = {"eip.porter.kubesphere.io/v1alpha2": "chaos"}
+
+
+@dataclass
+class Watcher:
+    """Looks how long the router has routes from a neighbour whose manager is dead."""
+
+    lab: Lab
+    dead_since: dict[str, float] = field(default_factory=dict)  # address of the node
+    longest: float = 0.0
+    errors: list[str] = field(default_factory=list)
+    _end: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Watcher:
+        self._thread = threading.Thread(target=self._run, name="chaos-watcher", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        assert self._thread is not None
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._end.wait(0.1):
+            dead = dict(self.dead_since)
+            if not dead:
+                continue
+            asked = time.monotonic()
+            with contextlib.suppress(LabError, OSError):  # the router itself is away
+                paths = self.lab.router.paths("v4")
+                for neighbor in {path.neighbor for found in paths.values() for path in found} & dead.keys():
+                    # still so, and not started again meanwhile
+                    if self.dead_since.get(neighbor) == dead[neighbor]:
+                        self._stale(neighbor, asked - dead[neighbor])
+
+    def _stale(self, neighbor: str, age: float) -> None:
+        self.longest = max(self.longest, age)
+        if age > HOLD + RESTART + SLACK:
+            self.errors.append(f"a route of {neighbor} is there {age:.1f} s after the death of its manager")
+
+
+class Chaos:
+    """One seeded story."""
+
+    def __init__(self, lab: Lab, seed: int, say: Callable[[str], None] = print) -> None:
+        self.lab, self.random, self.say = lab, random.Random(seed), say
+        self.managers: dict[str, Process] = {}
+        self.stopped: list[tuple[float, int]] = []  # until when, pid
+        self.counted: Counter[str] = Counter()
+        self.slowest = 0.0
+        self.watcher = Watcher(lab)
+        self.healing: list[tuple[float, Callable[[], None]]] = []
+
+    # Beginning
+
+    def prepare(self) -> None:
+        lab = self.lab
+        lab.bgp_conf()
+        lab.eip("chaos", "172.17.0.0/28", protocol="bgp")
+        lab.peer(timers={"config": {"holdTime": HOLD}}, gracefulRestart={"enabled": True, "restartTime": RESTART})
+        for node in lab.nodes:
+            self.start(node.name)
+        lab.service("everywhere", policy="Local", annotations=EIP)
+        lab.service("somewhere", [lab.pods[0]], policy="Local", annotations=EIP)
+        for name in ("everywhere", "somewhere"):
+            lab.wait_vips(name, timeout=CALM)
+        self.settle()
+
+    def start(self, name: str) -> None:
+        self.managers[name] = self.lab.start_manager(name, "--return-after", "1")
+        self.watcher.dead_since.pop(self.lab.node(name).v4, None)
+
+    # Disturbing
+
+    def step(self) -> None:
+        """One thing at random. What is stopped or cut goes on by itself some time later."""
+        name = self.random.choice([node.name for node in self.lab.nodes])
+        kinds = [self.kill_manager, self.stop_manager, self.kill_part, self.stop_part, self.end_manager]
+        kind = self.random.choice([*kinds, self.kill_part, self.stop_part, self.router_goes, self.router_stops])
+        kind(name)
+        self.heal(time.monotonic())
+
+    def kill_manager(self, name: str) -> None:
+        self.note("manager killed")
+        self.managers[name].kill()
+        self.gone(name)
+
+    def end_manager(self, name: str) -> None:
+        self.note("manager ended")
+        self.managers[name].signal(signal.SIGTERM)
+        with contextlib.suppress(LabError):
+            self.managers[name].wait(5.0)
+        self.managers[name].kill()  # it may be in the middle of anything
+        self.gone(name)
+
+    def gone(self, name: str) -> None:
+        self.watcher.dead_since.setdefault(self.lab.node(name).v4, time.monotonic())
+        self.later(self.random.choice([0.0, 0.5, 3.0]), lambda: self.start(name) if not self.alive(name) else None)
+
+    def alive(self, name: str) -> bool:
+        return self.managers[name].alive
+
+    def stop_manager(self, name: str) -> None:
+        self.note("manager stopped")
+        self.stop(self.managers[name].pid)
+
+    def kill_part(self, name: str) -> None:
+        part = self.random.choice(sorted(PARTS))
+        if pid := self.pid_of(name, part):
+            self.note(f"{part} killed")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop_part(self, name: str) -> None:
+        part = self.random.choice(sorted(PARTS))
+        if pid := self.pid_of(name, part):
+            self.note(f"{part} stopped")
+            self.stop(pid)
+
+    def router_goes(self, _: str) -> None:
+        self.note("router restarted")
+        router = self.lab.router
+        self.random.choice([router.kill_daemon, router.stop_daemon])()
+        time.sleep(self.random.choice([0.0, 0.5]))
+        router.start_daemon()
+
+    def router_stops(self, _: str) -> None:
+        self.note("router stopped")
+        if process := self.lab.router.process:
+            self.stop(process.pid)
+
+    def note(self, what: str) -> None:
+        self.counted[what] += 1
+
+    def pid_of(self, name: str, part: str) -> int:
+        with contextlib.suppress(LabError, OSError):
+            return self.managers[name].find(PARTS[part])
+        return 0  # it is being started, or its manager is dead
+
+    def stop(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+
+            def go_on() -> None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+            self.later(self.random.choice([0.2, 1.0, 3.0]), go_on)
+
+    # Healing
+
+    def later(self, seconds: float, what: Callable[[], None]) -> None:
+        self.healing.append((time.monotonic() + seconds, what))
+
+    def heal(self, now: float) -> None:
+        due = [what for at, what in self.healing if at <= now]
+        self.healing = [(at, what) for at, what in self.healing if at > now]
+        for what in due:
+            what()
+
+    def settle(self) -> float:
+        """All go on, all are started, and everything is as wanted within CALM seconds; how long it took."""
+        begun = time.monotonic()
+        while self.healing:
+            self.heal(float("inf"))
+        for name, process in self.managers.items():
+            if not process.alive:
+                self.start(name)
+        lab = self.lab
+        vips = {name: lab.vips(name)[0] for name in ("everywhere", "somewhere")}
+        wanted = {
+            f"{vips['everywhere']}/32": lab.hops(*(node.name for node in lab.nodes)),
+            f"{vips['somewhere']}/32": lab.hops(lab.nodes[0].name),
+        }
+        addresses = {node.v4 for node in lab.nodes}
+
+        def right() -> bool:
+            return lab.router.established() == addresses and lab.router.routes() == wanted and self.agreed()
+
+        wait_until(right, CALM, "sessions, routes and plans to be as wanted", interval=0.1)
+        if lab.router.programs_kernel:
+            wait_equal(lab.router.kernel_routes, wanted, 10, "the kernel's routes")
+        took = time.monotonic() - begun
+        self.slowest = max(self.slowest, took)
+        return took
+
+    def agreed(self) -> bool:
+        digests = set()
+        for node in self.lab.nodes:
+            code, body = self.lab.manager_http(node)
+            plan = json.loads(body).get("plan", {}) if code == 200 else {}
+            if not plan or plan["applied"] != plan["digest"]:
+                return False
+            digests.add(plan["digest"])
+        return len(digests) == 1
+
+    def run(self, steps: int, seconds: float = float("inf")) -> int:
+        """So many steps, or as many as fit into the time; how many were done."""
+        deadline = time.monotonic() + seconds
+        done = 0
+        with self.watcher:
+            while done < steps and time.monotonic() < deadline:
+                for _ in range(min(self.random.randint(3, 12), steps - done)):
+                    self.step()
+                    done += 1
+                    time.sleep(self.random.choice([0.0, 0.05, 0.3, 1.0]))
+                took = self.settle()
+                self.say(f"{done} steps; as wanted again after {took:.1f} s")
+                if self.watcher.errors:
+                    raise LabError("; ".join(self.watcher.errors[:3]))
+        return done
+
+    def summary(self) -> str:
+        return (
+            f"{sum(self.counted.values())} disturbances {dict(sorted(self.counted.items()))}; slowest return "
+            f"{self.slowest:.1f} s; a route outlived its manager by {self.watcher.longest:.1f} s at most "
+            f"(hold {HOLD} s, restart {RESTART} s)"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m lab.chaos", description="Random kills and stops on the lab.")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end the disturbing after so long")
+    parser.add_argument("--seed", type=int, default=None, help="of an earlier run; a new one by default")
+    parser.add_argument("--router", default="bird", help="bird, frr or gobgp")
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    print(f"seed {seed}, router {options.router}", flush=True)
+    with Lab(nodes=3, routers=[options.router], pod_servers=False) as lab:
+        chaos = Chaos(lab, seed, lambda line: print(line, flush=True))
+        try:
+            chaos.prepare()
+            chaos.run(options.steps, options.seconds)
+        except LabError as error:
+            for name, process in chaos.managers.items():
+                print(f"--- {name}\n{process.output()[-3000:]}", file=sys.stderr)
+            print(f"seed {seed}: {error}\n{chaos.summary()}", file=sys.stderr)
+            return 1
+        print(chaos.summary())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,389 @@
+"""The lab put together: ``with Lab(nodes=3, routers=["bird"]) as lab: ...``.
+
+Addresses: routers 10.77.0.1 and .2, nodes from .11, the client on the segment .250 (and the same in fd77::/64);
+outside routers 10.88.0.1 and .2, the client 10.88.0.10 (fd88::/64); pods 10.244.N.10 up (fd44:N::10 up) on node N.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lab import netns, objects
+from lab.backend import Backend, DirBackend, Object
+from lab.client import Client
+from lab.host import Host, outside_nic, segment_nic
+from lab.measure import wait_equal, wait_until
+from lab.net import Net
+from lab.netns import LabError
+from lab.node import Node
+from lab.process import Process
+from lab.proxy import Endpoint, Proxy, VipPort
+from lab.routers import Router, RouterConfig, Session, router_class
+from lab.workload import Pod
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+MANAGER_HTTP = 7472
+
+BackendFactory = Callable[[Net], Backend]
+
+
+class Lab:
+    """A cluster. Everything is made by ``with``, and removed at its end, also after a failure.
+
+    Args:
+        nodes: how many.
+        routers: by name, one or two of bird, frr, gobgp; none for a segment without a router.
+        pods: per node, named pod-a1, pod-a2, pod-b1 ...
+        pod_servers: whether the pods' own server runs in them; without, they are namespaces with addresses.
+        backend: makes the place of the API objects; a directory of manifests by default.
+        sessions: the sessions of every router; by default one per node and family (v4 routes over a v4 session,
+            v6 routes over a v6 session). See `node_sessions`.
+        asn: AS of each router, in order; 64500 when not given.
+        port: TCP port on which the routers listen.
+        snooping: the segment's switch does multicast snooping.
+        proxy_interval: seconds between two looks of kube-proxy's stand-in.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        routers: Iterable[str] = ("bird",),
+        *,
+        pods: int = 1,
+        pod_servers: bool = True,
+        backend: BackendFactory | None = None,
+        sessions: Iterable[Session] | None = None,
+        asn: Iterable[int] = (),
+        port: int = 179,
+        snooping: bool = False,
+        proxy_interval: float = 0.05,
+    ) -> None:
+        self._make_backend = backend
+        self._wanted = (nodes, tuple(routers), pods, snooping)
+        self._pod_servers = pod_servers
+        self._sessions = sessions
+        self._asn = tuple(asn)
+        self._port = port
+        self._proxy_interval = proxy_interval
+        self.fixed_vips: dict[str, list[str]] = {}
+
+    def __enter__(self) -> Lab:
+        nodes, routers, pods, snooping = self._wanted
+        self.nodes: list[Node] = []
+        self.routers: list[Router] = []
+        self.hosts: list[Host] = []
+        self.net = Net(snooping)
+        try:
+            self._build(nodes, routers, pods)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything. A second call does nothing."""
+        if hasattr(self, "proxy"):
+            self.proxy.close()
+        if hasattr(self, "backend"):
+            self.backend.close()
+        self.net.close()
+        for host in [*self.nodes, *self.routers, *self.hosts]:
+            for process in host.processes:
+                process.close()
+        for pod in self.pods:
+            if pod.process:
+                pod.process.close()
+
+    # Building
+
+    def _build(self, nodes: int, routers: tuple[str, ...], pods: int) -> None:
+        net = self.net
+        gateway = segment_nic(1) if routers else None
+        make = self._make_backend or (lambda net: DirBackend(net.folder / "manifests", net.folder / "api"))
+        self.backend: Backend = make(net)
+        self.nodes = [Node(net, index, gateway, self.backend) for index in range(nodes)]
+        self.client = Client(net, "client", [outside_nic(10)], outside_nic(1) if routers else None)
+        self.segment_client = Client(net, "local", [segment_nic(250)], gateway)
+        self.hosts = [self.client, self.segment_client]
+        sessions = tuple(self._sessions) if self._sessions is not None else self.node_sessions()
+        for number, kind in enumerate(routers, 1):
+            asn = dict(enumerate(self._asn, 1)).get(number)
+            config = RouterConfig(sessions, port=self._port) if asn is None else RouterConfig(sessions, asn, self._port)
+            self.routers.append(router_class(kind)(net, number, config))
+
+        for node in self.nodes:
+            node.pod_servers = self._pod_servers
+            node.pod_routes = [
+                line
+                for other in self.nodes
+                if other is not node
+                for line in (
+                    f"route replace {other.pod_range_v4} via {other.v4}",
+                    f"route replace {other.pod_range_v6} via {other.v6}",
+                )
+            ]
+            for number in range(1, pods + 1):
+                node.add_pod(f"pod-{node.name.removeprefix('node-')}{number}")
+
+        machines: list[Host] = [*self.nodes, *self.routers, *self.hosts]
+        net.plug(cable for machine in machines for cable in machine.cables())
+        netns.create(
+            [pod.ns.name for node in self.nodes for pod in node.pods],
+            [pod.cable(node.ns) for node in self.nodes for pod in node.pods],
+        )
+        self.backend.attach(node.name for node in self.nodes)
+        for router in self.routers:
+            router.configure()
+            router.start_daemon()
+        self.proxy = Proxy(self.nodes, self.desired, self.backend.reachable, self._proxy_interval)
+        for node in self.nodes:
+            node.boot()
+        for host in self.hosts:
+            host.configure()
+        for node in self.nodes:
+            self.backend.apply(self.node_object(node))
+        self.backend.apply(objects.namespace("default"))
+        self.proxy.start()
+
+    def node_sessions(self, families: Iterable[str] = ("v4", "v6"), **options: Any) -> tuple[Session, ...]:
+        """One session per node and family, with options of `Session`, e.g. ``add_path=False``."""
+        return tuple(
+            Session(node.name, node.v4 if family == "v4" else node.v6, (family,), **options)
+            for node in self.nodes
+            for family in families
+        )
+
+    def add_host(self, name: str, number: int, client: bool = True) -> Host:
+        """One more machine on the segment, 10.77.0.`number`: a rival, a control plane, another client."""
+        gateway = segment_nic(1) if self.routers else None
+        host = (Client if client else Host)(self.net, name, [segment_nic(number)], gateway)
+        self.net.plug(host.cables())
+        host.configure()
+        self.hosts.append(host)
+        return host
+
+    # Parts by name
+
+    def node(self, name: str) -> Node:
+        for node in self.nodes:
+            if name in (node.name, node.v4, node.v6, node.mac):
+                return node
+        raise LabError(f"there is no node {name}; there are {', '.join(node.name for node in self.nodes)}")
+
+    @property
+    def router(self) -> Router:
+        """The first router."""
+        if not self.routers:
+            raise LabError("this lab has no router")
+        return self.routers[0]
+
+    @property
+    def pods(self) -> list[Pod]:
+        return [pod for node in self.nodes for pod in node.pods]
+
+    def pod(self, name: str) -> Pod:
+        for pod in self.pods:
+            if pod.name == name:
+                return pod
+        raise LabError(f"there is no pod {name}; there are {', '.join(pod.name for pod in self.pods)}")
+
+    def hops(self, *nodes: str, family: str = "v4") -> frozenset[str]:
+        """The next hops that these nodes are, to compare with a router's table."""
+        return frozenset(self.node(name).v6 if family == "v6" else self.node(name).v4 for name in nodes)
+
+    # API objects
+
+    def node_object(self, node: Node, **fields: Any) -> Object:
+        """The v1 Node of a node; `fields` as for `objects.node` (ready, labels, taints, unschedulable)."""
+        return objects.node(node.name, [node.v4, node.v6], **fields)
+
+    def set_node(self, name: str, **fields: Any) -> None:
+        """Write the Node anew, e.g. ``set_node("node-a", ready="Unknown")``; without fields: as at the start."""
+        self.backend.apply(self.node_object(self.node(name), **fields))
+
+    def service(
+        self,
+        name: str,
+        pods: Iterable[Pod | str] | None = None,
+        *,
+        policy: str = "Cluster",
+        families: Iterable[str] = ("IPv4",),
+        annotations: Mapping[str, str] | None = None,
+        namespace: str = "default",
+        conditions: Mapping[str, Mapping[str, bool]] | None = None,
+        **spec: Any,
+    ) -> None:
+        """Write a Service (HTTP on 80, echo on 7) and its EndpointSlices; all pods of the lab by default."""
+        chosen = self.pods if pods is None else [self.pod(p) if isinstance(p, str) else p for p in pods]
+        families = list(families)
+        for piece in objects.endpoint_slices(name, chosen, namespace, families=families, conditions=conditions):
+            self.backend.apply(piece)
+        self.backend.apply(
+            objects.service(name, namespace, policy=policy, families=families, annotations=annotations, **spec)
+        )
+
+    def delete_service(self, name: str, namespace: str = "default") -> None:
+        """Remove a Service and its EndpointSlices."""
+        self.backend.delete("Service", name, namespace)
+        for piece in self.backend.objects("EndpointSlice"):
+            meta = piece["metadata"]
+            if meta.get("namespace") == namespace and meta["labels"].get("kubernetes.io/service-name") == name:
+                self.backend.delete("EndpointSlice", meta["name"], namespace)
+
+    def eip(self, name: str, address: str, annotations: Mapping[str, str] | None = None, **spec: Any) -> None:
+        self.backend.apply(objects.eip(name, address, annotations, **spec))
+
+    def bgp_conf(self, asn: int = 64512, **spec: Any) -> None:
+        self.backend.apply(objects.bgp_conf(asn, **spec))
+
+    def peer(
+        self,
+        router: Router | None = None,
+        family: str = "v4",
+        name: str = "",
+        conf: Mapping[str, Any] | None = None,
+        **spec: Any,
+    ) -> None:
+        """A BgpPeer for the nodes' sessions to a router over one family, e.g. ``peer(family="v6")``."""
+        router = router or self.router
+        address = router.v6 if family == "v6" else router.v4
+        afi: list[dict[str, Any]] = [
+            {"config": {"family": {"afi": "AFI_IP6" if family == "v6" else "AFI_IP", "safi": "SAFI_UNICAST"}}}
+        ]
+        if any(session.add_path for session in router.config.sessions):
+            afi[0]["addPaths"] = {"config": {"sendMax": 8}}
+        spec.setdefault("afiSafis", afi)
+        if router.config.port != 179:
+            spec.setdefault("transport", {"remotePort": router.config.port})
+        self.backend.apply(
+            objects.bgp_peer(name or f"{router.name}-{family}", address, router.config.asn, conf, **spec)
+        )
+
+    def vips(self, name: str, namespace: str = "default") -> list[str]:
+        """The addresses that the Service has by its status (or by `fix_vips`); v4 first."""
+        if fixed := self.fixed_vips.get(f"{namespace}/{name}"):
+            return fixed
+        status = self.backend.status("Service", name, namespace)
+        ingress = (status.get("loadBalancer") or {}).get("ingress") or []
+        return sorted((entry["ip"] for entry in ingress if entry.get("ip")), key=lambda ip: ":" in ip)
+
+    def wait_vips(self, name: str, count: int = 1, namespace: str = "default", timeout: float = 10.0) -> list[str]:
+        """Wait until the Service has so many addresses and every reachable node's proxy has them too."""
+        vips, _ = wait_until(
+            lambda: found if len(found := self.vips(name, namespace)) == count else [],
+            timeout,
+            f"{namespace}/{name} to have {count} address(es)",
+        )
+        self.proxy.sync()
+        return vips
+
+    def fix_vips(self, name: str, *vips: str, namespace: str = "default") -> None:
+        """Give a Service its addresses by hand, for tests without the product; the proxies have them at return."""
+        self.fixed_vips[f"{namespace}/{name}"] = list(vips)
+        self.proxy.sync()
+
+    def desired(self) -> list[VipPort]:
+        """What the proxies are to do: each LoadBalancer Service's VIPs, ports and ready endpoints."""
+        slices: dict[tuple[str, str], list[Object]] = {}
+        for piece in self.backend.objects("EndpointSlice"):
+            meta = piece["metadata"]
+            service = meta.get("labels", {}).get("kubernetes.io/service-name", "")
+            slices.setdefault((meta.get("namespace", "default"), service), []).append(piece)
+        found = []
+        for obj in self.backend.objects("Service"):
+            namespace, name = obj["metadata"].get("namespace", "default"), obj["metadata"]["name"]
+            for vip in self.vips(name, namespace):
+                found += _vip_ports(vip, obj["spec"], slices.get((namespace, name), []))
+        return found
+
+    # The product
+
+    def start_manager(
+        self,
+        node: Node | str,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        remember: bool = False,
+    ) -> Process:
+        """``porterlb manager`` on a node. `remember`: start it again whenever the node is powered on."""
+        where = self.node(node) if isinstance(node, str) else node
+        argv = [sys.executable, "-m", "porterlb", "manager", "--node", where.name]
+        argv += [*self.backend.manager_args(where.name), "--http", f"127.0.0.1:{MANAGER_HTTP}", *args]
+        path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        start = where.remember if remember else where.start
+        return start("manager", argv, {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})}, cwd=CHECKOUT)
+
+    def leader(self) -> str:
+        """The node that holds the leader's lease by the API; empty when nobody does."""
+        return self.backend.leader().rpartition("_")[0]
+
+    def manager_http(self, node: Node | str, path: str = "/state") -> tuple[int, str]:
+        """(status, body) of a manager's HTTP answer on a node."""
+        where = self.node(node) if isinstance(node, str) else node
+        return where.http("127.0.0.1", MANAGER_HTTP, path)
+
+    def state(self, node: str) -> dict[str, Any]:
+        """/state of a node's manager."""
+        code, body = self.manager_http(node, "/state")
+        if code != 200:
+            raise LabError(f"/state of {node} answers {code}: {body}")
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+    def wait_settled(self, *nodes: str, timeout: float = 40) -> None:
+        """Until the replicas of these nodes (all) hear one another, have their sessions, and have applied one plan."""
+        names = set(nodes or [node.name for node in self.nodes])
+
+        def settled() -> bool:
+            states = [self.state(name) for name in names]
+            return (
+                all("plan" in state for state in states)  # a manager that has just started has none
+                and all({n for n, r in state["replicas"].items() if r["fresh"]} == names for state in states)
+                and all(p["state"] == "established" for state in states for p in state["peers"].values() if p["wanted"])
+                and all(state["plan"]["applied"] == state["plan"]["digest"] for state in states)
+                and len({state["plan"]["digest"] for state in states}) == 1
+            )
+
+        wait_until(settled, timeout, f"{sorted(names)} to agree", interval=0.1)
+
+    def wait_routes(
+        self,
+        wanted: Mapping[str, frozenset[str]],
+        router: Router | None = None,
+        timeout: float = 10.0,
+        kernel: bool | None = None,
+    ) -> float:
+        """Wait until a router has exactly these prefixes with exactly these next hops; the seconds that it took.
+
+        Args:
+            kernel: look at the kernel's table (True) or at the RIB; the kernel's where there is one by default.
+        """
+        where = router or self.router
+        from_kernel = where.programs_kernel if kernel is None else kernel
+        look = where.kernel_routes if from_kernel else where.routes
+        return wait_equal(look, dict(wanted), timeout, f"the routes of {where.name}")
+
+
+def _vip_ports(vip: str, spec: Mapping[str, Any], slices: list[Object]) -> list[VipPort]:
+    family = "IPv6" if ":" in vip else "IPv4"
+    found = []
+    for port in spec.get("ports", []):
+        endpoints = []
+        for piece in slices:
+            numbers = [p["port"] for p in piece.get("ports") or [] if p.get("name") == port.get("name")]
+            if piece.get("addressType") != family or not numbers:
+                continue
+            for entry in piece.get("endpoints") or []:
+                if entry.get("conditions", {}).get("ready") is not False:
+                    endpoints += [Endpoint(a, numbers[0], entry.get("nodeName", "")) for a in entry["addresses"]]
+        policy = spec.get("externalTrafficPolicy", "Cluster")
+        found.append(VipPort(vip, port["port"], port.get("protocol", "TCP"), policy, tuple(sorted(endpoints))))
+    return found

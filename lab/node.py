@@ -1,0 +1,134 @@
+"""A node of the cluster: it can be powered off and on, cut off from the API, and runs pods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from lab import netns
+from lab.host import Host, Nic, segment_nic
+from lab.net import SYSCTL_FORWARD, Net
+from lab.process import Process, kill_in_namespaces
+from lab.workload import Pod
+
+
+class ApiAccess(Protocol):
+    """How a node is cut off from the API and let back; a Backend provides it."""
+
+    def cut(self, node: str) -> None: ...
+    def restore(self, node: str) -> None: ...
+
+
+@dataclass
+class Remembered:
+    """A command that starts again whenever the node is powered on, as a service manager would do."""
+
+    name: str
+    argv: list[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+
+class Node(Host):
+    """Node number `index` (0 is node-a): 10.77.0.11 + index, pods in 10.244.N.0/24 and fd44:N::/64, N = index + 1."""
+
+    def __init__(self, net: Net, index: int, gateway: Nic | None, api: ApiAccess) -> None:
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        name = f"node-{letters[index]}" if index < 26 else f"node-{index + 1}"
+        super().__init__(net, name, [segment_nic(11 + index)], gateway, SYSCTL_FORWARD)
+        self.index = index
+        self.api = api
+        self.on = False
+        self.pods: list[Pod] = []
+        self.pod_servers = True  # False: what runs in the pods' namespaces is somebody else's business
+        self.pod_routes: list[str] = []  # to the other nodes' pods; known when all nodes are
+        self.on_boot: list[Callable[[], None]] = []
+        self._services: list[Remembered] = []
+
+    @property
+    def pod_range_v4(self) -> str:
+        return f"10.244.{self.index + 1}.0/24"
+
+    @property
+    def pod_range_v6(self) -> str:
+        return f"fd44:{self.index + 1}::/64"
+
+    def add_pod(self, name: str) -> Pod:
+        """A pod that belongs to this node; it runs when the node boots, or at once when the node is up."""
+        number = 10 + len(self.pods)
+        pod = Pod(
+            name,
+            self.name,
+            self.net.namespace(name),
+            f"10.244.{self.index + 1}.{number}",
+            f"fd44:{self.index + 1}::{number}",
+        )
+        self.pods.append(pod)
+        if self.on:
+            netns.create([pod.ns.name], [pod.cable(self.ns)])
+            pod.configure(self.ns)
+            self._serve(pod)
+        return pod
+
+    def boot(self) -> None:
+        """Settings, addresses, pods and remembered services, on namespaces that were just made."""
+        self.configure()
+        self.ns.ip(*self.pod_routes)
+        for pod in self.pods:
+            pod.configure(self.ns)
+        self.on = True
+        for then in self.on_boot:
+            then()
+        for pod in self.pods:
+            self._serve(pod)
+        for service in self._services:
+            self.start(service.name, service.argv, service.env, cwd=service.cwd)
+
+    def _serve(self, pod: Pod) -> None:
+        if self.pod_servers:
+            pod.serve(self.net.folder / "logs")
+
+    def remember(
+        self, name: str, argv: list[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Process:
+        """`start`, and start it again at each power-on."""
+        self._services = [other for other in self._services if other.name != name]
+        self._services.append(Remembered(name, argv, env or {}, cwd))
+        return self.start(name, argv, env, cwd=cwd)
+
+    def forget(self, name: str) -> None:
+        """Do not start it at power-on any more."""
+        self._services = [other for other in self._services if other.name != name]
+
+    def power_off(self) -> None:
+        """Loss of power: the link first, so that nothing is said; then all processes; then all kernel state.
+
+        Connections, neighbour tables, routes and nftables rules are gone, as in a machine that lost its power.
+        """
+        port = self.port(self.nics[0])
+        self.net.carrier(port, False)
+        self.on = False
+        names = [self.ns.name, *(pod.ns.name for pod in self.pods)]
+        kill_in_namespaces(names)
+        self.net.unplug(port)
+        netns.delete(names)
+        for process in [*self.processes, *(pod.process for pod in self.pods if pod.process)]:
+            process.close()
+        self.processes.clear()
+
+    def power_on(self) -> None:
+        """Boot again: same name, MAC and addresses, its pods and remembered services; nothing else survived."""
+        if self.on:
+            return
+        self.net.plug(self.cables())
+        netns.create((pod.ns.name for pod in self.pods), (pod.cable(self.ns) for pod in self.pods))
+        self.boot()
+
+    def cut_api(self) -> None:
+        """Take the API away from this node: what runs on it finds no manifests (or no API server) any more."""
+        self.api.cut(self.name)
+
+    def restore_api(self) -> None:
+        self.api.restore(self.name)

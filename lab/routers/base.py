@@ -1,0 +1,294 @@
+"""What every router of the lab can do, and the options of its sessions.
+
+A router is one real daemon in a namespace with two cards: eth0 on the segment (10.77.0.1, fd77::1; the second router
+.2) and eth1 on the outside network (10.88.0.1, fd88::1), where the client is.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lab.host import Host, outside_nic, segment_nic
+from lab.measure import wait_equal, wait_until
+from lab.net import SYSCTL_FORWARD, Net
+from lab.netns import LabError
+from lab.process import Process
+
+ROUTER_AS = 64500
+NODES_AS = 64512
+
+
+@dataclass(frozen=True)
+class Session:
+    """One BGP session of the router with one node.
+
+    Args:
+        node: the node's name; only for names in the daemon's configuration and in `sessions()`.
+        address: the node's address; its family is the family of the session's TCP connection.
+        families: what is exchanged over it: v4, v6 or both.
+        asn: the node's AS; equal to the router's makes it iBGP.
+        add_path: the router takes several paths of one prefix from this neighbour (RFC 7911).
+        password: for TCP MD5 (RFC 2385); empty for none.
+        multihop: TTL for eBGP with neighbours that are not directly connected; 0 for directly connected.
+        passive: the router waits for the node; False: it connects too, to `port` of the node.
+        hold: hold time in seconds.
+        keepalive: seconds; 0 for a third of the hold time.
+        port: TCP port on which the node listens, for routers that connect.
+        graceful_restart: keep the routes of a neighbour that announced graceful restart and went away (RFC 4724).
+    """
+
+    node: str
+    address: str
+    families: tuple[str, ...] = ("v4",)
+    asn: int = NODES_AS
+    add_path: bool = True
+    password: str = ""
+    multihop: int = 0
+    passive: bool = True
+    hold: int = 9
+    keepalive: int = 0
+    port: int = 179
+    graceful_restart: bool = True
+
+    @property
+    def over_v6(self) -> bool:
+        return ":" in self.address
+
+    @property
+    def label(self) -> str:
+        """A word for configuration files, e.g. node_a_v4."""
+        return f"{self.node.replace('-', '_')}_{'v6' if self.over_v6 else 'v4'}"
+
+    @property
+    def keepalive_seconds(self) -> int:
+        return self.keepalive or max(1, self.hold // 3)
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """What a router's daemon is configured from.
+
+    Args:
+        sessions: see `Session`.
+        asn: the router's AS.
+        port: TCP port that it listens on.
+        max_paths: at most so many equal next hops in the kernel.
+        injected: prefixes that it announces to the nodes.
+    """
+
+    sessions: tuple[Session, ...] = ()
+    asn: int = ROUTER_AS
+    port: int = 179
+    max_paths: int = 16
+    injected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RibPath:
+    """One path of a prefix in the router's RIB.
+
+    Communities are "64500:1", large communities "64500:1:2". `path_id` is 0 where the router does not tell it.
+    `neighbor` is the address of the peer that it was learned from. `stale`: kept by graceful restart (RFC 4724)
+    though its session is down; BIRD keeps such paths too, but does not tell, so that it is False there.
+    """
+
+    next_hop: str
+    neighbor: str = ""
+    as_path: tuple[int, ...] = ()
+    local_pref: int | None = None
+    med: int | None = None
+    communities: frozenset[str] = frozenset()
+    large_communities: frozenset[str] = frozenset()
+    path_id: int = 0
+    stale: bool = False
+    extra: dict[str, str] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """A session as the router sees it: `state` is Established, Idle, Active, Connect, OpenSent or OpenConfirm."""
+
+    neighbor: str
+    state: str
+    detail: str = ""
+
+    @property
+    def established(self) -> bool:
+        return self.state == "Established"
+
+
+class Router(Host, ABC):
+    """A router. Subclasses say how their daemon is configured, started and asked."""
+
+    kind = ""
+    programs_kernel = True  # learned routes reach the kernel, so that packets follow them
+
+    def __init__(self, net: Net, number: int, config: RouterConfig) -> None:
+        super().__init__(
+            net, f"router{number}", [segment_nic(number), outside_nic(number, "eth1")], None, SYSCTL_FORWARD
+        )
+        self.number = number
+        self.config = config
+        self.process: Process | None = None
+        self.files = net.folder / self.name
+
+    # For subclasses
+
+    @abstractmethod
+    def write_config(self) -> None:
+        """Write `self.config` as the daemon's file(s) below `self.files`."""
+
+    @abstractmethod
+    def launch(self) -> Process:
+        """Start the daemon (or the one that speaks BGP, when there are several)."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether it answers questions."""
+
+    @abstractmethod
+    def reload(self) -> None:
+        """Make it take `self.config`, already written, without touching sessions that did not change."""
+
+    @abstractmethod
+    def paths(self, family: str) -> dict[str, list[RibPath]]:
+        """The RIB of one family (v4 or v6): every path that was learned by BGP."""
+
+    @abstractmethod
+    def sessions(self) -> dict[str, SessionState]:
+        """The state of each session, by the neighbour's address."""
+
+    @abstractmethod
+    def shutdown_session(self, neighbor: str, message: str = "") -> None:
+        """Shut one session down administratively, with the message of RFC 9003 in the Cease."""
+
+    @abstractmethod
+    def enable_session(self, neighbor: str) -> None:
+        """Undo `shutdown_session`."""
+
+    # The same for all
+
+    def start_daemon(self) -> None:
+        """Start it and wait until it answers."""
+        self.files.mkdir(parents=True, exist_ok=True)
+        self.files.chmod(0o755)
+        self.write_config()
+        self.process = self.launch()
+
+        def answers() -> bool:
+            if self.process is not None and not self.process.alive:
+                raise LabError(f"{self.kind} ended with {self.process.returncode}: {self.process.output()[-2000:]}")
+            return self.ready()
+
+        wait_until(answers, 10.0, f"{self.name} ({self.kind}) to answer", interval=0.01)
+
+    def stop_daemon(self) -> None:
+        """SIGTERM, as an orderly end of the service: sessions are closed with a Cease."""
+        if self.process is not None:
+            self.process.terminate()
+
+    def kill_daemon(self) -> None:
+        """SIGKILL: the kernel closes the connections, nothing is said in BGP."""
+        if self.process is not None:
+            self.process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP the daemon: connections stay open and silent until the hold time is over."""
+        if self.process is not None:
+            self.process.stop()
+
+    def resume(self) -> None:
+        if self.process is not None:
+            self.process.cont()
+
+    def reconfigure(self, config: RouterConfig) -> None:
+        """Take other options at run time."""
+        self.config = config
+        self.write_config()
+        self.reload()
+
+    def inject(self, *prefixes: str) -> None:
+        """Announce these prefixes to the nodes, beside those injected before."""
+        merged = tuple(dict.fromkeys((*self.config.injected, *prefixes)))
+        self.reconfigure(replace(self.config, injected=merged))
+
+    def uninject(self, *prefixes: str) -> None:
+        left = tuple(p for p in self.config.injected if p not in prefixes)
+        self.reconfigure(replace(self.config, injected=left))
+
+    def routes(self, family: str = "both") -> dict[str, frozenset[str]]:
+        """Prefix -> next hops, as learned by BGP. `family` is v4, v6 or both."""
+        found: dict[str, frozenset[str]] = {}
+        for one in ("v4", "v6") if family == "both" else (family,):
+            for prefix, paths in self.paths(one).items():
+                found[prefix] = frozenset(path.next_hop for path in paths)
+        return found
+
+    def route_details(self, prefix: str) -> list[RibPath]:
+        """Every path of one prefix with its attributes; empty when the router has none."""
+        return self.paths("v6" if ":" in prefix else "v4").get(prefix, [])
+
+    def kernel_routes(self, family: str = "both") -> dict[str, frozenset[str]]:
+        """Prefix -> next hops in the kernel's table, as the daemon has put them there; packets follow these."""
+        found: dict[str, frozenset[str]] = {}
+        flags = {"v4": ["-4"], "v6": ["-6"]}
+        for one in ("v4", "v6") if family == "both" else (family,):
+            for route in _kernel_table(self, flags[one]):
+                prefix = _full_prefix(route["dst"])
+                hops = [hop.get("gateway") for hop in route.get("nexthops", [])] or [route.get("gateway")]
+                found[prefix] = found.get(prefix, frozenset()) | {hop for hop in hops if hop}
+        return found
+
+    def next_hops(self) -> dict[str, frozenset[str]]:
+        """What to hold this router to: the kernel's table where it programs one, else its RIB."""
+        return self.kernel_routes() if self.programs_kernel else self.routes()
+
+    def established(self) -> set[str]:
+        """Addresses of the neighbours whose session is up."""
+        return {address for address, state in self.sessions().items() if state.established}
+
+    def wait_established(self, neighbors: Iterable[str], timeout: float = 15.0) -> float:
+        """Wait until exactly these sessions are up; the seconds that it took."""
+        wanted = set(neighbors)
+        return wait_equal(self.established, wanted, timeout, f"the sessions of {self.name}")
+
+    def block_bgp(self) -> None:
+        """Drop all TCP packets of BGP on this router, both ways, silently."""
+        ports = f"{{ 179, {self.config.port} }}" if self.config.port != 179 else "179"
+        drop = f"tcp dport {ports} counter drop ; tcp sport {ports} counter drop ;"
+        self.ns.nft(
+            "add table inet lab-block\ndelete table inet lab-block\ntable inet lab-block {\n"
+            f" chain in {{ type filter hook input priority 0 ; {drop} }}\n"
+            f" chain out {{ type filter hook output priority 0 ; {drop} }}\n}}\n"
+        )
+
+    def unblock_bgp(self) -> None:
+        self.ns.nft("add table inet lab-block\ndelete table inet lab-block\n")
+
+
+def _full_prefix(destination: str) -> str:
+    if "/" in destination:
+        return destination
+    return f"{destination}/128" if ":" in destination else f"{destination}/32"
+
+
+def _kernel_table(router: Router, flags: list[str]) -> list[dict[str, Any]]:
+    # `ip` names protocols by number 12 bird, 186 bgp (FRR); "kernel" and "boot" are not the daemon's.
+    rows: list[dict[str, Any]] = json.loads(router.run(["ip", "-j", *flags, "route", "show"]).stdout or "[]")
+    ours = {"bird", "bgp", "zebra", "12", "186", "11"}
+    return [row for row in rows if str(row.get("protocol")) in ours and row["dst"] != "default"]
+
+
+def config_file(router: Router, name: str, text: str) -> Path:
+    """Write a configuration file atomically and readable for a daemon of another user."""
+    path = router.files / name
+    fresh = path.with_name(name + ".new")
+    fresh.write_text(text)
+    fresh.chmod(0o644)
+    fresh.rename(path)
+    return path
