@@ -1,0 +1,164 @@
+{{- /* The pod of the Deployment and of the DaemonSet. */ -}}
+{{- define "porterlb.pod" -}}
+metadata:
+  labels:
+    {{- include "porterlb.selector" . | nindent 4 }}
+    {{- with .Values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .Values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ include "porterlb.serviceAccount" . }}
+  {{- with .Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  {{- with .Values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  # ARP, NDP and BGP are spoken on the node's own network.
+  hostNetwork: true
+  # Nothing is looked up in the cluster's DNS, which may be down when we are needed.
+  dnsPolicy: Default
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+  securityContext:
+    seccompProfile:
+      type: RuntimeDefault
+  {{- with .Values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if or .Values.affinity (eq .Values.kind "Deployment") }}
+  affinity:
+    {{- if .Values.affinity }}
+    {{- toYaml .Values.affinity | nindent 4 }}
+    {{- else }}
+    podAntiAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+        - topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels:
+              {{- include "porterlb.selector" . | nindent 14 }}
+    {{- end }}
+  {{- end }}
+  tolerations:
+    {{- if eq .Values.kind "Deployment" }}
+    - key: node.kubernetes.io/not-ready
+      operator: Exists
+      effect: NoExecute
+      tolerationSeconds: {{ .Values.tolerationSeconds }}
+    - key: node.kubernetes.io/unreachable
+      operator: Exists
+      effect: NoExecute
+      tolerationSeconds: {{ .Values.tolerationSeconds }}
+    {{- end }}
+    {{- if .Values.controlPlaneNodes }}
+    - key: node-role.kubernetes.io/control-plane
+      operator: Exists
+      effect: NoSchedule
+    {{- end }}
+    {{- with .Values.tolerations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  containers:
+    - name: manager
+      image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      command: [porterlb]
+      args: [manager]
+      env:
+        - name: NODE_NAME
+          valueFrom:
+            fieldRef:
+              fieldPath: spec.nodeName
+        - name: POD_NAMESPACE
+          valueFrom:
+            fieldRef:
+              fieldPath: metadata.namespace
+        - name: PORTERLB_HTTP
+          value: {{ include "porterlb.http" . | quote }}
+        - name: PORTERLB_HELLO_PORT
+          value: {{ int .Values.hello.port | quote }}
+        - name: PORTERLB_PROFILE
+          value: {{ .Values.profile | quote }}
+        - name: PORTERLB_LOG_FORMAT
+          value: {{ .Values.log.format | quote }}
+        {{- range $key, $value := .Values.settings }}
+        - name: PORTERLB_{{ snakecase $key | upper }}
+          value: {{ $value | toJson | quote }}
+        {{- end }}
+        {{- with .Values.apiServer }}
+        {{- if .host }}
+        - name: KUBERNETES_SERVICE_HOST
+          value: {{ .host | quote }}
+        - name: KUBERNETES_SERVICE_PORT
+          value: {{ int .port | quote }}
+        {{- end }}
+        {{- end }}
+        # The one place that can be written to.
+        - name: TMPDIR
+          value: /run/porterlb
+        {{- with .Values.env }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      ports:
+        - name: http
+          containerPort: {{ int .Values.http.port }}
+          protocol: TCP
+        - name: hello
+          containerPort: {{ int .Values.hello.port }}
+          protocol: UDP
+      startupProbe:
+        httpGet:
+          host: {{ include "porterlb.probeHost" . | quote }}
+          port: http
+          path: /healthz
+        periodSeconds: 1
+        failureThreshold: 60
+      livenessProbe:
+        httpGet:
+          host: {{ include "porterlb.probeHost" . | quote }}
+          port: http
+          path: /healthz
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 3
+      readinessProbe:
+        httpGet:
+          host: {{ include "porterlb.probeHost" . | quote }}
+          port: http
+          path: /readyz
+        periodSeconds: 2
+        timeoutSeconds: 2
+        failureThreshold: 3
+      # Root without root's rights: all capabilities are gone but those named. Another user would have none of them
+      # (Kubernetes gives no ambient capabilities, and file capabilities need allowPrivilegeEscalation).
+      securityContext:
+        runAsUser: 0
+        runAsGroup: 0
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities:
+          drop: [ALL]
+          add:
+            - NET_RAW
+            {{- if .Values.bgp.listenOnPrivilegedPort }}
+            - NET_BIND_SERVICE
+            {{- end }}
+      resources:
+        {{- toYaml .Values.resources | nindent 8 }}
+      volumeMounts:
+        - name: run
+          mountPath: /run/porterlb
+  volumes:
+    - name: run
+      # In memory: ExaBGP's configuration has the passwords of the peers.
+      emptyDir:
+        medium: Memory
+        sizeLimit: 64Mi
+{{- end -}}
