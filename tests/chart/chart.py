@@ -1,0 +1,99 @@
+"""The chart as the tests see it: rendered by Helm itself (its Go library), as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import yaml
+
+FOLDER = Path(__file__).resolve().parents[2] / "charts" / "porterlb"
+RELEASE = "porterlb"
+NAMESPACE = "porterlb-system"
+
+Object = dict[str, Any]
+
+# Every template, branch and value at least once.
+MATRIX: Mapping[str, dict[str, Any]] = {
+    "defaults": {},
+    "daemonset": {"kind": "DaemonSet", "controlPlaneNodes": False, "tolerations": [{"operator": "Exists"}]},
+    "one-replica": {"replicas": 1, "podDisruptionBudget": {"enabled": False}, "tolerationSeconds": 2},
+    "fast": {"profile": "fast", "log": {"format": "json"}, "settings": {"returnAfter": 3, "gratuitousRate": 500}},
+    "all-settings": {
+        "settings": {
+            "helloInterval": 0.1,
+            "helloFresh": 0.4,
+            "probeInterval": 0.1,
+            "probeMisses": 4,
+            "leaseDuration": 8,
+            "leaseRenewDeadline": 5,
+            "leaseRetry": 1,
+            "returnAfter": 0,
+            "widenAfter": 2.5,
+            "claimServicesWithoutClass": False,
+            "gratuitousRate": 100,
+            "silenceAfter": 20,
+        }
+    },
+    "api-server": {"apiServer": {"host": "2001:db8::1", "port": 443}},
+    "bgp": {"bgp": {"passwordSecrets": ["router-a", "router-b"], "listenOnPrivilegedPort": True}},
+    "key-given": {"hello": {"key": "0123456789abcdef", "port": 17473}, "http": {"port": 17472, "host": "::1"}},
+    "own-secret": {"hello": {"createSecret": False}, "crds": {"install": False}},
+    "monitors": {
+        "metrics": {
+            "podMonitor": {"enabled": True, "labels": {"team": "net"}},
+            "serviceMonitor": {"enabled": True, "interval": "10s"},
+        }
+    },
+    "own-account": {"serviceAccount": {"create": False, "name": "mine"}, "rbac": {"create": False}},
+    "names": {"nameOverride": "lb", "fullnameOverride": "edge-lb", "serviceAccount": {"annotations": {"a": "b"}}},
+    "placed": {
+        "image": {"repository": "images.example/porterlb", "tag": "1", "pullPolicy": "Always", "pullSecrets": ["pull"]},
+        "nodeSelector": {"node-role.kubernetes.io/worker": ""},
+        "affinity": {"nodeAffinity": {}},
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"c": "d"},
+        "env": [{"name": "PYTHONASYNCIODEBUG", "value": "1"}],
+        "priorityClassName": "",
+    },
+}
+
+
+def templates(values: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Template name -> text, for a first installation. Values are judged by the schema too, as Helm's actions do."""
+    with helm.Chart.load(FOLDER) as chart:
+        chart.validate_schema(dict(values or {}))
+        rendered = chart.render(dict(values or {}), name=RELEASE, namespace=NAMESPACE)
+    return {name.removeprefix("porterlb/templates/"): text for name, text in rendered.items()}
+
+
+def rendered(values: Mapping[str, Any] | None = None) -> list[Object]:
+    """Every object of the chart."""
+    texts = [text for name, text in templates(values).items() if name.endswith(".yaml")]
+    return [found for text in texts for found in yaml.safe_load_all(text) if found]
+
+
+def only(objects: Iterable[Object], kind: str, name: str = "") -> Object:
+    """The one object of a kind (and name)."""
+    (found,) = (o for o in objects if o["kind"] == kind and name in ("", o["metadata"]["name"]))
+    return found
+
+
+def pod(objects: Iterable[Object]) -> Object:
+    """The spec of the pods."""
+    (found,) = (o for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
+    spec: Object = found["spec"]["template"]["spec"]
+    return spec
+
+
+def container(objects: Iterable[Object]) -> Object:
+    (found,) = pod(objects)["containers"]
+    whole: Object = found
+    return whole
+
+
+def environment(objects: Iterable[Object]) -> dict[str, Any]:
+    """Name -> value, or where it comes from."""
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container(objects)["env"]}

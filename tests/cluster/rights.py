@@ -1,0 +1,60 @@
+"""The rights of the manager's service account in tests without the chart: the chart's rules, which a test compares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NAMESPACE = "porterlb-system"
+ACCOUNT = "porterlb"
+
+SECRETS = ("porterlb-hello", "router-password", "x")
+"""Those that the role names: the key of the hellos, and the passwords of the tests' peers."""
+
+CLUSTER_RULES: list[dict[str, Any]] = [
+    {"apiGroups": [""], "resources": ["nodes", "namespaces"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch", "patch"]},
+    {"apiGroups": [""], "resources": ["services/status"], "verbs": ["patch"]},
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["network.kubesphere.io"], "resources": ["eips", "bgpconfs", "bgppeers"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["network.kubesphere.io"],
+        "resources": ["eips/status", "bgpconfs/status", "bgppeers/status"],
+        "verbs": ["patch"],
+    },
+    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+]
+NAMESPACE_RULES: list[dict[str, Any]] = [
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "verbs": ["get", "list", "watch", "create", "update", "delete"],
+    },
+    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": list(SECRETS), "verbs": ["get"]},
+]
+
+
+def rights() -> list[dict[str, Any]]:
+    """Namespace, service account, roles and bindings."""
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
+    rbac = "rbac.authorization.k8s.io"
+    here = {"name": ACCOUNT, "namespace": NAMESPACE}
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": here},
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": ACCOUNT}, "rules": CLUSTER_RULES},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": ACCOUNT},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": ACCOUNT},
+            "subjects": [subject],
+        },
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": here, "rules": NAMESPACE_RULES},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": here,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ACCOUNT},
+            "subjects": [subject],
+        },
+    ]

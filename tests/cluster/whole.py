@@ -1,0 +1,365 @@
+"""A whole Kubernetes on the lab: real control plane with controllers and scheduler, on each node kube-proxy and the
+node agent; PorterLB comes from its chart, installed by Helm."""
+
+from __future__ import annotations
+
+import compileall
+import json
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import helm_python as helm
+from kubernetes import client, dynamic
+
+from lab import objects
+from lab.backend import Object
+from lab.measure import wait_until
+from lab.net import Net
+from lab.netns import LabError
+from lab.node import Node
+from lab.proxy import VipPort
+from lab.workload import ECHO_PORT, HTTP_PORT
+from tests.chart import chart
+from tests.cluster.agent import images
+from tests.cluster.backend import KubeBackend
+from tests.cluster.controlplane import proxy
+from tests.lab.product import EIP_ANNOTATION, POOLS, Product
+
+NAMESPACE = chart.NAMESPACE
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:porterlb"
+GRACE = 4.0
+"""Seconds without a heartbeat until a node is NotReady (Kubernetes' own: 50): what comes after is what is measured."""
+
+WHEN = "requestReceivedTimestamp"
+
+VALUES: Mapping[str, Any] = {
+    "image": {"repository": images.MANAGER},
+    "apiServer": {"host": "10.77.0.240", "port": 6443},
+    "settings": {"returnAfter": 3},
+    "minReadySeconds": 5,
+}
+"""What a user of this cluster would give: the API server without kube-proxy, and what keeps tests short."""
+
+
+class WholeBackend(KubeBackend):
+    """The API, with controllers and scheduler. What PorterLB needs there is the chart's part."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__(
+            net,
+            controllers=True,
+            scheduler=True,
+            node_monitor_grace_period=GRACE,
+            service_cidr="10.96.0.0/16,fd96::/108",
+            # The second dead node's pods are evicted 10 s after the first's otherwise, and tests kill many.
+            controller_flags=["--node-eviction-rate=10"],
+        )
+
+    def _prepare(self) -> None:
+        self._talk = dynamic.DynamicClient(  # type: ignore[no-untyped-call]
+            self.plane.api, cache_file=str(self.plane.directory / "backend-kinds.json")
+        )
+
+    def apply(self, obj: Object) -> None:
+        if obj["kind"] != "Node":  # which the node's agent registers
+            super().apply(obj)
+
+    def reachable(self, node: str) -> bool:
+        return False  # for the lab's stand-in of kube-proxy, which stays away: the nodes have the real one
+
+    def manager_args(self, node: str) -> list[str]:
+        raise LabError("managers run as the chart says")
+
+
+class Whole(Product):
+    """See the module. ``with whole() as lab: lab.install(); lab.deploy("web")``."""
+
+    backend: WholeBackend
+
+    def equip(self) -> None:
+        """Agent and kube-proxy on every node, and all nodes Ready."""
+        self.managers = {}
+        self.outages: list[tuple[datetime, datetime]] = []
+        # As the image's build does: a read-only root takes no compiled files, and each start would compile anew.
+        for folder in ("porterlb", "exabgp"):
+            compileall.compile_dir(images.CHECKOUT / folder, quiet=1)
+        for node in self.nodes:
+            self._equip(node)
+        self.wait_ready(*(node.name for node in self.nodes))
+
+    def _equip(self, node: Node) -> None:
+        plane, folder = self.backend.plane, self.net.folder
+        identity = plane.kubeconfig_as(f"system:node:{node.name}", ["system:nodes"])
+        slots = [(pod.ns.name, (pod.v4, pod.v6)) for pod in node.pods]
+        argv = [sys.executable, "-m", "tests.cluster.agent", "--node", node.name, "--kubeconfig", str(identity)]
+        argv += ["--folder", str(folder / "kubelet" / node.name), "--logs", str(folder / "logs" / node.name)]
+        argv += ["--address", node.v4, "--address", node.v6, "--slots", json.dumps(slots)]
+        checkout = images.CHECKOUT
+        node.remember("agent", argv, {"PYTHONPATH": str(checkout)}, cwd=checkout)
+        kubeconfig = plane.kubeconfig_as("system:kube-proxy")
+        program = str(plane._binaries["kube-proxy"])
+        node.remember("kube-proxy", [program, *proxy.arguments(node.name, kubeconfig)])
+
+    def desired(self) -> list[VipPort]:
+        return []  # of the lab's stand-in for kube-proxy
+
+    # Kubernetes
+
+    @property
+    def core(self) -> client.CoreV1Api:
+        return client.CoreV1Api(self.backend.plane.api)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.backend.plane.kubectl(*arguments, stdin=stdin)
+
+    def ready(self, node: str) -> str:
+        """True, False or Unknown."""
+        return readiness(self.core.read_node(node))
+
+    def wait_ready(self, *nodes: str, status: tuple[str, ...] = ("True",), timeout: float = 60) -> float:
+        """Until these nodes are Ready, and may be used; the seconds."""
+
+        def all_are() -> bool:
+            there: Any = self.core.list_node()
+            found = [node for node in there.items if node.metadata.name in nodes]
+            conditions = [readiness(node) for node in found]
+            tainted = any(
+                taint.key.startswith("node.kubernetes.io/") for node in found for taint in node.spec.taints or []
+            )
+            return (
+                len(found) == len(nodes)
+                and all(c in status for c in conditions)
+                and (status != ("True",) or not tainted)
+            )
+
+        return wait_until(all_are, timeout, f"{nodes} to be Ready={status}", 0.1)[1]
+
+    def pods_of(self, app: str, namespace: str) -> list[Any]:
+        """The pods with the label app=..., or of the chart; those that are on their way out too."""
+        label = "app.kubernetes.io/name" if namespace == NAMESPACE else "app"
+        found: Any = self.core.list_namespaced_pod(namespace, label_selector=f"{label}={app}")
+        return list(found.items)
+
+    def replicas(self) -> dict[str, Any]:
+        """The chart's pods that are not on their way out, by node (empty: not bound yet)."""
+        return {
+            pod.spec.node_name or "": pod
+            for pod in self.pods_of("porterlb", NAMESPACE)
+            if not pod.metadata.deletion_timestamp
+        }
+
+    def ready_replicas(self) -> dict[str, Any]:
+        return {node: pod for node, pod in self.replicas().items() if is_ready(pod)}
+
+    def settled(self, nodes: Collection[str]) -> bool:
+        """Whether the replicas on these nodes hear one another and have all their sessions."""
+        for name in nodes:
+            state = self.state(name)
+            heard = {node for node, replica in state.get("replicas", {}).items() if replica["fresh"]}
+            routers = {f"{router.name}-{family}" for router in self.routers for family in ("v4", "v6")}
+            sessions = [peer["state"] for peer_name, peer in state.get("peers", {}).items() if peer_name in routers]
+            if not state.get("replicas") or heard != set(nodes):
+                return False
+            if any(session != "established" for session in sessions):
+                return False
+        return True
+
+    def wait_replicas(self, count: int, timeout: float = 60) -> dict[str, Any]:
+        """Until so many replicas are ready and settled, and no other is there; by node."""
+
+        def there() -> dict[str, Any]:
+            found = self.ready_replicas()
+            return found if len(found) == count == len(self.replicas()) and self.settled(found) else {}
+
+        return wait_until(there, timeout, f"{count} ready replicas", 0.1)[0]
+
+    def manager_log(self, node: str) -> str:
+        """What the managers on a node have said."""
+        folder = self.net.folder / "logs" / node
+        return "\n".join(path.read_text(errors="replace") for path in sorted(folder.glob(f"{NAMESPACE}_*.log")))
+
+    # Helm
+
+    @contextmanager
+    def helm(self) -> Iterator[helm.Config]:
+        with helm.Config(kubeconfig_path=self.backend.plane.admin_kubeconfig, namespace=NAMESPACE) as config:
+            yield config
+
+    def install(self, **values: Any) -> None:
+        """The chart, with VALUES and these; and until its replicas are ready."""
+        with self.helm() as config:
+            config.install(chart.FOLDER, chart.RELEASE, merged(VALUES, values), create_namespace=True)
+        replicas = values.get("replicas", 2) if values.get("kind") != "DaemonSet" else len(self.nodes)
+        self.wait_replicas(replicas)
+
+    def upgrade(self, **values: Any) -> None:
+        """Starts the upgrade; see :meth:`rolled_out`."""
+        with self.helm() as config:
+            config.upgrade(chart.FOLDER, chart.RELEASE, merged(VALUES, values))
+
+    def rolled_out(self, timeout: float = 120) -> None:
+        """Until the present template runs everywhere."""
+        kind = "daemonset" if self.kubectl("-n", NAMESPACE, "get", "ds", "-o", "name") else "deployment"
+        arguments = ("rollout", "status", f"{kind}/porterlb", f"--timeout={timeout:.0f}s")
+        self.kubectl("-n", NAMESPACE, *arguments)
+
+    def uninstall(self) -> None:
+        with self.helm() as config:
+            config.uninstall(chart.RELEASE, wait="watcher", timeout=60)
+
+    def pools(self, *, peers: bool = True) -> None:
+        """The usual pools, our AS and a peer for each router; needs the chart's definitions."""
+        for name, spec in POOLS.items():
+            self.eip(name, **spec)
+        self.eip("routed6", "fd17::/120", protocol="bgp")
+        self.eip("segment6", "fd77::c0-fd77::cf", protocol="layer2")
+        self.bgp_conf()
+        if peers:
+            for router in self.routers:
+                self.peer(router)
+                self.peer(router, family="v6")
+
+    # Applications
+
+    def deploy(
+        self,
+        name: str,
+        eip: str,
+        *,
+        policy: str = "Local",
+        nodes: Iterable[str] = (),
+        families: Iterable[str] = ("IPv4",),
+    ) -> list[str]:
+        """A Deployment with one pod on each of these nodes (all by default) and its Service; the VIPs, once served."""
+        on = list(nodes) or [node.name for node in self.nodes]
+        families = list(families)
+        self.backend.apply(deployment(name, on))
+        self.backend.apply(objects.service(name, policy=policy, families=families, annotations={EIP_ANNOTATION: eip}))
+        wait_until(lambda: len([p for p in self.pods_of(name, "default") if is_ready(p)]) == len(on), 60, f"{name}")
+        vips = self.wait_vips(name, len(families), timeout=30)
+        for vip in vips:
+            where = self.segment_client if self.on_segment(vip) else self.client
+            wait_until(lambda where=where, vip=vip: where.reaches(vip), 40, f"an answer from {vip}", 0.1)  # type: ignore[misc]
+        return vips
+
+    def on_segment(self, vip: str) -> bool:
+        return vip.startswith(("10.77.0.", "fd77::"))
+
+    def undeploy(self, name: str) -> None:
+        self.kubectl("delete", "deployment,service", name)
+        wait_until(lambda: not self.pods_of(name, "default"), 30, f"{name} to be gone", 0.1)
+
+    def situation(self) -> str:
+        """How everything stands, for a failed test."""
+        states = [f"{name}: {self.manager_http(name)[1]}" for name in self.ready_replicas()]
+        asked = (("nodes",), ("pods", "-A", "-o", "wide"), ("services", "-A"), ("endpointslices",))
+        return "\n".join([*(self.kubectl("get", *arguments) for arguments in asked), *states])
+
+    # Nodes
+
+    def node_by_node_back(self) -> None:
+        """Power on whatever is off, and wait for nothing: after a failed test."""
+        for node in self.nodes:
+            node.power_on()
+
+    def back(self, *nodes: str) -> None:
+        """Power on, and until the nodes are used again and what is bound to them runs anew.
+
+        What the API says of a node that was off for a moment only is true and old.
+        """
+        since = datetime.now(UTC).replace(microsecond=0)
+        for name in nodes:
+            self.node(name).power_on()
+
+        def anew() -> bool:
+            there: Any = self.core.list_pod_for_all_namespaces()
+            bound = [pod for pod in there.items if pod.spec.node_name in nodes]
+            return all(is_ready(pod) and not pod.metadata.deletion_timestamp and started(pod) >= since for pod in bound)
+
+        wait_until(anew, 60, f"the pods of {nodes} to run again", 0.1)
+        self.wait_ready(*nodes)
+
+    @contextmanager
+    def api_away(self) -> Iterator[None]:
+        """No API server for as long as the block lasts."""
+        begun = datetime.now(UTC)
+        self.backend.plane.stop_api()
+        try:
+            yield
+        finally:
+            self.backend.plane.start_api()
+            self.outages.append((begun, datetime.now(UTC)))
+
+    def decisions(self) -> list[Object]:
+        """What the chart's service account has asked of the API; without what a starting API server has answered: it
+        refuses everything until it has read its own rules."""
+        return [
+            event
+            for event in self.backend.plane.audit_events(ACCOUNT)
+            if not any(begun <= datetime.fromisoformat(event[WHEN]) <= ended for begun, ended in self.outages)
+        ]
+
+
+def deployment(name: str, nodes: list[str]) -> Object:
+    labels = {"app": name}
+    on = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": nodes}]}
+    apart = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
+    container = {
+        "name": "server",
+        "image": images.BACKEND,
+        "ports": [{"containerPort": HTTP_PORT}, {"containerPort": ECHO_PORT, "protocol": "UDP"}],
+        "readinessProbe": {"httpGet": {"port": HTTP_PORT, "path": "/"}, "periodSeconds": 1},
+    }
+    spec = {
+        "terminationGracePeriodSeconds": 1,  # the server does not handle SIGTERM, and is process 1
+        "containers": [container],
+        "affinity": {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [on]}},
+            "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]},
+        },
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": len(nodes),
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def readiness(node: Any) -> str:
+    return next((c.status for c in node.status.conditions or [] if c.type == "Ready"), "")
+
+
+def started(pod: Any) -> datetime:
+    """When the container of a pod was started for the last time; long ago where it does not run."""
+    states = [status.state.running for status in pod.status.container_statuses or []]
+    times: list[datetime] = [running.started_at for running in states if running]
+    return min(times, default=datetime.min.replace(tzinfo=UTC))
+
+
+def is_ready(pod: Any) -> bool:
+    return any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])
+
+
+def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(base)
+    for key, value in more.items():
+        old = found.get(key)
+        found[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return found
+
+
+@contextmanager
+def whole(nodes: int = 3, routers: Iterable[str] = ("bird",), **options: Any) -> Iterator[Whole]:
+    """The cluster, without PorterLB."""
+    make: Callable[[Net], WholeBackend] = WholeBackend
+    with Whole(nodes, routers, pods=6, proxy_interval=5.0, pod_servers=False, backend=make, **options) as made:
+        made.equip()
+        yield made

@@ -1,0 +1,81 @@
+"""A small cluster for tests of status: real plans, and what the replicas see of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+from porterlb.core.mode import ModePolicy
+from porterlb.core.model import Address, Protocol, ServiceKey, Snapshot, View
+from porterlb.core.observed import Answering, BgpReport, FreshReplica, SessionState, WireReport
+from porterlb.core.plan import Plan, plan
+from porterlb.core.status.build import Situation, wire_view
+from porterlb.core.status.serving import Acknowledged, Seen
+from tests.core.test_plan import ADDRESS, NAMES, cluster
+
+POLICY = ModePolicy()
+NOW = "2026-01-31T12:00:00Z"
+LATER = "2026-01-31T12:05:00Z"
+AUTO_VIP = ip_address("10.77.0.201")
+BGP_VIP = ip_address("172.16.0.1")
+LAYER2_VIP = ip_address("10.77.0.221")
+SHOP, WEB, MAIL = (ServiceKey("default", name) for name in ("shop", "web", "mail"))
+
+
+def snapshot(node: str = "node-a", up: Iterable[str] = NAMES, **view: Any) -> Snapshot:
+    """``up``: the replicas that have a session with the peer ``tor``."""
+    return cluster(node, sessions=frozenset((name, "tor") for name in up), **view)
+
+
+def session(*, up: bool, reason: str = "", losses: int = 0) -> SessionState:
+    return SessionState("tor", "established" if up else "active", 0.0, reason, losses)
+
+
+def seen(
+    made: Plan,
+    of: Snapshot,
+    *,
+    applied: int | None = None,
+    answerer: str | None = None,
+    reason: str = "",
+    losses: int = 0,
+    wire: Mapping[str, Any] | None = None,
+    bgp: Mapping[str, Any] | None = None,
+) -> Seen:
+    """What node-a sees when everybody has done what was planned; ``applied``: another digest than that of the plan."""
+    digest = made.digest if applied is None else applied
+    view: View = of.view
+    up = {replica for replica, _ in view.sessions}
+    fresh = {
+        name: FreshReplica(name, 1, frozenset({"tor"}) if name in up else frozenset(), digest=digest, applied=digest)
+        for name in view.fresh
+        if name != view.node
+    }
+    answering: dict[Address, Answering] = {
+        address: Answering(vip.candidates[0], vip.candidates[0] if answerer is None else answerer)
+        for address, vip in made.wire.vips.items()
+        if vip.candidates
+    }
+    sessions = {"tor": session(up=view.node in up, reason=reason, losses=losses)}
+    return Seen(
+        view.node,
+        BgpReport(**({"sessions": sessions} | dict(bgp or {}))),
+        digest,
+        WireReport(**({"fresh": fresh} | dict(wire or {}))),
+        answering,
+        {name: (address,) for name, address in ADDRESS.items()},
+    )
+
+
+def situation(of: Snapshot, previous: Plan | None = None, at: float = 0.0, now: str = NOW, **more: Any) -> Situation:
+    """What is said about ``of`` once it is planned and done. ``more``: for :func:`seen`."""
+    made = plan(of, previous, at, POLICY)
+    saw = seen(made, of, **more)
+    return Situation(of, made, saw, now, wire_view(made, saw, Acknowledged().updated(made, saw)))
+
+
+def with_protocol(of: Snapshot, eip: str, protocol: Protocol) -> Snapshot:
+    changed = replace(of.eips[eip], protocol=protocol, generation=of.eips[eip].generation + 1)
+    return replace(of, eips={**of.eips, eip: changed})

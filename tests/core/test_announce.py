@@ -1,0 +1,102 @@
+"""Who announces which next hop."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porterlb.core.announce import COPIES, Reach, arrange, attributes_for, path_id
+from porterlb.core.model import AdvertiseRule, Eip, Member, Peer, Requirement, RouteAttributes, Selector
+
+NAMES = [f"node-{letter}" for letter in "abcdefgh"]
+
+
+def reach(nodes: list[str] = NAMES, *, subnet: str = "10.77.0.0/24", multihop: int = 0) -> Reach:
+    members = {
+        name: Member(name, f"10.77.0.{i + 11}", 1, 1, (ip_interface(f"10.77.0.{i + 11}/{subnet.split('/')[1]}"),))
+        for i, name in enumerate(nodes)
+    }
+    addresses = {name: (ip_address(member.address),) for name, member in members.items()}
+    return Reach(Peer("tor", ip_address("10.77.0.1"), 64500, multihop_ttl=multihop), 4, addresses, members)
+
+
+some = st.lists(st.sampled_from(NAMES), unique=True, min_size=1).map(sorted)
+
+
+@given(some, some, st.integers(1, 4), st.integers(0, 1000))
+def test_arrangement(hops: list[str], replicas: list[str], capacity: int, salt: int) -> None:
+    made = arrange(hops, replicas, reach(), capacity, salt)
+    for replica, told in made.items():
+        assert len(told) <= capacity and len(set(told)) == len(told) and set(told) <= set(hops)
+        if replica in told:
+            assert replicas == [replica], "a node speaks for itself only when no other can"
+    for hop in hops:
+        assert sum(hop in told for told in made.values()) <= COPIES
+    covered = {hop for told in made.values() for hop in told}
+    if len(replicas) > 1:
+        assert len(covered) >= min(len(hops), _most(hops, replicas, capacity))
+
+
+def _most(hops: list[str], replicas: list[str], capacity: int) -> int:
+    """An independent count of what can be covered: try all for one path, Hall's bound is enough here."""
+    if capacity * len(replicas) < len(hops):
+        return capacity * len(replicas) if len(replicas) > 1 and len(hops) > 1 else 0
+    if len(replicas) == 2 and set(hops) <= set(replicas) and capacity == 1:
+        return len(hops)
+    return len(hops)
+
+
+@given(some, some, st.integers(1, 4))
+def test_all_replicas_agree(hops: list[str], replicas: list[str], capacity: int) -> None:
+    assert arrange(hops, replicas, reach(), capacity) == arrange(hops, list(replicas), reach(), capacity)
+
+
+def test_three_nodes_without_add_path_are_all_covered() -> None:
+    made = arrange(NAMES[:3], NAMES[:3], reach(), 1)
+    assert sorted(hop for told in made.values() for hop in told) == NAMES[:3]
+
+
+def test_with_add_path_each_next_hop_is_told_by_the_others() -> None:
+    made = arrange(NAMES[:3], NAMES[:3], reach(), 3)
+    assert {replica: set(told) for replica, told in made.items()} == {
+        name: set(NAMES[:3]) - {name} for name in NAMES[:3]
+    }
+
+
+def test_routed_fabric_where_only_the_own_node_is_on_the_session_subnet() -> None:
+    members = {name: Member(name, "", 1, 1, (ip_interface(f"10.{i}.0.2/30"),)) for i, name in enumerate(NAMES[:2])}
+    addresses = {name: (ip_address(f"10.{i}.0.2"),) for i, name in enumerate(NAMES[:2])}
+    own = Reach(Peer("tor-0", ip_address("10.0.0.1"), 64500), 4, addresses, members)
+    assert own.address("node-a", "node-a") == ip_address("10.0.0.2")
+    assert own.address("node-a", "node-b") is None
+    assert arrange(NAMES[:2], ["node-a"], own, 3) == {"node-a": ("node-a",)}
+    assert arrange(["node-b"], ["node-a"], own, 3) == {}
+
+
+def test_multihop_takes_any_next_hop() -> None:
+    far = Reach(Peer("rr", ip_address("192.0.2.1"), 64500, multihop_ttl=5), 4, reach().addresses, reach().members)
+    assert far.address("node-a", "node-c") == ip_address("10.77.0.13")
+
+
+def test_first_matching_rule_gives_the_attributes() -> None:
+    gold = RouteAttributes(communities=("64500:1",))
+    peer = Peer(
+        "tor",
+        ip_address("10.77.0.1"),
+        64500,
+        advertise=(
+            AdvertiseRule(eips=frozenset({"gold"}), attributes=gold),
+            AdvertiseRule(eip_selector=Selector((Requirement("tier", "In", frozenset({"silver"})),))),
+        ),
+    )
+    assert attributes_for(peer, Eip("gold", ()), []) == gold
+    assert attributes_for(peer, Eip("x", (), labels={"tier": "silver"}), []) == RouteAttributes()
+    assert attributes_for(peer, Eip("lead", ()), []) is None
+
+
+def test_path_ids_differ_for_neighbouring_addresses() -> None:
+    for first in ("10.77.0.11", "fd77::11"):
+        ids = {path_id(ip_address(first) + n) for n in range(200)}
+        assert len(ids) == 200 and 0 not in ids

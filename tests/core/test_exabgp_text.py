@@ -1,0 +1,264 @@
+"""What is said to ExaBGP and what it says, without ExaBGP."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porterlb.core import exabgp_text as text
+from porterlb.core.model import RouteAttributes
+from porterlb.core.wanted import Neighbor, Path
+
+PEER = Neighbor("tor", IPv4Address("10.0.0.1"), 64600, 64500, IPv4Address("10.0.0.9"))
+PREFIX = ip_network("192.0.2.1/32")
+V6 = ip_network("2001:db8::1/128")
+HOP = ip_address("10.0.0.11")
+
+
+def configured(neighbor: Neighbor, listen: int = 0) -> str:
+    return text.configuration([neighbor], ["/usr/bin/python3", "api.py"], {"tor": listen} if listen else {})
+
+
+def test_the_smallest_neighbor() -> None:
+    conf = configured(PEER)
+    assert 'run "/usr/bin/python3" "api.py";' in conf
+    assert "neighbor 10.0.0.1 {" in conf
+    for line in (
+        "router-id 10.0.0.9;",
+        "local-address auto;",
+        "local-as 64500;",
+        "peer-as 64600;",
+        "hold-time 9;",
+        "manual-eor true;",
+        "adj-rib-in false;",
+        "family { ipv4 unicast; ipv6 unicast; }",
+        "graceful-restart 30;",
+    ):
+        assert line in conf
+    for word in ("passive", "listen", "md5", "outgoing-ttl", "connect", "add-path"):
+        assert word not in conf
+
+
+def test_every_field_of_a_neighbor() -> None:
+    full = replace(
+        PEER,
+        local_address=IPv4Address("10.0.0.9"),
+        password="a b\"'#;{}[]\\é",
+        multihop_ttl=4,
+        hold_time=30,
+        passive=True,
+        remote_port=1790,
+        graceful_restart=0,
+        families=(4,),
+        add_path=True,
+    )
+    conf = configured(full, listen=1179)
+    for line in (
+        "local-address 10.0.0.9;",
+        "hold-time 30;",
+        "connect 1790;",
+        "passive true;",
+        "listen 1179;",
+        "outgoing-ttl 4;",
+        "md5-base64 true;",
+        "add-path send;",
+        "family { ipv4 unicast; }",
+        "add-path { ipv4 unicast; }",
+    ):
+        assert line in conf
+    assert "graceful-restart" not in conf
+    assert full.password not in conf
+
+
+def test_listening_needs_a_local_address() -> None:
+    with pytest.raises(text.Unspeakable, match="local address"):
+        configured(PEER, listen=179)
+
+
+def test_wrong_peers_are_kept_out_with_a_reason() -> None:
+    peers = {
+        "a": replace(PEER, peer="a"),
+        "b": replace(PEER, peer="b"),
+        "c": replace(PEER, peer="c", address=IPv4Address("10.0.0.3"), hold_time=2),
+        "d": replace(PEER, peer="d", address=IPv4Address("10.0.0.4"), families=()),
+        "e": replace(PEER, peer="e", address=IPv4Address("10.0.0.5"), local_address=IPv6Address("fd00::1")),
+        "f": replace(PEER, peer="f", address=IPv4Address("10.0.0.6"), password="ä" * 41),
+        "g": replace(PEER, peer="g", admin_down=True),
+        "h": replace(PEER, peer="h", address=IPv4Address("10.0.0.8"), hold_time=0),
+    }
+    reasons = text.refused(peers)
+    assert reasons.keys() == {"b", "c", "d", "e", "f"}
+    assert "BgpPeer a has the same address" in reasons["b"]
+
+
+def test_commands() -> None:
+    path = Path("tor", HOP)
+    assert text.announce(PEER, path, [PREFIX]) == (
+        "neighbor 10.0.0.1 announce attributes next-hop 10.0.0.11 nlri 192.0.2.1/32"
+    )
+    assert text.withdraw(PEER, path, [PREFIX, ip_network("192.0.2.2/32")]) == (
+        "neighbor 10.0.0.1 withdraw attributes next-hop 10.0.0.11 nlri 192.0.2.1/32 192.0.2.2/32"
+    )
+    rule = RouteAttributes(("64500:1", "no-export"), ("64500:1:2",), 200, 30, 2)
+    more = Path("tor", HOP, 3, rule)
+    assert text.announce(replace(PEER, add_path=True), more, [PREFIX]) == (
+        "neighbor 10.0.0.1 announce attributes path-information 3 next-hop 10.0.0.11 med 30 "
+        "as-path [ 64500 64500 64500 ] community [ 64500:1 no-export ] large-community [ 64500:1:2 ] nlri 192.0.2.1/32"
+    )
+    inside = replace(PEER, peer_as=64500, add_path=True)
+    line = text.announce(inside, more, [PREFIX])
+    assert "local-preference 200" in line
+    assert "as-path" not in line
+    assert text.end_of_rib(PEER, 6) == "neighbor 10.0.0.1 announce eor ipv6 unicast"
+    assert text.clear(PEER) == "neighbor 10.0.0.1 clear adj-rib out"
+
+
+@pytest.mark.parametrize(
+    ("neighbor", "path", "prefix", "why"),
+    [
+        (PEER, Path("tor", HOP), V6, "of another IP version"),
+        (replace(PEER, families=(4,)), Path("tor", ip_address("fd00::1")), V6, "no IPv6 family"),
+        (PEER, Path("tor", HOP, 1), PREFIX, "no add-path"),
+        (PEER, Path("tor", HOP, 0, RouteAttributes(("70000:1",))), PREFIX, "'70000:1' is not a community"),
+        (PEER, Path("tor", HOP, 0, RouteAttributes(("1:1 nlri 0.0.0.0/0",))), PREFIX, "is not a community"),
+        (PEER, Path("tor", HOP, 0, RouteAttributes((), ("1:2",))), PREFIX, "is not a large community"),
+        (PEER, Path("tor", HOP, 0, RouteAttributes(med=-1)), PREFIX, "MED"),
+        (PEER, Path("tor", HOP, 0, RouteAttributes(prepend=99)), PREFIX, "prepend"),
+    ],
+)
+def test_what_exabgp_would_misread_is_refused(neighbor: Neighbor, path: Path, prefix: object, why: str) -> None:
+    with pytest.raises(text.Unspeakable, match=why):
+        text.announce(neighbor, path, [prefix])  # type: ignore[list-item]
+
+
+@given(st.text(max_size=40))
+def test_a_community_never_breaks_out_of_its_place(value: str) -> None:
+    path = Path("tor", HOP, 0, RouteAttributes(communities=(value,)))
+    try:
+        line = text.announce(PEER, path, [PREFIX])
+    except text.Unspeakable:
+        return
+    assert line.split(" ")[-2:] == ["nlri", "192.0.2.1/32"]
+    assert len(line.split(" ")) == 12
+    assert line.isascii() and line.isprintable()
+
+
+WORDS = ["type", "neighbor", "address", "peer", "state", "reason", "notification", "code", "subcode", "fsm", "message"]
+WORDS += ["direction", "duration", "messages", "sent", "update"]
+
+
+def event(**content: object) -> bytes:
+    return json.dumps(content).encode()
+
+
+def about(**content: object) -> dict[str, object]:
+    return {"address": {"local": "10.0.0.9", "peer": "10.0.0.1"}, **content}
+
+
+def test_events() -> None:
+    here = PEER.address
+    assert text.parse(b"done") == text.Ack(True)
+    assert text.parse(b"error") == text.Ack(False)
+    assert text.parse(event(type="state", neighbor=about(state="up"))) == text.Up(here)
+    assert text.parse(event(type="state", neighbor=about(state="down", reason="x\ny"))) == text.Down(here, "x y")
+    assert text.parse(event(type="fsm", neighbor=about(state="OPENSENT"))) == text.Fsm(here, "opensent")
+    said = {"code": 6, "subcode": 2, "data": "", "message": 'Shutdown Communication: "at nine"'}
+    parsed = text.parse(event(type="notification", neighbor=about(direction="receive", notification=said)))
+    assert parsed == text.Notification(here, 6, 2, "at nine")
+    assert text.parse(event(type="notification", notification="shutdown")) == text.Stopping()
+
+
+def test_shown_neighbors() -> None:
+    peers = [
+        {
+            "state": "up",
+            "duration": 7,
+            "fsm": "ESTABLISHED",
+            "peer": {"address": "10.0.0.1"},
+            "messages": {"sent": {"update": 3}},
+        },
+        {
+            "state": "down",
+            "duration": 99,
+            "fsm": "IDLE",
+            "peer": {"address": "fd00::1"},
+            "messages": {"sent": {"update": 0}},
+        },
+        {"peer": None},
+        "nonsense",
+    ]
+    here, there = PEER.address, IPv6Address("fd00::1")
+    assert text.parse(json.dumps(peers).encode()) == text.Shown(
+        {here: "established", there: "idle"}, {here: 7.0, there: 0.0}, {here: 3, there: 0}
+    )
+
+
+@given(st.binary(max_size=200))
+def test_no_line_raises(line: bytes) -> None:
+    text.parse(line)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(WORDS) | st.text(max_size=5),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.lists(json_values, max_size=3) | json_values, st.sampled_from(["state", "fsm", "notification", "x"]))
+def test_no_json_raises(value: object, kind: str) -> None:
+    text.parse(json.dumps(value).encode())
+    if isinstance(value, dict):
+        text.parse(json.dumps({**value, "type": kind}).encode())
+        text.parse(json.dumps({"type": kind, "neighbor": {"address": {"peer": "10.0.0.1"}, **value}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("down", "said", "sentence"),
+    [
+        ("notification sent (4,0): Hold timer expired", None, "Hold timer expired"),
+        (
+            "notification sent (2,2): OPEN message error",
+            None,
+            "NOTIFICATION OPEN message error, bad peer AS (2/2)",
+        ),
+        ("notification received (6,2): Cease", text.Notification(PEER.address, 6, 2, "bye"), '(6/2): "bye".'),
+        ("notification received (6,3): Cease", text.Notification(PEER.address, 6, 2, "old"), "de-configured (6/3)."),
+        ("closing connection: issue reading on the socket: [Errno 104] reset", None, "reset by the peer"),
+        ("closing connection: the TCP connection was closed by the remote end", None, "closed by the peer"),
+        ("closing connection: issue: [Errno 110] ETIMEDOUT", None, "timed out"),
+        ("", None, "does not say why"),
+    ],
+)
+def test_reasons(down: str, said: text.Notification | None, sentence: str) -> None:
+    assert sentence in text.loss(text.Down(PEER.address, down), said)
+
+
+def test_the_log_says_why_a_command_was_refused() -> None:
+    lines = ["processes  command could not parse route in : announce x", "processes  reason: 'foo' is no community"]
+    assert text.rejection(lines) == "'foo' is no community"
+    assert text.rejection(lines[:1]).startswith("command could not parse")
+    assert (
+        text.rejection(["reactor   async | porterlb | problem with function", "reactor async | porterlb | boom"])
+        == "boom"
+    )
+    assert text.rejection(["something else"]) == ""
+
+
+@given(st.text(max_size=600))
+def test_cleaned_text_fits_on_a_line(value: str) -> None:
+    cleaned = text.clean(value)
+    assert len(cleaned) <= 300
+    assert all(c.isprintable() for c in cleaned)

@@ -1,0 +1,178 @@
+"""ARP and neighbour discovery: what is sent is what the RFCs say, and no input harms the parsers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porterlb.core import neighbour
+from porterlb.core.neighbour import (
+    ALL_NODES,
+    ALL_NODES_MAC,
+    ARP_REPLY,
+    ARP_REQUEST,
+    BROADCAST,
+    NO_IPV4,
+    NO_MAC,
+    UNSPECIFIED,
+    Advertisement,
+    ArpTemplate,
+    NeighbourTemplate,
+    Solicitation,
+    parse_arp,
+    parse_neighbour,
+    solicited_node,
+)
+
+ARP_FRAME = bytes.fromhex(
+    "ffffffffffff020000000001080600010800060400010200000000010a4d0001000000000000000000000a4d0064"
+)[:42]
+# An unsolicited advertisement with Override for 2001:db8::1 at 02:00:00:00:00:01
+NA_FRAME = bytes.fromhex(
+    "333300000001"
+    "020000000001"
+    "86dd6000000000203aff"
+    "20010db8000000000000000000000001"
+    "ff020000000000000000000000000001"
+    "880000002000000020010db80000000000000000000000010201020000000001"
+)
+
+
+def remade(frame: bytes, *changes: tuple[int, bytes]) -> bytes:
+    """With bytes replaced and the checksum right again."""
+    for at, data in changes:
+        frame = frame[:at] + data + frame[at + len(data) :]
+    frame = frame[:56] + b"\0\0" + frame[58:]
+    checksum = neighbour.icmpv6_checksum(frame[22:38], frame[38:54], frame[54:])
+    return frame[:56] + checksum.to_bytes(2, "big") + frame[58:]
+
+
+NA_FRAME = remade(NA_FRAME)
+ARP = ArpTemplate(ARP_FRAME)
+ND = NeighbourTemplate(NA_FRAME)
+
+unicast = st.binary(min_size=6, max_size=6).filter(lambda mac: not mac[0] & 1 and mac != NO_MAC)
+ipv4 = st.binary(min_size=4, max_size=4)
+ipv6 = st.binary(min_size=16, max_size=16).filter(lambda ip: ip[0] != 0xFF and ip != UNSPECIFIED)
+
+
+def words(data: bytes) -> int:
+    """RFC 1071, the slow way: to check the fast one."""
+    total = sum(data[i] << 8 | data[i + 1] for i in range(0, len(data), 2))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def checksum_holds(frame: bytes) -> bool:
+    message = frame[54:]
+    return words(frame[22:54] + len(message).to_bytes(4, "big") + b"\0\0\0\x3a" + message) == 0xFFFF
+
+
+@given(unicast, unicast, ipv4, ipv4)
+def test_an_arp_request_is_answered_to_its_sender(own, asker, address, sender):
+    request = ARP.request(asker, BROADCAST, asker, sender, address)
+    assert parse_arp(request) == (asker, ARP_REQUEST, asker, sender, NO_MAC, address)
+    reply = ARP.answer(own, b"\2\0\0\0\0\7", address).reply(request)
+    assert reply is not None and len(reply) == 42
+    assert reply[:6] == asker and parse_arp(reply) == (own, ARP_REPLY, b"\2\0\0\0\0\7", address, asker, sender)
+
+
+@given(unicast, unicast, ipv4)
+def test_gratuitous_arp_is_the_request_form_with_our_own_ethernet_source(own, mac, address):
+    frame = ARP.gratuitous(own, mac, address)
+    assert frame[:6] == BROADCAST
+    assert parse_arp(frame) == (own, ARP_REQUEST, mac, address, NO_MAC, address)
+
+
+def test_a_probe_is_answered_and_a_sender_that_is_no_host_is_not():
+    answer = ARP.answer(b"\2" * 6, b"\2" * 6, b"\x0a\0\0\1")
+    probe = ARP.request(b"\4" * 6, BROADCAST, b"\4" * 6, NO_IPV4, b"\x0a\0\0\1")
+    assert answer.reply(probe) is not None
+    for mac in (BROADCAST, NO_MAC, b"\x01\0\x5e\0\0\1"):
+        assert answer.reply(ARP.request(b"\4" * 6, BROADCAST, mac, b"\x0a\0\0\2", b"\x0a\0\0\1")) is None
+
+
+@given(unicast, unicast, ipv6, ipv6, st.booleans())
+def test_a_solicitation_is_answered_with_a_checksum_that_holds(own, asker, src, target, direct):
+    frame = ND.solicitation(asker, src, target, own if direct else b"")
+    asked = parse_neighbour(frame)
+    assert isinstance(asked, Solicitation) and checksum_holds(frame)
+    assert asked == (asker, src, target if direct else solicited_node(target), target, asker)
+    reply = ND.answer(own, b"\2\0\0\0\0\7", target).reply(asked)
+    assert reply is not None and reply[:6] == asker and checksum_holds(reply)
+    assert parse_neighbour(reply) == (own, target, src, target, b"\2\0\0\0\0\7", True, True)
+    # without the source link-layer option: to the Ethernet source
+    assert ND.answer(own, own, target).reply(asked._replace(link=b"")) == ND.answer(own, own, target).reply(asked)
+
+
+@given(unicast, unicast, ipv6)
+def test_a_dad_probe_is_answered_to_all_nodes(own, asker, target):
+    frame = ND.solicitation(asker, UNSPECIFIED, target)
+    asked = parse_neighbour(frame)
+    assert isinstance(asked, Solicitation) and asked.link == b"" and checksum_holds(frame)
+    reply = ND.answer(own, own, target).reply(asked)
+    assert reply is not None and reply[:6] == ALL_NODES_MAC and checksum_holds(reply)
+    assert parse_neighbour(reply) == (own, target, ALL_NODES, target, own, False, True)
+    assert reply == ND.unsolicited(own, own, target)
+
+
+@given(st.binary(max_size=600))
+def test_no_bytes_make_the_parsers_raise(data):
+    parse_arp(data)
+    parse_neighbour(data)
+
+
+@given(st.sampled_from([ARP_FRAME, NA_FRAME]), st.data())
+def test_a_changed_byte_gives_none_or_a_value_of_the_right_shape(frame, data):
+    at = data.draw(st.integers(0, len(frame) - 1))
+    changed = frame[:at] + bytes([data.draw(st.integers(0, 255))]) + frame[at + 1 :]
+    arp, said = parse_arp(changed), parse_neighbour(changed)
+    if arp is not None:
+        assert [len(part) for part in (arp.source, arp.sha, arp.spa, arp.tha, arp.tpa)] == [6, 6, 4, 6, 4]
+    if said is not None:
+        assert checksum_holds(changed) and len(said.target) == 16 and len(said.link) in (0, 6)
+
+
+@pytest.mark.parametrize("frame", [ARP_FRAME, NA_FRAME])
+def test_truncated_tagged_and_empty_frames_are_nothing(frame):
+    for size in range(len(frame)):
+        assert parse_arp(frame[:size]) is None and parse_neighbour(frame[:size]) is None
+    tagged = frame[:12] + b"\x81\0\0\5" + frame[12:]
+    assert parse_arp(tagged) is None and parse_neighbour(tagged) is None
+
+
+def test_padding_is_allowed():
+    assert parse_arp(ARP_FRAME + bytes(18)) == parse_arp(ARP_FRAME)
+    assert parse_neighbour(NA_FRAME + bytes(100)) == parse_neighbour(NA_FRAME)
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("came through a router", [(21, b"\xfe")]),
+        ("code is not 0", [(55, b"\1")]),
+        ("target is multicast", [(62, b"\xff")]),
+        ("solicited, but to a multicast address", [(58, b"\x60")]),
+        ("an option of length 0", [(79, b"\0")]),
+        ("an option longer than the message", [(79, b"\2")]),
+        ("not ICMPv6", [(20, b"\x11")]),
+        ("not IP version 6", [(14, b"\x40")]),
+        ("another ICMPv6 type", [(54, b"\x86")]),
+    ],
+)
+def test_what_rfc_4861_forbids_is_nothing(what, changes):
+    assert isinstance(parse_neighbour(remade(NA_FRAME)), Advertisement)
+    assert parse_neighbour(remade(NA_FRAME, *changes)) is None, what
+
+
+def test_a_wrong_checksum_is_nothing():
+    assert parse_neighbour(NA_FRAME[:56] + bytes([NA_FRAME[56] ^ 1]) + NA_FRAME[57:]) is None
+
+
+def test_templates_that_are_something_else_are_refused():
+    with pytest.raises(ValueError, match="ARP"):
+        ArpTemplate(NA_FRAME)
+    with pytest.raises(ValueError, match="neighbour"):
+        NeighbourTemplate(ARP_FRAME)

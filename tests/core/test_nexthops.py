@@ -1,0 +1,81 @@
+"""Which nodes may receive traffic, in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+from porterlb.core.model import Endpoint, Member, Node, Ready, Service, ServiceKey, TrafficPolicy, View
+from porterlb.core.nexthops import layer2_order, next_hops, segments, usable_nodes
+from porterlb.core.problems import Reason
+
+NODES = {name: Node(name, (ip_address(f"10.77.0.{i + 11}"),)) for i, name in enumerate(["node-a", "node-b", "node-c"])}
+ALL = frozenset(NODES)
+SERVICE = Service(ServiceKey("default", "web"))
+
+
+def with_node(name: str, **changes: object) -> dict[str, Node]:
+    return NODES | {name: replace(NODES[name], **changes)}  # type: ignore[arg-type]
+
+
+def test_what_makes_a_node_unusable() -> None:
+    view = View("node-a")
+    for changes in (
+        {"ready": Ready.FALSE},
+        {"ready": Ready.UNKNOWN},
+        {"network_unavailable": True},
+        {"excluded": True},
+        {"out_of_service": True},
+    ):
+        assert usable_nodes(with_node("node-b", **changes), view) == {"node-a", "node-c"}, changes
+    assert usable_nodes(NODES, View("node-a", dead=frozenset({"node-b"}))) == {"node-a", "node-c"}
+    assert usable_nodes(with_node("node-b", cordoned=True), view) == ALL
+
+
+def test_a_sick_control_plane_takes_no_node_away() -> None:
+    sick = {name: replace(node, ready=Ready.UNKNOWN) for name, node in NODES.items()}
+    assert usable_nodes(sick, View("node-a")) == ALL
+    assert usable_nodes(sick, View("node-a", dead=frozenset({"node-c"}))) == {"node-a", "node-b"}
+
+
+def test_doubt_about_ourselves_believes_no_probe() -> None:
+    assert usable_nodes(NODES, View("node-a", dead=ALL - {"node-a"}, doubt=True)) == ALL
+
+
+def test_local_takes_nodes_with_a_ready_endpoint_only() -> None:
+    endpoints = [Endpoint("node-b"), Endpoint("node-c", ready=False)]
+    assert next_hops(TrafficPolicy.LOCAL, endpoints, ALL).nodes == ("node-b",)
+    assert next_hops(TrafficPolicy.CLUSTER, endpoints, ALL).nodes == tuple(sorted(ALL))
+    gone = next_hops(TrafficPolicy.LOCAL, endpoints, ALL - {"node-b"})
+    assert gone.nodes == () and gone.problem is not None and gone.problem.reason is Reason.NO_USABLE_NODE
+
+
+def test_no_ready_endpoint_no_next_hop() -> None:
+    for endpoints in ([], [Endpoint("node-a", ready=False, serving=False)]):
+        found = next_hops(TrafficPolicy.CLUSTER, endpoints, ALL)
+        assert found.nodes == () and found.problem is not None and found.problem.reason is Reason.NO_READY_ENDPOINT
+
+
+def test_terminating_endpoints_serve_when_nothing_else_is_left() -> None:
+    leaving = Endpoint("node-a", ready=False, serving=True, terminating=True)
+    assert next_hops(TrafficPolicy.LOCAL, [leaving], ALL).nodes == ("node-a",)
+    assert next_hops(TrafficPolicy.LOCAL, [leaving, Endpoint("node-b")], ALL).nodes == ("node-b",)
+
+
+def test_order_prefers_pin_then_endpoints_then_replicas_and_cordoned_last() -> None:
+    hops = next_hops(TrafficPolicy.CLUSTER, [Endpoint("node-c")], ALL)
+    ranks = ("node-a", "node-b", "node-c")
+    assert layer2_order(SERVICE, hops, NODES, ALL, ranks) == ("node-c", "node-a", "node-b")
+    assert layer2_order(SERVICE, hops, NODES, frozenset({"node-b"}), ranks) == ("node-c", "node-b", "node-a")
+    pinned = replace(SERVICE, pinned_node="node-b")
+    assert layer2_order(pinned, hops, NODES, ALL, ranks)[0] == "node-b"
+    assert layer2_order(SERVICE, hops, with_node("node-c", cordoned=True), ALL, ranks)[-1] == "node-c"
+
+
+def test_segments_come_from_members_and_hold_the_nodes_on_them() -> None:
+    member = Member("node-a", "10.77.0.11", 1, 1, (ip_interface("10.77.0.11/24"), ip_interface("192.168.9.1/24")))
+    found = segments(NODES, {"node-a": member})
+    assert found.of(ip_address("10.77.0.200")) == ip_network("10.77.0.0/24")
+    assert found.of(ip_address("172.16.0.1")) is None
+    assert found.nodes_on(ip_network("10.77.0.0/24")) == ALL
+    assert found.nodes_on(ip_network("192.168.9.0/24")) == {"node-a"}

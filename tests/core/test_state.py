@@ -1,0 +1,38 @@
+"""What /state shows: JSON, whole, and without a password."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from porterlb.core.model import Interface
+from porterlb.core.objects import ObjectKey
+from porterlb.core.observed import Nic, Rival
+from porterlb.core.problems import Problem, Reason
+from porterlb.core.status.state import state_of
+from tests.core.stage import AUTO_VIP, situation, snapshot
+
+
+def test_the_state_is_json_and_has_everything() -> None:
+    of = snapshot()
+    of = replace(of, peers={"tor": replace(of.peers["tor"], password="correct-horse")})
+    member: Interface = of.members["node-a"].subnets[0]
+    wire = {
+        "rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes(6), 1.0)},
+        "nics": (Nic("eth0", 2, bytes(6), up=True, addresses=(member,)),),
+    }
+    made = situation(of, wire=wire)
+    problems = {ObjectKey("Eip", "", "bad"): (Problem(Reason.INVALID_ADDRESS, "is wrong.", "spec.address"),)}
+    state = state_of(of, made.plan, made.seen, made.on_wire, problems, broken={"a.yaml:3": "no"}, outage="", now=12.5)
+    text = json.dumps(state)
+    assert "correct-horse" not in text
+    assert json.loads(text) == state
+    assert state["version"] == 1
+    assert state["vips"]["10.77.0.201"]["served"] == "bgp"
+    assert state["vips"]["10.77.0.201"]["age"] == 12.5
+    assert state["vips"]["10.77.0.201"]["rival"] == "00:00:00:00:00:00"
+    assert set(state["replicas"]) == {"node-a", "node-b", "node-c"}
+    assert state["problems"] == {"Eip bad": ["spec.address: is wrong."]}
+    assert state["nodes"]["node-a"]["usable"] is True
+    assert state["peers"]["tor"]["state"] == "established"
+    assert state["wire"]["nics"][0]["addresses"] == ["10.77.0.11/24"]

@@ -1,0 +1,179 @@
+"""The web server of the manager, over a real socket on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from porterlb.core.model import Mode
+from porterlb.core.observed import BgpReport, Rival, SessionState
+from porterlb.core.status.notices import Notice
+from porterlb.edge.http import HttpServer
+from porterlb.edge.metrics import Metrics, Scene, loss_kind
+from porterlb.errors import PorterError
+from tests.core.stage import AUTO_VIP, situation, snapshot
+
+
+def server(port: int = 0, host: str = "127.0.0.1", **more: Any) -> HttpServer:
+    given: dict[str, Any] = {
+        "ready": lambda: "",
+        "state": dict,
+        "registry": Metrics(lambda: None, lambda: 0.0).registry,
+    }
+    return HttpServer(host, port, **(given | more))
+
+
+def with_server(http: HttpServer, use: Callable[[aiohttp.ClientSession, str], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await http.start()
+        try:
+            async with aiohttp.ClientSession() as client:
+                await use(client, f"http://127.0.0.1:{http.port}")
+        finally:
+            await http.stop()
+
+    asyncio.run(main())
+
+
+def test_alive_and_ready_are_two_questions() -> None:
+    waiting_for = "The objects have not been read yet."
+
+    async def use(client: aiohttp.ClientSession, url: str) -> None:
+        nonlocal waiting_for
+        async with client.get(f"{url}/healthz") as answer:
+            assert (answer.status, await answer.text()) == (200, "ok\n")
+        async with client.get(f"{url}/readyz") as answer:
+            assert (answer.status, await answer.text()) == (503, "The objects have not been read yet.\n")
+        waiting_for = ""
+        async with client.get(f"{url}/readyz") as answer:
+            assert answer.status == 200
+        async with client.get(f"{url}/nowhere") as answer:
+            assert answer.status == 404
+
+    with_server(server(ready=lambda: waiting_for), use)
+
+
+def test_state_is_json() -> None:
+    async def use(client: aiohttp.ClientSession, url: str) -> None:
+        async with client.get(f"{url}/state") as answer:
+            assert answer.content_type == "application/json"
+            assert await answer.json() == {"version": 1, "vips": {}}
+
+    with_server(server(state=lambda: {"version": 1, "vips": {}}), use)
+
+
+def test_metrics_of_a_living_manager() -> None:
+    made = situation(
+        snapshot(), wire={"rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes(6), 0.0)}, "counters": {"answers": 7}}
+    )
+    now = 10.0
+    metrics = Metrics(lambda: Scene(True, made.plan, made.seen.bgp, made.seen.wire), lambda: now)
+    metrics.planned(0.003)
+    metrics.saw(made.plan, made.on_wire)
+    lost = situation(snapshot(up=()), made.plan, at=now)
+    now = 10.2
+    metrics.saw(lost.plan, lost.on_wire)
+    metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, "hold timer expired", losses=2)}))
+    metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, "hold timer expired", losses=2)}))
+    metrics.told("Service", Notice(True, "EipExhausted", "x"))
+    for up in (True, False, False, False):
+        metrics.api(up=up)
+
+    async def use(client: aiohttp.ClientSession, url: str) -> None:
+        async with client.get(f"{url}/metrics") as answer:
+            assert answer.content_type == "text/plain"
+            lines = (await answer.text()).splitlines()
+        for line in (
+            'porterlb_vips{mode="bgp"} 2.0',
+            'porterlb_vips{mode="layer2"} 1.0',
+            'porterlb_eip_addresses{eip="auto"} 16.0',
+            'porterlb_bgp_session_up{peer="tor"} 1.0',
+            "porterlb_leader 1.0",
+            "porterlb_rivals 1.0",
+            'porterlb_wire_total{what="answers"} 7.0',
+            "porterlb_plan_seconds_count 1.0",
+            'porterlb_mode_changes_total{after="layer2",before="bgp"} 1.0',
+            'porterlb_mode_change_seconds_count{after="layer2"} 1.0',
+            'porterlb_bgp_session_losses_total{peer="tor",reason="hold_timer"} 2.0',
+            'porterlb_allocation_refusals_total{reason="EipExhausted"} 1.0',
+            "porterlb_api_outages_total 1.0",
+            "porterlb_api_up 0.0",
+        ):
+            assert line in lines, f"{line} is not there"
+        ours = [line for line in lines if line and not line.startswith("#")]
+        assert all(line.startswith("porterlb_") for line in ours)
+
+    with_server(server(registry=metrics.registry), use)
+    assert lost.on_wire[AUTO_VIP].mode is Mode.LAYER2
+
+
+def test_a_mode_change_is_timed_until_it_is_on_the_wire() -> None:
+    made = situation(snapshot())
+    now = 5.0
+    metrics = Metrics(lambda: None, lambda: now)
+    metrics.saw(made.plan, made.on_wire)
+    lost = situation(snapshot(up=()), made.plan, at=5.0, answerer="")
+    metrics.saw(lost.plan, lost.on_wire)
+    name = "porterlb_mode_change_seconds_count"
+    assert metrics.registry.get_sample_value(name, {"after": "layer2"}) is None
+    done = situation(snapshot(up=()), made.plan, at=5.0)
+    now = 5.25
+    metrics.saw(lost.plan, done.on_wire)
+    metrics.saw(lost.plan, done.on_wire)
+    assert metrics.registry.get_sample_value(name, {"after": "layer2"}) == 1.0
+    assert metrics.registry.get_sample_value("porterlb_mode_change_seconds_sum", {"after": "layer2"}) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind"),
+    [
+        ("Hold timer expired.", "hold_timer"),
+        ("The peer was shut down: rack maintenance.", "shutdown"),
+        ("NOTIFICATION 6/6", "notification"),
+        ('The peer sent NOTIFICATION cease, other configuration change (6/6): "hold timer"', "notification"),
+        ("Connection reset by peer", "reset"),
+        ("The TCP connection was closed by the peer without a NOTIFICATION.", "reset"),
+        ("{weird}", "other"),
+        ("", "other"),
+    ],
+)
+def test_reasons_are_few(sentence: str, kind: str) -> None:
+    assert loss_kind(sentence) == kind
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PorterError) as failed:
+            asyncio.run(server(port).start())
+    assert str(failed.value) == (
+        f"Cannot serve HTTP on 127.0.0.1:{port}: another program listens there. "
+        "Choose another place with --http HOST:PORT (or PORTERLB_HTTP)."
+    )
+
+
+@pytest.mark.parametrize(("host", "port"), [("192.0.2.7", 0), ("127.0.0.1", 70000)])
+def test_an_impossible_place_is_one_clear_line(host: str, port: int) -> None:
+    with pytest.raises(PorterError, match="Cannot serve HTTP on") as failed:
+        asyncio.run(server(port, host).start())
+    assert "\n" not in str(failed.value)
+
+
+def test_it_runs_as_a_task() -> None:
+    async def main() -> None:
+        http = server()
+        task = asyncio.create_task(http.run())
+        while not http.port:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        port = http.port
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(main())

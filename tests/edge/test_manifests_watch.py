@@ -1,0 +1,316 @@
+"""A folder of manifests as a cluster: what is seen, how fast, and what is never taken for a deletion."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from porterlb.cluster import Deleted, Denied, Kind, LeaseRecord, Outage, Replaced, Restored, Unavailable
+from porterlb.edge.manifests import ManifestsCluster
+from tests.edge.manifests_support import EIP, Watcher, opened, service
+
+
+def test_first_a_full_list_then_changes(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "a.yaml").write_text(EIP + "---\n" + service("web"))
+        async with opened(tmp_path) as (_, seen):
+            assert [type(event) for event in seen.events[:2]] == [Replaced, Replaced]
+            eip = seen.get(Kind.EIP, "pool")
+            assert eip["spec"]["layer2Standby"] is True  # a default of the schema
+            assert eip["metadata"]["uid"] and eip["metadata"]["creationTimestamp"].endswith("Z")
+            assert eip["metadata"]["generation"] == 1
+            (tmp_path / "b.yaml").write_text(service("api"))
+            await seen.until(lambda: seen.get(Kind.SERVICE, "api", "shop"))
+            (tmp_path / "b.yaml").unlink()
+            await seen.until(lambda: not seen.get(Kind.SERVICE, "api", "shop"))
+            assert isinstance(seen.events[-1], Deleted)
+            assert seen.get(Kind.SERVICE, "web", "shop")
+
+    asyncio.run(main())
+
+
+def test_changes_are_seen_fast(tmp_path: Path) -> None:
+    """About 15 ms when the machine is idle; bounded generously here, but below the poll that comes to the rescue."""
+
+    async def main() -> None:
+        (tmp_path / "a.yaml").write_text(service("web"))
+        async with opened(tmp_path) as (_, seen):
+            await asyncio.sleep(0.3)
+            took = []
+            for port in range(1000, 1009):
+                began = time.perf_counter()
+                (tmp_path / "a.yaml").write_text(service("web", port))
+
+                def is_there(port: int = port) -> bool:
+                    return bool(seen.get(Kind.SERVICE, "web", "shop")["spec"]["ports"][0]["port"] == port)
+
+                await seen.until(is_there)
+                took.append(time.perf_counter() - began)
+                await asyncio.sleep(0.05)
+            assert sorted(took)[4] < 0.25, took
+
+    asyncio.run(main())
+
+
+def test_a_thousand_objects(tmp_path: Path) -> None:
+    for part in range(10):
+        text = "---\n".join(service(f"s{part}-{i}") for i in range(100))
+        (tmp_path / f"{part}.yaml").write_text(text)
+
+    async def main() -> float:
+        began = time.perf_counter()
+        async with opened(tmp_path) as (_, seen):
+            assert len(seen.objects) == 1000
+            return time.perf_counter() - began
+
+    asyncio.run(main())
+    assert asyncio.run(main()) < 3.0  # 0.26 s on an idle machine
+
+
+def test_identity_survives_a_restart_and_ends_with_the_object(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = tmp_path / "a.yaml"
+        file.write_text(service("web"))
+        async with opened(tmp_path) as (_, seen):
+            first = seen.get(Kind.SERVICE, "web", "shop")["metadata"]
+        async with opened(tmp_path) as (_, seen):
+            again = seen.get(Kind.SERVICE, "web", "shop")["metadata"]
+            assert again == first
+            file.write_text(service("web", 81))
+            changed = await seen.until(
+                lambda: (m := seen.get(Kind.SERVICE, "web", "shop")["metadata"])["generation"] == 2 and m
+            )
+            assert changed["uid"] == first["uid"]
+            assert changed["resourceVersion"] != first["resourceVersion"]
+            file.write_text(service("web", 81).replace("  name: web", "  labels: {a: b}\n  name: web"))
+            await seen.until(lambda: seen.get(Kind.SERVICE, "web", "shop")["metadata"].get("labels"))
+            assert seen.get(Kind.SERVICE, "web", "shop")["metadata"]["generation"] == 2, "a label is no new spec"
+            file.unlink()
+            await seen.until(lambda: not seen.get(Kind.SERVICE, "web", "shop"))
+            file.write_text(service("web"))
+            new = await seen.until(lambda: seen.get(Kind.SERVICE, "web", "shop"))
+            assert new["metadata"]["uid"] != first["uid"]
+
+    asyncio.run(main())
+
+
+def test_deleted_while_nobody_looked(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "a.yaml").write_text(service("web"))
+        async with opened(tmp_path) as (cluster, _):
+            await cluster.apply_status(Kind.SERVICE, "web", "shop", {"x": 1}, owner="porterlb")
+        (tmp_path / "a.yaml").unlink()
+        async with opened(tmp_path) as (_, seen):
+            assert not seen.objects
+            (tmp_path / "a.yaml").write_text(service("web"))
+            web = await seen.until(lambda: seen.get(Kind.SERVICE, "web", "shop"))
+            assert "status" not in web, "a new object must not inherit the state of one that was deleted"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["truncate first", "rename over", "remove first"])
+def test_an_editor_that_saves_deletes_nothing(tmp_path: Path, how: str) -> None:
+    async def main() -> None:
+        file = tmp_path / "a.yaml"
+        file.write_text(service("web") + "---\n" + service("api"))
+        async with opened(tmp_path) as (_, seen):
+            for port in range(2000, 2005):
+                text = service("web", port) + "---\n" + service("api", port)
+                if how == "truncate first":
+                    file.write_text("")
+                    await asyncio.sleep(0.04)
+                    file.write_text(text)
+                elif how == "remove first":
+                    file.rename(tmp_path / "a.yaml~")
+                    await asyncio.sleep(0.04)
+                    file.write_text(text)
+                else:
+                    (tmp_path / ".a.swp").write_text(text)
+                    (tmp_path / ".a.swp").replace(file)
+
+                def is_there(port: int = port) -> bool:
+                    return bool(seen.get(Kind.SERVICE, "api", "shop")["spec"]["ports"][0]["port"] == port)
+
+                await seen.until(is_there)
+            assert not [event for event in seen.events if isinstance(event, Deleted)]
+
+    asyncio.run(main())
+
+
+def test_moved_to_another_file_is_the_same_object(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "a.yaml").write_text(service("web"))
+        async with opened(tmp_path) as (_, seen):
+            uid = seen.get(Kind.SERVICE, "web", "shop")["metadata"]["uid"]
+            (tmp_path / "deep").mkdir()
+            (tmp_path / "a.yaml").rename(tmp_path / "deep" / "b.yaml")
+            await asyncio.sleep(0.5)
+            assert seen.get(Kind.SERVICE, "web", "shop")["metadata"]["uid"] == uid
+            assert not [event for event in seen.events if isinstance(event, Deleted)]
+
+    asyncio.run(main())
+
+
+# --- outages
+
+
+def lose(folder: Path, how: str) -> None:
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    if how == "empty":
+        folder.mkdir()
+    elif how == "a file":
+        folder.write_text("")
+    elif how == "another cluster":
+        folder.mkdir()
+        asyncio.run(_once(folder))
+
+
+async def _once(folder: Path) -> None:
+    cluster = ManifestsCluster(folder)
+    await cluster.hello_key()
+    await cluster.close()
+
+
+def bring_back(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
+    folder.with_name("aside").rename(folder)
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "a file", "another cluster"])
+def test_a_directory_that_goes_away_is_an_outage(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(EIP + "---\n" + service("web"))
+
+    async def main() -> None:
+        async with opened(folder) as (cluster, seen):
+            lease = await cluster.write_lease(LeaseRecord("porterlb", "a", 4.0))
+            await asyncio.to_thread(lose, folder, how)
+            await seen.until(lambda: seen.outage)
+            assert str(folder) in seen.outage and seen.outage.endswith(".")
+            assert len(seen.objects) == 2
+            for call in (
+                cluster.objects(Kind.SERVICE),
+                cluster.read_lease("porterlb"),
+                cluster.leases(),
+                cluster.write_lease(lease),
+                cluster.hello_key(),
+                cluster.apply_status(Kind.SERVICE, "web", "shop", {"x": 1}, owner="a"),
+            ):
+                with pytest.raises(Unavailable):
+                    await call
+            if how == "empty":
+                assert not list(folder.iterdir()), "nothing is written where the mount was"
+            count = len(seen.events)
+            bring_back(folder)
+            await seen.until(lambda: seen.restored)
+            after = [event for event in seen.events[count:] if isinstance(event, (Replaced, Restored))]
+            assert [type(event) for event in after] == [Replaced, Replaced, Restored]
+            assert not [event for event in seen.events if isinstance(event, Deleted)]
+            assert (await cluster.write_lease(lease)).version
+            (folder / "b.yaml").write_text(service("api"))
+            await seen.until(lambda: seen.get(Kind.SERVICE, "api", "shop"))
+
+    asyncio.run(main())
+
+
+def test_a_real_mount_that_vanishes(tmp_path: Path) -> None:
+    """A bind mount, as each node of the lab has one; needs root."""
+    source, mount = tmp_path / "source", tmp_path / "mount"
+    source.mkdir()
+    mount.mkdir()
+    (source / "a.yaml").write_text(service("web"))
+
+    async def call(*argv: str) -> None:
+        process = await asyncio.create_subprocess_exec(*argv)
+        assert await process.wait() == 0, argv
+
+    async def main() -> None:
+        await call("mount", "--bind", str(source), str(mount))
+        try:
+            async with opened(source) as (_, there), opened(mount) as (here, seen):
+                (source / "b.yaml").write_text(service("api"))
+                await seen.until(lambda: seen.get(Kind.SERVICE, "api", "shop"))
+                uids = {w.get(Kind.SERVICE, "api", "shop")["metadata"]["uid"] for w in (there, seen)}
+                assert len(uids) == 1
+                await call("umount", "-l", str(mount))
+                await seen.until(lambda: seen.outage)
+                assert len(seen.objects) == 2 and not list(mount.iterdir())
+                await call("mount", "--bind", str(source), str(mount))
+                await seen.until(lambda: seen.restored)
+                await here.apply_status(Kind.SERVICE, "api", "shop", {"x": 1}, owner="a")
+                await there.until(lambda: there.get(Kind.SERVICE, "api", "shop").get("status"))
+        finally:
+            await call("umount", "-l", str(mount))
+
+    asyncio.run(main())
+
+
+def test_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+
+    async def main() -> None:
+        async with opened(folder) as (_, seen):
+            assert isinstance(seen.events[0], Outage)
+            folder.mkdir()
+            (folder / "a.yaml").write_text(service("web"))
+            await seen.until(lambda: seen.restored)
+            await seen.until(lambda: seen.get(Kind.SERVICE, "web", "shop"))
+
+    asyncio.run(main())
+
+
+def test_read_only_leaves_no_trace(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "a.yaml").write_text(service("web"))
+        async with opened(tmp_path, read_only=True) as (cluster, seen):
+            assert seen.get(Kind.SERVICE, "web", "shop")["metadata"]["uid"]
+            assert await cluster.leases() == []
+            with pytest.raises(Denied):
+                await cluster.hello_key()
+
+    asyncio.run(main())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
+
+
+def test_a_slow_reader_is_told_the_latest_only(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = tmp_path / "a.yaml"
+        file.write_text(service("web"))
+        async with opened(tmp_path) as (cluster, seen):
+            stream = cluster.watch([Kind.SERVICE])
+            assert isinstance(await anext(stream), Replaced)
+            for port in range(3000, 3010):
+                file.write_text(service("web", port))
+                await seen.until(
+                    lambda port=port: seen.get(Kind.SERVICE, "web", "shop")["spec"]["ports"][0]["port"] == port
+                )
+            event = await asyncio.wait_for(anext(stream), 1)
+            assert event.object["spec"]["ports"][0]["port"] == 3009  # type: ignore[union-attr]
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+def test_two_watches_of_one_cluster(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "a.yaml").write_text(service("web"))
+        async with opened(tmp_path) as (cluster, first):
+            second = Watcher(cluster, Kind.SERVICE)
+            await second.started()
+            (tmp_path / "b.yaml").write_text(service("api"))
+            for watcher in (first, second):
+                await watcher.until(lambda watcher=watcher: watcher.get(Kind.SERVICE, "api", "shop"))
+            second.task.cancel()
+            await asyncio.gather(second.task, return_exceptions=True)
+
+    asyncio.run(main())

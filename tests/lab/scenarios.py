@@ -1,0 +1,239 @@
+"""A cluster whose Services only Layer 2 serves, and what scenarios and benchmarks do to it.
+
+Written against `Product`, so that the same scenario runs on a directory of manifests and on a real control plane.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from lab import objects
+from lab.backend import DirBackend
+from lab.measure import wait_until
+from lab.netns import LabError
+from lab.process import Process
+from lab.stream import Report
+from tests.lab.product import product
+
+POOL = "10.77.0.100-10.77.0.229,fd77::1:0-fd77::1:fff"
+BOTH = ("IPv4", "IPv6")
+PIN = "layer2.porter.kubesphere.io/v1alpha1"
+
+
+class Stage:
+    """A lab of nodes with a replica each. A context manager.
+
+    Args:
+        cluster: manifests or kube.
+        nodes: how many.
+        replicas: on which nodes a manager runs; on all by default.
+        profile: of the managers' settings.
+        options: further arguments of the managers.
+        lab: arguments of `Lab`. The router is only a gateway: a node that hears nobody else doubts itself.
+    """
+
+    def __init__(
+        self,
+        cluster: str = "manifests",
+        nodes: int = 3,
+        *,
+        replicas: Iterable[str] | None = None,
+        profile: str = "default",
+        options: Iterable[str] = (),
+        pool: str = POOL,
+        **lab: Any,
+    ) -> None:
+        self._product = product(cluster, nodes=nodes, **{"routers": ("bird",), **lab})
+        self._replicas = replicas
+        self._options = ("--profile", profile, *options)
+        self._pool = pool
+        self.vips: dict[str, list[str]] = {}
+
+    def __enter__(self) -> Stage:
+        self.lab = self._product.__enter__()
+        try:
+            self.lab.eip("segment", self._pool, protocol="layer2")
+            for name in self._replicas if self._replicas is not None else [node.name for node in self.lab.nodes]:
+                self.start(name)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
+            self.tell()
+        self._product.__exit__(None, None, None)
+
+    def tell(self) -> None:
+        """The logs of all managers, for whoever reads why a test failed."""
+        for path in sorted((self.lab.net.folder / "logs").glob("*-manager.log")):
+            print(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}")
+
+    # Replicas
+
+    def start(self, node: str) -> Process:
+        """A manager on a node, which comes again whenever the node is powered on."""
+        return self.lab.start_manager(node, *self._options, remember=True)
+
+    def manager(self, node: str) -> Process:
+        """The newest manager of a node."""
+        return next(p for p in reversed(self.lab.node(node).processes) if p.name == f"{node}/manager")
+
+    def wire(self, node: str) -> int:
+        """The process id of a node's wire process."""
+        return self.manager(node).find("porterlb.wire")
+
+    @property
+    def running(self) -> list[str]:
+        """The nodes with a living manager."""
+        found = []
+        for node in self.lab.nodes:
+            if node.on and any(p.alive and p.name.endswith("/manager") for p in node.processes):
+                found.append(node.name)
+        return found
+
+    def leader(self, *, other_than: str = "") -> str:
+        """Waits for a leader (another one than that) and says which node it is on."""
+        return self.lab.wait_leader(*[node.name for node in self.lab.nodes if node.name != other_than])
+
+    # Services
+
+    def serve(
+        self,
+        name: str,
+        pods: Iterable[str] | None = None,
+        *,
+        at: str = "",
+        policy: str = "Local",
+        families: Iterable[str] = BOTH,
+        **options: Any,
+    ) -> list[str]:
+        """A Service and its addresses. `at`: the node that is to serve it first."""
+        families = tuple(families)
+        annotations = {PIN: at} if at else {}
+        self.lab.service(name, pods, policy=policy, families=families, annotations=annotations, **options)
+        self.vips[name] = self.lab.wait_vips(name, len(families), timeout=30.0)
+        return self.vips[name]
+
+    def serve_one_at_each(self) -> dict[str, list[str]]:
+        """One Service a node, served there first; by node name."""
+        return {node.name: self.serve(f"at-{node.name.removeprefix('node-')}", at=node.name) for node in self.lab.nodes}
+
+    def write_many(self, count: int, prefix: str = "many") -> None:
+        """So many IPv6 Services with a pod on each node, at once: as one file, which only a directory can take."""
+        backend = self.lab.backend
+        assert isinstance(backend, DirBackend)
+        names = [f"{prefix}-{number}" for number in range(count)]
+        pods = [node.pods[0] for node in self.lab.nodes]
+        pieces = [
+            piece
+            for name in names
+            for piece in (
+                objects.service(name, policy="Local", families=("IPv6",)),
+                *objects.endpoint_slices(name, pods, families=("IPv6",)),
+            )
+        ]
+        fresh = backend.folder / f".{prefix}.new"
+        # JSON is YAML, and is written a hundred times faster
+        fresh.write_text("\n".join(f"---\n{json.dumps(piece)}" for piece in pieces) + "\n")
+        fresh.rename(backend.folder / f"{prefix}.yaml")
+
+    def owners(self, vip: str, timeout: float = 0.15) -> set[str]:
+        """The nodes whose MACs answer for a VIP now; a foreign MAC stands for itself."""
+        known = {node.mac: node.name for node in self.lab.nodes}
+        return {known.get(mac, mac) for mac in self.lab.segment_client.who_has(vip, timeout)}
+
+    def owner(self, vip: str) -> str:
+        """The one node whose MAC answers for a VIP, once there is just one."""
+        return self.lab.wait_owner(vip)
+
+    def settle(self, timeout: float = 30.0) -> None:
+        """Waits until all running replicas know one another, agree about every VIP and answer."""
+        wanted = {vip for vips in self.vips.values() for vip in vips}
+        wait_until(lambda: self._agreed(wanted), timeout, "replicas that agree", interval=0.1)
+        for vip in wanted:
+            self.owner(vip)
+
+    def _agreed(self, wanted: set[str]) -> bool:
+        running = self.running
+        states = {name: self.lab.state(name) for name in running}
+        views = {}
+        for name, state in states.items():
+            fresh = {other for other, replica in state.get("replicas", {}).items() if replica["fresh"]}
+            if not set(running) <= fresh or not wanted <= set(state.get("vips", ())) or state["leader"] not in running:
+                raise LabError(f"{name} hears {sorted(fresh)}, knows {len(state.get('vips', ()))} VIPs")
+            views[name] = {vip: state["vips"][vip]["answering"] for vip in wanted}
+            # A node that has just come back answers for itself only after it has listened
+            for vip, seen in views[name].items():
+                if not seen or (seen["nextHop"] in running and seen["answerer"] != seen["nextHop"]):
+                    raise LabError(f"{name} says that {vip} is answered by {seen}")
+        if any(view != next(iter(views.values())) for view in views.values()):
+            raise LabError(f"the replicas do not agree: {views}")
+        return True
+
+    # Measuring
+
+    def during(
+        self,
+        vips: Iterable[str],
+        what: Callable[[], object],
+        *,
+        after: float = 1.5,
+        interval: float = 0.001,
+    ) -> Report:
+        """A stream of requests to VIPs before, while and `after` seconds after something happens."""
+        with self.lab.segment_client.stream(list(vips), interval=interval) as stream:
+            time.sleep(0.4)
+            what()
+            time.sleep(after)
+            return stream.report()
+
+    def pins(self, node: str) -> int:
+        """How many Services are noted in the API to be served by a node."""
+        return sum(found.get(PIN) == node for found in self.lab.backend.annotations("Service").values())
+
+    def wait_moved(self, node: str) -> None:
+        """Until the API knows that this node serves nothing any more: now it may come back and takes nothing."""
+        wait_until(lambda: self.pins(node) == 0, 20.0, f"the API to know that {node} serves nothing")
+
+    def all_vips(self) -> list[str]:
+        return [vip for vips in self.vips.values() for vip in vips]
+
+    def back(self, *nodes: str) -> None:
+        """Powers nodes on again and waits until all is as before."""
+        for name in nodes:
+            self.lab.node(name).power_on()
+        self.settle()
+
+    def time_to_allocate(self, name: str, timeout: float = 30.0) -> float:
+        """Seconds from writing a new Service until it has its address."""
+        begun = time.monotonic()
+        self.lab.service(name, policy="Local")
+        wait_until(lambda: self.lab.vips(name), timeout, f"an address for {name}", interval=0.02)
+        return time.monotonic() - begun
+
+    @contextlib.contextmanager
+    def watched(self, vips: Iterable[str]) -> Iterator[list[set[str]]]:
+        """Collects, for as long as the block runs, which MACs answered each question for these VIPs."""
+        seen: list[set[str]] = []
+        end = threading.Event()
+        wanted = list(vips)
+
+        def ask() -> None:
+            while not end.is_set():
+                seen.extend(self.owners(vip, timeout=0.05) for vip in wanted)
+
+        thread = threading.Thread(target=ask, name="lab-watch", daemon=True)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            end.set()
+            thread.join(10.0)

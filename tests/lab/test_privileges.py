@@ -1,0 +1,43 @@
+"""What each process of a replica may do: read from the kernel while it serves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from porterlb.capabilities import Capability
+from tests.lab.product import product
+
+pytestmark = pytest.mark.lab
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(found for child in children for found in family(int(child)))]
+
+
+def effective(pid: int) -> set[int]:
+    text = Path(f"/proc/{pid}/status").read_text()
+    number = int(re.search(r"^CapEff:\s*(\w+)", text, re.MULTILINE)[1], 16)  # type: ignore[index]
+    return {bit for bit in range(64) if number >> bit & 1}
+
+
+def test_raw_sockets_are_for_the_wire_process_alone() -> None:
+    with product("manifests", nodes=2, routers=["bird"]) as lab:
+        lab.prepare()
+        lab.manage()
+        (vip,) = lab.give("web", "auto")
+        lab.wait_hops(vip, "node-a", "node-b", timeout=40)
+        lab.wait_owner(vip)
+        manager, *rest = family(lab.managers["node-a"].pid)
+        names = {pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in rest}
+        wire = {pid for pid, name in names.items() if "porterlb.wire" in name}
+        assert effective(manager) == set()
+        assert len(wire) == 1 and all(effective(pid) == {Capability.NET_RAW} for pid in wire)
+        speakers = set(rest) - wire
+        assert len(speakers) >= 2, names  # ExaBGP and its API process
+        for pid in speakers:
+            assert effective(pid) <= {Capability.NET_BIND_SERVICE}, names[pid]
