@@ -1,0 +1,9 @@
+"""Benchmarks: ``make bench``, or ``python -m bench [NAME ...] [--quick] [--only PART]``.
+
+Each module named in `BENCHES` has ``PARTS``: what it measures, by name. A part prints as a table, and all of one run is
+written to bench/results/NAME.json. Rivals and the kernel are measured in the same run: figures of a shared machine
+compare with one another, not with those of another day.
+"""
+
+BENCHES = ("layer2", "bgp", "mode", "kube")
+"""Modules of this package, in the order in which they run."""

@@ -1,0 +1,48 @@
+"""``python -m bench [NAME ...] [--quick] [--only PART]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+
+from rich.console import Console
+
+from bench import BENCHES, report
+from lab.netns import LabError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks; all of them by default.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
+    parser.add_argument("--quick", action="store_true", help="few trials: to see that it works")
+    parser.add_argument("--only", action="append", default=[], metavar="PART", help="one part of a benchmark")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in BENCHES]:
+        parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHES)}")
+    console = Console(highlight=False)
+    if (load := os.getloadavg()[0]) > (os.cpu_count() or 1) / 2:
+        console.print(f"[yellow]The machine is busy (load {load:.1f}): latencies and gaps come out longer.")
+    for name in options.names or BENCHES:
+        parts = importlib.import_module(f"bench.{name}").PARTS
+        if unknown := [part for part in options.only if part not in parts]:
+            parser.error(f"{name} has no part {unknown[0]}; it has {', '.join(parts)}")
+        tables = {}
+        for part in options.only or parts:
+            begun = time.monotonic()
+            try:
+                tables[part] = parts[part](options.quick)
+            except LabError as error:
+                console.print(f"[red]{name} {part}: {error}")
+                return 1
+            tables[part].show(console)
+            console.print(f"({time.monotonic() - begun:.0f} s)\n")
+            path = report.save(name, tables, quick=options.quick)
+        console.print(f"Figures of single trials are in {os.path.relpath(path)}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""The wire process alone: how quickly it answers, what its probes and hellos cost, and how long a burst takes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+from bench.report import Table, percentile
+from lab.cluster import CHECKOUT
+from lab.host import Host
+from lab.measure import wait_until
+from porterlb.core.hello import Hello, encode
+from porterlb.core.model import Member
+from porterlb.settings import PROFILES
+from porterlb.wire import packet
+from tests.edge.wire_lab import KEY, Segment, vips
+
+FIRST4, FIRST6 = "10.99.0.0", "fd99::1:0"
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used of the processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def segment(nodes: int, names: tuple[str, ...] = (), **settings: Any) -> Iterator[Segment]:
+    """A segment with wire processes on these nodes (all by default)."""
+    made = Segment(nodes=nodes)
+    try:
+        made.start(names, **settings)
+        yield made
+    finally:
+        made.close()
+
+
+def give(made: Segment, first: str, count: int, candidates: tuple[str, ...]) -> None:
+    """Makes so many addresses VIPs, in place of those before, and waits until all are taken over."""
+    start = ip_address(first)
+    rows = [(str(start + number), candidates) for number in range(count)]
+    wanted = made.tell(vips=vips(*rows, interface="eth0"))
+    for replica in made.replicas.values():
+        replica.until(lambda r: r.report.applied == wanted.digest, "the VIPs are taken over", 60.0)
+    owner = made.replicas[candidates[0]]
+    owner.until(lambda r: all(r.answering.get(text) for text, _ in rows), "all are answered", 60.0)
+
+
+def ask(client: Host, mode: str, **options: Any) -> dict[str, Any]:
+    """Runs bench.load on a client."""
+    given = {"mode": mode, "mac": client.mac, "v4": client.v4, "v6": client.v6, **options}
+    done = client.ns.run(
+        ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", "bench.load", json.dumps(given)], timeout=120.0
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def answers(quick: bool) -> Table:
+    """Latency of single answers, and what of a flood is answered, beside the kernel's own."""
+    table = Table(
+        "Answers: beside the kernel's own, on the same machine at the same time",
+        ("who answers", "median µs", "p99 µs", "lost of singles", "flood sent/s", "answered %"),
+        notes=["flood: 2 s at 100,000 questions/s wanted, of one client, answers counted by its kernel"],
+    )
+    count, seconds = (1000, 0.5) if quick else (10_000, 2.0)
+
+    def row(name: str, first: str, addresses: int, client: Host) -> None:
+        options = {"first": first, "count": addresses}
+        ask(client, "latency", questions=200, **options)  # warm up
+        single = ask(client, "latency", questions=count, **options)
+        flood = ask(client, "flood", rate=100_000, seconds=seconds, **options)
+        figures = single["microseconds"]
+        table.rows.append(
+            (
+                name,
+                percentile(figures, 0.5),
+                percentile(figures, 0.99),
+                single["lost"],
+                round(flood["rate"]),
+                100.0 * flood["answered"] / max(1, flood["sent"]),
+            )
+        )
+        table.raw[name] = {
+            "flood": flood,
+            "lost": single["lost"],
+            "microseconds": sorted(figures)[:: max(1, count // 1000)],
+        }
+
+    with segment(1, gratuitous_rate=1) as made:  # announcements are not to be counted as answers
+        host, client = made.host("n1"), made.client
+        for family, own, first in (("ARP", host.v4, FIRST4), ("NDP", host.v6, FIRST6)):
+            row(f"kernel, {family}, its own address", own, 1, client)
+            for many in (1, 1000, 10_000):
+                give(made, first, many, ("n1",))
+                time.sleep(0.5)
+                row(f"PorterLB, {family}, {many:,} VIPs", first, many, client)
+        limit = ask(client, "flood", rate=10_000_000, seconds=seconds, first="10.98.0.0", count=1000)
+        table.notes.append(f"the generator's own limit, towards addresses of nobody: {limit['rate']:,.0f}/s")
+        table.raw["limit"] = limit
+    return table
+
+
+def cost(quick: bool) -> Table:
+    """What probing and hello cost one replica among N nodes with a replica each."""
+    table = Table(
+        "Cost of probing and hello, per replica",
+        ("nodes", "profile", "% of a processor", "probes/s", "hellos/s in + out", "deaths declared"),
+        notes=["the other nodes are addresses of one kernel, their hellos come from one process at the profile's pace"],
+    )
+    seconds = 3.0 if quick else 10.0
+    for nodes in (3, 10, 100):
+        for profile in ("default", "fast"):
+            settings = dict(PROFILES[profile])
+            with (
+                segment(2, ("n1",), **settings) as made,
+                _crowd(made, nodes - 1, float(settings.get("hello_interval", 0.05))),
+            ):
+                replica = made.replicas["n1"]
+                replica.until(lambda r, n=nodes: len(r.report.fresh) == n - 1, "everybody is fresh", 20.0)  # type: ignore[misc]
+                time.sleep(2.5)
+                before, used = dict(replica.report.counters), processor_seconds(replica.wire_pid)
+                begun = time.monotonic()
+                time.sleep(seconds)
+                elapsed = time.monotonic() - begun
+                used = processor_seconds(replica.wire_pid) - used
+                after = replica.report.counters
+
+                rates = {name: (after.get(name, 0) - before.get(name, 0)) / elapsed for name in after}
+                table.rows.append(
+                    (
+                        nodes,
+                        profile,
+                        100 * used / elapsed,
+                        round(rates.get("probes", 0)),
+                        round(rates.get("hellos_heard", 0) + rates.get("hellos_sent", 0)),
+                        after.get("deaths", 0),
+                    )
+                )
+    return table
+
+
+@contextlib.contextmanager
+def _crowd(made: Segment, others: int, interval: float) -> Iterator[None]:
+    """Host n2 plays so many nodes with replicas: its kernel answers for their addresses, a thread says their hellos."""
+    host, own = made.host("n2"), made.host("n1")
+    addresses = [f"10.77.1.{number}" for number in range(1, others + 1)]
+    own.ns.ip("address add 10.77.1.250/24 dev eth0")
+    host.ns.ip(*(f"address add {address}/24 dev eth0" for address in addresses))
+    names = [f"crowd-{number}" for number in range(1, others + 1)]
+    members = {
+        name: Member(name, address, 7473, 1, (ip_interface(f"{address}/24"),))
+        for name, address in zip(names, addresses, strict=True)
+    }
+    made.tell(
+        members={"n1": made.wanted.members["n1"], **members},
+        nodes={name: (ip_address(address),) for name, address in zip(names, addresses, strict=True)},
+    )
+    end = threading.Event()
+    sock = host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def talk() -> None:
+        due = time.monotonic()
+        while not end.is_set():
+            for name in names:
+                data = encode(Hello(name, 1, time.monotonic_ns(), leader="n1", answers=True), KEY)
+                sock.sendto(data, (own.v4, 7473))
+            due = max(due + interval, time.monotonic() - interval)
+            end.wait(max(0.0, due - time.monotonic()))
+
+    thread = threading.Thread(target=talk, name="bench-crowd", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join(5.0)
+        sock.close()
+
+
+def burst(quick: bool) -> Table:
+    """A node dies with many VIPs: how long until the last one is announced by another node."""
+    table = Table(
+        "Gratuitous burst: the next hop of all VIPs is cut off",
+        ("VIPs", "rate allowed/s", "first after ms", "half after ms", "last after ms", "announced"),
+        notes=["from the cut of the cable until a client has received the first announcement of a VIP by its new node"],
+    )
+    for count in (300, 1000) if quick else (300, 1000, 10_000):
+        for rate in (2000, 100_000):
+            with segment(3, gratuitous_rate=rate) as made:
+                made.settled()
+                give(made, FIRST4, count, ("n2", "n1", "n3"))
+                time.sleep(1.0)
+                wait_until(lambda: _quiet(made.client), 30.0, "the announcements of the start to end")
+                seen = _burst(made, count, patience=3.0 + 2.5 * count / rate)
+                table.rows.append(
+                    (
+                        count,
+                        rate,
+                        1000 * min(seen, default=0.0),
+                        1000 * percentile(seen, 0.5),
+                        1000 * max(seen, default=0.0),
+                        len(seen),
+                    )
+                )
+                table.raw[f"{count} at {rate}"] = seen[:: max(1, len(seen) // 300)]
+    return table
+
+
+def _listen(client: Host) -> socket.socket:
+    return client.ns.call(lambda: packet.open_socket("eth0", packet.ETHERTYPE_ARP, packet.arp_program(1)))
+
+
+def _quiet(client: Host) -> bool:
+    """Whether no gratuitous ARP comes for 1.5 s."""
+    end = time.monotonic() + 1.5
+    with _listen(client) as sock:
+        while time.monotonic() < end:
+            with contextlib.suppress(BlockingIOError):
+                frame = sock.recv(256)
+                if frame[28:32] == frame[38:42]:
+                    return False
+                continue
+            time.sleep(0.01)
+    return True
+
+
+def _burst(made: Segment, count: int, patience: float) -> list[float]:
+    """Seconds after the cut at which each VIP was announced first, in order."""
+    seen: dict[bytes, float] = {}
+    base = int(ip_address(FIRST4))
+    with _listen(made.client) as sock:
+        cut = time.monotonic()
+        made.net.carrier("n2", False)
+        while len(seen) < count and time.monotonic() < cut + patience:
+            try:
+                frame = sock.recv(256)
+            except BlockingIOError:
+                time.sleep(0.0005)
+                continue
+            target = frame[38:42]
+            if frame[28:32] == target and 0 <= struct.unpack("!I", target)[0] - base < count:
+                seen.setdefault(target, time.monotonic() - cut)
+    return sorted(seen.values())

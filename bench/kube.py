@@ -1,0 +1,214 @@
+"""From a Service to the route in BIRD's kernel table: on the Kubernetes API and on a directory of manifests.
+
+Three nodes with a replica each, one router. The clock starts when the request to create the Service is sent (or its
+file is renamed into place); its EndpointSlice is there already.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.report import Table, percentile
+from lab import objects
+from lab.measure import wait_until
+from lab.process import descendants
+from lab.routers import Router
+from tests.lab.product import EIP_ANNOTATION, Product, product
+
+CLUSTERS = ("manifests", "kube")
+POOL = "172.20.0.0/18"
+PORTS = (("http", 80, "TCP", 8080),)
+WRITERS = 16
+"""Requests at once that create the Services of the burst."""
+
+
+class Arrivals:
+    """When each /32 came into the router's kernel table (monotonic seconds), from its own notifications."""
+
+    def __init__(self, router: Router) -> None:
+        self._process = router.start("route-monitor", ["ip", "-4", "-o", "monitor", "route"], pipes=True)
+        self.at: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._read, name="route-monitor", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        out = self._process.popen.stdout
+        assert out is not None
+        for raw in out:
+            now = time.monotonic()
+            words = raw.decode().split()
+            if words and words[0] != "Deleted" and words[0].startswith("172.20."):
+                self.at.setdefault(words[0].partition("/")[0], now)
+
+    def close(self) -> None:
+        self._process.close()
+        self._thread.join(5)
+
+
+def service(name: str) -> dict[str, Any]:
+    return objects.service(name, policy="Local", annotations={EIP_ANNOTATION: "bench"}, ports=PORTS)
+
+
+@contextmanager
+def stage(cluster: str) -> Iterator[tuple[Product, Arrivals]]:
+    with product(cluster, nodes=3, routers=["bird"]) as lab:
+        lab.proxy.close()  # the stand-in of kube-proxy would only take time
+        lab.prepare()
+        lab.eip("bench", POOL, protocol="bgp")
+        lab.manage()
+        lab.wait_settled()
+        arrivals = Arrivals(lab.router)
+        try:
+            yield lab, arrivals
+        finally:
+            arrivals.close()
+            if os.environ.get("PORTERLB_BENCH_LOGS"):
+                print(lab.logs())
+
+
+def slices(lab: Product, names: list[str], apply: Callable[[dict[str, Any]], Any]) -> None:
+    with ThreadPoolExecutor(WRITERS) as pool:
+        pieces = [objects.endpoint_slices(name, lab.pods, ports=PORTS)[0] for name in names]
+        list(pool.map(apply, pieces))
+
+
+def cpu_seconds(lab: Product) -> dict[str, float]:
+    """CPU that was used so far: by each manager, its speakers, and the control plane where there is one."""
+
+    def of(pid: int) -> float:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    found = {}
+    for name, process in lab.managers.items():
+        found[f"manager {name}"] = of(process.pid)
+        found[f"speakers {name}"] = sum(of(pid) for pid, _ in descendants(process.pid))
+    for program in ("kube-apiserver", "etcd"):
+        if hasattr(lab.backend, "plane"):
+            found[program] = of(lab.backend.plane._programs[program].pid)
+    return found
+
+
+def creator(lab: Product) -> Callable[[dict[str, Any]], Any]:
+    """A plain POST where there is an API (no discovery, no patch): what a quick client does."""
+    if not hasattr(lab.backend, "plane"):
+        return lab.backend.apply
+    from kubernetes import client  # noqa: PLC0415
+
+    api = lab.backend.plane.api
+    core, discovery = client.CoreV1Api(api), client.DiscoveryV1Api(api)
+
+    def create(obj: dict[str, Any]) -> Any:
+        if obj["kind"] == "EndpointSlice":
+            return discovery.create_namespaced_endpoint_slice("default", obj)
+        return core.create_namespaced_service("default", obj)
+
+    return create
+
+
+def one(quick: bool) -> Table:
+    """One Service at a time."""
+    table = Table(
+        "One Service: from the request to the route in the router's kernel",
+        ("cluster", "trials", "median ms", "p99 ms", "worst ms"),
+    )
+    for cluster in CLUSTERS:
+        with stage(cluster) as (lab, arrivals):
+            create = creator(lab)
+            names = [f"one-{number}" for number in range(10 if quick else 50)]
+            slices(lab, names, create)
+            time.sleep(2)
+            took: list[float] = []
+            for name in names:
+                before = len(arrivals.at)
+                begun = time.monotonic()
+                create(service(name))
+                wait_until(lambda before=before: len(arrivals.at) > before, 10, f"the route of {name}", 0.002)  # type: ignore[misc]
+                took.append((max(arrivals.at.values()) - begun) * 1000)
+                time.sleep(0.25)
+        table.rows.append((cluster, len(took), statistics.median(took), percentile(took, 0.99), max(took)))
+        table.raw[cluster] = took
+    table.notes.append("The median on the API may be 50 ms above that of the manifests.")
+    return table
+
+
+def burst(quick: bool) -> Table:
+    """Many Services at once."""
+    count = 100 if quick else 1000
+    table = Table(
+        f"{count} Services at once: seconds from the first request",
+        ("cluster", "all created", "first route", "half", "last route", "all addresses written"),
+    )
+    for cluster in CLUSTERS:
+        with stage(cluster) as (lab, arrivals):
+            create = creator(lab)
+            names = [f"many-{number}" for number in range(count)]
+            slices(lab, names, create)
+            time.sleep(3)
+            used = cpu_seconds(lab)
+            begun = time.monotonic()
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(create, [service(name) for name in names]))
+            created = time.monotonic() - begun
+            wait_until(lambda: len(arrivals.at) >= count, 150, f"{count} routes", 0.05)
+            at = sorted(moment - begun for moment in arrivals.at.values())
+            wait_until(lambda: addresses(lab) >= count, 150, f"{count} addresses", 0.3)
+            addressed = time.monotonic() - begun
+            used = {name: round(seconds - used[name], 2) for name, seconds in cpu_seconds(lab).items()}
+        table.rows.append((cluster, created, at[0], at[count // 2], at[-1], addressed))
+        table.raw[cluster] = {"routes": at, "cpu": used}
+        table.notes.append(f"{cluster}: CPU seconds: {', '.join(f'{name} {cpu:g}' for name, cpu in used.items())}")
+    return table
+
+
+def waiting(quick: bool) -> Table:
+    """Services that are there already get their addresses at once, when their pool comes: without the API's own work
+    of creating them."""
+    count = 100 if quick else 1000
+    table = Table(
+        f"{count} Services wait for a pool: seconds from the pool's request",
+        ("cluster", "first route", "half", "last route", "all addresses written"),
+    )
+    for cluster in CLUSTERS:
+        with stage(cluster) as (lab, arrivals):
+            lab.backend.delete("Eip", "bench")
+            create = creator(lab)
+            names = [f"many-{number}" for number in range(count)]
+            slices(lab, names, create)
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(create, [service(name) for name in names]))
+            lab.wait_condition("Service", names[-1], "AddressAssigned", "False", "default", timeout=60)
+            time.sleep(10)
+            used = cpu_seconds(lab)
+            begun = time.monotonic()
+            lab.eip("bench", POOL, protocol="bgp")
+            wait_until(lambda: len(arrivals.at) >= count, 150, f"{count} routes", 0.05)
+            at = sorted(moment - begun for moment in arrivals.at.values())
+            wait_until(lambda: addresses(lab) >= count, 150, f"{count} addresses", 0.3)
+            addressed = time.monotonic() - begun
+            used = {name: round(seconds - used[name], 2) for name, seconds in cpu_seconds(lab).items()}
+        table.rows.append((cluster, at[0], at[count // 2], at[-1], addressed))
+        table.raw[cluster] = {"routes": at, "cpu": used}
+        table.notes.append(f"{cluster}: CPU seconds: {', '.join(f'{name} {cpu:g}' for name, cpu in used.items())}")
+    return table
+
+
+def addresses(lab: Product) -> int:
+    """Services with an address in their status."""
+    if not hasattr(lab.backend, "plane"):
+        return sum(bool(lab.vips(obj["metadata"]["name"])) for obj in lab.backend.objects("Service"))
+    return sum(bool((obj["status"].get("loadBalancer") or {}).get("ingress")) for obj in lab.backend.objects("Service"))
+
+
+PARTS: Mapping[str, Callable[[bool], Table]] = {"one": one, "burst": burst, "waiting": waiting}

@@ -1,0 +1,16 @@
+"""Layer 2 mode: answers, cost, bursts, and the gaps that clients see when machines fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bench.answers import answers, burst, cost
+from bench.gaps import failover
+from bench.report import Table
+
+PARTS: Mapping[str, Callable[[bool], Table]] = {
+    "answers": answers,
+    "failover": failover,
+    "cost": cost,
+    "burst": burst,
+}

@@ -1,0 +1,75 @@
+"""What a benchmark found: tables for the screen, the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+RESULTS = Path(__file__).with_name("results")
+
+Cell = str | int | float
+
+
+@dataclass
+class Table:
+    """One table. ``rows`` have as many cells as ``columns``; floats are rounded for the screen only.
+
+    ``raw``: single figures behind the rows, for the JSON. ``notes``: what a reader must know to judge the figures.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: list[Sequence[Cell]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    def show(self, console: Console) -> None:
+        table = RichTable(title=self.title, title_justify="left", caption="\n".join(self.notes), caption_justify="left")
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if number else "left")
+        for row in self.rows:
+            table.add_row(*map(text, row))
+        console.print(table)
+
+
+def text(cell: Cell) -> str:
+    """A cell as people read it."""
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
+    return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+def machine() -> Mapping[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def save(name: str, tables: Mapping[str, Table], *, quick: bool) -> Path:
+    """Writes bench/results/NAME.json. Parts that were not run this time stay as they were."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    parts = json.loads(path.read_text())["parts"] if path.exists() else {}
+    parts |= {part: {**asdict(table), "quick": quick, "machine": machine()} for part, table in tables.items()}
+    path.write_text(json.dumps({"bench": name, "parts": parts}, indent=1) + "\n")
+    return path
+
+
+def percentile(figures: Sequence[float], share: float) -> float:
+    """The figure below which ``share`` (0 to 1) of them lie; 0 when there is none."""
+    ordered = sorted(figures)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
