@@ -1,0 +1,175 @@
+"""Writes docs/configuration.md from the schemas of the custom resources and the manager's settings.
+
+python docs/configuration.py          # writes the page
+python docs/configuration.py --check  # exit code 1 where it is not what would be written
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from porterlb import crds
+from porterlb.cli.manager import HTTP, SHARED, documentation, environment
+from porterlb.settings import PROFILES, Settings
+
+PAGE = Path(__file__).with_name("configuration.md")
+
+Schema = Mapping[str, Any]
+
+HEAD = """\
+# Configuration
+
+<!-- Made by docs/configuration.py from porterlb/crds/*.yaml and porterlb/settings.py: change those, then run it. -->
+
+Three cluster-scoped custom resources of `network.kubesphere.io/v1alpha2`, annotations of Services, and the settings of
+the manager. The field names are those of PorterLB and OpenELB, so that their manifests apply unchanged; a field or a
+value that PorterLB knows of and does not support is named in a condition of the object. `porterlb crds` prints the
+definitions; `kubectl explain eip.spec` shows the same texts.
+"""
+
+SERVICES = """\
+## Services
+
+A Service of type LoadBalancer is PorterLB's when its `spec.loadBalancerClass` is `network.kubesphere.io/porterlb`; or
+when it has no class and the annotation `lb.kubesphere.io/v1alpha1` is `porter` or `openelb`; or when it has neither and
+the setting `claim_services_without_class` is on. Services of another class are left alone.
+
+{annotations}
+Each is understood as `...openelb.kubesphere.io/...` too. An Eip with the annotation
+`eip.porter.kubesphere.io/is-default-eip: "true"` serves the Services that no other Eip matches.
+"""
+
+
+ANNOTATIONS = {
+    "eip.porter.kubesphere.io/v1alpha1": "the address that is wanted; two, separated by a comma, for both families. "
+    "`spec.loadBalancerIP` asks for the same",
+    "eip.porter.kubesphere.io/v1alpha2": "the Eip that the address is to come from",
+    "protocol.porter.kubesphere.io/v1alpha1": "only Eips of this protocol: `bgp`, `layer2` or `auto`",
+    "share.porter.kubesphere.io/v1alpha1": "a key: Services of one namespace with the same key may have one address, "
+    "on different ports",
+    "layer2.porter.kubesphere.io/v1alpha1": "written by the leader: the node that serves the Service in layer2, so "
+    "that one which comes back takes nothing away",
+}
+"""Of Services: what each is for."""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for kind, definition in crds.load().items():
+        names = definition["spec"]["names"]
+        schema = crds.schema(kind)
+        known = [names["plural"], *names.get("shortNames", [])]
+        parts.append(f"## {kind}\n\n{one_line(schema['description'])} `kubectl get {'` or `'.join(known)}`.\n")
+        for part in ("spec", "status"):
+            parts.append(f"### {kind}.{part}\n\n{one_line(schema['properties'][part].get('description', ''))}\n")
+            rows = list(fields(schema["properties"][part]))
+            parts.append(table(("field", "type", "meaning"), rows))
+            parts += rules(schema["properties"][part])
+    rows = [(f"`{name}`", said) for name, said in ANNOTATIONS.items()]
+    services = SERVICES.replace("{annotations}\n", table(("annotation", "meaning"), rows))
+    return "\n".join([*parts, services, settings()])
+
+
+def fields(schema: Schema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(path, type, meaning) of every field below an object, depth first."""
+    required = set(schema.get("required", ()))
+    for name, field in (schema.get("properties") or {}).items():
+        path = f"{prefix}{name}"
+        yield f"`{path}`" + (" *" if name in required else ""), type_of(field), meaning(field)
+        yield from nested(field, path)
+    more = schema.get("additionalProperties")
+    if isinstance(more, Mapping) and more.get("properties"):
+        yield from fields(more, f"{prefix}<name>.")
+
+
+def nested(field: Schema, path: str) -> Iterator[tuple[str, str, str]]:
+    if field.get("type") == "array" and field["items"].get("properties"):
+        yield from fields(field["items"], f"{path}[].")
+    elif field.get("type") == "object":
+        yield from fields(field, f"{path}.")
+
+
+def type_of(field: Schema) -> str:
+    kind = str(field.get("type", "any"))
+    if kind == "array":
+        return f"list of {type_of(field['items'])}"
+    more = field.get("additionalProperties")
+    if kind == "object" and isinstance(more, Mapping):
+        return f"{type_of(more)} by name"
+    return "int or string" if field.get("x-kubernetes-int-or-string") else kind
+
+
+def meaning(field: Schema) -> str:
+    said = [one_line(field.get("description", ""))]
+    if "enum" in field:
+        said.append(f"One of {', '.join(f'`{value}`' for value in field['enum'])}.")
+    low, high = field.get("minimum"), field.get("maximum")
+    if low is not None and high is not None:
+        said.append(f"{low} to {high}.")
+    elif low is not None:
+        said.append(f"{low} or more.")
+    if "default" in field:
+        said.append(f"Default: `{text(field['default'])}`.")
+    said += [one_line(rule["message"]) for rule in field.get("x-kubernetes-validations", ())]
+    return " ".join(filter(None, said)).replace("|", "\\|")
+
+
+def rules(schema: Schema) -> list[str]:
+    """What the API server checks of the object as a whole."""
+    return [f"- {one_line(rule['message'])}\n" for rule in schema.get("x-kubernetes-validations", ())]
+
+
+def settings() -> str:
+    """The manager's settings, from the dataclass that holds them."""
+    texts = documentation()
+    rows = []
+    for setting in dataclasses.fields(Settings):
+        name = setting.name
+        if name in HTTP:
+            continue
+        option = f"`--{name.replace('_', '-')}`"
+        variable = {"cluster": "PORTERLB_CLUSTER", "namespace": "POD_NAMESPACE"}.get(name, "") if name in SHARED else ""
+        variable = variable or ("" if name in SHARED else environment(name))
+        default = "" if setting.default in ("", dataclasses.MISSING) else f"Default: `{text(setting.default)}`."
+        said = texts.get(name, "").replace("``", "`")
+        rows.append((option, f"`{variable}`" if variable else "", f"{said} {default}".strip()))
+    served = "Where /healthz, /readyz, /metrics and /state are served. Default: `127.0.0.1:7472`."
+    rows.append(("`--http`", "`PORTERLB_HTTP`", served))
+    profiles = [
+        f"- `--profile {name}` (`PORTERLB_PROFILE`): {', '.join(f'{key} {value}' for key, value in values.items())}\n"
+        for name, values in PROFILES.items()
+        if values
+    ]
+    head = "## Settings of the manager\n\nOptions of `porterlb manager`, or variables of its environment. "
+    head += "Times are in seconds.\n"
+    return "\n".join([head, table(("option", "variable", "meaning"), rows), *profiles])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def one_line(sentence: str) -> str:
+    return " ".join(sentence.split())
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--check"]:
+        return int(PAGE.read_text() != page())
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
