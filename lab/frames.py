@@ -41,6 +41,8 @@ def mac_bytes(text: str) -> bytes:
 def who_has(host: Host, address: str, timeout: float = 0.3, questions: int = 1) -> list[Answer]:
     """Ask by broadcast ARP or multicast neighbour solicitation, and collect every answer until the time is over.
 
+    An answer is sent to us alone: an announcement to all that goes by meanwhile is none.
+
     Args:
         timeout: seconds to listen after each question.
         questions: how many times to ask.
@@ -61,7 +63,7 @@ def who_has(host: Host, address: str, timeout: float = 0.3, questions: int = 1) 
                 if not select.select([sock], [], [], left)[0]:
                     break
                 frame, info = sock.recvfrom(2048)
-                if info[2] == socket.PACKET_OUTGOING:
+                if info[2] != socket.PACKET_HOST:
                     continue
                 if mac := parse(frame, target.packed):
                     answers.append(Answer(mac, mac_text(frame[6:12]), time.monotonic() - asked))

@@ -132,8 +132,12 @@ class Process:
         self.signal(signal.SIGCONT)
 
     def terminate(self, timeout: float = 10.0) -> int:
-        """SIGTERM, and wait; the exit code. One that does not end within `timeout` seconds is killed: LabError."""
+        """SIGTERM, and wait; the exit code. One that does not end within `timeout` seconds is killed: LabError.
+
+        A stopped process is continued, as systemd does it: else it could not hear the signal.
+        """
         self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
         try:
             return self.wait(timeout)
         except LabError:
