@@ -1,0 +1,105 @@
+"""The text of exabgp.conf, and which peers must stay out of it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+
+from porterlb.core.exabgp_text.words import PROCESS, Unspeakable
+from porterlb.core.model import Address
+from porterlb.core.wanted import Neighbor
+
+MAX_PASSWORD = 80  # bytes; TCP_MD5SIG_MAXKEYLEN
+BGP_PORT = 179
+
+
+def refused(neighbors: Mapping[str, Neighbor]) -> dict[str, str]:
+    """Peers that must stay out of the configuration, with the reason; one wrong peer would make ExaBGP refuse all.
+
+    Peers that are ``admin_down`` are left out as well, but are not a refusal.
+    """
+    result: dict[str, str] = {}
+    taken: dict[Address, str] = {}
+    for name in sorted(neighbors):
+        neighbor = neighbors[name]
+        if neighbor.admin_down:
+            continue
+        if neighbor.address in taken:
+            result[name] = f"BgpPeer {taken[neighbor.address]} has the same address {neighbor.address}: remove one."
+        elif len(neighbor.password.encode()) > MAX_PASSWORD:
+            result[name] = f"The password is longer than {MAX_PASSWORD} bytes, which TCP MD5 (RFC 2385) does not allow."
+        elif neighbor.hold_time and neighbor.hold_time < 3:
+            result[name] = f"A hold time of {neighbor.hold_time} s is not allowed: 0, or 3 s and more (RFC 4271)."
+        elif not neighbor.families:
+            result[name] = "No address family is left to announce: set afiSafis to ipv4, ipv6 or both."
+        elif neighbor.local_address is not None and neighbor.local_address.version != neighbor.address.version:
+            result[name] = f"localAddress {neighbor.local_address} and {neighbor.address} are of different IP versions."
+        else:
+            taken[neighbor.address] = name
+    return result
+
+
+def configuration(neighbors: Iterable[Neighbor], run: Sequence[str], listen: Mapping[str, int]) -> str:
+    """The text of exabgp.conf. It may hold passwords: mode 0600.
+
+    Args:
+        neighbors: those to configure; see :func:`refused`.
+        run: the API process, argv; the program as an absolute path.
+        listen: by peer name, the TCP port to listen on for it; such a neighbor must have a local address.
+    """
+    words = " ".join(_quoted(word) for word in run)
+    parts = [f"process {PROCESS} {{\n    run {words};\n    encoder json;\n}}\n"]
+    for neighbor in sorted(neighbors, key=lambda n: (n.address.version, n.address)):
+        parts.append(_neighbor(neighbor, listen.get(neighbor.peer, 0)))
+    return "\n".join(parts)
+
+
+def _neighbor(n: Neighbor, listen: int) -> str:
+    if listen and n.local_address is None:
+        raise Unspeakable(f"BgpPeer {n.peer} cannot be listened for without a local address.")
+    lines = [
+        f"router-id {n.router_id};",
+        f"local-address {n.local_address if n.local_address is not None else 'auto'};",
+        f"local-as {n.local_as};",
+        f"peer-as {n.peer_as};",
+        f"hold-time {n.hold_time};",
+    ]
+    if n.remote_port != BGP_PORT:
+        lines.append(f"connect {n.remote_port};")
+    if n.passive:
+        lines.append("passive true;")
+    if listen:
+        lines.append(f"listen {listen};")
+    if n.multihop_ttl:
+        lines.append(f"outgoing-ttl {n.multihop_ttl};")
+    if n.password:
+        # Base64 because ExaBGP's syntax cannot quote every character that a password may have.
+        encoded = base64.b64encode(n.password.encode()).decode()
+        lines += ["md5-base64 true;", f"md5-password {encoded};"]
+    families = [f"ipv{version} unicast;" for version in (4, 6) if version in n.families]
+    capability = ["asn4 enable;", "route-refresh enable;"]
+    if n.graceful_restart:
+        capability.append(f"graceful-restart {n.graceful_restart};")
+    if n.add_path:
+        capability.append("add-path send;")
+    lines += [
+        "group-updates true;",
+        "auto-flush true;",
+        "adj-rib-out true;",  # ExaBGP itself sends everything again after a session flap, and at a route refresh
+        "adj-rib-in false;",  # what peers send is never used
+        # The automatic End-of-RIB goes out before the first route: under graceful restart a black hole.
+        "manual-eor true;",
+        f"capability {{ {' '.join(capability)} }}",
+        f"family {{ {' '.join(families)} }}",
+    ]
+    if n.add_path:
+        lines.append(f"add-path {{ {' '.join(families)} }}")
+    lines.append(f"api {{ processes [ {PROCESS} ]; neighbor-changes; fsm; receive {{ parsed; notification; }} }}")
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"neighbor {n.address} {{\n{body}\n}}\n"
+
+
+def _quoted(word: str) -> str:
+    if '"' in word or "\\" in word or "\n" in word:
+        raise Unspeakable(f"ExaBGP cannot run a program with this in its path or arguments: {word!r}")
+    return f'"{word}"'

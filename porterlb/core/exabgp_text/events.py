@@ -1,0 +1,157 @@
+"""What ExaBGP says: acknowledgements, events and answers, one a line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from porterlb.core.exabgp_text.words import clean
+from porterlb.core.model import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The end of the answer to a command. It comes in the order of the commands and means neither sent nor accepted."""
+
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The session is established."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The session, or an attempt at one, is over. ``reason``: in ExaBGP's words."""
+
+    address: Address
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fsm:
+    """A step of the state machine. ``state``: an RFC 4271 name in lower case."""
+
+    address: Address
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A NOTIFICATION that the peer sent. ``message``: its RFC 9003 shutdown communication, if any."""
+
+    address: Address
+    code: int
+    subcode: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The answer to ``show neighbor json``, by address: RFC 4271 states, seconds established, UPDATEs sent."""
+
+    states: Mapping[Address, str] = field(default_factory=dict)
+    duration: Mapping[Address, float] = field(default_factory=dict)
+    sent: Mapping[Address, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """ExaBGP is about to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Anything else; ``text`` for the log."""
+
+    text: str
+
+
+Said = Ack | Up | Down | Fsm | Notification | Shown | Stopping | Other
+
+_STATES = frozenset({"idle", "active", "connect", "opensent", "openconfirm", "established"})
+
+
+def parse(line: bytes) -> Said:
+    """One line from ExaBGP. Never raises."""
+    if line == b"done":
+        return Ack(True)
+    if line == b"error":
+        return Ack(False)
+    text = line.decode("utf-8", "replace")
+    if not text.startswith(("{", "[")):
+        return Other(clean(text))
+    try:
+        event = json.loads(text)
+        if isinstance(event, list):
+            return _shown(event)
+        return _event(event) or Other(clean(text))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Other(clean(text))
+
+
+def _event(event: Mapping[str, object]) -> Said | None:
+    kind = event["type"]
+    if kind == "notification" and event.get("notification") == "shutdown":
+        return Stopping()
+    neighbor = event["neighbor"]
+    if not isinstance(neighbor, dict):
+        return None
+    address = ip_address(neighbor["address"]["peer"])
+    if kind == "state":
+        if neighbor["state"] == "up":
+            return Up(address)
+        if neighbor["state"] == "down":
+            return Down(address, clean(str(neighbor.get("reason", ""))))
+        return None
+    if kind == "fsm":
+        state = str(neighbor["state"]).lower()
+        return Fsm(address, state) if state in _STATES else None
+    if kind == "notification" and neighbor.get("direction") == "receive":
+        said = neighbor["notification"]
+        code, subcode = int(said["code"]), int(said["subcode"])
+        return Notification(address, code, subcode, _shutdown_text(str(said.get("message", ""))))
+    return None
+
+
+_ADMIN_TEXT = re.compile(r'Shutdown Communication: "(.*)"', re.DOTALL)
+_ADMIN_LONG = re.compile(r"invalid Shutdown Communication \(too large\) length : (\d+) \[([0-9A-Fa-fx ]*)\]")
+
+
+def _shutdown_text(message: str) -> str:
+    """The peer's own words. ExaBGP knows RFC 8203 (128 octets) only and gives longer ones in hexadecimal."""
+    if match := _ADMIN_TEXT.match(message):
+        return clean(match[1])
+    if match := _ADMIN_LONG.match(message):
+        try:
+            octets = bytes.fromhex(match[2].removeprefix("0x"))
+        except ValueError:
+            return ""
+        return clean(octets[: int(match[1])].decode("utf-8", "replace"))
+    return ""
+
+
+def _shown(peers: Sequence[object]) -> Shown:
+    states: dict[Address, str] = {}
+    duration: dict[Address, float] = {}
+    sent: dict[Address, int] = {}
+    for peer in peers:
+        if not isinstance(peer, dict):
+            continue
+        try:
+            address = ip_address(peer["peer"]["address"])
+            state = str(peer["fsm"]).lower()
+            seconds = float(peer["duration"] or 0) if peer["state"] == "up" else 0.0
+            updates = int(peer["messages"]["sent"]["update"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        states[address] = state if state in _STATES else "idle"
+        duration[address] = seconds
+        sent[address] = updates
+    return Shown(states, duration, sent)
