@@ -334,7 +334,7 @@ def test_what_is_refused_is_not_tried_for_ever() -> None:
         for _ in range(3):
             stage.tell()
             await stage.settle()
-        assert not stage.writer._todo
+        assert stage.writer.idle
         stage.cluster.trouble = None
         stage.tell()
         await stage.settle()

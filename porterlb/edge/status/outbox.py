@@ -1,41 +1,24 @@
-"""Writes what is to be read: status, the Layer 2 annotation, Events. Level-triggered and coalesced.
+"""What is to be written and has not been sent: each write once, in time, and only by who may send it.
 
-:meth:`StatusWriter.update` says what is known; the writer works out what the cluster does not have yet and sends
-that, newest first known, up to ``concurrency`` at once. Leadership is checked again at the moment of sending, and
-every write ends within what is left of the lease.
+Leadership is checked again at the moment of sending, and every write ends within what is left of the lease. What came
+back from a write is remembered until the watch brings news, so that nothing is told or written twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from porterlb.cluster import Cluster, Conflict, Denied, Kind, Unavailable
-from porterlb.core.model import Address, ServiceKey, Snapshot
+from porterlb.core.model import Address, ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.plan import Plan
-from porterlb.core.status.build import Situation
 from porterlb.core.status.notices import Notice
-from porterlb.core.status.peer import entries
-from porterlb.core.status.serving import Acknowledged, Seen, Served, WireView
-from porterlb.core.status.writes import (
-    LEADER,
-    Write,
-    context_writes,
-    losses_of,
-    owner_of,
-    release,
-    removal,
-    service_write,
-    status_of,
-    taking,
-    version_of,
-)
+from porterlb.core.status.serving import Served
+from porterlb.core.status.writes import LEADER, Write, owner_of, status_of, version_of
 from porterlb.logs import fields
 
 log = logging.getLogger(__name__)
@@ -48,12 +31,8 @@ LEAST_LEASE = 0.05  # seconds: with less left, an answer could not come in time
 DENIED_FOR = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds until what was refused is tried again: an API server that has just
 # started knows nobody's rights yet
 GONE_WITHIN = 0.1  # seconds that the watch may need to tell that an object is gone
-GONE_AFTER = 10.0  # seconds without a hello until the sessions of a replica are taken out of the BgpPeers
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts while the API is away
-LOOK_AGAIN = 5.0  # seconds until a look that failed is repeated
-LONGEST_REST = 0.5  # seconds, at most, between two looks, each of which rests as long as it took
 COUNTS_EVERY = 1.0  # seconds between two writes that only change counts
-BATCH = 100  # VIPs or Services between two looks at the event loop
 
 _KINDS = {kind.kind: kind for kind in Kind}
 
@@ -66,17 +45,6 @@ class Meter(Protocol):
     def told(self, kind: str, notice: Notice) -> None: ...
 
     def saw(self, plan: Plan, on_wire: Mapping[Address, Served]) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What :meth:`StatusWriter.update` was told last."""
-
-    snapshot: Snapshot
-    plan: Plan
-    seen: Seen
-    acknowledged: Acknowledged
-    assigned: Mapping[ServiceKey, tuple[Address, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +69,16 @@ _Slot = tuple[ObjectKey, str]
 """What one write is about: two owners may write to one object."""
 
 
-class StatusWriter:
-    """The writer of one replica; :meth:`run` is its task.
+class Outbox:
+    """The writes of one replica; :meth:`run` is the task that sends them.
 
     Args:
         objects: what the cluster is known to have, kept up to date by its owner.
         leading: whether this replica leads, now.
         time_left: seconds for which the lease is certainly ours, now.
-        now: the time as RFC 3339 text; clock: monotonic seconds.
-        interval: the least time between two looks at everything (seconds): bursts become one.
+        clock: monotonic seconds.
+        interval: seconds to wait for a write that another one is in the way of.
+        concurrency: writes at once.
     """
 
     def __init__(
@@ -120,25 +89,20 @@ class StatusWriter:
         *,
         leading: Callable[[], bool],
         time_left: Callable[[], float],
-        now: Callable[[], str],
         clock: Callable[[], float],
-        meter: Meter | None = None,
-        interval: float = 0.1,
-        concurrency: int = 16,
+        meter: Meter | None,
+        interval: float,
+        concurrency: int,
     ) -> None:
         self._cluster = cluster
         self._objects = objects
         self._node = node
         self._leading = leading
         self._time_left = time_left
-        self._now = now
         self._clock = clock
         self._meter = meter
         self._interval = interval
         self._concurrency = concurrency
-        self._wire = WireView()
-        self._known: _Known | None = None
-        self._news = asyncio.Event()
         self._work = asyncio.Event()
         self._todo: dict[_Slot, Write] = {}
         self._pins: dict[ServiceKey, str] = {}
@@ -147,151 +111,46 @@ class StatusWriter:
         self._latest: dict[ObjectKey, _Written] = {}
         self._stale: dict[_Slot, str] = {}  # the version on which a write met a Conflict
         self._denied: dict[_Slot, tuple[int, float]] = {}  # how often in a row, and not before when
-        self._silent_since: dict[str, float] = {}
-        self._taken: set[_Slot] = set()
         self._failures = 0
-        self._memo: dict[ServiceKey, tuple[object, ...]] = {}
-        self._common: object = None
-        self._looking = False
-
-    def update(
-        self,
-        snapshot: Snapshot,
-        plan: Plan,
-        seen: Seen,
-        assigned: Mapping[ServiceKey, tuple[Address, ...]] | None = None,
-    ) -> None:
-        """What is known now. ``assigned``: addresses to be written where they are not those of the plan."""
-        before = self._known.acknowledged if self._known else Acknowledged()
-        self._known = _Known(snapshot, plan, seen, before.updated(plan, seen), assigned or {})
-        self._news.set()
 
     @property
-    def on_wire(self) -> Mapping[Address, Served]:
-        """How every VIP was brought in when we looked last."""
-        return self._wire.on_wire
+    def empty(self) -> bool:
+        """Whether everything has been sent (or cannot be)."""
+        return not (self._todo or self._pins or self._busy)
 
-    @property
-    def idle(self) -> bool:
-        """Whether all that was known has been written (or cannot be)."""
-        return not (self._news.is_set() or self._looking or self._todo or self._pins or self._busy)
+    def want(self, writes: Iterable[Write], pins: Mapping[ServiceKey, str]) -> bool:
+        """Replaces what is to be sent: these writes, as far as they are worth it, and Layer 2 next hops by Service.
 
-    async def run(self) -> None:
-        """For ever: looks whenever there is news, and sends."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(self._concurrency):
-                group.create_task(self._send_all(), name=f"status-{number}")
-            while True:
-                try:
-                    await asyncio.wait_for(self._news.wait(), GONE_AFTER / 2)
-                except TimeoutError:
-                    self._tidy()
-                    continue
-                self._news.clear()
-                self._looking = True
-                begun = self._clock()
-                try:
-                    await self._look()
-                except Exception:
-                    # What is told must never take down what serves: every replica would meet the same object.
-                    log.exception("The status cannot be worked out; what is on the wire is not touched.")
-                    # What was noted as looked at was perhaps not: the next look is at everything.
-                    self._wire, self._memo = WireView(), {}
-                    await asyncio.sleep(LOOK_AGAIN)
-                    self._news.set()
-                self._looking = False
-                # In a burst half of the time is for sending.
-                await asyncio.sleep(max(self._interval, min(LONGEST_REST, self._clock() - begun)))
-
-    # --- what is to be written
-
-    async def _look(self) -> None:
-        known = self._known
-        if known is None:
-            return
-        leading = self._leading()
-        touched: set[Address] = set()
-        for number, address in enumerate(self._wire.outdated(known.plan, known.seen)):
-            if self._wire.look(address, known.plan, known.seen, known.acknowledged):
-                touched.add(address)
-            if number % BATCH == BATCH - 1:
-                await asyncio.sleep(0)
-        on_wire = self._wire.done()
-        if self._meter:
-            self._meter.saw(known.plan, on_wire)
-        situation = Situation(
-            known.snapshot,
-            known.plan,
-            known.seen,
-            self._now(),
-            on_wire,
-            self._objects.problems,
-            assigned=known.assigned,
-        )
-        peers = [(key.name, self._have(key) or obj) for key, obj in self._objects.all_raw("BgpPeer").items()]
-        situation = losses_of(situation, peers)
-        fresh: dict[_Slot, Write] = {}
-        if leading:
-            for write in await self._service_writes(situation, touched):
-                fresh[write.key, write.owner] = write
-        else:
-            self._memo = {}
-        names = [key for kind in ("Eip", "BgpPeer", "BgpConf") for key in self._objects.all_raw(kind)]
-        for key in names:
-            work = partial(context_writes, situation, key, self._have, leading=leading)
-            for write in self._only(key, work):
-                fresh[write.key, write.owner] = write
+        Returns whether some of them have to wait for a moment: ask again after COUNTS_EVERY seconds.
+        """
+        fresh = {(write.key, write.owner): write for write in writes}
         wanted = {slot: write for slot, write in fresh.items() if self._is_worth_it(slot, write)}
-        for slot in [slot for slot, write in wanted.items() if self._can_wait(slot, write)]:
+        later = [slot for slot, write in wanted.items() if self._can_wait(slot, write)]
+        for slot in later:
             del wanted[slot]
-            asyncio.get_running_loop().call_later(COUNTS_EVERY, self._news.set)
         # Addresses first: somebody waits for them.
         self._todo = dict(sorted(wanted.items(), key=lambda entry: not entry[1].urgent))
-        self._pins = dict(known.plan.pins) if leading else {}
+        self._pins = dict(pins)
         self._forget()
-        self._tidy()
+        self._work.set()
+        return bool(later)
+
+    def add(self, write: Write) -> None:
+        """One more, unless something is to be written there anyway."""
+        self._todo.setdefault((write.key, write.owner), write)
         self._work.set()
 
-    async def _service_writes(self, situation: Situation, touched: set[Address]) -> list[Write]:
-        """Looks at the Services for which something is new: themselves, their VIPs, or what all of them speak of."""
-        seen, plan, services = situation.seen, situation.plan, situation.snapshot.services
-        up = {peer: session.up for peer, session in seen.bgp.sessions.items()}
-        fresh = {name: said.sessions for name, said in seen.wire.fresh.items()}
-        common = (situation.losses, seen.bgp.trouble, up, fresh)
-        same, self._common = common == self._common, common
-        found: list[Write] = []
-        memo: dict[ServiceKey, tuple[object, ...]] = {}
-        for number, (object_key, raw) in enumerate(list(self._objects.all_raw("Service").items())):
-            if number % BATCH == BATCH - 1:
-                await asyncio.sleep(0)
-            key = ServiceKey(object_key.namespace, object_key.name)
-            service, have = services.get(key), self._have(object_key) or raw
-            addresses = situation.addresses_of(key)
-            if service is None and not situation.problems_of("Service", *key):
-                writes = self._only(object_key, partial(release, object_key, have))
-            else:
-                vips = tuple(plan.vips.get(address) for address in addresses)
-                inputs = (have, service, plan.services.get(key), addresses, *vips)
-                known = self._memo.get(key) if same and touched.isdisjoint(addresses) else None
-                good = known is not None and len(known) == len(inputs) and all(map(operator.is_, known, inputs))
-                writes = [] if good else self._only(object_key, partial(service_write, situation, key, self._have))
-                if not writes:
-                    memo[key] = inputs
-            found += writes
-        self._memo = memo
-        return found
+    def sent(self, key: ObjectKey, owner: str) -> Mapping[str, Any] | None:
+        """The status that was written last to an object under that name; None: never, or forgotten."""
+        written = self._written.get((key, owner))
+        return None if written is None else written.sent
 
-    @staticmethod
-    def _only(key: ObjectKey, work: Callable[[], Write | Sequence[Write] | None]) -> Sequence[Write]:
-        """The writes for one object; none where they cannot be worked out, which must not stop those for others."""
-        try:
-            found = work()
-        except Exception:
-            log.exception("The status of one object cannot be worked out.", extra=fields(object=str(key)))
-            return ()
-        return found if isinstance(found, Sequence) else (found,) if found else ()
+    def forget(self, owner: str) -> None:
+        """As if nothing had been written under that name."""
+        for slot in [slot for slot in self._written if slot[1] == owner]:
+            del self._written[slot]
 
-    def _have(self, key: ObjectKey) -> Mapping[str, Any] | None:
+    def have(self, key: ObjectKey) -> Mapping[str, Any] | None:
         """The object as the cluster has it: what came back from our last write, until the watch brings news.
 
         What we wrote before it is no news: to take it for some would be to tell the same change twice.
@@ -307,7 +166,7 @@ class StatusWriter:
             return False  # somebody else has written since: the next plan will be made from that
         written = self._written.get(slot)
         if written is not None and written.sent == write.status:
-            have = self._have(slot[0])
+            have = self.have(slot[0])
             # It came back different from what was sent (a field was pruned or defaulted): once more changes nothing.
             if have is not None and status_of(have) == status_of(written.result):
                 return False
@@ -330,48 +189,11 @@ class StatusWriter:
                 for slot in [slot for slot in memory if self._objects.raw(*slot[0]) is None]:
                     memory.pop(slot)
 
-    def _tidy(self) -> None:
-        """The leader takes out the sessions of nodes that have vanished, and of replicas that are silent for long."""
-        known, now = self._known, self._clock()
-        if known is None or not self._leading():
-            self._silent_since.clear()
-            return
-        live = {self._node, *known.seen.wire.fresh}
-        named: set[str] = set()
-        for key in self._objects.all_raw("BgpPeer"):
-            obj = self._have(key)
-            for node in entries(status_of(obj or {})):
-                if node in live:
-                    continue
-                named.add(node)
-                since = self._silent_since.setdefault(node, now)
-                vanished = bool(known.snapshot.nodes) and node not in known.snapshot.nodes
-                if (vanished or now - since >= GONE_AFTER) and (write := self._way_out(key, node)):
-                    self._todo.setdefault((key, write.owner), write)
-                    self._work.set()
-        for node in live:
-            self._silent_since.pop(node, None)
-            if node != self._node:
-                # It is back and writes itself: should it go once more, its entries are ours to remove again.
-                for slot in [slot for slot in self._written if slot[1] == owner_of(node)]:
-                    del self._written[slot]
-        for node in self._silent_since.keys() - named:
-            del self._silent_since[node]
-        self._taken = {slot for slot in self._taken if slot[1].removeprefix(owner_of("")) in named}
-
-    def _way_out(self, key: ObjectKey, node: str) -> Write | None:
-        """What takes out the entry of a node: its owner gives it up; if that does not help, it is not that owner's
-        (somebody has written it by hand), so it is made the owner's first. Once: not every cluster lets us."""
-        slot = (key, owner_of(node))
-        written = self._written.get(slot)
-        if written is None or (slot in self._taken and written.sent):
-            return removal(key, node)
-        if slot in self._taken:
-            return None
-        self._taken.add(slot)
-        return taking(key, node)
-
-    # --- sending
+    async def run(self) -> None:
+        """Sends, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._concurrency):
+                group.create_task(self._send_all(), name=f"status-{number}")
 
     async def _send_all(self) -> None:
         while True:

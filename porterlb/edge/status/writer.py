@@ -1,0 +1,274 @@
+"""Writes what is to be read: status, the Layer 2 annotation, Events. Level-triggered and coalesced.
+
+:meth:`StatusWriter.update` says what is known; the writer works out what the cluster does not have yet and sends
+puts that into its :class:`~porterlb.edge.status.outbox.Outbox`, which sends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from porterlb.cluster import Cluster
+from porterlb.core.model import Address, ServiceKey, Snapshot
+from porterlb.core.objects import ObjectKey, Objects
+from porterlb.core.plan import Plan
+from porterlb.core.status.build import Situation
+from porterlb.core.status.peer import entries
+from porterlb.core.status.serving import Acknowledged, Seen, Served, WireView
+from porterlb.core.status.writes import (
+    Write,
+    context_writes,
+    losses_of,
+    owner_of,
+    release,
+    removal,
+    service_write,
+    status_of,
+    taking,
+)
+from porterlb.edge.status.outbox import COUNTS_EVERY, Meter, Outbox
+from porterlb.logs import fields
+
+log = logging.getLogger(__name__)
+
+GONE_AFTER = 10.0  # seconds without a hello until the sessions of a replica are taken out of the BgpPeers
+LOOK_AGAIN = 5.0  # seconds until a look that failed is repeated
+LONGEST_REST = 0.5  # seconds, at most, between two looks, each of which rests as long as it took
+BATCH = 100  # VIPs or Services between two looks at the event loop
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What :meth:`StatusWriter.update` was told last."""
+
+    snapshot: Snapshot
+    plan: Plan
+    seen: Seen
+    acknowledged: Acknowledged
+    assigned: Mapping[ServiceKey, tuple[Address, ...]]
+
+
+class StatusWriter:
+    """The writer of one replica; :meth:`run` is its task.
+
+    Args:
+        objects: what the cluster is known to have, kept up to date by its owner.
+        leading: whether this replica leads, now.
+        time_left: seconds for which the lease is certainly ours, now.
+        now: the time as RFC 3339 text; clock: monotonic seconds.
+        interval: the least time between two looks at everything (seconds): bursts become one.
+        concurrency: writes at once.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        objects: Objects,
+        node: str,
+        *,
+        leading: Callable[[], bool],
+        time_left: Callable[[], float],
+        now: Callable[[], str],
+        clock: Callable[[], float],
+        meter: Meter | None = None,
+        interval: float = 0.1,
+        concurrency: int = 16,
+    ) -> None:
+        self._objects = objects
+        self._node = node
+        self._leading = leading
+        self._now = now
+        self._clock = clock
+        self._meter = meter
+        self._interval = interval
+        self._outbox = Outbox(
+            cluster,
+            objects,
+            node,
+            leading=leading,
+            time_left=time_left,
+            clock=clock,
+            meter=meter,
+            interval=interval,
+            concurrency=concurrency,
+        )
+        self._wire = WireView()
+        self._known: _Known | None = None
+        self._news = asyncio.Event()
+        self._silent_since: dict[str, float] = {}
+        self._taken: set[tuple[ObjectKey, str]] = set()  # object and node
+        self._memo: dict[ServiceKey, tuple[object, ...]] = {}
+        self._common: object = None
+        self._looking = False
+
+    def update(
+        self,
+        snapshot: Snapshot,
+        plan: Plan,
+        seen: Seen,
+        assigned: Mapping[ServiceKey, tuple[Address, ...]] | None = None,
+    ) -> None:
+        """What is known now. ``assigned``: addresses to be written where they are not those of the plan."""
+        before = self._known.acknowledged if self._known else Acknowledged()
+        self._known = _Known(snapshot, plan, seen, before.updated(plan, seen), assigned or {})
+        self._news.set()
+
+    @property
+    def on_wire(self) -> Mapping[Address, Served]:
+        """How every VIP was brought in when we looked last."""
+        return self._wire.on_wire
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was known has been written (or cannot be)."""
+        return not (self._news.is_set() or self._looking) and self._outbox.empty
+
+    async def run(self) -> None:
+        """For ever: looks whenever there is news, and sends."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._outbox.run(), name="status-outbox")
+            while True:
+                try:
+                    await asyncio.wait_for(self._news.wait(), GONE_AFTER / 2)
+                except TimeoutError:
+                    self._tidy()
+                    continue
+                self._news.clear()
+                self._looking = True
+                begun = self._clock()
+                try:
+                    await self._look()
+                except Exception:
+                    # What is told must never take down what serves: every replica would meet the same object.
+                    log.exception("The status cannot be worked out; what is on the wire is not touched.")
+                    # What was noted as looked at was perhaps not: the next look is at everything.
+                    self._wire, self._memo = WireView(), {}
+                    await asyncio.sleep(LOOK_AGAIN)
+                    self._news.set()
+                self._looking = False
+                # In a burst half of the time is for sending.
+                await asyncio.sleep(max(self._interval, min(LONGEST_REST, self._clock() - begun)))
+
+    # --- what is to be written
+
+    async def _look(self) -> None:
+        known = self._known
+        if known is None:
+            return
+        leading = self._leading()
+        touched: set[Address] = set()
+        for number, address in enumerate(self._wire.outdated(known.plan, known.seen)):
+            if self._wire.look(address, known.plan, known.seen, known.acknowledged):
+                touched.add(address)
+            if number % BATCH == BATCH - 1:
+                await asyncio.sleep(0)
+        on_wire = self._wire.done()
+        if self._meter:
+            self._meter.saw(known.plan, on_wire)
+        situation = Situation(
+            known.snapshot,
+            known.plan,
+            known.seen,
+            self._now(),
+            on_wire,
+            self._objects.problems,
+            assigned=known.assigned,
+        )
+        peers = [(key.name, self._outbox.have(key) or obj) for key, obj in self._objects.all_raw("BgpPeer").items()]
+        situation = losses_of(situation, peers)
+        writes: list[Write] = []
+        if leading:
+            writes += await self._service_writes(situation, touched)
+        else:
+            self._memo = {}
+        names = [key for kind in ("Eip", "BgpPeer", "BgpConf") for key in self._objects.all_raw(kind)]
+        for key in names:
+            work = partial(context_writes, situation, key, self._outbox.have, leading=leading)
+            writes += self._only(key, work)
+        if self._outbox.want(writes, known.plan.pins if leading else {}):
+            asyncio.get_running_loop().call_later(COUNTS_EVERY, self._news.set)
+        self._tidy()
+
+    async def _service_writes(self, situation: Situation, touched: set[Address]) -> list[Write]:
+        """Looks at the Services for which something is new: themselves, their VIPs, or what all of them speak of."""
+        seen, plan, services = situation.seen, situation.plan, situation.snapshot.services
+        up = {peer: session.up for peer, session in seen.bgp.sessions.items()}
+        fresh = {name: said.sessions for name, said in seen.wire.fresh.items()}
+        common = (situation.losses, seen.bgp.trouble, up, fresh)
+        same, self._common = common == self._common, common
+        found: list[Write] = []
+        memo: dict[ServiceKey, tuple[object, ...]] = {}
+        for number, (object_key, raw) in enumerate(list(self._objects.all_raw("Service").items())):
+            if number % BATCH == BATCH - 1:
+                await asyncio.sleep(0)
+            key = ServiceKey(object_key.namespace, object_key.name)
+            service, have = services.get(key), self._outbox.have(object_key) or raw
+            addresses = situation.addresses_of(key)
+            if service is None and not situation.problems_of("Service", *key):
+                writes = self._only(object_key, partial(release, object_key, have))
+            else:
+                vips = tuple(plan.vips.get(address) for address in addresses)
+                inputs = (have, service, plan.services.get(key), addresses, *vips)
+                known = self._memo.get(key) if same and touched.isdisjoint(addresses) else None
+                good = known is not None and len(known) == len(inputs) and all(map(operator.is_, known, inputs))
+                writes = (
+                    [] if good else self._only(object_key, partial(service_write, situation, key, self._outbox.have))
+                )
+                if not writes:
+                    memo[key] = inputs
+            found += writes
+        self._memo = memo
+        return found
+
+    @staticmethod
+    def _only(key: ObjectKey, work: Callable[[], Write | Sequence[Write] | None]) -> Sequence[Write]:
+        """The writes for one object; none where they cannot be worked out, which must not stop those for others."""
+        try:
+            found = work()
+        except Exception:
+            log.exception("The status of one object cannot be worked out.", extra=fields(object=str(key)))
+            return ()
+        return found if isinstance(found, Sequence) else (found,) if found else ()
+
+    def _tidy(self) -> None:
+        """The leader takes out the sessions of nodes that have vanished, and of replicas that are silent for long."""
+        known, now = self._known, self._clock()
+        if known is None or not self._leading():
+            self._silent_since.clear()
+            return
+        live = {self._node, *known.seen.wire.fresh}
+        named: set[str] = set()
+        for key in self._objects.all_raw("BgpPeer"):
+            obj = self._outbox.have(key)
+            for node in entries(status_of(obj or {})):
+                if node in live:
+                    continue
+                named.add(node)
+                since = self._silent_since.setdefault(node, now)
+                vanished = bool(known.snapshot.nodes) and node not in known.snapshot.nodes
+                if (vanished or now - since >= GONE_AFTER) and (write := self._way_out(key, node)):
+                    self._outbox.add(write)
+        for node in live:
+            self._silent_since.pop(node, None)
+            if node != self._node:
+                # It is back and writes itself: should it go once more, its entries are ours to remove again.
+                self._outbox.forget(owner_of(node))
+        for node in self._silent_since.keys() - named:
+            del self._silent_since[node]
+        self._taken = {(key, node) for key, node in self._taken if node in named}
+
+    def _way_out(self, key: ObjectKey, node: str) -> Write | None:
+        """What takes out the entry of a node: its owner gives it up; if that does not help, it is not that owner's
+        (somebody has written it by hand), so it is made the owner's first. Once: not every cluster lets us."""
+        sent, taken = self._outbox.sent(key, owner_of(node)), (key, node) in self._taken
+        if sent is None or (taken and sent):
+            return removal(key, node)
+        if taken:
+            return None
+        self._taken.add((key, node))
+        return taking(key, node)
