@@ -46,6 +46,7 @@ class Port:
         self.own = self.responder.own
         self.disown = self.responder.disown
         self.announce = self.responder.announce
+        self.answer = self.responder.answer
 
     def join(self, address: bytes) -> None:
         if len(address) == 16:

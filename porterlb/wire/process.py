@@ -29,8 +29,9 @@ from porterlb.wire.netlink import NicTable
 from porterlb.wire.nodes import Nodes
 from porterlb.wire.ports import Port, Ports
 from porterlb.wire.rivals import Rivals
+from porterlb.wire.segments import Segments
 from porterlb.wire.templates import Templates
-from porterlb.wire.vips import Place, Vip, VipTable
+from porterlb.wire.vips import VipTable
 
 log = logging.getLogger("porterlb.wire")
 
@@ -44,23 +45,17 @@ _GATEWAY_CHECK = 40  # housekeepings between two looks at the default route: no 
 
 
 class WireProcess:
-    """Composes the parts, and is what VipTable and the responders ask (Surroundings, Ears)."""
+    """Composes the parts, and is what the responders tell (Ears)."""
 
     def __init__(
         self, config: WireConfig, channel: Channel, templates: Templates, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.own = config.node
         self._config = config
         self._channel = channel
         self._templates = templates
         self._loop = loop
         self._wanted = WireWanted()
         self._counters: dict[str, int] = {}
-        # Surroundings
-        self.leader = ""
-        self.dead: Collection[str] = frozenset()
-        self.frozen = False
-        self.serving = False
         # state
         self._begun = self._confirmed = self._beat = loop.time()
         self._silent = False
@@ -68,7 +63,6 @@ class WireProcess:
         self._returned: float | None = None  # since when we are not cut off any more, while we only listen
         self._complete = False  # the first wanted set is all there
         self._goal: int | None = None  # digest to report as applied when all is decided
-        self._replicas: dict[int, frozenset[str]] = {}
         self._told = ""  # trouble
         self._chores = 0
         self._done = asyncio.Event()
@@ -86,7 +80,8 @@ class WireProcess:
             count=self._count,
         )
         self._announcer = Announcer(config.gratuitous_rate, self._announce, loop)
-        self._vips = VipTable(self, self._announcer, channel.answering, loop)
+        self._around = Segments(config.node, self._ports, self._nodes, lambda: self._hellos.hellos, loop)
+        self._vips = VipTable(self._around, self._announcer, channel.answering, loop)
         self._duplicates = DuplicateProbe(config.gratuitous_rate, self._check, self._checked, loop)
         self._rivals = Rivals()
         self._hellos.open()
@@ -141,7 +136,7 @@ class WireProcess:
         self._chores += 1
         if now - self._beat > self._config.silence_after and lag < self._config.silence_after / 2:
             self._fall_silent()
-        if not self.serving and self._returned is None and now - self._begun >= LISTEN:
+        if not self._around.serving and self._returned is None and now - self._begun >= LISTEN:
             self._begin_to_serve()
         self._hellos.open()
         if self._ports.trouble and self._chores % _SECOND == 0:
@@ -160,13 +155,13 @@ class WireProcess:
     def _begin_to_serve(self) -> None:
         if self._silent or self._leaving or not self._complete:
             return
-        self.serving = True
-        self._replicas.clear()
+        self._around.serving = True
+        self._around.forget()
         self._vips.touch_all()
         self._say()
         # Also what is empty: the manager may still have what a wire process before us said.
         fresh, rivals = self._hellos.fresh, self._rivals.found
-        self._channel.report(dead=self.dead, fresh=fresh, doubt=self.frozen, rivals=rivals)
+        self._channel.report(dead=self._around.dead, fresh=fresh, doubt=self._around.frozen, rivals=rivals)
 
     # ---- what the manager says
 
@@ -195,12 +190,13 @@ class WireProcess:
     def _take_state(self, wanted: WireWanted) -> None:
         old, self._wanted = self._wanted, replace(wanted, digest=self._wanted.digest)
         if wanted.members != old.members:
-            self._replicas.clear()
+            self._around.members = wanted.members
+            self._around.forget()
             self._hellos.set_members(wanted.members)
         if wanted.members != old.members or wanted.nodes != old.nodes:
             self._find_nodes()
         if wanted.leader != old.leader:
-            self.leader = wanted.leader
+            self._around.leader = wanted.leader
             self._vips.replica_came(wanted.leader)
         if wanted.check != old.check:
             self._duplicates.want(wanted.check)
@@ -215,7 +211,7 @@ class WireProcess:
                 self._rivals.forget(vip.packed)
 
     def _check_applied(self) -> None:
-        if self._goal is not None and (self._vips.settled or self.frozen):
+        if self._goal is not None and (self._vips.settled or self._around.frozen):
             self._channel.report(applied=self._goal)
             self._goal = None
         elif self._goal is not None:
@@ -231,7 +227,7 @@ class WireProcess:
             self._loop.call_later(OVERLAP, self._leave)
 
     def _leave(self) -> None:
-        self.serving = False
+        self._around.serving = False
         self._announcer.close()
         self._duplicates.close()
         self._ports.close_all()
@@ -252,8 +248,8 @@ class WireProcess:
 
     def _stop_serving(self) -> None:
         if self._silent:
-            self.serving = False
-            self._replicas.clear()
+            self._around.serving = False
+            self._around.forget()
             self._vips.touch_all()
 
     # ---- hello
@@ -265,30 +261,30 @@ class WireProcess:
         dead = self._nodes.judged_dead
         self._hellos.say(
             Hello(
-                node=self.own,
+                node=self._around.own,
                 boot=0,
                 sequence=0,
                 leader=self._wanted.leader,
                 sessions=self._wanted.sessions,
                 trusts=self._wanted.trusts,
-                dead=dead | {self.own} if self._cut_off() else dead,
+                dead=dead | {self._around.own} if self._cut_off() else dead,
                 digest=self._wanted.digest,
                 applied=self._wanted.applied,
-                answers=self.serving and not self._ports.trouble,
+                answers=self._around.serving and not self._ports.trouble,
                 goodbye=goodbye,
             )
         )
 
     def _cut_off(self) -> bool:
         """Whether the interface of our own node address has no carrier: then the others need not probe to know."""
-        for address in self._wanted.nodes.get(self.own, ()):
+        for address in self._wanted.nodes.get(self._around.own, ()):
             for nic in self._ports.nics.values():
                 if any(interface.ip == address for interface in nic.addresses):
                     return not nic.up
         return False
 
     def _replica_said(self, hello: Hello, came: bool) -> None:
-        self._replicas.clear()
+        self._around.forget()
         if hello.answers:
             self._vips.replica_came(hello.node)
         else:
@@ -297,7 +293,7 @@ class WireProcess:
         self._channel.report(fresh=self._hellos.fresh, now=came)
 
     def _replica_left(self, node: str) -> None:
-        self._replicas.clear()
+        self._around.forget()
         self._channel.report(fresh=self._hellos.fresh, now=True)
         self._vips.replica_left(node)
         self._take_deaths()
@@ -314,18 +310,18 @@ class WireProcess:
     def _take_deaths(self) -> None:
         """Brings what follows from deaths, revivals and doubt in line with what is known now."""
         doubt = self._nodes.doubt
-        if doubt != self.frozen:
-            self.frozen = doubt
+        if doubt != self._around.frozen:
+            self._around.frozen = doubt
             self._channel.report(doubt=doubt, now=True)
             if not doubt:
                 self._return()
                 self._vips.touch_again()
         dead = self._nodes.dead(self._hellos.hellos)
-        if dead == self.dead or doubt:
+        if dead == self._around.dead or doubt:
             return
-        died, revived = dead.difference(self.dead), frozenset(self.dead) - dead
-        self.dead = dead
-        self._replicas.clear()
+        died, revived = dead.difference(self._around.dead), frozenset(self._around.dead) - dead
+        self._around.dead = dead
+        self._around.forget()
         self._channel.report(dead=dead, now=True)
         for node in sorted(died):
             log.warning("node %s is dead", node)
@@ -338,10 +334,10 @@ class WireProcess:
 
     def _return(self) -> None:
         """We were cut off: the others may have gone on without us, and what our manager told us may be old."""
-        if self.serving and self._wanted.members.keys() - {self.own}:
-            self.serving = False
+        if self._around.serving and self._wanted.members.keys() - {self._around.own}:
+            self._around.serving = False
             self._returned = self._loop.time()
-            self._replicas.clear()
+            self._around.forget()
             self._say()
 
     def _up_to_date(self, returned: float, now: float) -> bool:
@@ -377,7 +373,7 @@ class WireProcess:
 
     def _take_nics(self) -> None:
         if self._ports.update(self._table.nics):
-            self._replicas.clear()
+            self._around.forget()
             self._find_nodes()
             self._channel.report(nics=tuple(nic for nic in self._ports.nics.values() if nic.addresses))
             self._vips.touch_all()
@@ -388,43 +384,9 @@ class WireProcess:
         log.error("interface %d: %s", nic, error)
         self._ports.close(nic)
         self._ports.trouble[nic] = str(error.strerror or error)
-        self._replicas.clear()
+        self._around.forget()
         self._vips.touch_all()
         self._say()
-
-    # ---- Surroundings
-
-    def now(self) -> float:
-        return self._loop.time()
-
-    def place(self, vip: Vip) -> Place | None:
-        return self._ports.of(vip.address, vip.interface, vip.can_reach)
-
-    def replicas(self, place: Place | None, address: Address) -> Collection[str]:
-        """Replicas that answer on that segment: on it, their hello fresh, their node alive, beyond their listening."""
-        if not isinstance(place, Port):
-            return frozenset(node for node in self._answering() if self._on_link(node, lambda s: address in s.network))
-        index = place.nic.index
-        found = self._replicas.get(index)
-        if found is None:
-            networks = {interface.network for interface in place.nic.addresses}
-            there = (node for node in self._answering() if self._on_link(node, lambda s: s.network in networks))
-            found = frozenset(there)
-            if self.serving:
-                found |= {self.own}
-            self._replicas[index] = found
-        return found
-
-    def _answering(self) -> list[str]:
-        return [hello.node for hello in self._hellos.hellos if hello.answers and hello.node not in self.dead]
-
-    def _on_link(self, node: str, fits: Callable[[Any], bool]) -> bool:
-        member = self._wanted.members.get(node)
-        return member is not None and (not member.subnets or any(fits(subnet) for subnet in member.subnets))
-
-    def mac(self, node: str, place: Place) -> bytes:
-        assert isinstance(place, Port)
-        return place.nic.mac if node == self.own else self._nodes.mac(node, place.nic.index)
 
     # ---- Ears
 
@@ -438,7 +400,7 @@ class WireProcess:
     # ---- announcements and duplicate addresses
 
     def _announce(self, address: bytes) -> bool:
-        return not self.frozen and self._vips.announce(address)
+        return not self._around.frozen and self._vips.announce(address)
 
     def _defend(self, address: bytes) -> bool:
         done = self._announce(address)

@@ -26,6 +26,10 @@ from porterlb.wire.templates import Templates
 DRAIN = 256  # frames a wake-up: enough for 100,000 requests/s, short enough (2 ms) for everything else in the loop
 
 
+Question = bytes | Solicitation
+"""The frame of an ARP request, or a neighbour solicitation."""
+
+
 class Responder(Protocol):
     """What answers on one interface. Addresses and MACs are bytes."""
 
@@ -38,6 +42,9 @@ class Responder(Protocol):
     def announce(self, address: bytes) -> bool:
         """Gratuitous ARP or unsolicited NA, if ``address`` is owned; whether it was sent."""
 
+    def answer(self, address: bytes, question: Question) -> None:
+        """Answers a question that came before ``address`` was owned."""
+
     def close(self) -> None: ...
 
 
@@ -46,6 +53,9 @@ class Asked(Protocol):
 
     asked: float
     """When somebody asked for it last."""
+
+    question: Question | None
+    """What was asked then, if it was not for us to answer."""
 
 
 class Ears(Protocol):
@@ -119,6 +129,18 @@ class PacketResponder:
             self._count("gratuitous", 1)
         return sent
 
+    def answer(self, address: bytes, question: Question) -> None:
+        if not self._ears.fit():
+            return
+        if isinstance(question, bytes):
+            answer, opened = self._owned4.get(address), self._arp
+            reply = answer.reply(question) if answer is not None else None
+        else:
+            advertised, opened = self._owned6.get(address), self._ns
+            reply = advertised.reply(question) if advertised is not None else None
+        if reply is not None and self._send(opened, reply):
+            self._count("late_answers", 1)
+
     def lost(self) -> int:
         """Requests dropped by the kernel for want of buffer since the last call."""
         return packet.dropped(self._arp) + packet.dropped(self._ns)
@@ -156,7 +178,9 @@ class PacketResponder:
                     continue
                 vip.asked = now
                 answer = owned.get(target)
-                if answer is not None and target != arp.spa and fit:
+                if answer is None:
+                    vip.question = frame if target != arp.spa else None
+                elif target != arp.spa and fit:
                     reply = answer.reply(frame)
                     if reply is not None and self._send(self._arp, reply):
                         answers += 1
@@ -187,7 +211,9 @@ class PacketResponder:
                     continue
                 vip.asked = now
                 answer = owned.get(asked.target)
-                if answer is not None and fit:
+                if answer is None:
+                    vip.question = asked
+                elif fit:
                     reply = answer.reply(asked)
                     if reply is not None and self._send(self._ns, reply):
                         answers += 1

@@ -15,9 +15,13 @@ from porterlb.core.answering import NOBODY, answering
 from porterlb.core.model import Address
 from porterlb.core.observed import Answering
 from porterlb.wire.announcer import Announcer
+from porterlb.wire.responder import Question
 
 _SLICE = 25  # VIPs decided in one turn of the loop: about 0.3 ms
 ASKED_LATELY = 60.0  # seconds
+QUESTION_LIVES = 0.5
+"""Seconds for which a question that nobody of us answered is answered late: its asker repeats it after 1 s only
+(RETRANS_TIMER of RFC 4861, Linux' retrans_time_ms for ARP)."""
 
 
 class Place(Protocol):
@@ -26,6 +30,7 @@ class Place(Protocol):
     def own(self, address: bytes, mac: bytes) -> None: ...
     def disown(self, address: bytes) -> None: ...
     def announce(self, address: bytes) -> bool: ...
+    def answer(self, address: bytes, question: Question) -> None: ...
     def join(self, address: bytes) -> None: ...
     def leave(self, address: bytes) -> None: ...
 
@@ -55,7 +60,10 @@ class Surroundings(Protocol):
 
 
 class Vip:
-    """One VIP. ``mac``: what we answer with, empty while we do not; ``told``: what we answered with last."""
+    """One VIP. ``mac``: what we answer with, empty while we do not; ``told``: what we answered with last.
+
+    ``question``: the last one, at ``asked``, that was not for us to answer.
+    """
 
     __slots__ = (
         "address",
@@ -68,6 +76,7 @@ class Vip:
         "mac",
         "packed",
         "place",
+        "question",
         "served",
         "text",
         "told",
@@ -82,6 +91,7 @@ class Vip:
         self.can_reach = ""
         self.answer = False
         self.asked = 0.0
+        self.question: Question | None = None
         self.mac = b""
         self.told = b""
         self.epoch = 0
@@ -238,6 +248,9 @@ class VipTable:
             self._announcer.stop(vip.packed)
             return
         vip.place.own(vip.packed, mac)
+        if vip.question is not None and self._around.now() - vip.asked < QUESTION_LIVES:
+            vip.place.answer(vip.packed, vip.question)  # whom it was for may have died with it
+        vip.question = None
         served = vip.served
         assert served is not None
         own = self._around.own

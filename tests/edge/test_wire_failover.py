@@ -97,6 +97,26 @@ def test_our_own_stall_declares_nobody_dead_and_the_others_answer_meanwhile(segm
     assert [a.source for a in who_has(segment.client, V4)] == [segment.host("n2").mac]
 
 
+@pytest.mark.parametrize("vip", [V4, V6])
+def test_a_question_that_meets_a_stopped_answerer_is_answered_by_the_next_one(segment, vip):
+    """Its kernel would repeat it after a second only: RETRANS_TIMER of RFC 4861, and Linux does the same for ARP."""
+    client, n2 = segment.client, segment.replicas["n2"]
+    pid = n2.wire_pid
+    client.run(["ip", "neigh", "flush", "dev", "eth0"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with client.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            begun = time.monotonic()
+            opened.sendto(b"who are you?", (vip, 9))
+        wait_for(lambda: neighbour(client, vip) == (segment.host("n2").mac, "REACHABLE"), "the client knows n2", 3.0)
+        took = time.monotonic() - begun
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    n2.until(lambda r: set(r.report.fresh) == {"n1", "n3"}, "n2 has heard the others")
+    segment.replicas["n1"].until(lambda r: r.answering[vip].answerer == "n2", "n2 answers again")
+    assert took < 0.9, took
+
+
 def test_who_is_cut_off_doubts_itself_and_changes_nothing(segment):
     n1 = segment.replicas["n1"]
     n1.until(lambda r: len(r.answering) == 3, "everything is decided")
