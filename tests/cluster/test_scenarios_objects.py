@@ -82,7 +82,7 @@ def test_types_change_back_and_forth(road: KubeProduct) -> None:
         road.patch("service", "types", {"spec": {"type": "ClusterIP", "externalTrafficPolicy": None}})
         road.wait_hops(vip)
         wait_free(road, vip)
-        assert not ingress(road, "types")
+        wait_until(lambda: not ingress(road, "types"), 10, "the address to be gone from its status")
         wait_until(lambda: not road.conditions("Service", "types", "default"), 10, "the conditions to be gone")
         road.patch("service", "types", {"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}})
         (vip,) = road.wait_vips("types")
