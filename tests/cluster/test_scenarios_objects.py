@@ -109,7 +109,7 @@ def test_other_classes_are_left_alone_and_one_of_ours_is_released(road: KubeProd
     road.patch("service", "ours", {"spec": {"type": "LoadBalancer", "loadBalancerClass": FOREIGN}})
     road.wait_hops(vip)
     wait_free(road, vip)
-    assert not ingress(road, "ours")
+    wait_until(lambda: not ingress(road, "ours"), 10, "the address to be gone from its status")
     road.wait_settled()
     untouched = road.get("service", "theirs", "--show-managed-fields")
     assert untouched["status"]["loadBalancer"] == theirs["loadBalancer"]
