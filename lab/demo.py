@@ -67,7 +67,8 @@ class Demo:
         for row in self.rows:
             table.add_row(*row)
         self.console.print(table)
-        self.say(f"The story took {time.monotonic() - self.started:.0f} s. Streams: one UDP request each ms a flow.")
+        self.say(f"The story took {time.monotonic() - self.started:.0f} s.")
+        self.say("Streams: one UDP request each ms; where there are 12 flows, each 5 ms in each of them.")
 
     # The steps
 
@@ -155,12 +156,18 @@ class Demo:
         vip = self.vips["mail"]
         with self.step("The leader's node loses its power"):
             leader = self._leader()
-            report = self._during(vip, lambda: self._off(leader), client="segment")
+            took: list[float] = []
+
+            def off() -> None:
+                begun = time.monotonic()
+                self._off(leader)
+                self.lab.service("late", policy="Local", annotations={"eip.porter.kubesphere.io/v1alpha2": "segment"})
+                self.lab.wait_vips("late", timeout=20)
+                took.append(time.monotonic() - begun)
+
+            report = self._during(vip, off, client="segment")
             self.measured(f"the leader's node ({leader}) loses power, worst gap", _gap(report))
-            begun = time.monotonic()
-            self.lab.service("late", policy="Local", annotations={"eip.porter.kubesphere.io/v1alpha2": "segment"})
-            self.lab.wait_vips("late", timeout=20)
-            self.measured("until the new leader gave a new Service its address", _s(time.monotonic() - begun))
+            self.measured("until the new leader gave a new Service its address", _s(took[0]))
             self.lab.node(leader).power_on()
             self.lab.wait_settled()
 
