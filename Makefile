@@ -6,6 +6,12 @@ STAMP := .venv/.installed
 TEST ?= tests
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
+# docs/decisions/second-look.md: only after failed tests (exit code 1), and what fails twice fails.
+define second_look
+{ [ $$? = 1 ] || exit 1; printf '\n%s\n' 'THE TESTS ABOVE HAVE FAILED. Once more, each on its own; what fails twice fails.'; \
+  $(PY) -m pytest $(1) --last-failed --last-failed-no-failures none; }
+endef
+
 .PHONY: help setup demo lab test test-fast lint bench pins clean
 
 help: ## what there is
@@ -34,10 +40,10 @@ lint: setup ## ruff, mypy --strict, the import contracts
 	@lint-imports --no-logo
 
 test: lint ## everything: lint and all tests, on real routers, kernels and a real API server
-	@$(PY) -m pytest $(TEST)
+	@$(PY) -m pytest $(TEST) || $(call second_look,$(TEST))
 
 test-fast: lint ## the everyday loop: without the Kubernetes control plane
-	@$(PY) -m pytest $(TEST) -m "not cluster"
+	@$(PY) -m pytest $(TEST) -m "not cluster" || $(call second_look,$(TEST) -m "not cluster")
 
 bench: setup ## benchmarks: tables on the screen, JSON in bench/results/
 	@$(PY) -m bench
