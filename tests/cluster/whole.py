@@ -242,8 +242,8 @@ class Whole(Product):
         vips = self.wait_vips(name, len(families), timeout=30)
         for vip in vips:
             where = self.segment_client if self.on_segment(vip) else self.client
-            # On the segment a VIP has one next hop. Behind the router each must pass it on: a node's kube-proxy may learn
-            # of its pod a quarter of a second after the routes are there.
+            # On the segment a VIP has one next hop. Behind the router each must pass it on: a node's kube-proxy may
+            # learn of its pod a quarter of a second after the routes are there.
             count = 1 if self.on_segment(vip) else len(on)
 
             def answered(where: Any = where, vip: str = vip, count: int = count) -> bool:
