@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lab import objects
+from porterlb.collector import collect_seldom
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Snapshot, View
 from porterlb.core.objects import Objects
@@ -145,6 +146,7 @@ def say(what: dict[str, Any]) -> None:
 
 
 async def main() -> None:
+    collect_seldom()  # as the manager does
     feed = Feed(json.loads(sys.argv[1]))
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()

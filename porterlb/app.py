@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from porterlb.capabilities import Capability, keep_only
 from porterlb.cluster import Cluster, Denied, Obj, Unavailable
 from porterlb.clusters import open_cluster
+from porterlb.collector import collect_seldom
 from porterlb.core.backoff import delay
 from porterlb.core.lease import Timing
 from porterlb.core.membership import Absence
@@ -56,6 +57,7 @@ def run(settings: Settings) -> int:
     """Runs the manager until SIGTERM or SIGINT; returns the exit code. Raises PorterError when it cannot start."""
     # What it starts needs them: the wire process raw sockets, ExaBGP perhaps a port below 1024. Itself it needs none.
     keep_only(Capability.NET_RAW, Capability.NET_BIND_SERVICE, in_reserve=True)
+    collect_seldom()
     return asyncio.run(_run(settings))
 
 
