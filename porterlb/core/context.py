@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address
 
 from porterlb.core import announce, nexthops, trust
 from porterlb.core.model import (
     Address,
     Eip,
     Endpoint,
-    Network,
     Peer,
     RouteAttributes,
     Service,
@@ -29,6 +28,15 @@ Stability = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
+class Takers:
+    """The peers that a VIP is announced to. ``attributes``: what each gets; ``text``: the same on all replicas."""
+
+    attributes: Mapping[str, RouteAttributes]
+    names: frozenset[str]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """Shared by all VIPs of one plan. The caches hold results of pure functions of the context."""
 
@@ -41,6 +49,8 @@ class Context:
     stability: Stability
     now: float  # monotonic seconds
     policy: ModePolicy
+    by_service: bool
+    """Whether what a peer gets depends on the labels of Services."""
     trusts: dict[frozenset[str], Trust] = field(default_factory=dict)
     """How far BGP is trusted, by the set of peers that VIPs are announced to; grows with the first VIP of a set."""
     _hops: dict[tuple[TrafficPolicy, tuple[Endpoint, ...]], NextHops] = field(default_factory=dict)
@@ -48,13 +58,14 @@ class Context:
         default_factory=dict
     )
     _paths: dict[tuple[str, str, int, RouteAttributes], Path | None] = field(default_factory=dict)
-    _carrying: dict[tuple[str, int, tuple[str, ...]], bool] = field(default_factory=dict)
+    _takers: dict[tuple[str, int], Takers] = field(default_factory=dict)
+    _carried: dict[tuple[frozenset[str], int, tuple[str, ...]], bool] = field(default_factory=dict)
 
     def hops(self, services: Sequence[Service]) -> NextHops:
         """The next hops of a VIP that these Services share (one, mostly): those of any of them."""
+        if len(services) == 1:
+            return self._hops_of(services[0])
         found = [self._hops_of(service) for service in services]
-        if len(found) == 1:
-            return found[0]
         nodes = frozenset(node for hops in found for node in hops.nodes)
         endpoints = frozenset(node for hops in found for node in hops.endpoints)
         return NextHops(tuple(sorted(nodes)), endpoints, None if nodes else found[0].problem)
@@ -92,19 +103,33 @@ class Context:
     def _reach(self, peer: str, version: int) -> announce.Reach:
         return announce.Reach(self.peers[peer], version, self.segments.addresses, self.snapshot.members)
 
-    def carried(self, takers: Iterable[str], version: int, hops: tuple[str, ...]) -> bool:
+    def takers(self, eip: Eip, version: int, services: Sequence[Service]) -> Takers:
+        """The peers that VIPs of ``eip`` and of these Services are announced to."""
+        key = (eip.name, version)
+        found = self._takers.get(key)
+        if found is None:
+            attributes = {
+                name: told
+                for name, peer in self.peers.items()
+                if version in peer.families and (told := announce.attributes_for(peer, eip, services)) is not None
+            }
+            found = Takers(attributes, frozenset(attributes), str(sorted(attributes)))
+            if not self.by_service:
+                self._takers[key] = found
+        return found
+
+    def carried(self, takers: Takers, version: int, hops: tuple[str, ...]) -> bool:
         """Whether a live replica has a session with one of these peers and can tell it one of these next hops."""
-        return any(self._carries(peer, version, hops) for peer in takers)
+        key = (takers.names, version, hops)
+        found = self._carried.get(key)
+        if found is None:
+            found = self._carried[key] = any(self._carries(peer, version, hops) for peer in takers.names)
+        return found
 
     def _carries(self, peer: str, version: int, hops: tuple[str, ...]) -> bool:
-        key = (peer, version, hops)
-        found = self._carrying.get(key)
-        if found is None:
-            reach = self._reach(peer, version)
-            up = [replica for replica, of in self.stability if of == peer]
-            found = any(not hops or any(reach.address(replica, hop) for hop in hops) for replica in up)
-            self._carrying[key] = found
-        return found
+        reach = self._reach(peer, version)
+        up = [replica for replica, of in self.stability if of == peer]
+        return any(not hops or any(reach.address(replica, hop) for hop in hops) for replica in up)
 
     def trust(self, peers: frozenset[str], seed: Trust | None) -> Trust:
         """How far BGP through these peers is trusted. ``seed``: the memory of the VIP that asks, for a new set."""
@@ -148,6 +173,7 @@ class Context:
             and self.stability == other.stability
             and self.trusts == other.trusts
             and self.peers == other.peers
+            and self.snapshot.eips == other.snapshot.eips
             and self.segments == other.segments
             and self.snapshot.view.node == other.snapshot.view.node
             and self.snapshot.members == other.snapshot.members
@@ -156,13 +182,6 @@ class Context:
 
     def _cordoned(self) -> frozenset[str]:
         return frozenset(name for name, node in self.snapshot.nodes.items() if node.cordoned)
-
-    @staticmethod
-    def prefix(address: Address) -> Network:
-        """The host route of a VIP."""
-        if isinstance(address, IPv4Address):
-            return IPv4Network((int(address), 32))
-        return IPv6Network((int(address), 128))
 
 
 def context_of(snapshot: Snapshot, before: Context | None, now: float, policy: ModePolicy) -> Context:
@@ -189,6 +208,7 @@ def context_of(snapshot: Snapshot, before: Context | None, now: float, policy: M
         stability={session: stability.get(session, now) for session in live},
         now=now,
         policy=policy,
+        by_service=any(rule.service_selector is not None for p in snapshot.peers.values() for rule in p.advertise),
     )
     for peers, last in before.trusts.items() if before else ():
         if peers <= made.peers.keys():

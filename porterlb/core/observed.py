@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from porterlb.core.model import Address, Interface, Network
-from porterlb.core.wanted import Path
+from porterlb.core.model import Address, Interface
+from porterlb.core.wanted import Path, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class BgpReport:
 
     sessions: Mapping[str, SessionState] = field(default_factory=dict)  # by peer name
     applied: int = 0
-    rejected: Mapping[tuple[Path, Network], str] = field(default_factory=dict)
+    rejected: Mapping[tuple[Path, Prefix], str] = field(default_factory=dict)
     trouble: str = ""
     restarts: int = 0
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, allocate
 from porterlb.core.context import Context, context_of, own_neighbors
 from porterlb.core.mode import ModePolicy, wakes_at
-from porterlb.core.model import Address, Eip, Network, Protocol, Service, ServiceKey, Snapshot
+from porterlb.core.model import Address, Eip, Protocol, Service, ServiceKey, Snapshot
 from porterlb.core.problems import Problem
 from porterlb.core.trust import said
-from porterlb.core.vip import Inputs, VipPlan, inputs_of, plan_vip
-from porterlb.core.wanted import BgpWanted, Path, WireWanted
+from porterlb.core.vip import VipPlan, plan_vip
+from porterlb.core.wanted import BgpWanted, Path, Prefix, WireWanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Plan:
     digest: int = 0
     wake_at: float | None = None
     memory: AllocationMemory = field(default_factory=AllocationMemory)
-    routes: Mapping[Path, frozenset[Network]] = field(default_factory=dict, repr=False)
+    routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict, repr=False)
     context: Context | None = field(default=None, compare=False, repr=False)
 
 
@@ -60,15 +61,16 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
     before = previous or Plan()
     allocations = _allocations(snapshot, before.memory, now)
     ctx = context_of(snapshot, before.context, now, policy)
-    vips = _vips(ctx, allocations, before)
+    vips, changed = _vips(ctx, allocations, before)
     wakes = [at for vip in vips.values() if (at := wakes_at(vip.mode, policy)) is not None]
     if (change := ctx.wakes_at()) is not None:
         wakes.append(change)
     neighbors, peer_problems = own_neighbors(snapshot)
-    digest = 0
-    for vip in vips.values():
-        digest ^= vip.digest
-    routes = _routes(vips, before)
+    digest = before.digest
+    for address in changed:
+        for vip in (before.vips.get(address), vips.get(address)):
+            digest ^= vip.digest if vip else 0
+    routes = _routes(vips, before, changed)
     return Plan(
         vips=vips,
         services=allocations.services,
@@ -99,40 +101,65 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
     )
 
 
-def _vips(ctx: Context, allocations: Allocations, before: Plan) -> dict[Address, VipPlan]:
-    """The plan of every VIP that the API knows. What depends on nothing that has changed is taken over as it is."""
-    unchanged = before.context is not None and ctx.like(before.context)
+def _vips(ctx: Context, allocations: Allocations, before: Plan) -> tuple[dict[Address, VipPlan], set[Address]]:
+    """The plan of every VIP that the API knows, and which of them (and of those before) were looked at anew.
+
+    What depends on nothing that has changed is taken over as it is.
+    """
+    eips = ctx.snapshot.eips
     vips: dict[Address, VipPlan] = {}
-    for eip_name, use in allocations.eips.items():
-        eip = ctx.snapshot.eips[eip_name]
-        for address, keys in use.used.items():
-            holders = _holders(ctx.snapshot, address, keys)
-            if not holders:
-                continue
-            last = before.vips.get(address)
-            inputs = inputs_of(ctx, eip, holders)
-            if last and unchanged and _same(inputs, last.inputs) and wakes_at(last.mode, ctx.policy) is None:
-                vips[address] = last
-            else:
-                vips[address] = plan_vip(ctx, address, inputs, eip, holders, last)
-    return vips
+    if before.context is not None and ctx.like(before.context):
+        look = _changed(ctx, before.context, allocations, before)
+        vips.update(before.vips)
+    else:
+        look = dict.fromkeys(before.vips, "")
+        look.update((address, name) for name, use in allocations.eips.items() for address in use.used)
+    for address, name in look.items():
+        holders = _holders(ctx.snapshot, address, allocations.eips[name].used.get(address, ())) if name in eips else ()
+        if holders:
+            vips[address] = plan_vip(ctx, address, eips[name], holders, before.vips.get(address))
+        else:
+            vips.pop(address, None)
+    return vips, set(look)
 
 
-def _same(one: Inputs, other: Inputs) -> bool:
-    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+def _changed(ctx: Context, last: Context, allocations: Allocations, before: Plan) -> dict[Address, str]:
+    """The addresses whose plan may be another one now, each with the name of its Eip."""
+    old, new = last.snapshot, ctx.snapshot
+    keys = differing(old.services, new.services) | differing(old.endpoints, new.endpoints)
+    keys |= differing(before.services, allocations.services)
+    look = {at: vip.eip for at, vip in before.vips.items() if wakes_at(vip.mode, ctx.policy) is not None}
+    for key in keys:
+        for service in (old.services.get(key), new.services.get(key)):
+            for address in service.held if service else ():
+                if address in before.vips:
+                    look[address] = before.vips[address].eip
+        allocation = allocations.services.get(key)
+        if allocation:
+            look.update(zip(allocation.addresses, allocation.eips, strict=True))
+    return look
 
 
-def _routes(vips: Mapping[Address, VipPlan], before: Plan) -> dict[Path, frozenset[Network]]:
+_Key = TypeVar("_Key")
+
+
+def differing(one: Mapping[_Key, object], other: Mapping[_Key, object]) -> set[_Key]:
+    """The keys whose values are not the same ones."""
+    if one is other:
+        return set()
+    found = {key for key, value in other.items() if one.get(key) is not value}
+    found.update(one.keys() - other.keys())
+    return found
+
+
+def _routes(vips: Mapping[Address, VipPlan], before: Plan, changed: Iterable[Address]) -> dict[Path, frozenset[Prefix]]:
     """What this replica itself announces: the routes of the plan before, with the VIPs whose paths have changed."""
-    add: dict[Path, set[Network]] = {}
-    remove: dict[Path, set[Network]] = {}
-    for address in before.vips.keys() | vips.keys():
-        last, now = before.vips.get(address), vips.get(address)
-        if last is now:
-            continue
-        for vip, place in ((last, remove), (now, add)):
-            for path in vip.paths if vip else ():
-                if vip and vip.prefix:
+    add: dict[Path, set[Prefix]] = {}
+    remove: dict[Path, set[Prefix]] = {}
+    for address in changed:
+        for vip, place in ((before.vips.get(address), remove), (vips.get(address), add)):
+            if vip:
+                for path in vip.paths:
                     place.setdefault(path, set()).add(vip.prefix)
     routes = dict(before.routes)
     for path in remove.keys() | add.keys():

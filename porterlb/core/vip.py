@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from porterlb.core import announce, nexthops
+from porterlb.core import nexthops
 from porterlb.core.context import Context
 from porterlb.core.mode import Announce, VipMode, Ways, decide
-from porterlb.core.model import Address, Eip, Endpoint, Mode, Network, Protocol, RouteAttributes, Service, ServiceKey
+from porterlb.core.model import Address, Eip, Mode, Protocol, RouteAttributes, Service, ServiceKey
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.trust import seed
-from porterlb.core.wanted import Layer2Vip, Path
-
-Inputs = tuple[Eip | Service | tuple[Endpoint, ...], ...]
-"""The objects that one VIP's plan was made from, besides the shared context."""
+from porterlb.core.wanted import Layer2Vip, Path, Prefix, host_route
 
 Announced = Mapping[str, Mapping[str, tuple[str, ...]]]
 
@@ -39,46 +36,30 @@ class VipPlan:
     on_link: bool = False
     problems: tuple[Problem, ...] = ()
     digest: int = 0
-    prefix: Network | None = None
+    prefix: Prefix = ""
     paths: tuple[Path, ...] = ()  # as this replica itself announces it
     layer2: Layer2Vip | None = None  # what the wire process is told; None: nothing
-    inputs: Inputs = field(default=(), compare=False, repr=False)
 
 
-def inputs_of(ctx: Context, eip: Eip, holders: Sequence[Service]) -> Inputs:
-    return (eip, *holders, *(ctx.snapshot.endpoints.get(service.key, ()) for service in holders))
-
-
-def plan_vip(
-    ctx: Context,
-    address: Address,
-    inputs: Inputs,
-    eip: Eip,
-    holders: Sequence[Service],
-    before: VipPlan | None,
-) -> VipPlan:
+def plan_vip(ctx: Context, address: Address, eip: Eip, holders: Sequence[Service], before: VipPlan | None) -> VipPlan:
     """``holders``: the Services whose status has the address, the oldest first. ``before``: its last plan."""
     owner = holders[0]
+    text = str(address)
     hops = ctx.hops(holders)
     order = nexthops.layer2_order(owner, hops, ctx.snapshot.nodes, ctx.replicas)
     candidates = ctx.on_segment(eip, address, order)
     on_link = candidates is not None
-    takers = {
-        name: attributes
-        for name, peer in ctx.peers.items()
-        if address.version in peer.families and (attributes := announce.attributes_for(peer, eip, holders)) is not None
-    }
+    takers = ctx.takers(eip, address.version, holders)
     carried = ctx.carried(takers, address.version, order)
     protocol = owner.protocol or eip.protocol
     last = before.mode if before else None
-    trusted = ctx.trust(frozenset(takers), seed(last.phase, last.since) if last and before and before.on_link else None)
+    trusted = ctx.trust(takers.names, seed(last.phase, last.since) if last and before and before.on_link else None)
     mode = decide(last, Ways(protocol, carried, on_link, eip.layer2_standby), trusted, ctx.now, ctx.policy)
     announced: Announced = {}
     if mode.announce is not Announce.NONE and order:
         told = order if mode.announce is Announce.FULL else (candidates or order)[:1]
-        announced = {name: ctx.arrangement(name, address, told) for name in takers}
+        announced = {name: ctx.arrangement(name, address, told) for name in takers.attributes}
     reachable = candidates if on_link else None
-    text = f"{address}|{order}|{mode.announce}|{mode.answer}|{sorted(takers)}"
     return VipPlan(
         address=address,
         eip=eip.name,
@@ -89,12 +70,11 @@ def plan_vip(
         candidates=candidates or (),
         announced=announced,
         on_link=on_link,
-        problems=_problems(hops.problem, protocol, mode, on_link=on_link, takers=bool(takers), carried=carried),
-        digest=_digest(text),
-        prefix=before.prefix if before else ctx.prefix(address),
-        paths=_own_paths(ctx, address.version, takers, announced),
+        problems=_problems(hops.problem, protocol, mode, on_link=on_link, takers=bool(takers.names), carried=carried),
+        digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{takers.text}"),
+        prefix=before.prefix if before else host_route(address),
+        paths=_own_paths(ctx, address.version, takers.attributes, announced),
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
-        inputs=inputs,
     )
 
 

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from porterlb.core.model import Address, Member, Network, RouteAttributes
+from porterlb.core.model import Address, Member, RouteAttributes
+
+Prefix = str
+"""What a route leads to: a host route in CIDR text (RFC 4632, RFC 5952), ``192.0.2.1/32``. Text, for it is what ExaBGP
+takes and the key of every table on the way there; text is hashed once, a network object each time, in Python."""
+
+
+def host_route(address: Address) -> Prefix:
+    """The prefix of a VIP."""
+    return f"{address}/{address.max_prefixlen}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ class BgpWanted:
     """Every session and every route that this replica is to have. ``routes``: prefixes by path."""
 
     neighbors: Mapping[str, Neighbor] = field(default_factory=dict)  # by peer name
-    routes: Mapping[Path, frozenset[Network]] = field(default_factory=dict)
+    routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict)
     listen_port: int = 0
     listen_addresses: tuple[Address, ...] = ()
 

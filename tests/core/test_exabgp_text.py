@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import given
@@ -15,8 +15,8 @@ from porterlb.core.model import RouteAttributes
 from porterlb.core.wanted import Neighbor, Path
 
 PEER = Neighbor("tor", IPv4Address("10.0.0.1"), 64600, 64500, IPv4Address("10.0.0.9"))
-PREFIX = ip_network("192.0.2.1/32")
-V6 = ip_network("2001:db8::1/128")
+PREFIX = "192.0.2.1/32"
+V6 = "2001:db8::1/128"
 HOP = ip_address("10.0.0.11")
 
 
@@ -101,7 +101,7 @@ def test_commands() -> None:
     assert text.announce(PEER, path, [PREFIX]) == (
         "neighbor 10.0.0.1 announce attributes next-hop 10.0.0.11 nlri 192.0.2.1/32"
     )
-    assert text.withdraw(PEER, path, [PREFIX, ip_network("192.0.2.2/32")]) == (
+    assert text.withdraw(PEER, path, [PREFIX, "192.0.2.2/32"]) == (
         "neighbor 10.0.0.1 withdraw attributes next-hop 10.0.0.11 nlri 192.0.2.1/32 192.0.2.2/32"
     )
     rule = RouteAttributes(("64500:1", "no-export"), ("64500:1:2",), 200, 30, 2)

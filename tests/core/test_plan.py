@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from porterlb.core.context import Context
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import (
     AddressRange,
@@ -257,6 +259,54 @@ def test_a_plan_cut_short_and_planned_again_ends_in_the_same_place(order: list[i
             made = plan(replace(cluster(), services=dict(seen)), made, 0.0, POLICY)
     made = plan(cluster(), made, 0.0, POLICY)
     assert made.bgp == straight.bgp and made.wire == straight.wire and made.digest == straight.digest
+
+
+SHARED = ("10.77.0.222", "10.77.0.223")
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[Snapshot]:
+    """Services that come, go, change, wait, and share addresses; endpoints, Eips and sessions that change."""
+    snapshot, story = cluster(), []
+    for _ in range(draw(st.integers(1, 7))):
+        services, endpoints = dict(snapshot.services), dict(snapshot.endpoints)
+        for name in draw(st.sets(st.sampled_from(["web", "shop", "one", "two", "three"]), min_size=1, max_size=3)):
+            key = ServiceKey("default", name)
+            what = draw(st.sampled_from(["go", "hold", "share", "wait", "endpoints"]))
+            if what == "go":
+                services.pop(key, None)
+            elif what == "endpoints":
+                endpoints[key] = tuple(Endpoint(at) for at in sorted(draw(st.sets(st.sampled_from(NAMES)))))
+            else:
+                held = draw(st.sampled_from(["172.16.0.7", "10.77.0.205", *SHARED]))
+                port = frozenset({Port("TCP", draw(st.integers(80, 82)))})
+                made = replace(service(name, held), ports=port, sharing_key="key" if what == "share" else "")
+                services[key] = replace(made, held=()) if what == "wait" else made
+        eips, view = snapshot.eips, snapshot.view
+        if draw(st.integers(0, 4)) == 0:
+            eips = dict(draw(st.sampled_from([EIPS, {n: e for n, e in EIPS.items() if n != "segment"}])))
+        if draw(st.integers(0, 4)) == 0:
+            up = draw(st.sets(st.sampled_from(NAMES)))
+            view = replace(view, sessions=frozenset((name, "tor") for name in up))
+        snapshot = replace(snapshot, services=services, endpoints=endpoints, eips=eips, view=view)
+        story.append(snapshot)
+    return story
+
+
+@given(stories(), st.booleans())
+def test_looking_only_at_what_has_changed_gives_the_same_plan(story: list[Snapshot], leads: bool) -> None:
+    short: Plan | None = None
+    whole: Plan | None = None
+    for now, seen in enumerate(story):
+        snapshot = replace(seen, view=replace(seen.view, leader="node-a" if leads else "node-b"))
+        short = plan(snapshot, short, now / 10, POLICY)
+        with patch.object(Context, "like", lambda *_: False):
+            whole = plan(snapshot, whole, now / 10, POLICY)
+        for part in ("vips", "bgp", "wire", "pins", "digest", "wake_at", "services", "eips", "routes"):
+            assert getattr(short, part) == getattr(whole, part), part
+        # And again, when nothing has changed
+        again = plan(replace(snapshot, services=dict(snapshot.services)), short, now / 10, POLICY)
+        assert (again.vips, again.bgp, again.digest) == (short.vips, short.bgp, short.digest)
 
 
 def test_a_change_that_moves_two_vips_alike_changes_the_digest() -> None:

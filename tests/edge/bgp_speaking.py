@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path as File
 from typing import Any
 
@@ -94,7 +94,7 @@ def neighbor(bird: Bird, name: str = "", **changes: Any) -> Neighbor:
 def wanted(neighbors: list[Neighbor], routes: dict[Path, list[str]]) -> BgpWanted:
     return BgpWanted(
         {n.peer: n for n in neighbors},
-        {path: frozenset(map(ip_network, prefixes)) for path, prefixes in routes.items()},
+        {path: frozenset(prefixes) for path, prefixes in routes.items()},
     )
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from porterlb.core.model import Network
-from porterlb.core.wanted import Path
+from porterlb.core.wanted import Neighbor, Path, Prefix
+from porterlb.edge.bgp.ahead import Ahead
 from porterlb.edge.bgp.difference import Batch, Difference
 
-PREFIXES = [ip_network(f"192.0.2.{i}/32") for i in range(12)]
-Routes = dict[Path, frozenset[Network]]
+PREFIXES = [f"192.0.2.{i}/32" for i in range(12)]
+Routes = dict[Path, frozenset[Prefix]]
 
 
 @dataclass
 class Router:
     """What the peers of an ExaBGP that does as told would have: paths by peer and prefix. Keeps the worst moment."""
 
-    paths: dict[tuple[str, int, Network], Path] = field(default_factory=dict)
+    paths: dict[tuple[str, int, Prefix], Path] = field(default_factory=dict)
 
     def take(self, batch: Batch) -> None:
         for prefix in batch.prefixes:
@@ -31,7 +31,7 @@ class Router:
             else:
                 self.paths[key] = batch.path
 
-    def reached(self, peer: str, prefix: Network) -> bool:
+    def reached(self, peer: str, prefix: Prefix) -> bool:
         return any(key[0] == peer and key[2] == prefix for key in self.paths)
 
 
@@ -39,7 +39,7 @@ def path(hop: int, path_id: int = 0, peer: str = "p") -> Path:
     return Path(peer, ip_address(f"10.0.0.{hop}"), path_id)
 
 
-def drain(difference: Difference, router: Router, most: int = 5, bad: frozenset[Network] = frozenset()) -> list[Batch]:
+def drain(difference: Difference, router: Router, most: int = 5, bad: frozenset[Prefix] = frozenset()) -> list[Batch]:
     said = []
     while batch := difference.next(most):
         said.append(batch)
@@ -51,14 +51,35 @@ def drain(difference: Difference, router: Router, most: int = 5, bad: frozenset[
     return said
 
 
-def wanted_paths(routes: Routes, peers: frozenset[str]) -> dict[tuple[str, int, Network], Path]:
+NEIGHBORS = {
+    name: Neighbor(name, ip_address(f"10.0.1.{at}"), 64500, 64512, IPv4Address("10.0.0.1"), add_path=True)
+    for at, name in enumerate("pq")
+}
+
+
+class Speaker:
+    """Says one batch after the other, as life.py does: the next one is made before the last one is acknowledged."""
+
+    def __init__(self, difference: Difference, most: int) -> None:
+        self.difference, self.ahead = difference, Ahead(difference, most)
+
+    def take(self) -> Batch | None:
+        line = self.ahead.take(NEIGHBORS)
+        if line is None:
+            return None
+        assert line.text and all(prefix in line.text.split() for prefix in line.batch.prefixes)
+        self.ahead.make(NEIGHBORS)
+        return line.batch
+
+
+def wanted_paths(routes: Routes, peers: frozenset[str]) -> dict[tuple[str, int, Prefix], Path]:
     return {(p.peer, p.path_id, n): p for p, nets in routes.items() for n in nets if p.peer in peers}
 
 
 @st.composite
 def route_sets(draw: st.DrawFn) -> Routes:
     """Up to three paths of a prefix at each of two peers, at most one in a slot."""
-    slots: dict[Path, set[Network]] = defaultdict(set)
+    slots: dict[Path, set[Prefix]] = defaultdict(set)
     for peer in ("p", "q"):
         for prefix in PREFIXES:
             for path_id in draw(st.sets(st.integers(0, 2), max_size=2)):
@@ -82,17 +103,18 @@ steps = st.lists(
 @settings(max_examples=150, deadline=None)
 def test_every_story_ends_with_exactly_the_wanted_routes(story: list[tuple[str, object]], end: Routes) -> None:
     difference, router = Difference(), Router()
+    speaker = Speaker(difference, 3)
     difference.set_peers(frozenset({"p", "q"}))
     for what, value in story:
         if what == "want":
             difference.want(value)  # type: ignore[arg-type]
         elif what == "say":
             for _ in range(value):  # type: ignore[call-overload]
-                if batch := difference.next(3):
+                if batch := speaker.take():
                     router.take(batch)
                     difference.done(batch)
         elif what == "lose ack":
-            if batch := difference.next(3):
+            if batch := speaker.take():
                 if value:
                     router.take(batch)
                 difference.unsure(batch)
@@ -108,15 +130,19 @@ def test_every_story_ends_with_exactly_the_wanted_routes(story: list[tuple[str, 
             router.paths = {k: v for k, v in router.paths.items() if k[0] not in gone}
             difference.set_peers(frozenset(value))  # type: ignore[call-overload]
     difference.want(end)
-    drain(difference, router)
+    while batch := speaker.take():
+        router.take(batch)
+        difference.done(batch)
     assert router.paths == wanted_paths(end, difference.peers)
     assert not difference.busy()
     assert difference.count() == len(router.paths)
 
 
-@given(route_sets(), route_sets())
+@given(route_sets(), route_sets(), st.sets(st.integers(0, 30)))
 @settings(deadline=None)
-def test_a_prefix_that_is_wanted_before_and_after_is_never_without_a_path(before: Routes, after: Routes) -> None:
+def test_a_prefix_that_is_wanted_before_and_after_is_never_without_a_path(
+    before: Routes, after: Routes, refused: set[int]
+) -> None:
     difference, router = Difference(), Router()
     difference.set_peers(frozenset({"p", "q"}))
     difference.want(before)
@@ -125,10 +151,30 @@ def test_a_prefix_that_is_wanted_before_and_after_is_never_without_a_path(before
     both = {(k[0], k[2]) for k in wanted_paths(before, difference.peers)} & {
         (k[0], k[2]) for k in wanted_paths(after, difference.peers)
     }
-    while batch := difference.next(1):
-        router.take(batch)
-        difference.done(batch)
+    speaker = Speaker(difference, 2)
+    at = 0
+    while batch := speaker.take():
+        if at in refused and len(batch.prefixes) > 1 and not batch.withdraw:
+            difference.failed(batch, "no")  # halves are tried
+        else:
+            router.take(batch)
+            difference.done(batch)
         assert all(router.reached(*key) for key in both)
+        at += 1
+
+
+def test_what_became_urgent_goes_before_a_line_that_was_made_ahead() -> None:
+    difference, router = Difference(), Router()
+    difference.set_peers(frozenset({"p"}))
+    difference.want({path(1, 1): frozenset(PREFIXES[:1])})
+    drain(difference, router)
+    speaker = Speaker(difference, 2)
+    difference.want({path(1, 1): frozenset(PREFIXES)})
+    first = speaker.take()
+    assert first is not None and len(first.prefixes) == 2
+    difference.done(first)
+    difference.want({path(1, 1): frozenset(PREFIXES[1:])})
+    assert speaker.take() == Batch(path(1, 1), (PREFIXES[0],), withdraw=True)
 
 
 def test_a_dead_next_hop_goes_before_anything_else() -> None:
@@ -145,7 +191,7 @@ def test_a_dead_next_hop_goes_before_anything_else() -> None:
 def test_a_small_new_change_overtakes_a_big_old_one() -> None:
     difference = Difference()
     difference.set_peers(frozenset({"p"}))
-    big = frozenset(IPv4Network((0x0A000000 + i, 32)) for i in range(1000))
+    big = frozenset(f"{IPv4Address(0x0A000000 + i)}/32" for i in range(1000))
     difference.want({path(1): big})
     first = difference.next(48)
     assert first is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path as File
 
 import pytest
@@ -23,7 +23,7 @@ def test_a_set_that_comes_just_before_the_addresses_are_looked_at_again_is_taken
     state.difference.set_peers(frozenset({"tor"}))
     for number in (1, 2):
         path = Path("tor", ip_address(f"192.0.2.{number}"))
-        state.wanted = BgpWanted({"tor": PEER}, {path: frozenset({ip_network("198.51.100.1/32")})})
+        state.wanted = BgpWanted({"tor": PEER}, {path: frozenset({"198.51.100.1/32"})})
         state.take_over(again=again)
         batch = state.difference.next(48)
         assert batch is not None

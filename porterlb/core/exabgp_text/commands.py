@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from porterlb.core.exabgp_text.words import Unspeakable, clean
-from porterlb.core.model import Network
-from porterlb.core.wanted import Neighbor, Path
+from porterlb.core.wanted import Neighbor, Path, Prefix
 
 MAX_PREFIXES = 48
 """Prefixes in one command line: ExaBGP does 50 steps of queued work per turn, one a prefix. More of them in a line,
@@ -22,7 +21,7 @@ HEARTBEAT = "# beat"
 """A comment: ExaBGP acknowledges it and does nothing."""
 
 
-def announce(neighbor: Neighbor, path: Path, prefixes: Sequence[Network]) -> str:
+def announce(neighbor: Neighbor, path: Path, prefixes: Sequence[Prefix]) -> str:
     """One line that announces up to MAX_PREFIXES prefixes of one IP version with one set of attributes.
 
     The next hop is always written out: ``self`` would put the router ID into IPv4 routes on an IPv6 session.
@@ -44,12 +43,12 @@ def announce(neighbor: Neighbor, path: Path, prefixes: Sequence[Network]) -> str
         words.append(f"community [ {' '.join(_tokens(attributes.communities, 2, 0xFFFF))} ]")
     if attributes.large_communities:
         words.append(f"large-community [ {' '.join(_tokens(attributes.large_communities, 3, 0xFFFFFFFF))} ]")
-    return " ".join([*words, "nlri", *map(str, prefixes)])
+    return " ".join([*words, "nlri", *prefixes])
 
 
-def withdraw(neighbor: Neighbor, path: Path, prefixes: Sequence[Network]) -> str:
+def withdraw(neighbor: Neighbor, path: Path, prefixes: Sequence[Prefix]) -> str:
     """One line that withdraws up to MAX_PREFIXES prefixes, of this path only where add-path is on."""
-    return " ".join([*_head(neighbor, path, prefixes, "withdraw"), "nlri", *map(str, prefixes)])
+    return " ".join([*_head(neighbor, path, prefixes, "withdraw"), "nlri", *prefixes])
 
 
 def clear(neighbor: Neighbor | None = None) -> str:
@@ -62,13 +61,14 @@ def end_of_rib(neighbor: Neighbor, version: int) -> str:
     return f"neighbor {neighbor.address} announce eor ipv{version} unicast"
 
 
-def _head(neighbor: Neighbor, path: Path, prefixes: Sequence[Network], verb: str) -> list[str]:
+def _head(neighbor: Neighbor, path: Path, prefixes: Sequence[Prefix], verb: str) -> list[str]:
     if not prefixes or len(prefixes) > MAX_PREFIXES:
         raise ValueError(f"a line has 1 to {MAX_PREFIXES} prefixes, not {len(prefixes)}")
     for prefix in prefixes:
-        if prefix.version not in neighbor.families:
-            raise Unspeakable(f"BgpPeer {neighbor.peer} has no IPv{prefix.version} family (afiSafis).")
-        if prefix.version != path.next_hop.version:
+        version = 6 if ":" in prefix else 4
+        if version not in neighbor.families:
+            raise Unspeakable(f"BgpPeer {neighbor.peer} has no IPv{version} family (afiSafis).")
+        if version != path.next_hop.version:
             raise Unspeakable(f"The next hop {path.next_hop} of {prefix} is of another IP version.")
     if path.path_id and not neighbor.add_path:
         raise Unspeakable(f"BgpPeer {neighbor.peer} has no add-path, so it cannot get path {path.path_id}.")

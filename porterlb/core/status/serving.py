@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from porterlb.core.mode import Announce
 from porterlb.core.model import Address, Mode
@@ -184,7 +185,8 @@ def refusals_of(seen: Seen) -> Refusals:
     """The routes that our own ExaBGP refused, sorted by VIP."""
     found: dict[Address, dict[tuple[str, Address], str]] = {}
     for (path, prefix), words in seen.bgp.rejected.items():
-        found.setdefault(prefix.network_address, {})[(path.peer, path.next_hop)] = words.strip().rstrip(".")
+        vip = ip_address(prefix.partition("/")[0])
+        found.setdefault(vip, {})[(path.peer, path.next_hop)] = words.strip().rstrip(".")
     return found
 
 

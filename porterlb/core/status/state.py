@@ -100,7 +100,7 @@ def state_of(
             "trouble": seen.bgp.trouble,
             "restarts": seen.bgp.restarts,
             "rejected": [
-                {"peer": path.peer, "nextHop": str(path.next_hop), "prefix": str(prefix), "words": words}
+                {"peer": path.peer, "nextHop": str(path.next_hop), "prefix": prefix, "words": words}
                 for (path, prefix), words in seen.bgp.rejected.items()
             ],
         },

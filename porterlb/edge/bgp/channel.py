@@ -32,7 +32,7 @@ class Channel:
     def __init__(self, link: socket.socket, read: int, write: int, hear: Callable[[text.Said], None]) -> None:
         self._link, self._read, self._write, self._hear = link, read, write, hear
         self._buffer = b""
-        self._acks: asyncio.Queue[bool] = asyncio.Queue()
+        self._ack: asyncio.Future[bool] | None = None  # of the outstanding command
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
         for descriptor in (read, write):
@@ -63,15 +63,19 @@ class Channel:
                 os.close(descriptor)
             link.close()
 
-    async def command(self, line: str, patience: float) -> bool:
-        """Says a line and waits for its acknowledgement: True for done, False for error. Raises Closed or Hung."""
-        while not self._acks.empty():  # of a command that was given up
-            self._acks.get_nowait()
+    async def command(self, line: str, patience: float, meanwhile: Callable[[], None] | None = None) -> bool:
+        """Says a line and waits for its acknowledgement: True for done, False for error. Raises Closed or Hung.
+
+        ``meanwhile`` is called once ExaBGP has the line.
+        """
         if self.closed.done():
             raise Closed
-        await self._say(line.encode() + b"\n", patience)
-        ack = asyncio.ensure_future(self._acks.get())
+        ack: asyncio.Future[bool] = self._loop.create_future()
+        self._ack = ack
         try:
+            await self._say(line.encode() + b"\n", patience)
+            if meanwhile is not None:
+                meanwhile()
             # Twice: after a stall of our own, the first wait may end although the answer lies in the pipe.
             for seconds in (patience, patience / 4):
                 await asyncio.wait((ack, self.closed), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -81,7 +85,7 @@ class Channel:
                     raise Closed
             raise Hung
         finally:
-            ack.cancel()
+            self._ack = None
 
     def beat(self) -> None:
         """Tells the API process that the manager is alive."""
@@ -126,7 +130,8 @@ class Channel:
         for line in lines:
             said = text.parse(line.strip())
             if isinstance(said, text.Ack):
-                self._acks.put_nowait(said.ok)
+                if self._ack is not None and not self._ack.done():  # else of a command that was given up
+                    self._ack.set_result(said.ok)
             else:
                 self._hear(said)
 

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from porterlb.core.model import Network
-from porterlb.core.wanted import Path
+from porterlb.core.wanted import Path, Prefix
 
 Slot = tuple[str, int]  # peer, path identifier: at most one path of a prefix in each
 
@@ -30,11 +29,11 @@ class Batch:
     """One command line's worth. ``path``: announced, or the one withdrawn."""
 
     path: Path
-    prefixes: tuple[Network, ...]
+    prefixes: tuple[Prefix, ...]
     withdraw: bool = False
 
 
-_NONE: frozenset[Network] = frozenset()
+_NONE: frozenset[Prefix] = frozenset()
 _Group = tuple[Urgency, int, bool, Path]  # urgency, generation, withdraw, path
 
 
@@ -45,21 +44,22 @@ class Difference:
     ``rejected`` routes are not tried again until they are wanted differently, or everything is resynced.
     """
 
-    routes: Mapping[Path, frozenset[Network]] = field(default_factory=dict)
+    routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict)
     peers: frozenset[str] = frozenset()
-    rejected: dict[tuple[Path, Network], str] = field(default_factory=dict)
-    _target: dict[Slot, dict[Network, Path]] = field(default_factory=dict)
-    _has: dict[Slot, dict[Network, Path]] = field(default_factory=dict)
-    _unsure: dict[Slot, set[Network]] = field(default_factory=dict)  # of _has: may or may not be in ExaBGP
+    rejected: dict[tuple[Path, Prefix], str] = field(default_factory=dict)
+    _target: dict[Slot, dict[Prefix, Path]] = field(default_factory=dict)
+    _has: dict[Slot, dict[Prefix, Path]] = field(default_factory=dict)
+    _unsure: dict[Slot, set[Prefix]] = field(default_factory=dict)  # of _has: may or may not be in ExaBGP
     _slots: dict[str, set[Slot]] = field(default_factory=dict)
-    _work: dict[_Group, dict[Network, None]] = field(default_factory=dict)
+    _work: dict[_Group, dict[Prefix, None]] = field(default_factory=dict)
     _split: list[Batch] = field(default_factory=list)
-    _generation: int = 0
+    generation: int = 0
+    """Rises whenever the order of the work may have changed."""
 
-    def want(self, routes: Mapping[Path, frozenset[Network]]) -> None:
+    def want(self, routes: Mapping[Path, frozenset[Prefix]]) -> None:
         """Takes over a whole wanted set. Where two paths contradict each other (same slot and prefix), one holds."""
-        self._generation += 1
-        changed: dict[Slot, set[Network]] = {}
+        self.generation += 1
+        changed: dict[Slot, set[Prefix]] = {}
         for path in self.routes.keys() | routes.keys():
             old, new = self.routes.get(path, _NONE), routes.get(path, _NONE)
             if old is new or old == new:
@@ -88,6 +88,7 @@ class Difference:
 
     def set_peers(self, peers: frozenset[str]) -> None:
         """The peers that ExaBGP has configured. One that is new here has no routes; one that is gone has none left."""
+        self.generation += 1
         changed = self.peers ^ peers
         new = peers - self.peers
         self.peers = peers
@@ -105,7 +106,7 @@ class Difference:
 
     def resync(self, peer: str) -> None:
         """Everything of this peer is to be said again: ExaBGP may have lost some of it."""
-        self._generation += 1
+        self.generation += 1
         self._drop_work(peer)
         for key in [key for key in self.rejected if key[0].peer == peer]:
             del self.rejected[key]
@@ -139,6 +140,11 @@ class Difference:
                 return batch
         return None
 
+    def give_back(self, batch: Batch) -> None:
+        """The batch has not been said: it waits again, for whatever is still wanted of it."""
+        if batch.path.peer in self.peers:
+            self._split.append(batch)
+
     def done(self, batch: Batch) -> None:
         """ExaBGP acknowledged the batch."""
         slot = (batch.path.peer, batch.path.path_id)
@@ -152,6 +158,7 @@ class Difference:
 
     def failed(self, batch: Batch, reason: str) -> None:
         """ExaBGP refused the batch: halves are tried, until the one route that it refuses is found."""
+        self.generation += 1
         if len(batch.prefixes) > 1:
             middle = len(batch.prefixes) // 2
             self._split.append(Batch(batch.path, batch.prefixes[middle:], batch.withdraw))
@@ -184,7 +191,7 @@ class Difference:
             left = tuple(p for p in batch.prefixes if target.get(p) == path and (has.get(p) != path or p in unsure))
         return Batch(batch.path, left, batch.withdraw)
 
-    def _queue(self, slot: Slot, prefixes: Iterable[Network]) -> None:
+    def _queue(self, slot: Slot, prefixes: Iterable[Prefix]) -> None:
         peer = slot[0]
         if peer not in self.peers:
             return
@@ -202,7 +209,7 @@ class Difference:
             elif prefix in unsure:
                 self._add(Urgency.NEW, False, wanted, prefix)
 
-    def _withdrawal_urgency(self, others: list[Slot], prefix: Network) -> Urgency:
+    def _withdrawal_urgency(self, others: list[Slot], prefix: Prefix) -> Urgency:
         """At once, unless it would leave the router without the prefix while another path is still to be announced."""
         coming = [slot for slot in others if prefix in self._target.get(slot, {})]
         if not coming or any(self._has.get(slot, {}).get(prefix) == self._target[slot][prefix] for slot in coming):
@@ -211,8 +218,8 @@ class Difference:
             self._add(Urgency.URGENT, False, self._target[slot][prefix], prefix)
         return Urgency.AFTER
 
-    def _add(self, urgency: Urgency, withdraw: bool, path: Path, prefix: Network) -> None:
-        self._work.setdefault((urgency, self._generation, withdraw, path), {})[prefix] = None
+    def _add(self, urgency: Urgency, withdraw: bool, path: Path, prefix: Prefix) -> None:
+        self._work.setdefault((urgency, self.generation, withdraw, path), {})[prefix] = None
 
     def _drop_work(self, peer: str) -> None:
         for key in [key for key in self._work if key[3].peer == peer]:

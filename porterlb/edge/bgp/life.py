@@ -8,11 +8,13 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 
 from porterlb.core import exabgp_text as text
 from porterlb.core.wanted import Path
+from porterlb.edge.bgp.ahead import Ahead, Line
 from porterlb.edge.bgp.channel import Channel, Closed, Hung
-from porterlb.edge.bgp.difference import Batch
 from porterlb.edge.bgp.process import Exabgp, validate
 from porterlb.edge.bgp.setup import API_SOCKET, Setup, write
 from porterlb.edge.bgp.state import State
@@ -43,6 +45,7 @@ class Life:
     def __init__(self, state: State, exabgp: Exabgp, listener: socket.socket, setup: Setup) -> None:
         self._state, self._exabgp, self._listener = state, exabgp, listener
         self._loaded = setup  # what ExaBGP has
+        self._ahead = Ahead(state.difference)
         self._channel: Channel | None = None
         self._check: asyncio.Task[str] | None = None
         self._checking = setup
@@ -117,8 +120,8 @@ class Life:
         state = self._state
         if time.monotonic() - self._beaten >= state.heartbeat:
             await self._beat()
-        elif batch := state.difference.next(text.MAX_PREFIXES):
-            await self._say(batch)
+        elif line := self._ahead.take(self._loaded.neighbors):
+            await self._say(line)
         elif peer := self._owed_end_of_rib():
             await self._say_end_of_rib(peer)
         elif again := [peer for peer, (_, due) in self._again.items() if due <= time.monotonic()]:
@@ -135,10 +138,12 @@ class Life:
             await state.wait(max(0.0, next_time - time.monotonic()))
         return True
 
-    async def _command(self, line: str, patience: float | None = None) -> bool:
+    async def _command(
+        self, line: str, patience: float | None = None, meanwhile: Callable[[], None] | None = None
+    ) -> bool:
         if self._channel is None:
             raise Closed
-        return await self._channel.command(line, patience or self._state.ack_timeout)
+        return await self._channel.command(line, patience or self._state.ack_timeout, meanwhile)
 
     async def _beat(self) -> None:
         self._beaten = time.monotonic()
@@ -150,25 +155,22 @@ class Life:
 
     # --- routes ------------------------------------------------------------------------------------------------------
 
-    async def _say(self, batch: Batch) -> None:
-        state = self._state
-        neighbor = self._loaded.neighbors[batch.path.peer]
+    async def _say(self, line: Line) -> None:
+        state, batch, reason = self._state, line.batch, line.refusal
         mark = state.log.written
-        try:
-            verb = text.withdraw if batch.withdraw else text.announce
-            if await self._command(verb(neighbor, batch.path, batch.prefixes)):
-                state.difference.done(batch)
-                return
+        if not reason:
+            try:
+                if await self._command(line.text, meanwhile=partial(self._ahead.make, self._loaded.neighbors)):
+                    state.difference.done(batch)
+                    return
+            except (Closed, Hung):
+                state.difference.unsure(batch)
+                raise
             if batch.path not in self._reasons:
                 await asyncio.sleep(0.02)  # the log comes through another pipe
             words = text.rejection(state.log.since(mark))
             reason = words or self._reasons.get(batch.path, "ExaBGP refuses this route and does not say why.")
             self._reasons[batch.path] = reason
-        except text.Unspeakable as refusal:
-            reason = str(refusal)
-        except (Closed, Hung):
-            state.difference.unsure(batch)
-            raise
         state.difference.failed(batch, reason)
         if len(batch.prefixes) == 1:
             state.tell()

@@ -1,0 +1,49 @@
+"""The next command line, made while ExaBGP works on the last one: that saves ExaBGP from waiting for us in a burst."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from porterlb.core import exabgp_text as text
+from porterlb.core.wanted import Neighbor
+from porterlb.edge.bgp.difference import Batch, Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One batch in ExaBGP's words. ``refusal``: why it cannot be said; then there is no ``text``."""
+
+    batch: Batch
+    text: str = ""
+    refusal: str = ""
+
+
+class Ahead:
+    """What was made ahead counts only while the difference stays as it was: anything urgent goes first, as without."""
+
+    def __init__(self, difference: Difference, most: int = text.MAX_PREFIXES) -> None:
+        self._difference = difference
+        self._most = most  # prefixes in a line
+        self._line: Line | None = None
+        self._made_at = 0
+
+    def make(self, neighbors: Mapping[str, Neighbor]) -> None:
+        """Makes the next line and keeps it."""
+        self._line, self._made_at = self.take(neighbors), self._difference.generation
+
+    def take(self, neighbors: Mapping[str, Neighbor]) -> Line | None:
+        """The next line; None when nothing is left to say. ``neighbors``: those that ExaBGP has, by peer name."""
+        line, self._line = self._line, None
+        if line is not None:
+            if self._made_at == self._difference.generation:
+                return line
+            self._difference.give_back(line.batch)
+        batch = self._difference.next(self._most)
+        if batch is None:
+            return None
+        verb = text.withdraw if batch.withdraw else text.announce
+        try:
+            return Line(batch, verb(neighbors[batch.path.peer], batch.path, batch.prefixes))
+        except text.Unspeakable as refusal:
+            return Line(batch, refusal=str(refusal))
