@@ -314,6 +314,6 @@ def _held_back(facts: Facts) -> dict[ServiceKey, tuple[Address, ...]]:
     """Services with an address that is still being probed for a foreign owner keep what they have until it is clear."""
     return {
         key: facts.snapshot.services[key].held
-        for key, allocation in facts.plan.services.items()
-        if facts.unchecked.intersection(allocation.addresses)
+        for key, addresses in facts.plan.unwritten.items()
+        if facts.unchecked.intersection(addresses)
     }

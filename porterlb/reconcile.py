@@ -20,6 +20,7 @@ from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Member, Peer, Snapshot, View
 from porterlb.core.objects import Objects
 from porterlb.core.observed import BgpReport, WireReport
+from porterlb.core.pace import Pace
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.wanted import BgpWanted, WireWanted
@@ -105,6 +106,7 @@ class Reconciler:
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._rest_until = 0.0
+        self._pace = Pace()
         self._token = 0
         self._digests: dict[int, int] = {}
 
@@ -197,6 +199,7 @@ class Reconciler:
                 log.exception("No plan can be made of what is known; the last one stays in force.")
                 await asyncio.sleep(PLAN_AGAIN)
             ended = time.monotonic()
+            self._pace.took(ended)
             self._rest_until = ended + min(LONGEST_REST, ended - begun)
 
     async def _wait(self) -> None:
@@ -210,7 +213,8 @@ class Reconciler:
                 await self._dirty.wait()
         if not self._urgent.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(COALESCE, self._rest_until - time.monotonic())):
+                now = time.monotonic()
+                async with asyncio.timeout(max(COALESCE, self._rest_until - now, self._pace.wait(now))):
                     await self._urgent.wait()
         self._dirty.clear()
         self._urgent.clear()

@@ -49,6 +49,7 @@ class Plan:
     digest: int = 0
     wake_at: float | None = None
     memory: AllocationMemory = field(default_factory=AllocationMemory)
+    unwritten: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)  # decided on, not in the API yet
     routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict, repr=False)
     context: Context | None = field(default=None, compare=False, repr=False)
 
@@ -61,7 +62,9 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
     before = previous or Plan()
     allocations = _allocations(snapshot, before.memory, now)
     ctx = context_of(snapshot, before.context, now, policy)
-    vips, changed = _vips(ctx, allocations, before)
+    keys = _changed(ctx, allocations, before)
+    vips, changed = _vips(ctx, allocations, before, keys)
+    unwritten = _unwritten(snapshot, allocations, before, keys)
     wakes = [at for vip in vips.values() if (at := wakes_at(vip.mode, policy)) is not None]
     if (change := ctx.wakes_at()) is not None:
         wakes.append(change)
@@ -90,30 +93,42 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
             trusts=said(ctx.trusts),
             leader=snapshot.view.leader,
             digest=digest,
-            check=_new_on_link(ctx, allocations),
+            check=_new_on_link(ctx, unwritten),
         ),
         pins=_pins(snapshot, vips),
         digest=digest,
         wake_at=min(wakes, default=None),
         memory=allocations.memory,
+        unwritten=unwritten,
         routes=routes,
         context=ctx,
     )
 
 
-def _vips(ctx: Context, allocations: Allocations, before: Plan) -> tuple[dict[Address, VipPlan], set[Address]]:
+def _changed(ctx: Context, allocations: Allocations, before: Plan) -> set[ServiceKey] | None:
+    """The Services that are to be looked at anew; None: all, for what they share has changed."""
+    if before.context is None or not ctx.like(before.context):
+        return None
+    old, new = before.context.snapshot, ctx.snapshot
+    keys = differing(old.services, new.services) | differing(old.endpoints, new.endpoints)
+    return keys | differing(before.services, allocations.services)
+
+
+def _vips(
+    ctx: Context, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
+) -> tuple[dict[Address, VipPlan], set[Address]]:
     """The plan of every VIP that the API knows, and which of them (and of those before) were looked at anew.
 
-    What depends on nothing that has changed is taken over as it is.
+    What depends on nothing that has changed is taken over as it is. ``keys``: see :func:`_changed`.
     """
     eips = ctx.snapshot.eips
     vips: dict[Address, VipPlan] = {}
-    if before.context is not None and ctx.like(before.context):
-        look = _changed(ctx, before.context, allocations, before)
-        vips.update(before.vips)
-    else:
+    if keys is None:
         look = dict.fromkeys(before.vips, "")
         look.update((address, name) for name, use in allocations.eips.items() for address in use.used)
+    else:
+        look = _looked_at(ctx, allocations, before, keys)
+        vips.update(before.vips)
     for address, name in look.items():
         holders = _holders(ctx.snapshot, address, allocations.eips[name].used.get(address, ())) if name in eips else ()
         if holders:
@@ -123,11 +138,10 @@ def _vips(ctx: Context, allocations: Allocations, before: Plan) -> tuple[dict[Ad
     return vips, set(look)
 
 
-def _changed(ctx: Context, last: Context, allocations: Allocations, before: Plan) -> dict[Address, str]:
+def _looked_at(ctx: Context, allocations: Allocations, before: Plan, keys: set[ServiceKey]) -> dict[Address, str]:
     """The addresses whose plan may be another one now, each with the name of its Eip."""
-    old, new = last.snapshot, ctx.snapshot
-    keys = differing(old.services, new.services) | differing(old.endpoints, new.endpoints)
-    keys |= differing(before.services, allocations.services)
+    assert before.context is not None
+    old, new = before.context.snapshot, ctx.snapshot
     look = {at: vip.eip for at, vip in before.vips.items() if wakes_at(vip.mode, ctx.policy) is not None}
     for key in keys:
         for service in (old.services.get(key), new.services.get(key)):
@@ -138,6 +152,19 @@ def _changed(ctx: Context, last: Context, allocations: Allocations, before: Plan
         if allocation:
             look.update(zip(allocation.addresses, allocation.eips, strict=True))
     return look
+
+
+def _unwritten(
+    snapshot: Snapshot, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
+) -> dict[ServiceKey, tuple[Address, ...]]:
+    """What was decided on and is not in the API yet."""
+    found: dict[ServiceKey, tuple[Address, ...]] = {}
+    for key in allocations.services if keys is None else keys.union(before.unwritten):
+        allocation = allocations.services.get(key)
+        fresh = [a for a in allocation.addresses if a not in snapshot.services[key].held] if allocation else ()
+        if fresh:
+            found[key] = tuple(fresh)
+    return found
 
 
 _Key = TypeVar("_Key")
@@ -209,7 +236,7 @@ def _eip(ctx: Context, eip: Eip, use: EipUse) -> EipPlan:
     )
 
 
-def _new_on_link(ctx: Context, allocations: Allocations) -> frozenset[Address]:
+def _new_on_link(ctx: Context, unwritten: Mapping[ServiceKey, tuple[Address, ...]]) -> frozenset[Address]:
     """Addresses that were just decided on and are not in the API yet: nobody else on the segment may have them.
 
     Until our own membership has told which subnets we are in, every address may be on-link: the wire process knows.
@@ -217,9 +244,9 @@ def _new_on_link(ctx: Context, allocations: Allocations) -> frozenset[Address]:
     unknown = ctx.snapshot.view.node not in ctx.snapshot.members
     return frozenset(
         address
-        for key, allocation in allocations.services.items()
-        for address in allocation.addresses
-        if address not in ctx.snapshot.services[key].held and (unknown or ctx.segments.of(address) is not None)
+        for addresses in unwritten.values()
+        for address in addresses
+        if unknown or ctx.segments.of(address) is not None
     )
 
 
