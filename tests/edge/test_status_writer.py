@@ -585,3 +585,74 @@ def test_what_only_counts_is_written_once_a_second() -> None:
         assert len(stage.names("Eip")) == written + 1
 
     run(stage, steps)
+
+
+def changed(stage: Stage, name: str, version: int, **status: Any) -> None:
+    """The cluster has another status of a Service."""
+    obj = copy.deepcopy(dict(stage.objects.raw("Service", "default", name) or {}))
+    obj["status"].update(status)
+    obj["metadata"]["resourceVersion"] = str(version)
+    stage.objects.change("Service", obj)
+
+
+def test_the_first_second_of_a_service_is_told_in_one_write() -> None:
+    """Who brings a VIP in changes several times until all replicas do: the address at once, the rest after that."""
+    stage = Stage()
+
+    async def steps() -> None:
+        stage.tell()
+        await stage.settle()
+        written = len(stage.names("Service"))
+        for number in range(5):
+            changed(stage, SHOP.name, 100 + number, conditions=[])
+            stage.clock += 0.15
+            stage.tell()
+            await stage.settle()
+        assert len(stage.names("Service")) == written
+        stage.clock = 1.1
+        stage.tell()
+        await stage.settle()
+        assert stage.names("Service").count(SHOP.name) == 2
+
+    run(stage, steps)
+
+
+def test_while_addresses_are_given_out_the_rest_waits_but_not_for_ever() -> None:
+    stage = Stage()
+
+    async def steps() -> None:
+        stage.tell()
+        await stage.settle()
+        shops = stage.names("Service").count(SHOP.name)
+        for number in range(60):
+            stage.clock += 0.1
+            changed(stage, WEB.name, 100 + number, loadBalancer={})  # its address is to be written again
+            changed(stage, SHOP.name, 100 + number, conditions=[])
+            stage.tell()
+            await stage.settle()
+            if stage.clock < 4.9:
+                assert stage.names("Service").count(SHOP.name) == shops
+        assert stage.names("Service").count(WEB.name) > 50
+        assert stage.names("Service").count(SHOP.name) == shops + 1
+
+    run(stage, steps)
+
+
+def test_after_the_last_address_the_rest_waits_for_a_lull_only() -> None:
+    stage = Stage()
+
+    async def steps() -> None:
+        stage.tell()
+        await stage.settle()
+        stage.clock = 2.0
+        changed(stage, WEB.name, 100, loadBalancer={})
+        changed(stage, SHOP.name, 100, conditions=[])
+        stage.tell()
+        await stage.settle()
+        assert (stage.names("Service").count(WEB.name), stage.names("Service").count(SHOP.name)) == (2, 1)
+        stage.clock = 2.6
+        stage.tell()
+        await stage.settle()
+        assert stage.names("Service").count(SHOP.name) == 2
+
+    run(stage, steps)

@@ -32,7 +32,14 @@ DENIED_FOR = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds until what was refused is tr
 # started knows nobody's rights yet
 GONE_WITHIN = 0.1  # seconds that the watch may need to tell that an object is gone
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts while the API is away
-COUNTS_EVERY = 1.0  # seconds between two writes that only change counts
+SETTLING = 1.0
+"""Seconds, at least, from one write of a status to the next that nobody waits for: counts (of routes, of addresses)
+change with every Service of a burst, and who brings a VIP in changes several times in its first second."""
+
+LULL = 0.5
+PATIENCE = 5.0
+"""Seconds: while addresses are given out or taken, one after the other with less than a LULL between them, somebody
+waits for those, and the API's time is theirs. Everything else waits for its PATIENCE, at most."""
 
 _KINDS = {kind.kind: kind for kind in Kind}
 
@@ -112,20 +119,23 @@ class Outbox:
         self._stale: dict[_Slot, str] = {}  # the version on which a write met a Conflict
         self._denied: dict[_Slot, tuple[int, float]] = {}  # how often in a row, and not before when
         self._failures = 0
+        self._addressed = -PATIENCE  # when an address was to be written last
 
     @property
     def empty(self) -> bool:
         """Whether everything has been sent (or cannot be)."""
         return not (self._todo or self._pins or self._busy)
 
-    def want(self, writes: Iterable[Write], pins: Mapping[ServiceKey, str]) -> bool:
+    def want(self, writes: Iterable[Write], pins: Mapping[ServiceKey, str]) -> float | None:
         """Replaces what is to be sent: these writes, as far as they are worth it, and Layer 2 next hops by Service.
 
-        Returns whether some of them have to wait for a moment: ask again after COUNTS_EVERY seconds.
+        Returns the seconds after which to ask again, because some of them have to wait for so long; or None.
         """
         fresh = {(write.key, write.owner): write for write in writes}
         wanted = {slot: write for slot, write in fresh.items() if self._is_worth_it(slot, write)}
-        later = [slot for slot, write in wanted.items() if self._can_wait(slot, write)]
+        if any(write.urgent for write in wanted.values()):
+            self._addressed = self._clock()
+        later = {slot: wait for slot, write in wanted.items() if (wait := self._settles_in(slot, write)) > 0}
         for slot in later:
             del wanted[slot]
         # Addresses first: somebody waits for them.
@@ -133,7 +143,7 @@ class Outbox:
         self._pins = dict(pins)
         self._forget()
         self._work.set()
-        return bool(later)
+        return min(later.values(), default=None)
 
     def add(self, write: Write) -> None:
         """One more, unless something is to be written there anyway."""
@@ -173,12 +183,12 @@ class Outbox:
         denied = self._denied.get(slot)
         return denied is None or self._clock() >= denied[1]
 
-    def _can_wait(self, slot: _Slot, write: Write) -> bool:
-        """Whether it is about counts only (of routes, of addresses), which change with every Service of a burst."""
+    def _settles_in(self, slot: _Slot, write: Write) -> float:
+        """Seconds that the write has to wait: not one that gives or takes an address, or tells of a session."""
         written = self._written.get(slot)
-        if slot[0].kind not in ("BgpPeer", "Eip") or write.notices or written is None:
-            return False
-        return self._clock() - written.at < COUNTS_EVERY
+        if written is None or write.urgent or (write.notices and slot[0].kind != "Service"):
+            return 0.0
+        return max(written.at + SETTLING, min(self._addressed + LULL, written.at + PATIENCE)) - self._clock()
 
     def _forget(self) -> None:
         """Lets go of what is remembered about objects that are gone."""

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from porterlb.cluster import Cluster
 from porterlb.core.model import Address, ServiceKey, Snapshot
@@ -31,7 +32,7 @@ from porterlb.core.status.writes import (
     status_of,
     taking,
 )
-from porterlb.edge.status.outbox import COUNTS_EVERY, Meter, Outbox
+from porterlb.edge.status.outbox import Meter, Outbox
 from porterlb.logs import fields
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,16 @@ class _Known:
     seen: Seen
     acknowledged: Acknowledged
     assigned: Mapping[ServiceKey, tuple[Address, ...]]
+
+
+class _Looked(NamedTuple):
+    """What was to be written for a Service when it was looked at last, and what that was worked out from."""
+
+    inputs: tuple[object, ...]
+    writes: Sequence[Write]
+
+    def still(self, inputs: tuple[object, ...]) -> bool:
+        return len(self.inputs) == len(inputs) and all(map(operator.is_, self.inputs, inputs))
 
 
 class StatusWriter:
@@ -102,7 +113,7 @@ class StatusWriter:
         self._news = asyncio.Event()
         self._silent_since: dict[str, float] = {}
         self._taken: set[tuple[ObjectKey, str]] = set()  # object and node
-        self._memo: dict[ServiceKey, tuple[object, ...]] = {}
+        self._memo: dict[ServiceKey, _Looked] = {}
         self._common: object = None
         self._looking = False
 
@@ -190,8 +201,9 @@ class StatusWriter:
         for key in names:
             work = partial(context_writes, situation, key, self._outbox.have, leading=leading)
             writes += self._only(key, work)
-        if self._outbox.want(writes, known.plan.pins if leading else {}):
-            asyncio.get_running_loop().call_later(COUNTS_EVERY, self._news.set)
+        again = self._outbox.want(writes, known.plan.pins if leading else {})
+        if again is not None:
+            asyncio.get_running_loop().call_later(again, self._news.set)
         self._tidy()
 
     async def _service_writes(self, situation: Situation, touched: set[Address]) -> list[Write]:
@@ -202,7 +214,7 @@ class StatusWriter:
         common = (situation.losses, seen.bgp.trouble, up, fresh)
         same, self._common = common == self._common, common
         found: list[Write] = []
-        memo: dict[ServiceKey, tuple[object, ...]] = {}
+        memo: dict[ServiceKey, _Looked] = {}
         for number, (object_key, raw) in enumerate(list(self._objects.all_raw("Service").items())):
             if number % BATCH == BATCH - 1:
                 await asyncio.sleep(0)
@@ -214,13 +226,12 @@ class StatusWriter:
             else:
                 vips = tuple(plan.vips.get(address) for address in addresses)
                 inputs = (have, service, plan.services.get(key), addresses, *vips)
-                known = self._memo.get(key) if same and touched.isdisjoint(addresses) else None
-                good = known is not None and len(known) == len(inputs) and all(map(operator.is_, known, inputs))
-                writes = (
-                    [] if good else self._only(object_key, partial(service_write, situation, key, self._outbox.have))
-                )
-                if not writes:
-                    memo[key] = inputs
+                looked = self._memo.get(key) if same and touched.isdisjoint(addresses) else None
+                if looked is None or not looked.still(inputs):
+                    work = partial(service_write, situation, key, self._outbox.have)
+                    looked = _Looked(inputs, self._only(object_key, work))
+                memo[key] = looked
+                writes = looked.writes
             found += writes
         self._memo = memo
         return found
