@@ -185,7 +185,7 @@ def test_a_dead_next_hop_goes_before_anything_else() -> None:
     drain(difference, router)
     difference.want({path(2, 2): nets, path(3, 3): nets, path(3, 4): frozenset(PREFIXES[4:])})
     first = difference.next(48)
-    assert first == Batch(path(1, 1), tuple(nets), withdraw=True)
+    assert first is not None and (first.path, first.withdraw, set(first.prefixes)) == (path(1, 1), True, set(nets))
 
 
 def test_a_small_new_change_overtakes_a_big_old_one() -> None:

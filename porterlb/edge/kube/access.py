@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.request import getproxies_environment
 
 import aiohttp
 import yaml
@@ -198,7 +199,9 @@ class Access:
         client = ApiClient(configuration)
         client.user_agent = "porterlb"
         connector = aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context, socket_factory=_socket)
-        configuration.client_session_kwargs = {"connector": connector}
+        # Where no proxy is named, the environment is not asked again for each request: that reads ~/.netrc in a thread.
+        proxies = bool(getproxies_environment())
+        configuration.client_session_kwargs = {"connector": connector, "trust_env": proxies}
         return _Lent(client, connector, fingerprint)
 
     async def _retire(self, lent: _Lent) -> None:

@@ -21,7 +21,7 @@ from porterlb.edge.kube.errors import Expired, Missing
 
 log = logging.getLogger("porterlb.kube")
 
-PACE = 0.02
+PACE = 0.04
 """Seconds between two writes: a thousand Services at once must not make their own status wait behind Events."""
 
 DEADLINE = 5.0
