@@ -32,9 +32,10 @@ DENIED_FOR = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds until what was refused is tr
 # started knows nobody's rights yet
 GONE_WITHIN = 0.1  # seconds that the watch may need to tell that an object is gone
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts while the API is away
-SETTLING = 1.0
+COUNTS_EVERY = 1.0
+SETTLING = 0.3
 """Seconds, at least, from one write of a status to the next that nobody waits for: counts (of routes, of addresses)
-change with every Service of a burst, and who brings a VIP in changes several times in its first second."""
+change with every Service of a burst, and who brings a VIP in changes several times until all replicas do."""
 
 LULL = 0.5
 PATIENCE = 5.0
@@ -188,7 +189,8 @@ class Outbox:
         written = self._written.get(slot)
         if written is None or write.urgent or (write.notices and slot[0].kind != "Service"):
             return 0.0
-        return max(written.at + SETTLING, min(self._addressed + LULL, written.at + PATIENCE)) - self._clock()
+        rest = SETTLING if slot[0].kind == "Service" else COUNTS_EVERY
+        return max(written.at + rest, min(self._addressed + LULL, written.at + PATIENCE)) - self._clock()
 
     def _forget(self) -> None:
         """Lets go of what is remembered about objects that are gone."""
