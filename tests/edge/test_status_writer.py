@@ -604,7 +604,7 @@ def test_the_first_moments_of_a_service_are_told_in_one_write() -> None:
         await stage.settle()
         written = len(stage.names("Service"))
         for number in range(5):
-            changed(stage, SHOP.name, 100 + number, conditions=[])
+            changed(stage, SHOP.name, 1000 + 10 * number, conditions=[])
             stage.clock += 0.05
             stage.tell()
             await stage.settle()
@@ -626,8 +626,8 @@ def test_while_addresses_are_given_out_the_rest_waits_but_not_for_ever() -> None
         shops = stage.names("Service").count(SHOP.name)
         for number in range(60):
             stage.clock += 0.1
-            changed(stage, WEB.name, 100 + number, loadBalancer={})  # its address is to be written again
-            changed(stage, SHOP.name, 100 + number, conditions=[])
+            changed(stage, WEB.name, 1000 + 10 * number, loadBalancer={})  # its address is to be written again
+            changed(stage, SHOP.name, 1000 + 10 * number, conditions=[])
             stage.tell()
             await stage.settle()
             if stage.clock < 4.9:

@@ -141,9 +141,10 @@ class Difference:
         return None
 
     def give_back(self, batch: Batch) -> None:
-        """The batch has not been said: it waits again, for whatever is still wanted of it."""
+        """The batch has not been said: it waits again, for whatever is still wanted of it. Halves of what was refused
+        go first: it may be the withdrawal of a last path, and they the path that is to be there before."""
         if batch.path.peer in self.peers:
-            self._split.append(batch)
+            self._split.insert(0, batch)
 
     def done(self, batch: Batch) -> None:
         """ExaBGP acknowledged the batch."""
