@@ -52,7 +52,11 @@ def test_next_hops_follow_pods_policy_labels_and_readiness(road: Product) -> Non
     road.set_node("node-c")
     road.service("moving", [], policy="Cluster", annotations={EIP_ANNOTATION: "routed"})
     road.wait_hops(vip)
-    assert road.wait_condition("Service", "moving", "Serving", "False", "default")["reason"] == "NoReadyEndpoint"
+    wait_until(
+        lambda: road.conditions("Service", "moving", "default")["Serving"]["reason"] == "NoReadyEndpoint",
+        10,
+        "the status to say why",
+    )
     road.delete_service("moving")
 
 

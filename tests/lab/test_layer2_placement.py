@@ -64,9 +64,8 @@ def test_policy_local_only_nodes_with_a_ready_endpoint(cluster: str) -> None:
         stage.lab.service("web", [], policy="Local", families=("IPv4", "IPv6"))
         for vip in vips:
             wait_until(lambda vip=vip: stage.owners(vip) == set(), 10.0, "nobody to answer")
-        status = stage.lab.backend.status("Service", "web", "default")
-        serving = {c["type"]: c for c in status["conditions"]}["Serving"]
-        assert (serving["status"], serving["reason"]) == ("False", "NoReadyEndpoint")
+        serving = stage.lab.wait_condition("Service", "web", "Serving", "False", "default")
+        assert serving["reason"] == "NoReadyEndpoint"
         assert stage.lab.vips("web") == vips  # the address stays the Service's
 
         stage.lab.service("web", ["pod-a1"], policy="Local", families=("IPv4", "IPv6"))

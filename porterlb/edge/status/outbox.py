@@ -40,7 +40,7 @@ change with every Service of a burst, and who brings a VIP in changes several ti
 LULL = 0.5
 PATIENCE = 5.0
 """Seconds: while addresses are given out or taken, one after the other with less than a LULL between them, somebody
-waits for those, and the API's time is theirs. Everything else waits for its PATIENCE, at most."""
+waits for those, and the API's time is theirs. What becomes of an address waits for its PATIENCE, at most."""
 
 _KINDS = {kind.kind: kind for kind in Kind}
 
@@ -66,6 +66,7 @@ class _Written:
     sent: Mapping[str, Any]
     result: Mapping[str, Any]
     at: float  # when, by our clock
+    addressed: bool  # it gave or took an address
     earlier: tuple[str, ...] = ()
 
 
@@ -185,12 +186,17 @@ class Outbox:
         return denied is None or self._clock() >= denied[1]
 
     def _settles_in(self, slot: _Slot, write: Write) -> float:
-        """Seconds that the write has to wait: not one that gives or takes an address, or tells of a session."""
+        """Seconds that the write has to wait: not one that gives or takes an address, or that brings bad news."""
         written = self._written.get(slot)
-        if written is None or write.urgent or (write.notices and slot[0].kind != "Service"):
+        if written is None or write.urgent or any(notice.warning for notice in write.notices):
             return 0.0
-        rest = SETTLING if slot[0].kind == "Service" else COUNTS_EVERY
-        return max(written.at + rest, min(self._addressed + LULL, written.at + PATIENCE)) - self._clock()
+        if slot[0].kind != "Service":
+            until = written.at + COUNTS_EVERY if not write.notices else 0.0
+        elif not written.addressed:
+            until = written.at + SETTLING
+        else:
+            until = max(written.at + SETTLING, min(self._addressed + LULL, written.at + PATIENCE))
+        return until - self._clock()
 
     def _forget(self) -> None:
         """Lets go of what is remembered about objects that are gone."""
@@ -275,7 +281,9 @@ class Outbox:
             same, last = self._written.get(slot), self._latest.get(key)
             earlier = (*last.earlier, version_of(last.result)) if last else ()
             earlier = (*earlier, version_of(before))[-EARLIER:]
-            self._written[slot] = self._latest[key] = _Written(before, write.status, result, self._clock(), earlier)
+            self._written[slot] = self._latest[key] = _Written(
+                before, write.status, result, self._clock(), write.urgent, earlier
+            )
             # The same once more only puts right what somebody else has written: it was told the first time.
             if same is None or same.sent != write.status:
                 for notice in write.notices:
