@@ -673,3 +673,23 @@ def test_bad_news_waits_for_nothing() -> None:
         assert {(WEB.name, "NotServing"), (SHOP.name, "NotServing")} <= set(stage.cluster.events)
 
     run(stage, steps)
+
+
+def test_an_object_that_is_made_anew_is_written_to_although_its_versions_are_those_of_the_old_one() -> None:
+    """Versions of a directory of manifests are small numbers: those of the old object say nothing of the new one."""
+    stage = Stage(leads=False)
+
+    async def steps() -> None:
+        old = copy.deepcopy(dict(stage.objects.raw("BgpPeer", "", "tor") or {}))
+        stage.tell()
+        await stage.settle()
+        assert stage.names("BgpPeer") == ["tor"]
+        stage.objects.delete("BgpPeer", "", "tor")
+        stage.tell()
+        await stage.settle()
+        stage.objects.change("BgpPeer", old | {"metadata": old["metadata"] | {"uid": "anew"}})
+        stage.tell()
+        await stage.settle()
+        assert stage.names("BgpPeer") == ["tor", "tor"]
+
+    run(stage, steps)

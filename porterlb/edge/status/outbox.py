@@ -118,7 +118,7 @@ class Outbox:
         self._busy: set[_Slot] = set()
         self._written: dict[_Slot, _Written] = {}
         self._latest: dict[ObjectKey, _Written] = {}
-        self._stale: dict[_Slot, str] = {}  # the version on which a write met a Conflict
+        self._stale: dict[_Slot, tuple[object, str]] = {}  # uid and version on which a write met a Conflict
         self._denied: dict[_Slot, tuple[int, float]] = {}  # how often in a row, and not before when
         self._failures = 0
         self._addressed = -PATIENCE  # when an address was to be written last
@@ -154,7 +154,7 @@ class Outbox:
 
     def sent(self, key: ObjectKey, owner: str) -> Mapping[str, Any] | None:
         """The status that was written last to an object under that name; None: never, or forgotten."""
-        written = self._written.get((key, owner))
+        written = self._of_now(self._written.get((key, owner)), key)
         return None if written is None else written.sent
 
     def forget(self, owner: str) -> None:
@@ -168,15 +168,22 @@ class Outbox:
         What we wrote before it is no news: to take it for some would be to tell the same change twice.
         """
         raw = self._objects.raw(*key)
-        latest = self._latest.get(key)
+        latest = self._of_now(self._latest.get(key), key)
         if latest is None or raw is None:
             return raw
         return latest.result if latest.before is raw or version_of(raw) in latest.earlier else raw
 
+    def _of_now(self, written: _Written | None, key: ObjectKey) -> _Written | None:
+        """What was written to the object that is there now, not to one of the same name that was deleted: versions of
+        the two may be the same."""
+        raw = self._objects.raw(*key)
+        return written if written and raw and _uid(written.result) == _uid(raw) else None
+
     def _is_worth_it(self, slot: _Slot, write: Write) -> bool:
-        if write.version and self._stale.get(slot) == write.version:
+        raw = self._objects.raw(*slot[0]) or {}
+        if write.version and self._stale.get(slot) == (_uid(raw), write.version):
             return False  # somebody else has written since: the next plan will be made from that
-        written = self._written.get(slot)
+        written = self._of_now(self._written.get(slot), slot[0])
         if written is not None and written.sent == write.status:
             have = self.have(slot[0])
             # It came back different from what was sent (a field was pruned or defaulted): once more changes nothing.
@@ -187,7 +194,7 @@ class Outbox:
 
     def _settles_in(self, slot: _Slot, write: Write) -> float:
         """Seconds that the write has to wait: not one that gives or takes an address, or that brings bad news."""
-        written = self._written.get(slot)
+        written = self._of_now(self._written.get(slot), slot[0])
         if written is None or write.urgent or any(notice.warning for notice in write.notices):
             return 0.0
         if slot[0].kind != "Service":
@@ -258,7 +265,7 @@ class Outbox:
                 deadline=deadline,
             )
         except Conflict:
-            self._stale[slot] = write.version
+            self._stale[slot] = (_uid(before), write.version)
             self._count(key.kind, "conflict")
         except Denied as error:
             await asyncio.sleep(GONE_WITHIN)
@@ -278,7 +285,8 @@ class Outbox:
             self._count(key.kind, "ok")
             self._stale.pop(slot, None)
             self._denied.pop(slot, None)
-            same, last = self._written.get(slot), self._latest.get(key)
+            same = self._of_now(self._written.get(slot), key)
+            last = self._of_now(self._latest.get(key), key)
             earlier = (*last.earlier, version_of(last.result)) if last else ()
             earlier = (*earlier, version_of(before))[-EARLIER:]
             self._written[slot] = self._latest[key] = _Written(
@@ -348,3 +356,7 @@ class Outbox:
     def _count(self, kind: str, result: str) -> None:
         if self._meter:
             self._meter.wrote(kind, result)
+
+
+def _uid(obj: Mapping[str, Any]) -> object:
+    return (obj.get("metadata") or {}).get("uid")
