@@ -116,7 +116,7 @@ def _changed(ctx: Context, allocations: Allocations, before: Plan) -> set[Servic
 
 def _vips(
     ctx: Context, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
-) -> tuple[dict[Address, VipPlan], set[Address]]:
+) -> tuple[dict[Address, VipPlan], Iterable[Address]]:
     """The plan of every VIP that the API knows, and which of them (and of those before) were looked at anew.
 
     What depends on nothing that has changed is taken over as it is. ``keys``: see :func:`_changed`.
@@ -135,7 +135,7 @@ def _vips(
             vips[address] = plan_vip(ctx, address, eips[name], holders, before.vips.get(address))
         else:
             vips.pop(address, None)
-    return vips, set(look)
+    return vips, look
 
 
 def _looked_at(ctx: Context, allocations: Allocations, before: Plan, keys: set[ServiceKey]) -> dict[Address, str]:

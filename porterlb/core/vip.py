@@ -44,7 +44,6 @@ class VipPlan:
 def plan_vip(ctx: Context, address: Address, eip: Eip, holders: Sequence[Service], before: VipPlan | None) -> VipPlan:
     """``holders``: the Services whose status has the address, the oldest first. ``before``: its last plan."""
     owner = holders[0]
-    text = str(address)
     hops = ctx.hops(holders)
     order = nexthops.layer2_order(owner, hops, ctx.snapshot.nodes, ctx.replicas)
     candidates = ctx.on_segment(eip, address, order)
@@ -71,7 +70,7 @@ def plan_vip(ctx: Context, address: Address, eip: Eip, holders: Sequence[Service
         announced=announced,
         on_link=on_link,
         problems=_problems(hops.problem, protocol, mode, on_link=on_link, takers=bool(takers.names), carried=carried),
-        digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{takers.text}"),
+        digest=_digest(f"{address}|{order}|{mode.announce}|{mode.answer}|{takers.text}"),
         prefix=before.prefix if before else host_route(address),
         paths=_own_paths(ctx, address.version, takers.attributes, announced),
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
