@@ -41,6 +41,13 @@ SYSCTL_FORWARD: dict[str, str | int] = {
     "net/ipv6/fib_multipath_hash_policy": 1,
 }
 
+_BRIDGE = "stp_state 0 forward_delay 0"
+_SNOOPING = (  # times in hundredths of a second; a querier floods for one response interval when it begins
+    "mcast_query_interval 100 mcast_query_response_interval 50 mcast_startup_query_interval 50 "
+    "mcast_membership_interval 300 mcast_last_member_interval 20",
+    "mcast_snooping 1 mcast_querier 1 mcast_mld_version 2",
+)
+
 
 def _fail_early() -> None:
     if os.geteuid() != 0:
@@ -51,7 +58,8 @@ class Net:
     """Namespaces, switch and cables of one run. A context manager; `close` may be called at any time, twice too.
 
     Args:
-        snooping: the segment's switch looks at multicast memberships, as managed switches do, instead of flooding.
+        snooping: the segment's switch looks at multicast memberships (MLDv2), as managed switches do, instead of
+            flooding. It asks each second, and forgets in 3 s who does not answer: a switch in a hurry.
     """
 
     def __init__(self, snooping: bool = False) -> None:
@@ -88,11 +96,13 @@ class Net:
 
     def _build_switch(self, snooping: bool) -> None:
         self.switch.sysctl({"net/ipv6/conf/all/disable_ipv6": 1, "net/ipv6/conf/default/disable_ipv6": 1})
-        lines = []
-        for bridge, snoop in ((SEGMENT, snooping), (OUTSIDE, False)):
-            flags = f"stp_state 0 forward_delay 0 mcast_snooping {int(snoop)} mcast_querier {int(snoop)}"
-            lines += [f"link add {bridge} type bridge {flags}", f"link set {bridge} up"]
-        self.switch.ip(*lines)
+        bridges = (SEGMENT, OUTSIDE)
+        self.switch.ip(*(f"link add {bridge} type bridge {_BRIDGE} mcast_snooping 0" for bridge in bridges))
+        if snooping:
+            # A querier of MLD needs an address; without a querier a Linux bridge floods.
+            self.switch.sysctl({f"net/ipv6/conf/{SEGMENT}/disable_ipv6": 0, f"net/ipv6/conf/{SEGMENT}/accept_dad": 0})
+            self.switch.ip(*(f"link set {SEGMENT} type bridge {options}" for options in _SNOOPING))
+        self.switch.ip(*(f"link set {bridge} up" for bridge in bridges))
         self.switch.nft(
             "table bridge lab {\n"
             " set cut { type ifname . ifname; }\n"

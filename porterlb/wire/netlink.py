@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
@@ -21,6 +22,8 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _GETROUTE = 24, 26
 _GROUPS = 0x1 | 0x10 | 0x100  # links, IPv4 addresses, IPv6 addresses
 _REQUEST, _DUMP = 0x1, 0x300
+_IFLA_EVENT = 44
+_MOVED = (4, 5)  # NOTIFY_PEERS, IGMP_RESEND: a bond goes on through another cable, a machine on another host
 _IFF_UP, _IFF_LOOPBACK, _IFF_LOWER_UP = 0x1, 0x8, 0x10000
 _NOT_USABLE = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
 _HEADER = struct.Struct("=IHHII")
@@ -52,7 +55,10 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 
 class NicTable:
-    """Every interface with an Ethernet address, by index. ``fileno`` is readable when something has changed."""
+    """Every interface with an Ethernet address, by index. ``fileno`` is readable when something has changed.
+
+    ``returned``: the interfaces that got a carrier, or another cable, since the set was last emptied.
+    """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
@@ -61,6 +67,7 @@ class NicTable:
         self._socket.setblocking(False)
         self._links: dict[int, Nic] = {}
         self._addresses: dict[int, set[Interface]] = {}
+        self.returned: set[int] = set()
         self._read_all()
 
     def fileno(self) -> int:
@@ -111,6 +118,10 @@ class NicTable:
                     self._addresses.pop(index, None)
                 return
             up = bool(flags & _IFF_UP and flags & _IFF_LOWER_UP)
+            before = self._links.get(index)
+            event = int.from_bytes(found.get(_IFLA_EVENT, b""), sys.byteorder)
+            if up and (before is None or not before.up or event in _MOVED):
+                self.returned.add(index)
             self._links[index] = Nic(name, index, mac, up)
         elif kind in (_NEWADDR, _DELADDR) and len(payload) >= 8:
             prefix, flags, index = payload[1], payload[2], struct.unpack_from("=I", payload, 4)[0]

@@ -12,6 +12,8 @@ SNAP = 512  # bytes; no neighbour discovery message that is meant for us is long
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
 _SOL_PACKET = 263
+_PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP = 1, 2
+_PACKET_MR_MULTICAST = 0
 _PACKET_STATISTICS = 6
 _PACKET_IGNORE_OUTGOING = 23
 _RECEIVE_BUFFER = 8 << 20  # a stall of 0.5 s at 5,000 frames/s overflows the default 208 KiB
@@ -64,6 +66,19 @@ def neighbour_program(kind: int) -> Program:
     )
 
 
+def mld_query_program() -> Program:
+    """MLD queries: ICMPv6 type 130 behind 8 bytes of hop-by-hop options, hop limit 1, not longer than SNAP."""
+    return _accept_when(
+        (_LD_BYTE, _PACKET_TYPE, _TO_OTHERS - 1, True),
+        (_LD_HALF, 12, ETHERTYPE_IPV6, False),
+        (_LD_HALF, 20, 0 << 8 | 1, False),
+        (_LD_HALF, 54, 58 << 8, False),
+        (_LD_HALF, 62, 130 << 8, False),
+        (_LD_BYTE, 85, 0xFF, True),
+        (_LD_LENGTH, 0, SNAP, True),
+    )
+
+
 def open_socket(nic: str, ethertype: int, program: Program) -> socket.socket:
     """A non-blocking raw socket on one interface. Raises OSError (PermissionError without CAP_NET_RAW)."""
     # Protocol 0 receives nothing: no frame can come in before the filter is there.
@@ -83,6 +98,46 @@ def open_socket(nic: str, ethertype: int, program: Program) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+class MulticastFilter:
+    """Multicast MAC addresses that an interface is to let in, without the network layer hearing of it.
+
+    The kernel keeps them in a list for each socket, hence several sockets; none of them receives anything. They outlive
+    the carrier of the interface. Raises OSError (PermissionError without CAP_NET_RAW).
+    """
+
+    _A_SOCKET = 500
+
+    def __init__(self, nic: int) -> None:
+        self._nic = nic
+        self._sockets: list[socket.socket] = []
+        self._newest = 0  # addresses of the newest socket
+        self._of: dict[bytes, socket.socket] = {}
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def add(self, mac: bytes) -> None:
+        if not self._sockets or self._newest >= self._A_SOCKET:
+            self._sockets.append(socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0))
+            self._newest = 0
+        self._sockets[-1].setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, self._request(mac))
+        self._newest += 1
+        self._of[mac] = self._sockets[-1]
+
+    def remove(self, mac: bytes) -> None:
+        opened = self._of.pop(mac, None)
+        if opened is not None:
+            opened.setsockopt(_SOL_PACKET, _PACKET_DROP_MEMBERSHIP, self._request(mac))
+
+    def _request(self, mac: bytes) -> bytes:
+        return struct.pack("@iHH8s", self._nic, _PACKET_MR_MULTICAST, len(mac), mac)  # struct packet_mreq
+
+    def close(self) -> None:
+        for opened in self._sockets:
+            opened.close()
+        self._of.clear()
 
 
 def enlarge_buffer(opened: socket.socket, size: int) -> None:

@@ -109,12 +109,18 @@ class Ports:
         nic = self.nics.get(index)
         if port is None and nic is not None and nic.up and index not in self.trouble:
             try:
-                groups = self._groups.setdefault(index, SolicitedNodeGroups(index, self._loop))
+                groups = self._groups.setdefault(index, SolicitedNodeGroups(nic, self._loop))
                 port = self.open[index] = self._open_port(nic, groups)
             except OSError as error:
                 self.trouble[index] = f"{nic.name}: {error.strerror or error}"
                 log.error("cannot answer on %s: %s", nic.name, error)
         return port
+
+    def rejoin(self, index: int) -> None:
+        """The interface has come back to the network, and perhaps not to the same switch."""
+        groups = self._groups.get(index)
+        if groups is not None:
+            groups.rejoin()
 
     def close(self, index: int) -> None:
         """Resigns on one interface, at once."""

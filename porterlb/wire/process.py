@@ -370,6 +370,8 @@ class WireProcess:
     def _nics_changed(self) -> None:
         self._table.update()
         self._take_nics()
+        while self._table.returned:
+            self._ports.rejoin(self._table.returned.pop())
 
     def _take_nics(self) -> None:
         if self._ports.update(self._table.nics):
