@@ -105,7 +105,7 @@ def answers(quick: bool) -> Table:
                 give(made, first, many, ("n1",))
                 time.sleep(0.5)
                 row(f"PorterLB, {family}, {many:,} VIPs", first, many, client)
-            # The kernel looks for the group of a solicitation in a list of all that are joined
+            # What our VIPs cost it: it would look through all their groups if it were their member
             row(f"kernel, {family}, its own address beside them", own, 1, client)
         limit = ask(client, "flood", rate=10_000_000, seconds=seconds, first="10.98.0.0", count=1000)
         table.notes.append(f"the generator's own limit, towards addresses of nobody: {limit['rate']:,.0f}/s")

@@ -67,6 +67,7 @@ def latency(options: dict[str, Any]) -> dict[str, Any]:
     for number in range(int(options["questions"])):
         frame = frames[number % len(frames)]
         wanted = frame[target]
+        _empty(sock)
         begun = time.perf_counter_ns()
         sock.send(frame)
         while True:
@@ -84,6 +85,15 @@ def latency(options: dict[str, Any]) -> dict[str, Any]:
         while time.monotonic() < pause:
             pass
     return {"microseconds": found, "lost": lost}
+
+
+def _empty(sock: socket.socket) -> None:
+    """An announcement that came by itself is no answer to what is asked next."""
+    try:
+        while True:
+            sock.recv(256)
+    except BlockingIOError:
+        pass
 
 
 def flood(options: dict[str, Any]) -> dict[str, Any]:

@@ -34,15 +34,15 @@ class Mld:
         self._timer: asyncio.TimerHandle | None = None
         self._ears: socket.socket | None = None
         self._voice: socket.socket | None = None
-        self._retrying = self._told = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._told = False
 
     @property
     def groups(self) -> set[bytes]:
         return self._listener.groups
 
     def join(self, group: bytes) -> None:
-        if self._ears is None:
-            self._open()
+        self._open()
         self._listener.join(group, self._loop.time())
         self._schedule()
 
@@ -51,13 +51,19 @@ class Mld:
         self._schedule()
 
     def rejoin(self) -> None:
-        self._retrying = False
+        """Reports all groups anew."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self.groups:
+            self._open()
         self._listener.rejoin(self._loop.time())
         self._schedule()
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
         if self._ears is not None:
             self._loop.remove_reader(self._ears)
             self._ears.close()
@@ -66,9 +72,11 @@ class Mld:
 
     def _open(self) -> None:
         try:
-            self._voice = _voice(self._nic.index)
-            self._ears = packet.open_socket(self._nic.name, packet.ETHERTYPE_IPV6, packet.mld_query_program())
-            self._loop.add_reader(self._ears, self._drain)
+            if self._voice is None:
+                self._voice = _voice(self._nic.index)
+            if self._ears is None:
+                self._ears = packet.open_socket(self._nic.name, packet.ETHERTYPE_IPV6, packet.mld_query_program())
+                self._loop.add_reader(self._ears, self._drain)
         except OSError as error:
             self._failed(error)
 
@@ -106,13 +114,8 @@ class Mld:
         if not self._told:
             self._told = True
             log.warning("cannot report solicited-node groups on %s yet: %s", self._nic.name, error)
-        if not self._retrying:
-            self._retrying = True
-            self._loop.call_later(_RETRY, self._retry)
-
-    def _retry(self) -> None:
-        if self._retrying:
-            self.rejoin()
+        if self._retry is None:
+            self._retry = self._loop.call_later(_RETRY, self.rejoin)
 
 
 def _voice(nic: int) -> socket.socket:
