@@ -214,7 +214,16 @@ class Demo:
         return ", ".join(self.lab.node(mac).name for mac in macs)
 
     def _leader(self) -> str:
-        return self.lab.leader()
+        """The replica that says of itself that it leads: a lease names its holder for seconds after its end."""
+        return wait_until(
+            lambda: next((node.name for node in self.lab.nodes if self._leads(node)), ""), 20, "a replica to lead"
+        )[0]
+
+    def _leads(self, node: Node) -> bool:
+        try:
+            return "porterlb_leader 1" in self.lab.manager_http(node, "/metrics")[1].splitlines()
+        except LabError:
+            return False
 
     def _show_table(self) -> None:
         for prefix, hops in sorted(self.lab.router.kernel_routes().items()):
