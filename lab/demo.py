@@ -221,7 +221,7 @@ class Demo:
 
     def _leads(self, node: Node) -> bool:
         try:
-            return "porterlb_leader 1" in self.lab.manager_http(node, "/metrics")[1].splitlines()
+            return "porterlb_leader 1.0" in self.lab.manager_http(node, "/metrics")[1].splitlines()
         except LabError:
             return False
 
