@@ -100,6 +100,21 @@ def cpu_seconds(lab: Product) -> dict[str, float]:
     return found
 
 
+def megabytes(lab: Product) -> dict[str, float]:
+    """Resident memory of each replica by node: manager, ExaBGP with its API process, and wire process."""
+
+    def of(pid: int) -> float:
+        try:
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        except OSError:
+            return 0.0
+
+    return {
+        name: of(process.pid) + sum(of(pid) for pid, _ in descendants(process.pid))
+        for name, process in lab.managers.items()
+    }
+
+
 def creator(lab: Product) -> Callable[[dict[str, Any]], Any]:
     """A plain POST where there is an API (no discovery, no patch): what a quick client does."""
     if not hasattr(lab.backend, "plane"):
@@ -204,6 +219,31 @@ def waiting(quick: bool) -> Table:
     return table
 
 
+def memory(quick: bool) -> Table:
+    """What a replica takes with many Services, each with one EndpointSlice of three pods."""
+    table = Table(
+        "Memory of a replica: manager, ExaBGP and wire process",
+        ("cluster", "Services", "leader MB", "another replica MB"),
+        notes=["resident; what the processes share is counted in each"],
+    )
+    for cluster, count in (("kube", 100), ("kube", 1000), ("manifests", 1000), ("manifests", 10_000)):
+        if quick and count > 100:
+            continue
+        with stage(cluster) as (lab, arrivals):
+            create = creator(lab)
+            names = [f"many-{number}" for number in range(count)]
+            slices(lab, names, create)
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(create, [service(name) for name in names]))
+            wait_until(lambda count=count, at=arrivals.at: len(at) >= count, 300, f"{count} routes", 0.05)  # type: ignore[misc]
+            time.sleep(15)  # until statuses are written
+            taken = megabytes(lab)
+            leader = taken.pop(lab.wait_leader())
+        table.rows.append((cluster, count, leader, max(taken.values())))
+        table.raw[f"{cluster}, {count}"] = {"leader": leader, "others": sorted(taken.values())}
+    return table
+
+
 def addresses(lab: Product) -> int:
     """Services with an address in their status."""
     if not hasattr(lab.backend, "plane"):
@@ -211,4 +251,4 @@ def addresses(lab: Product) -> int:
     return sum(bool((obj["status"].get("loadBalancer") or {}).get("ingress")) for obj in lab.backend.objects("Service"))
 
 
-PARTS: Mapping[str, Callable[[bool], Table]] = {"one": one, "burst": burst, "waiting": waiting}
+PARTS: Mapping[str, Callable[[bool], Table]] = {"one": one, "burst": burst, "waiting": waiting, "memory": memory}
