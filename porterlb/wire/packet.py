@@ -71,7 +71,7 @@ def mld_query_program() -> Program:
     return _accept_when(
         (_LD_BYTE, _PACKET_TYPE, _TO_OTHERS - 1, True),
         (_LD_HALF, 12, ETHERTYPE_IPV6, False),
-        (_LD_HALF, 20, 0 << 8 | 1, False),
+        (_LD_HALF, 20, 1, False),
         (_LD_HALF, 54, 58 << 8, False),
         (_LD_HALF, 62, 130 << 8, False),
         (_LD_BYTE, 85, 0xFF, True),
@@ -114,9 +114,6 @@ class MulticastFilter:
         self._sockets: list[socket.socket] = []
         self._newest = 0  # addresses of the newest socket
         self._of: dict[bytes, socket.socket] = {}
-
-    def __len__(self) -> int:
-        return len(self._of)
 
     def add(self, mac: bytes) -> None:
         if not self._sockets or self._newest >= self._A_SOCKET:

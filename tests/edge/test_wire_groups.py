@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 
 import pytest
@@ -16,6 +16,7 @@ from scapy.layers.l2 import Ether
 
 from lab.frames import solicitation, who_has
 from lab.host import Host, segment_nic
+from lab.measure import wait_until
 from lab.net import Net
 from porterlb.core.neighbour import solicited_node
 from porterlb.wire.netlink import NicTable
@@ -49,13 +50,6 @@ def group_of(address: str) -> str:
     return str(IPv6Address(solicited_node(ip_address(address).packed)))
 
 
-def until(true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    deadline = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < deadline, f"not within {patience} s: {what}"
-        time.sleep(0.05)
-
-
 def arrives(client: Host, host: Host, nic: str, target: str) -> bool:
     """Whether a solicitation for ``target`` that a client sends now comes to an interface of a host."""
     with host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD)) as ears:
@@ -85,7 +79,7 @@ def test_a_snooping_switch_hands_solicitations_over_for_as_long_as_they_are_want
 
     segment.tell(vips={})
     # The last member's queries are answered by nobody, long before the membership would have been forgotten
-    until(lambda: not any(group == group_of(VIP) for _, group in members(segment)), "left", FORGOTTEN - 0.5)
+    wait_until(lambda: not any(group == group_of(VIP) for _, group in members(segment)), FORGOTTEN - 0.5, "a leave")
     assert not arrives(segment.client, segment.host("n1"), "eth0", VIP)
 
 
@@ -163,7 +157,7 @@ def test_what_could_not_be_reported_is_reported_later(segment):
     time.sleep(1.0)
     assert ("n2", group_of(late)) not in members(segment)
     host.ns.sysctl({"net/ipv6/conf/eth0/disable_ipv6": 0})
-    until(lambda: ("n2", group_of(late)) in members(segment), "reported once IPv6 is there")
+    wait_until(lambda: ("n2", group_of(late)) in members(segment), PATIENCE, "a report once IPv6 is there")
     assert "cannot report solicited-node groups on eth0 yet" in segment.replicas["n2"].process.output()
 
 
@@ -208,7 +202,7 @@ def test_an_interface_returns_with_its_carrier_and_with_nothing_else(host):
     assert table.returned == set()
     host.net.carrier("host", False)
     host.net.carrier("host", True)
-    until(lambda: table.update() is None and table.nics[index].up, "the carrier is back")
+    wait_until(lambda: table.update() is None and table.nics[index].up, PATIENCE, "the carrier")
     assert table.returned == {index}
     table.close()
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from typing import Any
 
 from lab import objects
@@ -145,10 +146,14 @@ class Stage:
         fresh.write_text("\n".join(f"---\n{json.dumps(piece)}" for piece in pieces) + "\n")
         fresh.rename(backend.folder / f"{prefix}.yaml")
 
-    def owners(self, vip: str, timeout: float = 0.15) -> set[str]:
-        """The nodes whose MACs answer for a VIP now; a foreign MAC stands for itself."""
+    def owners(self, vip: str, timeout: float = 0.15, within: float = inf) -> set[str]:
+        """The nodes whose MACs answer for a VIP now; a foreign MAC stands for itself.
+
+        Who answers after ``within`` seconds does not count: we may be stopped for longer than ``timeout``.
+        """
         known = {node.mac: node.name for node in self.lab.nodes}
-        return {known.get(mac, mac) for mac in self.lab.segment_client.who_has(vip, timeout)}
+        answers = self.lab.segment_client.answers(vip, timeout)
+        return {known.get(answer.mac, answer.mac) for answer in answers if answer.after < within}
 
     def owner(self, vip: str) -> str:
         """The one node whose MAC answers for a VIP, once there is just one."""
@@ -223,18 +228,15 @@ class Stage:
     def watched(self, vips: Iterable[str]) -> Iterator[list[set[str]]]:
         """Collects, for as long as the block runs, which nodes answered each question for these VIPs, within 0.1 s.
 
-        Who takes a VIP over answers its last question again, 0.15 s later at the earliest: we may be stopped so long.
+        Who takes a VIP over answers its last question again, 0.15 s later at the earliest.
         """
         seen: list[set[str]] = []
         end = threading.Event()
         wanted = list(vips)
-        known = {node.mac: node.name for node in self.lab.nodes}
 
         def ask() -> None:
             while not end.is_set():
-                for vip in wanted:
-                    answers = self.lab.segment_client.answers(vip, timeout=0.05)
-                    seen.append({known.get(answer.mac, answer.mac) for answer in answers if answer.after < 0.1})
+                seen.extend(self.owners(vip, timeout=0.05, within=0.1) for vip in wanted)
 
         thread = threading.Thread(target=ask, name="lab-watch", daemon=True)
         thread.start()
