@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import struct
 import sys
@@ -12,10 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
-from pathlib import Path
 from typing import Any
 
 from bench.report import Table, percentile
+from bench.usage import processor_seconds
 from lab.cluster import CHECKOUT
 from lab.host import Host
 from lab.measure import wait_until
@@ -26,12 +25,6 @@ from porterlb.wire import packet
 from tests.edge.wire_lab import KEY, Segment, vips
 
 FIRST4, FIRST6 = "10.99.0.0", "fd99::1:0"
-
-
-def processor_seconds(pid: int) -> float:
-    """What a process has used of the processors."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager

@@ -15,11 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any
 
 from bench.bgp_gaps import next_hop
 from bench.report import Table, percentile
+from bench.usage import resident_bytes
 from lab.cluster import CHECKOUT, Lab
 from lab.netns import LabError
 from lab.node import Node
@@ -272,15 +272,10 @@ def gobgp(lab: Lab, router: Bird, size: int, note: Callable[[str, float], None])
         begun = time.monotonic()
         node.run([*argv, "global", "rib", "add", f"{IPv4Address(BASE + size)}/32", "nexthop", node.v4])
         note("GoBGP: one more while idle", (until_hop(router, size, node.v4) - begun) * 1000)
-        note("GoBGP: memory (MB)", _rss(daemon.pid))
+        note("GoBGP: memory (MB)", resident_bytes(daemon.pid) / 2**20)
     finally:
         daemon.close()
     until_count(router, 0)
-
-
-def _rss(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def mrt(size: int, hop: str) -> bytes:

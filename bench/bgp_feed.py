@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from ipaddress import IPv4Address
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from bench.usage import resident_bytes
 from lab import objects
 from porterlb.collector import collect_seldom
 from porterlb.core.mode import ModePolicy
@@ -116,7 +118,7 @@ class Feed:
         elif verb == "move":
             self.endpoints(command["number"], command["nodes"])
         elif verb == "memory":
-            return {"own": rss("self"), "exabgp": rss(str(self.speaker.pid))}
+            return {"own": resident_bytes(os.getpid()) / 2**20, "exabgp": resident_bytes(self.speaker.pid) / 2**20}
         await asyncio.sleep(command.get("after", 0.0))
         begun = time.monotonic()
         planning = self.go()
@@ -130,14 +132,6 @@ async def breathe(number: int) -> None:
     """As between events of a watch: a manager that gives no beat for 10 s is taken for hung, and its routes go."""
     if number % 50 == 0:
         await asyncio.sleep(0)
-
-
-def rss(pid: str) -> float:
-    """Resident memory in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def say(what: dict[str, Any]) -> None:

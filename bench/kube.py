@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from bench.report import Table, percentile
+from bench.usage import processor_seconds, resident_bytes
 from lab import objects
 from lab.measure import wait_until
 from lab.process import descendants
@@ -80,39 +80,39 @@ def slices(lab: Product, names: list[str], apply: Callable[[dict[str, Any]], Any
         list(pool.map(apply, pieces))
 
 
+def at_once(names: list[str], create: Callable[[dict[str, Any]], Any]) -> None:
+    """Creates Services, `WRITERS` requests at a time."""
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(create, [service(name) for name in names]))
+
+
 def cpu_seconds(lab: Product) -> dict[str, float]:
     """CPU that was used so far: by each manager, its speakers, and the control plane where there is one."""
-
-    def of(pid: int) -> float:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     found = {}
     for name, process in lab.managers.items():
-        found[f"manager {name}"] = of(process.pid)
-        found[f"speakers {name}"] = sum(of(pid) for pid, _ in descendants(process.pid))
+        found[f"manager {name}"] = of_living(process.pid, processor_seconds)
+        found[f"speakers {name}"] = sum(of_living(pid, processor_seconds) for pid, _ in descendants(process.pid))
     for program in ("kube-apiserver", "etcd"):
         if hasattr(lab.backend, "plane"):
-            found[program] = of(lab.backend.plane._programs[program].pid)
+            found[program] = of_living(lab.backend.plane._programs[program].pid, processor_seconds)
     return found
+
+
+def of_living(pid: int, measure: Callable[[int], float]) -> float:
+    """A figure of a process; nothing of one that has just ended."""
+    try:
+        return measure(pid)
+    except OSError:
+        return 0.0
 
 
 def megabytes(lab: Product) -> dict[str, float]:
     """Resident memory of each replica by node: manager, ExaBGP with its API process, and wire process."""
-
-    def of(pid: int) -> float:
-        try:
-            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-        except OSError:
-            return 0.0
-
-    return {
-        name: of(process.pid) + sum(of(pid) for pid, _ in descendants(process.pid))
-        for name, process in lab.managers.items()
-    }
+    found = {}
+    for name, process in lab.managers.items():
+        pids = [process.pid, *(pid for pid, _ in descendants(process.pid))]
+        found[name] = sum(of_living(pid, resident_bytes) for pid in pids) / 1e6
+    return found
 
 
 def creator(lab: Product) -> Callable[[dict[str, Any]], Any]:
@@ -173,8 +173,7 @@ def burst(quick: bool) -> Table:
             time.sleep(3)
             used = cpu_seconds(lab)
             begun = time.monotonic()
-            with ThreadPoolExecutor(WRITERS) as pool:
-                list(pool.map(create, [service(name) for name in names]))
+            at_once(names, create)
             created = time.monotonic() - begun
             wait_until(lambda: len(arrivals.at) >= count, 150, f"{count} routes", 0.05)
             at = sorted(moment - begun for moment in arrivals.at.values())
@@ -201,8 +200,7 @@ def waiting(quick: bool) -> Table:
             create = creator(lab)
             names = [f"many-{number}" for number in range(count)]
             slices(lab, names, create)
-            with ThreadPoolExecutor(WRITERS) as pool:
-                list(pool.map(create, [service(name) for name in names]))
+            at_once(names, create)
             lab.wait_condition("Service", names[-1], "AddressAssigned", "False", "default", timeout=60)
             time.sleep(10)
             used = cpu_seconds(lab)
@@ -233,8 +231,7 @@ def memory(quick: bool) -> Table:
             create = creator(lab)
             names = [f"many-{number}" for number in range(count)]
             slices(lab, names, create)
-            with ThreadPoolExecutor(WRITERS) as pool:
-                list(pool.map(create, [service(name) for name in names]))
+            at_once(names, create)
             wait_until(lambda count=count, at=arrivals.at: len(at) >= count, 300, f"{count} routes", 0.05)  # type: ignore[misc]
             time.sleep(15)  # until statuses are written
             taken = megabytes(lab)
