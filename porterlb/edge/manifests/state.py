@@ -25,10 +25,10 @@ from porterlb.cluster import (
     Unavailable,
 )
 from porterlb.edge.manifests import edit, merge, schema
+from porterlb.edge.manifests.directory import GRACE, Directory
 from porterlb.edge.manifests.documents import CUSTOM, Document, Key
 from porterlb.edge.manifests.home import Home
 from porterlb.edge.manifests.leases import Leases, as_object
-from porterlb.edge.manifests.library import GRACE, Library
 from porterlb.edge.manifests.records import Record, Records, annotated, composed, last_good
 
 Object = dict[str, Any]
@@ -46,7 +46,7 @@ class State:
         self._leases = leases
         self._namespace = namespace
         self._records = Records(home)
-        self._library = Library(home.path)
+        self._directory = Directory(home.path)
         self._mutex = threading.Lock()
         self._objects: dict[Key, Object] = {}
         self._unsynced: dict[Key, Document | None] = {}
@@ -91,29 +91,29 @@ class State:
     def _take_in(self, paths: Iterable[Path] | None, now: float) -> str:
         if not self._seeded:
             records = {key: self._records.read(key) for key in self._records.keys()}  # noqa: SIM118 — no mapping
-            self._library.seed(last_good(key, record) for key, record in records.items() if record and record.object)
+            self._directory.seed(last_good(key, record) for key, record in records.items() if record and record.object)
         inside = self._home.inside
-        touched = self._library.read(None if paths is None else [p for p in paths if not p.is_relative_to(inside)])
+        touched = self._directory.read(None if paths is None else [p for p in paths if not p.is_relative_to(inside)])
         # The mount may have vanished while we were reading: then nothing of what was seen counts.
-        trouble = self._home.trouble(in_use=bool(self._objects or self._library.published))
+        trouble = self._home.trouble(in_use=bool(self._objects or self._directory.published))
         if trouble:
             return trouble
-        changed = self._library.resolve(touched, now, GRACE if self._seeded else 0.0)
+        changed = self._directory.resolve(touched, now, GRACE if self._seeded else 0.0)
         if not self._seeded:
-            changed = {**dict.fromkeys(self._library.published), **changed}
+            changed = {**dict.fromkeys(self._directory.published), **changed}
         self._seeded = True
         changed = {**changed, **self._unsynced}
         for key, before in changed.items():
             self._sync(key, before)
         self._look_at_records(paths)
         self._tell_problems()
-        waits = [time_ for time_ in (self._library.recheck, now + GRACE if self._unsynced else None) if time_]
+        waits = [time_ for time_ in (self._directory.recheck, now + GRACE if self._unsynced else None) if time_]
         self.recheck = min(waits, default=None)
         return ""
 
     def _sync(self, key: Key, before: Document | None) -> None:
         """Brings record and object in line with the manifest; what cannot be done now is done later."""
-        document = self._library.published.get(key)
+        document = self._directory.published.get(key)
         try:
             if document:
                 self._show(key, composed(document, self._records.synced(document)))
@@ -134,7 +134,7 @@ class State:
             keys = [key for p in paths if p.is_relative_to(folder) and (key := self._records.key_of(p))]
             leases = any(path.is_relative_to(lease_folder) for path in paths)
         for key in keys:
-            document = self._library.published.get(key)
+            document = self._directory.published.get(key)
             if document and key in self._objects and key not in self._unsynced:
                 record = self._records.read(key)
                 if record is None:
@@ -163,7 +163,7 @@ class State:
             self.events.append(Changed(key.kind, obj))
 
     def _tell_problems(self) -> None:
-        found = self._library.problems()
+        found = self._directory.problems()
         for where in self._problems.keys() - found.keys():
             self.events.append(Broken(where, ""))
         for where, message in found.items():
@@ -223,13 +223,13 @@ class State:
 
     def _refresh(self, key: Key) -> None:
         """Makes sure that a write is judged by what the manifest says now, not by what it said some ms ago."""
-        document = self._library.published.get(key)
+        document = self._directory.published.get(key)
         trouble = self._look([self._home.path / document.file, self._records.path(key)] if document else None)
         if trouble:
             raise Unavailable(trouble)
 
     def _known(self, key: Key) -> Document:
-        document = self._library.published.get(key)
+        document = self._directory.published.get(key)
         if document is None or key not in self._objects:
             raise Denied(f"There is no {key}.")
         return document

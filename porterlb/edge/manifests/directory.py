@@ -26,7 +26,7 @@ class _File:
     loaded: Loaded
 
 
-class Library:
+class Directory:
     """Blocking; used by one thread at a time. ``now`` is monotonic, in seconds."""
 
     def __init__(self, root: Path) -> None:
