@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
+from porterlb.core.desired import DesiredBgp, DesiredWire
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Member, Peer, Snapshot, View
 from porterlb.core.objects import Objects
@@ -23,7 +24,6 @@ from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.pace import Pace
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Problem, Reason
-from porterlb.core.wanted import BgpWanted, WireWanted
 from porterlb.settings import Settings
 
 log = logging.getLogger("porterlb.reconcile")
@@ -47,13 +47,13 @@ CHECK_LIMIT = 0.6
 class BgpSpeaker(Protocol):
     """What the loop needs of edge/bgp."""
 
-    def want(self, wanted: BgpWanted, token: int) -> None: ...
+    def want(self, wanted: DesiredBgp, token: int) -> None: ...
 
 
 class WireSpeaker(Protocol):
     """What the loop needs of edge/layer2."""
 
-    def want(self, wanted: WireWanted) -> None: ...
+    def want(self, wanted: DesiredWire) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ class Reconciler:
                 probed=report.probed,
                 fresh=frozenset(report.fresh) | {me},
                 sessions=frozenset(sessions),
-                trusts={name: replica.trusts for name, replica in report.fresh.items()},
+                hold_downs={name: replica.hold_downs for name, replica in report.fresh.items()},
                 leader=self.leader,
                 doubt=report.doubt,
             ),

@@ -1,7 +1,7 @@
 """Hello: the datagram by which replicas know of one another that they live. Bytes in, values out.
 
 Layout, big-endian: ``PLBH``, version (1), flags, boot (8 bytes), sequence (8), digest (8), applied (8), then node,
-leader, dead, sessions and trusts as length-prefixed UTF-8 texts, then HMAC-SHA256 over all before it. A receiver
+leader, dead, sessions and hold-downs as length-prefixed UTF-8 texts, then HMAC-SHA256 over all before it. A receiver
 takes a datagram only with the right key, from a member, with boot and sequence that rise.
 """
 
@@ -37,7 +37,7 @@ class Hello:
     ``sequence`` rises with every datagram of a boot. ``goodbye``: it stops; take over at once. ``answers``: it
     answers ARP and NDP now; False while it only listens after its start. ``dead``: nodes that it sees dead; its own
     name in it says that its link to the segment is gone. ``sessions``: established BGP sessions by peer name.
-    ``trusts``: how far it trusts BGP (:func:`porterlb.core.trust.said`).
+    ``hold_downs``: its hold-down states (:func:`porterlb.core.holddown.said`).
     """
 
     node: str
@@ -50,7 +50,7 @@ class Hello:
     applied: int = 0
     answers: bool = False
     goodbye: bool = False
-    trusts: frozenset[str] = frozenset()
+    hold_downs: frozenset[str] = frozenset()
 
 
 class Refusal(enum.StrEnum):
@@ -64,12 +64,12 @@ class Refusal(enum.StrEnum):
 
 
 def encode(hello: Hello, key: bytes) -> bytes:
-    """The datagram, at most MAX_DATAGRAM bytes: names of nodes, sessions and trusts that do not fit are left out."""
+    """The datagram, at most MAX_DATAGRAM bytes: nodes, sessions and hold-downs that do not fit are left out."""
     flags = _Flag.GOODBYE * hello.goodbye | _Flag.ANSWERS * hello.answers
     numbers = (value & _U64 for value in (hello.boot, hello.sequence, hello.digest, hello.applied))
     data = _HEAD.pack(_MAGIC, _VERSION, flags, *numbers) + _text(hello.node) + _text(hello.leader)
     room = MAX_DATAGRAM - _MAC - len(data) - 6
-    for names in (hello.dead, hello.sessions, hello.trusts):
+    for names in (hello.dead, hello.sessions, hello.hold_downs):
         packed = _texts(names, room)
         room -= len(packed) - 2
         data += packed
@@ -89,13 +89,13 @@ def decode(data: bytes, key: bytes) -> Hello | Refusal:
     reader = _Reader(signed, _HEAD.size)
     try:
         node, leader = reader.text(), reader.text()
-        dead, sessions, trusts = reader.texts(), reader.texts(), reader.texts()
+        dead, sessions, hold_downs = reader.texts(), reader.texts(), reader.texts()
     except ValueError:
         return Refusal.MALFORMED
     if not reader.finished:
         return Refusal.MALFORMED
     answers, goodbye = bool(flags & _Flag.ANSWERS), bool(flags & _Flag.GOODBYE)
-    return Hello(node, boot, sequence, leader, sessions, dead, digest, applied, answers, goodbye, trusts)
+    return Hello(node, boot, sequence, leader, sessions, dead, digest, applied, answers, goodbye, hold_downs)
 
 
 def _text(text: str) -> bytes:
@@ -223,10 +223,10 @@ class Receiver:
     def fresh(self) -> dict[str, FreshReplica]:
         """The fresh replicas, without ourselves."""
         return {
-            h.node: FreshReplica(h.node, h.boot, h.sessions, h.leader, h.dead, h.digest, h.applied, h.trusts)
+            h.node: FreshReplica(h.node, h.boot, h.sessions, h.leader, h.dead, h.digest, h.applied, h.hold_downs)
             for h in self.hellos
         }
 
 
 def _content(h: Hello) -> tuple[object, ...]:
-    return (h.boot, h.leader, h.sessions, h.dead, h.digest, h.applied, h.answers, h.trusts)
+    return (h.boot, h.leader, h.sessions, h.dead, h.digest, h.applied, h.answers, h.hold_downs)

@@ -1,4 +1,4 @@
-"""BGP or Layer 2, for each VIP: what is done with the trust in its peers (:mod:`porterlb.core.trust`).
+"""BGP or Layer 2, for each VIP: from the hold-down state of its peers (:mod:`porterlb.core.holddown`).
 
 Invariant: while the VIP may use both ways, at least one of ``announce`` and ``answer`` is on in every state, and where
 only ``announce`` is, a live session carries it.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from porterlb.core.holddown import HoldDown, ModePolicy, Phase
 from porterlb.core.model import Mode, Protocol
-from porterlb.core.trust import ModePolicy, Phase, Trust
 
 __all__ = ["Announce", "ModePolicy", "Phase", "VipMode", "Ways", "decide", "wakes_at"]
 
@@ -54,10 +54,10 @@ class Ways:
 _ANNOUNCE = {Phase.START: Announce.FULL, Phase.BGP: Announce.FULL, Phase.NARROW: Announce.NARROW}
 
 
-def decide(previous: VipMode | None, ways: Ways, trust: Trust, now: float, policy: ModePolicy) -> VipMode:
-    """The mode of one VIP now. Pure; call it again whenever a session, a trust or the time has moved."""
+def decide(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float, policy: ModePolicy) -> VipMode:
+    """The mode of one VIP now. Pure; call it again whenever a session, a hold-down or the time has moved."""
     if ways.protocol is Protocol.AUTO:
-        fresh = _automatic(previous, ways, trust, now)
+        fresh = _automatic(previous, ways, hold_down, now)
     else:
         bgp = ways.protocol is Protocol.BGP
         fresh = VipMode(
@@ -71,8 +71,8 @@ def decide(previous: VipMode | None, ways: Ways, trust: Trust, now: float, polic
     return _overlapping(previous, fresh, ways, now, policy)
 
 
-def _automatic(previous: VipMode | None, ways: Ways, trust: Trust, now: float) -> VipMode:
-    phase = trust.phase
+def _automatic(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float) -> VipMode:
+    phase = hold_down.phase
     if not ways.on_link:
         # There is no other way in: routes stay announced whatever the sessions do.
         phase = Phase.BGP
@@ -139,7 +139,7 @@ def _wide_at(overlap_until: float, policy: ModePolicy) -> float:
 
 
 def wakes_at(mode: VipMode, policy: ModePolicy) -> float | None:
-    """When time alone changes this mode, besides the trust in its peers (monotonic seconds), or None."""
+    """When time alone changes this mode, besides the hold-down of its peers (monotonic seconds), or None."""
     if not mode.overlap_until:
         return None
     return _wide_at(mode.overlap_until, policy) if _by_hand(mode) else mode.overlap_until

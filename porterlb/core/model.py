@@ -281,7 +281,7 @@ class View:
     probed: frozenset[str] = frozenset()
     fresh: frozenset[str] = frozenset()
     sessions: frozenset[tuple[str, str]] = frozenset()
-    trusts: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by other replica, as its hello says them
+    hold_downs: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by other replica, as its hello says them
     leader: str = ""
     doubt: bool = False
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from porterlb.core.desired import Path, Prefix
 from porterlb.core.model import Address, Interface
-from porterlb.core.wanted import Path, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class FreshReplica:
     dead: frozenset[str] = frozenset()
     digest: int = 0
     applied: int = 0
-    trusts: frozenset[str] = frozenset()  # how far it trusts BGP, as its hello says it
+    hold_downs: frozenset[str] = frozenset()  # its hold-down states, as its hello says them
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, allocate
-from porterlb.core.context import Context, context_of, own_neighbors
+from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
+from porterlb.core.holddown import said
 from porterlb.core.mode import ModePolicy, wakes_at
 from porterlb.core.model import Address, Eip, Protocol, Service, ServiceKey, Snapshot
 from porterlb.core.problems import Problem
-from porterlb.core.trust import said
+from porterlb.core.shared import Shared, own_neighbors, shared_by_all
 from porterlb.core.vip import VipPlan, plan_vip
-from porterlb.core.wanted import BgpWanted, Path, Prefix, WireWanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class Plan:
     services: Mapping[ServiceKey, Allocation] = field(default_factory=dict)
     eips: Mapping[str, EipPlan] = field(default_factory=dict)
     peers: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
-    bgp: BgpWanted = BgpWanted()
-    wire: WireWanted = WireWanted()
+    bgp: DesiredBgp = DesiredBgp()
+    wire: DesiredWire = DesiredWire()
     pins: Mapping[ServiceKey, str] = field(default_factory=dict)
     digest: int = 0
     wake_at: float | None = None
     memory: AllocationMemory = field(default_factory=AllocationMemory)
     unwritten: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)  # decided on, not in the API yet
     routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict, repr=False)
-    context: Context | None = field(default=None, compare=False, repr=False)
+    shared: Shared | None = field(default=None, compare=False, repr=False)
 
 
 def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy) -> Plan:
@@ -61,12 +61,12 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
         return previous
     before = previous or Plan()
     allocations = _allocations(snapshot, before.memory, now)
-    ctx = context_of(snapshot, before.context, now, policy)
-    keys = _changed(ctx, allocations, before)
-    vips, changed = _vips(ctx, allocations, before, keys)
+    shared = shared_by_all(snapshot, before.shared, now, policy)
+    keys = _changed(shared, allocations, before)
+    vips, changed = _vips(shared, allocations, before, keys)
     unwritten = _unwritten(snapshot, allocations, before, keys)
     wakes = [at for vip in vips.values() if (at := wakes_at(vip.mode, policy)) is not None]
-    if (change := ctx.wakes_at()) is not None:
+    if (change := shared.wakes_at()) is not None:
         wakes.append(change)
     neighbors, peer_problems = own_neighbors(snapshot)
     digest = before.digest
@@ -77,23 +77,23 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
     return Plan(
         vips=vips,
         services=allocations.services,
-        eips={name: _eip(ctx, snapshot.eips[name], use) for name, use in allocations.eips.items()},
+        eips={name: _eip(shared, snapshot.eips[name], use) for name, use in allocations.eips.items()},
         peers=peer_problems,
-        bgp=BgpWanted(
+        bgp=DesiredBgp(
             neighbors,
             {path: prefixes for path, prefixes in routes.items() if path.peer in neighbors},
             snapshot.conf.listen_port,
             snapshot.conf.listen_addresses,
         ),
-        wire=WireWanted(
+        wire=DesiredWire(
             members=snapshot.members,
-            nodes={name: found for name, found in ctx.segments.addresses.items() if name != snapshot.view.node},
+            nodes={name: found for name, found in shared.segments.addresses.items() if name != snapshot.view.node},
             vips={address: vip.layer2 for address, vip in vips.items() if vip.layer2 is not None},
             sessions=frozenset(peer for replica, peer in snapshot.view.sessions if replica == snapshot.view.node),
-            trusts=said(ctx.trusts),
+            hold_downs=said(shared.hold_downs),
             leader=snapshot.view.leader,
             digest=digest,
-            check=_new_on_link(ctx, unwritten),
+            check=_new_on_link(shared, unwritten),
         ),
         pins=_pins(snapshot, vips),
         digest=digest,
@@ -101,48 +101,50 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
         memory=allocations.memory,
         unwritten=unwritten,
         routes=routes,
-        context=ctx,
+        shared=shared,
     )
 
 
-def _changed(ctx: Context, allocations: Allocations, before: Plan) -> set[ServiceKey] | None:
+def _changed(shared: Shared, allocations: Allocations, before: Plan) -> set[ServiceKey] | None:
     """The Services that are to be looked at anew; None: all, for what they share has changed."""
-    if before.context is None or not ctx.like(before.context):
+    if before.shared is None or not shared.like(before.shared):
         return None
-    old, new = before.context.snapshot, ctx.snapshot
+    old, new = before.shared.snapshot, shared.snapshot
     keys = differing(old.services, new.services) | differing(old.endpoints, new.endpoints)
     return keys | differing(before.services, allocations.services)
 
 
 def _vips(
-    ctx: Context, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
+    shared: Shared, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
 ) -> tuple[dict[Address, VipPlan], Iterable[Address]]:
     """The plan of every VIP that the API knows, and which of them (and of those before) were looked at anew.
 
     What depends on nothing that has changed is taken over as it is. ``keys``: see :func:`_changed`.
     """
-    eips = ctx.snapshot.eips
+    eips = shared.snapshot.eips
     vips: dict[Address, VipPlan] = {}
     if keys is None:
         look = dict.fromkeys(before.vips, "")
         look.update((address, name) for name, use in allocations.eips.items() for address in use.used)
     else:
-        look = _looked_at(ctx, allocations, before, keys)
+        look = _looked_at(shared, allocations, before, keys)
         vips.update(before.vips)
     for address, name in look.items():
-        holders = _holders(ctx.snapshot, address, allocations.eips[name].used.get(address, ())) if name in eips else ()
+        holders = (
+            _holders(shared.snapshot, address, allocations.eips[name].used.get(address, ())) if name in eips else ()
+        )
         if holders:
-            vips[address] = plan_vip(ctx, address, eips[name], holders, before.vips.get(address))
+            vips[address] = plan_vip(shared, address, eips[name], holders, before.vips.get(address))
         else:
             vips.pop(address, None)
     return vips, look
 
 
-def _looked_at(ctx: Context, allocations: Allocations, before: Plan, keys: set[ServiceKey]) -> dict[Address, str]:
+def _looked_at(shared: Shared, allocations: Allocations, before: Plan, keys: set[ServiceKey]) -> dict[Address, str]:
     """The addresses whose plan may be another one now, each with the name of its Eip."""
-    assert before.context is not None
-    old, new = before.context.snapshot, ctx.snapshot
-    look = {at: vip.eip for at, vip in before.vips.items() if wakes_at(vip.mode, ctx.policy) is not None}
+    assert before.shared is not None
+    old, new = before.shared.snapshot, shared.snapshot
+    look = {at: vip.eip for at, vip in before.vips.items() if wakes_at(vip.mode, shared.policy) is not None}
     for key in keys:
         for service in (old.services.get(key), new.services.get(key)):
             for address in service.held if service else ():
@@ -216,12 +218,14 @@ def _holders(snapshot: Snapshot, address: Address, keys: Iterable[ServiceKey]) -
     return sorted(found, key=lambda service: (service.created, service.uid, service.key))
 
 
-def _eip(ctx: Context, eip: Eip, use: EipUse) -> EipPlan:
-    if eip.protocol is Protocol.BGP or not ctx.segments.subnets:
+def _eip(shared: Shared, eip: Eip, use: EipUse) -> EipPlan:
+    if eip.protocol is Protocol.BGP or not shared.segments.subnets:
         return EipPlan(use, problems=use.problems)
     connected = bool(eip.interface or eip.can_reach)
     outside = [
-        r for r in eip.ranges if not connected and (ctx.segments.of(r.first) is None or ctx.segments.of(r.last) is None)
+        r
+        for r in eip.ranges
+        if not connected and (shared.segments.of(r.first) is None or shared.segments.of(r.last) is None)
     ]
     if not outside:
         return EipPlan(use, True, "Every address is in a connected subnet.", use.problems)
@@ -236,17 +240,17 @@ def _eip(ctx: Context, eip: Eip, use: EipUse) -> EipPlan:
     )
 
 
-def _new_on_link(ctx: Context, unwritten: Mapping[ServiceKey, tuple[Address, ...]]) -> frozenset[Address]:
+def _new_on_link(shared: Shared, unwritten: Mapping[ServiceKey, tuple[Address, ...]]) -> frozenset[Address]:
     """Addresses that were just decided on and are not in the API yet: nobody else on the segment may have them.
 
     Until our own membership has told which subnets we are in, every address may be on-link: the wire process knows.
     """
-    unknown = ctx.snapshot.view.node not in ctx.snapshot.members
+    unknown = shared.snapshot.view.node not in shared.snapshot.members
     return frozenset(
         address
         for addresses in unwritten.values()
         for address in addresses
-        if unknown or ctx.segments.of(address) is not None
+        if unknown or shared.segments.of(address) is not None
     )
 
 

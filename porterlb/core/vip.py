@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from porterlb.core import nexthops
-from porterlb.core.context import Context
+from porterlb.core.desired import Layer2Vip, Path, Prefix, host_route
+from porterlb.core.holddown import seed
 from porterlb.core.mode import Announce, VipMode, Ways, decide
 from porterlb.core.model import Address, Eip, Mode, Protocol, RouteAttributes, Service, ServiceKey
 from porterlb.core.problems import Problem, Reason
-from porterlb.core.trust import seed
-from porterlb.core.wanted import Layer2Vip, Path, Prefix, host_route
+from porterlb.core.shared import Shared
 
 Announced = Mapping[str, Mapping[str, tuple[str, ...]]]
 
@@ -41,23 +41,25 @@ class VipPlan:
     layer2: Layer2Vip | None = None  # what the wire process is told; None: nothing
 
 
-def plan_vip(ctx: Context, address: Address, eip: Eip, holders: Sequence[Service], before: VipPlan | None) -> VipPlan:
+def plan_vip(shared: Shared, address: Address, eip: Eip, holders: Sequence[Service], before: VipPlan | None) -> VipPlan:
     """``holders``: the Services whose status has the address, the oldest first. ``before``: its last plan."""
     owner = holders[0]
-    hops = ctx.hops(holders)
-    order = nexthops.layer2_order(owner, hops, ctx.snapshot.nodes, ctx.replicas)
-    candidates = ctx.on_segment(eip, address, order)
+    hops = shared.hops(holders)
+    order = nexthops.layer2_order(owner, hops, shared.snapshot.nodes, shared.replicas)
+    candidates = shared.on_segment(eip, address, order)
     on_link = candidates is not None
-    takers = ctx.takers(eip, address.version, holders)
-    carried = ctx.carried(takers, address.version, order)
+    takers = shared.takers(eip, address.version, holders)
+    carried = shared.carried(takers, address.version, order)
     protocol = owner.protocol or eip.protocol
     last = before.mode if before else None
-    trusted = ctx.trust(takers.names, seed(last.phase, last.since) if last and before and before.on_link else None)
-    mode = decide(last, Ways(protocol, carried, on_link, eip.layer2_standby), trusted, ctx.now, ctx.policy)
+    hold_down = shared.hold_down(
+        takers.names, seed(last.phase, last.since) if last and before and before.on_link else None
+    )
+    mode = decide(last, Ways(protocol, carried, on_link, eip.layer2_standby), hold_down, shared.now, shared.policy)
     announced: Announced = {}
     if mode.announce is not Announce.NONE and order:
         told = order if mode.announce is Announce.FULL else (candidates or order)[:1]
-        announced = {name: ctx.arrangement(name, address, told) for name in takers.attributes}
+        announced = {name: shared.arrangement(name, address, told) for name in takers.attributes}
     reachable = candidates if on_link else None
     return VipPlan(
         address=address,
@@ -72,7 +74,7 @@ def plan_vip(ctx: Context, address: Address, eip: Eip, holders: Sequence[Service
         problems=_problems(hops.problem, protocol, mode, on_link=on_link, takers=bool(takers.names), carried=carried),
         digest=_digest(f"{address}|{order}|{mode.announce}|{mode.answer}|{takers.text}"),
         prefix=before.prefix if before else host_route(address),
-        paths=_own_paths(ctx, address.version, takers.attributes, announced),
+        paths=_own_paths(shared, address.version, takers.attributes, announced),
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
     )
 
@@ -84,12 +86,12 @@ def _digest(text: str) -> int:
 
 
 def _own_paths(
-    ctx: Context, version: int, takers: Mapping[str, RouteAttributes], announced: Announced
+    shared: Shared, version: int, takers: Mapping[str, RouteAttributes], announced: Announced
 ) -> tuple[Path, ...]:
     """What this replica itself announces: one path for each next hop that falls to it."""
-    me = ctx.snapshot.view.node
+    me = shared.snapshot.view.node
     found = [
-        ctx.path(peer, node, version, takers[peer])
+        shared.path(peer, node, version, takers[peer])
         for peer, by_replica in announced.items()
         for node in by_replica.get(me, ())
     ]

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
+from porterlb.core.desired import DesiredWire, Layer2Vip
 from porterlb.core.model import Address, Member
 from porterlb.core.observed import Answering, FreshReplica, Nic, Rival
-from porterlb.core.wanted import Layer2Vip, WireWanted
 
 PIECE = 40
 """VIPs in one ``vips`` message: the wire process takes it over in about half a millisecond."""
@@ -51,7 +51,7 @@ def read_config(message: Mapping[str, Any]) -> WireConfig:
     return WireConfig(**{**values, "key": bytes.fromhex(values["key"])})
 
 
-def state_line(wanted: WireWanted) -> bytes:
+def state_line(wanted: DesiredWire) -> bytes:
     """Everything of the wanted set but its VIPs and its digest."""
     members = {
         name: [m.node, m.address, m.port, m.boot, [str(subnet) for subnet in m.subnets]]
@@ -63,7 +63,7 @@ def state_line(wanted: WireWanted) -> bytes:
             "members": members,
             "nodes": {name: [str(address) for address in addresses] for name, addresses in wanted.nodes.items()},
             "sessions": sorted(wanted.sessions),
-            "trusts": sorted(wanted.trusts),
+            "hold_downs": sorted(wanted.hold_downs),
             "leader": wanted.leader,
             "applied": wanted.applied,
             "check": sorted(str(address) for address in wanted.check),
@@ -71,16 +71,16 @@ def state_line(wanted: WireWanted) -> bytes:
     )
 
 
-def read_state(message: Mapping[str, Any]) -> WireWanted:
+def read_state(message: Mapping[str, Any]) -> DesiredWire:
     """The wanted set of a ``state`` message, without VIPs."""
-    return WireWanted(
+    return DesiredWire(
         members={
             name: Member(node, address, port, boot, tuple(ip_interface(subnet) for subnet in subnets))
             for name, (node, address, port, boot, subnets) in message["members"].items()
         },
         nodes={name: tuple(ip_address(text) for text in texts) for name, texts in message["nodes"].items()},
         sessions=frozenset(message["sessions"]),
-        trusts=frozenset(message["trusts"]),
+        hold_downs=frozenset(message["hold_downs"]),
         leader=message["leader"],
         applied=message["applied"],
         check=frozenset(ip_address(text) for text in message["check"]),
@@ -107,7 +107,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "dead": sorted,
     "probed": sorted,
     "fresh": lambda fresh: [
-        [f.node, f.boot, sorted(f.sessions), f.leader, sorted(f.dead), f.digest, f.applied, sorted(f.trusts)]
+        [f.node, f.boot, sorted(f.sessions), f.leader, sorted(f.dead), f.digest, f.applied, sorted(f.hold_downs)]
         for f in fresh.values()
     ],
     "answering": lambda answering: [[str(vip), a.next_hop, a.answerer] for vip, a in answering.items()],
@@ -124,8 +124,10 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "dead": frozenset,
     "probed": frozenset,
     "fresh": lambda rows: {
-        node: FreshReplica(node, boot, frozenset(sessions), leader, frozenset(dead), digest, applied, frozenset(trusts))
-        for node, boot, sessions, leader, dead, digest, applied, trusts in rows
+        node: FreshReplica(
+            node, boot, frozenset(sessions), leader, frozenset(dead), digest, applied, frozenset(hold_downs)
+        )
+        for node, boot, sessions, leader, dead, digest, applied, hold_downs in rows
     },
     "answering": lambda rows: {ip_address(vip): Answering(next_hop, answerer) for vip, next_hop, answerer in rows},
     "rivals": lambda rows: {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from porterlb.core.desired import DesiredWire
 from porterlb.core.hello import Hello
-from porterlb.core.wanted import WireWanted
 from porterlb.core.wire_text import WireConfig
 from porterlb.wire.liveness import GATEWAY, Liveness, Target
 from porterlb.wire.ports import Ports
@@ -69,7 +69,7 @@ class Nodes:
     def mac(self, node: str, nic: int) -> bytes:
         return self._macs.get((node, nic), b"")
 
-    def find(self, wanted: WireWanted) -> None:
+    def find(self, wanted: DesiredWire) -> None:
         """Finds what to probe, after a change of nodes, members, interfaces or the default route."""
         nics = self._ports.nics.values()
         self._liveness.set_targets(find_targets(self._own, wanted.nodes, wanted.members, nics))

@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from porterlb.core import wire_text
+from porterlb.core.desired import DesiredWire
 from porterlb.core.hello import Hello
 from porterlb.core.model import Address
 from porterlb.core.neighbour import BROADCAST, NO_IPV4, UNSPECIFIED
 from porterlb.core.observed import Nic
-from porterlb.core.wanted import WireWanted
 from porterlb.core.wire_text import WireConfig
 from porterlb.wire.announcer import Announcer
 from porterlb.wire.channel import Channel
@@ -54,7 +54,7 @@ class WireProcess:
         self._channel = channel
         self._templates = templates
         self._loop = loop
-        self._wanted = WireWanted()
+        self._wanted = DesiredWire()
         self._counters: dict[str, int] = {}
         # state
         self._begun = self._confirmed = self._beat = loop.time()
@@ -187,7 +187,7 @@ class WireProcess:
         elif kind == "stop":
             self.stop()
 
-    def _take_state(self, wanted: WireWanted) -> None:
+    def _take_state(self, wanted: DesiredWire) -> None:
         old, self._wanted = self._wanted, replace(wanted, digest=self._wanted.digest)
         if wanted.members != old.members:
             self._around.members = wanted.members
@@ -201,7 +201,7 @@ class WireProcess:
         if wanted.check != old.check:
             self._duplicates.want(wanted.check)
             self._checked()
-        if (wanted.leader, wanted.sessions, wanted.trusts) != (old.leader, old.sessions, old.trusts):
+        if (wanted.leader, wanted.sessions, wanted.hold_downs) != (old.leader, old.sessions, old.hold_downs):
             self._say()
 
     def _forget_rivals(self, gone: Collection[str]) -> None:
@@ -266,7 +266,7 @@ class WireProcess:
                 sequence=0,
                 leader=self._wanted.leader,
                 sessions=self._wanted.sessions,
-                trusts=self._wanted.trusts,
+                hold_downs=self._wanted.hold_downs,
                 dead=dead | {self._around.own} if self._cut_off() else dead,
                 digest=self._wanted.digest,
                 applied=self._wanted.applied,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porterlb.core import exabgp_text as text
+from porterlb.core.desired import Neighbor, Path
 from porterlb.core.model import RouteAttributes
-from porterlb.core.wanted import Neighbor, Path
 
 PEER = Neighbor("tor", IPv4Address("10.0.0.1"), 64600, 64500, IPv4Address("10.0.0.9"))
 PREFIX = "192.0.2.1/32"

@@ -25,7 +25,7 @@ hellos = st.builds(
     applied=numbers,
     answers=st.booleans(),
     goodbye=st.booleans(),
-    trusts=st.frozensets(names, max_size=5),
+    hold_downs=st.frozensets(names, max_size=5),
 )
 
 

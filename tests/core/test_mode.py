@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from porterlb.core.holddown import HoldDown, SessionsSeen, step
 from porterlb.core.mode import Announce, ModePolicy, Phase, VipMode, Ways, decide, wakes_at
 from porterlb.core.model import Mode, Protocol
-from porterlb.core.trust import Told, Trust, step
 
 POLICY = ModePolicy(return_after=10, widen_after=0, narrow_dwell=0.5, overlap=3, start=10)
 
@@ -19,7 +19,7 @@ class Vip:
     """One VIP of one replica that is alone, with the memory that both machines have."""
 
     policy: ModePolicy = POLICY
-    trust: Trust | None = None
+    hold_down: HoldDown | None = None
     mode: VipMode | None = None
 
     def at(
@@ -34,9 +34,9 @@ class Vip:
         tellable: bool = True,
     ) -> VipMode:
         """``up``: a session is established, ``since`` when; ``tellable``: it can be told a next hop of the VIP."""
-        self.trust = step(self.trust, Told(up, up, since), now, self.policy)
+        self.hold_down = step(self.hold_down, SessionsSeen(up, up, since), now, self.policy)
         ways = Ways(protocol, up and tellable, on_link, standby)
-        self.mode = decide(self.mode, ways, self.trust, now, self.policy)
+        self.mode = decide(self.mode, ways, self.hold_down, now, self.policy)
         return self.mode
 
 
@@ -165,7 +165,7 @@ def test_switch_to_auto_by_hand_uses_the_sessions_that_are_there() -> None:
 def test_since_is_when_this_vip_came_into_its_mode() -> None:
     vip = Vip()
     vip.at(0, Protocol.LAYER2)
-    assert [vip.at(t).since for t in (20, 25)] == [20, 20], "though the trust is older"
+    assert [vip.at(t).since for t in (20, 25)] == [20, 20], "though the hold-down is older"
     far = Vip()
     assert [far.at(t, up=up, on_link=False).since for t, up in ((0, True), (5, False), (7, False), (9, True))] == [
         0,

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from porterlb.core.desired import DesiredWire
 from porterlb.core.mode import ModePolicy, Phase
 from porterlb.core.model import Peer, Protocol, Snapshot, View
 from porterlb.core.plan import Plan, plan
-from porterlb.core.wanted import WireWanted
 from tests.core.test_plan import ADDRESS, EIPS, NAMES, cluster, service
 
 POLICY = ModePolicy(return_after=10, widen_after=0, narrow_dwell=0.5, overlap=3, start=10)
@@ -31,7 +31,7 @@ class Replica:
     """``heard``: the last hello of each other replica that is fresh here."""
 
     plan: Plan | None = None
-    heard: dict[str, WireWanted] = field(default_factory=dict)
+    heard: dict[str, DesiredWire] = field(default_factory=dict)
 
 
 class Fleet:
@@ -77,7 +77,7 @@ class Fleet:
         else:
             heard[sender] = said.wire
         now = heard.get(sender)
-        if (before and (before.sessions, before.trusts)) != (now and (now.sessions, now.trusts)):
+        if (before and (before.sessions, before.hold_downs)) != (now and (now.sessions, now.hold_downs)):
             self.decide(receiver)
 
     def kill(self, name: str) -> None:
@@ -118,7 +118,7 @@ class Fleet:
                 name,
                 fresh=frozenset({name, *heard}),
                 sessions=frozenset(sessions),
-                trusts={other: said.trusts for other, said in heard.items()},
+                hold_downs={other: said.hold_downs for other, said in heard.items()},
                 leader="node-a",
             ),
             services={shop.key: shop},
@@ -255,7 +255,7 @@ def test_a_replica_that_hears_nobody_goes_on_and_its_return_makes_one_mind_again
     assert made.announced() and not made.answering()
 
 
-def test_a_service_that_comes_while_bgp_is_not_trusted_waits_with_its_siblings() -> None:
+def test_a_service_that_comes_during_the_hold_down_waits_with_its_siblings() -> None:
     made = fleet()
     all_down(made)
     made.wait(1)

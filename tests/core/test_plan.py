@@ -9,7 +9,6 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porterlb.core.context import Context
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import (
     AddressRange,
@@ -30,6 +29,7 @@ from porterlb.core.model import (
 )
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Reason
+from porterlb.core.shared import Shared
 
 NAMES = ("node-a", "node-b", "node-c")
 POLICY = ModePolicy()
@@ -300,7 +300,7 @@ def test_looking_only_at_what_has_changed_gives_the_same_plan(story: list[Snapsh
     for now, seen in enumerate(story):
         snapshot = replace(seen, view=replace(seen.view, leader="node-a" if leads else "node-b"))
         short = plan(snapshot, short, now / 10, POLICY)
-        with patch.object(Context, "like", lambda *_: False):
+        with patch.object(Shared, "like", lambda *_: False):
             whole = plan(snapshot, whole, now / 10, POLICY)
         for part in ("vips", "bgp", "wire", "pins", "digest", "wake_at", "services", "eips", "routes"):
             assert getattr(short, part) == getattr(whole, part), part

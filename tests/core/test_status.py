@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from porterlb.core.desired import Path
 from porterlb.core.model import AddressRange, Endpoint, Mode, Node, Peer, Protocol, Ready, ServiceKey, Snapshot
 from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import FreshReplica, Rival
@@ -20,7 +21,6 @@ from porterlb.core.status.build import Situation, conf_status, eip_status, servi
 from porterlb.core.status.notices import eip_notices, object_notices, service_notices, session_notices
 from porterlb.core.status.peer import own_entry, peer_conditions
 from porterlb.core.status.serving import Acknowledged, listed, served_now
-from porterlb.core.wanted import Path
 from tests.core.stage import (
     AUTO_VIP,
     BGP_VIP,

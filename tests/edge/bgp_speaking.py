@@ -12,9 +12,9 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path as File
 from typing import Any
 
+from porterlb.core.desired import DesiredBgp, Neighbor, Path
 from porterlb.core.model import RouteAttributes
 from porterlb.core.observed import BgpReport
-from porterlb.core.wanted import BgpWanted, Neighbor, Path
 from porterlb.edge.bgp import BgpSpeaker
 from tests.edge.bgp_routers import LOCAL_AS, Bird, Table
 
@@ -31,12 +31,12 @@ class Watched:
     def last(self) -> BgpReport:
         return self.reports[-1] if self.reports else BgpReport()
 
-    def want(self, wanted: BgpWanted) -> int:
+    def want(self, wanted: DesiredBgp) -> int:
         self.token += 1
         self.speaker.want(wanted, self.token)
         return self.token
 
-    async def applied(self, wanted: BgpWanted, seconds: float = 20) -> None:
+    async def applied(self, wanted: DesiredBgp, seconds: float = 20) -> None:
         token = self.want(wanted)
         await eventually(lambda: self.last.applied == token, seconds)
 
@@ -91,8 +91,8 @@ def neighbor(bird: Bird, name: str = "", **changes: Any) -> Neighbor:
     return replace(made, **changes)
 
 
-def wanted(neighbors: list[Neighbor], routes: dict[Path, list[str]]) -> BgpWanted:
-    return BgpWanted(
+def wanted(neighbors: list[Neighbor], routes: dict[Path, list[str]]) -> DesiredBgp:
+    return DesiredBgp(
         {n.peer: n for n in neighbors},
         {path: frozenset(prefixes) for path, prefixes in routes.items()},
     )
@@ -106,7 +106,7 @@ def many(count: int) -> list[str]:
     return [f"172.16.{i >> 8}.{i & 255}/32" for i in range(count)]
 
 
-def steady(address: str, peer_as: int) -> BgpWanted:
+def steady(address: str, peer_as: int) -> DesiredBgp:
     """What the manager in a process of its own wants: one session under graceful restart, 100 routes."""
     peer = Neighbor("r2", ip_address(address), peer_as, LOCAL_AS, IPv4Address("10.99.0.1"), graceful_restart=60)
     return wanted([peer], {via("r2", "10.99.0.11"): many(100)})

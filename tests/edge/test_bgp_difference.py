@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from porterlb.core.wanted import Neighbor, Path, Prefix
+from porterlb.core.desired import Neighbor, Path, Prefix
 from porterlb.edge.bgp.ahead import Ahead
 from porterlb.edge.bgp.difference import Batch, Difference
 

@@ -16,7 +16,7 @@ from lab.cluster import Lab
 from lab.netns import enter
 from lab.node import Node
 from lab.routers import KINDS, NODES_AS, RouterConfig, Session
-from porterlb.core.wanted import Neighbor
+from porterlb.core.desired import Neighbor
 from tests.edge.bgp_speaking import eventually, speaking, via, wanted
 
 pytestmark = pytest.mark.lab

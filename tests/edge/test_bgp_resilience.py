@@ -17,7 +17,7 @@ from pathlib import Path as File
 
 import pytest
 
-from porterlb.core.wanted import Neighbor
+from porterlb.core.desired import Neighbor
 from tests.edge.bgp_routers import LOCAL_AS, Bird, Script, Segment, segment, until
 from tests.edge.bgp_speaking import Watched, eventually, has, many, neighbor, speaking, via, wanted
 

@@ -11,7 +11,7 @@ from pathlib import Path as File
 
 import pytest
 
-from porterlb.core.wanted import BgpWanted
+from porterlb.core.desired import DesiredBgp
 from porterlb.edge.bgp.process import folder
 from tests.edge.bgp_routers import LOCAL_AS, NODE4, Bird, Segment, run, segment
 from tests.edge.bgp_speaking import eventually, has, many, neighbor, speaking, via, wanted
@@ -177,7 +177,7 @@ def test_a_peer_that_is_away_gets_the_last_word_only(net: Segment, tmp_path: Fil
         away.kill()
         peers = [neighbor(here), neighbor(away)]
 
-        def at(hop: str) -> BgpWanted:
+        def at(hop: str) -> DesiredBgp:
             other = "10.99.0.13"
             return wanted(peers, {via("r3", hop): ["192.0.2.1/32"], via("r3", other): ["192.0.2.9/32"]})
 
@@ -262,11 +262,11 @@ def test_without_peers_no_exabgp_runs(net: Segment, tmp_path: File) -> None:
         peer = neighbor(bird, graceful_restart=30)
         routes = {via("r2", "10.99.0.11"): ["192.0.2.1/32"]}
         async with speaking(tmp_path) as watched:
-            await watched.applied(BgpWanted())
+            await watched.applied(DesiredBgp())
             assert watched.speaker.pid == 0
             await watched.applied(wanted([peer], routes))
             await has(bird, {"192.0.2.1/32": {"10.99.0.11"}})
-            await watched.applied(BgpWanted())
+            await watched.applied(DesiredBgp())
             assert watched.speaker.pid == 0
             assert not watched.last.trouble
             await has(bird, {}, 5)

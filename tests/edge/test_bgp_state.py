@@ -7,7 +7,7 @@ from pathlib import Path as File
 
 import pytest
 
-from porterlb.core.wanted import BgpWanted, Neighbor, Path
+from porterlb.core.desired import DesiredBgp, Neighbor, Path
 from porterlb.edge.bgp.process import Log
 from porterlb.edge.bgp.state import State
 
@@ -23,7 +23,7 @@ def test_a_set_that_comes_just_before_the_addresses_are_looked_at_again_is_taken
     state.difference.set_peers(frozenset({"tor"}))
     for number in (1, 2):
         path = Path("tor", ip_address(f"192.0.2.{number}"))
-        state.wanted = BgpWanted({"tor": PEER}, {path: frozenset({"198.51.100.1/32"})})
+        state.wanted = DesiredBgp({"tor": PEER}, {path: frozenset({"198.51.100.1/32"})})
         state.take_over(again=again)
         batch = state.difference.next(48)
         assert batch is not None

@@ -13,9 +13,9 @@ from typing import Any
 from lab.host import Host, segment_nic
 from lab.net import SYSCTL_FORWARD, Net
 from lab.process import Process
+from porterlb.core.desired import DesiredWire, Layer2Vip
 from porterlb.core.model import Member
 from porterlb.core.observed import Answering, WireReport
-from porterlb.core.wanted import Layer2Vip, WireWanted
 from tests.edge import wire_driver
 
 KEY = b"the key of the tests' hellos 123"
@@ -53,7 +53,7 @@ class Replica:
                 self.answering.update((str(vip), answering) for vip, answering in report.answering.items())
                 self._news.notify_all()
 
-    def want(self, wanted: WireWanted) -> None:
+    def want(self, wanted: DesiredWire) -> None:
         assert self.process.popen.stdin is not None
         self.process.popen.stdin.write(wire_driver.pack(wanted))
         self.process.popen.stdin.flush()
@@ -109,7 +109,7 @@ class Segment:
         self.replicas: dict[str, Replica] = {}
         self.boot = 1
         self.boots: dict[str, int] = {}
-        self.wanted = WireWanted(
+        self.wanted = DesiredWire(
             members=self.members(),
             nodes={host.name: (ip_address(host.v4), ip_address(host.v6)) for host in self.nodes},
             leader="n1",
@@ -135,7 +135,7 @@ class Segment:
                 self.replicas[host.name] = Replica(host, key, **settings)
         self.tell()
 
-    def tell(self, **changes: Any) -> WireWanted:
+    def tell(self, **changes: Any) -> DesiredWire:
         """Changes the wanted set and tells every replica."""
         self.wanted = replace(self.wanted, digest=self.wanted.digest + 1, **changes)
         for replica in self.replicas.values():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from porterlb.core.desired import Neighbor, Path, Prefix
 from porterlb.core.exabgp_text.words import Unspeakable, clean
-from porterlb.core.wanted import Neighbor, Path, Prefix
 
 MAX_PREFIXES = 48
 """Prefixes in one command line: ExaBGP does 50 steps of queued work per turn, one a prefix. More of them in a line,

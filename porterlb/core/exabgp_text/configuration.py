@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 
+from porterlb.core.desired import Neighbor
 from porterlb.core.exabgp_text.words import PROCESS, Unspeakable
 from porterlb.core.model import Address
-from porterlb.core.wanted import Neighbor
 
 MAX_PASSWORD = 80  # bytes; TCP_MD5SIG_MAXKEYLEN
 BGP_PORT = 179

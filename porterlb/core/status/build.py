@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from porterlb.core.context import router_id
 from porterlb.core.model import Address, Mode, ServiceKey, Snapshot
 from porterlb.core.objects import ObjectKey
 from porterlb.core.plan import EipPlan, Plan
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.shared import router_id
 from porterlb.core.status import conditions, mode_record
 from porterlb.core.status.conditions import FALSE, TRUE, UNKNOWN, condition, sentences
 from porterlb.core.status.serving import Acknowledged, Seen, Served, listed, refusals_of, served_now

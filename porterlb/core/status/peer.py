@@ -1,7 +1,7 @@
 """What the user reads in the status of a BgpPeer: each node's session, and whether the peer is of use at all.
 
 Each replica writes the entry of its own node; the leader writes the conditions. No password is ever in it: a
-:class:`~porterlb.core.wanted.Neighbor` has one, so its fields are named here one by one.
+:class:`~porterlb.core.desired.Neighbor` has one, so its fields are named here one by one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from porterlb.core.desired import Neighbor
 from porterlb.core.model import Peer
 from porterlb.core.observed import SessionState
 from porterlb.core.problems import Problem, Reason
@@ -16,7 +17,6 @@ from porterlb.core.status import conditions
 from porterlb.core.status.build import Situation, Status
 from porterlb.core.status.conditions import FALSE, TRUE, condition, sentences
 from porterlb.core.status.serving import listed
-from porterlb.core.wanted import Neighbor
 
 
 def own_entry(situation: Situation, name: str, old: Mapping[str, Any] | None) -> Status:

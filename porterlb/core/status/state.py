@@ -50,7 +50,7 @@ def state_of(
 ) -> State:
     """See above. ``problems``: by the object's key; ``now``: monotonic seconds, the clock of plan and reports."""
     view = snapshot.view
-    usable = plan.context.usable if plan.context else frozenset()
+    usable = plan.shared.usable if plan.shared else frozenset()
     return {
         "version": 1,
         "node": view.node,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from porterlb.core import exabgp_text as text
-from porterlb.core.wanted import Neighbor
+from porterlb.core.desired import Neighbor
 from porterlb.edge.bgp.difference import Batch, Difference
 
 

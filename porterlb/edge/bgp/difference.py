@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from porterlb.core.wanted import Path, Prefix
+from porterlb.core.desired import Path, Prefix
 
 Slot = tuple[str, int]  # peer, path identifier: at most one path of a prefix in each
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from porterlb.core import exabgp_text as text
-from porterlb.core.wanted import Path
+from porterlb.core.desired import Path
 from porterlb.edge.bgp.ahead import Ahead, Line
 from porterlb.edge.bgp.channel import Channel, Closed, Hung
 from porterlb.edge.bgp.process import Exabgp, validate

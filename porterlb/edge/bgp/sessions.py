@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from porterlb.core import exabgp_text as text
+from porterlb.core.desired import Neighbor
 from porterlb.core.model import Address
 from porterlb.core.observed import SessionState
-from porterlb.core.wanted import Neighbor
 
 ADMIN_DOWN = "admin down"
 

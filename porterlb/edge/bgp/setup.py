@@ -12,8 +12,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from porterlb.core import exabgp_text as text
+from porterlb.core.desired import DesiredBgp, Neighbor
 from porterlb.core.model import Address
-from porterlb.core.wanted import BgpWanted, Neighbor
 from porterlb.edge.bgp.process import folder
 
 API_SOCKET = "api.sock"
@@ -38,7 +38,7 @@ class Setup:
         return passwords | {base64.b64encode(password.encode()).decode() for password in passwords}
 
 
-def arrange(wanted: BgpWanted) -> Setup:
+def arrange(wanted: DesiredBgp) -> Setup:
     """Sorts the wanted neighbors, and finds the local addresses that listening needs.
 
     ExaBGP finds the local address of a session that it opens by itself, but cannot listen without knowing it.

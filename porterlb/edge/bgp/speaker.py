@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from porterlb.core.desired import DesiredBgp
 from porterlb.core.observed import BgpReport
-from porterlb.core.wanted import BgpWanted
 from porterlb.edge.bgp.life import Life, Restart
 from porterlb.edge.bgp.process import Log
 from porterlb.edge.bgp.state import State
@@ -56,7 +56,7 @@ class BgpSpeaker:
         """Of the running ExaBGP; 0 without one."""
         return self._life.pid if self._life is not None else 0
 
-    def want(self, wanted: BgpWanted, token: int) -> None:
+    def want(self, wanted: DesiredBgp, token: int) -> None:
         """The whole set of sessions and routes from now on. Returns at once; the token comes back when applied."""
         self._state.wanted, self._state.token = wanted, token
         self._state.wake.set()

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from porterlb.core import exabgp_text as text
+from porterlb.core.desired import DesiredBgp
 from porterlb.core.observed import BgpReport
-from porterlb.core.wanted import BgpWanted
 from porterlb.edge.bgp.difference import Difference
 from porterlb.edge.bgp.process import Log
 from porterlb.edge.bgp.sessions import Sessions
@@ -32,7 +32,7 @@ class State:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
     withdraw: bool = False  # at the stop
-    wanted: BgpWanted = field(default_factory=BgpWanted)
+    wanted: DesiredBgp = field(default_factory=DesiredBgp)
     token: int = 0
     setup: Setup = field(default_factory=Setup)  # for the wanted set that was taken over
     difference: Difference = field(default_factory=Difference)
@@ -41,7 +41,7 @@ class State:
     trouble: str = ""
     restarts: int = 0
     applied: int = 0
-    _taken: BgpWanted | None = None
+    _taken: DesiredBgp | None = None
     _last: BgpReport | None = None
 
     def take_over(self, *, again: bool = False) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from porterlb.core import wire_text
+from porterlb.core.desired import DesiredWire, Layer2Vip
 from porterlb.core.model import Address
 from porterlb.core.observed import WireReport
-from porterlb.core.wanted import Layer2Vip, WireWanted
 from porterlb.core.wire_text import WireConfig
 from porterlb.settings import Settings
 
@@ -66,7 +66,7 @@ class Layer2Speaker:
             silence_after=settings.silence_after,
         )
         self._run_dir = run_dir
-        self._wanted: WireWanted | None = None
+        self._wanted: DesiredWire | None = None
         self._news = asyncio.Event()
         self._last = WireReport()
         self._stopping = asyncio.Event()
@@ -78,7 +78,7 @@ class Layer2Speaker:
         """Of the running wire process."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
-    def want(self, wanted: WireWanted) -> None:
+    def want(self, wanted: DesiredWire) -> None:
         """The whole wanted set; returns at once. The newest one counts."""
         self._wanted = wanted
         self._news.set()
@@ -168,7 +168,7 @@ class Layer2Speaker:
         """Brings the process to what is wanted, in pieces; a newer wanted set is taken up between two pieces."""
         sent: dict[Address, Layer2Vip] = {}
         state = b""
-        seen: WireWanted | None = None
+        seen: DesiredWire | None = None
         applied: int | None = None
         while True:
             if self._wanted is None or self._wanted is seen:

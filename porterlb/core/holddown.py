@@ -1,9 +1,10 @@
-"""How far BGP through a set of peers is trusted: one state machine a set, with time as an argument.
+"""The hold-down of BGP: after a loss of all sessions, BGP is used again only once a session has been stable.
 
-All VIPs that the same peers may have share one state, so that a new VIP does what its siblings do. Replicas tell each
-other their states by hello, for a replica that has just started remembers nothing: it takes over what the others say,
-and nobody's decision depends on who was restarted when. Who has a session of its own knows more about BGP than who
-has none; among those, whoever trusts further wins, since his routes are out already.
+There is one state machine for each set of peers, with time as an argument. All VIPs that are announced to the same
+peers share its state, so a new VIP does what the others do. Replicas exchange their states by hello, because a replica
+that has just started remembers nothing: it takes over the state of the others. A replica with a session of its own
+does not go back because of what others say; among replicas with a session, the furthest state wins, because its routes
+are announced already.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Phase(enum.StrEnum):
 
 
 _RANK = {phase: rank for rank, phase in enumerate((Phase.LAYER2, Phase.WAITING, Phase.NARROW, Phase.BGP))}
-"""Phases that are a memory worth taking over, in the order of trust."""
+"""Phases that are a memory worth taking over, from least to most trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class ModePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class HoldDown:
     """``since``: when the phase began, or when the wait began anew (monotonic seconds). Never FIXED."""
 
     phase: Phase
@@ -52,7 +53,7 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class SessionsSeen:
     """What live replicas say about the same peers now.
 
     ``own``: we have a session ourselves. ``carried``: somebody has, we included. ``stable_since``: when the oldest of
@@ -67,7 +68,7 @@ class Told:
     others: Phase | None = None
 
 
-def step(previous: Trust | None, told: Told, now: float, policy: ModePolicy) -> Trust:
+def step(previous: HoldDown | None, told: SessionsSeen, now: float, policy: ModePolicy) -> HoldDown:
     """The state now. Pure; call it again whenever a session, a hello or the time has moved."""
     phase, since = (previous.phase, previous.since) if previous else (Phase.START, now)
     if phase is Phase.START:
@@ -80,7 +81,7 @@ def step(previous: Trust | None, told: Told, now: float, policy: ModePolicy) -> 
     if not told.carried:
         if phase not in (Phase.START, Phase.LAYER2):
             phase, since = Phase.LAYER2, now
-        return Trust(phase, since)
+        return HoldDown(phase, since)
     if phase is Phase.LAYER2:
         phase, since = Phase.WAITING, now
     if told.carriers is not None:
@@ -93,17 +94,17 @@ def step(previous: Trust | None, told: Told, now: float, policy: ModePolicy) -> 
             phase, since = Phase.NARROW, now
     elif phase is Phase.NARROW and now - since >= _until_wide(policy):
         phase, since = Phase.BGP, now
-    return Trust(phase, since)
+    return HoldDown(phase, since)
 
 
-def wakes_at(trust: Trust, policy: ModePolicy) -> float | None:
+def wakes_at(hold_down: HoldDown, policy: ModePolicy) -> float | None:
     """When time alone changes this state (monotonic seconds), or None."""
     lasts = {
         Phase.START: policy.start,
         Phase.WAITING: policy.return_after,
         Phase.NARROW: _until_wide(policy),
-    }.get(trust.phase)
-    return None if lasts is None else trust.since + lasts
+    }.get(hold_down.phase)
+    return None if lasts is None else hold_down.since + lasts
 
 
 def _until_wide(policy: ModePolicy) -> float:
@@ -113,9 +114,13 @@ def _until_wide(policy: ModePolicy) -> float:
 # What a hello carries
 
 
-def said(trusts: Mapping[frozenset[str], Trust]) -> frozenset[str]:
-    """The states that are worth telling, as texts: ``1a2b3c4d=waiting``, the set of peers by a checksum."""
-    return frozenset(f"{_label(peers)}={trust.phase.value}" for peers, trust in trusts.items() if trust.phase in _RANK)
+def said(hold_downs: Mapping[frozenset[str], HoldDown]) -> frozenset[str]:
+    """The states that other replicas need, as texts: ``1a2b3c4d=waiting``, the set of peers by a checksum."""
+    return frozenset(
+        f"{_label(peers)}={hold_down.phase.value}"
+        for peers, hold_down in hold_downs.items()
+        if hold_down.phase in _RANK
+    )
 
 
 def heard(texts: Iterable[str], peers: frozenset[str]) -> Phase | None:
@@ -128,13 +133,13 @@ _PHASE = {phase.value: phase for phase in _RANK}
 
 
 def furthest(phases: Iterable[Phase | None]) -> Phase | None:
-    """The one that trusts BGP most."""
+    """The phase that is nearest to full use of BGP."""
     return max((phase for phase in phases if phase is not None), key=_RANK.__getitem__, default=None)
 
 
-def seed(phase: Phase, since: float) -> Trust | None:
+def seed(phase: Phase, since: float) -> HoldDown | None:
     """The memory that a VIP brings to a set of peers that is new to it (a BgpPeer came, went, or changed)."""
-    return Trust(phase, since) if phase is not Phase.FIXED else None
+    return HoldDown(phase, since) if phase is not Phase.FIXED else None
 
 
 def _label(peers: frozenset[str]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from porterlb.core import announce, nexthops, trust
+from porterlb.core import announce, holddown, nexthops
+from porterlb.core.desired import Neighbor, Path
+from porterlb.core.holddown import HoldDown, ModePolicy, SessionsSeen
 from porterlb.core.model import (
     Address,
     Eip,
@@ -20,8 +22,6 @@ from porterlb.core.model import (
 )
 from porterlb.core.nexthops import NextHops, Segments
 from porterlb.core.problems import Problem, Reason
-from porterlb.core.trust import ModePolicy, Told, Trust
-from porterlb.core.wanted import Neighbor, Path
 
 Stability = Mapping[tuple[str, str], float]
 """Since when each established session (replica, peer) has been up without a break: monotonic seconds."""
@@ -37,7 +37,7 @@ class Takers:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class Shared:
     """Shared by all VIPs of one plan. The caches hold results of pure functions of the context."""
 
     snapshot: Snapshot
@@ -51,8 +51,8 @@ class Context:
     policy: ModePolicy
     by_service: bool
     """Whether what a peer gets depends on the labels of Services."""
-    trusts: dict[frozenset[str], Trust] = field(default_factory=dict)
-    """How far BGP is trusted, by the set of peers that VIPs are announced to; grows with the first VIP of a set."""
+    hold_downs: dict[frozenset[str], HoldDown] = field(default_factory=dict)
+    """The hold-down by set of peers that VIPs are announced to; grows with the first VIP of a set."""
     _hops: dict[tuple[TrafficPolicy, tuple[Endpoint, ...]], NextHops] = field(default_factory=dict)
     _arrangements: dict[tuple[str, int, tuple[str, ...], int], Mapping[str, tuple[str, ...]]] = field(
         default_factory=dict
@@ -131,28 +131,30 @@ class Context:
         up = [replica for replica, of in self.stability if of == peer]
         return any(not hops or any(reach.address(replica, hop) for hop in hops) for replica in up)
 
-    def trust(self, peers: frozenset[str], seed: Trust | None) -> Trust:
-        """How far BGP through these peers is trusted. ``seed``: the memory of the VIP that asks, for a new set."""
-        found = self.trusts.get(peers)
+    def hold_down(self, peers: frozenset[str], seed: HoldDown | None) -> HoldDown:
+        """The hold-down of these peers. ``seed``: the memory of the VIP that asks, for a new set."""
+        found = self.hold_downs.get(peers)
         if found is None:
-            found = self.trusts[peers] = trust.step(seed, self._told(peers), self.now, self.policy)
+            found = self.hold_downs[peers] = holddown.step(seed, self._told(peers), self.now, self.policy)
         return found
 
-    def _told(self, peers: frozenset[str]) -> Told:
+    def _told(self, peers: frozenset[str]) -> SessionsSeen:
         view = self.snapshot.view
         since = {replica: at for (replica, peer), at in self.stability.items() if peer in peers}
-        said = {name: trust.heard(view.trusts.get(name, ()), peers) for name in self.replicas if name != view.node}
-        return Told(
+        said = {
+            name: holddown.heard(view.hold_downs.get(name, ()), peers) for name in self.replicas if name != view.node
+        }
+        return SessionsSeen(
             own=view.node in since,
             carried=bool(since),
             stable_since=min(since.values(), default=self.now),
-            carriers=trust.furthest(phase for name, phase in said.items() if name in since),
-            others=trust.furthest(said.values()),
+            carriers=holddown.furthest(phase for name, phase in said.items() if name in since),
+            others=holddown.furthest(said.values()),
         )
 
     def wakes_at(self) -> float | None:
-        """When time alone changes a trust (monotonic seconds), or None."""
-        times = [at for one in self.trusts.values() if (at := trust.wakes_at(one, self.policy)) is not None]
+        """When time alone changes a hold-down (monotonic seconds), or None."""
+        times = [at for one in self.hold_downs.values() if (at := holddown.wakes_at(one, self.policy)) is not None]
         return min(times, default=None)
 
     def path(self, peer: str, node: str, version: int, attributes: RouteAttributes) -> Path | None:
@@ -164,14 +166,14 @@ class Context:
             self._paths[key] = Path(peer, hop, identifier, attributes) if hop else None
         return self._paths[key]
 
-    def like(self, other: Context) -> bool:
+    def like(self, other: Shared) -> bool:
         """Whether the plans of VIPs whose own objects are the same are the same under both."""
         return (
             self.usable == other.usable
             and self.replicas == other.replicas
             and self.speakers == other.speakers
             and self.stability == other.stability
-            and self.trusts == other.trusts
+            and self.hold_downs == other.hold_downs
             and self.peers == other.peers
             and self.snapshot.eips == other.snapshot.eips
             and self.segments == other.segments
@@ -184,8 +186,8 @@ class Context:
         return frozenset(name for name, node in self.snapshot.nodes.items() if node.cordoned)
 
 
-def context_of(snapshot: Snapshot, before: Context | None, now: float, policy: ModePolicy) -> Context:
-    """``before``: that of the last plan, for what it remembers of sessions and trust."""
+def shared_by_all(snapshot: Snapshot, before: Shared | None, now: float, policy: ModePolicy) -> Shared:
+    """``before``: that of the last plan, for what it remembers of sessions and hold-downs."""
     stability: Stability = before.stability if before else {}
     view = snapshot.view
     replicas = frozenset(view.fresh) | {view.node}
@@ -198,7 +200,7 @@ def context_of(snapshot: Snapshot, before: Context | None, now: float, policy: M
             # End-of-RIB that follows the first routes does not flush what the router kept for us (RFC 4724).
             able.add(view.node)
         speakers[name] = tuple(sorted(able))
-    made = Context(
+    made = Shared(
         snapshot=snapshot,
         usable=nexthops.usable_nodes(snapshot.nodes, view),
         segments=nexthops.segments(snapshot.nodes, snapshot.members),
@@ -210,9 +212,9 @@ def context_of(snapshot: Snapshot, before: Context | None, now: float, policy: M
         policy=policy,
         by_service=any(rule.service_selector is not None for p in snapshot.peers.values() for rule in p.advertise),
     )
-    for peers, last in before.trusts.items() if before else ():
+    for peers, last in before.hold_downs.items() if before else ():
         if peers <= made.peers.keys():
-            made.trust(peers, last)
+            made.hold_down(peers, last)
     return made
 
 

@@ -52,7 +52,7 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class BgpWanted:
+class DesiredBgp:
     """Every session and every route that this replica is to have. ``routes``: prefixes by path."""
 
     neighbors: Mapping[str, Neighbor] = field(default_factory=dict)  # by peer name
@@ -78,11 +78,11 @@ class Layer2Vip:
 
 
 @dataclass(frozen=True, slots=True)
-class WireWanted:
+class DesiredWire:
     """Everything that the wire process of this replica is told. ``nodes``: whom to probe, by name.
 
-    ``sessions``: our established BGP sessions by peer name; ``trusts``: how far we trust BGP, by set of peers
-    (:func:`porterlb.core.trust.said`); ``leader``: whom we hold for it. These travel in our hello. ``digest``: of
+    ``sessions``: our established BGP sessions by peer name; ``hold_downs``: our hold-down states by set of peers
+    (:func:`porterlb.core.holddown.said`); ``leader``: whom we hold for it. These travel in our hello. ``digest``: of
     the plan that this belongs to; ``applied``: of the plan that BGP has applied.
     """
 
@@ -90,7 +90,7 @@ class WireWanted:
     nodes: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     vips: Mapping[Address, Layer2Vip] = field(default_factory=dict)
     sessions: frozenset[str] = frozenset()
-    trusts: frozenset[str] = frozenset()
+    hold_downs: frozenset[str] = frozenset()
     leader: str = ""
     digest: int = 0
     applied: int = 0
