@@ -16,7 +16,8 @@ from typing import Any
 from lab import netns, objects
 from lab.backend import Backend, DirBackend, Object
 from lab.client import Client
-from lab.host import Host, outside_nic, segment_nic
+from lab.faults import Faults
+from lab.host import Host, outside_nic, second_nic, segment_nic
 from lab.measure import wait_equal, wait_until
 from lab.net import Net
 from lab.netns import LabError
@@ -46,6 +47,7 @@ class Lab:
         asn: AS of each router, in order; 64500 when not given.
         port: TCP port on which the routers listen.
         snooping: the segment's switch does multicast snooping.
+        second: nodes and a client `second_client` have a card on a second segment, 10.79.0.0/24 and fd79::/64.
         proxy_interval: seconds between two looks of kube-proxy's stand-in.
     """
 
@@ -61,6 +63,7 @@ class Lab:
         asn: Iterable[int] = (),
         port: int = 179,
         snooping: bool = False,
+        second: bool = False,
         proxy_interval: float = 0.05,
     ) -> None:
         self._make_backend = backend
@@ -69,6 +72,7 @@ class Lab:
         self._sessions = sessions
         self._asn = tuple(asn)
         self._port = port
+        self._second = second
         self._proxy_interval = proxy_interval
         self.fixed_vips: dict[str, list[str]] = {}
 
@@ -78,6 +82,7 @@ class Lab:
         self.routers: list[Router] = []
         self.hosts: list[Host] = []
         self.net = Net(snooping)
+        self.faults = Faults(self.net)
         try:
             self._build(nodes, routers, pods)
         except BaseException:
@@ -109,10 +114,13 @@ class Lab:
         gateway = segment_nic(1) if routers else None
         make = self._make_backend or (lambda net: DirBackend(net.folder / "manifests", net.folder / "api"))
         self.backend: Backend = make(net)
-        self.nodes = [Node(net, index, gateway, self.backend) for index in range(nodes)]
+        self.nodes = [Node(net, index, gateway, self.backend, self._second) for index in range(nodes)]
         self.client = Client(net, "client", [outside_nic(10)], outside_nic(1) if routers else None)
         self.segment_client = Client(net, "local", [segment_nic(250)], gateway)
         self.hosts = [self.client, self.segment_client]
+        if self._second:
+            self.second_client = Client(net, "second-local", [second_nic(250, "eth0")], None)
+            self.hosts.append(self.second_client)
         sessions = tuple(self._sessions) if self._sessions is not None else self.node_sessions()
         for number, kind in enumerate(routers, 1):
             asn = dict(enumerate(self._asn, 1)).get(number)

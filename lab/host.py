@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.net import OUTSIDE, SEGMENT, SYSCTL_HOST, Cable, Net
+from lab.net import OUTSIDE, SECOND, SEGMENT, SYSCTL_HOST, Cable, Net
 from lab.netns import LabError
 from lab.process import Process
 
 
 @dataclass(frozen=True)
 class Nic:
-    """A network card and the address on it. `bridge` is the switch's side: segment or outside."""
+    """A network card and the address on it. `bridge` is the switch's side: segment, second or outside."""
 
     name: str
     bridge: str
@@ -29,6 +29,11 @@ class Nic:
 def segment_nic(number: int, name: str = "eth0") -> Nic:
     """The card of machine `number` (1 to 254) on the segment: 10.77.0.N/24, fd77::N/64 (decimal digits in both)."""
     return Nic(name, SEGMENT, f"02:77:00:00:00:{number:02x}", f"10.77.0.{number}", f"fd77::{number}")
+
+
+def second_nic(number: int, name: str = "eth1") -> Nic:
+    """The card of machine `number` on the second segment: 10.79.0.N/24, fd79::N/64."""
+    return Nic(name, SECOND, f"02:79:00:00:00:{number:02x}", f"10.79.0.{number}", f"fd79::{number}")
 
 
 def outside_nic(number: int, name: str = "eth0") -> Nic:

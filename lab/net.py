@@ -1,7 +1,8 @@
 """One run of the lab: its name, its switch, its cables, and the promise that all of it goes away.
 
-The switch is a namespace of its own with two bridges: ``segment`` (nodes, routers, one client) and ``outside``
-(routers, one client). Nothing is made in the machine's own namespace. A port is named after the machine on it.
+The switch is a namespace of its own with three bridges: ``segment`` (nodes, routers, one client), ``second`` (the
+nodes' second NICs, where a lab has them) and ``outside`` (routers, one client). Nothing is made in the machine's own
+namespace. A port is named after the machine on it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lab import netns, sweep
 from lab.netns import LabError, Namespace
 
 SEGMENT = "segment"
+SECOND = "second"
 OUTSIDE = "outside"
 
 Cable = tuple[Namespace, str, str, str, str]
@@ -96,7 +98,7 @@ class Net:
 
     def _build_switch(self, snooping: bool) -> None:
         self.switch.sysctl({"net/ipv6/conf/all/disable_ipv6": 1, "net/ipv6/conf/default/disable_ipv6": 1})
-        bridges = (SEGMENT, OUTSIDE)
+        bridges = (SEGMENT, SECOND, OUTSIDE)
         self.switch.ip(*(f"link add {bridge} type bridge {_BRIDGE} mcast_snooping 0" for bridge in bridges))
         if snooping:
             # A querier of MLD needs an address; without a querier a Linux bridge floods.
@@ -131,6 +133,11 @@ class Net:
     def unplug(self, port: str) -> None:
         """Remove a cable: both its ends are gone when this returns."""
         self.switch.run(["ip", "link", "del", port], check=False)
+
+    def port_member(self, port: str, on: bool) -> None:
+        """Take a port out of its VLAN, or put it back: its frames go nowhere, but both ends keep their carrier."""
+        where = f"master {self._ports[port]}" if on else "nomaster"
+        self.switch.ip(f"link set {port} {where}")
 
     def carrier(self, port: str, on: bool) -> None:
         """Cut or restore a cable: the machine's interface loses or regains its carrier."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lab import netns
-from lab.host import Host, Nic, segment_nic
+from lab.host import Host, Nic, second_nic, segment_nic
 from lab.net import SYSCTL_FORWARD, Net
 from lab.process import Process, kill_in_namespaces
 from lab.workload import Pod
@@ -32,12 +32,16 @@ class Remembered:
 
 
 class Node(Host):
-    """Node number `index` (0 is node-a): 10.77.0.11 + index, pods in 10.244.N.0/24 and fd44:N::/64, N = index + 1."""
+    """Node number `index` (0 is node-a): 10.77.0.11 + index, pods in 10.244.N.0/24 and fd44:N::/64, N = index + 1.
 
-    def __init__(self, net: Net, index: int, gateway: Nic | None, api: ApiAccess) -> None:
+    `second`: the node has a second card, 10.79.0.11 + index on a segment of its own.
+    """
+
+    def __init__(self, net: Net, index: int, gateway: Nic | None, api: ApiAccess, second: bool = False) -> None:
         letters = "abcdefghijklmnopqrstuvwxyz"
         name = f"node-{letters[index]}" if index < 26 else f"node-{index + 1}"
-        super().__init__(net, name, [segment_nic(11 + index)], gateway, SYSCTL_FORWARD)
+        nics = [segment_nic(11 + index), *([second_nic(11 + index)] if second else [])]
+        super().__init__(net, name, nics, gateway, SYSCTL_FORWARD)
         self.index = index
         self.api = api
         self.on = False
@@ -107,12 +111,14 @@ class Node(Host):
 
         Connections, neighbour tables, routes and nftables rules are gone, as in a machine that lost its power.
         """
-        port = self.port(self.nics[0])
-        self.net.carrier(port, False)
+        ports = [self.port(nic) for nic in self.nics]
+        for port in ports:
+            self.net.carrier(port, False)
         self.on = False
         names = [self.ns.name, *(pod.ns.name for pod in self.pods)]
         kill_in_namespaces(names)
-        self.net.unplug(port)
+        for port in ports:
+            self.net.unplug(port)
         netns.delete(names)
         for process in [*self.processes, *(pod.process for pod in self.pods if pod.process)]:
             process.close()
