@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
+from porterlb.core.layer2.targets import source_for
 from porterlb.core.model import Address
 from porterlb.core.observed import Nic
 from porterlb.wire import netlink
 from porterlb.wire.groups import SolicitedNodeGroups
 from porterlb.wire.observer import Heard, Observer
-from porterlb.wire.prober import source_for
 from porterlb.wire.responder import Asked, Ears, PacketResponder
 from porterlb.wire.templates import Templates
 

@@ -16,6 +16,7 @@ from typing import Any
 from porterlb.core import wire_text
 from porterlb.core.desired import DesiredWire
 from porterlb.core.hello import Hello
+from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.model import Address
 from porterlb.core.neighbour import BROADCAST, NO_IPV4, UNSPECIFIED
 from porterlb.core.observed import Nic
@@ -26,8 +27,8 @@ from porterlb.wire.conversation import Conversation
 from porterlb.wire.duplicates import DuplicateProbe
 from porterlb.wire.groups import SolicitedNodeGroups
 from porterlb.wire.netlink import NicTable
-from porterlb.wire.nodes import Nodes
 from porterlb.wire.ports import Port, Ports
+from porterlb.wire.probing import Probing
 from porterlb.wire.rivals import Rivals
 from porterlb.wire.segments import Segments
 from porterlb.wire.templates import Templates
@@ -69,14 +70,15 @@ class WireProcess:
         # parts
         self._table = NicTable()
         self._ports = Ports(self._open_port, loop)
-        self._nodes = Nodes(config, templates, self._ports, self._count)
+        self._nodes = Nodes(config.node, config.probe_interval, config.probe_misses)
+        self._probing = Probing(config, self._nodes, templates, self._ports, self._count)
         self._hellos = Conversation(
             config,
             loop,
             left=self._replica_left,
             news=self._replica_said,
             others_heard=lambda: max([self._nodes.latest, *self._heard_at()]),
-            doubt=lambda: self._nodes.doubt,
+            doubt=lambda: self._nodes.verdict.doubt,
             count=self._count,
         )
         self._announcer = Announcer(config.gratuitous_rate, self._announce, loop)
@@ -118,7 +120,7 @@ class WireProcess:
         evidence = max([self._hellos.last_heard, *self._heard_at()])
         if self._wanted.sessions and not self._nodes.gateways:
             evidence = now  # a session lives on for its hold time: only where there is nothing better
-        self._nodes.tick(now, lag, evidence)
+        self._probing.tick(now, lag, evidence)
         self._take_deaths()
 
     def _hello(self, now: float, lag: float) -> None:
@@ -143,7 +145,7 @@ class WireProcess:
             self._ports.trouble.clear()  # once more
             self._vips.touch_all()
         if self._chores % _GATEWAY_CHECK == 0:
-            self._nodes.find(self._wanted)
+            self._probing.find(self._wanted)
         if now - self._begun > LISTEN and self._rivals.review(now, self._nodes.known(), self._defend):
             self._channel.report(rivals=self._rivals.found)
         for port in self._ports.open.values():
@@ -258,7 +260,7 @@ class WireProcess:
         """Says our hello now; after a goodbye nothing but goodbyes."""
         if (self._silent or self._leaving) and not goodbye:
             return
-        dead = self._nodes.judged_dead
+        dead = self._nodes.verdict.dead
         self._hellos.say(
             Hello(
                 node=self._around.own,
@@ -304,12 +306,12 @@ class WireProcess:
     # ---- nodes
 
     def _find_nodes(self) -> None:
-        self._nodes.find(self._wanted)
+        self._probing.find(self._wanted)
         self._channel.report(probed=self._nodes.probed)
 
     def _take_deaths(self) -> None:
         """Brings what follows from deaths, revivals and doubt in line with what is known now."""
-        doubt = self._nodes.doubt
+        doubt = self._nodes.verdict.doubt
         if doubt != self._around.frozen:
             self._around.frozen = doubt
             self._channel.report(doubt=doubt, now=True)
@@ -374,7 +376,9 @@ class WireProcess:
             self._ports.rejoin(self._table.returned.pop())
 
     def _take_nics(self) -> None:
-        if self._ports.update(self._table.nics):
+        nics = self._table.nics
+        self._nodes.set_nics(nics)
+        if self._ports.update(nics):
             self._around.forget()
             self._find_nodes()
             self._channel.report(nics=tuple(nic for nic in self._ports.nics.values() if nic.addresses))

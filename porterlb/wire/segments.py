@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from porterlb.core.hello import Hello
+from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.model import Address, Member
-from porterlb.wire.nodes import Nodes
 from porterlb.wire.ports import Port, Ports
 from porterlb.wire.vips import Place, Vip
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from porterlb.wire.liveness import GATEWAY, NEVER_HEARD, Key, Liveness, Target
+from porterlb.core.layer2.liveness import NEVER_HEARD, Liveness
+from porterlb.core.layer2.targets import GATEWAY, Key, Target
 from porterlb.wire.rivals import CONFIRM, DEFEND_EVERY, FORGET, Rivals
 
 INTERVAL, LIMIT = 0.05, 3
@@ -28,9 +29,9 @@ class World:
 
     def tick(self, times: int = 1, lag: float = 0.0) -> None:
         for _ in range(times):
-            self.died += sorted(self.liveness.judge(self.now, lag, self.evidence))
+            self.died += sorted(self.liveness.judge(self.now, lag, self.evidence).died)
             for target in self.liveness.targets.values():
-                target.misses += 1
+                self.liveness.sent(target.key)
                 if target.node not in self.silent:
                     self.liveness.heard(*target.key, MAC, self.now + 0.001)
             self.now += INTERVAL
@@ -43,22 +44,22 @@ def test_a_silent_node_dies_after_the_misses_and_revives_at_its_first_answer():
     world.tick(LIMIT)
     assert world.died == []
     world.tick()
-    assert world.died == ["a"] and world.liveness.dead == {"a"} and not world.liveness.doubt
+    assert world.died == ["a"] and world.liveness.verdict.dead == {"a"} and not world.liveness.verdict.doubt
     world.silent = set()
     world.tick()
-    assert world.liveness.dead == set()
+    assert world.liveness.verdict.dead == set()
 
 
 def test_a_node_never_seen_has_longer_until_it_is_dead():
     world = World("a", "b")
     world.silent = {"a"}
     world.tick(NEVER_HEARD)
-    assert world.died == [] and world.liveness.seen == {"b"}
+    assert world.died == [] and world.liveness.verdict.seen == {"b"}
     world.tick()
     assert world.died == ["a"]
     world.silent = set()
     world.tick()
-    assert world.liveness.dead == set()
+    assert world.liveness.verdict.dead == set()
 
 
 def test_a_starting_replica_that_hears_nobody_declares_nobody_dead():
@@ -73,10 +74,10 @@ def test_silence_of_everybody_is_doubt_and_no_death():
     world.tick(5)
     world.silent = {"a", "b", GATEWAY}
     world.tick(50)
-    assert world.died == [] and world.liveness.doubt
+    assert world.died == [] and world.liveness.verdict.doubt
     world.silent = set()
     world.tick(2)
-    assert not world.liveness.doubt and world.died == []
+    assert not world.liveness.verdict.doubt and world.died == []
 
 
 def test_the_last_other_node_dies_when_the_gateway_or_a_hello_is_heard():
@@ -84,17 +85,17 @@ def test_the_last_other_node_dies_when_the_gateway_or_a_hello_is_heard():
     world.tick(5)
     world.silent = {"a"}
     world.tick(10)
-    assert world.died == ["a"] and not world.liveness.doubt
+    assert world.died == ["a"] and not world.liveness.verdict.doubt
     alone = World("a")
     alone.tick(5)
     alone.silent = {"a"}
     alone.tick(10)
-    assert alone.died == [] and alone.liveness.doubt
+    assert alone.died == [] and alone.liveness.verdict.doubt
     for _ in range(2):  # sound is back: it gets one more probe
         assert alone.died == []
         alone.evidence = alone.now
         alone.tick()
-    assert alone.died == ["a"] and not alone.liveness.doubt
+    assert alone.died == ["a"] and not alone.liveness.verdict.doubt
 
 
 def test_when_a_silence_ends_nobody_dies_of_being_heard_last():
@@ -106,7 +107,7 @@ def test_when_a_silence_ends_nobody_dies_of_being_heard_last():
     world.tick(1)
     world.silent = set()
     world.tick(5)
-    assert world.died == [] and not world.liveness.doubt
+    assert world.died == [] and not world.liveness.verdict.doubt
 
 
 @pytest.mark.parametrize("lag", [0.03, 2.0])
@@ -127,11 +128,11 @@ def test_an_interface_without_carrier_blames_nobody():
     world.liveness.set_targets(down)
     world.silent = {"a", "b"}
     world.tick(50)
-    assert world.died == [] and world.liveness.doubt
+    assert world.died == [] and world.liveness.verdict.doubt
     world.liveness.set_targets([Target(node, world.keys[node], True, up=True) for node in "ab"])
     world.silent = set()
     world.tick(5)
-    assert world.died == [] and not world.liveness.doubt
+    assert world.died == [] and not world.liveness.verdict.doubt
 
 
 def test_a_node_that_is_not_wanted_any_more_is_forgotten():
@@ -140,7 +141,7 @@ def test_a_node_that_is_not_wanted_any_more_is_forgotten():
     world.silent = {"a"}
     world.tick(10)
     world.liveness.set_targets([Target("b", world.keys["b"])])
-    assert world.liveness.dead == set() and world.liveness.seen == {"b"}
+    assert world.liveness.verdict.dead == set() and world.liveness.verdict.seen == {"b"}
 
 
 def test_a_rival_is_confirmed_defended_against_now_and_then_and_forgotten():

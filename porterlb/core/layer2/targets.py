@@ -1,0 +1,78 @@
+"""What is probed: one address of each node, and of each gateway, on each of our interfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from porterlb.core.model import Address, Member
+from porterlb.core.observed import Nic
+
+GATEWAY = ""
+"""The node name of a gateway: it is probed to know about our own link, and never judged."""
+
+
+class Key(NamedTuple):
+    """What is probed: interface index and packed address."""
+
+    nic: int
+    address: bytes
+
+
+class Gateway(NamedTuple):
+    """The next hop of a default route, and the index of the interface towards it."""
+
+    nic: int
+    address: Address
+
+
+@dataclass(slots=True)
+class Target:
+    """A probed address. ``decides``: whether the node's life depends on it, or only its MAC is wanted."""
+
+    node: str
+    key: Key
+    decides: bool = True
+    up: bool = True  # our interface
+    mac: bytes = b""
+    last: float = 0.0  # when it answered last; 0: never
+    misses: int = 0  # probes sent since
+
+
+def source_for(nic: Nic, address: Address) -> Address | None:
+    """Our own address on an interface in the subnet of ``address``, longest prefix first; None: not on-link."""
+    fitting = [own for own in nic.addresses if own.version == address.version and address in own.network]
+    fitting = [own for own in fitting if own.network.prefixlen < own.max_prefixlen]
+    return max(fitting, key=lambda own: own.network.prefixlen).ip if fitting else None
+
+
+def find_targets(
+    own: str,
+    nodes: Mapping[str, Iterable[Address]],
+    members: Mapping[str, Member],
+    nics: Iterable[Nic],
+    gateways: Iterable[Gateway] = (),
+) -> list[Target]:
+    """What to probe: for each node and interface one address. InternalIPs decide about life; where a node has none
+    on an interface of ours, the addresses that its replica told are asked for their MAC only."""
+    nics = list(nics)
+    ours = {interface.ip for nic in nics for interface in nic.addresses}
+    targets: dict[Key, Target] = {}
+    for node, addresses in nodes.items():
+        if node == own:
+            continue
+        told = members[node].subnets if node in members else ()
+        for nic in nics:
+            choices = [(address, True) for address in addresses] + [(interface.ip, False) for interface in told]
+            for address, decides in choices:
+                if address not in ours and not address.is_link_local and source_for(nic, address) is not None:
+                    key = Key(nic.index, address.packed)
+                    targets.setdefault(key, Target(node, key, decides, nic.up))
+                    break
+    for gateway in gateways:
+        nic_of = next((nic for nic in nics if nic.index == gateway.nic), None)
+        if nic_of is not None and source_for(nic_of, gateway.address) is not None:
+            key = Key(gateway.nic, gateway.address.packed)
+            targets.setdefault(key, Target(GATEWAY, key, False, nic_of.up))
+    return list(targets.values())
