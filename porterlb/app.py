@@ -266,11 +266,15 @@ class _Manager:
         self._describe_ourselves()
 
     def _describe_ourselves(self) -> None:
-        """Our hello address and interfaces, as the other replicas are to know them."""
-        found = [address for nic in self.reconciler.wire_report.nics for address in nic.addresses]
+        """Our hello address and interfaces, as the other replicas are to know them.
+
+        Addresses without a subnet (/32, /128) say nothing about a segment, and kube-ipvs0 has one for each VIP.
+        """
+        nics = self.reconciler.wire_report.nics
+        found = [a for nic in nics for a in nic.addresses if a.network.prefixlen < a.max_prefixlen]
         node = self.reconciler.objects.nodes.get(self.settings.node)
         address = self.settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
-        if address and found:
+        if address and nics:
             self.membership.describe(address, self.settings.hello_port, tuple(found))
             self._described.set()
 

@@ -1,8 +1,9 @@
 """ARP (RFC 826, 5227, 5944) and IPv6 neighbour discovery (RFC 4861) on Ethernet: bytes in, values out.
 
 Parsers return None for whatever is not exactly such a frame, and raise nothing for any input. Frames to send are made
-from templates: complete frames made once (the wire process builds them with scapy), of which the constant parts are
-kept and the variable ones filled in here. MAC addresses are 6 bytes, IP addresses 4 or 16, all in network order.
+from templates, of which the constant parts are kept and the variable ones filled in here; the templates of
+:func:`arp_frame` and :func:`advertisement_frame` are the frames that scapy builds (tests compare them). MAC addresses
+are 6 bytes, IP addresses 4 or 16, all in network order.
 """
 
 from __future__ import annotations
@@ -141,6 +142,21 @@ def solicited_node(address: bytes) -> bytes:
 def multicast_mac(group: bytes) -> bytes:
     """The Ethernet address of an IPv6 multicast group (RFC 2464 7)."""
     return b"\x33\x33" + group[12:]
+
+
+def arp_frame() -> bytes:
+    """A complete ARP request, to make an :class:`ArpTemplate` of."""
+    mac, address = bytes.fromhex("020000000001"), bytes((192, 0, 2, 1))
+    return BROADCAST + mac + _ARP_FIXED + b"\0\1" + mac + address + NO_MAC + address
+
+
+def advertisement_frame() -> bytes:
+    """A complete unsolicited advertisement, to make a :class:`NeighbourTemplate` of."""
+    mac, address = bytes.fromhex("020000000001"), bytes.fromhex("20010db8000000000000000000000001")
+    message = bytes((_NA, 0, 0, 0, 0x20, 0, 0, 0)) + address + bytes((_OPTION_TARGET, 1)) + mac
+    checksum = icmpv6_checksum(address, ALL_NODES, message).to_bytes(2, "big")
+    header = b"\x60\0\0\0" + len(message).to_bytes(2, "big") + bytes((_ICMPV6, 255)) + address + ALL_NODES
+    return ALL_NODES_MAC + mac + _ETHERTYPE_IPV6 + header + message[:2] + checksum + message[4:]
 
 
 class ArpTemplate:

@@ -17,16 +17,15 @@ from porterlb.capabilities import Capability, keep_only
 from porterlb.core import wire_text
 from porterlb.wire.channel import Channel
 from porterlb.wire.process import WireProcess
-from porterlb.wire.templates import Building, Templates
+from porterlb.wire.templates import Templates
 
 _PR_SET_PDEATHSIG = 1
 
 
-async def _serve(pipe: socket.socket, building: Building) -> None:
+async def _serve(pipe: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     early: list[Mapping[str, Any]] = []
     config: asyncio.Future[wire_text.WireConfig] = loop.create_future()
-    templates: asyncio.Future[Templates] = loop.create_future()
     over = asyncio.Event()
     process: WireProcess | None = None
 
@@ -43,31 +42,17 @@ async def _serve(pipe: socket.socket, building: Building) -> None:
         if process is not None:
             process.stop()
 
-    def built() -> None:
-        loop.remove_reader(building)
-        try:
-            templates.set_result(building.finish())
-        except RuntimeError as error:
-            templates.set_exception(error)
-
     channel = Channel(pipe, take, stop, loop)
-    loop.add_reader(building, built)
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)
 
-    async def both() -> None:
-        await config
-        await templates
-
-    waiting = asyncio.create_task(both())
     ending = asyncio.create_task(over.wait())
-    both_tasks: set[asyncio.Task[Any]] = {waiting, ending}
-    await asyncio.wait(both_tasks, return_when=asyncio.FIRST_COMPLETED)
+    first: set[asyncio.Future[Any]] = {config, ending}
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
     if over.is_set():
-        waiting.cancel()
         return
-    process = WireProcess(config.result(), channel, templates.result(), loop)
+    process = WireProcess(config.result(), channel, Templates(), loop)
     channel.report(applied=0)
     for message in early:
         process.take(message)
@@ -89,9 +74,8 @@ def main() -> int:
     except OSError:
         print("porterlb.wire is started by `porterlb manager`, not by hand.", file=sys.stderr)
         return 2
-    building = Building()
     try:
-        asyncio.run(_serve(pipe, building))
+        asyncio.run(_serve(pipe))
     except (OSError, RuntimeError) as error:
         print(f"porterlb.wire: {error}", file=sys.stderr)
         return 1

@@ -29,6 +29,9 @@ _NOT_USABLE = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _BUFFER = 1 << 18
+HOST_ADDRESSES = 8
+"""Of one interface: so many addresses without a subnet (/32, /128) are kept. Only the node's own address matters among
+them; kube-proxy in IPVS mode puts every VIP of the cluster on kube-ipvs0, and each of those is a notification."""
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -131,9 +134,15 @@ class NicTable:
                 return
             address = ip_interface(f"{ip_address(raw)}/{prefix}")
             if kind == _NEWADDR and not flags & _NOT_USABLE:
-                self._addresses.setdefault(index, set()).add(address)
+                known = self._addresses.setdefault(index, set())
+                if not _is_host(address) or sum(map(_is_host, known)) < HOST_ADDRESSES:
+                    known.add(address)
             else:
                 self._addresses.get(index, set()).discard(address)
+
+
+def _is_host(address: Interface) -> bool:
+    return address.network.prefixlen == address.max_prefixlen
 
 
 def _ask(kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:

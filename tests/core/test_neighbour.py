@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.l2 import ARP as ScapyArp
+from scapy.layers.l2 import Ether
 
 from porterlb.core import neighbour
 from porterlb.core.neighbour import (
@@ -20,6 +26,8 @@ from porterlb.core.neighbour import (
     ArpTemplate,
     NeighbourTemplate,
     Solicitation,
+    advertisement_frame,
+    arp_frame,
     parse_arp,
     parse_neighbour,
     solicited_node,
@@ -176,3 +184,27 @@ def test_templates_that_are_something_else_are_refused():
         ArpTemplate(NA_FRAME)
     with pytest.raises(ValueError, match="neighbour"):
         NeighbourTemplate(ARP_FRAME)
+
+
+def test_f8_the_templates_are_what_scapy_builds():
+    mac = "02:00:00:00:00:01"
+    arp = Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ScapyArp(
+        op="who-has", hwsrc=mac, psrc="192.0.2.1", pdst="192.0.2.1"
+    )
+    advertisement = (
+        Ether(src=mac, dst="33:33:00:00:00:01")
+        / IPv6(src="2001:db8::1", dst="ff02::1", hlim=255)
+        / ICMPv6ND_NA(tgt="2001:db8::1", R=0, S=0, O=1)
+        / ICMPv6NDOptDstLLAddr(lladdr=mac)
+    )
+    assert arp_frame() == bytes(arp)
+    assert advertisement_frame() == bytes(advertisement)
+
+
+def test_f8_the_wire_process_does_not_import_scapy():
+    """Its import reads every address of the host: with thousands on kube-ipvs0 the process did not start."""
+    code = (
+        "import sys, porterlb.wire.__main__, porterlb.wire.templates as t; t.Templates(); print('scapy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"

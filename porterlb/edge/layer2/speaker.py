@@ -27,7 +27,7 @@ BEAT = 1.0
 SILENT = 5.0
 """A wire process that has not reported for so long (it does so every second) is ended and started again."""
 START_WITHIN = 30.0
-"""Seconds until its first report: it builds frames with scapy, which on a busy machine takes longer than SILENT."""
+"""Seconds until its first report: a busy machine may take longer than SILENT to start a Python process."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _STEADY = 10.0  # seconds of life after which the pause before a restart is short again
 _STOP_WITHIN = 2.0
