@@ -5,6 +5,9 @@ peers share its state, so a new VIP does what the others do. Replicas exchange t
 that has just started remembers nothing: it takes over the state of the others. A replica with a session of its own
 does not go back because of what others say; among replicas with a session, the furthest state wins, because its routes
 are announced already.
+
+Routes that are lost right after they were announced, several times in a row, are a sign that announcing them is what
+ends the session (a prefix limit at the router). Each such loss doubles the wait.
 """
 
 from __future__ import annotations
@@ -44,12 +47,35 @@ class ModePolicy:
     start: float = 10.0
 
 
+SOON = 10.0
+"""Seconds. A loss of all sessions within this time of the first announcement counts for the back-off."""
+
+LONGEST_WAIT = 300.0
+"""Seconds. The back-off does not grow beyond this."""
+
+
 @dataclass(frozen=True, slots=True)
 class HoldDown:
-    """``since``: when the phase began, or when the wait began anew (monotonic seconds). Never FIXED."""
+    """The state of one set of peers. Times in monotonic seconds. The phase is never FIXED.
+
+    ``since``: when the phase began, or when the wait began anew. ``announced``: when routes were announced, while they
+    are. ``losses``: how often in a row the sessions were lost within SOON of that; ``lasted``: after how many seconds
+    the last time.
+    """
 
     phase: Phase
     since: float
+    announced: float | None = None
+    losses: int = 0
+    lasted: float = 0.0
+
+
+def wait(hold_down: HoldDown, policy: ModePolicy) -> float:
+    """Seconds that a session has to be stable before BGP is used again. The first early loss costs nothing extra."""
+    if hold_down.losses < 2:
+        return policy.return_after
+    doubled: float = max(policy.return_after, 1.0) * 2 ** min(hold_down.losses - 1, 16)
+    return max(policy.return_after, min(LONGEST_WAIT, doubled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +94,99 @@ class SessionsSeen:
     others: Phase | None = None
 
 
-def step(previous: HoldDown | None, told: SessionsSeen, now: float, policy: ModePolicy) -> HoldDown:
+_ANNOUNCING = (Phase.NARROW, Phase.BGP)
+
+
+def step(previous: HoldDown | None, seen: SessionsSeen, now: float, policy: ModePolicy) -> HoldDown:
     """The state now. Pure; call it again whenever a session, a hello or the time has moved."""
-    phase, since = (previous.phase, previous.since) if previous else (Phase.START, now)
+    last = previous or HoldDown(Phase.START, now)
+    phase, since = _phase(last, seen, now, policy)
+    if phase in _ANNOUNCING:
+        announced = now if last.announced is None else last.announced
+        return HoldDown(phase, since, announced, last.losses, last.lasted)
+    if last.announced is None:
+        return HoldDown(phase, since, None, last.losses, last.lasted)
+    lasted = now - last.announced
+    if lasted < SOON:
+        return HoldDown(phase, since, None, last.losses + 1, lasted)
+    return HoldDown(phase, since)
+
+
+def _phase(last: HoldDown, seen: SessionsSeen, now: float, policy: ModePolicy) -> tuple[Phase, float]:
+    """The phase now, and since when."""
+    phase, since = last.phase, last.since
     if phase is Phase.START:
-        if told.others is not None:
-            phase, since = told.others, now
-        elif told.carried:
+        if seen.others is not None:
+            phase, since = seen.others, now
+        elif seen.carried:
             phase, since = Phase.BGP, now
         elif now - since >= policy.start:
             phase, since = Phase.LAYER2, now
-    if not told.carried:
+    if not seen.carried:
         if phase not in (Phase.START, Phase.LAYER2):
             phase, since = Phase.LAYER2, now
-        return HoldDown(phase, since)
+        return phase, since
     if phase is Phase.LAYER2:
         phase, since = Phase.WAITING, now
-    if told.carriers is not None:
-        theirs = Phase.WAITING if told.carriers is Phase.LAYER2 else told.carriers
-        if _RANK[theirs] > _RANK[phase] or (not told.own and theirs is not phase):
+    if seen.carriers is not None:
+        theirs = Phase.WAITING if seen.carriers is Phase.LAYER2 else seen.carriers
+        if _RANK[theirs] > _RANK[phase] or (not seen.own and theirs is not phase):
             phase, since = theirs, now
     if phase is Phase.WAITING:
-        since = max(since, min(told.stable_since, now))
-        if now - since >= policy.return_after:
+        since = max(since, min(seen.stable_since, now))
+        if now - since >= wait(last, policy):
             phase, since = Phase.NARROW, now
     elif phase is Phase.NARROW and now - since >= _until_wide(policy):
         phase, since = Phase.BGP, now
-    return HoldDown(phase, since)
+    return phase, since
+
+
+def advance(
+    previous: Mapping[frozenset[str], HoldDown],
+    seen: Mapping[frozenset[str], SessionsSeen],
+    live: frozenset[str],
+    now: float,
+    policy: ModePolicy,
+) -> Mapping[frozenset[str], HoldDown]:
+    """One step of every set of peers in ``seen``; other sets are forgotten. ``live``: peers with a session now.
+
+    Returns ``previous`` itself when nothing has changed.
+    """
+    found = {
+        peers: step(previous.get(peers) or inherited(previous, peers, live), sessions, now, policy)
+        for peers, sessions in seen.items()
+    }
+    return previous if found == previous else found
+
+
+def inherited(
+    previous: Mapping[frozenset[str], HoldDown], peers: frozenset[str], live: frozenset[str]
+) -> HoldDown | None:
+    """The state that a new set of peers begins with: that of a set which has a peer in common with it, or None.
+
+    A set counts first if a common peer has a live session: what BGP serves keeps its routes, whatever happened to
+    other peers. Among equals the furthest phase counts, then the one that is older, then the names of the peers.
+    """
+    related = [(one, state) for one, state in previous.items() if one & peers]
+    if not related:
+        return None
+    _, state = min(
+        related,
+        key=lambda item: (
+            not item[0] & peers & live,
+            -_RANK.get(item[1].phase, -1),
+            item[1].since,
+            sorted(item[0]),
+        ),
+    )
+    return state
 
 
 def wakes_at(hold_down: HoldDown, policy: ModePolicy) -> float | None:
     """When time alone changes this state (monotonic seconds), or None."""
     lasts = {
         Phase.START: policy.start,
-        Phase.WAITING: policy.return_after,
+        Phase.WAITING: wait(hold_down, policy),
         Phase.NARROW: _until_wide(policy),
     }.get(hold_down.phase)
     return None if lasts is None else hold_down.since + lasts
@@ -135,11 +220,6 @@ _PHASE = {phase.value: phase for phase in _RANK}
 def furthest(phases: Iterable[Phase | None]) -> Phase | None:
     """The phase that is nearest to full use of BGP."""
     return max((phase for phase in phases if phase is not None), key=_RANK.__getitem__, default=None)
-
-
-def seed(phase: Phase, since: float) -> HoldDown | None:
-    """The memory that a VIP brings to a set of peers that is new to it (a BgpPeer came, went, or changed)."""
-    return HoldDown(phase, since) if phase is not Phase.FIXED else None
 
 
 def _label(peers: frozenset[str]) -> str:

@@ -25,8 +25,8 @@ class Announce(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VipMode:
-    """``since``: when this VIP came into the phase, and into the mode; ``overlap_until``: until when the way that is
-    being left stays on (both monotonic seconds). ``mode``: what the user is told."""
+    """``since``: when this VIP came into the phase, and into the mode; ``overlap_until``: until when what served the
+    VIP before a switch stays on (both monotonic seconds). ``mode``: what the user is told."""
 
     protocol: Protocol
     phase: Phase
@@ -68,7 +68,7 @@ def decide(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float
             Announce.FULL if bgp else Announce.NONE,
             answer=not bgp,
         )
-    return _overlapping(previous, fresh, ways, now, policy)
+    return _with_overlap(previous, fresh, ways, now, policy)
 
 
 def _automatic(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float) -> VipMode:
@@ -92,45 +92,51 @@ def _automatic(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: f
     )
 
 
-def _overlapping(previous: VipMode | None, fresh: VipMode, ways: Ways, now: float, policy: ModePolicy) -> VipMode:
-    """Make before break: the way that is left goes on for ``policy.overlap`` once the other one has begun.
+def _with_overlap(previous: VipMode | None, fresh: VipMode, ways: Ways, now: float, policy: ModePolicy) -> VipMode:
+    """Make before break: what served the VIP until now stays on for ``policy.overlap`` after a switch.
 
-    Not when sessions are lost: then there is no route to keep. A route that is kept is one that is announced.
+    Routes are kept only while a session carries them: when all sessions are lost, there is nothing to keep.
     """
     if previous is None:
         return fresh
-    if previous.overlap_until <= now and previous.announce is fresh.announce and previous.answer == fresh.answer:
-        return fresh
-    if previous.protocol is not fresh.protocol or (
-        fresh.phase is Phase.BGP and previous.phase is Phase.NARROW and previous.answer and not fresh.answer
-    ):
-        until = now + policy.overlap
-    else:
-        until = previous.overlap_until
+    until = _overlap_until(previous, fresh, now, policy)
     if until <= now:
         return fresh
-    keep_answer = previous.answer and not fresh.answer and ways.on_link
-    keep_routes = previous.announce is not Announce.NONE and fresh.announce is Announce.NONE and ways.carried
-    # The routes of several replicas come one after the other: the first must not take all flows off their node
-    begins = previous.protocol is not fresh.protocol and previous.announce is Announce.NONE and previous.answer
-    narrow = (
-        fresh.announce is Announce.FULL
-        and fresh.mode is Mode.BGP
-        and (begins or _by_hand(previous))
-        and now < _wide_at(until, policy)
-    )
-    if not keep_answer and not keep_routes and not narrow:
+    answer = fresh.answer or (previous.answer and ways.on_link)
+    announce = fresh.announce
+    if announce is Announce.NONE and ways.carried:
+        announce = previous.announce
+    elif _starts_narrow(previous, fresh) and now < _wide_at(until, policy):
+        announce = Announce.NARROW
+    if (announce, answer) == (fresh.announce, fresh.answer):
         return fresh
-    return replace(
-        fresh,
-        announce=previous.announce if keep_routes else Announce.NARROW if narrow else fresh.announce,
-        answer=fresh.answer or keep_answer,
-        overlap_until=until,
-    )
+    return replace(fresh, announce=announce, answer=answer, overlap_until=until)
 
 
-def _by_hand(mode: VipMode) -> bool:
-    """Whether it is narrow for a switch by hand, not for a session that came back."""
+def _overlap_until(previous: VipMode, fresh: VipMode, now: float, policy: ModePolicy) -> float:
+    """When the overlap ends that begins now or is running; 0.0 or a time in the past: there is none."""
+    switched_by_hand = previous.protocol is not fresh.protocol
+    return_completed = previous.phase is Phase.NARROW and fresh.phase is Phase.BGP
+    answer_ends = previous.answer and not fresh.answer
+    if switched_by_hand or (return_completed and answer_ends):
+        return now + policy.overlap
+    return previous.overlap_until
+
+
+def _starts_narrow(previous: VipMode, fresh: VipMode) -> bool:
+    """Whether a switch by hand from Layer 2 to BGP announces the present next hop first.
+
+    The routes of several replicas arrive one after the other. The first of them must not take all flows off the node
+    that serves them.
+    """
+    if fresh.announce is not Announce.FULL or fresh.mode is not Mode.BGP:
+        return False
+    begins = previous.protocol is not fresh.protocol and previous.announce is Announce.NONE and previous.answer
+    return begins or _narrow_by_hand(previous)
+
+
+def _narrow_by_hand(mode: VipMode) -> bool:
+    """Whether one next hop is announced because of a switch by hand, not because a session came back."""
     return mode.announce is Announce.NARROW and mode.phase is not Phase.NARROW and mode.mode is Mode.BGP
 
 
@@ -142,4 +148,4 @@ def wakes_at(mode: VipMode, policy: ModePolicy) -> float | None:
     """When time alone changes this mode, besides the hold-down of its peers (monotonic seconds), or None."""
     if not mode.overlap_until:
         return None
-    return _wide_at(mode.overlap_until, policy) if _by_hand(mode) else mode.overlap_until
+    return _wide_at(mode.overlap_until, policy) if _narrow_by_hand(mode) else mode.overlap_until

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from porterlb.core import holddown
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, allocate
 from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
-from porterlb.core.holddown import said
+from porterlb.core.holddown import HoldDown
+from porterlb.core.memory import Memory
 from porterlb.core.mode import ModePolicy, wakes_at
 from porterlb.core.model import Address, Eip, Protocol, Service, ServiceKey, Snapshot
 from porterlb.core.problems import Problem
@@ -48,26 +50,35 @@ class Plan:
     pins: Mapping[ServiceKey, str] = field(default_factory=dict)
     digest: int = 0
     wake_at: float | None = None
-    memory: AllocationMemory = field(default_factory=AllocationMemory)
+    memory: Memory = field(default_factory=Memory)  # for the next plan
     unwritten: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)  # decided on, not in the API yet
     routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict, repr=False)
     shared: Shared | None = field(default=None, compare=False, repr=False)
 
 
 def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy) -> Plan:
-    """The plan for ``snapshot``. ``previous``: the last plan (its memory of modes and freed addresses); ``now``:
-    monotonic seconds. A replica in doubt about itself changes nothing."""
+    """The plan for ``snapshot``. ``now``: monotonic seconds.
+
+    Of ``previous``, the last plan, only the memory has an influence on the result; the rest of it is used again where
+    what it was made from is the same. A replica in doubt about itself changes nothing: it keeps the last plan.
+    """
     if snapshot.view.doubt and previous is not None:
         return previous
     before = previous or Plan()
-    allocations = _allocations(snapshot, before.memory, now)
-    shared = shared_by_all(snapshot, before.shared, now, policy)
+    memory = before.memory
+    allocations = _allocations(snapshot, memory.allocation, now)
+    shared = shared_by_all(snapshot, memory.sessions, now, policy)
     keys = _changed(shared, allocations, before)
-    vips, changed = _vips(shared, allocations, before, keys)
+    look = _all(allocations, before) if keys is None else _looked_at(shared, allocations, before, keys)
+    hold_downs = _hold_downs(shared, allocations, before, look)
+    if keys is not None and hold_downs is not memory.hold_downs:
+        stepped = {peers for peers in hold_downs if hold_downs[peers] != memory.hold_downs.get(peers)}
+        look.update((address, vip.eip) for address, vip in before.vips.items() if vip.peers in stepped)
+    vips = _vips(shared, allocations, before, look, hold_downs)
+    changed = look.keys()
     unwritten = _unwritten(snapshot, allocations, before, keys)
     wakes = [at for vip in vips.values() if (at := wakes_at(vip.mode, policy)) is not None]
-    if (change := shared.wakes_at()) is not None:
-        wakes.append(change)
+    wakes += [at for state in hold_downs.values() if (at := holddown.wakes_at(state, policy)) is not None]
     neighbors, peer_problems = own_neighbors(snapshot)
     digest = before.digest
     for address in changed:
@@ -90,7 +101,7 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
             nodes={name: found for name, found in shared.segments.addresses.items() if name != snapshot.view.node},
             vips={address: vip.layer2 for address, vip in vips.items() if vip.layer2 is not None},
             sessions=frozenset(peer for replica, peer in snapshot.view.sessions if replica == snapshot.view.node),
-            hold_downs=said(shared.hold_downs),
+            hold_downs=holddown.said(hold_downs),
             leader=snapshot.view.leader,
             digest=digest,
             check=_new_on_link(shared, unwritten),
@@ -98,7 +109,12 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
         pins=_pins(snapshot, vips),
         digest=digest,
         wake_at=min(wakes, default=None),
-        memory=allocations.memory,
+        memory=Memory(
+            hold_downs,
+            shared.sessions,
+            {address: vip.mode for address, vip in vips.items()},
+            allocations.memory,
+        ),
         unwritten=unwritten,
         routes=routes,
         shared=shared,
@@ -115,29 +131,44 @@ def _changed(shared: Shared, allocations: Allocations, before: Plan) -> set[Serv
 
 
 def _vips(
-    shared: Shared, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
-) -> tuple[dict[Address, VipPlan], Iterable[Address]]:
-    """The plan of every VIP that the API knows, and which of them (and of those before) were looked at anew.
-
-    What depends on nothing that has changed is taken over as it is. ``keys``: see :func:`_changed`.
-    """
-    eips = shared.snapshot.eips
-    vips: dict[Address, VipPlan] = {}
-    if keys is None:
-        look = dict.fromkeys(before.vips, "")
-        look.update((address, name) for name, use in allocations.eips.items() for address in use.used)
-    else:
-        look = _looked_at(shared, allocations, before, keys)
-        vips.update(before.vips)
+    shared: Shared,
+    allocations: Allocations,
+    before: Plan,
+    look: Mapping[Address, str],
+    hold_downs: Mapping[frozenset[str], HoldDown],
+) -> dict[Address, VipPlan]:
+    """The plan of every VIP that the API knows. ``look``: those to be planned anew; the others stay as they are."""
+    vips = dict(before.vips)
     for address, name in look.items():
-        holders = (
-            _holders(shared.snapshot, address, allocations.eips[name].used.get(address, ())) if name in eips else ()
-        )
+        holders = _holders_of(shared.snapshot, allocations, address, name)
         if holders:
-            vips[address] = plan_vip(shared, address, eips[name], holders, before.vips.get(address))
+            last = before.memory.modes.get(address)
+            vips[address] = plan_vip(shared, address, shared.snapshot.eips[name], holders, last, hold_downs)
         else:
             vips.pop(address, None)
-    return vips, look
+    return vips
+
+
+def _hold_downs(
+    shared: Shared, allocations: Allocations, before: Plan, look: Mapping[Address, str]
+) -> Mapping[frozenset[str], HoldDown]:
+    """The hold-down of every set of peers that is in use, one step further."""
+    sets = shared.recipient_sets()
+    if shared.by_service:
+        sets.update(vip.peers for address, vip in before.vips.items() if address not in look)
+        for address, name in look.items():
+            if holders := _holders_of(shared.snapshot, allocations, address, name):
+                sets.add(shared.recipients(shared.snapshot.eips[name], address.version, holders).names)
+    live = frozenset(peer for _, peer in shared.sessions)
+    seen = {peers: shared.sessions_seen(peers) for peers in sets}
+    return holddown.advance(before.memory.hold_downs, seen, live, shared.now, shared.policy)
+
+
+def _all(allocations: Allocations, before: Plan) -> dict[Address, str]:
+    """Every address that is or was planned, each with the name of its Eip; empty where no Service has it any more."""
+    look = dict.fromkeys(before.vips, "")
+    look.update((address, name) for name, use in allocations.eips.items() for address in use.used)
+    return look
 
 
 def _looked_at(shared: Shared, allocations: Allocations, before: Plan, keys: set[ServiceKey]) -> dict[Address, str]:
@@ -212,8 +243,11 @@ def _allocations(snapshot: Snapshot, memory: AllocationMemory, now: float) -> Al
     )
 
 
-def _holders(snapshot: Snapshot, address: Address, keys: Iterable[ServiceKey]) -> list[Service]:
+def _holders_of(snapshot: Snapshot, allocations: Allocations, address: Address, eip: str) -> list[Service]:
     """The Services whose status has the address, the oldest first."""
+    if eip not in snapshot.eips:
+        return []
+    keys = allocations.eips[eip].used.get(address, ())
     found = [snapshot.services[key] for key in keys if address in snapshot.services[key].held]
     return sorted(found, key=lambda service: (service.created, service.uid, service.key))
 

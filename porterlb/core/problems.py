@@ -42,6 +42,7 @@ class Reason(enum.StrEnum):
     NO_USABLE_NODE = "NoUsableNode"
     NO_SESSION = "NoSession"
     NO_PEER = "NoPeer"
+    ROUTES_LOST = "RoutesLostAfterAnnouncing"
     OFF_SEGMENT = "OffSegment"
     NOT_LEADER = "NotLeader"
     REJECTED = "Rejected"

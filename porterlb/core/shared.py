@@ -9,7 +9,8 @@ from ipaddress import IPv4Address
 
 from porterlb.core import announce, holddown, nexthops
 from porterlb.core.desired import Neighbor, Path
-from porterlb.core.holddown import HoldDown, ModePolicy, SessionsSeen
+from porterlb.core.holddown import ModePolicy, SessionsSeen
+from porterlb.core.memory import Sessions
 from porterlb.core.model import (
     Address,
     Eip,
@@ -23,12 +24,9 @@ from porterlb.core.model import (
 from porterlb.core.nexthops import NextHops, Segments
 from porterlb.core.problems import Problem, Reason
 
-Stability = Mapping[tuple[str, str], float]
-"""Since when each established session (replica, peer) has been up without a break: monotonic seconds."""
-
 
 @dataclass(frozen=True, slots=True)
-class Takers:
+class Recipients:
     """The peers that a VIP is announced to. ``attributes``: what each gets; ``text``: the same on all replicas."""
 
     attributes: Mapping[str, RouteAttributes]
@@ -46,19 +44,17 @@ class Shared:
     replicas: frozenset[str]
     peers: Mapping[str, Peer]
     speakers: Mapping[str, tuple[str, ...]]  # by peer: the replicas that announce to it
-    stability: Stability
+    sessions: Sessions
     now: float  # monotonic seconds
     policy: ModePolicy
     by_service: bool
     """Whether what a peer gets depends on the labels of Services."""
-    hold_downs: dict[frozenset[str], HoldDown] = field(default_factory=dict)
-    """The hold-down by set of peers that VIPs are announced to; grows with the first VIP of a set."""
     _hops: dict[tuple[TrafficPolicy, tuple[Endpoint, ...]], NextHops] = field(default_factory=dict)
     _arrangements: dict[tuple[str, int, tuple[str, ...], int], Mapping[str, tuple[str, ...]]] = field(
         default_factory=dict
     )
     _paths: dict[tuple[str, str, int, RouteAttributes], Path | None] = field(default_factory=dict)
-    _takers: dict[tuple[str, int], Takers] = field(default_factory=dict)
+    _recipients: dict[tuple[str, int], Recipients] = field(default_factory=dict)
     _carried: dict[tuple[frozenset[str], int, tuple[str, ...]], bool] = field(default_factory=dict)
 
     def hops(self, services: Sequence[Service]) -> NextHops:
@@ -103,47 +99,48 @@ class Shared:
     def _reach(self, peer: str, version: int) -> announce.Reach:
         return announce.Reach(self.peers[peer], version, self.segments.addresses, self.snapshot.members)
 
-    def takers(self, eip: Eip, version: int, services: Sequence[Service]) -> Takers:
+    def recipients(self, eip: Eip, version: int, services: Sequence[Service]) -> Recipients:
         """The peers that VIPs of ``eip`` and of these Services are announced to."""
         key = (eip.name, version)
-        found = self._takers.get(key)
+        found = self._recipients.get(key)
         if found is None:
             attributes = {
                 name: told
                 for name, peer in self.peers.items()
                 if version in peer.families and (told := announce.attributes_for(peer, eip, services)) is not None
             }
-            found = Takers(attributes, frozenset(attributes), str(sorted(attributes)))
+            found = Recipients(attributes, frozenset(attributes), str(sorted(attributes)))
             if not self.by_service:
-                self._takers[key] = found
+                self._recipients[key] = found
         return found
 
-    def carried(self, takers: Takers, version: int, hops: tuple[str, ...]) -> bool:
+    def carried(self, recipients: Recipients, version: int, hops: tuple[str, ...]) -> bool:
         """Whether a live replica has a session with one of these peers and can tell it one of these next hops."""
-        key = (takers.names, version, hops)
+        key = (recipients.names, version, hops)
         found = self._carried.get(key)
         if found is None:
-            found = self._carried[key] = any(self._carries(peer, version, hops) for peer in takers.names)
+            found = self._carried[key] = any(self._carries(peer, version, hops) for peer in recipients.names)
         return found
 
     def _carries(self, peer: str, version: int, hops: tuple[str, ...]) -> bool:
         reach = self._reach(peer, version)
-        up = [replica for replica, of in self.stability if of == peer]
+        up = [replica for replica, of in self.sessions if of == peer]
         return any(not hops or any(reach.address(replica, hop) for hop in hops) for replica in up)
 
-    def hold_down(self, peers: frozenset[str], seed: HoldDown | None) -> HoldDown:
-        """The hold-down of these peers. ``seed``: the memory of the VIP that asks, for a new set."""
-        found = self.hold_downs.get(peers)
-        if found is None:
-            found = self.hold_downs[peers] = holddown.step(seed, self._told(peers), self.now, self.policy)
-        return found
-
-    def _told(self, peers: frozenset[str]) -> SessionsSeen:
-        view = self.snapshot.view
-        since = {replica: at for (replica, peer), at in self.stability.items() if peer in peers}
-        said = {
-            name: holddown.heard(view.hold_downs.get(name, ()), peers) for name in self.replicas if name != view.node
+    def recipient_sets(self) -> set[frozenset[str]]:
+        """Every set of peers that a VIP of these Eips may be announced to, as far as Services do not matter."""
+        return {
+            self.recipients(eip, version, ()).names
+            for eip in self.snapshot.eips.values()
+            for version in {found.first.version for found in eip.ranges}
         }
+
+    def sessions_seen(self, peers: frozenset[str]) -> SessionsSeen:
+        """What is known of the sessions with a set of peers, for its hold-down."""
+        view = self.snapshot.view
+        since = {replica: at for (replica, peer), at in self.sessions.items() if peer in peers}
+        others = self.replicas - {view.node}
+        said = {name: holddown.heard(view.hold_downs.get(name, ()), peers) for name in others}
         return SessionsSeen(
             own=view.node in since,
             carried=bool(since),
@@ -151,11 +148,6 @@ class Shared:
             carriers=holddown.furthest(phase for name, phase in said.items() if name in since),
             others=holddown.furthest(said.values()),
         )
-
-    def wakes_at(self) -> float | None:
-        """When time alone changes a hold-down (monotonic seconds), or None."""
-        times = [at for one in self.hold_downs.values() if (at := holddown.wakes_at(one, self.policy)) is not None]
-        return min(times, default=None)
 
     def path(self, peer: str, node: str, version: int, attributes: RouteAttributes) -> Path | None:
         """How this replica announces ``node`` to ``peer``; None where it cannot."""
@@ -172,8 +164,7 @@ class Shared:
             self.usable == other.usable
             and self.replicas == other.replicas
             and self.speakers == other.speakers
-            and self.stability == other.stability
-            and self.hold_downs == other.hold_downs
+            and self.sessions == other.sessions
             and self.peers == other.peers
             and self.snapshot.eips == other.snapshot.eips
             and self.segments == other.segments
@@ -186,36 +177,32 @@ class Shared:
         return frozenset(name for name, node in self.snapshot.nodes.items() if node.cordoned)
 
 
-def shared_by_all(snapshot: Snapshot, before: Shared | None, now: float, policy: ModePolicy) -> Shared:
-    """``before``: that of the last plan, for what it remembers of sessions and hold-downs."""
-    stability: Stability = before.stability if before else {}
+def shared_by_all(snapshot: Snapshot, sessions: Sessions, now: float, policy: ModePolicy) -> Shared:
+    """``sessions``: as remembered from the last plan."""
     view = snapshot.view
     replicas = frozenset(view.fresh) | {view.node}
     live = {(replica, peer) for replica, peer in view.sessions if replica in replicas and peer in snapshot.peers}
+    peers = {name: snapshot.peers[name] for name in sorted(snapshot.peers)}
     speakers = {}
-    for name, peer in snapshot.peers.items():
+    for name, peer in peers.items():
         able = {replica for replica, of in live if of == name}
         if _selects(peer, snapshot, view.node):
             # Ourselves even before our session is up: what we announce is then ready when it comes up, and the
             # End-of-RIB that follows the first routes does not flush what the router kept for us (RFC 4724).
             able.add(view.node)
         speakers[name] = tuple(sorted(able))
-    made = Shared(
+    return Shared(
         snapshot=snapshot,
         usable=nexthops.usable_nodes(snapshot.nodes, view),
         segments=nexthops.segments(snapshot.nodes, snapshot.members),
         replicas=replicas,
-        peers={name: peer for name, peer in snapshot.peers.items() if not peer.admin_down},
+        peers={name: peer for name, peer in peers.items() if not peer.admin_down},
         speakers=speakers,
-        stability={session: stability.get(session, now) for session in live},
+        sessions={session: sessions.get(session, now) for session in live},
         now=now,
         policy=policy,
-        by_service=any(rule.service_selector is not None for p in snapshot.peers.values() for rule in p.advertise),
+        by_service=any(rule.service_selector is not None for p in peers.values() for rule in p.advertise),
     )
-    for peers, last in before.hold_downs.items() if before else ():
-        if peers <= made.peers.keys():
-            made.hold_down(peers, last)
-    return made
 
 
 def _selects(peer: Peer, snapshot: Snapshot, node: str) -> bool:

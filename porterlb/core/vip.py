@@ -8,8 +8,8 @@ from hashlib import blake2b
 
 from porterlb.core import nexthops
 from porterlb.core.desired import Layer2Vip, Path, Prefix, host_route
-from porterlb.core.holddown import seed
-from porterlb.core.mode import Announce, VipMode, Ways, decide
+from porterlb.core.holddown import HoldDown, wait
+from porterlb.core.mode import Announce, ModePolicy, Phase, VipMode, Ways, decide
 from porterlb.core.model import Address, Eip, Mode, Protocol, RouteAttributes, Service, ServiceKey
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.shared import Shared
@@ -36,30 +36,39 @@ class VipPlan:
     on_link: bool = False
     problems: tuple[Problem, ...] = ()
     digest: int = 0
+    peers: frozenset[str] = frozenset()  # that it may be announced to
     prefix: Prefix = ""
     paths: tuple[Path, ...] = ()  # as this replica itself announces it
     layer2: Layer2Vip | None = None  # what the wire process is told; None: nothing
 
 
-def plan_vip(shared: Shared, address: Address, eip: Eip, holders: Sequence[Service], before: VipPlan | None) -> VipPlan:
-    """``holders``: the Services whose status has the address, the oldest first. ``before``: its last plan."""
+def plan_vip(
+    shared: Shared,
+    address: Address,
+    eip: Eip,
+    holders: Sequence[Service],
+    last: VipMode | None,
+    hold_downs: Mapping[frozenset[str], HoldDown],
+) -> VipPlan:
+    """``holders``: the Services whose status has the address, the oldest first. ``last``: its mode until now.
+
+    ``hold_downs``: by set of peers; the set of this VIP is in it.
+    """
     owner = holders[0]
     hops = shared.hops(holders)
     order = nexthops.layer2_order(owner, hops, shared.snapshot.nodes, shared.replicas)
     candidates = shared.on_segment(eip, address, order)
     on_link = candidates is not None
-    takers = shared.takers(eip, address.version, holders)
-    carried = shared.carried(takers, address.version, order)
+    recipients = shared.recipients(eip, address.version, holders)
+    carried = shared.carried(recipients, address.version, order)
     protocol = owner.protocol or eip.protocol
-    last = before.mode if before else None
-    hold_down = shared.hold_down(
-        takers.names, seed(last.phase, last.since) if last and before and before.on_link else None
-    )
-    mode = decide(last, Ways(protocol, carried, on_link, eip.layer2_standby), hold_down, shared.now, shared.policy)
+    hold_down = hold_downs[recipients.names]
+    ways = Ways(protocol, carried, on_link, eip.layer2_standby)
+    mode = decide(last, ways, hold_down, shared.now, shared.policy)
     announced: Announced = {}
     if mode.announce is not Announce.NONE and order:
         told = order if mode.announce is Announce.FULL else (candidates or order)[:1]
-        announced = {name: shared.arrangement(name, address, told) for name in takers.attributes}
+        announced = {name: shared.arrangement(name, address, told) for name in recipients.attributes}
     reachable = candidates if on_link else None
     return VipPlan(
         address=address,
@@ -71,10 +80,12 @@ def plan_vip(shared: Shared, address: Address, eip: Eip, holders: Sequence[Servi
         candidates=candidates or (),
         announced=announced,
         on_link=on_link,
-        problems=_problems(hops.problem, protocol, mode, on_link=on_link, takers=bool(takers.names), carried=carried),
-        digest=_digest(f"{address}|{order}|{mode.announce}|{mode.answer}|{takers.text}"),
-        prefix=before.prefix if before else host_route(address),
-        paths=_own_paths(shared, address.version, takers.attributes, announced),
+        problems=_problems(hops.problem, ways, recipients=bool(recipients.names))
+        + _losses(mode, hold_down, shared.policy),
+        digest=_digest(f"{address}|{order}|{mode.announce}|{mode.answer}|{recipients.text}"),
+        peers=recipients.names,
+        prefix=host_route(address),
+        paths=_own_paths(shared, address.version, recipients.attributes, announced),
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
     )
 
@@ -86,35 +97,52 @@ def _digest(text: str) -> int:
 
 
 def _own_paths(
-    shared: Shared, version: int, takers: Mapping[str, RouteAttributes], announced: Announced
+    shared: Shared, version: int, recipients: Mapping[str, RouteAttributes], announced: Announced
 ) -> tuple[Path, ...]:
     """What this replica itself announces: one path for each next hop that falls to it."""
     me = shared.snapshot.view.node
     found = [
-        shared.path(peer, node, version, takers[peer])
+        shared.path(peer, node, version, recipients[peer])
         for peer, by_replica in announced.items()
         for node in by_replica.get(me, ())
     ]
     return tuple(path for path in found if path is not None)
 
 
-def _problems(
-    hops: Problem | None, protocol: Protocol, mode: VipMode, *, on_link: bool, takers: bool, carried: bool
-) -> tuple[Problem, ...]:
+def _problems(hops: Problem | None, ways: Ways, *, recipients: bool) -> tuple[Problem, ...]:
     found = [hops] if hops else []
-    if protocol is Protocol.LAYER2 and not on_link:
+    if ways.protocol is Protocol.LAYER2 and not ways.on_link:
         found.append(
             Problem(
                 Reason.OFF_SEGMENT, "The address is in no connected subnet of any replica: Layer 2 cannot serve it."
             )
         )
-    elif protocol is not Protocol.LAYER2 and not carried and (protocol is Protocol.BGP or not on_link):
-        fallback = "" if protocol is Protocol.BGP else " Layer 2 cannot serve it: it is in no connected subnet."
-        if takers:
+    elif (
+        ways.protocol is not Protocol.LAYER2
+        and not ways.carried
+        and (ways.protocol is Protocol.BGP or not ways.on_link)
+    ):
+        fallback = "" if ways.protocol is Protocol.BGP else " Layer 2 cannot serve it: it is in no connected subnet."
+        if recipients:
             found.append(Problem(Reason.NO_SESSION, f"No BGP session that carries it is established.{fallback}"))
         else:
             found.append(Problem(Reason.NO_PEER, f"There is no BgpPeer that it is announced to.{fallback}"))
     return tuple(found)
+
+
+def _losses(mode: VipMode, hold_down: HoldDown, policy: ModePolicy) -> tuple[Problem, ...]:
+    """Why an automatic VIP waits longer than usual for BGP."""
+    if hold_down.losses < 2 or mode.phase not in (Phase.LAYER2, Phase.WAITING):
+        return ()
+    return (
+        Problem(
+            Reason.ROUTES_LOST,
+            f"Routes were lost {hold_down.lasted:.1f} s after they were announced, {hold_down.losses} times in a row: "
+            f"BGP is used again after a session has been stable for {wait(hold_down, policy):.0f} s. "
+            "Check the prefix limit of the router.",
+            fatal=False,
+        ),
+    )
 
 
 def served(vip: VipPlan) -> Mode:

@@ -542,3 +542,16 @@ def test_everything_is_json() -> None:
 
 def _with_a_sick_node(of: Snapshot) -> dict[str, Node]:
     return {**of.nodes, "node-c": replace(of.nodes["node-c"], ready=Ready.UNKNOWN)}
+
+
+def test_a_vip_that_waits_longer_for_bgp_says_why() -> None:
+    """A prefix limit: the sessions are lost each time that the routes are announced."""
+    made, now = plan(snapshot(), None, 0.0, POLICY), 0.0
+    for _ in range(3):
+        made = plan(snapshot(up=()), made, now := now + 1, POLICY)
+        made = plan(snapshot(), made, now := now + 1, POLICY)
+        waiting, at = made, now
+        made = plan(snapshot(), made, now := made.wake_at or 0.0, POLICY)
+    text = find(service_status(situation(snapshot(), waiting, at), SHOP, None), "Serving")["message"]
+    assert "is served by Layer 2" in text
+    assert "1.0 s after they were announced, 3 times in a row" in text and "prefix limit" in text

@@ -174,7 +174,8 @@ def _layer2_sentence(situation: Situation, vip: VipPlan, served: Served) -> str:
     text = f"{vip.address} is served by Layer 2 on {hop}{behalf}."
     if vip.mode.mode is Mode.BGP:
         text += f" BGP is planned, and not confirmed yet. {_lost(situation, vip.announced)}".rstrip()
-    return text
+    waits = [problem for problem in vip.problems if problem.reason is Reason.ROUTES_LOST]
+    return f"{text} {sentences(waits)}".rstrip()
 
 
 def _have(peers: Iterable[str]) -> str:

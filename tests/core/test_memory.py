@@ -1,0 +1,191 @@
+"""Memory between plans: a value of its own, which depends on what happened and not on the order of dicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from itertools import permutations
+from operator import attrgetter
+from typing import TypeVar
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porterlb.core.mode import ModePolicy, Phase
+from porterlb.core.model import (
+    AdvertiseRule,
+    Eip,
+    Endpoint,
+    Mode,
+    Peer,
+    Requirement,
+    Selector,
+    ServiceKey,
+    Snapshot,
+    TrafficPolicy,
+)
+from porterlb.core.plan import Plan, plan
+from porterlb.core.problems import Reason
+from tests.core.test_plan import NAMES, POLICY, cluster, eip, service
+
+X, Y = ip_address("10.77.0.201"), ip_address("10.77.0.231")
+EVERYTHING = {"x": eip("x", "10.77.0.200", "10.77.0.209"), "y": eip("y", "10.77.0.230", "10.77.0.239")}
+K, V = TypeVar("K"), TypeVar("V")
+
+
+def router(name: str, *eips: str, labels: str = "") -> Peer:
+    """A peer that takes the VIPs of these pools, or of Services with this label; of all without either."""
+    selector = Selector((Requirement("for", "In", frozenset({labels})),)) if labels else None
+    rules = (AdvertiseRule(eips=frozenset(eips), service_selector=selector),) if eips or labels else ()
+    return Peer(name, ip_address(f"10.77.0.{name[1:]}"), 64500, add_path=8, families=(4,), advertise=rules)
+
+
+def two_pools(peers: tuple[Peer, ...], up: tuple[str, ...], order: tuple[int, ...] = (0, 1)) -> Snapshot:
+    base = cluster(sessions=frozenset((node, peer) for node in NAMES for peer in up))
+    services = [service("x", str(X)), service("y", str(Y))]
+    return replace(
+        base,
+        services={services[i].key: services[i] for i in order},
+        endpoints={services[i].key: tuple(Endpoint(name) for name in NAMES) for i in order},
+        eips={name: EVERYTHING[name] for i in order for name in ("xy"[i],)},
+        peers={peers[i].name: peers[i] for i in order},
+    )
+
+
+def test_what_bgp_serves_keeps_its_routes_when_its_peers_are_edited_in_whatever_order() -> None:
+    """Pool x is announced to r1, which is down, and pool y to r2, which is up; then both take everything."""
+    for order in permutations((0, 1)):
+        made = plan(two_pools((router("r1", "x"), router("r2", "y")), ("r1", "r2"), order), None, 0.0, POLICY)
+        made = plan(two_pools((router("r1", "x"), router("r2", "y")), ("r2",), order), made, 20.0, POLICY)
+        assert (made.vips[X].mode.phase, made.vips[Y].mode.phase) == (Phase.LAYER2, Phase.BGP)
+        made = plan(two_pools((router("r1"), router("r2")), ("r2",), order), made, 21.0, POLICY)
+        assert made.vips[Y].mode.mode is Mode.BGP
+        assert any("10.77.0.231/32" in prefixes for prefixes in made.bgp.routes.values())
+        assert made.memory.hold_downs.keys() == {frozenset({"r1", "r2"})}
+
+
+def test_the_hold_down_is_there_before_the_first_service() -> None:
+    """A Service that is made anew while a session is held down waits as the one before it did."""
+    peers = (router("r1", "x"), router("r2", "y"))
+    made = plan(two_pools(peers, ("r1", "r2")), None, 0.0, POLICY)
+    made = plan(two_pools(peers, ("r2",)), made, 20.0, POLICY)
+    back = two_pools(peers, ("r1", "r2"))
+    gone = replace(back, services={key: of for key, of in back.services.items() if key.name != "x"})
+    made = plan(gone, made, 21.0, POLICY)
+    assert X not in made.vips and X not in made.memory.modes
+    assert plan(back, made, 22.0, POLICY).vips[X].mode.phase is Phase.WAITING
+
+
+def test_an_automatic_vip_that_is_lost_with_each_announcement_says_so() -> None:
+    up, down = (two_pools((router("r1"), router("r2")), live) for live in (("r1", "r2"), ()))
+    made, now = plan(up, None, 0.0, POLICY), 0.0
+    for losses in (1, 2, 3):
+        made = plan(down, made, now := now + 1, POLICY)
+        problems = [problem for problem in made.vips[X].problems if problem.reason is Reason.ROUTES_LOST]
+        assert len(problems) == (losses > 1)
+        if problems:
+            assert "1.0 s after" in problems[0].message and f"{losses} times" in problems[0].message
+            assert f"{10 * 2 ** (losses - 1)} s" in problems[0].message and not problems[0].fatal
+        made = plan(up, made, now := now + 1, POLICY)
+        assert made.vips[X].mode.phase is Phase.WAITING and made.wake_at == now + 10 * 2 ** (losses - 1)
+        made = plan(up, made, now := made.wake_at, POLICY)
+        assert made.vips[X].mode.phase is Phase.NARROW
+
+
+def shuffled(values: dict[K, V], seed: int) -> dict[K, V]:
+    items = list(values.items())
+    return dict(items[seed % len(items) :] + items[: seed % len(items)][::-1]) if items else {}
+
+
+RULES = ((), ("x",), ("y",), ("x", "y"))
+HELD = {"a": "10.77.0.201", "b": "10.77.0.202", "c": "10.77.0.231", "d": "172.16.0.9"}
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[tuple[float, Snapshot]]:
+    """Peers, pools, Services, nodes, sessions and labels that change, with time between the changes."""
+    now, story = 0.0, []
+    rules = {"r1": router("r1"), "r2": router("r2")}
+    labels = dict.fromkeys(HELD, "")
+    eips: dict[str, Eip] = {**EVERYTHING, "far": eip("far", "172.16.0.0", "172.16.0.15")}
+    up, there, dead, local = {(n, p) for n in NAMES for p in rules}, set(HELD), set[str](), set[str]()
+    for _ in range(draw(st.integers(1, 8))):
+        now += draw(st.sampled_from([0.0, 0.4, 3.0, 10.0, 40.0]))
+        what = draw(st.sampled_from(["peer", "session", "service", "label", "node", "eip", "local", "time"]))
+        name, peer = draw(st.sampled_from(list(HELD))), draw(st.sampled_from(["r1", "r2", "r3"]))
+        node = draw(st.sampled_from(NAMES))
+        if what == "peer" and draw(st.booleans()):
+            rules.pop(peer, None)
+        elif what == "peer":
+            rules[peer] = router(peer, *draw(st.sampled_from(RULES)), labels=draw(st.sampled_from(["", "", "blue"])))
+        elif what == "session":
+            up ^= {(node, peer)} if draw(st.booleans()) else {(one, peer) for one in NAMES}
+        elif what == "service":
+            there ^= {name}
+        elif what == "label":
+            labels[name] = draw(st.sampled_from(["", "blue"]))
+        elif what == "node":
+            dead ^= {node}
+        elif what == "local":
+            local ^= {name}
+        elif what == "eip":
+            changed = draw(st.sampled_from(["x", "y"]))
+            eips[changed] = replace(eips[changed], layer2_standby=draw(st.booleans()))
+        base = cluster(
+            dead=frozenset(dead - {"node-a"}),
+            fresh=frozenset(set(NAMES) - dead | {"node-a"}),
+            sessions=frozenset((n, p) for n, p in up if n not in dead),
+        )
+        services = [
+            replace(
+                service(of, HELD[of], TrafficPolicy.LOCAL if of in local else TrafficPolicy.CLUSTER),
+                labels={"for": labels[of]},
+            )
+            for of in sorted(there)
+        ]
+        endpoints = {ServiceKey("default", of): tuple(Endpoint(at) for at in NAMES[:2]) for of in HELD}
+        story.append(
+            (
+                now,
+                replace(
+                    base,
+                    services={s.key: s for s in services},
+                    endpoints=endpoints,
+                    eips=dict(eips),
+                    peers=dict(rules),
+                ),
+            )
+        )
+    return story
+
+
+def reordered(of: Snapshot, seed: int) -> Snapshot:
+    """The same values, with every mapping in another order."""
+    return replace(
+        of,
+        **{
+            name: shuffled(dict(getattr(of, name)), seed)
+            for name in ("nodes", "services", "endpoints", "eips", "peers", "members")
+        },
+    )
+
+
+PARTS = ("vips", "bgp", "wire", "pins", "digest", "wake_at", "services", "eips", "peers", "routes", "unwritten")
+PARTS += ("memory.hold_downs", "memory.sessions", "memory.modes")
+
+
+@given(stories(), st.integers(0, 5), st.sampled_from([ModePolicy(), ModePolicy(return_after=1, widen_after=5)]))
+def test_equal_values_give_equal_plans_whatever_is_reused_and_in_which_order(
+    story: list[tuple[float, Snapshot]], seed: int, policy: ModePolicy
+) -> None:
+    """Incremental, whole and reordered plans are one plan, at every step of a random story."""
+    short: Plan | None = None
+    whole, other = Plan(), Plan()
+    for now, snapshot in story:
+        short = plan(snapshot, short, now, policy)
+        whole = plan(snapshot, Plan(memory=whole.memory), now, policy)
+        memory = replace(other.memory, hold_downs=shuffled(dict(other.memory.hold_downs), seed))
+        other = plan(reordered(snapshot, seed), Plan(memory=memory), now, policy)
+        for part in PARTS:
+            assert attrgetter(part)(short) == attrgetter(part)(whole), part
+            assert attrgetter(part)(short) == attrgetter(part)(other), part
