@@ -21,22 +21,21 @@ from porterlb.cluster import Cluster, Denied, Obj, Unavailable
 from porterlb.clusters import open_cluster
 from porterlb.collector import collect_seldom
 from porterlb.core.backoff import delay
+from porterlb.core.known import Known
 from porterlb.core.lease import Timing
 from porterlb.core.membership import Absence
-from porterlb.core.model import Address, ServiceKey
 from porterlb.core.observed import BgpReport, WireReport
-from porterlb.core.status.serving import Seen
 from porterlb.core.status.state import state_of
 from porterlb.edge.bgp import BgpSpeaker
 from porterlb.edge.http import HttpServer
 from porterlb.edge.layer2 import Layer2Speaker
 from porterlb.edge.leader import Leader
 from porterlb.edge.membership import Membership
-from porterlb.edge.metrics import Metrics, Scene
+from porterlb.edge.metrics import Metrics
 from porterlb.edge.passwords import Passwords
 from porterlb.edge.status import StatusWriter
 from porterlb.logs import fields
-from porterlb.reconcile import Facts, Reconciler
+from porterlb.reconcile import Reconciler
 from porterlb.settings import Settings
 
 log = logging.getLogger("porterlb.app")
@@ -147,7 +146,7 @@ class _Manager:
         )
         self._absence = Absence(VANISHED_AFTER)
         self._described = asyncio.Event()
-        self.metrics = Metrics(self._scene, time.monotonic)
+        self.metrics = Metrics(lambda: self.status.known, time.monotonic)
         self.status = StatusWriter(
             cluster,
             self.reconciler.objects,
@@ -218,11 +217,11 @@ class _Manager:
 
     def _others_announce(self) -> bool:
         """Whether each peer that we have a session with also has one with another live replica."""
-        facts = self.reconciler.facts
-        if facts is None:
+        known = self.reconciler.known
+        if known is None:
             return False
-        mine = {peer for peer, state in facts.bgp.sessions.items() if state.up}
-        theirs = {peer for replica in facts.wire.fresh.values() for peer in replica.sessions}
+        mine = {peer for peer, state in known.bgp.sessions.items() if state.up}
+        theirs = {peer for replica in known.wire.fresh.values() for peer in replica.sessions}
         return bool(mine) and mine <= theirs
 
     # What the parts tell one another
@@ -249,11 +248,11 @@ class _Manager:
 
     def _vanished(self) -> frozenset[str]:
         """The nodes whose replicas' Leases are to go, now: there is no such node any more, and nobody hears them."""
-        facts = self.reconciler.facts
-        if facts is None or facts.outage or not self.leader.leading:
+        known = self.reconciler.known
+        if known is None or known.outage or not self.leader.leading:
             self._absence.clear()
             return frozenset()
-        present = {self.settings.node, *facts.snapshot.nodes, *facts.wire.fresh}
+        present = {self.settings.node, *known.snapshot.nodes, *known.wire.fresh}
         return self._absence.longer_gone(self.membership.members, present, time.monotonic())
 
     async def _follow_members(self) -> None:
@@ -278,46 +277,13 @@ class _Manager:
             self.membership.describe(address, self.settings.hello_port, tuple(found))
             self._described.set()
 
-    def _publish(self, facts: Facts) -> None:
-        self.metrics.planned(facts.plan_seconds)
-        self.metrics.api(up=not facts.outage)
-        self.status.update(facts.snapshot, facts.plan, _seen(facts), _held_back(facts))
-
-    def _scene(self) -> Scene | None:
-        facts = self.reconciler.facts
-        return Scene(self.leader.leading, facts.plan, facts.bgp, facts.wire) if facts else None
+    def _publish(self, known: Known, seconds: float) -> None:
+        self.metrics.planned(seconds)
+        self.metrics.api(up=not known.outage)
+        self.status.update(known)
 
     def _state(self) -> Mapping[str, Any]:
-        facts = self.reconciler.facts
-        if facts is None:
+        known = self.status.known
+        if known is None:
             return {"ready": False, "waitingFor": self.reconciler.waiting_for()}
-        return state_of(
-            facts.snapshot,
-            facts.plan,
-            _seen(facts),
-            self.status.on_wire,
-            self.reconciler.objects.problems,
-            broken=facts.broken,
-            outage=facts.outage,
-            now=time.monotonic(),
-        )
-
-
-def _seen(facts: Facts) -> Seen:
-    return Seen(
-        facts.snapshot.view.node,
-        facts.bgp,
-        facts.applied,
-        facts.wire,
-        facts.wire.answering,
-        {name: node.addresses for name, node in facts.snapshot.nodes.items()},
-    )
-
-
-def _held_back(facts: Facts) -> dict[ServiceKey, tuple[Address, ...]]:
-    """Services with an address that is still being probed for a foreign owner keep what they have until it is clear."""
-    return {
-        key: facts.snapshot.services[key].held
-        for key, addresses in facts.plan.unwritten.items()
-        if facts.unchecked.intersection(addresses)
-    }
+        return state_of(known, time.monotonic())

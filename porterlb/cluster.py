@@ -70,9 +70,13 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The API cannot be reached or read: what is known stays in force. ``reason``: a sentence."""
+    """The API cannot be reached or read: what is known stays in force.
+
+    ``reason``: a sentence. ``refused``: the API answers, but refuses: rights or CRDs are missing.
+    """
 
     reason: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
 from porterlb.core.desired import DesiredBgp, DesiredWire
+from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Member, Peer, Snapshot, View
 from porterlb.core.objects import Objects
@@ -56,24 +57,6 @@ class WireSpeaker(Protocol):
     def want(self, wanted: DesiredWire) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """One consistent state of everything, as /state and the status writer see it. Times in monotonic seconds."""
-
-    snapshot: Snapshot
-    plan: Plan
-    bgp: BgpReport
-    wire: WireReport
-    applied: int = 0
-    """The digest of the plan that our BGP speaker has applied wholly."""
-    outage: str = ""
-    broken: Mapping[str, str] = field(default_factory=dict)
-    plan_seconds: float = 0.0
-    unchecked: frozenset[Address] = frozenset()
-    """New addresses that the duplicate address probe has not cleared yet: not to be written."""
-    at: float = 0.0
-
-
 @dataclass
 class Reconciler:
     """Holds what is known; :meth:`run` is the loop. Callbacks ``on_*`` may come at any time, from the same loop."""
@@ -82,8 +65,8 @@ class Reconciler:
     cluster: Cluster
     bgp: BgpSpeaker
     wire: WireSpeaker
-    publish: Callable[[Facts], None]
-    """Called after each plan with all facts: status and /state."""
+    publish: Callable[[Known, float], None]
+    """Called after each plan with what is known and the seconds that the plan took."""
     before_plan: Callable[[], None]
     """Called before each plan: others want to know the objects too (whose passwords to read, who we are)."""
 
@@ -91,7 +74,7 @@ class Reconciler:
         s = self.settings
         self.objects = Objects(s.claim_services_without_class)
         self.policy = ModePolicy(return_after=s.return_after, widen_after=s.widen_after)
-        self.facts: Facts | None = None
+        self.known: Known | None = None
         self.synced: set[Kind] = set()
         self.outage = ""
         self.broken: dict[str, str] = {}
@@ -204,8 +187,8 @@ class Reconciler:
 
     async def _wait(self) -> None:
         timeout = None
-        if self.facts and self.facts.plan.wake_at is not None:
-            timeout = max(0.0, self.facts.plan.wake_at - time.monotonic())
+        if self.known and self.known.plan.wake_at is not None:
+            timeout = max(0.0, self.known.plan.wake_at - time.monotonic())
         if self.checking:
             timeout = min(timeout if timeout is not None else CHECK_LIMIT, CHECK_LIMIT)
         with contextlib.suppress(TimeoutError):
@@ -222,10 +205,10 @@ class Reconciler:
     def _plan(self, now: float) -> None:
         started = time.perf_counter()
         snapshot = self._snapshot()
-        made = plan(snapshot, self.facts.plan if self.facts else None, now, self.policy)
+        made = plan(snapshot, self.known.plan if self.known else None, now, self.policy)
         made = replace(made, peers=self._problems(made))
         self._check(made.wire.check, now)
-        if self.facts is None or made.bgp != self.facts.plan.bgp or made.digest != self.facts.plan.digest:
+        if self.known is None or made.bgp != self.known.plan.bgp or made.digest != self.known.plan.digest:
             self._token += 1
             self._digests = {token: d for token, d in self._digests.items() if token >= self.bgp_report.applied}
             self._digests[self._token] = made.digest
@@ -235,19 +218,20 @@ class Reconciler:
         if len(self.wire_report.answering) > len(made.wire.vips):
             kept = {address: who for address, who in self.wire_report.answering.items() if address in made.wire.vips}
             self.wire_report = replace(self.wire_report, answering=kept)
-        self.facts = Facts(
+        self.known = Known(
             snapshot=snapshot,
             plan=made,
             bgp=self.bgp_report,
             wire=self.wire_report,
             applied=applied,
-            outage=self.outage,
+            problems=self.objects.problems,
+            generations=self.objects.generations,
             broken=dict(self.broken),
-            plan_seconds=time.perf_counter() - started,
+            outage=self.outage,
             unchecked=self.unchecked(now),
             at=now,
         )
-        self.publish(self.facts)
+        self.publish(self.known, time.perf_counter() - started)
 
     def _snapshot(self) -> Snapshot:
         objects, report, me = self.objects, self.wire_report, self.settings.node

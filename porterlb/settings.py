@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from porterlb.errors import PorterError
 
@@ -121,10 +121,3 @@ PROFILES: Mapping[str, Mapping[str, float | int]] = {
     "fast": {"hello_interval": 0.02, "hello_fresh": 0.06, "probe_interval": 0.02, "probe_misses": 3},
 }
 """``fast``: 20 ms x 3 for probes and hellos; costs more packets, and wants nodes without CPU limits."""
-
-
-def with_profile(settings: Settings, profile: str) -> Settings:
-    """The settings with a named profile applied. Raises PorterError for an unknown name."""
-    if profile not in PROFILES:
-        raise PorterError(f"There is no profile {profile!r}.", f"Choose one of: {', '.join(PROFILES)}.", exit_code=2)
-    return replace(settings, **PROFILES[profile])  # type: ignore[arg-type]

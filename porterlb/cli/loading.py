@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from porterlb.cluster import Broken, Cluster, Kind, LeaseRecord, Outage, Replaced, Unavailable
+from porterlb.cluster import Broken, Cluster, Denied, Kind, LeaseRecord, Outage, Replaced, Unavailable
 from porterlb.core import membership
 from porterlb.core.model import Member
 from porterlb.core.objects import ObjectKey, Objects
@@ -65,7 +65,8 @@ class Loaded:
 
 
 async def load(cluster: Cluster, *, claim_without_class: bool = True) -> Loaded:
-    """Reads everything. Raises Unavailable where the cluster cannot be read."""
+    """Reads everything. Raises Unavailable where the cluster cannot be reached, Denied where it refuses: rights or CRDs
+    are missing."""
     objects = Objects(claim_without_class)
     broken: dict[str, str] = {}
     missing = set(KINDS)
@@ -78,7 +79,7 @@ async def load(cluster: Cluster, *, claim_without_class: bool = True) -> Loaded:
                     objects.replace(event.kind.kind, event.objects)
                     missing.discard(event.kind)
                 elif isinstance(event, Outage):
-                    raise Unavailable(event.reason)
+                    raise Denied(event.reason) if event.refused else Unavailable(event.reason)
                 elif isinstance(event, Broken):
                     broken[event.where] = event.message
         with contextlib.suppress(TimeoutError):

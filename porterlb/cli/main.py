@@ -73,7 +73,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except Unavailable as error:
         return _fail(name, f"The cluster cannot be reached: {error} Is --cluster (or PORTERLB_CLUSTER) right?")
     except Denied as error:
-        return _fail(name, f"The cluster has refused: {error}")
+        return _fail(name, f"The API answers, but refuses: {error}")
     except Conflict as error:
         return _fail(name, f"Somebody else has changed it at the same moment: {error} Try again.")
     except Exception as error:

@@ -143,12 +143,19 @@ def _did(row: Row, record: Mapping[str, Any], *, waited: bool) -> str:
         f"was switched from {row['before']} to {row['protocol']}" if row["changed"] else f"is {row['protocol']} already"
     )
     if not waited:
-        return f"Eip {row['name']} {verb}; whether it is on the wire was not waited for."
-    total = sum(count for count in (record.get("vips") or {}).values() if isinstance(count, int))
-    if not total:
+        return f"Eip {row['name']} {verb}; the result was not waited for."
+    vips = {name: count for name, count in (record.get("vips") or {}).items() if isinstance(count, int) and count}
+    if not vips:
         return f"Eip {row['name']} {verb}; no Service has an address of it."
-    addresses = "address is" if total == 1 else "addresses are"
-    return f"Eip {row['name']} {verb}; {total} {addresses} on the wire, mode {row['mode']}."
+    missing = vips.pop(Mode.NONE.value, 0)
+    told = [f"{_addresses(count)} served by {name}" for name, count in vips.items()]
+    if missing:
+        told.append(f"{_addresses(missing)} not served: {str(record.get('reason', '')).rstrip('.')}")
+    return f"Eip {row['name']} {verb}; {', '.join(told)}."
+
+
+def _addresses(count: int) -> str:
+    return "1 address is" if count == 1 else f"{count} addresses are"
 
 
 def _unusable(found: Loaded, name: str, *, named: bool) -> bool:
@@ -218,8 +225,8 @@ def still_missing(record: Mapping[str, Any], wanted: Protocol, generation: int) 
     left = max(waiting, 0 if wanted is Protocol.AUTO else others)
     if not left:
         return ""
-    addresses = "1 address is" if left == 1 else f"{left} addresses are"
-    return f"{addresses} not served so yet. {record.get('reason') or ''}".strip()
+    verb = "1 address has" if left == 1 else f"{left} addresses have"
+    return f"{verb} not switched yet. {record.get('reason') or ''}".strip()
 
 
 def _mode_of(obj: Mapping[str, Any]) -> Mapping[str, Any]:

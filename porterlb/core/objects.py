@@ -35,6 +35,9 @@ Slice = tuple[ServiceKey, tuple[Endpoint, ...]]
 CONF_NAME = "default"
 """The one BgpConf that counts."""
 
+WITH_CONDITIONS = ("Service", "Eip", "BgpPeer", "BgpConf")
+"""Kinds whose status has conditions of ours."""
+
 
 class ObjectKey(NamedTuple):
     """``kind``: as in the API, e.g. ``Eip``. ``namespace``: empty for what is cluster-scoped."""
@@ -92,6 +95,7 @@ class Objects:
         self._claim_without_class = claim_without_class
         self._raw: dict[str, dict[ObjectKey, Obj]] = {}
         self._problems: _Store[ObjectKey, tuple[Problem, ...]] = _Store()
+        self._generations: _Store[ObjectKey, int] = _Store()
         self._nodes: _Store[str, Node] = _Store()
         self._namespaces: _Store[str, Mapping[str, str]] = _Store()
         self._services: _Store[ServiceKey, Service] = _Store()
@@ -144,6 +148,11 @@ class Objects:
         return self._problems.frozen()
 
     @property
+    def generations(self) -> Mapping[ObjectKey, int]:
+        """metadata.generation of every object that has conditions of ours, usable or not; 0 where it has none."""
+        return self._generations.frozen()
+
+    @property
     def conf(self) -> BgpConf:
         """The BgpConf ``default``; built-in values where there is none or it cannot be used."""
         return self._confs.values.get(CONF_NAME, _NO_CONF)
@@ -175,6 +184,8 @@ class Objects:
         known[key] = obj
         if before is not None and _same_version(before, obj):
             return False
+        if kind in WITH_CONDITIONS:
+            self._generations.set(key, _generation(obj))
         parser = self._parsers.get(kind)
         # A kind without a parser (Secret) is seen by its user alone: any change counts.
         return parser(key, obj) if parser else before != obj
@@ -184,6 +195,7 @@ class Objects:
         key = ObjectKey(kind, namespace, name)
         if self._raw.get(kind, {}).pop(key, None) is None:
             return False
+        self._generations.set(key, None)
         parser = self._parsers.get(kind)
         return parser(key, None) if parser else True
 
@@ -251,6 +263,11 @@ _STILL_IN_FORCE = Problem(
 
 def _gone() -> Parsed[Any]:
     return Parsed(None)
+
+
+def _generation(obj: Obj) -> int:
+    found = (obj.get("metadata") or {}).get("generation")
+    return found if isinstance(found, int) else 0
 
 
 def _labels(obj: Obj) -> Mapping[str, str]:

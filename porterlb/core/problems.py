@@ -45,7 +45,6 @@ class Reason(enum.StrEnum):
     ROUTES_LOST = "RoutesLostAfterAnnouncing"
     OFF_SEGMENT = "OffSegment"
     NOT_LEADER = "NotLeader"
-    REJECTED = "Rejected"
     RIVAL = "RivalHost"
 
 

@@ -62,11 +62,6 @@ class Leader:
         """The node that holds the lease as seen last; empty if nobody does. It may be dead for some seconds."""
         return self._machine.holder.rpartition("_")[0]
 
-    @property
-    def transitions(self) -> int:
-        """How often the lease has changed hands."""
-        return self._machine.transitions
-
     def remaining(self) -> float:
         """Seconds for which we lead for certain: the deadline of whatever is written as the leader; 0 if we do not."""
         now = self._clock()

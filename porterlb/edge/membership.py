@@ -47,14 +47,9 @@ class Membership:
         self._on_change = on_change
         self._vanished = vanished
         self._on_lease = on_lease
-        self._known = asyncio.Event()
+        self._known = False  # our boot number, once it has been written down
         self._stale = asyncio.Event()
         self.members: Mapping[str, Member] = {}
-
-    async def boot(self) -> int:
-        """Our boot number: strictly above that of any earlier start. Waits until it has been written down."""
-        await self._known.wait()
-        return self._me.boot
 
     def describe(self, address: str, port: int, subnets: tuple[Interface, ...]) -> None:
         """Our address or interfaces are other ones now: the Lease is written again."""
@@ -98,7 +93,7 @@ class Membership:
     async def _write(self, name: str, old: LeaseRecord | None) -> None:
         before = membership.parse(name, old.annotations).value if old else None
         me = self._me
-        if not self._known.is_set() or (before and before.boot > me.boot):
+        if not self._known or (before and before.boot > me.boot):
             # The wall clock only helps where the Lease was deleted; it is never compared with anything.
             me = replace(me, boot=max(before.boot + 1 if before else 0, me.boot, int(time.time())))
         await self._cluster.write_lease(
@@ -113,7 +108,7 @@ class Membership:
             )
         )
         self._me = replace(self._me, boot=me.boot)
-        self._known.set()
+        self._known = True
 
     async def _sweep(self) -> None:
         while True:

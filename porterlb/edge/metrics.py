@@ -9,48 +9,37 @@ from __future__ import annotations
 import re
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode
-from porterlb.core.observed import BgpReport, WireReport
+from porterlb.core.observed import BgpReport
 from porterlb.core.plan import Plan
 from porterlb.core.problems import Reason
 from porterlb.core.status.notices import Notice
-from porterlb.core.status.serving import Served
 from porterlb.core.vip import served
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What is known at one moment."""
-
-    leading: bool
-    plan: Plan
-    bgp: BgpReport
-    wire: WireReport
 
 
 class Metrics:
     """All metrics of one manager, in a registry of its own.
 
     Args:
-        scene: what is known now, or None before the first plan.
+        known: what is known now, or None before the first plan.
         clock: monotonic seconds, the same clock as the plan's.
     """
 
-    def __init__(self, scene: Callable[[], Scene | None], clock: Callable[[], float]) -> None:
+    def __init__(self, known: Callable[[], Known | None], clock: Callable[[], float]) -> None:
         self._clock = clock
         self._modes: dict[Address, Mode] = {}
         self._changing: dict[Address, float] = {}
         self._lost: dict[str, int] = {}
         self._reachable = True
         self.registry = CollectorRegistry()
-        self.registry.register(_Now(scene))
+        self.registry.register(_Now(known))
         self.plan_seconds = Histogram(
             "porterlb_plan_seconds",
             "How long one plan took.",
@@ -115,11 +104,11 @@ class Metrics:
         if kind == "Service" and notice.warning and notice.reason not in ("NotServing", Reason.RIVAL):
             self._refusals.labels(notice.reason).inc()
 
-    def saw(self, plan: Plan, on_wire: Mapping[Address, Served]) -> None:
+    def saw(self, known: Known) -> None:
         """What every VIP's mode is, planned and on the wire: changes are counted, and timed until they are seen."""
-        now = self._clock()
+        now, on_wire = self._clock(), known.on_wire
         modes: dict[Address, Mode] = {}
-        for address, vip in plan.vips.items():
+        for address, vip in known.plan.vips.items():
             mode = modes[address] = vip.mode.mode
             before = self._modes.get(address)
             if before is not None and before is not mode:
@@ -158,31 +147,26 @@ def loss_kind(reason: str) -> str:
 class _Now(Collector):
     """What is, worked out when asked."""
 
-    def __init__(self, scene: Callable[[], Scene | None]) -> None:
-        self._scene = scene
+    def __init__(self, known: Callable[[], Known | None]) -> None:
+        self._known = known
 
     def describe(self) -> Iterable[Metric]:
         return []  # nothing is known when we register
 
     def collect(self) -> Iterable[Metric]:
-        scene = self._scene()
-        if scene is None:
+        known = self._known()
+        if known is None:
             return
-        plan, bgp, wire = scene.plan, scene.bgp, scene.wire
+        plan, bgp, wire = known.plan, known.bgp, known.wire
         modes = Tally(served(vip).value for vip in plan.vips.values())
         yield _gauge(
             "porterlb_vips", "VIPs by the mode that serves them.", "mode", {m.value: modes[m.value] for m in Mode}
         )
         yield _gauge(
             "porterlb_services_refused",
-            "Services without an address now, by reason.",
+            "Services without an address now, by reason. The leader alone judges that: other replicas report nothing.",
             "reason",
-            Tally(
-                problem.reason.value
-                for allocation in plan.services.values()
-                for problem in allocation.refusals
-                if problem.fatal
-            ),
+            _refused(known),
         )
         yield _gauge(
             "porterlb_eip_addresses",
@@ -208,7 +192,7 @@ class _Now(Collector):
         restarts = CounterMetricFamily("porterlb_exabgp_restarts", "Restarts of ExaBGP.")
         restarts.add_metric([], bgp.restarts)
         yield restarts
-        yield _plain("porterlb_leader", "Whether this replica leads.", int(scene.leading))
+        yield _plain("porterlb_leader", "Whether this replica leads.", int(known.leading))
         yield _plain("porterlb_replicas_fresh", "Live replicas, this one included.", len(wire.fresh) + 1)
         yield _plain("porterlb_nodes_dead", "Nodes that do not answer probes.", len(wire.dead))
         yield _plain("porterlb_doubt", "Whether this replica sees nobody and doubts itself.", int(wire.doubt))
@@ -219,6 +203,18 @@ class _Now(Collector):
         for what, value in sorted(wire.counters.items()):
             counters.add_metric([what], value)
         yield counters
+
+
+def _refused(known: Known) -> Mapping[str, int]:
+    """Services by the reason for which they get no address."""
+    if not known.leading:
+        return {}
+    return Tally(
+        problem.reason.value
+        for allocation in known.plan.services.values()
+        for problem in allocation.refusals
+        if problem.fatal
+    )
 
 
 def _routes(plan: Plan) -> int:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from porterlb.cli.loading import load
 from porterlb.cli.main import run
-from porterlb.cluster import LeaseRecord
+from porterlb.cluster import Kind, LeaseRecord
+from porterlb.core.known import Known
 from porterlb.core.membership import described, lease_name
 from porterlb.core.mode import ModePolicy
-from porterlb.core.model import Member, Snapshot, View
+from porterlb.core.model import Member, ServiceKey, Snapshot, View
+from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.plan import plan
+from porterlb.core.status.serving import Acknowledged
+from porterlb.core.status.writes import Write, context_writes, losses_of, service_write
 from porterlb.edge.manifests import ManifestsCluster
-from porterlb.edge.status import StatusWriter
-from tests.core.stage import NOW, seen
+from tests.core.stage import NOW, seen, wire_view
 
 NODES = ("node-a", "node-b", "node-c")
 MEMBERS = {
@@ -141,23 +145,41 @@ class Folder:
             )
             made = plan(snapshot, None, 0.0, ModePolicy())
             lost = node not in self.up and bool(self.lost)
-            writer = StatusWriter(
-                cluster,
-                objects,
-                node,
-                leading=lambda me=node: me == "node-a",  # type: ignore[misc]
-                time_left=lambda: 2.0,
-                now=lambda: NOW,
-                clock=lambda: 0.0,
-                interval=0.0,
+            saw = seen(
+                made,
+                snapshot,
+                reason=self.lost if lost else "",
+                losses=int(lost),
+                problems=objects.problems,
+                generations=objects.generations,
+                now=NOW,
             )
-            writer.update(snapshot, made, seen(made, snapshot, reason=self.lost if lost else "", losses=int(lost)))
-            task = asyncio.create_task(writer.run())
-            async with asyncio.timeout(5.0):
-                while not writer.idle:  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await self._write(cluster, objects, replace(saw, on_wire=wire_view(saw, Acknowledged().updated(saw))))
+
+    @staticmethod
+    async def _write(cluster: ManifestsCluster, objects: Objects, known: Known) -> None:
+        """Writes every status that the replica of ``known`` is to write."""
+
+        def have(key: ObjectKey) -> Mapping[str, Any] | None:
+            return objects.raw(*key)
+
+        leading = known.node == known.snapshot.view.leader
+        peers = [(key.name, obj) for key, obj in objects.all_raw("BgpPeer").items()]
+        known = replace(known, leading=leading, losses=losses_of(known, peers))
+        writes: list[Write | None] = []
+        for kind in ("Eip", "BgpPeer", "BgpConf"):
+            for key in objects.all_raw(kind):
+                writes += context_writes(known, key, have, leading=leading)
+        if leading:
+            judged = [key for key in known.generations if key.kind == "Service"]
+            ours = [key for key in judged if ServiceKey(*key[1:]) in known.snapshot.services or key in known.problems]
+            writes += [service_write(known, ServiceKey(*key[1:]), have) for key in ours]
+        for write in writes:
+            if write is not None:
+                kind_ = next(kind for kind in Kind if kind.kind == write.key.kind)
+                await cluster.apply_status(
+                    kind_, write.key.name, write.key.namespace, write.status, owner=write.owner, version=write.version
+                )
 
     @contextlib.contextmanager
     def managed(self) -> Iterator[None]:

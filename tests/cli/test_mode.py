@@ -42,7 +42,7 @@ def test_switched_and_waited_for(folder: Folder) -> None:
     folder.manage()
     with folder.managed():
         assert folder.cli("mode", "layer2", "--eip", "pool", "--timeout", "20") == 0, folder.err
-    assert folder.out == "Eip pool was switched from auto to layer2; 1 address is on the wire, mode layer2.\n"
+    assert folder.out == "Eip pool was switched from auto to layer2; 1 address is served by layer2.\n"
     assert "Eip pool: protocol auto -> layer2.\n" in folder.err
     pool, *_ = yaml.safe_load_all((folder.path / "network.yaml").read_text())
     assert pool["spec"]["protocol"] == "layer2"
@@ -55,7 +55,7 @@ def test_switched_and_waited_for(folder: Folder) -> None:
 def test_back_to_what_it_is_already(folder: Folder) -> None:
     folder.manage()
     assert folder.cli("mode", "auto", "--eip", "pool") == 0
-    assert folder.out == "Eip pool is auto already; 1 address is on the wire, mode bgp.\n"
+    assert folder.out == "Eip pool is auto already; 1 address is served by bgp.\n"
 
 
 def test_without_waiting(folder: Folder) -> None:
@@ -139,9 +139,9 @@ def test_an_unknown_eip(folder: Folder) -> None:
             {"protocol": "bgp", "waiting": 2, "vips": {"layer2": 1}, "reason": "Why."},
             Protocol.BGP,
             0,
-            "2 addresses are not served so yet. Why.",
+            "2 addresses have not switched yet. Why.",
         ),
-        ({"protocol": "bgp", "vips": {"layer2": 1}}, Protocol.BGP, 0, "1 address is not served so yet."),
+        ({"protocol": "bgp", "vips": {"layer2": 1}}, Protocol.BGP, 0, "1 address has not switched yet."),
         ({"protocol": "auto", "vips": {"layer2": 1, "bgp": 3}}, Protocol.AUTO, 0, ""),
     ],
 )

@@ -7,13 +7,15 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Protocol, ServiceKey, Snapshot, View
+from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import Answering, BgpReport, FreshReplica, SessionState, WireReport
 from porterlb.core.plan import Plan, plan
-from porterlb.core.status.build import Situation, wire_view
-from porterlb.core.status.serving import Acknowledged, Seen
-from tests.core.test_plan import ADDRESS, NAMES, cluster
+from porterlb.core.served import Served
+from porterlb.core.status.serving import Acknowledged, served_now
+from tests.core.test_plan import NAMES, cluster
 
 POLICY = ModePolicy()
 NOW = "2026-01-31T12:00:00Z"
@@ -43,8 +45,12 @@ def seen(
     losses: int = 0,
     wire: Mapping[str, Any] | None = None,
     bgp: Mapping[str, Any] | None = None,
-) -> Seen:
-    """What node-a sees when everybody has done what was planned; ``applied``: another digest than that of the plan."""
+    **more: Any,
+) -> Known:
+    """What node-a knows when everybody has done what was planned; ``applied``: another digest than that of the plan.
+
+    What is on the wire is not worked out yet. ``more``: other fields of :class:`Known`.
+    """
     digest = made.digest if applied is None else applied
     view: View = of.view
     up = {replica for replica, _ in view.sessions}
@@ -59,21 +65,36 @@ def seen(
         if vip.candidates
     }
     sessions = {"tor": session(up=view.node in up, reason=reason, losses=losses)}
-    return Seen(
-        view.node,
+    return Known(
+        of,
+        made,
         BgpReport(**({"sessions": sessions} | dict(bgp or {}))),
+        WireReport(**({"fresh": fresh, "answering": answering} | dict(wire or {}))),
         digest,
-        WireReport(**({"fresh": fresh} | dict(wire or {}))),
-        answering,
-        {name: (address,) for name, address in ADDRESS.items()},
+        **({"generations": generations(of)} | more),
     )
 
 
-def situation(of: Snapshot, previous: Plan | None = None, at: float = 0.0, now: str = NOW, **more: Any) -> Situation:
-    """What is said about ``of`` once it is planned and done. ``more``: for :func:`seen`."""
+def generations(of: Snapshot) -> dict[ObjectKey, int]:
+    """Of every object of a snapshot, as if all of them were usable."""
+    return {
+        **{ObjectKey("Service", *key): service.generation for key, service in of.services.items()},
+        **{ObjectKey("Eip", "", name): eip.generation for name, eip in of.eips.items()},
+        **{ObjectKey("BgpPeer", "", name): peer.generation for name, peer in of.peers.items()},
+        ObjectKey("BgpConf", "", "default"): of.conf.generation,
+    }
+
+
+def wire_view(known: Known, acknowledged: Acknowledged) -> dict[Address, Served]:
+    """How every VIP of the plan is brought in, worked out one by one."""
+    return {address: served_now(vip, known, acknowledged) for address, vip in known.plan.vips.items()}
+
+
+def situation(of: Snapshot, previous: Plan | None = None, at: float = 0.0, now: str = NOW, **more: Any) -> Known:
+    """What is known about ``of`` once it is planned and done. ``more``: for :func:`seen`."""
     made = plan(of, previous, at, POLICY)
-    saw = seen(made, of, **more)
-    return Situation(of, made, saw, now, wire_view(made, saw, Acknowledged().updated(made, saw)))
+    saw = seen(made, of, now=now, **more)
+    return replace(saw, on_wire=wire_view(saw, Acknowledged().updated(saw)))
 
 
 def with_protocol(of: Snapshot, eip: str, protocol: Protocol) -> Snapshot:

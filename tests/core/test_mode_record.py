@@ -8,7 +8,7 @@ from typing import Any
 from porterlb.core.model import Mode
 from porterlb.core.observed import Answering
 from porterlb.core.plan import plan
-from porterlb.core.status.mode_record import UNCONFIRMED, mode_record
+from porterlb.core.status.mode_record import Cause, mode_record
 from porterlb.core.status.notices import eip_notices
 from porterlb.core.status.serving import Served
 from tests.core.stage import AUTO_VIP, POLICY, snapshot
@@ -38,7 +38,7 @@ class Story:
         lost = "" if up else lost
         before, self.record = (
             self.record,
-            mode_record(of.eips["auto"], vips, {AUTO_VIP: WAYS[served]}, lost, self.record, now),
+            mode_record(of.eips["auto"], vips, {AUTO_VIP: WAYS[served]}, lost, self.record, now, 1),
         )
         notices = eip_notices({"mode": before} if before else None, {"mode": self.record})
         self.told += [(notice.warning, notice.message) for notice in notices]
@@ -74,7 +74,7 @@ def test_a_moment_that_ends_where_it_began_is_no_story() -> None:
 def test_what_is_not_served_for_longer_is_told() -> None:
     story = Story()
     story.at(0, "bgp")
-    assert story.at(60, "none")["reason"] == UNCONFIRMED
+    assert story.at(60, "none")["cause"] == Cause.UNCONFIRMED
     story.at(70, "bgp")
     assert story.changes == ["none to bgp", "bgp to none"]
     assert [text for _, text in story.told] == ["The mode went from none to bgp. An established session carries it."]

@@ -23,7 +23,7 @@ def test_the_state_is_json_and_has_everything() -> None:
     }
     made = situation(of, wire=wire)
     problems = {ObjectKey("Eip", "", "bad"): (Problem(Reason.INVALID_ADDRESS, "is wrong.", "spec.address"),)}
-    state = state_of(of, made.plan, made.seen, made.on_wire, problems, broken={"a.yaml:3": "no"}, outage="", now=12.5)
+    state = state_of(replace(made, problems=problems, broken={"a.yaml:3": "no"}), now=12.5)
     text = json.dumps(state)
     assert "correct-horse" not in text
     assert json.loads(text) == state

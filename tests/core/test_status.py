@@ -17,7 +17,7 @@ from porterlb.core.observed import FreshReplica, Rival
 from porterlb.core.plan import plan
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.status import conditions
-from porterlb.core.status.build import Situation, conf_status, eip_status, service_status
+from porterlb.core.status.build import Known, conf_status, eip_status, service_status
 from porterlb.core.status.notices import eip_notices, object_notices, service_notices, session_notices
 from porterlb.core.status.peer import own_entry, peer_conditions
 from porterlb.core.status.serving import Acknowledged, listed, served_now
@@ -88,7 +88,7 @@ def test_one_replica_that_has_it_on_the_wire_is_enough() -> None:
     fresh = dict(saw.wire.fresh)
     fresh["node-b"] = replace(fresh["node-b"], applied=made.digest)
     saw = replace(saw, wire=replace(saw.wire, fresh=fresh))
-    served = served_now(made.vips[BGP_VIP], saw, Acknowledged().updated(made, saw))
+    served = served_now(made.vips[BGP_VIP], saw, Acknowledged().updated(saw))
     assert served.mode is Mode.BGP
     assert set(served.next_hops) == set(made.vips[BGP_VIP].announced["tor"]["node-b"])
 
@@ -96,13 +96,13 @@ def test_one_replica_that_has_it_on_the_wire_is_enough() -> None:
 def test_what_was_acknowledged_stays_so_while_another_plan_is_under_way() -> None:
     of = snapshot()
     first = plan(of, None, 0.0, POLICY)
-    acknowledged = Acknowledged().updated(first, seen(first, of))
+    acknowledged = Acknowledged().updated(seen(first, of))
     without = {key: value for key, value in of.services.items() if key != SHOP}
     changed = replace(of, services=without)
     second = plan(changed, first, 1.0, POLICY)
     assert second.digest != first.digest
     saw = seen(second, changed, applied=first.digest)
-    now = acknowledged.updated(second, saw)
+    now = acknowledged.updated(saw)
     assert served_now(second.vips[BGP_VIP], saw, now).mode is Mode.BGP
 
 
@@ -110,26 +110,26 @@ def test_a_replica_that_began_anew_has_acknowledged_nothing() -> None:
     of = snapshot()
     made = plan(of, None, 0.0, POLICY)
     saw = seen(made, of)
-    acknowledged = Acknowledged().updated(made, saw)
+    acknowledged = Acknowledged().updated(saw)
     again = {name: FreshReplica(name, 2, frozenset({"tor"}), applied=7) for name in saw.wire.fresh}
     later = replace(saw, wire=replace(saw.wire, fresh=again), applied=0)
-    assert served_now(made.vips[BGP_VIP], later, acknowledged.updated(made, later)).mode is Mode.NONE
+    assert served_now(made.vips[BGP_VIP], later, acknowledged.updated(later)).mode is Mode.NONE
 
 
 def test_a_replica_that_is_not_heard_announces_nothing() -> None:
     of = snapshot()
     made = plan(of, None, 0.0, POLICY)
     saw = seen(made, of)
-    acknowledged = Acknowledged().updated(made, saw)
+    acknowledged = Acknowledged().updated(saw)
     alone = replace(saw, wire=replace(saw.wire, fresh={}), applied=0)
-    assert served_now(made.vips[BGP_VIP], alone, acknowledged.updated(made, alone)).mode is Mode.NONE
+    assert served_now(made.vips[BGP_VIP], alone, acknowledged.updated(alone)).mode is Mode.NONE
 
 
 def test_a_session_that_is_down_carries_nothing() -> None:
     of = snapshot()
     made = plan(of, None, 0.0, POLICY)
     saw = seen(made, snapshot(up=()))
-    served = served_now(made.vips[BGP_VIP], saw, Acknowledged().updated(made, saw))
+    served = served_now(made.vips[BGP_VIP], saw, Acknowledged().updated(saw))
     assert (served.mode, served.carried) == (Mode.NONE, {})
 
 
@@ -213,7 +213,7 @@ def test_an_address_is_written_only_once_it_is_known_to_be_free() -> None:
     of = replace(of, services={**of.services, new.key: new})
     made = situation(of)
     address = made.plan.services[new.key].addresses[0]
-    probing = service_status(replace(made, assigned={new.key: ()}), new.key, None)
+    probing = service_status(replace(made, unchecked=frozenset({address})), new.key, None)
     assert "loadBalancer" not in probing
     assert find(probing, "AddressAssigned")["reason"] == "Probing"
     given = service_status(made, new.key, probing)
@@ -323,6 +323,7 @@ def test_the_mode_of_an_eip_and_its_history() -> None:
         "protocol": "auto",
         "served": "bgp",
         "since": NOW,
+        "cause": "SessionEstablished",
         "reason": "An established session carries it.",
         "vips": {"bgp": 1, "layer2": 0, "none": 0},
         "waiting": 0,
@@ -378,7 +379,7 @@ def test_a_switch_by_hand_is_seen_only_once_it_is_on_the_wire() -> None:
     both = situation(of, first.plan, at=1.0, now=LATER)
     status = eip_status(both, "auto", status)
     assert (status["mode"]["served"], status["mode"]["waiting"]) == ("layer2", 1), "the routes are still out"
-    assert "goes on for a moment" in status["mode"]["reason"]
+    assert "previous path stays active" in status["mode"]["reason"]
     done = eip_status(situation(of, both.plan, at=1.1 + POLICY.overlap, now=LATER), "auto", status)
     assert (done["mode"]["served"], done["mode"]["waiting"]) == ("layer2", 0)
     assert done["mode"]["reason"] == "spec.protocol is layer2."
@@ -535,7 +536,7 @@ def test_lists_in_sentences() -> None:
 
 
 def test_everything_is_json() -> None:
-    made: Situation = situation(replace(snapshot(), nodes=_with_a_sick_node(snapshot())))
+    made: Known = situation(replace(snapshot(), nodes=_with_a_sick_node(snapshot())))
     for status in (eip_status(made, "auto", None), service_status(made, SHOP, None), own_entry(made, "tor", None)):
         assert json.loads(json.dumps(status)) == status
 

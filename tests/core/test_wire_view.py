@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from porterlb.core.model import Mode
 from porterlb.core.observed import FreshReplica
 from porterlb.core.plan import Plan, plan
-from porterlb.core.status.build import wire_view
 from porterlb.core.status.serving import Acknowledged, WireView
-from tests.core.stage import AUTO_VIP, BGP_VIP, NAMES, POLICY, SHOP, WEB, seen, snapshot
+from tests.core.stage import AUTO_VIP, BGP_VIP, NAMES, POLICY, SHOP, WEB, seen, snapshot, wire_view
 
 SOME = st.frozensets(st.sampled_from(NAMES))
 
@@ -43,10 +42,10 @@ def test_it_is_the_same_as_anew(
             for name, said in saw.wire.fresh.items()
         }
         saw = replace(saw, applied=made.digest if "node-a" in acked else 0, wire=replace(saw.wire, fresh=others))
-        acknowledged = acknowledged.updated(made, saw)
-        for address in view.outdated(made, saw):
-            view.look(address, made, saw, acknowledged)
-        assert view.done() == wire_view(made, saw, acknowledged)
+        acknowledged = acknowledged.updated(saw)
+        for address in view.outdated(saw):
+            view.look(address, saw, acknowledged)
+        assert view.done() == wire_view(saw, acknowledged)
         previous = made
 
 
@@ -54,12 +53,12 @@ def test_what_is_settled_is_not_looked_at_again() -> None:
     of = snapshot()
     made = plan(of, None, 0.0, POLICY)
     saw = seen(made, of)
-    acknowledged = Acknowledged().updated(made, saw)
+    acknowledged = Acknowledged().updated(saw)
     view = WireView()
-    for address in view.outdated(made, saw):
-        assert view.look(address, made, saw, acknowledged)
+    for address in view.outdated(saw):
+        assert view.look(address, saw, acknowledged)
     assert view.done()[BGP_VIP].mode is Mode.BGP
-    assert view.outdated(made, saw) == []
+    assert view.outdated(saw) == []
     moved = replace(of, endpoints={**of.endpoints, SHOP: of.endpoints[SHOP][:1]})
     later = plan(moved, made, 1.0, POLICY)
-    assert set(view.outdated(later, replace(saw, applied=later.digest))) <= {AUTO_VIP}
+    assert set(view.outdated(replace(saw, plan=later, applied=later.digest))) <= {AUTO_VIP}

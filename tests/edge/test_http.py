@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,7 @@ from porterlb.core.model import Mode
 from porterlb.core.observed import BgpReport, Rival, SessionState
 from porterlb.core.status.notices import Notice
 from porterlb.edge.http import HttpServer
-from porterlb.edge.metrics import Metrics, Scene, loss_kind
+from porterlb.edge.metrics import Metrics, loss_kind
 from porterlb.errors import PorterError
 from tests.core.stage import AUTO_VIP, situation, snapshot
 
@@ -72,12 +73,12 @@ def test_metrics_of_a_living_manager() -> None:
         snapshot(), wire={"rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes(6), 0.0)}, "counters": {"answers": 7}}
     )
     now = 10.0
-    metrics = Metrics(lambda: Scene(True, made.plan, made.seen.bgp, made.seen.wire), lambda: now)
+    metrics = Metrics(lambda: replace(made, leading=True), lambda: now)
     metrics.planned(0.003)
-    metrics.saw(made.plan, made.on_wire)
+    metrics.saw(made)
     lost = situation(snapshot(up=()), made.plan, at=now)
     now = 10.2
-    metrics.saw(lost.plan, lost.on_wire)
+    metrics.saw(lost)
     metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, "hold timer expired", losses=2)}))
     metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, "hold timer expired", losses=2)}))
     metrics.told("Service", Notice(True, "EipExhausted", "x"))
@@ -116,9 +117,9 @@ def test_a_mode_change_is_timed_until_it_is_on_the_wire() -> None:
     made = situation(snapshot())
     now = 5.0
     metrics = Metrics(lambda: None, lambda: now)
-    metrics.saw(made.plan, made.on_wire)
+    metrics.saw(made)
     lost = situation(snapshot(up=()), made.plan, at=5.0, answerer="")
-    metrics.saw(lost.plan, lost.on_wire)
+    metrics.saw(lost)
     name = "porterlb_mode_change_seconds_count"
     assert metrics.registry.get_sample_value(name, {"after": "layer2"}) is None
     done = situation(snapshot(up=()), made.plan, at=5.0)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from porterlb.cluster import Conflict, Denied, Kind, LeaseRecord, Outage, Restored, Unavailable
 from porterlb.edge.kube import lease, micro_time, paths
 from porterlb.edge.kube.access import InCluster, Kubeconfig, find_source
-from porterlb.edge.kube.chronicle import BURST, REFILL, SERIES_LIFE, Chronicle, Series
 from porterlb.edge.kube.errors import Busy, Expired, Missing, trouble
+from porterlb.edge.kube.event_series import BURST, REFILL, SERIES_LIFE, EventSeries, Series
 from porterlb.edge.kube.reach import Reach
 
 # -- Events -------------------------------------------------------------------------------------------------
@@ -24,81 +24,81 @@ def series(message: str = "m", about: str = "Service/web") -> Series:
 
 
 def test_a_repeat_is_counted_in_the_event_that_there_is() -> None:
-    chronicle = Chronicle()
-    chronicle.told(series(), 0)
-    write = chronicle.due(0)
+    event_series = EventSeries()
+    event_series.told(series(), 0)
+    write = event_series.due(0)
     assert write and (write.name, write.count) == ("", 1)
-    chronicle.wrote(write, "web.1")
-    assert chronicle.due(0) is None and chronicle.pause(0) is None
+    event_series.wrote(write, "web.1")
+    assert event_series.due(0) is None and event_series.pause(0) is None
     for now in (1, 2, 3):
-        chronicle.told(series(), now)
-    write = chronicle.due(3)
+        event_series.told(series(), now)
+    write = event_series.due(3)
     assert write and (write.name, write.count) == ("web.1", 4)
 
 
 def test_what_is_told_while_it_is_written_is_not_lost() -> None:
-    chronicle = Chronicle()
-    chronicle.told(series(), 0)
-    write = chronicle.due(0)
+    event_series = EventSeries()
+    event_series.told(series(), 0)
+    write = event_series.due(0)
     assert write
-    chronicle.told(series(), 1)
-    chronicle.wrote(write, "web.1")
-    again = chronicle.due(1)
+    event_series.told(series(), 1)
+    event_series.wrote(write, "web.1")
+    again = event_series.due(1)
     assert again and (again.name, again.count) == ("web.1", 2)
 
 
 def test_an_event_that_the_api_has_forgotten_is_written_anew() -> None:
-    chronicle = Chronicle()
-    chronicle.told(series(), 0)
-    write = chronicle.due(0)
+    event_series = EventSeries()
+    event_series.told(series(), 0)
+    write = event_series.due(0)
     assert write
-    chronicle.wrote(write, "")
-    anew = chronicle.due(0)
+    event_series.wrote(write, "")
+    anew = event_series.due(0)
     assert anew and anew.name == ""
 
 
 def test_after_a_long_quiet_a_repeat_is_news() -> None:
-    chronicle = Chronicle()
-    chronicle.told(series(), 0)
-    write = chronicle.due(0)
+    event_series = EventSeries()
+    event_series.told(series(), 0)
+    write = event_series.due(0)
     assert write
-    chronicle.wrote(write, "web.1")
-    chronicle.told(series(), SERIES_LIFE + 1)
-    anew = chronicle.due(SERIES_LIFE + 1)
+    event_series.wrote(write, "web.1")
+    event_series.told(series(), SERIES_LIFE + 1)
+    anew = event_series.due(SERIES_LIFE + 1)
     assert anew and (anew.name, anew.count) == ("", 1)
 
 
 def test_one_object_cannot_silence_another() -> None:
-    chronicle = Chronicle()
+    event_series = EventSeries()
     for number in range(100):
-        chronicle.told(series(str(number)), 0)
-    chronicle.told(series(about="Service/other"), 0)
+        event_series.told(series(str(number)), 0)
+    event_series.told(series(about="Service/other"), 0)
     written = []
-    while write := chronicle.due(0):
+    while write := event_series.due(0):
         written.append(write.series.about)
-        chronicle.wrote(write, "x")
+        event_series.wrote(write, "x")
     assert written.count("Service/web") == BURST and "Service/other" in written
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), st.integers(0, 3)), max_size=200))
 def test_however_often_it_is_told_the_writes_about_an_object_are_few(steps: list[tuple[float, int]]) -> None:
-    chronicle, now, writes, told = Chronicle(), 0.0, 0, 0
+    event_series, now, writes, told = EventSeries(), 0.0, 0, 0
     for pause, which in steps:
         now += pause
         told += 1
-        chronicle.told(series(str(which)), now)
-        while write := chronicle.due(now):
+        event_series.told(series(str(which)), now)
+        while write := event_series.due(now):
             writes += 1
-            chronicle.wrote(write, "x")
+            event_series.wrote(write, "x")
     assert writes <= min(told, BURST + now / REFILL + 1e-6)
     # And what waits is written in the end, with the whole count.
     counted = dict.fromkeys((series(str(which)) for which in range(4)), 0)
-    while (wait := chronicle.pause(now)) is not None:
+    while (wait := event_series.pause(now)) is not None:
         now += wait
-        write = chronicle.due(now)
+        write = event_series.due(now)
         assert write
         counted[write.series] = write.count
-        chronicle.wrote(write, "x")
+        event_series.wrote(write, "x")
     for one, count in counted.items():
         if count:
             assert count <= sum(series(str(which)) == one for _, which in steps)

@@ -364,6 +364,7 @@ def test_a_slow_answer_ends_at_the_deadline(tmp_path: Path) -> None:
         (504, Unavailable, "504"),
         (429, Unavailable, "has not answered within"),
     ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
 )
 def test_what_answers_mean(tmp_path: Path, code: int, error: type[Exception], sentence: str) -> None:
     async def lists(number: int, request: web.Request) -> web.StreamResponse:

@@ -1,23 +1,24 @@
 """What the user reads in the status of Eips, Services and the BgpConf: what is on the wire, not what was intended.
 
-Pure: from what is known (:class:`Situation`) and the status that is there already to the status that should be there,
-as JSON values. Times are RFC 3339 text, and move only where something changed. No password is ever in a status.
+Pure: from :class:`~porterlb.core.known.Known` and the present status to the status that should be there, as JSON
+values. Times are RFC 3339 text, and move only where something changed. No password is ever in a status.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from porterlb.core.model import Address, Mode, ServiceKey, Snapshot
-from porterlb.core.objects import ObjectKey
-from porterlb.core.plan import EipPlan, Plan
+from porterlb.core.known import Known
+from porterlb.core.model import Address, Mode, ServiceKey
+from porterlb.core.plan import EipPlan
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.served import Served
 from porterlb.core.shared import router_id
 from porterlb.core.status import conditions, mode_record
 from porterlb.core.status.conditions import FALSE, TRUE, UNKNOWN, condition, sentences
-from porterlb.core.status.serving import Acknowledged, Seen, Served, listed, refusals_of, served_now
+from porterlb.core.status.serving import listed
 from porterlb.core.vip import VipPlan
 
 Status = dict[str, Any]
@@ -26,57 +27,21 @@ INT64_MAX = 2**63 - 1
 """The largest number that the API holds: a v6 /64 has more addresses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """Everything that status is made from.
-
-    ``problems``: of the objects themselves, by (kind, namespace, name). ``losses``: why sessions were lost last, by
-    peer, by node. ``assigned``: the addresses that each Service is to have in its status, where that is not simply
-    what the plan gives it (an address is probed before its first use). ``now``: RFC 3339. ``on_wire``: by VIP.
-    """
-
-    snapshot: Snapshot
-    plan: Plan
-    seen: Seen
-    now: str
-    on_wire: Mapping[Address, Served] = field(default_factory=dict)
-    problems: Mapping[ObjectKey, Sequence[Problem]] = field(default_factory=dict)
-    losses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    assigned: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)
-
-    def problems_of(self, kind: str, namespace: str, name: str) -> Sequence[Problem]:
-        return self.problems.get(ObjectKey(kind, namespace, name), ())
-
-    def addresses_of(self, key: ServiceKey) -> tuple[Address, ...]:
-        """What the Service is to have in its status."""
-        if key in self.assigned:
-            return self.assigned[key]
-        allocation = self.plan.services.get(key)
-        return allocation.addresses if allocation else ()
-
-
-def wire_view(plan: Plan, seen: Seen, acknowledged: Acknowledged) -> dict[Address, Served]:
-    """How every VIP of the plan is brought in now."""
-    refusals = refusals_of(seen)
-    return {address: served_now(vip, seen, acknowledged, refusals) for address, vip in plan.vips.items()}
-
-
 # --- Service
 
 
-def service_status(situation: Situation, key: ServiceKey, old: Mapping[str, Any] | None) -> Status:
+def service_status(known: Known, key: ServiceKey, old: Mapping[str, Any] | None) -> Status:
     """``loadBalancer.ingress`` and the conditions AddressAssigned and Serving of a Service that is ours.
 
     ``ipMode`` is always written (KEP-1860): the API server would add it, and the two would never be equal.
     """
-    addresses = situation.addresses_of(key)
-    service = situation.snapshot.services.get(key)
-    generation = service.generation if service else 0
+    addresses = known.addresses_of(key)
+    generation = known.generation_of("Service", key.namespace, key.name)
     before = conditions.of(old)
-    told = [_assigned(situation, key, addresses), _serving(situation, key, addresses)]
+    told = [_assigned(known, key, addresses), _serving(known, key, addresses)]
     status: Status = {
         "conditions": [
-            condition(before, type_, value, reason, message, situation.now, generation)
+            condition(before, type_, value, reason, message, known.now, generation)
             for type_, (value, reason, message) in zip(("AddressAssigned", "Serving"), told, strict=True)
         ]
     }
@@ -89,9 +54,9 @@ Verdict = tuple[str, str, str]
 """Of a condition: status, reason, message."""
 
 
-def _assigned(situation: Situation, key: ServiceKey, addresses: tuple[Address, ...]) -> Verdict:
-    allocation = situation.plan.services.get(key)
-    own = situation.problems_of("Service", key.namespace, key.name)
+def _assigned(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> Verdict:
+    allocation = known.plan.services.get(key)
+    own = known.problems_of("Service", key.namespace, key.name)
     refusals = (*own, *(allocation.refusals if allocation else ()))
     fatal = [problem for problem in refusals if problem.fatal]
     if fatal:
@@ -107,10 +72,10 @@ def _assigned(situation: Situation, key: ServiceKey, addresses: tuple[Address, .
     return TRUE, "Assigned", f"{given} {verb} assigned. {sentences(refusals)}".strip()
 
 
-def _serving(situation: Situation, key: ServiceKey, addresses: tuple[Address, ...]) -> Verdict:
+def _serving(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> Verdict:
     if not addresses:
         return FALSE, "NoAddress", "There is no address to serve."
-    verdicts = [_serving_one(situation, address) for address in addresses]
+    verdicts = [_serving_one(known, address) for address in addresses]
     text = " ".join(message for _, _, message in verdicts)
     # One address that is not served (of two families) is what the user should hear about.
     status, reason, _ = next((v for v in verdicts if v[0] != TRUE), verdicts[0])
@@ -120,42 +85,39 @@ def _serving(situation: Situation, key: ServiceKey, addresses: tuple[Address, ..
 _MODE_REASON = {Mode.BGP: "BGP", Mode.LAYER2: "Layer2"}
 
 
-def _serving_one(situation: Situation, address: Address) -> Verdict:
-    vip = situation.plan.vips.get(address)
+def _serving_one(known: Known, address: Address) -> Verdict:
+    vip = known.plan.vips.get(address)
     if vip is None:
         return FALSE, "Pending", f"{address} has just been assigned and is not brought in yet."
-    served = situation.on_wire.get(address, Served(Mode.NONE))
+    served = known.on_wire.get(address, Served(Mode.NONE))
     rival = f" A foreign host ({served.rival}) claims the address." if served.rival else ""
     refused = "".join(f" {sentence}" for sentence in served.refused)
     if served.mode is Mode.NONE:
-        reason, why = _why_not_served(situation, vip)
+        reason, why = _why_not_served(known, vip)
         return FALSE, reason, f"{address} is not served: {why}{refused}{rival}"
-    if served.mode is Mode.BGP:
-        text = _bgp_sentence(situation, vip, served)
-    else:
-        text = _layer2_sentence(situation, vip, served)
+    text = _bgp_sentence(known, vip, served) if served.mode is Mode.BGP else _layer2_sentence(known, vip, served)
     reason = Reason.RIVAL.value if served.rival else _MODE_REASON[served.mode]
     return TRUE, reason, f"{text}{refused}{rival}"
 
 
-def _why_not_served(situation: Situation, vip: VipPlan) -> tuple[str, str]:
+def _why_not_served(known: Known, vip: VipPlan) -> tuple[str, str]:
     if vip.problems:
         lost = ""
         if any(problem.reason is Reason.NO_SESSION for problem in vip.problems):
-            lost = f" {_lost(situation, vip.announced or situation.losses)}"
+            lost = f" {_lost(known, vip.announced or known.losses)}"
         return vip.problems[0].reason.value, f"{sentences(vip.problems)}{lost}".rstrip()
-    if situation.seen.bgp.trouble and vip.announced:
-        return "NotYetServed", f"{situation.seen.bgp.trouble.rstrip('.')}."
+    if known.bgp.trouble and vip.announced:
+        return "NotYetServed", f"{known.bgp.trouble.rstrip('.')}."
     return "NotYetServed", "it is planned, and the speakers have not confirmed it yet."
 
 
-def _bgp_sentence(situation: Situation, vip: VipPlan, served: Served) -> str:
+def _bgp_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     hops = served.next_hops
     text = f"{vip.address} is served by BGP: {listed(served.carried)} {_have(served.carried)} {_next_hops(hops)}."
     without = [peer for peer, planned in vip.announced.items() if planned and peer not in served.carried]
-    silent = [peer for peer in without if not _session_with(situation, peer)]
+    silent = [peer for peer in without if not _session_with(known, peer)]
     if silent:
-        text += f" No session with {listed(silent)}. {_lost(situation, silent)}".rstrip()
+        text += f" No session with {listed(silent)}. {_lost(known, silent)}".rstrip()
     waiting = [peer for peer in without if peer not in silent]
     if waiting:
         text += f" Not confirmed yet for {listed(waiting)}."
@@ -167,13 +129,13 @@ def _bgp_sentence(situation: Situation, vip: VipPlan, served: Served) -> str:
     return text
 
 
-def _layer2_sentence(situation: Situation, vip: VipPlan, served: Served) -> str:
+def _layer2_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     assert served.answered is not None  # what Mode.LAYER2 means
     hop, answerer = served.answered.next_hop, served.answered.answerer
     behalf = f", answered for by {answerer}" if answerer != hop else ""
     text = f"{vip.address} is served by Layer 2 on {hop}{behalf}."
     if vip.mode.mode is Mode.BGP:
-        text += f" BGP is planned, and not confirmed yet. {_lost(situation, vip.announced)}".rstrip()
+        text += f" BGP is planned, and not confirmed yet. {_lost(known, vip.announced)}".rstrip()
     waits = [problem for problem in vip.problems if problem.reason is Reason.ROUTES_LOST]
     return f"{text} {sentences(waits)}".rstrip()
 
@@ -186,19 +148,18 @@ def _next_hops(hops: Sequence[str]) -> str:
     return f"next hop {hops[0]}" if len(hops) == 1 else f"next hops {listed(hops)}"
 
 
-def _session_with(situation: Situation, peer: str) -> bool:
-    replicas = (situation.seen.node, *situation.seen.wire.fresh)
-    return any(situation.seen.established(replica, peer) for replica in replicas)
+def _session_with(known: Known, peer: str) -> bool:
+    return any(known.established(replica, peer) for replica in known.live)
 
 
-def _lost(situation: Situation, peers: Iterable[str]) -> str:
+def _lost(known: Known, peers: Iterable[str]) -> str:
     """Why the sessions with ``peers`` that are not up were lost, as far as it is known."""
     return mode_record.loss_sentence(
         {
             (node, peer): reason
             for peer in peers
-            for node, reason in situation.losses.get(peer, {}).items()
-            if not situation.seen.established(node, peer)
+            for node, reason in known.losses.get(peer, {}).items()
+            if not known.established(node, peer)
         }
     )
 
@@ -206,19 +167,20 @@ def _lost(situation: Situation, peers: Iterable[str]) -> str:
 # --- Eip
 
 
-def eip_status(situation: Situation, name: str, old: Mapping[str, Any] | None) -> Status:
+def eip_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     """The whole status of an Eip, usable or not."""
-    own = situation.problems_of("Eip", "", name)
-    eip = situation.snapshot.eips.get(name)
-    planned = situation.plan.eips.get(name)
+    own = known.problems_of("Eip", "", name)
+    eip = known.snapshot.eips.get(name)
+    planned = known.plan.eips.get(name)
     before = conditions.of(old)
+    generation = known.generation_of("Eip", "", name)
     if eip is None or planned is None:
         reason, message = _first(own, "Unknown", "It has not been looked at yet.")
-        told = [condition(before, "Ready", FALSE, reason, message, situation.now)]
+        told = [condition(before, "Ready", FALSE, reason, message, known.now, generation)]
         return {"ready": False, "usage": 0, "occupied": False, "conditions": told}
     use = planned.use
     first, last = eip.ranges[0].first, eip.ranges[-1].last
-    verdicts = _eip_verdicts(situation, name, planned, own)
+    verdicts = _eip_verdicts(known, name, planned, own)
     status: Status = {
         "occupied": 0 < use.size <= len(use.used),
         "usage": len(use.used),
@@ -228,15 +190,16 @@ def eip_status(situation: Situation, name: str, old: Mapping[str, Any] | None) -
         "ready": verdicts["Ready"][0] == TRUE,
         "v4": any(r.first.version == 4 for r in eip.ranges),
         "conditions": [
-            condition(before, type_, *verdict, situation.now, eip.generation) for type_, verdict in verdicts.items()
+            condition(before, type_, *verdict, known.now, generation) for type_, verdict in verdicts.items()
         ],
         "mode": mode_record.mode_record(
             eip,
-            [vip for address in use.used if (vip := situation.plan.vips.get(address)) and vip.eip == name],
-            situation.on_wire,
-            _lost(situation, situation.losses),
+            [vip for address in use.used if (vip := known.plan.vips.get(address)) and vip.eip == name],
+            known.on_wire,
+            _lost(known, known.losses),
             (old or {}).get("mode"),
-            situation.now,
+            known.now,
+            generation,
         ),
     }
     if use.used:
@@ -244,7 +207,7 @@ def eip_status(situation: Situation, name: str, old: Mapping[str, Any] | None) -
     return status
 
 
-def _eip_verdicts(situation: Situation, name: str, planned: EipPlan, own: Sequence[Problem]) -> dict[str, Verdict]:
+def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Problem]) -> dict[str, Verdict]:
     use = planned.use
     # A problem of the pool may be known to both the plan and its use: each is said once.
     problems = list(dict.fromkeys((*own, *use.problems, *planned.problems)))
@@ -254,7 +217,7 @@ def _eip_verdicts(situation: Situation, name: str, planned: EipPlan, own: Sequen
         reason, message = _first(fatal or problems, Reason.OVERLAPPING.value, "")
         verdicts["Ready"] = (FALSE, reason, message or f"It overlaps with {listed(use.conflicting)}.")
     else:
-        eip = situation.snapshot.eips[name]
+        eip = known.snapshot.eips[name]
         text = "Disabled: no new addresses are given out." if eip.disabled else "Addresses are given out."
         reason = problems[0].reason.value if problems else "Ready"
         verdicts["Ready"] = (TRUE, reason, f"{text} {sentences(problems)}".strip())
@@ -277,25 +240,26 @@ def _first(problems: Sequence[Problem], reason: str, message: str) -> tuple[str,
 # --- BgpConf
 
 
-def conf_status(situation: Situation, name: str, old: Mapping[str, Any] | None, generation: int = 0) -> Status:
+def conf_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     """What each live replica uses, and whether the BgpConf is in use."""
-    problems = situation.problems_of("BgpConf", "", name)
+    problems = known.problems_of("BgpConf", "", name)
     fatal = [problem for problem in problems if problem.fatal]
     before = conditions.of(old)
+    generation = known.generation_of("BgpConf", "", name)
     if fatal:
         verdict: Verdict = (FALSE, fatal[0].reason.value, sentences(problems))
     else:
         reason = problems[0].reason.value if problems else "Ready"
         verdict = (TRUE, reason, f"The settings are in use. {sentences(problems)}".strip())
-    status: Status = {"conditions": [condition(before, "Ready", *verdict, situation.now, generation)]}
-    snapshot = situation.snapshot
+    status: Status = {"conditions": [condition(before, "Ready", *verdict, known.now, generation)]}
+    snapshot = known.snapshot
     if not fatal or any(problem.reason is Reason.KEPT for problem in problems):
         status["nodesConfStatus"] = {
             node: {
                 "routerId": str(router_id(replace(snapshot, view=replace(snapshot.view, node=node)))),
                 "as": snapshot.conf.local_as,
             }
-            for node in sorted({situation.seen.node, *situation.seen.wire.fresh})
+            for node in sorted(known.live)
             if node
         }
     return status

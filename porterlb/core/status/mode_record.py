@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -9,14 +10,27 @@ from typing import Any
 from porterlb.core.mode import Phase
 from porterlb.core.model import Address, Eip, Mode, Protocol
 from porterlb.core.problems import Reason
-from porterlb.core.status.serving import Served
+from porterlb.core.served import Served
 from porterlb.core.vip import VipPlan
 
 HISTORY = 10
 """So many changes are kept, the newest first: enough for the story of a bad night, small enough for a status."""
 
-UNCONFIRMED = "The speakers have not confirmed it yet."
-"""The reason of a mode none in which nothing is wrong but that a moment has to pass."""
+
+class Cause(enum.StrEnum):
+    """Why the addresses of a pool are served as they are: the part of the reason that is for machines."""
+
+    NO_ADDRESS = "NoAddress"  # no Service has an address of the pool
+    UNCONFIRMED = "Unconfirmed"  # planned, and the speakers have not confirmed it yet
+    NOT_SERVED = "NotServed"  # what keeps the VIPs from being served
+    PROTOCOL = "Protocol"  # spec.protocol says so
+    SWITCHING = "Switching"  # spec.protocol has changed, and the switch is under way
+    ESTABLISHED = "SessionEstablished"
+    RETURNING = "SessionReturned"  # announced for the present Layer 2 next hop first
+    STABILISING = "SessionNotStableYet"
+    NO_SESSION = "NoSession"
+    MIXED = "Mixed"
+
 
 MOMENT = 2.0
 """Seconds for which that is no change of its own in the history: it is part of the one that follows."""
@@ -32,12 +46,14 @@ def mode_record(
     lost: str,
     old: Mapping[str, Any] | None,
     now: str,
+    generation: int = 0,
 ) -> dict[str, Any]:
-    """``{protocol, served, since, reason, vips {bgp, layer2, none}, waiting, history [{time, before, after, reason}]}``
+    """``{protocol, served, since, cause, reason, vips {bgp, layer2, none}, waiting, history}``; ``history`` is a list
+    of ``{time, before, after, cause, reason}``.
 
     ``served``: bgp, layer2, mixed or none. VIPs whose Service asks for another protocol than the Eip has are left
     out. ``waiting``: VIPs that have a next hop and are not yet brought in the way that is planned, or still in the
-    other one too. ``lost``: why sessions were lost. ``observedGeneration`` tells which spec this is about.
+    other one too. ``lost``: why sessions were lost. ``generation``: the one that was judged, as observedGeneration.
     """
     of_eip = [vip for vip in vips if vip.protocol is eip.protocol]
     modes = [on_wire[vip.address].mode if vip.address in on_wire else Mode.NONE for vip in of_eip]
@@ -49,11 +65,13 @@ def mode_record(
         for vip, mode in zip(of_eip, modes, strict=True)
     )
     before = old if isinstance(old, Mapping) else {}
+    cause, reason = _reason(eip, served, of_eip, lost)
     record: dict[str, Any] = {
         "protocol": eip.protocol.value,
         "served": served,
         "since": before.get("since") or now,
-        "reason": _reason(eip, served, of_eip, lost),
+        "cause": cause.value,
+        "reason": reason,
         "vips": count,
         "waiting": waiting,
     }
@@ -62,7 +80,7 @@ def mode_record(
         record["since"] = now
         # The first address of a pool, and the last one that goes, is no change of mode.
         if of_eip and (before["served"] != Mode.NONE.value or history):
-            change = {"time": now, "before": before["served"], "after": served, "reason": record["reason"]}
+            change = {"time": now, "before": before["served"], "after": served, "cause": cause.value, "reason": reason}
             history = _joined(change, history)
     elif before.get("protocol") == Protocol.AUTO.value == eip.protocol.value and _same_story(served, of_eip):
         if not lost:
@@ -73,15 +91,15 @@ def mode_record(
             history[0] = {**history[0], "reason": record["reason"]}
     if history:
         record["history"] = [dict(entry) for entry in history[:HISTORY]]
-    if eip.generation:
-        record["observedGeneration"] = eip.generation
+    if generation:
+        record["observedGeneration"] = generation
     return record
 
 
 def _joined(change: dict[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The history with one more change; a moment without confirmation in between is left out of it."""
     last = history[0] if history else {}
-    if last.get("after") != Mode.NONE.value or last.get("reason") != UNCONFIRMED or not _shortly(last, change):
+    if last.get("after") != Mode.NONE.value or last.get("cause") != Cause.UNCONFIRMED or not _shortly(last, change):
         return [change, *history]
     joined = {**change, "before": last.get("before")}
     return [*([joined] if joined["before"] != joined["after"] else []), *history[1:]]
@@ -102,27 +120,32 @@ def _same_story(served: str, vips: Sequence[VipPlan]) -> bool:
     return not any(vip.mode.phase in (Phase.WAITING, Phase.NARROW) for vip in vips)
 
 
-def _reason(eip: Eip, served: str, vips: Sequence[VipPlan], lost: str) -> str:
+def _reason(eip: Eip, served: str, vips: Sequence[VipPlan], lost: str) -> tuple[Cause, str]:
     if not vips:
-        return "No Service has an address of it."
+        return Cause.NO_ADDRESS, "No Service has an address of it."
     if served == Mode.NONE.value:
         problem = next((problem for vip in vips for problem in vip.problems), None)
-        text = str(problem) if problem else UNCONFIRMED
-        return f"{text} {lost}".strip() if problem and problem.reason is Reason.NO_SESSION else text
+        if problem is None:
+            return Cause.UNCONFIRMED, "The speakers have not confirmed it yet."
+        text = f"{problem} {lost}".strip() if problem.reason is Reason.NO_SESSION else str(problem)
+        return Cause.NOT_SERVED, text
     if eip.protocol is not Protocol.AUTO:
         text = f"spec.protocol is {eip.protocol.value}."
         if served != eip.protocol.value:
-            return f"{text} The switch is under way."
-        return f"{text} The way that is left goes on for a moment." if any(v.mode.overlap_until for v in vips) else text
+            return Cause.SWITCHING, f"{text} The switch is under way."
+        if any(vip.mode.overlap_until for vip in vips):
+            return Cause.SWITCHING, f"{text} The previous path stays active for a moment."
+        return Cause.PROTOCOL, text
     if served == Mode.BGP.value:
         if any(vip.mode.phase is Phase.NARROW for vip in vips):
-            return "BGP is back, for the present Layer 2 next hop first."
-        return "An established session carries it."
+            return Cause.RETURNING, "BGP is back, for the present Layer 2 next hop first."
+        return Cause.ESTABLISHED, "An established session carries it."
     if served == MIXED:
-        return f"Some VIPs are in bgp, others in layer2. {lost}".strip()
+        return Cause.MIXED, f"Some VIPs are in bgp, others in layer2. {lost}".strip()
     if any(vip.mode.phase is Phase.WAITING for vip in vips):
-        return "A session that carries it is back; BGP follows when it has been stable for a while."
-    return f"No established session carries it. {lost}".strip()
+        text = "A session that carries it is back; BGP follows when it has been stable for a while."
+        return Cause.STABILISING, text
+    return Cause.NO_SESSION, f"No established session carries it. {lost}".strip()
 
 
 def loss_sentence(losses: Mapping[tuple[str, str], str]) -> str:

@@ -14,8 +14,8 @@ from porterlb.core.model import Mode
 from porterlb.core.problems import Reason
 from porterlb.core.status import conditions
 from porterlb.core.status.conditions import FALSE, TRUE
-from porterlb.core.status.mode_record import UNCONFIRMED
-from porterlb.core.status.peer import entries
+from porterlb.core.status.mode_record import Cause
+from porterlb.core.status.peer import DEGRADED, entries
 
 Status = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ def eip_notices(old: Status | None, new: Status) -> list[Notice]:
     change = after[0] if after else {}
     # A change that waits for the speakers only is told with what it comes to
     known = [_what(entry) for entry in before]  # the reason may be told more fully a moment later
-    if change and _what(change) not in known and old and change["reason"] != UNCONFIRMED:
+    if change and _what(change) not in known and old and change.get("cause") != Cause.UNCONFIRMED:
         text = f"The mode went from {change['before']} to {change['after']}. {change['reason']}"
         found.append(Notice(change["after"] == Mode.NONE.value, "ModeChanged", text))
     return found
@@ -74,7 +74,7 @@ def _what(change: Mapping[str, Any]) -> tuple[object, ...]:
 def object_notices(old: Status | None, new: Status) -> list[Notice]:
     """For a BgpPeer or BgpConf: what is wrong with the object. Sessions are told of by :func:`session_notices`."""
     before, after = _pair(old, new, "Ready")
-    return [] if after.get("reason") == Reason.NO_SESSION else _refused(before, after)
+    return [] if after.get("reason") in (Reason.NO_SESSION, DEGRADED) else _refused(before, after)
 
 
 def session_notices(node: str, peer: str, old: Status | None, new: Status) -> list[Notice]:

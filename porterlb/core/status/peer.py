@@ -10,33 +10,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from porterlb.core.desired import Neighbor
+from porterlb.core.known import Known
 from porterlb.core.model import Peer
 from porterlb.core.observed import SessionState
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.status import conditions
-from porterlb.core.status.build import Situation, Status
+from porterlb.core.status.build import Status
 from porterlb.core.status.conditions import FALSE, TRUE, condition, sentences
 from porterlb.core.status.serving import listed
 
+DEGRADED = "Degraded"
+"""Reason of Ready=False: some wanted sessions are established, others are not."""
 
-def own_entry(situation: Situation, name: str, old: Mapping[str, Any] | None) -> Status:
+
+def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     """``nodesPeerStatus`` with the entry of this replica's node; empty where it is to have no session.
 
     ``old``: the whole status that is there.
     """
-    neighbor = situation.plan.bgp.neighbors.get(name)
+    neighbor = known.plan.bgp.neighbors.get(name)
     if neighbor is None:
         return {}
-    node = situation.seen.node
-    session = situation.seen.bgp.sessions.get(name)
+    node = known.node
+    session = known.bgp.sessions.get(name)
     before = entries(old).get(node, {})
-    peer = situation.snapshot.peers.get(name)
+    peer = known.snapshot.peers.get(name)
     entry: Status = {
         "peerState": _peer_state(neighbor, session, peer),
-        "timersState": _timers(neighbor, session, before, situation.now),
-        "announced": _announced(situation, name),
+        "timersState": _timers(neighbor, session, before, known.now),
+        "announced": _announced(known, name, session, before),
     }
-    loss = _last_loss(session, before, situation.now)
+    loss = _last_loss(session, before, known.now)
     if loss:
         entry["lastLoss"] = loss
     return {"nodesPeerStatus": {node: entry}}
@@ -100,25 +104,40 @@ def _last_loss(session: SessionState | None, before: Mapping[str, Any], now: str
     return old | {"count": session.losses} if old else {}
 
 
-def _announced(situation: Situation, peer: str) -> int:
-    wanted = sum(len(prefixes) for path, prefixes in situation.plan.bgp.routes.items() if path.peer == peer)
-    return max(0, wanted - sum(path.peer == peer for path, _ in situation.seen.bgp.rejected))
+def _announced(known: Known, peer: str, session: SessionState | None, before: Mapping[str, Any]) -> int:
+    """Routes that were applied to an established session. Without one the router has none of ours.
+
+    While a plan is being applied the last count stays: nothing newer is known.
+    """
+    if session is None or not session.up:
+        return 0
+    if known.applied != known.plan.digest:
+        counted = before.get("announced")
+        return counted if isinstance(counted, int) else 0
+    wanted = sum(len(prefixes) for path, prefixes in known.plan.bgp.routes.items() if path.peer == peer)
+    return max(0, wanted - sum(path.peer == peer for path, _ in known.bgp.rejected))
 
 
-def peer_conditions(situation: Situation, name: str, old: Mapping[str, Any] | None) -> Status:
-    """The condition Ready: the peer is valid, and at least one live replica has a session with it."""
-    peer = situation.snapshot.peers.get(name)
-    problems = [*situation.problems_of("BgpPeer", "", name), *situation.plan.peers.get(name, ())]
-    status, reason, message = _verdict(situation, name, peer, problems)
-    generation = peer.generation if peer else 0
+def peer_conditions(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
+    """``sessions`` (``19/20``: established of wanted) and the condition Ready: the peer is valid, and every live
+    replica that is to have a session with it has one."""
+    peer = known.snapshot.peers.get(name)
+    problems = [*known.problems_of("BgpPeer", "", name), *known.plan.peers.get(name, ())]
+    wanted = [node for node in sorted(known.live - {""}) if peer and _selected(known, peer, node)]
+    up = [node for node in wanted if known.established(node, name)]
+    status, reason, message = _verdict(known, name, peer, problems, wanted, up)
+    generation = known.generation_of("BgpPeer", "", name)
     return {
+        "sessions": f"{len(up)}/{0 if peer and peer.admin_down else len(wanted)}",
         "conditions": [
-            condition(conditions.of(old), "Ready", status, reason, message, situation.now, generation),
-        ]
+            condition(conditions.of(old), "Ready", status, reason, message, known.now, generation),
+        ],
     }
 
 
-def _verdict(situation: Situation, name: str, peer: Peer | None, problems: list[Problem]) -> tuple[str, str, str]:
+def _verdict(
+    known: Known, name: str, peer: Peer | None, problems: list[Problem], wanted: list[str], up: list[str]
+) -> tuple[str, str, str]:
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
         return FALSE, fatal[0].reason.value, sentences(problems)
@@ -127,32 +146,25 @@ def _verdict(situation: Situation, name: str, peer: Peer | None, problems: list[
     warnings = f" {sentences(problems)}".rstrip()
     if peer.admin_down:
         return FALSE, "AdminDown", f"spec.conf.adminDown is set: no session is held.{warnings}"
-    wanted = [node for node in _live(situation) if _selected(situation, peer, node)]
     if not wanted:
         return FALSE, "NoNode", f"No live replica is on a node that spec.nodeSelector matches.{warnings}"
-    up = [node for node in wanted if situation.seen.established(node, name)]
     down = [node for node in wanted if node not in up]
     text = f"{len(up)} of {len(wanted)} sessions established."
-    if down:
-        text += f" Down: {_why_down(situation, name, down)}."
-    if up:
+    if not down:
         return TRUE, problems[0].reason.value if problems else "Established", f"{text}{warnings}"
-    return FALSE, Reason.NO_SESSION.value, f"{text}{warnings}"
+    text += f" Down: {_why_down(known, name, down)}."
+    return FALSE, DEGRADED if up else Reason.NO_SESSION.value, f"{text}{warnings}"
 
 
-def _live(situation: Situation) -> list[str]:
-    return sorted({situation.seen.node, *situation.seen.wire.fresh} - {""})
-
-
-def _selected(situation: Situation, peer: Peer, node: str) -> bool:
+def _selected(known: Known, peer: Peer, node: str) -> bool:
     if peer.node_selector is None:
         return True
-    known = situation.snapshot.nodes.get(node)
-    return known is not None and peer.node_selector.matches(known.labels)
+    found = known.snapshot.nodes.get(node)
+    return found is not None and peer.node_selector.matches(found.labels)
 
 
-def _why_down(situation: Situation, name: str, nodes: list[str]) -> str:
-    reasons = situation.losses.get(name, {})
-    own = situation.seen.bgp.sessions.get(name)
-    told = {**reasons, **({situation.seen.node: own.reason} if own and own.reason else {})}
+def _why_down(known: Known, name: str, nodes: list[str]) -> str:
+    reasons = known.losses.get(name, {})
+    own = known.bgp.sessions.get(name)
+    told = {**reasons, **({known.node: own.reason} if own and own.reason else {})}
     return listed(f"{node} ({told[node].rstrip('.')})" if told.get(node) else node for node in nodes)

@@ -11,39 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from porterlb.core.known import Known
 from porterlb.core.mode import Announce
 from porterlb.core.model import Address, Mode
-from porterlb.core.observed import Answering, BgpReport, FreshReplica, WireReport
-from porterlb.core.plan import Plan
+from porterlb.core.observed import Answering, FreshReplica
+from porterlb.core.served import Served
 from porterlb.core.vip import VipPlan
 
 Addresses = Mapping[str, Sequence[Address]]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What this replica sees. ``applied``: the digest of the last plan that our own ExaBGP has acknowledged.
-
-    ``answering``: all VIPs, not only what changed last. ``addresses``: of the nodes, to know refused routes by.
-    """
-
-    node: str
-    bgp: BgpReport = BgpReport()
-    applied: int = 0
-    wire: WireReport = WireReport()
-    answering: Mapping[Address, Answering] = field(default_factory=dict)
-    addresses: Addresses = field(default_factory=dict)
-
-    def live(self, replica: str) -> bool:
-        return replica == self.node or replica in self.wire.fresh
-
-    def established(self, replica: str, peer: str) -> bool:
-        """Whether ``replica`` is live and has an established session with ``peer``."""
-        if replica == self.node:
-            session = self.bgp.sessions.get(peer)
-            return session is not None and session.up
-        other = self.wire.fresh.get(replica)
-        return other is not None and peer in other.sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,52 +30,31 @@ class Acknowledged:
 
     by_replica: Mapping[str, tuple[int, Mapping[Address, VipPlan]]] = field(default_factory=dict)
 
-    def updated(self, plan: Plan, seen: Seen) -> Acknowledged:
+    def updated(self, known: Known) -> Acknowledged:
         """What is acknowledged now, given what was before. A replica that is not live or has begun anew has nothing."""
         fresh: dict[str, tuple[int, Mapping[Address, VipPlan]]] = {}
-        own = FreshReplica(seen.node, 0, applied=seen.applied, digest=plan.digest)
-        for replica, said in {**seen.wire.fresh, seen.node: own}.items():
+        own = FreshReplica(known.node, 0, applied=known.applied, digest=known.plan.digest)
+        for replica, said in {**known.wire.fresh, known.node: own}.items():
             before = self.by_replica.get(replica)
-            if said.applied == plan.digest:
-                fresh[replica] = (said.boot, plan.vips)
+            if said.applied == known.plan.digest:
+                fresh[replica] = (said.boot, known.plan.vips)
             elif before is not None and before[0] == said.boot and said.applied:
                 fresh[replica] = before
         return Acknowledged(fresh)
 
     def hops(self, replica: str, peer: str, address: Address) -> Sequence[str]:
         """The next hops of a VIP that ``replica`` has told its ExaBGP to announce to ``peer``."""
-        known = self.by_replica.get(replica)
-        vip = known[1].get(address) if known else None
+        told = self.by_replica.get(replica)
+        vip = told[1].get(address) if told else None
         return vip.announced.get(peer, {}).get(replica, ()) if vip else ()
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """How one VIP is brought in now. ``carried``: next hops that a peer has, by peer. ``answered``: None, nobody does.
-
-    ``refused``: routes that ExaBGP rejected, as sentences. ``rival``: the MAC of a foreign host that claims the VIP.
-    """
-
-    mode: Mode
-    carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    answered: Answering | None = None
-    refused: tuple[str, ...] = ()
-    rival: str = ""
-
-    @property
-    def next_hops(self) -> tuple[str, ...]:
-        """The nodes that its traffic reaches now, by name."""
-        if self.mode is Mode.BGP:
-            return tuple(sorted({hop for hops in self.carried.values() for hop in hops}))
-        return (self.answered.next_hop,) if self.answered else ()
-
-
-def served_now(vip: VipPlan, seen: Seen, acknowledged: Acknowledged, refusals: Refusals | None = None) -> Served:
+def served_now(vip: VipPlan, known: Known, acknowledged: Acknowledged, refusals: Refusals | None = None) -> Served:
     """How ``vip`` is brought in now. ``refusals``: see :func:`refusals_of`; made here where it is not given."""
-    refused = (refusals_of(seen) if refusals is None else refusals).get(vip.address, {})
-    carried = _carried(vip, seen, acknowledged, refused) if vip.mode.announce is not Announce.NONE else {}
-    answered = _answered(vip, seen) if vip.mode.answer else None
-    rival = seen.wire.rivals.get(vip.address)
+    refused = (refusals_of(known) if refusals is None else refusals).get(vip.address, {})
+    carried = _carried(vip, known, acknowledged, refused) if vip.mode.announce is not Announce.NONE else {}
+    answered = _answered(vip, known) if vip.mode.answer else None
+    rival = known.wire.rivals.get(vip.address)
     ways = {Mode.BGP: bool(carried), Mode.LAYER2: answered is not None}
     first = vip.mode.mode
     order = [first, *(mode for mode in ways if mode is not first)]
@@ -129,36 +83,37 @@ class WireView:
         self._unsettled: set[Address] = set()
         self._refusals: Refusals = {}
 
-    def outdated(self, plan: Plan, seen: Seen) -> list[Address]:
+    def outdated(self, known: Known) -> list[Address]:
         """VIPs that may be brought in differently now: all of them where a session or a replica came or went."""
         basis = (
-            {peer: session.up for peer, session in seen.bgp.sessions.items()},
-            {name: (said.boot, said.sessions, bool(said.applied)) for name, said in seen.wire.fresh.items()},
-            bool(seen.applied),
-            seen.bgp.rejected,
-            seen.wire.dead,
-            {address: rival.mac for address, rival in seen.wire.rivals.items()},
-            seen.addresses,
+            {peer: session.up for peer, session in known.bgp.sessions.items()},
+            {name: (said.boot, said.sessions, bool(said.applied)) for name, said in known.wire.fresh.items()},
+            bool(known.applied),
+            known.bgp.rejected,
+            known.wire.dead,
+            {address: rival.mac for address, rival in known.wire.rivals.items()},
+            known.addresses,
         )
         same, self._basis = basis == self._basis, basis
+        plan = known.plan
         vips, self._vips = self._vips, plan.vips
-        answering, self._answering = self._answering, seen.answering
+        answering, self._answering = self._answering, known.wire.answering
         self._next = {address: served for address, served in self.on_wire.items() if address in plan.vips}
-        self._refusals = refusals_of(seen)
+        self._refusals = refusals_of(known)
         if not same:
             return list(plan.vips)
         found = {address for address, vip in plan.vips.items() if vips.get(address) is not vip}
-        if answering is not seen.answering:
-            found.update(a for a, now in seen.answering.items() if answering.get(a) != now)
-            found.update(answering.keys() - seen.answering.keys())
+        if answering is not known.wire.answering:
+            found.update(a for a, now in known.wire.answering.items() if answering.get(a) != now)
+            found.update(answering.keys() - known.wire.answering.keys())
         # What is planned and not yet done may be done by now: somebody may have acknowledged it.
         found |= self._unsettled
         return [address for address in found if address in plan.vips]
 
-    def look(self, address: Address, plan: Plan, seen: Seen, acknowledged: Acknowledged) -> bool:
+    def look(self, address: Address, known: Known, acknowledged: Acknowledged) -> bool:
         """Looks at one VIP again; whether it is brought in differently."""
-        vip = plan.vips[address]
-        served = served_now(vip, seen, acknowledged, self._refusals)
+        vip = known.plan.vips[address]
+        served = served_now(vip, known, acknowledged, self._refusals)
         self._unsettled.discard(address)
         if served.mode is not vip.mode.mode or any(
             not frozenset(hop for hops in by_replica.values() for hop in hops) <= set(served.carried.get(peer, ()))
@@ -181,30 +136,30 @@ Refusals = Mapping[Address, Mapping[tuple[str, Address], str]]
 """By VIP: ExaBGP's words by (peer, next hop address)."""
 
 
-def refusals_of(seen: Seen) -> Refusals:
+def refusals_of(known: Known) -> Refusals:
     """The routes that our own ExaBGP refused, sorted by VIP."""
     found: dict[Address, dict[tuple[str, Address], str]] = {}
-    for (path, prefix), words in seen.bgp.rejected.items():
+    for (path, prefix), words in known.bgp.rejected.items():
         vip = ip_address(prefix.partition("/")[0])
         found.setdefault(vip, {})[(path.peer, path.next_hop)] = words.strip().rstrip(".")
     return found
 
 
 def _carried(
-    vip: VipPlan, seen: Seen, acknowledged: Acknowledged, refused: Mapping[tuple[str, Address], str]
+    vip: VipPlan, known: Known, acknowledged: Acknowledged, refused: Mapping[tuple[str, Address], str]
 ) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for peer, by_replica in vip.announced.items():
         hops: set[str] = set()
         for replica, planned in by_replica.items():
-            if not seen.established(replica, peer):
+            if not known.established(replica, peer):
                 continue
-            known = acknowledged.hops(replica, peer, vip.address)
-            mine = replica == seen.node
+            told = acknowledged.hops(replica, peer, vip.address)
+            mine = replica == known.node
             hops.update(
                 hop
                 for hop in planned
-                if hop in known and not (mine and refused and _is_refused(peer, hop, seen.addresses, refused))
+                if hop in told and not (mine and refused and _is_refused(peer, hop, known.addresses, refused))
             )
         if hops:
             found[peer] = tuple(sorted(hops))
@@ -215,13 +170,13 @@ def _is_refused(peer: str, hop: str, addresses: Addresses, refused: Mapping[tupl
     return any((peer, address) in refused for address in addresses.get(hop, ()))
 
 
-def _answered(vip: VipPlan, seen: Seen) -> Answering | None:
-    known = seen.answering.get(vip.address)
-    if known is None or not known.answerer or not known.next_hop:
+def _answered(vip: VipPlan, known: Known) -> Answering | None:
+    found = known.wire.answering.get(vip.address)
+    if found is None or not found.answerer or not found.next_hop:
         return None
-    if not seen.live(known.answerer) or known.next_hop in seen.wire.dead:
+    if not known.is_live(found.answerer) or found.next_hop in known.wire.dead:
         return None
-    return known
+    return found
 
 
 def listed(names: Iterable[object]) -> str:

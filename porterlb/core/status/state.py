@@ -24,46 +24,35 @@ No password is in it: what has one (peers, neighbours) is shown by its name and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from porterlb.core.model import Address, Snapshot
+from porterlb.core.known import Known
 from porterlb.core.observed import Nic
-from porterlb.core.plan import Plan
 from porterlb.core.problems import Problem
-from porterlb.core.status.serving import Seen, Served
+from porterlb.core.served import Served
 from porterlb.core.vip import VipPlan
 
 State = dict[str, Any]
 
 
-def state_of(
-    snapshot: Snapshot,
-    plan: Plan,
-    seen: Seen,
-    on_wire: Mapping[Address, Served],
-    problems: Mapping[Any, Iterable[Problem]],
-    *,
-    broken: Mapping[str, str],
-    outage: str,
-    now: float,
-) -> State:
-    """See above. ``problems``: by the object's key; ``now``: monotonic seconds, the clock of plan and reports."""
-    view = snapshot.view
+def state_of(known: Known, now: float) -> State:
+    """See above. ``now``: monotonic seconds, the clock of plan and reports."""
+    snapshot, plan, view = known.snapshot, known.plan, known.snapshot.view
     usable = plan.shared.usable if plan.shared else frozenset()
     return {
         "version": 1,
         "node": view.node,
         "leader": view.leader,
-        "outage": outage,
-        "broken": dict(broken),
-        "problems": {str(key): _sentences(found) for key, found in problems.items()},
+        "outage": known.outage,
+        "broken": dict(known.broken),
+        "problems": {str(key): _sentences(found) for key, found in known.problems.items()},
         "plan": {
             "digest": plan.digest,
-            "applied": seen.applied,
+            "applied": known.applied,
             "wakeIn": None if plan.wake_at is None else round(max(0.0, plan.wake_at - now), 3),
         },
-        "replicas": {name: _replica(snapshot, seen, name) for name in {view.node, *snapshot.members, *view.fresh}},
+        "replicas": {name: _replica(known, name) for name in {view.node, *snapshot.members, *view.fresh}},
         "nodes": {
             name: {
                 "addresses": [str(address) for address in node.addresses],
@@ -94,17 +83,17 @@ def state_of(
             }
             for key, allocation in plan.services.items()
         },
-        "vips": {str(address): _vip(vip, on_wire.get(address), now) for address, vip in plan.vips.items()},
-        "peers": {name: _peer(plan, seen, name, now) for name in snapshot.peers},
+        "vips": {str(address): _vip(vip, known.on_wire.get(address), now) for address, vip in plan.vips.items()},
+        "peers": {name: _peer(known, name, now) for name in snapshot.peers},
         "bgp": {
-            "trouble": seen.bgp.trouble,
-            "restarts": seen.bgp.restarts,
+            "trouble": known.bgp.trouble,
+            "restarts": known.bgp.restarts,
             "rejected": [
                 {"peer": path.peer, "nextHop": str(path.next_hop), "prefix": prefix, "words": words}
-                for (path, prefix), words in seen.bgp.rejected.items()
+                for (path, prefix), words in known.bgp.rejected.items()
             ],
         },
-        "wire": _wire(seen),
+        "wire": _wire(known),
     }
 
 
@@ -112,13 +101,13 @@ def _sentences(problems: Iterable[Problem]) -> list[str]:
     return list(dict.fromkeys(map(str, problems)))
 
 
-def _replica(snapshot: Snapshot, seen: Seen, name: str) -> State:
-    member = snapshot.members.get(name)
-    if name == seen.node:
-        up = [peer for peer, session in seen.bgp.sessions.items() if session.up]
-        own = {"leader": snapshot.view.leader, "applied": seen.applied}
+def _replica(known: Known, name: str) -> State:
+    member = known.snapshot.members.get(name)
+    if name == known.node:
+        up = [peer for peer, session in known.bgp.sessions.items() if session.up]
+        own = {"leader": known.snapshot.view.leader, "applied": known.applied}
         return {"fresh": True, "boot": member.boot if member else None, "sessions": sorted(up), **own}
-    said = seen.wire.fresh.get(name)
+    said = known.wire.fresh.get(name)
     if said is None:
         return {"fresh": False, "boot": member.boot if member else None}
     return {
@@ -154,20 +143,20 @@ def _vip(vip: VipPlan, served: Served | None, now: float) -> State:
     }
 
 
-def _peer(plan: Plan, seen: Seen, name: str, now: float) -> State:
-    session = seen.bgp.sessions.get(name)
+def _peer(known: Known, name: str, now: float) -> State:
+    session = known.bgp.sessions.get(name)
     return {
-        "wanted": name in plan.bgp.neighbors,
+        "wanted": name in known.plan.bgp.neighbors,
         "state": session.state if session else "",
         "age": round(now - session.since, 3) if session else None,
         "reason": session.reason if session else "",
         "losses": session.losses if session else 0,
-        "problems": _sentences(plan.peers.get(name, ())),
+        "problems": _sentences(known.plan.peers.get(name, ())),
     }
 
 
-def _wire(seen: Seen) -> State:
-    wire = seen.wire
+def _wire(known: Known) -> State:
+    wire = known.wire
     return {
         "nics": [_nic(nic) for nic in wire.nics],
         "dead": sorted(wire.dead),

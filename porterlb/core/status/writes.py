@@ -7,13 +7,14 @@ as ``porterlb-<node>``, its own ``BgpPeer.status.nodesPeerStatus[node]``, and no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from porterlb.core.known import Known
 from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey
 from porterlb.core.status import conditions
-from porterlb.core.status.build import Situation, Status, conf_status, eip_status, service_status
+from porterlb.core.status.build import Status, conf_status, eip_status, service_status
 from porterlb.core.status.notices import Notice, eip_notices, object_notices, service_notices, session_notices
 from porterlb.core.status.peer import entries, loss_reasons, own_entry, peer_conditions
 
@@ -57,17 +58,17 @@ Have = Callable[[ObjectKey], Mapping[str, Any] | None]
 """The object as the cluster has it, or None."""
 
 
-def service_write(situation: Situation, key: ServiceKey, have: Have) -> Write | None:
+def service_write(known: Known, key: ServiceKey, have: Have) -> Write | None:
     """The write for a Service that is ours, usable or not; None where the cluster has it already."""
     object_key = ObjectKey("Service", *key)
     obj = have(object_key)
     if obj is None:
         return None
     old = status_of(obj)
-    new = service_status(situation, key, old)
+    new = service_status(known, key, old)
     if not service_differs(old, new):
         return None
-    service = situation.snapshot.services.get(key)
+    service = known.snapshot.services.get(key)
     return Write(
         object_key,
         new,
@@ -86,30 +87,29 @@ def release(key: ObjectKey, obj: Mapping[str, Any]) -> Write | None:
     return Write(key, {}, LEADER, version=version_of(obj), urgent=True)
 
 
-def context_writes(situation: Situation, key: ObjectKey, have: Have, *, leading: bool) -> list[Write]:
+def context_writes(known: Known, key: ObjectKey, have: Have, *, leading: bool) -> list[Write]:
     """The writes for an Eip, a BgpPeer or a BgpConf, as far as this replica is to write them."""
     obj = have(key)
     if obj is None:
         return []
     old = status_of(obj)
     writes = (
-        _leader_write(situation, key, old, obj) if leading else None,
-        _own_write(situation, key, old) if key.kind == "BgpPeer" else None,
+        _leader_write(known, key, old) if leading else None,
+        _own_write(known, key, old) if key.kind == "BgpPeer" else None,
     )
     return [write for write in writes if write is not None]
 
 
-def _leader_write(situation: Situation, key: ObjectKey, old: Mapping[str, Any], obj: Mapping[str, Any]) -> Write | None:
+def _leader_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> Write | None:
     if key.kind == "Eip":
-        new = eip_status(situation, key.name, old)
+        new = eip_status(known, key.name, old)
         different = any(old.get(field) != new.get(field) for field in EIP_FIELDS)
         notices = eip_notices(old, new)
     elif key.kind == "BgpPeer":
-        new = peer_conditions(situation, key.name, old)
-        different, notices = False, object_notices(old, new)
+        new = peer_conditions(known, key.name, old)
+        different, notices = old.get("sessions") != new["sessions"], object_notices(old, new)
     else:
-        generation = (obj.get("metadata") or {}).get("generation") or 0
-        new = conf_status(situation, key.name, old, generation)
+        new = conf_status(known, key.name, old)
         different = old.get("nodesConfStatus") != new.get("nodesConfStatus")
         notices = object_notices(old, new)
     if not different and not conditions_differ(key.kind, old, new):
@@ -117,9 +117,9 @@ def _leader_write(situation: Situation, key: ObjectKey, old: Mapping[str, Any], 
     return Write(key, new, LEADER, notices=tuple(notices))
 
 
-def _own_write(situation: Situation, key: ObjectKey, old: Mapping[str, Any]) -> Write | None:
-    node = situation.seen.node
-    new = own_entry(situation, key.name, old)
+def _own_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> Write | None:
+    node = known.node
+    new = own_entry(known, key.name, old)
     if entries(old).get(node) == entries(new).get(node):
         return None
     notices = session_notices(node, key.name, old, new)
@@ -162,10 +162,10 @@ def ingress(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(str(e.get("ip") or e.get("hostname")), str(e.get("ipMode") or "VIP")) for e in found]
 
 
-def losses_of(situation: Situation, objects: Iterable[tuple[str, Mapping[str, Any]]]) -> Situation:
-    """The situation with the reasons of lost sessions: what replicas wrote into the BgpPeers, and our own report."""
+def losses_of(known: Known, objects: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
+    """Why sessions were lost last, by peer, by node: what replicas wrote into the BgpPeers, and our own report."""
     losses = {name: loss_reasons(status_of(obj)) for name, obj in objects}
-    for name, session in situation.seen.bgp.sessions.items():
+    for name, session in known.bgp.sessions.items():
         if session.reason:
-            losses.setdefault(name, {})[situation.seen.node] = session.reason
-    return replace(situation, losses=losses)
+            losses.setdefault(name, {})[known.node] = session.reason
+    return losses

@@ -16,8 +16,8 @@ from porterlb.cluster import Conflict, Denied, Kind, Obj, Unavailable
 from porterlb.core.backoff import delay
 from porterlb.edge.kube import micro_time, paths
 from porterlb.edge.kube.api import MERGE, Api, Request
-from porterlb.edge.kube.chronicle import REMEMBERED, Chronicle, Series, Write
 from porterlb.edge.kube.errors import Expired, Missing
+from porterlb.edge.kube.event_series import REMEMBERED, EventSeries, Series, Write
 
 log = logging.getLogger("porterlb.kube")
 
@@ -41,7 +41,7 @@ class EventWriter:
     """Events are best effort: an Event that cannot be written is tried again a few times, then logged and let go."""
 
     api: Api
-    _chronicle: Chronicle = field(default_factory=Chronicle)
+    _told: EventSeries = field(default_factory=EventSeries)
     _regarding: OrderedDict[str, Mapping[str, Any]] = field(default_factory=OrderedDict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
@@ -63,7 +63,7 @@ class EventWriter:
         while len(self._regarding) > 2 * REMEMBERED:
             self._regarding.popitem(last=False)
         series = Series(about, type_, reason[:REASON_AT_MOST], _cut(message, NOTE_AT_MOST), reporter[:INSTANCE_AT_MOST])
-        self._chronicle.told(series, time.monotonic())
+        self._told.told(series, time.monotonic())
         self._news.set()
         self._idle.clear()
         if self._task is None:
@@ -84,13 +84,13 @@ class EventWriter:
 
     async def _work(self) -> None:
         while True:
-            write = self._chronicle.due(time.monotonic())
+            write = self._told.due(time.monotonic())
             if write is None:
                 self._idle.set()  # what is left waits for its rate, and nobody waits for that at the end
                 self._news.clear()
-                await self._wait(self._chronicle.pause(time.monotonic()))
+                await self._wait(self._told.pause(time.monotonic()))
                 continue
-            self._chronicle.wrote(write, await self._write(write))
+            self._told.wrote(write, await self._write(write))
             await asyncio.sleep(PACE)
 
     async def _wait(self, seconds: float | None) -> None:

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from porterlb.cluster import Changed, Deleted, Denied, Event, Kind, Replaced, Unavailable
@@ -130,7 +130,7 @@ class Watch:
             except Unavailable as error:
                 self._failed(one, str(error))
             except Denied as error:
-                self._failed(one, str(error))
+                self._failed(one, str(error), refused=True)
                 one.failures += 1
                 await asyncio.sleep(delay(one.failures, random.random(), ceiling=DENIED_CEILING))
 
@@ -212,12 +212,12 @@ class Watch:
             self._events.put_nowait(Changed(one.kind, shaped(one.kind, obj)))
         one.version, one.heard = version, True
 
-    def _failed(self, one: _Followed, reason: str, after: float = 0.0) -> None:
+    def _failed(self, one: _Followed, reason: str, after: float = 0.0, *, refused: bool = False) -> None:
         one.version = ""
         outage = self._reach.failed(one.kind, reason, time.monotonic(), random.random(), after)
         if outage is None:
             return
-        self._events.put_nowait(outage)
+        self._events.put_nowait(replace(outage, refused=refused))
         for other in self._followed:
             self._interrupt(other)
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from porterlb.cluster import Cluster, Conflict, Denied, Kind, Unavailable
-from porterlb.core.model import Address, ServiceKey
+from porterlb.core.known import Known
+from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
-from porterlb.core.plan import Plan
 from porterlb.core.status.notices import Notice
-from porterlb.core.status.serving import Served
 from porterlb.core.status.writes import LEADER, Write, owner_of, status_of, version_of
 from porterlb.logs import fields
 
@@ -52,7 +51,7 @@ class Meter(Protocol):
 
     def told(self, kind: str, notice: Notice) -> None: ...
 
-    def saw(self, plan: Plan, on_wire: Mapping[Address, Served]) -> None: ...
+    def saw(self, known: Known) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +121,6 @@ class Outbox:
         self._denied: dict[_Slot, tuple[int, float]] = {}  # how often in a row, and not before when
         self._failures = 0
         self._addressed = -PATIENCE  # when an address was to be written last
-
-    @property
-    def empty(self) -> bool:
-        """Whether everything has been sent (or cannot be)."""
-        return not (self._todo or self._pins or self._busy)
 
     def want(self, writes: Iterable[Write], pins: Mapping[ServiceKey, str]) -> float | None:
         """Replaces what is to be sent: these writes, as far as they are worth it, and Layer 2 next hops by Service.

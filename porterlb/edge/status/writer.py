@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from porterlb.cluster import Cluster
-from porterlb.core.model import Address, ServiceKey, Snapshot
+from porterlb.core.known import Known
+from porterlb.core.model import Address, ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
-from porterlb.core.plan import Plan
-from porterlb.core.status.build import Situation
 from porterlb.core.status.peer import entries
-from porterlb.core.status.serving import Acknowledged, Seen, Served, WireView
+from porterlb.core.status.serving import Acknowledged, WireView
 from porterlb.core.status.writes import (
     Write,
     context_writes,
@@ -41,17 +40,6 @@ GONE_AFTER = 10.0  # seconds without a hello until the sessions of a replica are
 LOOK_AGAIN = 5.0  # seconds until a look that failed is repeated
 LONGEST_REST = 0.5  # seconds, at most, between two looks, each of which rests as long as it took
 BATCH = 100  # VIPs or Services between two looks at the event loop
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What :meth:`StatusWriter.update` was told last."""
-
-    snapshot: Snapshot
-    plan: Plan
-    seen: Seen
-    acknowledged: Acknowledged
-    assigned: Mapping[ServiceKey, tuple[Address, ...]]
 
 
 class _Looked(NamedTuple):
@@ -109,35 +97,21 @@ class StatusWriter:
             concurrency=concurrency,
         )
         self._wire = WireView()
-        self._known: _Known | None = None
+        self._latest: Known | None = None
+        self._acknowledged = Acknowledged()
+        self.known: Known | None = None
+        """What was known at the last look, with what is on the wire."""
         self._news = asyncio.Event()
         self._silent_since: dict[str, float] = {}
         self._taken: set[tuple[ObjectKey, str]] = set()  # object and node
         self._memo: dict[ServiceKey, _Looked] = {}
         self._common: object = None
-        self._looking = False
 
-    def update(
-        self,
-        snapshot: Snapshot,
-        plan: Plan,
-        seen: Seen,
-        assigned: Mapping[ServiceKey, tuple[Address, ...]] | None = None,
-    ) -> None:
-        """What is known now. ``assigned``: addresses to be written where they are not those of the plan."""
-        before = self._known.acknowledged if self._known else Acknowledged()
-        self._known = _Known(snapshot, plan, seen, before.updated(plan, seen), assigned or {})
+    def update(self, known: Known) -> None:
+        """What is known now; how VIPs are brought in is worked out here."""
+        self._acknowledged = self._acknowledged.updated(known)
+        self._latest = known
         self._news.set()
-
-    @property
-    def on_wire(self) -> Mapping[Address, Served]:
-        """How every VIP was brought in when we looked last."""
-        return self._wire.on_wire
-
-    @property
-    def idle(self) -> bool:
-        """Whether all that was known has been written (or cannot be)."""
-        return not (self._news.is_set() or self._looking) and self._outbox.empty
 
     async def run(self) -> None:
         """For ever: looks whenever there is news, and sends."""
@@ -150,7 +124,6 @@ class StatusWriter:
                     self._tidy()
                     continue
                 self._news.clear()
-                self._looking = True
                 begun = self._clock()
                 try:
                     await self._look()
@@ -161,57 +134,48 @@ class StatusWriter:
                     self._wire, self._memo = WireView(), {}
                     await asyncio.sleep(LOOK_AGAIN)
                     self._news.set()
-                self._looking = False
-                # In a burst half of the time is for sending.
+                    # In a burst half of the time is for sending.
                 await asyncio.sleep(max(self._interval, min(LONGEST_REST, self._clock() - begun)))
 
     # --- what is to be written
 
     async def _look(self) -> None:
-        known = self._known
-        if known is None:
+        latest, acknowledged = self._latest, self._acknowledged
+        if latest is None:
             return
         leading = self._leading()
         touched: set[Address] = set()
-        for number, address in enumerate(self._wire.outdated(known.plan, known.seen)):
-            if self._wire.look(address, known.plan, known.seen, known.acknowledged):
+        for number, address in enumerate(self._wire.outdated(latest)):
+            if self._wire.look(address, latest, acknowledged):
                 touched.add(address)
             if number % BATCH == BATCH - 1:
                 await asyncio.sleep(0)
-        on_wire = self._wire.done()
-        if self._meter:
-            self._meter.saw(known.plan, on_wire)
-        situation = Situation(
-            known.snapshot,
-            known.plan,
-            known.seen,
-            self._now(),
-            on_wire,
-            self._objects.problems,
-            assigned=known.assigned,
-        )
         peers = [(key.name, self._outbox.have(key) or obj) for key, obj in self._objects.all_raw("BgpPeer").items()]
-        situation = losses_of(situation, peers)
+        losses = losses_of(latest, peers)
+        known = replace(latest, now=self._now(), leading=leading, on_wire=self._wire.done(), losses=losses)
+        self.known = known
+        if self._meter:
+            self._meter.saw(known)
         writes: list[Write] = []
         if leading:
-            writes += await self._service_writes(situation, touched)
+            writes += await self._service_writes(known, touched)
         else:
             self._memo = {}
         names = [key for kind in ("Eip", "BgpPeer", "BgpConf") for key in self._objects.all_raw(kind)]
         for key in names:
-            work = partial(context_writes, situation, key, self._outbox.have, leading=leading)
+            work = partial(context_writes, known, key, self._outbox.have, leading=leading)
             writes += self._only(key, work)
         again = self._outbox.want(writes, known.plan.pins if leading else {})
         if again is not None:
             asyncio.get_running_loop().call_later(again, self._news.set)
         self._tidy()
 
-    async def _service_writes(self, situation: Situation, touched: set[Address]) -> list[Write]:
+    async def _service_writes(self, known: Known, touched: set[Address]) -> list[Write]:
         """Looks at the Services for which something is new: themselves, their VIPs, or what all of them speak of."""
-        seen, plan, services = situation.seen, situation.plan, situation.snapshot.services
-        up = {peer: session.up for peer, session in seen.bgp.sessions.items()}
-        fresh = {name: said.sessions for name, said in seen.wire.fresh.items()}
-        common = (situation.losses, seen.bgp.trouble, up, fresh)
+        plan, services = known.plan, known.snapshot.services
+        up = {peer: session.up for peer, session in known.bgp.sessions.items()}
+        fresh = {name: said.sessions for name, said in known.wire.fresh.items()}
+        common = (known.losses, known.bgp.trouble, up, fresh)
         same, self._common = common == self._common, common
         found: list[Write] = []
         memo: dict[ServiceKey, _Looked] = {}
@@ -220,15 +184,16 @@ class StatusWriter:
                 await asyncio.sleep(0)
             key = ServiceKey(object_key.namespace, object_key.name)
             service, have = services.get(key), self._outbox.have(object_key) or raw
-            addresses = situation.addresses_of(key)
-            if service is None and not situation.problems_of("Service", *key):
+            addresses = known.addresses_of(key)
+            if service is None and not known.problems_of("Service", *key):
                 writes = self._only(object_key, partial(release, object_key, have))
             else:
                 vips = tuple(plan.vips.get(address) for address in addresses)
-                inputs = (have, service, plan.services.get(key), addresses, *vips)
+                generation = known.generation_of("Service", *key)
+                inputs = (have, service, generation, plan.services.get(key), addresses, *vips)
                 looked = self._memo.get(key) if same and touched.isdisjoint(addresses) else None
                 if looked is None or not looked.still(inputs):
-                    work = partial(service_write, situation, key, self._outbox.have)
+                    work = partial(service_write, known, key, self._outbox.have)
                     looked = _Looked(inputs, self._only(object_key, work))
                 memo[key] = looked
                 writes = looked.writes
@@ -248,11 +213,11 @@ class StatusWriter:
 
     def _tidy(self) -> None:
         """The leader takes out the sessions of nodes that have vanished, and of replicas that are silent for long."""
-        known, now = self._known, self._clock()
+        known, now = self._latest, self._clock()
         if known is None or not self._leading():
             self._silent_since.clear()
             return
-        live = {self._node, *known.seen.wire.fresh}
+        live = known.live
         named: set[str] = set()
         for key in self._objects.all_raw("BgpPeer"):
             obj = self._outbox.have(key)

@@ -56,7 +56,7 @@ class _Bucket:
 
 
 @dataclass(slots=True, eq=False)
-class Chronicle:
+class EventSeries:
     """Remembers what was told and written. Call ``told`` for each Event, ``due`` for what to write, ``wrote`` after."""
 
     _series: OrderedDict[Series, _Seen] = field(default_factory=OrderedDict)

@@ -1,0 +1,92 @@
+"""What one replica knows at one moment: the one value that status, metrics, /state, history and the CLI read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from porterlb.core.model import Address, ServiceKey, Snapshot
+from porterlb.core.objects import ObjectKey
+from porterlb.core.observed import BgpReport, WireReport
+from porterlb.core.plan import Plan
+from porterlb.core.problems import Problem
+from porterlb.core.served import Served
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Objects, plan and reports of one moment. Nothing in it changes later.
+
+    ``plan`` was made from ``snapshot``; ``problems`` and ``generations`` belong to the same versions of the objects.
+    ``on_wire`` and ``losses`` are worked out after the plan; they are empty until then.
+    """
+
+    snapshot: Snapshot
+    plan: Plan
+    bgp: BgpReport = BgpReport()
+    wire: WireReport = WireReport()
+    applied: int = 0
+    """The digest of the last plan that our own BGP speaker has applied wholly."""
+    problems: Mapping[ObjectKey, Sequence[Problem]] = field(default_factory=dict)
+    generations: Mapping[ObjectKey, int] = field(default_factory=dict)
+    """metadata.generation of each object that was judged, usable or not; 0 where it has none."""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """What cannot be read at all, by place: a sentence."""
+    outage: str = ""
+    """Why the API is away; empty while it is there."""
+    unchecked: frozenset[Address] = frozenset()
+    """New addresses that the duplicate address probe has not cleared yet: they are not written to a status."""
+    leading: bool = False
+    at: float = 0.0
+    """When the plan was made, monotonic seconds."""
+    now: str = ""
+    """The time as RFC 3339 text, for what people read."""
+    on_wire: Mapping[Address, Served] = field(default_factory=dict)
+    """How every VIP of the plan is brought in."""
+    losses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Why sessions were lost last, by peer, by node."""
+
+    @property
+    def node(self) -> str:
+        """The node of the replica that knows this."""
+        return self.snapshot.view.node
+
+    @property
+    def live(self) -> frozenset[str]:
+        """The replicas that are live, this one included."""
+        return frozenset(self.wire.fresh) | {self.node}
+
+    def is_live(self, replica: str) -> bool:
+        return replica == self.node or replica in self.wire.fresh
+
+    @property
+    def addresses(self) -> dict[str, tuple[Address, ...]]:
+        """Of the nodes, by name."""
+        return {name: node.addresses for name, node in self.snapshot.nodes.items()}
+
+    def established(self, replica: str, peer: str) -> bool:
+        """Whether ``replica`` is live and has an established session with ``peer``."""
+        if replica == self.node:
+            session = self.bgp.sessions.get(peer)
+            return session is not None and session.up
+        other = self.wire.fresh.get(replica)
+        return other is not None and peer in other.sessions
+
+    def problems_of(self, kind: str, namespace: str, name: str) -> Sequence[Problem]:
+        """Of the object itself; what the plan finds is in the plan."""
+        return self.problems.get(ObjectKey(kind, namespace, name), ())
+
+    def generation_of(self, kind: str, namespace: str, name: str) -> int:
+        """The generation that was judged, also where its edit was refused; 0: not known."""
+        return self.generations.get(ObjectKey(kind, namespace, name), 0)
+
+    def addresses_of(self, key: ServiceKey) -> tuple[Address, ...]:
+        """The addresses that a Service is to have in its status.
+
+        A Service keeps what it has until its new addresses are probed for a foreign owner.
+        """
+        service = self.snapshot.services.get(key)
+        if service is not None and self.unchecked.intersection(self.plan.unwritten.get(key, ())):
+            return service.held
+        allocation = self.plan.services.get(key)
+        return allocation.addresses if allocation else ()

@@ -1,0 +1,30 @@
+"""How one VIP is brought in now, as seen by one replica."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from porterlb.core.model import Mode
+from porterlb.core.observed import Answering
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """``carried``: next hops that a peer has, by peer. ``answered``: None if nobody answers ARP or NDP for the VIP.
+
+    ``refused``: routes that ExaBGP rejected, as sentences. ``rival``: the MAC of a foreign host that claims the VIP.
+    """
+
+    mode: Mode
+    carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    answered: Answering | None = None
+    refused: tuple[str, ...] = ()
+    rival: str = ""
+
+    @property
+    def next_hops(self) -> tuple[str, ...]:
+        """The nodes that its traffic reaches now, by name."""
+        if self.mode is Mode.BGP:
+            return tuple(sorted({hop for hops in self.carried.values() for hop in hops}))
+        return (self.answered.next_hop,) if self.answered else ()
