@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from porterlb.cli import options
 from porterlb.cli.main import run
 from porterlb.cli.manager import documentation, host_and_port, settings_from
 from porterlb.cli.options import Options
+from porterlb.cluster import Outage
 from porterlb.errors import PorterError
 from porterlb.settings import Settings
 from tests.cli.conftest import Folder
@@ -160,3 +163,30 @@ def test_places() -> None:
     assert host_and_port("127.0.0.1:7472") == ("127.0.0.1", 7472)
     assert host_and_port("[fd00::1]:80") == ("fd00::1", 80)
     assert host_and_port(":80") == ("0.0.0.0", 80)
+
+
+@pytest.mark.parametrize(
+    ("event", "said", "unsaid"),
+    [
+        (
+            Outage("There are no such kinds.", refused=True),
+            "The API answers, but refuses: There",
+            "reached",
+        ),
+        (Outage("Nobody answers."), "The cluster cannot be reached: Nobody answers.", "refuses"),
+    ],
+)
+def test_a_cluster_that_refuses_is_not_said_to_be_away(
+    event: Outage, said: str, unsaid: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing:
+        async def watch(self, kinds: object) -> AsyncIterator[Outage]:
+            yield event
+
+        async def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(options, "open_cluster", lambda *_, **__: Refusing())
+    assert run(["eip", "list"]) == 1
+    err = capsys.readouterr().err
+    assert said in err and unsaid not in err

@@ -336,7 +336,13 @@ def test_the_mode_of_an_eip_and_its_history() -> None:
         "No established session carries it. node-a lost tor: the peer was shut down (maintenance)."
     )
     assert after["mode"]["history"] == [
-        {"time": LATER, "before": "bgp", "after": "layer2", "reason": after["mode"]["reason"]}
+        {
+            "time": LATER,
+            "before": "bgp",
+            "after": "layer2",
+            "cause": "NoSession",
+            "reason": after["mode"]["reason"],
+        }
     ]
     assert [notice.reason for notice in eip_notices(status, after)] == ["ModeChanged"]
     assert eip_notices(after, after) == []
@@ -445,15 +451,56 @@ def _selector(key: str, value: str) -> Any:
     return Selector((Requirement(key, "In", frozenset({value})),))
 
 
-def test_a_peer_is_ready_with_one_session() -> None:
-    ready = find(peer_conditions(situation(snapshot(up=("node-b",))), "tor", None), "Ready")
-    assert (ready["status"], ready["message"]) == (
-        "True",
-        "1 of 3 sessions established. Down: node-a and node-c.",
-    )
-    none = find(peer_conditions(situation(snapshot(up=()), reason="connection reset"), "tor", None), "Ready")
-    assert (none["status"], none["reason"]) == ("False", "NoSession")
+def test_a_peer_is_ready_with_all_of_its_sessions() -> None:
+    whole = peer_conditions(situation(snapshot()), "tor", None)
+    assert (whole["sessions"], find(whole, "Ready")["status"]) == ("3/3", "True")
+    some = peer_conditions(situation(snapshot(up=("node-b",))), "tor", None)
+    ready = find(some, "Ready")
+    assert (some["sessions"], ready["status"], ready["reason"]) == ("1/3", "False", "Degraded")
+    assert ready["message"] == "1 of 3 sessions established. Down: node-a and node-c."
+    assert object_notices(whole, some) == [], "the sessions are told of one by one"
+    nothing = peer_conditions(situation(snapshot(up=()), reason="connection reset"), "tor", None)
+    none = find(nothing, "Ready")
+    assert (nothing["sessions"], none["status"], none["reason"]) == ("0/3", "False", "NoSession")
     assert "node-a (connection reset)" in none["message"]
+
+
+def test_routes_are_counted_once_an_established_session_was_sent_them() -> None:
+    of = snapshot()
+
+    def announced(known: Known, old: Mapping[str, Any] | None) -> int:
+        entry = own_entry(known, "tor", old)["nodesPeerStatus"]["node-a"]["announced"]
+        assert isinstance(entry, int)
+        return entry
+
+    made = situation(of)
+    wanted = sum(len(prefixes) for prefixes in made.plan.bgp.routes.values())
+    assert wanted > 0
+    assert announced(situation(of, applied=12345), None) == 0, "planned, and not applied"
+    assert announced(made, None) == wanted
+    before = own_entry(made, "tor", None)
+    assert announced(situation(of, applied=12345), before) == wanted, "a new plan takes nothing back"
+    down = replace(made, bgp=replace(made.bgp, sessions={"tor": replace(made.bgp.sessions["tor"], state="connect")}))
+    assert announced(down, before) == 0, "the router has nothing without a session"
+
+
+@pytest.mark.parametrize("kind", ["Service", "Eip", "BgpPeer", "BgpConf"])
+def test_a_refused_edit_is_reported_with_its_generation(kind: str) -> None:
+    """The object that was judged is the refused one; what stays in force is older."""
+    name = {"Service": "shop", "Eip": "auto", "BgpPeer": "tor", "BgpConf": "default"}[kind]
+    key = ObjectKey(kind, "default" if kind == "Service" else "", name)
+    wrong = (Problem(Reason.INVALID_FIELD, "is wrong."), Problem(Reason.KEPT, "The last one stays.", fatal=False))
+    made = replace(situation(snapshot()), problems={key: wrong}, generations={key: 2})
+    status = {
+        "Service": lambda: service_status(made, ServiceKey("default", name), None),
+        "Eip": lambda: eip_status(made, name, None),
+        "BgpPeer": lambda: peer_conditions(made, name, None),
+        "BgpConf": lambda: conf_status(made, name, None),
+    }[kind]()
+    assert {condition["observedGeneration"] for condition in status["conditions"]} == {2}
+    unusable = replace(made, snapshot=replace(made.snapshot, eips={}))
+    if kind == "Eip":
+        assert find(eip_status(unusable, name, None), "Ready")["observedGeneration"] == 2
 
 
 @pytest.mark.parametrize(
@@ -476,7 +523,8 @@ def test_a_peer_without_an_as_of_our_own() -> None:
 
 
 def test_the_conf_of_each_replica() -> None:
-    status = conf_status(situation(snapshot()), "default", None, 3)
+    made = replace(situation(snapshot()), generations={ObjectKey("BgpConf", "", "default"): 3})
+    status = conf_status(made, "default", None)
     assert status["nodesConfStatus"]["node-b"] == {"routerId": "10.77.0.12", "as": 64512}
     assert set(status["nodesConfStatus"]) == {"node-a", "node-b", "node-c"}
     assert find(status, "Ready")["observedGeneration"] == 3

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from porterlb.core.model import Mode
+from porterlb.core.model import Mode, ServiceKey
 from porterlb.core.observed import BgpReport, Rival, SessionState
 from porterlb.core.status.notices import Notice
 from porterlb.edge.http import HttpServer
@@ -113,6 +113,19 @@ def test_metrics_of_a_living_manager() -> None:
     assert lost.on_wire[AUTO_VIP].mode is Mode.LAYER2
 
 
+def test_a_follower_does_not_count_what_the_leader_alone_judges() -> None:
+    of = snapshot("node-a", leader="node-a")
+    key = next(iter(of.services))
+    stuck = replace(of.services[key], key=ServiceKey("default", "stuck"), held=(), wanted_eip="nowhere")
+    made = situation(replace(of, services={**of.services, stuck.key: stuck}))
+    leading = False
+    metrics = Metrics(lambda: replace(made, leading=leading), lambda: 0.0)
+    labels = {"reason": "EipUnknown"}
+    assert metrics.registry.get_sample_value("porterlb_services_refused", labels) is None
+    leading = True
+    assert metrics.registry.get_sample_value("porterlb_services_refused", labels) == 1.0
+
+
 def test_a_mode_change_is_timed_until_it_is_on_the_wire() -> None:
     made = situation(snapshot())
     now = 5.0
@@ -124,8 +137,8 @@ def test_a_mode_change_is_timed_until_it_is_on_the_wire() -> None:
     assert metrics.registry.get_sample_value(name, {"after": "layer2"}) is None
     done = situation(snapshot(up=()), made.plan, at=5.0)
     now = 5.25
-    metrics.saw(lost.plan, done.on_wire)
-    metrics.saw(lost.plan, done.on_wire)
+    metrics.saw(replace(lost, on_wire=done.on_wire))
+    metrics.saw(replace(lost, on_wire=done.on_wire))
     assert metrics.registry.get_sample_value(name, {"after": "layer2"}) == 1.0
     assert metrics.registry.get_sample_value("porterlb_mode_change_seconds_sum", {"after": "layer2"}) == 0.25
 

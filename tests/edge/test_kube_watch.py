@@ -319,7 +319,9 @@ def test_a_kind_that_may_be_listed_but_not_watched_does_not_make_the_others_list
         async with served(server, tmp_path) as cluster:
             seen = await first(cluster, 1000, Kind.NODE, Kind.NAMESPACE, seconds=2.5)
         assert len(server.of("list", "nodes")) <= 2
-        assert [event for event in seen if isinstance(event, Outage | Restored)] == [Outage("may not watch")]
+        assert [event for event in seen if isinstance(event, Outage | Restored)] == [
+            Outage("may not watch", refused=True)
+        ]
 
     run(scenario())
 

@@ -119,7 +119,9 @@ class StatusWriter:
             group.create_task(self._outbox.run(), name="status-outbox")
             while True:
                 try:
-                    await asyncio.wait_for(self._news.wait(), GONE_AFTER / 2)
+                    # Not wait_for: that of Python 3.11 swallows a cancellation that comes together with the news.
+                    async with asyncio.timeout(GONE_AFTER / 2):
+                        await self._news.wait()
                 except TimeoutError:
                     self._tidy()
                     continue
