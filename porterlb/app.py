@@ -24,7 +24,9 @@ from porterlb.core.backoff import delay
 from porterlb.core.known import Known
 from porterlb.core.lease import Timing
 from porterlb.core.membership import Absence
+from porterlb.core.model import Address
 from porterlb.core.observed import BgpReport, WireReport
+from porterlb.core.proxy_wait import NewHop
 from porterlb.core.status.state import state_of
 from porterlb.edge.bgp import BgpSpeaker
 from porterlb.edge.http import HttpServer
@@ -33,6 +35,7 @@ from porterlb.edge.leader import Leader
 from porterlb.edge.membership import Membership
 from porterlb.edge.metrics import Metrics
 from porterlb.edge.passwords import Passwords
+from porterlb.edge.proxy_health import ProxyHealth
 from porterlb.edge.status import StatusWriter
 from porterlb.logs import fields
 from porterlb.reconcile import Reconciler
@@ -131,7 +134,10 @@ class _Manager:
         self.settings = settings
         self.bgp = BgpSpeaker(self._on_bgp, run_dir=folder / "bgp", silence_after=settings.silence_after)
         self.wire = Layer2Speaker(self._on_wire, settings=settings, key=key, run_dir=folder / "wire")
-        self.reconciler = Reconciler(settings, cluster, self.bgp, self.wire, self._publish, self._before_plan)
+        self.proxy_health = ProxyHealth(self._node_address, self._on_delivering)
+        self.reconciler = Reconciler(
+            settings, cluster, self.bgp, self.wire, self._publish, self._before_plan, self.proxy_health.ask
+        )
         self.passwords = Passwords(cluster, self.reconciler.on_passwords)
         timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry)
         self.leader = Leader(cluster, settings.node, timing, on_change=self._on_leader)
@@ -178,6 +184,7 @@ class _Manager:
             "leader": self.leader.run(),
             "membership": self._follow_members(),
             "status": self.status.run(),
+            "proxy health": self.proxy_health.run(),
             "http": self.http.run(),
         }
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
@@ -238,6 +245,13 @@ class _Manager:
         leader = self.settings.node if self.leader.leading else self.leader.leader
         # A lease in our name that we do not hold for certain any more makes nobody the leader.
         self.reconciler.on_leader("" if leader == self.settings.node and not self.leader.leading else leader)
+
+    def _on_delivering(self, hops: frozenset[NewHop]) -> None:
+        self.reconciler.on_delivering(hops)
+
+    def _node_address(self, name: str) -> Address | None:
+        node = self.reconciler.objects.nodes.get(name)
+        return next(iter(node.addresses), None) if node else None
 
     def _on_members(self) -> None:
         self.reconciler.on_members(self.membership.members)

@@ -11,20 +11,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
+from porterlb.core import proxy_wait
 from porterlb.core.desired import DesiredBgp, DesiredWire
 from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
-from porterlb.core.model import Address, Member, Peer, Snapshot, View
+from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Snapshot, View
 from porterlb.core.objects import Objects
 from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.pace import Pace
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.proxy_wait import NewHop, ProxyPolicy, ProxyWait, settled, step
 from porterlb.settings import Settings
 
 log = logging.getLogger("porterlb.reconcile")
@@ -69,6 +71,8 @@ class Reconciler:
     """Called after each plan with what is known and the seconds that the plan took."""
     before_plan: Callable[[], None]
     """Called before each plan: others want to know the objects too (whose passwords to read, who we are)."""
+    proxy_health: Callable[[Collection[NewHop]], None]
+    """Called before each plan with the next hops that wait for their kube-proxy."""
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -86,6 +90,10 @@ class Reconciler:
         self.checking: dict[Address, float] = {}
         self.claimed: frozenset[Address] = frozenset()
         self.passwords: Mapping[str, str] = {}
+        self.proxy_policy = ProxyPolicy(s.proxy_delay, s.proxy_limit)
+        self.proxy_wait: ProxyWait | None = None
+        self._delivering: frozenset[NewHop] = frozenset()
+        self._endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = {}
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._rest_until = 0.0
@@ -130,6 +138,11 @@ class Reconciler:
 
     def on_members(self, members: Mapping[str, Member]) -> None:
         self.members = members
+        self.touch()
+
+    def on_delivering(self, hops: frozenset[NewHop]) -> None:
+        """Next hops that wait, and whose kube-proxy has said that it can deliver."""
+        self._delivering = hops
         self.touch()
 
     def waiting_for(self) -> str:
@@ -187,8 +200,11 @@ class Reconciler:
 
     async def _wait(self) -> None:
         timeout = None
-        if self.known and self.known.plan.wake_at is not None:
-            timeout = max(0.0, self.known.plan.wake_at - time.monotonic())
+        times = [self.known.plan.wake_at] if self.known else []
+        if self.proxy_wait:
+            times.append(proxy_wait.wakes_at(self.proxy_wait, self.proxy_policy))
+        if due := [at for at in times if at is not None]:
+            timeout = max(0.0, min(due) - time.monotonic())
         if self.checking:
             timeout = min(timeout if timeout is not None else CHECK_LIMIT, CHECK_LIMIT)
         with contextlib.suppress(TimeoutError):
@@ -204,7 +220,7 @@ class Reconciler:
 
     def _plan(self, now: float) -> None:
         started = time.perf_counter()
-        snapshot = self._snapshot()
+        snapshot = self._snapshot(now)
         made = plan(snapshot, self.known.plan if self.known else None, now, self.policy)
         made = replace(made, peers=self._problems(made))
         self._check(made.wire.check, now)
@@ -233,7 +249,17 @@ class Reconciler:
         )
         self.publish(self.known, time.perf_counter() - started)
 
-    def _snapshot(self) -> Snapshot:
+    def _settled_endpoints(self, now: float) -> Mapping[ServiceKey, tuple[Endpoint, ...]]:
+        """The endpoints without those whose kube-proxy cannot deliver yet, while the Service has others."""
+        objects, dead = self.objects, self.wire_report.dead
+        before, policy = self.proxy_wait, self.proxy_policy
+        state = step(before, objects.services, objects.endpoints, dead, self._delivering, now, policy)
+        self.proxy_wait = state
+        self._endpoints = settled(state, self._endpoints)
+        self.proxy_health(state.waiting.keys())
+        return self._endpoints
+
+    def _snapshot(self, now: float) -> Snapshot:
         objects, report, me = self.objects, self.wire_report, self.settings.node
         sessions = {(me, peer) for peer, state in self.bgp_report.sessions.items() if state.up}
         for name, replica in report.fresh.items():
@@ -251,7 +277,7 @@ class Reconciler:
             ),
             nodes=objects.nodes,
             services=objects.services,
-            endpoints=objects.endpoints,
+            endpoints=self._settled_endpoints(now),
             eips=objects.eips,
             peers=dict(self._peers()),
             conf=objects.conf,

@@ -64,6 +64,13 @@ class Settings:
     widen_after: float = 0.0
     """After the return to BGP, towards one next hop, so long until all next hops are announced."""
 
+    proxy_delay: float = 1.5
+    """A next hop whose endpoint has just become ready waits this long for its node's kube-proxy, which writes its rules
+    at most once a second. For Services with policy Local and no health check port, while another next hop exists."""
+
+    proxy_limit: float = 5.0
+    """With a health check port (spec.healthCheckNodePort) the next hop waits for its answer, at most this long."""
+
     claim_services_without_class: bool = True
     """Whether LoadBalancer Services without a class and without our annotation are ours."""
 
@@ -107,6 +114,8 @@ def _contradiction(s: Settings) -> str:
         )
     if s.return_after < 0 or s.widen_after < 0:
         return "return_after and widen_after must be 0 or more."
+    if s.proxy_delay < 0 or s.proxy_limit < 0:
+        return "proxy_delay and proxy_limit must be 0 or more."
     if s.gratuitous_rate < 1:
         return "gratuitous_rate must be 1 or more."
     if s.log_format not in ("text", "json"):

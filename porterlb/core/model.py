@@ -138,6 +138,7 @@ class Service:
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: frozenset[Port] = frozenset()
     traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    health_check_port: int = 0  # spec.healthCheckNodePort; 0: none
     selector: tuple[tuple[str, str], ...] = ()
     families: tuple[int, ...] = (4,)
     dual_stack_required: bool = False

@@ -32,6 +32,8 @@ MATRIX: Mapping[str, dict[str, Any]] = {
             "leaseRetry": 1,
             "returnAfter": 0,
             "widenAfter": 2.5,
+            "proxyDelay": 0,
+            "proxyLimit": 10,
             "claimServicesWithoutClass": False,
             "gratuitousRate": 100,
             "silenceAfter": 20,

@@ -51,6 +51,7 @@ def parse_service(obj: Mapping[str, Any], claim_without_class: bool) -> Parsed[S
         labels=meta.labels,
         ports=_ports(spec, problems),
         traffic_policy=_traffic_policy(spec, problems),
+        health_check_port=_health_check_port(spec),
         selector=tuple(sorted((k, v) for k, v in mapping(spec.get("selector")).items() if isinstance(v, str))),
         families=families,
         dual_stack_required=spec.get("ipFamilyPolicy") == "RequireDualStack",
@@ -164,6 +165,12 @@ def _traffic_policy(spec: Mapping[str, Any], problems: list[Problem]) -> Traffic
         message = f"{show(value)} is neither Cluster nor Local, and is taken for Cluster."
         problems.append(Problem(Reason.INVALID_FIELD, message, "spec.externalTrafficPolicy", fatal=False))
     return TrafficPolicy.CLUSTER
+
+
+def _health_check_port(spec: Mapping[str, Any]) -> int:
+    """The API server gives it to Services with policy Local; anything else counts as none."""
+    port = spec.get("healthCheckNodePort")
+    return port if isinstance(port, int) and 0 < port < 65536 else 0
 
 
 def _protocol(meta: Meta, problems: list[Problem]) -> Protocol | None:

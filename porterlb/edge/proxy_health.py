@@ -1,0 +1,72 @@
+"""Asks nodes whether their kube-proxy can deliver to a Service: the Service's health check port (KEP-3836)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection
+
+import aiohttp
+
+from porterlb.core.model import Address
+from porterlb.core.proxy_wait import NewHop
+
+log = logging.getLogger("porterlb.edge.proxy_health")
+
+INTERVAL = 0.1
+"""Seconds between two questions to one node about one Service. kube-proxy writes its rules once a second."""
+TIMEOUT = 0.5
+"""Seconds for one answer."""
+AT_ONCE = 32
+"""Questions that are under way at the same time."""
+
+
+class ProxyHealth:
+    """Asks about the hops that it is given until each has answered, and calls ``answered`` with those that have.
+
+    Args:
+        address: the address of a node, or None where it has none.
+        answered: called with the hops, of those last given to :meth:`ask`, whose kube-proxy can deliver.
+    """
+
+    def __init__(self, address: Callable[[str], Address | None], answered: Callable[[frozenset[NewHop]], None]) -> None:
+        self._address = address
+        self._answered = answered
+        self._hops: frozenset[NewHop] = frozenset()
+        self._delivering: frozenset[NewHop] = frozenset()
+        self._changed = asyncio.Event()
+
+    def ask(self, hops: Collection[NewHop]) -> None:
+        """The whole set of hops to ask about; without a port there is nothing to ask."""
+        hops = frozenset(hop for hop in hops if hop.port)
+        if hops != self._hops:
+            self._hops = hops
+            self._delivering &= hops
+            self._changed.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            limit = asyncio.Semaphore(AT_ONCE)
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session:
+                while left := self._hops - self._delivering:
+                    found = await asyncio.gather(*(self._delivers(session, limit, hop) for hop in left))
+                    fresh = {hop for hop, yes in zip(left, found, strict=True) if yes} & self._hops
+                    if fresh:
+                        self._delivering |= fresh
+                        self._answered(self._delivering)
+                    await asyncio.sleep(INTERVAL)
+
+    async def _delivers(self, session: aiohttp.ClientSession, limit: asyncio.Semaphore, hop: NewHop) -> bool:
+        address = self._address(hop.node)
+        if address is None:
+            return False
+        host = f"[{address}]" if address.version == 6 else str(address)
+        async with limit:
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                async with session.get(f"http://{host}:{hop.port}/", allow_redirects=False) as response:
+                    return response.status == 200
+        return False

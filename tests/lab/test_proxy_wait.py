@@ -1,0 +1,56 @@
+"""A node is a next hop of a policy Local Service only once its kube-proxy can deliver: nothing is lost at a return."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lab import objects
+from tests.lab.product import Product, product
+
+pytestmark = pytest.mark.lab
+
+NAMES = ("node-a", "node-b", "node-c")
+RETURNS = 5
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Product]:
+    """The stand-in for kube-proxy writes its rules once a second, as kube-proxy does."""
+    with product("manifests", nodes=3, routers=["bird"], proxy_interval=1.0) as made:
+        made.prepare()
+        made.manage()
+        yield made
+
+
+def endpoints(lab: Product, name: str, *nodes: str) -> None:
+    pods = [pod for pod in lab.pods if pod.node in nodes]
+    for piece in objects.endpoint_slices(name, pods, "default", families=["IPv4"]):
+        lab.backend.apply(piece)
+
+
+def test_endpoints_that_come_back_lose_nothing(lab: Product) -> None:
+    (vip,) = lab.give("web", "routed")
+    lab.wait_hops(vip, *NAMES)
+    lost = []
+    for _ in range(RETURNS):
+        endpoints(lab, "web", "node-a", "node-b")
+        lab.wait_hops(vip, "node-a", "node-b")
+        lab.proxy.sync()  # no node may still know the pod of node-c when it comes back
+        with lab.client.stream(vip, flows=24, interval=0.005) as stream:
+            endpoints(lab, "web", *NAMES)
+            lab.wait_hops(vip, *NAMES)
+            time.sleep(0.3)
+            lost.append(stream.report().lost)
+    assert lost == [0] * RETURNS
+
+
+def test_the_only_endpoint_is_used_at_once(lab: Product) -> None:
+    (vip,) = lab.give("alone", "routed", pods=["pod-a1"])
+    lab.wait_hops(vip, "node-a")
+    endpoints(lab, "alone", "node-b")
+    begun = time.monotonic()
+    lab.wait_hops(vip, "node-b")
+    assert time.monotonic() - begun < 1.2, "a next hop waits for its kube-proxy only while there is another one"
