@@ -1,10 +1,12 @@
 """Random kills and stops, and what must be true after each: ``python -m lab.chaos --steps 300 --router frr``.
 
-Three replicas announce two Services to one router. A step kills, stops (and continues) or cuts off one part: a
-manager, its ExaBGP, that one's API process, the wire process, the router's daemon, a whole node. After every few
-steps all is left alone, and everything has to be as wanted again: the router's next hops exactly, every replica in
-agreement. Between them the table is looked at all the time: **no route of a dead manager may outlive the hold time
-or, where graceful restart keeps it, the restart time** that was asked for.
+Three replicas announce two Services to one router and serve two more by Layer 2, one on each segment. A step kills,
+stops (and continues) one part: a manager, its ExaBGP, that one's API process, the wire process, the router's daemon;
+or it begins a fault of `lab.chaos_network`: loss, a filter, a one-way link, a second NIC that fails, a router that
+changes its capabilities. After every few steps all faults end, and everything
+has to be as wanted again: the router's next hops exactly, one MAC per Layer 2 VIP, every replica in agreement.
+Between them the table is looked at all the time: **no route of a dead manager may outlive the hold time or, where
+graceful restart keeps it, the restart time** that was asked for.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lab.chaos_network import FAULTS
+from lab.client import Client
 from lab.cluster import Lab
-from lab.measure import wait_equal, wait_until
+from lab.frames import who_has
+from lab.measure import wait_equal
 from lab.netns import LabError
 from lab.process import Process
 
@@ -31,7 +36,8 @@ HOLD, RESTART = 6, 12  # seconds, of the BgpPeer
 SLACK = 4.0  # seconds for a busy machine, and for our own looking
 PARTS = {"exabgp": "exabgp.conf", "api process": "api.py", "wire": "porterlb.wire"}
 CALM = 90.0  # seconds within which all must be as wanted
-EIP = {"eip.porter.kubesphere.io/v1alpha2": "chaos"}
+SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second"}
+"""Service -> Eip."""
 
 
 @dataclass
@@ -85,20 +91,23 @@ class Chaos:
         self.slowest = 0.0
         self.watcher = Watcher(lab)
         self.healing: list[tuple[float, Callable[[], None]]] = []
+        self.addresses: dict[str, str] = {}
 
     # Beginning
 
     def prepare(self) -> None:
         lab = self.lab
         lab.bgp_conf()
-        lab.eip("chaos", "172.17.0.0/28", protocol="bgp")
+        lab.eip("chaos", "172.16.0.0/28", protocol="bgp")
+        lab.eip("segment", "10.77.0.220-10.77.0.229", protocol="layer2")
+        lab.eip("second", "10.79.0.220-10.79.0.229", protocol="layer2")
         lab.peer(timers={"config": {"holdTime": HOLD}}, gracefulRestart={"enabled": True, "restartTime": RESTART})
         for node in lab.nodes:
             self.start(node.name)
-        lab.service("everywhere", policy="Local", annotations=EIP)
-        lab.service("somewhere", [lab.pods[0]], policy="Local", annotations=EIP)
-        for name in ("everywhere", "somewhere"):
-            lab.wait_vips(name, timeout=CALM)
+        for name, eip in SERVICES.items():
+            pods = [lab.pods[0]] if name == "somewhere" else None
+            lab.service(name, pods, policy="Local", annotations={"eip.porter.kubesphere.io/v1alpha2": eip})
+        self.addresses = {name: lab.wait_vips(name, timeout=CALM)[0] for name in SERVICES}
         self.settle()
 
     def start(self, name: str) -> None:
@@ -111,8 +120,8 @@ class Chaos:
         """One thing at random. What is stopped or cut goes on by itself some time later."""
         name = self.random.choice([node.name for node in self.lab.nodes])
         kinds = [self.kill_manager, self.stop_manager, self.kill_part, self.stop_part, self.end_manager]
-        kind = self.random.choice([*kinds, self.kill_part, self.stop_part, self.router_goes, self.router_stops])
-        kind(name)
+        kinds += [self.kill_part, self.stop_part, self.router_goes, self.router_stops]
+        self.random.choice([*kinds, *[self.network] * len(FAULTS)])(name)
         self.heal(time.monotonic())
 
     def kill_manager(self, name: str) -> None:
@@ -152,17 +161,22 @@ class Chaos:
             self.note(f"{part} stopped")
             self.stop(pid)
 
-    def router_goes(self, _: str) -> None:
+    def router_goes(self, name: str) -> None:
         self.note("router restarted")
         router = self.lab.router
         self.random.choice([router.kill_daemon, router.stop_daemon])()
         time.sleep(self.random.choice([0.0, 0.5]))
         router.start_daemon()
 
-    def router_stops(self, _: str) -> None:
+    def router_stops(self, name: str) -> None:
         self.note("router stopped")
         if process := self.lab.router.process:
             self.stop(process.pid)
+
+    def network(self, node: str) -> None:
+        what, end = self.random.choice(FAULTS)(self.lab, node, self.random)
+        self.note(what)
+        self.later(self.random.choice([0.2, 1.0, 3.0]), end)
 
     def note(self, what: str) -> None:
         self.counted[what] += 1
@@ -202,22 +216,45 @@ class Chaos:
             if not process.alive:
                 self.start(name)
         lab = self.lab
-        vips = {name: lab.vips(name)[0] for name in ("everywhere", "somewhere")}
+        vips = self.addresses
         wanted = {
             f"{vips['everywhere']}/32": lab.hops(*(node.name for node in lab.nodes)),
             f"{vips['somewhere']}/32": lab.hops(lab.nodes[0].name),
         }
         addresses = {node.v4 for node in lab.nodes}
 
-        def right() -> bool:
-            return lab.router.established() == addresses and lab.router.routes() == wanted and self.agreed()
+        right = {
+            "sessions": addresses,
+            "routes": wanted,
+            "addresses": {name: [vip] for name, vip in vips.items()},
+            "one answer on": ["the first segment", "the second segment"],
+            "replicas agree": True,
+        }
 
-        wait_until(right, CALM, "sessions, routes and plans to be as wanted", interval=0.1)
+        def seen() -> dict[str, object]:
+            answered = {
+                "the first segment": self.one_answer(lab.segment_client, vips["first"], 0),
+                "the second segment": self.one_answer(lab.second_client, vips["second"], 1),
+            }
+            return {
+                "sessions": lab.router.established(),
+                "routes": lab.router.routes(),
+                "addresses": {name: lab.vips(name) for name in SERVICES},
+                "one answer on": [where for where, one in answered.items() if one],
+                "replicas agree": self.agreed(),
+            }
+
+        wait_equal(seen, right, CALM, "everything to be as wanted", interval=0.1)
         if lab.router.programs_kernel:
             wait_equal(lab.router.kernel_routes, wanted, 10, "the kernel's routes")
         took = time.monotonic() - begun
         self.slowest = max(self.slowest, took)
         return took
+
+    def one_answer(self, client: Client, vip: str, nic: int) -> bool:
+        """Whether exactly one MAC is given for a VIP, and it is a node's."""
+        given = {answer.mac for answer in who_has(client, vip, 0.1)}
+        return len(given) == 1 and given <= {node.nics[nic].mac for node in self.lab.nodes}
 
     def agreed(self) -> bool:
         digests = set()
@@ -262,7 +299,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}, router {options.router}", flush=True)
-    with Lab(nodes=3, routers=[options.router], pod_servers=False) as lab:
+    with Lab(nodes=3, routers=[options.router], pod_servers=False, second=True) as lab:
         chaos = Chaos(lab, seed, lambda line: print(line, flush=True))
         try:
             chaos.prepare()

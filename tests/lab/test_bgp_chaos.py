@@ -18,7 +18,7 @@ def test_it_always_converges() -> None:
     seed = random.SystemRandom().randrange(10**6)
     router = sorted(KINDS)[seed % len(KINDS)]
     print(f"python -m lab.chaos --seed {seed} --router {router}")
-    with Lab(nodes=3, routers=[router], pod_servers=False) as lab:
+    with Lab(nodes=3, routers=[router], pod_servers=False, second=True) as lab:
         chaos = Chaos(lab, seed)
         try:
             chaos.prepare()

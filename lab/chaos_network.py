@@ -1,0 +1,79 @@
+"""The faults of the network and the routers that a chaos run injects.
+
+Each function begins one fault on one node and returns its name and the function that ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from lab.cluster import Lab
+from lab.netns import LabError
+
+End = Callable[[], None]
+Fault = Callable[[Lab, str, random.Random], tuple[str, End]]
+
+
+def loss(lab: Lab, _node: str, chance: random.Random) -> tuple[str, End]:
+    """The switch loses frames of everybody."""
+    percent = chance.choice([1, 3, 5, 10])
+    key = lab.faults.loss(percent)
+    return f"loss {percent} %", lambda: lab.faults.lift(key)
+
+
+def heavy_loss(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
+    """One node's cable loses frames."""
+    key = lab.faults.loss(chance.choice([20, 30]), [node])
+    return "loss 20 to 30 % on one node", lambda: lab.faults.lift(key)
+
+
+def protocol_filter(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
+    """One protocol is dropped on its way to or from one node."""
+    protocol = chance.choice(["arp", "arp-request", "arp-reply", "ndp", "hello", "bgp"])
+    ends = chance.choice([(node, ""), ("", node)])
+    key = lab.faults.filter(protocol, *ends)
+    return f"filter {protocol}", lambda: lab.faults.lift(key)
+
+
+def one_way(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
+    """Nothing arrives from one node at another machine; the other direction works."""
+    others = [other.name for other in lab.nodes if other.name != node] + [router.name for router in lab.routers]
+    key = lab.faults.filter("all", node, chance.choice(others))
+    return "one-way link", lambda: lab.faults.lift(key)
+
+
+def second_cable(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
+    """The second NIC loses its carrier, or its switch port leaves the VLAN."""
+    machine = lab.node(node)
+    port = machine.port(machine.nics[1])
+    if chance.random() < 0.5:
+        lab.net.carrier(port, False)
+        return "second NIC without carrier", lambda: lab.net.carrier(port, True)
+    lab.net.port_member(port, False)
+    return "second NIC out of its VLAN", lambda: lab.net.port_member(port, True)
+
+
+def capabilities(lab: Lab, _node: str, _chance: random.Random) -> tuple[str, End]:
+    """The router stops negotiating add-path, and negotiates it again later."""
+
+    def negotiate(add_path: bool) -> None:
+        router = lab.router
+        sessions = tuple(replace(session, add_path=add_path) for session in router.config.sessions)
+        with contextlib.suppress(LabError, OSError):  # its daemon is away; it reads the file when it starts
+            router.reconfigure(replace(router.config, sessions=sessions))
+
+    negotiate(False)
+    return "router without add-path", lambda: negotiate(True)
+
+
+FAULTS: tuple[Fault, ...] = (
+    loss,
+    heavy_loss,
+    protocol_filter,
+    one_way,
+    second_cable,
+    capabilities,
+)
