@@ -1,4 +1,4 @@
-"""Real routers by name: bird, frr, gobgp."""
+"""Real routers by name: bird, frr, gobgp, openbgpd."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from lab.routers.base import NODES_AS, RibPath, Router, RouterConfig, Session, S
 from lab.routers.bird import Bird
 from lab.routers.frr import Frr
 from lab.routers.gobgp import GoBgp
+from lab.routers.openbgpd import OpenBgpd
 
-KINDS: dict[str, type[Router]] = {"bird": Bird, "frr": Frr, "gobgp": GoBgp}
+KINDS: dict[str, type[Router]] = {"bird": Bird, "frr": Frr, "gobgp": GoBgp, "openbgpd": OpenBgpd}
 
 __all__ = ["KINDS", "NODES_AS", "RibPath", "Router", "RouterConfig", "Session", "SessionState", "router_class"]
 

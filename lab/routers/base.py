@@ -127,6 +127,7 @@ class Router(Host, ABC):
 
     kind = ""
     programs_kernel = True  # learned routes reach the kernel, so that packets follow them
+    takes_passwords = True  # accepts connections with TCP MD5 (RFC 2385)
 
     def __init__(self, net: Net, number: int, config: RouterConfig) -> None:
         super().__init__(

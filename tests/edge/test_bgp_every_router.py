@@ -38,6 +38,7 @@ def inside(node: Node) -> Iterator[None]:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_three_next_hops_in_both_families_survive_and_go(kind: str, tmp_path: File) -> None:
     v4, v6 = "192.0.2.1/32", "2001:db8::1/128"
+    password = "geheim" if KINDS[kind].takes_passwords else ""
 
     async def story(lab: Lab) -> None:
         router, node = lab.router, lab.nodes[0]
@@ -47,7 +48,7 @@ def test_three_next_hops_in_both_families_survive_and_go(kind: str, tmp_path: Fi
             router.config.asn,
             NODES_AS,
             IPv4Address(node.v4),
-            password="geheim",
+            password=password,
             add_path=True,
         )
         rule = {"communities": ("64512:7",), "large_communities": ("64512:1:2",), "med": 5}
@@ -87,7 +88,7 @@ def test_three_next_hops_in_both_families_survive_and_go(kind: str, tmp_path: Fi
 
     with Lab(nodes=3, routers=[kind], pods=0, sessions=[]) as lab:
         node = lab.nodes[0]
-        session = Session(node.name, node.v4, families=("v4", "v6"), password="geheim")
+        session = Session(node.name, node.v4, families=("v4", "v6"), password=password)
         lab.router.reconfigure(RouterConfig((session,)))
         with inside(node):
             asyncio.run(story(lab))

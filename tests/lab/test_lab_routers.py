@@ -62,8 +62,9 @@ def test_a_router_has_three_next_hops_injects_and_says_goodbye(kind: str) -> Non
 def test_a_router_takes_each_option(kind: str) -> None:
     with Lab(nodes=4, routers=[kind], pods=0, sessions=[]) as lab:
         a, b, c, d = lab.nodes
+        password = "geheim" if KINDS[kind].takes_passwords else ""
         sessions = (
-            Session(a.name, a.v4, families=("v4", "v6"), password="geheim"),  # IPv6 over an IPv4 session, with MD5
+            Session(a.name, a.v4, families=("v4", "v6"), password=password),  # IPv6 over an IPv4 session, with MD5
             Session(b.name, b.v4, asn=64500),  # iBGP
             Session(c.name, c.v4, passive=False, port=1790),  # the router connects, to another port
             Session(d.name, d.v6, families=("v6",), multihop=5),
@@ -71,7 +72,7 @@ def test_a_router_takes_each_option(kind: str) -> None:
         lab.router.reconfigure(RouterConfig(sessions))
         both = ["ipv4 unicast", "ipv6 unicast"]
         routes = [f"10.99.0.1/32 next-hop {a.v4}", f"fd99::1/128 next-hop {a.v6}"]
-        StaticSpeaker(a, lab.router, routes, families=both, options=['md5-password "geheim";'])
+        StaticSpeaker(a, lab.router, routes, families=both, options=[f'md5-password "{password}";'] if password else [])
         StaticSpeaker(b, lab.router, [f"10.99.0.2/32 next-hop {b.v4} local-preference 200"], asn=64500)
         StaticSpeaker(c, lab.router, [f"10.99.0.3/32 next-hop {c.v4} as-path [ 64512 64512 ]"], listen=1790)
         multihop = ["outgoing-ttl 5;"]
