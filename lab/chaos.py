@@ -97,6 +97,7 @@ class Chaos:
 
     def prepare(self) -> None:
         lab = self.lab
+        self.config = lab.router.config
         lab.bgp_conf()
         lab.eip("chaos", "172.16.0.0/28", protocol="bgp")
         lab.eip("segment", "10.77.0.220-10.77.0.229", protocol="layer2")
@@ -216,6 +217,8 @@ class Chaos:
             if not process.alive:
                 self.start(name)
         lab = self.lab
+        # A router that was stopped or away may have missed that a fault ended.
+        lab.router.reconfigure(self.config)
         vips = self.addresses
         wanted = {
             f"{vips['everywhere']}/32": lab.hops(*(node.name for node in lab.nodes)),
