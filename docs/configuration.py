@@ -48,11 +48,13 @@ ANNOTATIONS = {
     "eip.porter.kubesphere.io/v1alpha1": "the address that is wanted; two, separated by a comma, for both families. "
     "`spec.loadBalancerIP` asks for the same",
     "eip.porter.kubesphere.io/v1alpha2": "the Eip that the address is to come from",
-    "protocol.porter.kubesphere.io/v1alpha1": "only Eips of this protocol: `bgp`, `layer2` or `auto`",
+    "protocol.porter.kubesphere.io/v1alpha1": "`bgp` or `layer2`: the address is taken from an Eip of this protocol, "
+    "else from one with `auto`, and the Service is served this way only; `auto`: any Eip",
     "share.porter.kubesphere.io/v1alpha1": "a key: Services of one namespace with the same key may have one address, "
-    "on different ports",
-    "layer2.porter.kubesphere.io/v1alpha1": "written by the leader: the node that serves the Service in layer2, so "
-    "that one which comes back takes nothing away",
+    "on different ports. MetalLB's `metallb.io/allow-shared-ip` (or `metallb.universe.tf/allow-shared-ip`) means the "
+    "same for all namespaces",
+    "layer2.porter.kubesphere.io/v1alpha1": "read only: the Layer 2 next hop, as earlier versions noted it. It is in "
+    "`Eip.status.layer2NextHops` now",
 }
 """Of Services: what each is for."""
 

@@ -76,7 +76,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.objects = Objects(s.claim_services_without_class)
+        self.objects = Objects(s.claim_services_without_class, ignore_exclude_label=s.ignore_exclude_label)
         self.policy = ModePolicy(return_after=s.return_after, widen_after=s.widen_after)
         self.known: Known | None = None
         self.synced: set[Kind] = set()
@@ -283,6 +283,7 @@ class Reconciler:
             conf=objects.conf,
             namespaces=objects.namespaces,
             members=self.members,
+            elsewhere=objects.elsewhere,
             claimed=self.claimed,
         )
 

@@ -74,6 +74,10 @@ class Settings:
     claim_services_without_class: bool = True
     """Whether LoadBalancer Services without a class and without our annotation are ours."""
 
+    ignore_exclude_label: bool = False
+    """Whether nodes with the label node.kubernetes.io/exclude-from-external-load-balancers are used all the same.
+    kubeadm sets it on every control plane node, so on the only node of a small cluster."""
+
     gratuitous_rate: int = 2000
     """Gratuitous ARP / unsolicited NA frames a second; switches with storm control may want less."""
 

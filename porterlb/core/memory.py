@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from porterlb.core.allocation import AllocationMemory
+from porterlb.core.allocation import AllocationMemory, ReservedMemo
 from porterlb.core.holddown import HoldDown
 from porterlb.core.mode import VipMode
 from porterlb.core.model import Address
@@ -27,3 +27,4 @@ class Memory:
     sessions: Sessions = field(default_factory=dict)
     modes: Mapping[Address, VipMode] = field(default_factory=dict)
     allocation: AllocationMemory = field(default_factory=AllocationMemory)
+    reserved: ReservedMemo = field(default_factory=ReservedMemo, compare=False, repr=False)

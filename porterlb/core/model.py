@@ -82,7 +82,8 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A Kubernetes node. ``addresses`` are its InternalIPs in the order given."""
+    """A Kubernetes node. ``addresses`` are its InternalIPs in the order given, ``other_addresses`` the rest of
+    status.addresses (ExternalIP)."""
 
     name: str
     addresses: tuple[Address, ...] = ()
@@ -92,6 +93,7 @@ class Node:
     excluded: bool = False  # label node.kubernetes.io/exclude-from-external-load-balancers
     out_of_service: bool = False  # taint node.kubernetes.io/out-of-service
     cordoned: bool = False  # spec.unschedulable
+    other_addresses: tuple[Address, ...] = ()
 
     def address(self, version: int) -> Address | None:
         """The node's first address of IP version 4 or 6."""
@@ -100,12 +102,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One endpoint of a Service. ``node`` is empty when the EndpointSlice does not say."""
+    """One endpoint of a Service. ``node`` is empty when the EndpointSlice does not say.
+
+    ``version``: 4 or 6, the IP version of its EndpointSlice, and so of the VIPs that it serves; 0: of both.
+    """
 
     node: str
     ready: bool = True
     serving: bool = True
     terminating: bool = False
+    version: int = 0
 
 
 class TrafficPolicy(enum.StrEnum):
@@ -128,6 +134,9 @@ class Service:
 
     ``families``: IP versions in the order of spec.ipFamilies; ``dual_stack_required``: ipFamilyPolicy is
     RequireDualStack. ``held``: addresses in status.loadBalancer.ingress. ``created``: RFC 3339 text, which sorts.
+
+    ``recorded``: the addresses that our own records (Eip.status.used) say it was given. ``foreign_writer``: the field
+    manager that has written the ingress in its status, where that is not us.
     """
 
     key: ServiceKey
@@ -147,7 +156,14 @@ class Service:
     wanted_eip: str = ""
     protocol: Protocol | None = None
     sharing_key: str = ""
-    pinned_node: str = ""  # annotation layer2.porter.kubesphere.io/v1alpha1
+    shares_anywhere: bool = False  # the sharing key is MetalLB's, which counts in all namespaces
+    pinned_node: str = ""  # its present Layer 2 next hop: Eip.status.layer2NextHops, or the annotation of old versions
+    recorded: tuple[Address, ...] = ()
+    foreign_writer: str = ""
+
+    def has(self, address: Address) -> bool:
+        """Whether the API says that the Service has this address: in its own status, or in our records."""
+        return address in self.held or address in self.recorded
 
 
 class AddressRange(NamedTuple):
@@ -177,6 +193,7 @@ class Eip:
     service_selector: Selector | None = None
     auto_assign: bool = True
     layer2_standby: bool = True
+    probe: bool = True  # ask the segment for a foreign host before an address is used for the first time
     is_default: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -265,6 +282,7 @@ class Member:
     port: int  # hello UDP port
     boot: int
     subnets: tuple[Interface, ...] = ()
+    gateways: tuple[Address, ...] = ()  # of its default routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,5 +318,9 @@ class Snapshot:
     conf: BgpConf = BgpConf()
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # labels
     members: Mapping[str, Member] = field(default_factory=dict)
+    elsewhere: Mapping[Address, tuple[ServiceKey, ...]] = field(default_factory=dict)
+    """Addresses that Services have which did not get them from us (spec.externalIPs, other load balancers)."""
+    proxies: Mapping[str, frozenset[Address]] = field(default_factory=dict)
+    """Hosts that answer for many addresses of the segment (proxy ARP), by MAC, with the addresses that show it."""
     claimed: frozenset[Address] = frozenset()
     """Addresses that a foreign host answers for (found by the duplicate address probe): not to be given out."""

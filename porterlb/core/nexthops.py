@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from porterlb.core.model import Address, Endpoint, Interface, Member, Network, Node, Ready, Service, TrafficPolicy, View
+from porterlb.core.parse.node import EXCLUDED
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.rendezvous import ranked
 
@@ -20,7 +22,7 @@ def unusable_because(node: Node, view: View, *, ignore_ready: bool) -> str:
     if node.out_of_service:
         return "is tainted out-of-service"
     if node.excluded:
-        return "is labelled node.kubernetes.io/exclude-from-external-load-balancers"
+        return f"is labelled {EXCLUDED} (the setting ignore_exclude_label ignores that)"
     if node.network_unavailable:
         return "reports NetworkUnavailable"
     if node.ready is not Ready.TRUE and not ignore_ready:
@@ -34,10 +36,14 @@ def usable_nodes(nodes: Mapping[str, Node], view: View) -> frozenset[str]:
     Ready=False or Unknown counts only while some other node is Ready: when none is, the control plane is sick,
     not every node at once.
     """
+    return frozenset(nodes.keys() - unusable_nodes(nodes, view))
+
+
+def unusable_nodes(nodes: Mapping[str, Node], view: View) -> dict[str, str]:
+    """The other nodes, each with the reason as a clause."""
     nobody_ready = not any(node.ready is Ready.TRUE for node in nodes.values())
-    return frozenset(
-        node.name for node in nodes.values() if not unusable_because(node, view, ignore_ready=nobody_ready)
-    )
+    found = {name: unusable_because(node, view, ignore_ready=nobody_ready) for name, node in nodes.items()}
+    return {name: why for name, why in found.items() if why}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +55,16 @@ class NextHops:
     problem: Problem | None = None
 
 
-def next_hops(policy: TrafficPolicy, endpoints: Sequence[Endpoint], usable: frozenset[str]) -> NextHops:
+def next_hops(
+    policy: TrafficPolicy,
+    endpoints: Sequence[Endpoint],
+    usable: frozenset[str],
+    unusable: Mapping[str, str] = MappingProxyType({}),
+) -> NextHops:
     """Local: usable nodes with a ready endpoint. Cluster: every usable node, if there is any ready endpoint.
 
-    Endpoints that terminate but still serve count when nothing else is left (KEP-1669).
+    Endpoints that terminate but still serve count when nothing else is left (KEP-1669). ``endpoints``: of one IP
+    version. ``unusable``: why other nodes are not usable.
     """
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
     if not ready:
@@ -63,12 +75,33 @@ def next_hops(policy: TrafficPolicy, endpoints: Sequence[Endpoint], usable: froz
     nodes = at if policy is TrafficPolicy.LOCAL else usable
     if nodes:
         return NextHops(tuple(sorted(nodes)), at)
-    sentence = (
-        "externalTrafficPolicy is Local and no usable node has a ready endpoint."
-        if policy is TrafficPolicy.LOCAL
-        else "No node is usable."
-    )
-    return NextHops((), problem=Problem(Reason.NO_USABLE_NODE, sentence))
+    if policy is TrafficPolicy.CLUSTER:
+        sentence, whose = "No node is usable.", set(unusable)
+    elif not any(endpoint.node for endpoint in ready):
+        sentence, whose = (
+            "externalTrafficPolicy is Local, and no ready endpoint names its node (nodeName in the EndpointSlice), so "
+            "it is not known where they are. Add nodeName, or use the policy Cluster.",
+            set(),
+        )
+    else:
+        whose = {endpoint.node for endpoint in ready} & unusable.keys()
+        sentence = "externalTrafficPolicy is Local and no usable node has a ready endpoint."
+    return NextHops((), problem=Problem(Reason.NO_USABLE_NODE, f"{sentence}{_whys(whose, unusable)}"))
+
+
+def _whys(names: Iterable[str], unusable: Mapping[str, str]) -> str:
+    """Sentences that say why these nodes are not usable, those with one reason together; with a space in front."""
+    by_reason: dict[str, list[str]] = {}
+    for name in sorted(names):
+        by_reason.setdefault(unusable[name], []).append(name)
+    shown = []
+    for why, nodes in by_reason.items():
+        more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+        shown.append(f" {', '.join(nodes[:_NAMED])}{more}: each {why}." if len(nodes) > 1 else f" {nodes[0]} {why}.")
+    return "".join(shown)
+
+
+_NAMED = 5
 
 
 def on_subnet(addresses: Iterable[Address], subnet: Network) -> bool:
@@ -126,7 +159,9 @@ def layer2_order(
     replica, cordoned ones last. The same on every replica that sees the same, and for both VIPs of a dual-stack
     Service: the rank is by its first address.
     """
-    by_rank = ranks if ranks is not None else ranked(str(service.held[0] if service.held else service.key), hops.nodes)
+    by_rank = (
+        ranks if ranks is not None else ranked(str((service.held or service.recorded or (service.key,))[0]), hops.nodes)
+    )
 
     def preference(name: str) -> tuple[bool, bool, bool, bool]:
         return (

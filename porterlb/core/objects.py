@@ -9,11 +9,14 @@ can tell at a glance what is new. Objects are plain JSON mappings; kinds are nam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from porterlb.core.model import BgpConf, Eip, Endpoint, Node, Peer, Service, ServiceKey
+from porterlb.core.model import Address, BgpConf, Eip, Endpoint, Node, Peer, Service, ServiceKey
 from porterlb.core.parse import (
+    addresses_elsewhere,
+    class_hint,
     merge,
     parse_conf,
     parse_eip,
@@ -23,6 +26,7 @@ from porterlb.core.parse import (
     parse_service,
 )
 from porterlb.core.problems import Parsed, Problem, Reason
+from porterlb.core.records import Records
 
 Obj = Mapping[str, Any]
 
@@ -89,16 +93,22 @@ class Objects:
 
     Args:
         claim_without_class: the setting of that name: are LoadBalancer Services without a class ours?
+        ignore_exclude_label: the setting of that name.
     """
 
-    def __init__(self, claim_without_class: bool) -> None:
+    def __init__(self, claim_without_class: bool, *, ignore_exclude_label: bool = False) -> None:
         self._claim_without_class = claim_without_class
+        self._ignore_exclude_label = ignore_exclude_label
         self._raw: dict[str, dict[ObjectKey, Obj]] = {}
         self._problems: _Store[ObjectKey, tuple[Problem, ...]] = _Store()
         self._generations: _Store[ObjectKey, int] = _Store()
         self._nodes: _Store[str, Node] = _Store()
         self._namespaces: _Store[str, Mapping[str, str]] = _Store()
         self._services: _Store[ServiceKey, Service] = _Store()
+        self._records = Records()
+        self._elsewhere: _Store[Address, tuple[ServiceKey, ...]] = _Store()
+        self._elsewhere_of: dict[ServiceKey, tuple[Address, ...]] = {}
+        self._hints: _Store[ObjectKey, tuple[Problem, ...]] = _Store()
         self._eips: _Store[str, Eip] = _Store()
         self._peers: _Store[str, Peer] = _Store()
         self._confs: _Store[str, BgpConf] = _Store()
@@ -128,6 +138,17 @@ class Objects:
     def services(self) -> Mapping[ServiceKey, Service]:
         """Ours only."""
         return self._services.frozen()
+
+    @property
+    def elsewhere(self) -> Mapping[Address, tuple[ServiceKey, ...]]:
+        """Addresses whose traffic kube-proxy sends to Services that did not get them from us: spec.externalIPs of any
+        Service, and what Services of other load balancers hold."""
+        return self._elsewhere.frozen()
+
+    @property
+    def hints(self) -> Mapping[ObjectKey, tuple[Problem, ...]]:
+        """What looks like a slip in objects that are not ours: nothing is written about it, ``plan`` prints it."""
+        return self._hints.frozen()
 
     @property
     def endpoints(self) -> Mapping[ServiceKey, tuple[Endpoint, ...]]:
@@ -213,18 +234,53 @@ class Objects:
         return self._keep(store, name, key, parsed)
 
     def _node(self, key: ObjectKey, obj: Obj | None) -> bool:
-        return self._keep(self._nodes, key.name, key, parse_node(obj) if obj else _gone())
+        parsed = parse_node(obj, ignore_exclude_label=self._ignore_exclude_label) if obj else _gone()
+        return self._keep(self._nodes, key.name, key, parsed)
 
     def _namespace(self, key: ObjectKey, obj: Obj | None) -> bool:
         parsed: Parsed[Mapping[str, str]] = Parsed(_labels(obj)) if obj else _gone()
         return self._keep(self._namespaces, key.name, key, parsed)
 
     def _service(self, key: ObjectKey, obj: Obj | None) -> bool:
-        parsed = (parse_service(obj, self._claim_without_class) if obj else None) or _gone()
-        return self._keep(self._services, ServiceKey(key.namespace, key.name), key, parsed)
+        name = ServiceKey(key.namespace, key.name)
+        ours = parse_service(obj, self._claim_without_class) if obj else None
+        different = self._uses(name, addresses_elsewhere(obj, ours=ours is not None) if obj else ())
+        hint = class_hint(obj) if obj else ""
+        self._hints.set(key, (Problem(Reason.INVALID_FIELD, hint, _CLASS_FIELD, fatal=False),) if hint else None)
+        parsed = ours or _gone()
+        if parsed.value is not None:
+            parsed = Parsed(self._recorded(parsed.value), parsed.problems)
+        return self._keep(self._services, name, key, parsed) or different
+
+    def _uses(self, key: ServiceKey, addresses: tuple[Address, ...]) -> bool:
+        """Notes the addresses that a Service has, though we did not give them to it."""
+        before = self._elsewhere_of.get(key, ())
+        if before == addresses:
+            return False
+        if addresses:
+            self._elsewhere_of[key] = addresses
+        else:
+            del self._elsewhere_of[key]
+        for address in {*before, *addresses}:
+            others = [other for other in self._elsewhere.values.get(address, ()) if other != key]
+            users = sorted([*others, key] if address in addresses else others)
+            self._elsewhere.set(address, tuple(users) or None)
+        return True
+
+    def _recorded(self, service: Service) -> Service:
+        """The Service with what our records say of it."""
+        record = self._records.of(service.key)
+        if not record.addresses:
+            return service
+        return replace(service, recorded=record.addresses, pinned_node=record.node or service.pinned_node)
 
     def _eip(self, key: ObjectKey, obj: Obj | None) -> bool:
-        return self._keep_good(self._eips, key.name, key, parse_eip(obj) if obj else _gone())
+        different = False
+        for name in self._records.take(key.name, obj):
+            raw = self.raw("Service", *name)
+            if name in self._services.values and raw is not None:
+                different |= self._service(ObjectKey("Service", *name), raw)
+        return self._keep_good(self._eips, key.name, key, parse_eip(obj) if obj else _gone()) or different
 
     def _peer(self, key: ObjectKey, obj: Obj | None) -> bool:
         return self._keep_good(self._peers, key.name, key, parse_peer(obj) if obj else _gone())
@@ -254,6 +310,7 @@ class Objects:
 
 
 _NO_CONF = BgpConf()
+_CLASS_FIELD = "spec.loadBalancerClass"
 
 
 _STILL_IN_FORCE = Problem(

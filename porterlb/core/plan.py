@@ -2,7 +2,8 @@
 
 ``plan(snapshot, previous, now, policy)`` composes allocation (which VIP), next hops (which nodes), mode (BGP or
 Layer 2), announcing and answering (which replica). The same function runs online and behind ``porterlb plan``.
-A VIP is announced or answered once it is in the Service's status: what the API does not know is not on the wire.
+A VIP is announced or answered once it is in the Service's status or in our records (Eip.status.used): what the API does
+not know is not on the wire. What somebody else writes into the status does not take it off the wire.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from porterlb.core import holddown
-from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, allocate
+from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, ReservedMemo, allocate
 from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
 from porterlb.core.holddown import HoldDown
 from porterlb.core.memory import Memory
@@ -37,8 +38,7 @@ class EipPlan:
 class Plan:
     """The whole plan of one replica. ``digest`` is the same on all replicas that plan the same for the network.
 
-    ``wake_at``: when time alone changes the plan (monotonic seconds), or None. ``pins``: the node that the leader
-    is to write into the Layer 2 annotation of each Service that needs it.
+    ``wake_at``: when time alone changes the plan (monotonic seconds), or None.
     """
 
     vips: Mapping[Address, VipPlan] = field(default_factory=dict)
@@ -47,7 +47,6 @@ class Plan:
     peers: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     bgp: DesiredBgp = DesiredBgp()
     wire: DesiredWire = DesiredWire()
-    pins: Mapping[ServiceKey, str] = field(default_factory=dict)
     digest: int = 0
     wake_at: float | None = None
     memory: Memory = field(default_factory=Memory)  # for the next plan
@@ -66,7 +65,8 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
         return previous
     before = previous or Plan()
     memory = before.memory
-    allocations = _allocations(snapshot, memory.allocation, now)
+    reserved = memory.reserved.updated(snapshot.nodes, snapshot.members, snapshot.peers)
+    allocations = _allocations(snapshot, memory.allocation, reserved, now)
     shared = shared_by_all(snapshot, memory.sessions, now, policy)
     keys = _changed(shared, allocations, before)
     look = _all(allocations, before) if keys is None else _looked_at(shared, allocations, before, keys)
@@ -106,7 +106,6 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
             digest=digest,
             check=_new_on_link(shared, unwritten),
         ),
-        pins=_pins(snapshot, vips),
         digest=digest,
         wake_at=min(wakes, default=None),
         memory=Memory(
@@ -114,6 +113,7 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
             shared.sessions,
             {address: vip.mode for address, vip in vips.items()},
             allocations.memory,
+            reserved,
         ),
         unwritten=unwritten,
         routes=routes,
@@ -194,7 +194,7 @@ def _unwritten(
     found: dict[ServiceKey, tuple[Address, ...]] = {}
     for key in allocations.services if keys is None else keys.union(before.unwritten):
         allocation = allocations.services.get(key)
-        fresh = [a for a in allocation.addresses if a not in snapshot.services[key].held] if allocation else ()
+        fresh = [a for a in allocation.addresses if not snapshot.services[key].has(a)] if allocation else ()
         if fresh:
             found[key] = tuple(fresh)
     return found
@@ -231,7 +231,7 @@ def _routes(vips: Mapping[Address, VipPlan], before: Plan, changed: Iterable[Add
     return routes
 
 
-def _allocations(snapshot: Snapshot, memory: AllocationMemory, now: float) -> Allocations:
+def _allocations(snapshot: Snapshot, memory: AllocationMemory, reserved: ReservedMemo, now: float) -> Allocations:
     return allocate(
         snapshot.services,
         snapshot.eips,
@@ -239,16 +239,30 @@ def _allocations(snapshot: Snapshot, memory: AllocationMemory, now: float) -> Al
         now,
         namespaces=snapshot.namespaces,
         claimed=snapshot.claimed,
+        reserved=reserved.reserved,
+        elsewhere=snapshot.elsewhere,
+        closed=_closed(snapshot),
         may_allocate=snapshot.view.leader == snapshot.view.node,
     )
 
 
+def _closed(snapshot: Snapshot) -> dict[str, str]:
+    """The Eips that give nothing out, for a host answers for all of their addresses; each with a clause."""
+    return {
+        name: f"the host {mac} answers for every address of its segment (proxy ARP, proxy NDP). "
+        "Switch that off on the host, or set spec.probe of the Eip to false"
+        for mac, addresses in sorted(snapshot.proxies.items())
+        for name, eip in snapshot.eips.items()
+        if eip.probe and any(address in eip for address in addresses)
+    }
+
+
 def _holders_of(snapshot: Snapshot, allocations: Allocations, address: Address, eip: str) -> list[Service]:
-    """The Services whose status has the address, the oldest first."""
+    """The Services that the API says have the address, the oldest first."""
     if eip not in snapshot.eips:
         return []
     keys = allocations.eips[eip].used.get(address, ())
-    found = [snapshot.services[key] for key in keys if address in snapshot.services[key].held]
+    found = [snapshot.services[key] for key in keys if snapshot.services[key].has(address)]
     return sorted(found, key=lambda service: (service.created, service.uid, service.key))
 
 
@@ -280,21 +294,10 @@ def _new_on_link(shared: Shared, unwritten: Mapping[ServiceKey, tuple[Address, .
     Until our own membership has told which subnets we are in, every address may be on-link: the wire process knows.
     """
     unknown = shared.snapshot.view.node not in shared.snapshot.members
+    unprobed = [eip for eip in shared.snapshot.eips.values() if not eip.probe]
     return frozenset(
         address
         for addresses in unwritten.values()
         for address in addresses
-        if unknown or shared.segments.of(address) is not None
+        if (unknown or shared.segments.of(address) is not None) and not any(address in eip for eip in unprobed)
     )
-
-
-def _pins(snapshot: Snapshot, vips: Mapping[Address, VipPlan]) -> dict[ServiceKey, str]:
-    """The next hop of each VIP that Layer 2 answers for, where the Service's annotation says another one (or none):
-    a node that comes back later then takes nothing away."""
-    if snapshot.view.leader != snapshot.view.node:
-        return {}
-    return {
-        vip.services[0]: vip.candidates[0]
-        for vip in vips.values()
-        if vip.mode.answer and vip.candidates and snapshot.services[vip.services[0]].pinned_node != vip.candidates[0]
-    }

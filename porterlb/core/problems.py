@@ -35,6 +35,9 @@ class Reason(enum.StrEnum):
     ADDRESS_NOT_IN_EIP = "AddressNotInEip"
     ADDRESS_IN_USE = "AddressInUse"
     ADDRESS_CLAIMED = "AddressClaimedByForeignHost"
+    ADDRESS_RESERVED = "AddressReserved"
+    ADDRESS_USED_BY_SERVICE = "AddressUsedByService"
+    PROXY_ARP = "ProxyArp"
     FAMILY_UNAVAILABLE = "FamilyUnavailable"
     SHARING_DENIED = "SharingDenied"
     # serving

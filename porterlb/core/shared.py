@@ -49,6 +49,8 @@ class Shared:
     policy: ModePolicy
     by_service: bool
     """Whether what a peer gets depends on the labels of Services."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Why the other nodes are not usable, as clauses."""
     _hops: dict[tuple[TrafficPolicy, tuple[Endpoint, ...]], NextHops] = field(default_factory=dict)
     _arrangements: dict[tuple[str, int, tuple[str, ...], int], Mapping[str, tuple[str, ...]]] = field(
         default_factory=dict
@@ -57,20 +59,26 @@ class Shared:
     _recipients: dict[tuple[str, int], Recipients] = field(default_factory=dict)
     _carried: dict[tuple[frozenset[str], int, tuple[str, ...]], bool] = field(default_factory=dict)
 
-    def hops(self, services: Sequence[Service]) -> NextHops:
-        """The next hops of a VIP that these Services share (one, mostly): those of any of them."""
+    def hops(self, services: Sequence[Service], version: int) -> NextHops:
+        """The next hops of a VIP that these Services share (one, mostly): those of any of them.
+
+        ``version``: of the VIP. kube-proxy sends its traffic to the endpoints of that IP version only.
+        """
         if len(services) == 1:
-            return self._hops_of(services[0])
-        found = [self._hops_of(service) for service in services]
+            return self._hops_of(services[0], version)
+        found = [self._hops_of(service, version) for service in services]
         nodes = frozenset(node for hops in found for node in hops.nodes)
         endpoints = frozenset(node for hops in found for node in hops.endpoints)
         return NextHops(tuple(sorted(nodes)), endpoints, None if nodes else found[0].problem)
 
-    def _hops_of(self, service: Service) -> NextHops:
-        key = (service.traffic_policy, self.snapshot.endpoints.get(service.key, ()))
+    def _hops_of(self, service: Service, version: int) -> NextHops:
+        endpoints = self.snapshot.endpoints.get(service.key, ())
+        if any(endpoint.version not in (0, version) for endpoint in endpoints):
+            endpoints = tuple(endpoint for endpoint in endpoints if endpoint.version in (0, version))
+        key = (service.traffic_policy, endpoints)
         found = self._hops.get(key)
         if found is None:
-            found = self._hops[key] = nexthops.next_hops(*key, self.usable)
+            found = self._hops[key] = nexthops.next_hops(*key, self.usable, self.unusable)
         return found
 
     def on_segment(self, eip: Eip, address: Address, order: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -162,6 +170,7 @@ class Shared:
         """Whether the plans of VIPs whose own objects are the same are the same under both."""
         return (
             self.usable == other.usable
+            and self.unusable == other.unusable
             and self.replicas == other.replicas
             and self.speakers == other.speakers
             and self.sessions == other.sessions
@@ -191,9 +200,11 @@ def shared_by_all(snapshot: Snapshot, sessions: Sessions, now: float, policy: Mo
             # End-of-RIB that follows the first routes does not flush what the router kept for us (RFC 4724).
             able.add(view.node)
         speakers[name] = tuple(sorted(able))
+    unusable = nexthops.unusable_nodes(snapshot.nodes, view)
     return Shared(
         snapshot=snapshot,
-        usable=nexthops.usable_nodes(snapshot.nodes, view),
+        usable=frozenset(snapshot.nodes.keys() - unusable),
+        unusable=unusable,
         segments=nexthops.segments(snapshot.nodes, snapshot.members),
         replicas=replicas,
         peers={name: peer for name, peer in peers.items() if not peer.admin_down},

@@ -50,12 +50,12 @@ def plan_vip(
     last: VipMode | None,
     hold_downs: Mapping[frozenset[str], HoldDown],
 ) -> VipPlan:
-    """``holders``: the Services whose status has the address, the oldest first. ``last``: its mode until now.
+    """``holders``: the Services that the API says have the address, the oldest first. ``last``: its mode until now.
 
     ``hold_downs``: by set of peers; the set of this VIP is in it.
     """
     owner = holders[0]
-    hops = shared.hops(holders)
+    hops = shared.hops(holders, address.version)
     order = nexthops.layer2_order(owner, hops, shared.snapshot.nodes, shared.replicas)
     candidates = shared.on_segment(eip, address, order)
     on_link = candidates is not None

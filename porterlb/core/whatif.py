@@ -90,6 +90,7 @@ def offline_snapshot(objects: Objects, members: Mapping[str, Member], node: str 
         conf=objects.conf,
         namespaces=objects.namespaces,
         members=members,
+        elsewhere=objects.elsewhere,
     )
 
 
@@ -128,9 +129,9 @@ def what_if(snapshot: Snapshot, missing: Missing, policy: ModePolicy) -> WhatIf:
             _change(address, before.vips.get(address), after.vips.get(address), snapshot, then) for address in addresses
         ),
         {
-            key: tuple(address for address in allocation.addresses if address not in snapshot.services[key].held)
+            key: tuple(address for address in allocation.addresses if not snapshot.services[key].has(address))
             for key, allocation in sorted(after.services.items())
-            if any(address not in snapshot.services[key].held for address in allocation.addresses)
+            if any(not snapshot.services[key].has(address) for address in allocation.addresses)
         },
         {key: allocation.refusals for key, allocation in sorted(after.services.items()) if allocation.refusals},
     )

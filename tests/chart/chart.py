@@ -35,6 +35,7 @@ MATRIX: Mapping[str, dict[str, Any]] = {
             "proxyDelay": 0,
             "proxyLimit": 10,
             "claimServicesWithoutClass": False,
+            "ignoreExcludeLabel": True,
             "gratuitousRate": 100,
             "silenceAfter": 20,
         }

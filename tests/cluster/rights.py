@@ -12,7 +12,7 @@ SECRETS = ("porterlb-hello", "router-password", "x")
 
 CLUSTER_RULES: list[dict[str, Any]] = [
     {"apiGroups": [""], "resources": ["nodes", "namespaces"], "verbs": ["list", "watch"]},
-    {"apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch", "patch"]},
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["services/status"], "verbs": ["patch"]},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
     {"apiGroups": ["network.kubesphere.io"], "resources": ["eips", "bgpconfs", "bgppeers"], "verbs": ["list", "watch"]},

@@ -3,6 +3,7 @@ their power, an API server that goes away, upgrades. Figures are printed; bounds
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -172,9 +173,6 @@ def scenario_2(lab: Whole) -> None:
     with served(lab, "web", "segment") as vip:
         (victim,) = lab.ready_replicas()
         others = [name for name in NAMES if name != victim]
-        lab.kubectl(
-            "-n", "default", "annotate", "service", "web", "layer2.porter.kubesphere.io/v1alpha1-", "--overwrite"
-        )
         begun = time.monotonic()
         lab.node(victim).power_off()
 
@@ -257,8 +255,8 @@ def test_api_away_while_the_leader_and_its_node_die(lab: Whole) -> None:
         lab.wait_hops(routed, *NAMES)
         victim = lab.wait_leader(*replica_nodes(lab))
         others = [name for name in NAMES if name != victim]
-        pin = f"layer2.porter.kubesphere.io/v1alpha1={victim}"
-        lab.kubectl("annotate", "service", "segment-web", pin, "--overwrite")
+        pin = json.dumps({"status": {"layer2NextHops": {segment: victim}}})
+        lab.kubectl("patch", "eip", "segment", "--subresource=status", "--type=merge", "-p", pin)
         lab.wait_owner(segment, victim)
         with lab.api_away():
             time.sleep(6)  # longer than the lease: nobody leads any more

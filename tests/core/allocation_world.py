@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -73,8 +74,13 @@ def reasons(result: Allocations, name: str) -> list[Reason]:
 
 
 def written(services: Iterable[Service], result: Allocations) -> list[Service]:
-    """The Services after their addresses have been written to the API."""
-    return [replace(service, held=result.services[service.key].addresses) for service in services]
+    """The Services after their addresses have been written to the API: into their status and into our records."""
+    found = []
+    for service in services:
+        given = result.services[service.key]
+        held = (*given.addresses, *given.contested)
+        found.append(replace(service, held=held, recorded=given.addresses, foreign_writer=""))
+    return found
 
 
 @dataclass
@@ -85,6 +91,8 @@ class World:
     eips: dict[str, Eip] = field(default_factory=dict)
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
     claimed: frozenset[Address] = frozenset()
+    reserved: Mapping[Address, str] = field(default_factory=dict)
+    elsewhere: Mapping[Address, tuple[ServiceKey, ...]] = field(default_factory=dict)
     leader: bool = True
     now: float = 0.0
     memory: AllocationMemory = field(default_factory=AllocationMemory)
@@ -104,6 +112,8 @@ class World:
             self.now,
             namespaces=self.namespaces,
             claimed=self.claimed,
+            reserved=self.reserved,
+            elsewhere=self.elsewhere,
             may_allocate=self.leader if leader is None else leader,
         )
 
@@ -118,7 +128,14 @@ class World:
         slow = self._run(self.services, self.eips, self.memory.without_cache())
         for key, allocation in slow.services.items():  # sentences may be older, for what is refused stays refused
             quick = result.services[key]
-            assert (quick.addresses, quick.eips) == (allocation.addresses, allocation.eips), "all give something else"
+            assert (quick.addresses, quick.eips) == (allocation.addresses, allocation.eips), (
+                "all give something else",
+                quick,
+                allocation,
+                self.services,
+                self.eips,
+                self.memory.results,
+            )
             assert bool(quick.refusals) == bool(allocation.refusals)
         assert slow.eips == result.eips
         self.check_owners(result)
@@ -131,37 +148,49 @@ class World:
         return result
 
     def check_owners(self, result: Allocations) -> None:
-        """Never two owners beyond sharing."""
+        """Never two owners beyond sharing; who has it in its status all the same is told."""
         for use in result.eips.values():
             for address, owners in use.used.items():
-                for one in owners:
-                    for other in owners:
-                        assert one == other or not why_not_shared(self.services[one], self.services[other]), address
+                for one, other in itertools.combinations((self.services[key] for key in owners), 2):
+                    both = one.has(address) and other.has(address)
+                    assert not why_not_shared(one, other, both_have_it=both), address
+        for key, allocation in result.services.items():
+            assert not allocation.contested or allocation.refusals
+            for address in allocation.contested:
+                others = [k for k, a in result.services.items() if address in (*a.addresses, *a.leaving) and k != key]
+                assert others and address in self.services[key].held
 
     def valid(self, service: Service, address: Address) -> bool:
-        """Whether a held address may stay, by the words of the design, without regard to other Services."""
+        """Whether an address that it has may stay, without regard to other Services and to what it asks for."""
+        inside = any(address in eip for eip in self.eips.values())
+        ours = address not in self.reserved or address in service.recorded
+        return inside and ours and address.version in service.families
+
+    def asked(self, service: Service, address: Address) -> bool:
+        """Whether an address is what the Service asks for."""
         inside = {eip.name for eip in self.eips.values() if address in eip}
         asked = [wanted for wanted in service.wanted_addresses if wanted.version == address.version]
-        return (
-            bool(inside)
-            and address.version in service.families
-            and (not service.wanted_eip or service.wanted_eip in inside)
-            and (not asked or address in asked)
-        )
+        return (not service.wanted_eip or service.wanted_eip in inside) and (not asked or address in asked)
 
     def check_holders(self, result: Allocations) -> None:
-        """A valid holder keeps what it has, unless an older Service holds it too."""
+        """A valid holder keeps what it has, until it can have what it asks for; or is told who has it."""
         for service in self.services.values():
+            allocation = result.services[service.key]
             for version in service.families:
-                held = [a for a in service.held if a.version == version and self.valid(service, a)]
-                if len(held) != 1 or held[0] in result.services[service.key].addresses:
+                valid = [a for a in service.held if a.version == version and self.valid(service, a)]
+                recorded = [a for a in service.recorded if a.version == version and self.valid(service, a)]
+                if recorded and not set(recorded) & set(valid):
+                    valid = [a for a in allocation.addresses if a in recorded] if service.foreign_writer else valid
+                if len(valid) != 1:
                     continue
-                older = [
-                    other
-                    for other in self.services.values()
-                    if _age(other) < _age(service) and held[0] in result.services[other.key].addresses
-                ]
-                assert any(why_not_shared(service, other) for other in older), (service, held[0])
+                has = {*allocation.addresses, *allocation.leaving, *allocation.contested}
+                if valid[0] not in has:  # another Service has it, and our records know of another address
+                    assert any(a in recorded for a in allocation.addresses), (service, valid[0])
+                    assert any(valid[0] in use.used for use in result.eips.values())
+                if valid[0] in allocation.leaving:
+                    assert not self.asked(service, valid[0])
+                    new = [a for a in allocation.addresses if a.version == version]
+                    assert new and self.asked(service, new[0])
 
     def check_new(self, result: Allocations) -> None:
         """New addresses come from Eips that may give them, and only from the leader."""
@@ -177,10 +206,12 @@ class World:
             for address, name in zip(allocation.addresses, allocation.eips, strict=True):
                 assert self.valid(service, address)
                 assert address in self.eips[name]
-                if address in service.held or address in before:
+                if service.has(address) or address in before:
                     continue
                 assert self.leader
-                assert address not in self.claimed
+                assert address not in self.claimed and address not in self.reserved
+                assert set(self.elsewhere.get(address, ())) <= {key}
+                assert self.asked(service, address)
                 eip = self.eips[name]
                 assert not eip.disabled
                 assert name in serving
@@ -208,19 +239,23 @@ class World:
         for key, allocation in result.services.items():
             service = self.services[key]
             complete = len(allocation.addresses) == len(service.families)
-            assert complete == (not allocation.refusals)
+            assert complete or allocation.refusals
+            told = {problem.reason for problem in allocation.refusals} - set(_WARNINGS)
+            if complete and all(self.asked(service, address) for address in allocation.addresses):
+                assert not told
             for problem in allocation.refusals:
                 assert problem.message.endswith(".")
-                assert (problem.reason is Reason.NOT_LEADER) == (not self.leader)
+                assert not self.leader or problem.reason is not Reason.NOT_LEADER
                 if problem.reason is Reason.EIP_EXHAUSTED:
                     assert any(self.is_full(eip, result) for eip in self.eips.values())
-                if problem.fatal and not service.held and not service.wanted_addresses:
+                if problem.fatal and not service.held and not service.recorded and not service.wanted_addresses:
                     assert not allocation.addresses or service.dual_stack_required or not self.leader
 
     def is_full(self, eip: Eip, result: Allocations) -> bool:
         """Whether at least the addresses of one family of the Eip are all taken."""
         taken = {address for allocation in result.services.values() for address in allocation.addresses}
-        taken |= self.claimed
+        taken.update(address for allocation in result.services.values() for address in allocation.leaving)
+        taken |= self.claimed | self.reserved.keys() | self.elsewhere.keys()
         for version in (4, 6):
             mine = [r for r in eip.ranges if r.first.version == version]
             size = sum(int(r.last) - int(r.first) + 1 for r in mine)
@@ -230,11 +265,11 @@ class World:
 
     def check_use(self, result: Allocations) -> None:
         """The use of the Eips is the allocations the other way round."""
-        expected: dict[tuple[str, Address], set[ServiceKey]] = {}
+        expected: dict[Address, set[ServiceKey]] = {}
         for key, allocation in result.services.items():
-            for address, name in zip(allocation.addresses, allocation.eips, strict=True):
-                expected.setdefault((name, address), set()).add(key)
-        found = {(name, a): set(owners) for name, use in result.eips.items() for a, owners in use.used.items()}
+            for address in (*allocation.addresses, *allocation.leaving):
+                expected.setdefault(address, set()).add(key)
+        found = {a: set(owners) for use in result.eips.values() for a, owners in use.used.items()}
         assert found == expected
         assert result.eips.keys() == self.eips.keys()
         for name, use in result.eips.items():
@@ -242,23 +277,26 @@ class World:
             assert use.size == sum(int(r.last) - int(r.first) + 1 for r in self.eips[name].ranges)
 
     def check_restart(self, result: Allocations) -> None:
-        """Written to the API and looked at from scratch, by a leader or not, everybody has the same."""
+        """Written to the API and looked at from scratch, by a leader or not, everybody has what it had.
+
+        Also where another hand has emptied every status: our records say the same.
+        """
         services = {s.key: s for s in written(self.services.values(), result)}
-        for leader in (self.leader, False):
-            again = self._run(services, self.eips, AllocationMemory(), leader)
+        emptied = {key: replace(service, held=()) for key, service in services.items()}
+        for leader, seen in ((self.leader, services), (False, services), (self.leader, emptied)):
+            again = self._run(seen, self.eips, AllocationMemory(), leader)
             for key, allocation in result.services.items():
-                assert again.services[key].addresses == allocation.addresses
-                assert again.services[key].eips == allocation.eips
+                if all(self.asked(self.services[key], address) for address in allocation.addresses):
+                    assert set(allocation.addresses) <= set(again.services[key].addresses)
+                if not allocation.refusals:
+                    assert again.services[key].addresses == allocation.addresses
+                    assert again.services[key].eips == allocation.eips
 
     def write(self, keys: Iterable[ServiceKey]) -> None:
         """The API takes over what was decided last for these Services."""
         for key in keys:
             if self.last is not None and key in self.last.services and key in self.services:
-                self.services[key] = replace(self.services[key], held=self.last.services[key].addresses)
-
-
-def _age(service: Service) -> tuple[str, str, ServiceKey]:
-    return service.created, service.uid, service.key
+                (self.services[key],) = written([self.services[key]], self.last)
 
 
 def _shuffled(mapping: Mapping[object, object], shuffle: random.Random) -> dict:  # type: ignore[type-arg]
@@ -266,6 +304,9 @@ def _shuffled(mapping: Mapping[object, object], shuffle: random.Random) -> dict:
     shuffle.shuffle(items)
     return dict(items)
 
+
+_WARNINGS = (Reason.ADDRESS_RESERVED, Reason.ADDRESS_USED_BY_SERVICE)
+"""What a Service is told about an address that it keeps."""
 
 V4 = [f"10.0.0.{n}" for n in range(1, 9)]
 V6 = [f"2001:db8::{n}" for n in range(1, 5)]
@@ -319,4 +360,7 @@ def any_service(draw: st.DrawFn, key: ServiceKey) -> Service:
         wanted_addresses=tuple(draw(st.lists(ADDRESSES, max_size=1))) if draw(st.booleans()) else (),
         wanted_eip=draw(st.sampled_from(["", "", "", "e0", "e1", "e9"])),
         sharing_key=draw(st.sampled_from(["", "k", "k"])),
+        shares_anywhere=draw(st.booleans()),
+        recorded=tuple(draw(st.lists(ADDRESSES, max_size=2, unique=True))) if draw(st.booleans()) else (),
+        foreign_writer=draw(st.sampled_from(["", "", "kubectl"])),
     )

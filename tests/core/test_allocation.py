@@ -61,10 +61,9 @@ def test_two_holders_of_one_address_the_older_keeps_it() -> None:
     old = service("z", created="2026-01-01", held=addresses("10.0.0.1"))
     result = run([new, old], [eip("e", "10.0.0.1-10.0.0.2")])
     assert got(result, "z") == ["10.0.0.1"]
-    assert got(result, "a") == ["10.0.0.2"]
-    full = run([new, old], [eip("e", "10.0.0.1")])
-    assert got(full, "a") == []
-    assert reasons(full, "a") == [Reason.EIP_EXHAUSTED]
+    assert got(result, "a") == []
+    assert of(result, "a").contested == addresses("10.0.0.1")
+    assert reasons(result, "a") == [Reason.ADDRESS_IN_USE]
 
 
 def test_what_was_given_but_not_written_yet_stays() -> None:
@@ -74,7 +73,7 @@ def test_what_was_given_but_not_written_yet_stays() -> None:
     assert got(second, "b") == got(first, "b") == ["10.0.0.1"]
     assert got(second, "a") == ["10.0.0.2"]
     again = run([replace(service("b"), uid="another one of that name")], eips, second.memory)
-    assert got(again, "b") == ["10.0.0.3"]
+    assert got(again, "b") == ["10.0.0.1"], "another one of that name gets what its namesake had"
 
 
 def test_an_address_that_turns_out_to_be_claimed_is_replaced_unless_it_is_held() -> None:
@@ -385,7 +384,7 @@ def test_sharing_needs_the_same_nodes(one: dict[str, object], other: dict[str, o
     assert (got(result, "a") == got(result, "b")) is together
 
 
-def test_a_change_that_ends_sharing_moves_the_younger() -> None:
+def test_a_change_that_ends_sharing_leaves_the_younger_without() -> None:
     eips = [eip("e", "10.0.0.1-10.0.0.9")]
     old = service("old", created="1", sharing_key="k", held=addresses("10.0.0.1"))
     young = service("young", created="2", sharing_key="k", ports=UDP, held=addresses("10.0.0.1"))
@@ -393,7 +392,10 @@ def test_a_change_that_ends_sharing_moves_the_younger() -> None:
     assert got(first, "young") == ["10.0.0.1"]
     second = run([replace(old, ports=UDP), young], eips, first.memory, 1.0)
     assert got(second, "old") == ["10.0.0.1"]
-    assert got(second, "young") == ["10.0.0.2"]
+    assert got(second, "young") == []
+    assert of(second, "young").contested == addresses("10.0.0.1")
+    third = run([replace(old, ports=frozenset({Port("TCP", 80)})), young], eips, second.memory, 2.0)
+    assert got(third, "young") == ["10.0.0.1"]
 
 
 # --- overlapping Eips ------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ from tests.core.allocation_world import (
 
 KEYS = [ServiceKey(namespace, f"s{n}") for namespace in ("a", "b") for n in range(4)]
 NAMES = ["e0", "e1", "e2"]
-EVENTS = ["service", "gone", "write", "write", "eip", "reshape", "claim", "leader", "restart"]
+EVENTS = ["service", "gone", "write", "write", "foreign", "eip", "reshape", "claim", "reserve", "elsewhere", "leader"]
+EVENTS.append("restart")
 
 
 @settings(max_examples=150, deadline=None)
@@ -38,9 +39,7 @@ def test_any_history(data: st.DataObject) -> None:
         world.services[key] = data.draw(any_service(key))
     world.step(0)
     for seed in range(data.draw(st.integers(0, 8))):
-        what = data.draw(
-            st.sampled_from(["service", "gone", "write", "write", "eip", "reshape", "claim", "leader", "restart"])
-        )
+        what = data.draw(st.sampled_from(EVENTS))
         key, name = data.draw(st.sampled_from(KEYS)), data.draw(st.sampled_from(NAMES))
         if what == "service":
             world.services[key] = data.draw(any_service(key))
@@ -55,6 +54,14 @@ def test_any_history(data: st.DataObject) -> None:
             world.eips[name] = replace(world.eips[name], ranges=data.draw(any_ranges()))
         elif what == "claim":
             world.claimed = frozenset(data.draw(st.sets(ADDRESSES, max_size=3)))
+        elif what == "reserve":
+            world.reserved = dict.fromkeys(data.draw(st.sets(ADDRESSES, max_size=3)), "is an address of node n")
+        elif what == "elsewhere":
+            users = st.lists(st.sampled_from(KEYS), min_size=1, max_size=2, unique=True).map(tuple)
+            world.elsewhere = data.draw(st.dictionaries(ADDRESSES, users, max_size=2))
+        elif what == "foreign" and key in world.services:
+            held = tuple(data.draw(st.lists(ADDRESSES, max_size=2, unique=True)))
+            world.services[key] = replace(world.services[key], held=held, foreign_writer="kubectl" if held else "")
         elif what == "leader":
             world.leader = not world.leader
         elif what == "restart":
@@ -93,18 +100,24 @@ def test_every_address_of_a_pool_serves_and_not_one_more(size: int, claimed: set
 @settings(max_examples=60, deadline=None)
 @given(days=st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_the_longest_free_address_comes_first(days: list[int]) -> None:
-    """An address that was given back is the last one to be given out again."""
+    """An address that was given back is the last one to be given out again, but to its last holder."""
     world = World(eips={"e": eip("e", "10.0.0.1-10.0.0.8")})
     free = [f"10.0.0.{n}" for n in range(1, 9)]
+    last: dict[str, str] = {}
     for step, n in enumerate(days):
         key = ServiceKey("ns", f"s{n}")
         if key in world.services:
-            free += got(world.last, f"s{n}") if world.last else []
+            (address,) = got(world.last, f"s{n}") if world.last else []
+            free.append(address)
+            last[address] = f"s{n}"
             del world.services[key]
             world.step(step)
         else:
             world.services[key] = service(f"s{n}")
-            assert got(world.step(step), f"s{n}") == [free.pop(0)]
+            expected = next((a for a in reversed(free) if last.get(a) == f"s{n}"), free[0])
+            free.remove(expected)
+            last.pop(expected, None)
+            assert got(world.step(step), f"s{n}") == [expected]
             world.write([key])
 
 

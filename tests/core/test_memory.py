@@ -170,7 +170,7 @@ def reordered(of: Snapshot, seed: int) -> Snapshot:
     )
 
 
-PARTS = ("vips", "bgp", "wire", "pins", "digest", "wake_at", "services", "eips", "peers", "routes", "unwritten")
+PARTS = ("vips", "bgp", "wire", "digest", "wake_at", "services", "eips", "peers", "routes", "unwritten")
 PARTS += ("memory.hold_downs", "memory.sessions", "memory.modes")
 
 

@@ -14,7 +14,7 @@ import pytest
 from porterlb.cluster import Conflict, Denied, Kind, Obj, Unavailable
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.plan import Plan, plan
-from porterlb.edge.status import PIN, StatusWriter
+from porterlb.edge.status import StatusWriter
 from tests.core.stage import NAMES, NOW, POLICY, SHOP, WEB, seen, snapshot
 
 Sent = tuple[str, str, str]
@@ -39,7 +39,6 @@ class Recorder:
     sent: list[Sent] = field(default_factory=list)
     statuses: list[Mapping[str, Any]] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
-    pins: dict[str, str] = field(default_factory=dict)
     deadlines: list[float] = field(default_factory=list)
     trouble: Exception | None = None
     at_once: int = 0
@@ -93,8 +92,7 @@ class Recorder:
         return new
 
     async def apply(self, kind: Kind, name: str, namespace: str, body: Mapping[str, Any], *, owner: str) -> Obj:
-        self.pins[f"{namespace}/{name}"] = body["metadata"]["annotations"][PIN]
-        return {}
+        raise AssertionError(f"only status is written, not {kind} {namespace}/{name}: {body}")
 
     async def emit(self, kind: Kind, obj: Obj, *, type_: str, reason: str, message: str, reporter: str) -> None:
         self.events.append((obj["metadata"]["name"], reason))
@@ -262,7 +260,6 @@ def test_a_follower_writes_its_own_sessions_only() -> None:
         await stage.settle()
         assert stage.cluster.sent == [("BgpPeer", "tor", "porterlb-node-a")]
         assert set(stage.cluster.statuses[0]) == {"nodesPeerStatus"}
-        assert not stage.cluster.pins
 
     run(stage, steps)
 
@@ -516,15 +513,18 @@ def test_the_sessions_of_a_vanished_node_are_removed_by_the_leader() -> None:
     run(stage, steps)
 
 
-def test_the_layer2_next_hop_is_noted() -> None:
+def test_g8_the_layer2_next_hops_are_noted_in_the_eips() -> None:
+    """Not in an annotation of the Service: that needs the right to change every Service."""
     stage = Stage()
 
     async def steps() -> None:
         made = stage.tell()
         await stage.settle()
-        assert stage.cluster.pins == {str(key): node for key, node in made.pins.items()}
-        assert set(stage.cluster.pins.values()) <= set(NAMES)
-        assert stage.cluster.pins
+        noted: dict[str, str] = {}
+        for key in stage.objects.all_raw("Eip"):
+            noted |= (stage.objects.raw(*key) or {}).get("status", {}).get("layer2NextHops", {})
+        answered = {str(a): vip.candidates[0] for a, vip in made.vips.items() if vip.mode.answer and vip.candidates}
+        assert answered and noted == answered
 
     run(stage, steps)
 

@@ -201,8 +201,10 @@ class Stage:
             return stream.report()
 
     def pins(self, node: str) -> int:
-        """How many Services are noted in the API to be served by a node."""
-        return sum(found.get(PIN) == node for found in self.lab.backend.annotations("Service").values())
+        """How many VIPs are noted in the API to be served by a node in Layer 2."""
+        names = [eip["metadata"]["name"] for eip in self.lab.backend.objects("Eip")]
+        eips = [self.lab.backend.status("Eip", name) for name in names]
+        return sum(list(eip.get("layer2NextHops", {}).values()).count(node) for eip in eips)
 
     def wait_moved(self, node: str) -> None:
         """Until the API knows that this node serves nothing any more: now it may come back and takes nothing."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from porterlb.core.allocation.pool import encode_ranges
-from porterlb.core.model import Eip, Service
+from porterlb.core.model import Eip, Protocol, Service
 from porterlb.core.problems import Problem, Reason
 
 
@@ -89,12 +90,19 @@ def _overlapping(ranges: Iterable[tuple[int, int, str]], serving: list[tuple[int
 class Eligibility:
     """Who may have addresses of which Eip. ``namespaces``: the labels of the namespaces by name."""
 
-    def __init__(self, map_: EipMap, namespaces: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        map_: EipMap,
+        namespaces: Mapping[str, Mapping[str, str]],
+        closed: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._map = map_
+        self._closed = closed
         self._namespaces = namespaces
         self._by_order = sorted(map_.eips.values(), key=lambda eip: (eip.priority, eip.name))
         self._by_labels = any(eip.service_selector is not None for eip in self._by_order)
-        self._orders: dict[str, tuple[Eip, ...]] = {}  # by namespace, while labels of Services do not matter
+        # By namespace and protocol, while labels of Services do not matter
+        self._orders: dict[tuple[str, Protocol | None], tuple[Eip, ...]] = {}
 
     def admits(self, eip: Eip, service: Service) -> bool:
         """Whether the selectors of the Eip let this Service in.
@@ -117,30 +125,40 @@ class Eligibility:
             return Reason.EIP_DISABLED, f"{eip.name} is disabled"
         if eip.name in self._map.conflicting:
             return Reason.OVERLAPPING, f"{eip.name} overlaps {', '.join(self._map.conflicting[eip.name])}"
+        if eip.name in self._closed:
+            return Reason.PROXY_ARP, f"{eip.name} gives nothing out: {self._closed[eip.name]}"
         return None
 
     def order(self, service: Service) -> tuple[Eip, ...]:
         """The Eips that an address may be taken from without being asked for, best first.
 
-        Those that select the Service by namespace or labels; then the default Eip; then all others. Within each:
-        by priority (lower first), then name.
+        Those that select the Service by namespace or labels; then those of the protocol that the Service names; then
+        the default Eip; then all others. Within each: by priority (lower first), then name. A Service that names bgp
+        or layer2 gets nothing from an Eip of the other protocol.
         """
         if self._by_labels:
             return self._order(service)
-        known = self._orders.get(service.key.namespace)
+        key = (service.key.namespace, service.protocol)
+        known = self._orders.get(key)
         if known is None:
-            known = self._orders[service.key.namespace] = self._order(service)
+            known = self._orders[key] = self._order(service)
         return known
 
     def _order(self, service: Service) -> tuple[Eip, ...]:
-        tiers: tuple[list[Eip], list[Eip], list[Eip]] = ([], [], [])
-        for eip in self._by_order:
-            if eip.auto_assign and self.why_closed(eip, service) is None:
-                tiers[_tier(eip)].append(eip)
-        return tuple(tiers[0] + tiers[1] + tiers[2])
+        found = [
+            eip
+            for eip in self._by_order
+            if eip.auto_assign and suits(eip, service) and self.why_closed(eip, service) is None
+        ]
+        return tuple(sorted(found, key=lambda eip: _tier(eip, service)))  # stable
 
 
-def _tier(eip: Eip) -> int:
-    if eip.namespaces or eip.namespace_selector is not None or eip.service_selector is not None:
-        return 0
-    return 1 if eip.is_default else 2
+def suits(eip: Eip, service: Service) -> bool:
+    """Whether the Eip is of the protocol that the Service names, or leaves it open."""
+    return service.protocol in (None, Protocol.AUTO) or eip.protocol in (service.protocol, Protocol.AUTO)
+
+
+def _tier(eip: Eip, service: Service) -> tuple[bool, bool, bool]:
+    selects = bool(eip.namespaces) or eip.namespace_selector is not None or eip.service_selector is not None
+    named = service.protocol not in (None, Protocol.AUTO) and eip.protocol is service.protocol
+    return not selects, not selects and not named, not selects and not eip.is_default

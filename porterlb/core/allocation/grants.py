@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from porterlb.core.allocation.eligibility import EipMap, Eligibility
+from porterlb.core.allocation.claims import Bars
+from porterlb.core.allocation.eligibility import EipMap, Eligibility, suits
+from porterlb.core.allocation.lastholders import LastHolders
 from porterlb.core.allocation.pool import Pool, encode, version_of
-from porterlb.core.allocation.sharing import why_not_shared
+from porterlb.core.allocation.sharing import group_of, why_not_shared
 from porterlb.core.model import Address, Eip, Service, ServiceKey
 from porterlb.core.problems import Problem, Reason
 
@@ -28,14 +30,15 @@ class State(Protocol):
     """What is read to find an address; the caller brings it up to date between two grants.
 
     Codes are those of :mod:`porterlb.core.allocation.pool`. ``owners``: the oldest first. ``groups``: the codes that a
-    sharing key has, by namespace and key. ``claimed``: codes that a foreign host answers for.
+    sharing key has, by namespace and key. ``bars``: what is not given out. ``last``: who had what is free.
     """
 
     services: Mapping[ServiceKey, Service]
     map: EipMap
     owners: dict[int, tuple[ServiceKey, ...]]
     groups: dict[tuple[str, str], frozenset[int]]
-    claimed: frozenset[int]
+    bars: Bars
+    last: LastHolders
 
     def pool(self, name: str, version: int) -> Pool:
         """The free addresses of one Eip and one IP version."""
@@ -108,15 +111,14 @@ class Grants:
         if closed is not None:
             reason, clause = closed
             return Problem(reason, f"Asks for {asked}, but Eip {clause}.")
-        if code in self._state.claimed:
-            return Problem(
-                Reason.ADDRESS_CLAIMED,
-                f"Asks for {asked}, which a foreign host answers for. "
-                "Take it away from that host, or ask for another address.",
-            )
+        barred = self._state.bars.why_not(service, asked)
+        if barred is not None:
+            return barred
         for owner in self._state.owners.get(code, ()):
             other = self._state.services[owner]
             denial = why_not_shared(service, other)
+            if denial and owner == service.key:
+                continue
             if denial and service.sharing_key:
                 return Problem(
                     Reason.SHARING_DENIED, f"Asks for {asked}, but cannot share it with Service {owner}: {denial}."
@@ -162,6 +164,9 @@ class Grants:
                 code = self._shared(service, eips, version)
                 if code is not None:
                     found[version] = code
+        for version in versions:
+            if version not in found and (code := self._had_last(service, eips, version)) is not None:
+                found[version] = code
         together = together.union(map(self._map.name_of, found.values()))
         if together:  # it has one of two addresses: the other from the same Eip, if that has it
             eips = tuple(sorted(eips, key=lambda eip: eip.name not in together))
@@ -177,19 +182,29 @@ class Grants:
                 found[version] = code
         return found
 
+    def _had_last(self, service: Service, eips: tuple[Eip, ...], version: int) -> int | None:
+        """The address that it had last, if that is free and in one of the Eips."""
+        allowed = {eip.name for eip in eips}
+        for code in self._state.last.of(service):
+            free = code not in self._state.owners and code not in self._state.bars.codes
+            if free and version_of(code) == version and self._map.name_of(code) in allowed:
+                return code
+        return None
+
     def _shared(self, service: Service, eips: tuple[Eip, ...], version: int) -> int | None:
         """The lowest address of its sharing group that the Service may join."""
         state = self._state
         allowed = {eip.name for eip in eips}
-        for code in sorted(state.groups.get((service.key.namespace, service.sharing_key), ())):
-            if version_of(code) != version or code in state.claimed or self._map.name_of(code) not in allowed:
+        group = group_of(service)
+        for code in sorted(state.groups.get(group, ()) if group else ()):
+            if version_of(code) != version or code in state.bars.codes or self._map.name_of(code) not in allowed:
                 continue
             if not any(why_not_shared(service, state.services[owner]) for owner in state.owners.get(code, ())):
                 return code
         return None
 
     def _free(self, eip: Eip, version: int) -> int | None:
-        return self._state.pool(eip.name, version).longest_free(self._state.owners, self._state.claimed)
+        return self._state.pool(eip.name, version).longest_free(self._state.owners, self._state.bars.codes)
 
     def _nothing_free(self, service: Service, version: int, *, fatal: bool) -> Problem:
         """Why there is no address of this IP version, with a clause for each Eip (the first few)."""
@@ -199,6 +214,8 @@ class Grants:
             why = self._eligibility.why_closed(eip, service)
             if why is None and not eip.auto_assign and not service.wanted_eip:
                 why = Reason.NO_EIP, f"{name} has autoAssign off"
+            if why is None and not service.wanted_eip and not suits(eip, service):
+                why = Reason.EIP_NOT_ALLOWED, f"{name} is of protocol {eip.protocol}"
             if why is None and not any(range_.first.version == version for range_ in eip.ranges):
                 why = Reason.FAMILY_UNAVAILABLE, f"{name} has no IPv{version} addresses"
             whys.append(why or (Reason.EIP_EXHAUSTED, f"{name} is full"))

@@ -65,15 +65,20 @@ class Pool:
         other._freed, other._queue = self._freed.copy(), self._queue.copy()
         return other
 
-    def reshaped(self, ranges: tuple[tuple[int, int], ...]) -> Pool:
-        """A pool of other ranges that remembers when the addresses which stay were given back."""
+    def reshaped(self, ranges: tuple[tuple[int, int], ...], freed: Iterable[tuple[int, float]] = ()) -> Pool:
+        """A pool of other ranges that remembers when the addresses which stay were given back.
+
+        ``freed``: more of them, with their times; those that this pool knows count as it knows them.
+        """
+        known = {code: at for code, at in freed if code not in self._freed}
+        known.update((code, at) for code, at in self._queue if self._freed.get(code) == at)
         other = Pool(ranges)
         starts = [first for first, _ in ranges]
-        for code, freed in self._queue:
-            at = bisect_right(starts, code) - 1
-            if at >= 0 and code <= ranges[at][1] and self._freed.get(code) == freed:
-                other._freed[code] = freed
-                other._queue.append((code, freed))
+        for code, at in sorted(known.items(), key=lambda entry: entry[1]):
+            index = bisect_right(starts, code) - 1
+            if index >= 0 and code <= ranges[index][1]:
+                other._freed[code] = at
+                other._queue.append((code, at))
         return other
 
     def release(self, code: int, now: float) -> None:

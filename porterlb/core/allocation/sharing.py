@@ -5,16 +5,25 @@ from __future__ import annotations
 from porterlb.core.model import Service, TrafficPolicy
 
 
-def why_not_shared(one: Service, other: Service) -> str:
+def group_of(service: Service) -> tuple[str, str] | None:
+    """Whom the Service shares addresses with: namespace and key; MetalLB's key counts in all namespaces."""
+    if not service.sharing_key:
+        return None
+    return "" if service.shares_anywhere else service.key.namespace, service.sharing_key
+
+
+def why_not_shared(one: Service, other: Service, *, both_have_it: bool = False) -> str:
     """Empty if the two may share an address, else the reason as the rest of a sentence. Symmetric in its meaning.
 
     The same sharing key in the same namespace, no common (protocol, port), and the same nodes to send traffic to:
     both have externalTrafficPolicy Cluster, or both select the same pods (without a selector nobody knows).
+    ``both_have_it``: they have the address already, so no key is needed (OpenELB has no keys).
     """
-    if not one.sharing_key or one.sharing_key != other.sharing_key:
-        return "they do not have the same sharing key"
-    if one.key.namespace != other.key.namespace:
-        return "they are in different namespaces"
+    if not both_have_it:
+        if not one.sharing_key or one.sharing_key != other.sharing_key:
+            return "they do not have the same sharing key"
+        if group_of(one) != group_of(other):
+            return "they are in different namespaces"
     both = one.ports & other.ports
     if both:
         ports = ", ".join(f"{port.protocol}/{port.number}" for port in sorted(both)[:3])

@@ -11,6 +11,8 @@ from porterlb.core.parse.fields import show
 from porterlb.core.problems import Problem, Reason
 
 _PREFIX = re.compile(r"[0-9]{1,3}")
+_ZEROS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){3}")
+_SHORT_END = re.compile(r"[0-9]{1,3}")
 _MOST_PARTS = 10_000  # of one list; a larger one is a mistake, and would be slow at every plan
 _MOST_DOTTED = 1 << 24  # IPv4 addresses of one Eip with avoidNetworkAddresses: 131,072 are left out of a /8
 
@@ -37,6 +39,22 @@ def parse_address(text: object) -> Address | None:
         return ip_address(text.strip())
     except ValueError:
         return None
+
+
+def respelled(text: object) -> tuple[Address | None, str]:
+    """The address that a text means, though it is not written as one; and the remedy. (None, ""): it means none.
+
+    An IPv4 address that is mapped into IPv6 is that IPv4 address. One with leading zeros is not taken: some read it
+    as octal (RFC 6943 3.1.1).
+    """
+    address = parse_address(text)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped, f"Write {address.ipv4_mapped}."
+    if address is None and isinstance(text, str) and _ZEROS.fullmatch(text.strip()):
+        plain_text = ".".join(str(int(part)) for part in text.strip().split("."))
+        if parse_address(plain_text) is not None:
+            return None, f"Write {plain_text}, without leading zeros."
+    return address, ""
 
 
 def parse_ranges(text: str, path: str, problems: list[Problem]) -> list[AddressRange]:
@@ -100,8 +118,19 @@ def _range(part: str, path: str, problems: list[Problem]) -> AddressRange | None
                 problems.append(Problem(Reason.REVERSED_RANGE, message, path))
                 return None
             return AddressRange(first, last)
-    problems.append(Problem(Reason.INVALID_ADDRESS, f"{show(part)} is not an IP address, CIDR or range a-b.", path))
+    message = f"{show(part)} is not an IP address, CIDR or range a-b.{_hint(part)}"
+    problems.append(Problem(Reason.INVALID_ADDRESS, message, path))
     return None
+
+
+def _hint(part: str) -> str:
+    """What to write instead, where that is clear; with a space in front."""
+    ends = [end.strip() for end in part.split("-", 1)]
+    first = parse_address(ends[0])
+    if isinstance(first, IPv4Address) and len(ends) == 2 and _SHORT_END.fullmatch(ends[1]):
+        last = parse_address(f"{str(first).rpartition('.')[0]}.{int(ends[1])}")
+        return f" Write {first}-{last}." if last is not None else ""
+    return "".join(f" {remedy}" for end in ends if (remedy := respelled(end)[1]))
 
 
 def pool_ranges(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from porterlb.core.model import Address, Eip, Protocol
-from porterlb.core.parse.addresses import check_usable, parse_address, parse_ranges, pool_ranges
+from porterlb.core.parse.addresses import check_usable, parse_address, parse_ranges, pool_ranges, respelled
 from porterlb.core.parse.fields import Fields, plain, show
 from porterlb.core.parse.meta import DOMAINS, Meta, duplicate_spellings, is_fatal, top
 from porterlb.core.parse.selectors import parse_selector
@@ -15,6 +15,15 @@ from porterlb.core.problems import Parsed, Problem, Reason
 
 _NIC = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ - 1 (net/if.h), and what the kernel refuses in a name
 _CAN_REACH = "can_reach:"
+_ELSEWHERE = {
+    "addresses": "write them into spec.address, separated by commas",
+    "avoidBuggyIPs": "write avoidNetworkAddresses",
+    "serviceAllocation": "write namespaces, namespaceSelector, serviceSelector and priority",
+    "interfaces": "write interface",
+    "autoassign": "write autoAssign",
+    "disabled": "write disable",
+}
+"""Fields of MetalLB's IPAddressPool and near misses, and what they are here."""
 
 
 def parse_eip(obj: Mapping[str, Any]) -> Parsed[Eip]:
@@ -52,13 +61,14 @@ def parse_eip(obj: Mapping[str, Any]) -> Parsed[Eip]:
         service_selector=parse_selector(spec, "serviceSelector"),
         auto_assign=spec.flag("autoAssign", True),
         layer2_standby=spec.flag("layer2Standby", True),
+        probe=spec.flag("probe", True),
         is_default=_is_default(meta, problems),
         labels=meta.labels,
     )
     spec.unsupported(
         ["usingKnownIPs"], "is not supported and has no effect: addresses that Services hold are always kept"
     )
-    spec.done()
+    spec.done(_ELSEWHERE)
     return Parsed(None if is_fatal(problems) else eip, tuple(problems))
 
 
@@ -78,7 +88,9 @@ def _interface(spec: Fields) -> tuple[str, Address | None]:
     if text.startswith(_CAN_REACH):
         address = parse_address(text.removeprefix(_CAN_REACH))
         if address is None:
-            spec.wrong("interface", f"{show(text)} has no IP address behind can_reach:.", Reason.INVALID_ADDRESS)
+            remedy = f" {respelled(text.removeprefix(_CAN_REACH))[1]}".rstrip()
+            message = f"{show(text)} has no IP address behind can_reach:.{remedy}"
+            spec.wrong("interface", message, Reason.INVALID_ADDRESS)
         return "", address
     if text and (not _NIC.fullmatch(text) or text in (".", "..")):
         spec.wrong("interface", f"{show(text)} is neither the name of a network interface nor can_reach:IP.")

@@ -10,6 +10,7 @@ from porterlb.core.parse.fields import entries, mapping
 from porterlb.core.parse.meta import parse_meta
 
 _SERVICE = "kubernetes.io/service-name"  # label of every EndpointSlice that belongs to a Service
+_VERSIONS = {"IPv4": 4, "IPv6": 6}
 
 
 def parse_endpoint_slice(obj: Mapping[str, Any]) -> tuple[ServiceKey, tuple[Endpoint, ...]] | None:
@@ -22,12 +23,15 @@ def parse_endpoint_slice(obj: Mapping[str, Any]) -> tuple[ServiceKey, tuple[Endp
     name = meta.labels.get(_SERVICE, "")
     if not name or not meta.namespace:
         return None
-    if obj.get("addressType") == "FQDN":
+    kind = obj.get("addressType")
+    if kind == "FQDN":
         return ServiceKey(meta.namespace, name), ()
-    return ServiceKey(meta.namespace, name), merge([[_endpoint(entry) for entry in entries(obj.get("endpoints"))]])
+    version = _VERSIONS.get(kind, 0) if isinstance(kind, str) else 0
+    found = [_endpoint(entry, version) for entry in entries(obj.get("endpoints"))]
+    return ServiceKey(meta.namespace, name), merge([found])
 
 
-def _endpoint(entry: Mapping[str, Any]) -> Endpoint:
+def _endpoint(entry: Mapping[str, Any], version: int) -> Endpoint:
     conditions = mapping(entry.get("conditions"))
     ready = conditions.get("ready") is not False
     serving = conditions.get("serving")
@@ -37,6 +41,7 @@ def _endpoint(entry: Mapping[str, Any]) -> Endpoint:
         ready=ready,
         serving=serving if isinstance(serving, bool) else ready,
         terminating=conditions.get("terminating") is True,
+        version=version,
     )
 
 
@@ -47,4 +52,4 @@ def merge(slices: Iterable[Iterable[Endpoint]]) -> tuple[Endpoint, ...]:
     spread over slices; so equal sets are equal values.
     """
     found = {endpoint for endpoints in slices for endpoint in endpoints}
-    return tuple(sorted(found, key=lambda e: (e.node, not e.ready, not e.serving, e.terminating)))
+    return tuple(sorted(found, key=lambda e: (e.node, not e.ready, not e.serving, e.terminating, e.version)))

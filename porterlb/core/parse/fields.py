@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from porterlb.core.problems import Problem, Reason
@@ -149,11 +150,12 @@ class Fields:
             if self.raw(name) not in (None, False, 0, "", [], {}):
                 self.wrong(name, f"{why}.", Reason.UNSUPPORTED_FIELD, fatal=False)
 
-    def done(self) -> None:
-        """Warn of the fields that nobody has asked for."""
+    def done(self, hints: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Warn of the fields that nobody has asked for. ``hints``: what to write instead, by field."""
         for name in self._value:
             if name not in self._known:
-                message = "is not a known field and has no effect."
+                hint = f": {hints[name]}." if name in hints else "."
+                message = f"is not a known field and has no effect{hint}"
                 self.wrong(plain(name), message, Reason.UNSUPPORTED_FIELD, fatal=False)
 
 

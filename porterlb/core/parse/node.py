@@ -11,12 +11,12 @@ from porterlb.core.parse.fields import entries, mapping, show
 from porterlb.core.parse.meta import is_fatal, parse_meta
 from porterlb.core.problems import Parsed, Problem, Reason
 
-_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"  # label; its value does not matter (KEP-1143)
+EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"  # label; its value does not matter (KEP-1143)
 _OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # taint (KEP-2268)
 
 
-def parse_node(obj: Mapping[str, Any]) -> Parsed[Node]:
-    """Any JSON object to a Node and its problems; never raises.
+def parse_node(obj: Mapping[str, Any], *, ignore_exclude_label: bool = False) -> Parsed[Node]:
+    """Any JSON object to a Node and its problems; never raises. ``ignore_exclude_label``: the setting of that name.
 
     A node without a Ready condition counts as ready: nobody has judged it, as in a directory of manifests.
     """
@@ -34,10 +34,11 @@ def parse_node(obj: Mapping[str, Any]) -> Parsed[Node]:
     node = Node(
         name=meta.name,
         addresses=_addresses(status, problems),
+        other_addresses=_other_addresses(status),
         labels=meta.labels,
         ready=Ready(ready) if ready in list(Ready) else Ready.UNKNOWN,
         network_unavailable=conditions.get("NetworkUnavailable") == "True",
-        excluded=_EXCLUDED in meta.labels,
+        excluded=EXCLUDED in meta.labels and not ignore_exclude_label,
         out_of_service=any(taint.get("key") == _OUT_OF_SERVICE for taint in entries(spec.get("taints"))),
         cordoned=spec.get("unschedulable") is True,
     )
@@ -55,4 +56,11 @@ def _addresses(status: Mapping[str, Any], problems: list[Problem]) -> tuple[Addr
         else:
             message = f"{show(entry.get('address'))} is not an IP address, and is ignored."
             problems.append(Problem(Reason.INVALID_ADDRESS, message, "status.addresses", fatal=False))
+    return tuple(dict.fromkeys(found))
+
+
+def _other_addresses(status: Mapping[str, Any]) -> tuple[Address, ...]:
+    """Those that are neither InternalIPs nor names."""
+    others = [entry for entry in entries(status.get("addresses")) if entry.get("type") != "InternalIP"]
+    found = [address for entry in others if (address := parse_address(entry.get("address"))) is not None]
     return tuple(dict.fromkeys(found))

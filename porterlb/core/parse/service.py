@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from porterlb.core.model import Address, Port, Protocol, Service, ServiceKey, TrafficPolicy
-from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.addresses import parse_address, respelled
 from porterlb.core.parse.fields import entries, mapping, plain, show
 from porterlb.core.parse.meta import DOMAINS, Meta, duplicate_spellings, is_fatal, parse_meta
 from porterlb.core.problems import Parsed, Problem, Reason
@@ -18,6 +19,17 @@ _OURS_VALUES = ("porter", "openelb")
 _ASKS = (("eip", "v1alpha1"), ("eip", "v1alpha2"), ("protocol", "v1alpha1"), ("share", "v1alpha1"))
 _LAYER2 = ("layer2", "v1alpha1")  # written by us too, in the first spelling: it may differ from an old second one
 _VERSIONS = {"IPv4": 4, "IPv6": 6}
+
+_METALLB = ("metallb.io", "metallb.universe.tf")
+_METALLB_SHARING = "allow-shared-ip"
+_METALLB_REMEDIES = {
+    "loadBalancerIPs": f"Write eip.{DOMAINS[0]}/v1alpha1 to ask for an address.",
+    "address-pool": f"Write eip.{DOMAINS[0]}/v1alpha2 with the name of an Eip.",
+}
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(?<![0-9])")  # a DNS subdomain that is no number
+_CLASS_WORDS = ("porter", "openelb", "kubesphere")
+OUR_MANAGER = "porterlb"
+"""Field manager of the leader; those of the replicas begin with it."""
 
 
 def parse_service(obj: Mapping[str, Any], claim_without_class: bool) -> Parsed[Service] | None:
@@ -59,8 +71,10 @@ def parse_service(obj: Mapping[str, Any], claim_without_class: bool) -> Parsed[S
         wanted_addresses=wanted,
         wanted_eip=meta.annotation("eip", "v1alpha2"),
         protocol=_protocol(meta, problems),
-        sharing_key=meta.annotation("share", "v1alpha1"),
+        sharing_key=meta.annotation("share", "v1alpha1") or _metallb(meta, _METALLB_SHARING),
+        shares_anywhere=not meta.annotation("share", "v1alpha1") and bool(_metallb(meta, _METALLB_SHARING)),
         pinned_node=meta.annotation(*_LAYER2),
+        foreign_writer=_foreign_writer(obj) if held else "",
     )
     return Parsed(None if is_fatal(problems) else service, tuple(problems))
 
@@ -75,6 +89,41 @@ def _is_ours(meta: Meta, spec: Mapping[str, Any], claim_without_class: bool) -> 
     if marked:
         return marked in _OURS_VALUES
     return claim_without_class
+
+
+def class_hint(obj: Mapping[str, Any]) -> str:
+    """A sentence where a Service names a loadBalancerClass that is nearly ours, and so is nobody's; else empty."""
+    spec = mapping(obj.get("spec") if isinstance(obj, Mapping) else None)
+    class_ = spec.get("loadBalancerClass")
+    if spec.get("type") != "LoadBalancer" or not isinstance(class_, str) or class_ == CLASS:
+        return ""
+    if not any(word in class_.lower() for word in _CLASS_WORDS):
+        return ""
+    return f"{show(class_)} is not the class of PorterLB, so the Service is left alone. Write {CLASS}."
+
+
+def addresses_elsewhere(obj: Mapping[str, Any], *, ours: bool) -> tuple[Address, ...]:
+    """The addresses whose traffic kube-proxy sends to this Service, and that we have not given to it.
+
+    spec.externalIPs of any Service; status.loadBalancer.ingress of one that is not ``ours``.
+    """
+    spec = mapping(obj.get("spec") if isinstance(obj, Mapping) else None)
+    external = spec.get("externalIPs")
+    texts: list[object] = list(external) if isinstance(external, list | tuple) else []
+    found = [address for text in texts if (address := parse_address(text)) is not None]
+    if not ours and spec.get("type") == "LoadBalancer":
+        found += _held(mapping(obj.get("status")))
+    return tuple(dict.fromkeys(found))
+
+
+def _foreign_writer(obj: Mapping[str, Any]) -> str:
+    """The field manager of status.loadBalancer that is not us: the edges keep those entries of managedFields only."""
+    managers = [entry.get("manager") for entry in entries(mapping(obj.get("metadata")).get("managedFields"))]
+    return next((name for name in managers if isinstance(name, str) and not name.startswith(OUR_MANAGER)), "")
+
+
+def _metallb(meta: Meta, name: str) -> str:
+    return next((text for domain in _METALLB if (text := meta.annotations.get(f"{domain}/{name}", "").strip())), "")
 
 
 def _held(status: Mapping[str, Any]) -> tuple[Address, ...]:
@@ -104,17 +153,30 @@ def _wanted_addresses(
     kept = " It keeps the address that it has." if held else ""
     found: dict[int, Address] = {}
     for part in text.split(",") if isinstance(text, str) else [text]:
-        address = parse_address(part)
+        address, remedy = respelled(part)
+        shown = show(part.strip() if isinstance(part, str) else part)
         if address is None:
-            shown = show(part.strip() if isinstance(part, str) else part)
-            message = f"{shown} is not an IP address.{kept}"
+            remedy = remedy or _eip_instead(part, meta, annotated)
+            message = f"{shown} is not an IP address.{f' {remedy}' if remedy else ''}{kept}"
             problems.append(Problem(Reason.INVALID_ADDRESS, message, path, fatal=not held))
             return ()
+        if remedy:
+            message = f"{shown} is read as {address}. {remedy}"
+            problems.append(Problem(Reason.INVALID_ADDRESS, message, path, fatal=False))
         if address.version in found and found[address.version] != address:
             message = f"has two IPv{address.version} addresses; {address} is ignored."
             problems.append(Problem(Reason.INVALID_ADDRESS, message, path, fatal=False))
         found.setdefault(address.version, address)
     return tuple(found.values())
+
+
+def _eip_instead(part: object, meta: Meta, annotated: str) -> str:
+    """The remedy where the name of an Eip stands in the place of an address."""
+    if not isinstance(part, str) or not _NAME.fullmatch(part.strip()):
+        return ""
+    key = f"eip.{DOMAINS[0]}/v1alpha2"
+    where = meta.given("eip", "v1alpha1").replace("/v1alpha1", "/v1alpha2") if annotated else ""
+    return f"To ask for the Eip {part.strip()}, write {where.removeprefix('metadata.annotations[').rstrip(']') or key}."
 
 
 def _families(spec: Mapping[str, Any], known: tuple[Address, ...], problems: list[Problem]) -> tuple[int, ...]:
@@ -195,6 +257,11 @@ def _check_annotations(meta: Meta, problems: list[Problem]) -> None:
     for key in meta.annotations:
         if key not in known and key.partition("/")[0].endswith(DOMAINS):
             message = "is not a known annotation of a Service and has no effect."
+            path = f"metadata.annotations[{plain(key)}]"
+            problems.append(Problem(Reason.UNSUPPORTED_FIELD, message, path, fatal=False))
+        domain, _, name = key.partition("/")
+        if domain in _METALLB and name in _METALLB_REMEDIES:
+            message = f"is an annotation of MetalLB and has no effect. {_METALLB_REMEDIES[name]}"
             path = f"metadata.annotations[{plain(key)}]"
             problems.append(Problem(Reason.UNSUPPORTED_FIELD, message, path, fatal=False))
     for kind, version in _ASKS:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from porterlb.core.allocation import EipUse
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode, ServiceKey
 from porterlb.core.plan import EipPlan
@@ -45,8 +46,10 @@ def service_status(known: Known, key: ServiceKey, old: Mapping[str, Any] | None)
             for type_, (value, reason, message) in zip(("AddressAssigned", "Serving"), told, strict=True)
         ]
     }
-    if addresses:
-        status["loadBalancer"] = {"ingress": [{"ip": str(address), "ipMode": "VIP"} for address in addresses]}
+    allocation = known.plan.services.get(key)
+    shown = dict.fromkeys((*addresses, *(allocation.contested if allocation else ())))
+    if shown:
+        status["loadBalancer"] = {"ingress": [{"ip": str(address), "ipMode": "VIP"} for address in shown]}
     return status
 
 
@@ -181,9 +184,10 @@ def eip_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status
     use = planned.use
     first, last = eip.ranges[0].first, eip.ranges[-1].last
     verdicts = _eip_verdicts(known, name, planned, own)
+    used = _used(known, use)
     status: Status = {
-        "occupied": 0 < use.size <= len(use.used),
-        "usage": len(use.used),
+        "occupied": use.full,
+        "usage": len(used),
         "poolSize": min(use.size, INT64_MAX),
         "firstIP": str(first),
         "lastIP": str(last),
@@ -202,9 +206,41 @@ def eip_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status
             generation,
         ),
     }
-    if use.used:
-        status["used"] = {str(address): ";".join(map(str, keys)) for address, keys in use.used.items()}
+    if used:
+        status["used"] = {str(address): ";".join(map(str, keys)) for address, keys in used.items()}
+    hops = _layer2_next_hops(known, used, (old or {}).get("layer2NextHops"))
+    if hops:
+        status["layer2NextHops"] = hops
     return status
+
+
+def _layer2_next_hops(known: Known, used: Iterable[Address], old: object) -> dict[str, str]:
+    """The node that serves each address in Layer 2; while nobody answers for it, the one that did last."""
+    before = old if isinstance(old, Mapping) else {}
+    found: dict[str, str] = {}
+    for address in used:
+        vip = known.plan.vips.get(address)
+        last = before.get(str(address))
+        if vip is not None and vip.mode.answer and vip.candidates:
+            found[str(address)] = vip.candidates[0]
+        elif isinstance(last, str) and last:
+            found[str(address)] = last
+    return found
+
+
+def _used(known: Known, use: EipUse) -> dict[Address, tuple[ServiceKey, ...]]:
+    """Our record of who was given what, which counts from the next plan on: without what is only considered yet."""
+    found = {}
+    for address, keys in use.used.items():
+        given = tuple(key for key in keys if address in known.addresses_of(key) or _has(known, key, address))
+        if given:
+            found[address] = given
+    return found
+
+
+def _has(known: Known, key: ServiceKey, address: Address) -> bool:
+    service = known.snapshot.services.get(key)
+    return service is not None and service.has(address)
 
 
 def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Problem]) -> dict[str, Verdict]:

@@ -34,7 +34,7 @@ OUR_CONDITIONS: Mapping[str, tuple[str, ...]] = {
     "BgpConf": ("Ready",),
 }
 
-EIP_FIELDS = ("occupied", "usage", "poolSize", "firstIP", "lastIP", "ready", "v4", "mode", "used")
+EIP_FIELDS = ("occupied", "usage", "poolSize", "firstIP", "lastIP", "ready", "v4", "mode", "used", "layer2NextHops")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Tells what is: works out every status that the cluster does not have yet, and writes it."""
 
-from porterlb.edge.status.outbox import PIN
 from porterlb.edge.status.writer import StatusWriter
 
-__all__ = ["PIN", "StatusWriter"]
+__all__ = ["StatusWriter"]

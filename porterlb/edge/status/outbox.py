@@ -14,16 +14,12 @@ from typing import Any, Protocol
 
 from porterlb.cluster import Cluster, Conflict, Denied, Kind, Unavailable
 from porterlb.core.known import Known
-from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.status.notices import Notice
-from porterlb.core.status.writes import LEADER, Write, owner_of, status_of, version_of
+from porterlb.core.status.writes import Write, owner_of, status_of, version_of
 from porterlb.logs import fields
 
 log = logging.getLogger(__name__)
-
-PIN = "layer2.porter.kubesphere.io/v1alpha1"
-"""The annotation of a Service that holds its Layer 2 next hop."""
 
 WRITE_DEADLINE = 2.0  # seconds; a healthy API server answers in milliseconds
 LEAST_LEASE = 0.05  # seconds: with less left, an answer could not come in time
@@ -113,7 +109,6 @@ class Outbox:
         self._concurrency = concurrency
         self._work = asyncio.Event()
         self._todo: dict[_Slot, Write] = {}
-        self._pins: dict[ServiceKey, str] = {}
         self._busy: set[_Slot] = set()
         self._written: dict[_Slot, _Written] = {}
         self._latest: dict[ObjectKey, _Written] = {}
@@ -122,8 +117,8 @@ class Outbox:
         self._failures = 0
         self._addressed = -PATIENCE  # when an address was to be written last
 
-    def want(self, writes: Iterable[Write], pins: Mapping[ServiceKey, str]) -> float | None:
-        """Replaces what is to be sent: these writes, as far as they are worth it, and Layer 2 next hops by Service.
+    def want(self, writes: Iterable[Write]) -> float | None:
+        """Replaces what is to be sent: these writes, as far as they are worth it.
 
         Returns the seconds after which to ask again, because some of them have to wait for so long; or None.
         """
@@ -136,7 +131,6 @@ class Outbox:
             del wanted[slot]
         # Addresses first: somebody waits for them.
         self._todo = dict(sorted(wanted.items(), key=lambda entry: not entry[1].urgent))
-        self._pins = dict(pins)
         self._forget()
         self._work.set()
         return min(later.values(), default=None)
@@ -225,12 +219,8 @@ class Outbox:
                 finally:
                     self._busy.discard(slot)
                 continue
-            if self._pins:
-                key, node = self._pins.popitem()
-                await self._pin(key, node)
-                continue
             self._work.clear()
-            if not self._todo and not self._pins:
+            if not self._todo:
                 await self._work.wait()
             else:
                 await asyncio.sleep(self._interval)  # what is left is being sent in another version
@@ -290,28 +280,6 @@ class Outbox:
             if same is None or same.sent != write.status:
                 for notice in write.notices:
                     await self._tell(key, result, notice)
-
-    async def _pin(self, key: ServiceKey, node: str) -> None:
-        if not self._may_send(leader_only=True):
-            return
-        obj = self._objects.raw("Service", key.namespace, key.name)
-        if obj is None:
-            return
-        try:
-            # With its uid, so that a Service that has gone meanwhile is not made anew, and need not be read first:
-            # reading single Services is a right that we do not ask for.
-            body = {"metadata": {"annotations": {PIN: node}, "uid": obj["metadata"].get("uid", "")}}
-            await self._cluster.apply(Kind.SERVICE, key.name, key.namespace, body, owner=LEADER)
-        except Unavailable as error:
-            self._count("Service", "unavailable")
-            self._pins.setdefault(key, node)
-            await self._pause(str(error))
-        except (Conflict, Denied) as error:
-            self._count("Service", "denied")
-            log.warning("The Layer 2 next hop could not be noted: %s", error, extra=fields(service=str(key), node=node))
-        else:
-            self._succeeded()
-            self._count("Service", "ok")
 
     async def _tell(self, key: ObjectKey, obj: Mapping[str, Any], notice: Notice) -> None:
         if self._meter:

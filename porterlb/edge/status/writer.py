@@ -1,4 +1,4 @@
-"""Writes what is to be read: status, the Layer 2 annotation, Events. Level-triggered and coalesced.
+"""Writes what is to be read: status and Events. Level-triggered and coalesced.
 
 :meth:`StatusWriter.update` says what is known; the writer works out what the cluster does not have yet and sends
 puts that into its :class:`~porterlb.edge.status.outbox.Outbox`, which sends it.
@@ -167,7 +167,7 @@ class StatusWriter:
         for key in names:
             work = partial(context_writes, known, key, self._outbox.have, leading=leading)
             writes += self._only(key, work)
-        again = self._outbox.want(writes, known.plan.pins if leading else {})
+        again = self._outbox.want(writes)
         if again is not None:
             asyncio.get_running_loop().call_later(again, self._news.set)
         self._tidy()

@@ -1,0 +1,280 @@
+"""Who has an address: what statuses by our own hand say, then our records, then statuses by another hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from porterlb.core.allocation.eligibility import EipMap
+from porterlb.core.allocation.pool import decode, encode
+from porterlb.core.allocation.reserved import Reserved
+from porterlb.core.allocation.sharing import group_of, why_not_shared
+from porterlb.core.model import Address, Service, ServiceKey
+from porterlb.core.problems import Problem, Reason
+
+Keys = tuple[ServiceKey, ...]
+
+
+class Place(NamedTuple):
+    """An address that a Service has: its code, itself, and its Eip."""
+
+    code: int
+    address: Address
+    eip: str
+
+
+def age(service: Service) -> tuple[str, str, ServiceKey]:
+    """The order in which Services are served."""
+    return service.created, service.uid, service.key
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """The addresses of Eips (as codes) that are not given out, and why. See :func:`allocate` for the three kinds."""
+
+    claimed: frozenset[int] = frozenset()
+    reserved: Mapping[int, str] = field(default_factory=dict)
+    elsewhere: Mapping[int, Keys] = field(default_factory=dict)
+    codes: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(
+        cls, map_: EipMap, claimed: frozenset[Address], reserved: Reserved, elsewhere: Mapping[Address, Keys]
+    ) -> Bars:
+        """Only what lies in an Eip: the rest changes nothing."""
+        found = {code: name for address in claimed if (name := map_.name_of(code := encode(address)))}
+        mine = frozenset(code for code, name in found.items() if map_.eips[name].probe)
+        clauses = {code: why for address, why in reserved.items() if map_.name_of(code := encode(address))}
+        users = {code: keys for address, keys in elsewhere.items() if map_.name_of(code := encode(address))}
+        return cls(mine, clauses, users, mine | clauses.keys() | users.keys())
+
+    def inside(self, map_: EipMap, name: str) -> frozenset[Address]:
+        """Those of one Eip."""
+        return frozenset(decode(code) for code in self.codes if map_.name_of(code) == name)
+
+    def why_not(self, service: Service, asked: Address) -> Problem | None:
+        """Why the Service cannot have an address that it asks for."""
+        code = encode(asked)
+        if code in self.reserved:
+            return Problem(
+                Reason.ADDRESS_RESERVED, f"Asks for {asked}, which {self.reserved[code]}. Ask for another address."
+            )
+        others = [key for key in self.elsewhere.get(code, ()) if key != service.key]
+        if others:
+            return Problem(
+                Reason.ADDRESS_USED_BY_SERVICE,
+                f"Asks for {asked}, which Service {others[0]} uses (spec.externalIPs, or another load balancer gave "
+                "it). Take it away from that Service, or ask for another address.",
+            )
+        if code in self.claimed:
+            return Problem(
+                Reason.ADDRESS_CLAIMED,
+                f"Asks for {asked}, which a foreign host answers for. "
+                "Take it away from that host, or ask for another address.",
+            )
+        return None
+
+    def warnings(self, service: Service, place: Place) -> list[Problem]:
+        """What the user of an address should know that was given out before it was barred."""
+        found = []
+        if place.code in self.reserved:
+            message = (
+                f"{place.address} {self.reserved[place.code]} by now, so two hosts answer for it. "
+                "Take it away from that host, or ask for another address."
+            )
+            found.append(Problem(Reason.ADDRESS_RESERVED, message, fatal=False))
+        others = [key for key in self.elsewhere.get(place.code, ()) if key != service.key]
+        if others:
+            message = (
+                f"Service {others[0]} uses {place.address} too (spec.externalIPs, or another load balancer gave it), "
+                "so kube-proxy may send traffic to the pods of either. Take it away from one of the two."
+            )
+            found.append(Problem(Reason.ADDRESS_USED_BY_SERVICE, message, fatal=False))
+        return found
+
+    def problems(self, map_: EipMap, name: str) -> tuple[Problem, ...]:
+        """What the owner of an Eip should know: the addresses in it that others have."""
+        found = []
+        for code in sorted(code for code in self.codes if map_.name_of(code) == name):
+            address = decode(code)
+            if code in self.claimed:
+                why, what = Reason.ADDRESS_CLAIMED, "is answered for by a foreign host and is not given out"
+                remedy = "Take it away from that host, or exclude it (spec.exclude)"
+            elif code in self.elsewhere:
+                users = ", ".join(map(str, self.elsewhere[code][:3]))
+                why, what = Reason.ADDRESS_USED_BY_SERVICE, f"is used by Service {users} and is not given out"
+                remedy = "Exclude it (spec.exclude), or remove it from spec.externalIPs"
+            elif " of the connected subnet " in self.reserved[code]:
+                continue  # what any pool that is a whole subnet has
+            else:
+                why, what = Reason.ADDRESS_RESERVED, f"{self.reserved[code]} and is not given out"
+                remedy = "Exclude it (spec.exclude)"
+            found.append(Problem(why, f"{address} {what}. {remedy}.", "spec.address", fatal=False))
+        if len(found) > _NAMED:
+            more = f"{len(found) - _NAMED} more addresses are not given out."
+            found = [*found[:_NAMED], Problem(found[_NAMED].reason, more, fatal=False)]
+        return tuple(found)
+
+
+_NAMED = 5
+
+
+class Claims:
+    """Owners of addresses, taken over from what Services and records say; changed step by step."""
+
+    def __init__(
+        self,
+        services: Mapping[ServiceKey, Service],
+        map_: EipMap,
+        bars: Bars,
+        owners: dict[int, Keys],
+        holders: dict[int, Keys],
+        groups: dict[tuple[str, str], frozenset[int]],
+    ) -> None:
+        self.services = services
+        self.map = map_
+        self.bars = bars
+        self.owners = owners
+        self.holders = holders
+        self.groups = groups
+        self.touched: dict[int, Place | None] = {}  # codes whose owners may have changed; where known, with the rest
+        self.contested: dict[ServiceKey, list[Address]] = {}
+        self.leaving: dict[ServiceKey, list[Address]] = {}
+
+    def claim(self, services: list[Service]) -> list[tuple[Service, dict[int, Place]]]:
+        """Each Service with what it keeps, by IP version; the oldest first."""
+        services.sort(key=age)
+        settled: list[tuple[Service, dict[int, Place]]] = [(service, {}) for service in services]
+        for service in services:
+            for address in {*service.held, *service.recorded}:
+                code = encode(address)
+                self.holders[code] = (*self.holders.get(code, ()), service.key)
+        for claims in (_by_own_hand, _recorded, _by_other_hand):
+            for service, kept in settled:
+                for address in claims(service):
+                    self.keep_one(service, address, kept)
+        return settled
+
+    def keep_one(self, service: Service, address: Address, kept: dict[int, Place]) -> None:
+        """Lets the Service keep an address, if it may, and has none of that family yet."""
+        version = address.version
+        if version in kept or version not in service.families:
+            return
+        code = encode(address)
+        name = self.map.name_of(code)
+        if not name or (code in self.bars.reserved and address not in service.recorded):
+            return
+        if self._rival(service, code) is not None:
+            if address in service.held and address not in self.contested.setdefault(service.key, []):
+                self.contested[service.key].append(address)
+            return
+        kept[version] = Place(code, address, name)
+        self.own(service, kept[version])
+
+    def _rival(self, service: Service, code: int) -> ServiceKey | None:
+        """The owner with whom the Service cannot share the address. Those that have it both share it without a key:
+        where they come from, that was valid."""
+        address = decode(code)
+        for owner in self.owners.get(code, ()):
+            other = self.services[owner]
+            if why_not_shared(service, other, both_have_it=service.has(address) and other.has(address)):
+                return owner
+        return None
+
+    def why_contested(self, service: Service, address: Address) -> Problem:
+        """Why a Service does not get what is in its status."""
+        owner = self._rival(service, encode(address)) or self.owners[encode(address)][0]
+        why = why_not_shared(service, self.services[owner], both_have_it=True)
+        return Problem(
+            Reason.ADDRESS_IN_USE,
+            f"{address} is in its status, but Service {owner} has it, and the two cannot share it: {why}. It is not "
+            "served for this Service. Ask for another address, or change one of the two.",
+        )
+
+    def meets(self, service: Service, code: int) -> bool:
+        """Whether an address is what the Service asks for."""
+        eip = service.wanted_eip
+        if eip and eip != self.map.name_of(code) and not self.map.holds(eip, code):
+            return False
+        address = decode(code)
+        wanted = [asked for asked in service.wanted_addresses if asked.version == address.version]
+        return not wanted or address in wanted
+
+    def unmet(self, service: Service, kept: Mapping[int, Place]) -> set[int]:
+        """The IP versions of which it has an address and asks for another one."""
+        if not service.wanted_eip and not service.wanted_addresses:
+            return set()
+        return {version for version, place in kept.items() if not self.meets(service, place.code)}
+
+    def go_on(self, service: Service, kept: dict[int, Place], given: Sequence[Address]) -> None:
+        """What it was given instead of what it has, and is not in its status yet, is what it will have."""
+        for version in self.unmet(service, kept):
+            for address in given:
+                code = encode(address)
+                name = self.map.name_of(code)
+                if address.version != version or not name or code in self.bars.codes:
+                    continue
+                if self.meets(service, code) and self._rival(service, code) is None:
+                    self.leave(service, kept[version])
+                    kept[version] = Place(code, address, name)
+                    self.own(service, kept[version])
+
+    def leave(self, service: Service, place: Place) -> None:
+        """The Service has it until another one is in its status."""
+        self.leaving.setdefault(service.key, []).append(place.address)
+
+    def own(self, service: Service, place: Place) -> None:
+        code = place.code
+        self.touched[code] = place
+        owners = self.owners.get(code)
+        if not owners:
+            self.owners[code] = (service.key,)
+        else:
+            both = (*owners, service.key)
+            self.owners[code] = tuple(sorted(both, key=lambda key: age(self.services[key])))
+        self._regroup(service, code)
+
+    def disown(self, service: Service, code: int) -> None:
+        """``service``: as it was when it got the address."""
+        self.touched.setdefault(code, None)
+        _drop(self.owners, code, service.key)
+        self._regroup(service, code)
+
+    def drop_holder(self, code: int, key: ServiceKey) -> None:
+        _drop(self.holders, code, key)
+
+    def _regroup(self, service: Service, code: int) -> None:
+        """Which addresses a sharing key has."""
+        group = group_of(service)
+        if group is None:
+            return
+        codes = self.groups.get(group, frozenset())
+        if code in self.owners:
+            self.groups[group] = codes | {code}
+        elif codes - {code}:
+            self.groups[group] = codes - {code}
+        else:
+            self.groups.pop(group, None)
+
+
+def _by_own_hand(service: Service) -> Sequence[Address]:
+    if not service.foreign_writer:
+        return service.held
+    return [address for address in service.held if address in service.recorded]
+
+
+def _recorded(service: Service) -> Sequence[Address]:
+    return service.recorded
+
+
+def _by_other_hand(service: Service) -> Sequence[Address]:
+    return service.held if service.foreign_writer else ()
+
+
+def _drop(index: dict[int, Keys], code: int, key: ServiceKey) -> None:
+    left = tuple(other for other in index.get(code, ()) if other != key)
+    if left:
+        index[code] = left
+    else:
+        index.pop(code, None)

@@ -1,0 +1,96 @@
+"""Our own records of Services, in the status of the Eips: who was given which address, and which node serves it.
+
+``Eip.status.used`` names the Services of each address; it beats a Service status that somebody else has written.
+``Eip.status.layer2NextHops`` names the node that is the Layer 2 next hop of each address, so that a node which comes
+back takes nothing away. Whatever stands there was perhaps written by hand: nothing in it is trusted to be well formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from porterlb.core.model import Address, ServiceKey
+from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.fields import mapping
+
+_NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Of one Service. ``addresses``: IPv4 first, ascending. ``node``: the Layer 2 next hop of its first address."""
+
+    addresses: tuple[Address, ...] = ()
+    node: str = ""
+
+
+@dataclass(slots=True)
+class Records:
+    """The records of all Eips, by Service. One changed entry costs one comparison of texts for each entry beside it."""
+
+    _used: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _nodes: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    _entries: dict[ServiceKey, dict[Address, list[str]]] = field(default_factory=dict)  # the Eips that say so
+
+    def take(self, eip: str, obj: Mapping[str, Any] | None) -> set[ServiceKey]:
+        """Takes over what an Eip says (None: it is gone). Returns the Services whose record may be another one."""
+        status = mapping((obj or {}).get("status"))
+        used, nodes = (_texts(status.get(name)) for name in ("used", "layer2NextHops"))
+        old_used, old_nodes = self._used.get(eip, _NOTHING), self._nodes.get(eip, _NOTHING)
+        self._used[eip], self._nodes[eip] = used, nodes
+        if obj is None:
+            del self._used[eip], self._nodes[eip]
+        changed: set[ServiceKey] = set()
+        for text in [text for text, owners in old_used.items() if used.get(text) != owners]:
+            changed |= self._entry(eip, text, old_used[text], add=False)
+        for text in [text for text, owners in used.items() if old_used.get(text) != owners]:
+            changed |= self._entry(eip, text, used[text], add=True)
+        for text in old_nodes.keys() | nodes.keys():
+            if old_nodes.get(text) != nodes.get(text):
+                changed.update(_owners(used.get(text, "")))
+        return changed
+
+    def of(self, key: ServiceKey) -> Record:
+        """What is recorded of a Service."""
+        entries = self._entries.get(key)
+        if not entries:
+            return _EMPTY
+        addresses = tuple(sorted(entries, key=lambda address: (address.version, int(address))))
+        eips = ((address, eip) for address in addresses for eip in entries[address])
+        nodes = (self._nodes.get(eip, _NOTHING).get(str(address), "") for address, eip in eips)
+        return Record(addresses, next(filter(None, nodes), ""))
+
+    def _entry(self, eip: str, text: str, owners: str, *, add: bool) -> set[ServiceKey]:
+        address = parse_address(text)
+        keys = _owners(owners) if address is not None else set()
+        for key in keys:
+            assert address is not None
+            eips = self._entries.setdefault(key, {}).setdefault(address, [])
+            if add:
+                eips.append(eip)
+                eips.sort()
+            elif eip in eips:
+                eips.remove(eip)
+            if not eips:
+                del self._entries[key][address]
+            if not self._entries[key]:
+                del self._entries[key]
+        return keys
+
+
+_EMPTY = Record()
+
+
+def _owners(text: str) -> set[ServiceKey]:
+    """``namespace/name;namespace/name``, as OpenELB writes it too."""
+    pairs = (part.strip().partition("/") for part in text.split(";"))
+    return {ServiceKey(namespace, name) for namespace, _, name in pairs if namespace and name}
+
+
+def _texts(value: object) -> Mapping[str, str]:
+    found = mapping(value)
+    if all(isinstance(key, str) and isinstance(text, str) for key, text in found.items()):
+        return found
+    return {key: text for key, text in found.items() if isinstance(key, str) and isinstance(text, str)}
