@@ -133,7 +133,7 @@ class _Manager:
     def __init__(self, settings: Settings, cluster: Cluster, key: bytes, folder: Path) -> None:
         self.settings = settings
         self.bgp = BgpSpeaker(self._on_bgp, run_dir=folder / "bgp", silence_after=settings.silence_after)
-        self.wire = Layer2Speaker(self._on_wire, settings=settings, key=key, run_dir=folder / "wire")
+        self.wire = Layer2Speaker(self._on_wire, settings=settings, key=key)
         self.proxy_health = ProxyHealth(self._node_address, self._on_delivering)
         self.reconciler = Reconciler(
             settings, cluster, self.bgp, self.wire, self._publish, self._before_plan, self.proxy_health.ask

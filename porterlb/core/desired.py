@@ -67,14 +67,12 @@ class Layer2Vip:
 
     ``candidates``: usable nodes, best first (see :mod:`porterlb.core.nexthops`); the first live one is the next hop.
     ``interface``: a NIC name, or empty: the interface whose subnet holds ``can_reach``, or else the VIP itself.
-    ``answer``: False keeps the responder silent (BGP serves and standby is off, or nothing can serve the VIP).
     """
 
     address: Address
     candidates: tuple[str, ...]
     interface: str = ""
     can_reach: Address | None = None
-    answer: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,9 +88,7 @@ def read_state(message: Mapping[str, Any]) -> DesiredWire:
 
 
 def vips_line(changed: Iterable[Layer2Vip], gone: Iterable[Address]) -> bytes:
-    rows = [
-        [str(v.address), v.candidates, v.interface, str(v.can_reach) if v.can_reach else "", v.answer] for v in changed
-    ]
+    rows = [[str(v.address), v.candidates, v.interface, str(v.can_reach) if v.can_reach else ""] for v in changed]
     return line({"t": "vips", "set": rows, "del": [str(address) for address in gone]})
 
 

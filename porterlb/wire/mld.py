@@ -8,8 +8,8 @@ import random
 import socket
 import struct
 
-from porterlb.core.listener import Listener
-from porterlb.core.mld import HOP_BY_HOP, parse_query
+from porterlb.core.layer2.mld import HOP_BY_HOP, parse_query
+from porterlb.core.layer2.mld_listener import MldListener
 from porterlb.core.observed import Nic
 from porterlb.wire import packet
 from porterlb.wire.responder import DRAIN
@@ -21,7 +21,7 @@ _RETRY = 0.5  # seconds; the interface is down, or its link-local address is not
 
 
 class Mld:
-    """The sockets around a `Listener`. They are opened with the first group, and outlive the carrier of the interface.
+    """The sockets around an `MldListener`, opened with the first group. They outlive the carrier of the interface.
 
     Reports leave through the kernel, which knows its link-local address. Queries come in by AF_PACKET: those for one
     group are sent to the group, and the kernel is no member.
@@ -30,7 +30,7 @@ class Mld:
     def __init__(self, nic: Nic, loop: asyncio.AbstractEventLoop) -> None:
         self._nic = nic
         self._loop = loop
-        self._listener = Listener(random.random)
+        self._listener = MldListener(random.random)
         self._timer: asyncio.TimerHandle | None = None
         self._ears: socket.socket | None = None
         self._voice: socket.socket | None = None

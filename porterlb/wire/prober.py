@@ -1,16 +1,15 @@
-"""Sends the probes that `core.layer2.liveness` asks for."""
+"""Makes and sends the frames that ask for a MAC: the probes of `core.layer2.liveness`, and duplicate address probes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import ip_address
 
-from porterlb.core.layer2.liveness import Liveness, Probe
+from porterlb.core.layer2.liveness import Probe
 from porterlb.core.layer2.targets import Gateway, source_for
-from porterlb.core.neighbour import BROADCAST
+from porterlb.core.model import Address
+from porterlb.core.neighbour import BROADCAST, NO_IPV4, UNSPECIFIED
 from porterlb.core.observed import Nic
 from porterlb.wire import netlink
-from porterlb.wire.observer import Observer
 from porterlb.wire.templates import Templates
 
 
@@ -20,30 +19,19 @@ def default_gateways() -> list[Gateway]:
     return [Gateway(nic, address) for nic, address in routes if address is not None]
 
 
-class Prober:
-    """Makes and sends the frames; keeps them, for they are the same each time."""
+class ProbeFrames:
+    """Keeps the frames of the probes, for they are the same each time."""
 
-    def __init__(self, liveness: Liveness, templates: Templates) -> None:
-        self._liveness = liveness
+    def __init__(self, templates: Templates) -> None:
         self._templates = templates
         self._frames: dict[Probe, bytes] = {}
 
-    def forget_frames(self) -> None:
+    def forget(self) -> None:
         """After any change of interfaces or targets."""
         self._frames.clear()
 
-    def send(self, observers: Mapping[int, tuple[Nic, Observer]]) -> int:
-        """Probes every target whose interface is up; returns how many."""
-        sent = 0
-        for probe in self._liveness.probes(observers):
-            nic, observer = observers[probe.key.nic]
-            frame = self._frame(nic, probe)
-            if frame and observer.send(frame):
-                sent += 1
-                self._liveness.sent(probe.key)
-        return sent
-
-    def _frame(self, nic: Nic, probe: Probe) -> bytes:
+    def probe(self, nic: Nic, probe: Probe) -> bytes:
+        """The frame, from our own address on the interface; empty where we have none in that subnet."""
         frame = self._frames.get(probe)
         if frame is None:
             address = ip_address(probe.key.address)
@@ -57,3 +45,9 @@ class Prober:
                 frame = self._templates.neighbour.solicitation(nic.mac, source.packed, probe.key.address, to)
             self._frames[probe] = frame
         return frame
+
+    def duplicate(self, nic: Nic, address: Address) -> bytes:
+        """Whether anybody has ``address`` (RFC 5227 1.1, RFC 4862 5.4.2): from no address."""
+        if address.version == 4:
+            return self._templates.arp.request(nic.mac, BROADCAST, nic.mac, NO_IPV4, address.packed)
+        return self._templates.neighbour.solicitation(nic.mac, UNSPECIFIED, address.packed)

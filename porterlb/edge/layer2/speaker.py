@@ -10,7 +10,6 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from porterlb.core import wire_text
@@ -46,12 +45,9 @@ class Layer2Speaker:
             ``answering``: VIPs that changed since the report before (after a restart of the process: all of them).
         settings: of the manager.
         key: of the hellos. It goes through the pipe, never through arguments or the environment.
-        run_dir: where the process may keep files; it keeps none today.
     """
 
-    def __init__(
-        self, report: Callable[[WireReport], None], *, settings: Settings, key: bytes, run_dir: Path | str | None = None
-    ) -> None:
+    def __init__(self, report: Callable[[WireReport], None], *, settings: Settings, key: bytes) -> None:
         self._report = report
         self._config = WireConfig(
             node=settings.node,
@@ -65,7 +61,6 @@ class Layer2Speaker:
             gratuitous_rate=settings.gratuitous_rate,
             silence_after=settings.silence_after,
         )
-        self._run_dir = run_dir
         self._wanted: DesiredWire | None = None
         self._news = asyncio.Event()
         self._last = WireReport()
@@ -182,7 +177,6 @@ class Layer2Speaker:
                 state = line
             gone = [address for address in sent if address not in wanted.vips]
             changed = [vip for address, vip in wanted.vips.items() if sent.get(address) != vip]
-            changed.sort(key=lambda vip: vip.answer)  # what is to fall silent first
             while (gone or changed) and self._wanted is wanted:
                 piece, gone = gone[: wire_text.PIECE], gone[wire_text.PIECE :]
                 room = wire_text.PIECE - len(piece)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from porterlb.core.layer2.liveness import NEVER_HEARD, Liveness
 from porterlb.core.layer2.targets import GATEWAY, Key, Target
-from porterlb.wire.rivals import CONFIRM, DEFEND_EVERY, FORGET, Rivals
 
 INTERVAL, LIMIT = 0.05, 3
 MAC = b"\2" * 6
@@ -142,23 +139,3 @@ def test_a_node_that_is_not_wanted_any_more_is_forgotten():
     world.tick(10)
     world.liveness.set_targets([Target("b", world.keys["b"])])
     assert world.liveness.verdict.dead == set() and world.liveness.verdict.seen == {"b"}
-
-
-def test_a_rival_is_confirmed_defended_against_now_and_then_and_forgotten():
-    rivals, defended = Rivals(), []
-    vip, foreign = b"\x0a\0\0\1", b"\4" * 6
-
-    def review(now: float, known: set[bytes] = frozenset()) -> bool:  # type: ignore[assignment]
-        return rivals.review(now, known, lambda address: defended.append(now) is None)
-
-    for i in range(400):
-        now = i * 0.1
-        rivals.claim(vip, foreign, now)
-        review(now)
-    assert defended[0] >= CONFIRM and len(defended) == 4  # in 40 s, at most once in 10 s
-    assert all(b - a >= DEFEND_EVERY for a, b in pairwise(defended))
-    assert [rival.mac for rival in rivals.found.values()] == [foreign]
-    assert review(40.0 + FORGET) and rivals.found == {}
-    rivals.claim(vip, MAC, 200.0)
-    review(201.0, {MAC})
-    assert rivals.found == {}  # a known node is never a rival

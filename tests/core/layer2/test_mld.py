@@ -21,7 +21,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from porterlb.core.mld import (
+from porterlb.core.layer2.mld import (
     ALL_MLDV2_ROUTERS,
     ALL_ROUTERS,
     MOST_RECORDS,

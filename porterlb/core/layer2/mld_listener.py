@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 
-from porterlb.core.mld import MOST_RECORDS, Message, Query, Record, report, report_v1
+from porterlb.core.layer2.mld import MOST_RECORDS, Message, Query, Record, report, report_v1
 
 _GATHER = 0.01  # changes within it share a report
 _AGAIN = 1.0  # a change is repeated within it: the Unsolicited Report Interval (RFC 3810 9.11)
@@ -18,7 +18,7 @@ _OLDER_QUERIER = 260.0  # MLDv1 is spoken for so long after a query of that vers
 _SHORTEST = 0.1  # however little time a query leaves, all groups are not told of more often than this
 
 
-class Listener:
+class MldListener:
     """The listener's side of MLD on one interface. ``chance``: a number in [0, 1), anew with each call."""
 
     def __init__(self, chance: Callable[[], float]) -> None:

@@ -14,7 +14,7 @@ Heard = Callable[[int, bytes, bytes, float], None]
 """Interface index, address, its MAC, and when (monotonic seconds)."""
 
 
-class Observer:
+class ReplyListener:
     """Two sockets apart from those for requests: a flood of requests must not push answers to our probes out."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porterlb.core.answering import NOBODY, answering
+from porterlb.core.layer2.answering import NOBODY, answering
 from porterlb.core.observed import Answering
 
 nodes = st.sampled_from(["a", "b", "c", "d"])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porterlb.core.listener import Listener
-from porterlb.core.mld import ALL_MLDV2_ROUTERS, ALL_ROUTERS, MOST_RECORDS, Message, Query, Record
+from porterlb.core.layer2.mld import ALL_MLDV2_ROUTERS, ALL_ROUTERS, MOST_RECORDS, Message, Query, Record
+from porterlb.core.layer2.mld_listener import MldListener
 
 GROUPS = [bytes.fromhex("ff0200000000000000000001ff") + number.to_bytes(3, "big") for number in range(12_000)]
 GENERAL = Query(2, b"", 1.0, 2)
@@ -31,7 +31,7 @@ class World:
     """A listener, its time, and all it said: (when, what, group)."""
 
     def __init__(self, seed: int = 1) -> None:
-        self.listener = Listener(random.Random(seed).random)
+        self.listener = MldListener(random.Random(seed).random)
         self.now = 100.0
         self.said: list[tuple[float, Record, bytes]] = []
         self.messages: list[Message] = []

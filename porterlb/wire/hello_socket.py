@@ -15,7 +15,7 @@ from porterlb.wire import packet
 _TOS = 0xC0  # CS6, network control: the last to be dropped in a queue
 
 
-class Greeter:
+class HelloSocket:
     """One UDP socket a family. ``heard`` gets each datagram. Raises OSError when no socket can be had at start."""
 
     def __init__(

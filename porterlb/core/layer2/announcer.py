@@ -1,0 +1,106 @@
+"""Gratuitous announcements after a move and from time to time, paced.
+
+Rounds at 0, 1.1, 2.2 .. seconds: Linux ignores a second change of an entry within its locktime of 1 s, and a frame may
+be lost. Then every 60 to 100 s with jitter, so that a neighbour that missed them all is not wrong for ever.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+
+from porterlb.core.layer2.bucket import TokenBucket
+
+ROUNDS = (0.0, 1.1, 2.2, 3.3, 4.4)
+REFRESH = (60.0, 100.0)
+AT_ONCE = 8  # frames a wake-up (0.1 to 0.3 ms), so that answers never wait for announcements
+PAUSE = 0.002  # until the bucket is looked at again
+AGAIN = 0.02  # after a frame that could not be sent: a round that is skipped costs its neighbours a second
+
+
+class Announcer:
+    """When each VIP (by its packed address) is announced. ``chance``: a number in [0, 1), anew with each call.
+
+    Ask `due` at `next_at`, try what it returns, and say `done` for each.
+    """
+
+    def __init__(self, rate: int, chance: Callable[[], float], now: float) -> None:
+        self._bucket = TokenBucket(float(rate), max(float(AT_ONCE), rate / 10), now)  # a tenth of a second's worth
+        self._chance = chance
+        self._current: dict[bytes, int] = {}
+        self._numbers = itertools.count(1)
+        self._later: list[tuple[float, int, bytes, int]] = []  # heap: when, number, address, round
+        self._ready: tuple[deque[tuple[bytes, int, int]], ...] = (deque(), deque(), deque())
+        self._tried: dict[bytes, tuple[int, int]] = {}  # number and round of what `due` has returned
+        self._blocked_until = 0.0
+
+    def start(self, address: bytes, *, moved: bool, asked: bool, now: float) -> None:
+        """Takes an address over. If its next hop has ``moved``, it is announced now; ``asked``: lately, so first.
+
+        If not, the neighbours are right already, and a frame could do harm: it is not known yet to everybody that
+        this next hop is about to be given up, and the announcement of the new one may just have been sent.
+        """
+        number = self._current[address] = next(self._numbers)
+        if moved:
+            self._ready[0 if asked else 1].append((address, number, 0))
+        else:
+            heapq.heappush(self._later, (self._refresh(now), number, address, len(ROUNDS) - 1))
+
+    def stop(self, address: bytes) -> None:
+        """Not ours any longer."""
+        self._current.pop(address, None)
+
+    def close(self) -> None:
+        self._current.clear()
+
+    @property
+    def waiting(self) -> int:
+        """Announcements that are due and not yet tried."""
+        return sum(len(queue) for queue in self._ready)
+
+    @property
+    def next_at(self) -> float | None:
+        """When `due` has something to return; not in the future where it has now."""
+        if any(self._ready):
+            return self._blocked_until
+        return self._later[0][0] if self._later else None
+
+    def due(self, now: float) -> list[bytes]:
+        """The addresses to announce now, at most AT_ONCE: lately asked ones first, repetitions last."""
+        later = self._later
+        while later and later[0][0] <= now:
+            _, number, address, turn = heapq.heappop(later)
+            if self._current.get(address) == number:
+                self._ready[2].append((address, number, turn))
+        chosen: list[bytes] = []
+        self._blocked_until = now
+        for queue in self._ready:
+            while queue and len(chosen) < AT_ONCE:
+                if not self._bucket.has(now):
+                    self._blocked_until = now + PAUSE
+                    return chosen
+                address, number, turn = queue.popleft()
+                if self._current.get(address) == number:
+                    self._bucket.take()
+                    self._tried[address] = (number, turn)
+                    chosen.append(address)
+        return chosen
+
+    def done(self, address: bytes, sent: bool, now: float) -> None:
+        """An announcement that `due` returned has left, or could not be sent."""
+        number, turn = self._tried.pop(address, (0, 0))
+        if not sent:
+            self._bucket.give_back()
+        if self._current.get(address) != number:
+            return
+        if not sent:
+            heapq.heappush(self._later, (now + AGAIN, number, address, turn))
+        elif turn + 1 < len(ROUNDS):
+            heapq.heappush(self._later, (now + ROUNDS[turn + 1] - ROUNDS[turn], number, address, turn + 1))
+        else:
+            heapq.heappush(self._later, (self._refresh(now), number, address, turn))
+
+    def _refresh(self, now: float) -> float:
+        return now + REFRESH[0] + self._chance() * (REFRESH[1] - REFRESH[0])

@@ -1,0 +1,69 @@
+"""Address conflicts: foreign hosts that claim our VIPs (RFC 5227 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from porterlb.core.model import Address
+from porterlb.core.observed import Rival
+
+CONFIRM = 0.3  # seconds; a node that came back with another MAC is known by its probe's answer by then
+DEFEND_EVERY = 10.0  # seconds; RFC 5227 2.4 (c)
+FORGET = 60.0  # seconds
+MOST = 1000  # a host that claims everything must not fill our memory
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """``changed``: the confirmed conflicts are others than before. ``defend``: the VIPs to defend now."""
+
+    changed: bool
+    defend: tuple[bytes, ...]
+
+
+class Conflicts:
+    """Times: monotonic seconds, as arguments."""
+
+    def __init__(self) -> None:
+        self._claims: dict[bytes, tuple[bytes, float, float]] = {}  # address: MAC, first, last seen
+        self._defended: dict[bytes, float] = {}
+        self.found: dict[Address, Rival] = {}
+
+    def claim(self, address: bytes, mac: bytes, now: float) -> None:
+        """A MAC that is no known node's claims a VIP."""
+        old = self._claims.get(address)
+        if old is not None and old[0] == mac:
+            self._claims[address] = (mac, old[1], now)
+        elif old is not None or len(self._claims) < MOST:
+            self._claims[address] = (mac, now, now)
+
+    def review(self, now: float, known: Collection[bytes]) -> Review:
+        """Confirms and forgets claims. ``known``: MACs of nodes, which are never in conflict."""
+        found: dict[Address, Rival] = {}
+        defend = []
+        for address, (mac, first, last) in list(self._claims.items()):
+            if mac in known or now - last > FORGET:
+                self.forget(address)
+                continue
+            if now - first < CONFIRM:
+                continue
+            key = ip_address(address)
+            found[key] = Rival(key, mac, last)
+            defended = self._defended.get(address, -DEFEND_EVERY)
+            if last > defended and now - defended >= DEFEND_EVERY:
+                defend.append(address)
+        changed = found != self.found
+        self.found = found
+        return Review(changed, tuple(defend))
+
+    def defended(self, address: bytes, now: float) -> None:
+        """An announcement has left."""
+        if address in self._claims:
+            self._defended[address] = now
+
+    def forget(self, address: bytes) -> None:
+        """No VIP of ours any longer."""
+        self._claims.pop(address, None)
+        self._defended.pop(address, None)

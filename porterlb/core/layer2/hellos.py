@@ -1,0 +1,84 @@
+"""The hellos of the other replicas: which are taken, and when a replica is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from porterlb.core.hello import Change, Hello, Receiver, Refusal
+from porterlb.core.model import Member
+from porterlb.core.observed import FreshReplica
+
+
+class Hellos:
+    """`Receiver` says what a datagram is worth; this says when silence counts. Times: monotonic seconds.
+
+    Args:
+        interval: seconds between the hellos of a replica.
+        fresh_for: seconds after which a silent replica is given up.
+    """
+
+    def __init__(self, node: str, key: bytes, interval: float, fresh_for: float) -> None:
+        self._interval = interval
+        self._fresh_for = fresh_for
+        self._receiver = Receiver(node, key, fresh_for)
+        self._sequence = 0
+        self._expire_at: float | None = None
+        self.last_heard = 0.0
+
+    @property
+    def fresh(self) -> dict[str, FreshReplica]:
+        return self._receiver.fresh
+
+    @property
+    def last(self) -> tuple[Hello, ...]:
+        """The last hello of each fresh replica."""
+        return self._receiver.hellos
+
+    def heard_since(self, moment: float) -> tuple[Hello, ...]:
+        """As ``last``, of those that were heard at ``moment`` or later."""
+        return self._receiver.heard_since(moment)
+
+    @property
+    def next_at(self) -> float | None:
+        """When `expire` is to be asked; take in what has arrived first."""
+        return self._expire_at
+
+    def next_sequence(self, now: float) -> int:
+        """The number of our next hello: it rises also after a restart of the process in the same boot."""
+        self._sequence = max(self._sequence + 1, int(now * 1e9))
+        return self._sequence
+
+    def set_members(self, members: Mapping[str, Member]) -> frozenset[str]:
+        """Replaces the membership; returns the fresh replicas that are members no longer."""
+        return self._receiver.set_members(members)
+
+    def receive(self, data: bytes, now: float) -> Change | Refusal:
+        """Takes a datagram, or says why not."""
+        change = self._receiver.receive(data, now)
+        if isinstance(change, Change):
+            self.last_heard = now
+            if self._expire_at is None:
+                self._expire_at = self._receiver.next_expiry()
+        return change
+
+    def expire(self, now: float, others_heard: float, doubt: bool) -> frozenset[str]:
+        """The replicas to give up now: none while we stall, nor while nothing at all is heard.
+
+        Args:
+            others_heard: when anything but a hello was last heard. While nothing is heard, it is rather our own link
+                that is silent, and nobody is given up for a while.
+            doubt: whether we doubt ourselves: then nobody is given up.
+        """
+        due, self._expire_at = self._expire_at, None
+        expires = self._receiver.next_expiry()
+        if due is None or expires is None:
+            return frozenset()
+        stalled = now - due > self._interval / 2
+        latest = max(self.last_heard, others_heard)
+        total_silence = latest <= expires - self._fresh_for + self._interval and now < expires + 2 * self._fresh_for
+        if expires <= now and (stalled or total_silence or doubt):
+            self._expire_at = now + self._interval / 2
+            return frozenset()
+        gone = self._receiver.expire(now)
+        self._expire_at = self._receiver.next_expiry()
+        return gone

@@ -1,0 +1,153 @@
+"""The network interfaces: which ones we use, and to which one an address belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from porterlb.core.layer2.targets import source_for
+from porterlb.core.model import Address
+from porterlb.core.observed import Nic
+
+
+class Usage(NamedTuple):
+    """An interface from the moment that it was opened until it is closed. ``number`` differs each time."""
+
+    ifindex: int
+    number: int
+
+
+class InterfaceChange(NamedTuple):
+    """``closed``: interfaces in use that cannot go on. ``gone``: interfaces that do not exist any more."""
+
+    closed: tuple[int, ...]
+    gone: tuple[int, ...]
+
+
+class InterfaceTable:
+    """``nics``: every interface by index. ``used``: those that are open. ``trouble``: why one could not be opened.
+
+    ``to_open`` and ``to_find``: what has been asked for since the caller looked last. An interface is opened when it
+    is first needed.
+    """
+
+    def __init__(self) -> None:
+        self.nics: dict[int, Nic] = {}
+        self.used: dict[int, Usage] = {}
+        self.trouble: dict[int, str] = {}
+        self.to_open: list[Nic] = []
+        self.to_find: list[Address] = []
+        self._opened: dict[int, Nic] = {}  # as they were when they were opened
+        self._ever_opened: set[int] = set()
+        self._found: dict[Address, int] = {}
+        self._routes: dict[Address, int | None] = {}  # None: asked for
+        self._named: set[str] = set()
+        self._number = 0
+
+    def update(self, nics: Mapping[int, Nic]) -> InterfaceChange | None:
+        """Takes a new table over; None when nothing has changed that can matter to us.
+
+        Pods' interfaces come and go all the time: they have link-local addresses only, and nobody names them.
+        """
+        before, self.nics = self._useful(self.nics), dict(nics)
+        if self._useful(self.nics) == before:
+            return None
+        self._found.clear()
+        self._routes.clear()
+        self.trouble.clear()
+        closed = []
+        for index, opened in list(self._opened.items()):
+            nic = nics.get(index)
+            if nic is None or not nic.up or (nic.mac, nic.name) != (opened.mac, opened.name):
+                self.close(index)
+                closed.append(index)
+        gone = tuple(sorted(self._ever_opened - nics.keys()))
+        self._ever_opened.difference_update(gone)
+        return InterfaceChange(tuple(closed), gone)
+
+    def _useful(self, nics: Mapping[int, Nic]) -> dict[int, Nic]:
+        return {
+            index: nic
+            for index, nic in nics.items()
+            if index in self.used or nic.name in self._named or any(not a.is_link_local for a in nic.addresses)
+        }
+
+    def use(self, index: int) -> Usage | None:
+        """An interface in use, from now on if need be; None while it is down or cannot be opened."""
+        usage = self.used.get(index)
+        nic = self.nics.get(index)
+        if usage is None and nic is not None and nic.up and index not in self.trouble:
+            self._number += 1
+            usage = self.used[index] = Usage(index, self._number)
+            self._opened[index] = nic
+            self._ever_opened.add(index)
+            self.to_open.append(nic)
+        return usage
+
+    def close(self, index: int) -> None:
+        self.used.pop(index, None)
+        self._opened.pop(index, None)
+        self.to_open = [nic for nic in self.to_open if nic.index != index]
+
+    def failed(self, index: int, trouble: str) -> None:
+        """It cannot be opened, or cannot go on."""
+        self.close(index)
+        self.trouble[index] = trouble
+
+    def try_again(self) -> bool:
+        """Forgets that interfaces failed; whether any had."""
+        had = bool(self.trouble)
+        self.trouble.clear()
+        return had
+
+    def of(self, address: Address, interface: str, can_reach: Address | None) -> Usage | None:
+        """Where a VIP belongs: by name, by what it is to reach, or by the subnet that holds it."""
+        if interface:
+            self._named.add(interface)
+            return next((self.use(index) for index, nic in self.nics.items() if nic.name == interface), None)
+        if can_reach is not None:
+            index = self.index_of(can_reach) or self._route(can_reach)
+            return self.use(index)
+        return self.use(self.index_of(address))
+
+    def route_found(self, goal: Address, index: int) -> None:
+        self._routes[goal] = index
+
+    def _route(self, goal: Address) -> int:
+        if goal not in self._routes:
+            self._routes[goal] = None
+            self.to_find.append(goal)
+        return self._routes[goal] or 0
+
+    def index_of(self, address: Address) -> int:
+        """The up interface whose subnet holds an address, the longest prefix first; 0: none."""
+        found = self._found.get(address)
+        if found is None:
+            best, found = -1, 0
+            for index, nic in self.nics.items():
+                for own in nic.addresses if nic.up else ():
+                    prefix = own.network.prefixlen
+                    if best < prefix < own.max_prefixlen and own.version == address.version and address in own.network:
+                        best, found = prefix, index
+            self._found[address] = found
+        return found
+
+    def on_link(self, address: Address) -> Nic | None:
+        """The interface in whose subnet an address is, if it can be used."""
+        usage = self.use(self.index_of(address))
+        nic = self.nics[usage.ifindex] if usage is not None else None
+        return nic if nic is not None and source_for(nic, address) is not None else None
+
+    def without_carrier(self, addresses: Iterable[Address]) -> bool:
+        """Whether the interface that holds the first of our own ``addresses`` is down."""
+        for address in addresses:
+            for nic in self.nics.values():
+                if any(interface.ip == address for interface in nic.addresses):
+                    return not nic.up
+        return False
+
+
+def parse_goal(text: str) -> Address | None:
+    """``can_reach`` as it travels."""
+    return ip_address(text) if text else None

@@ -1,0 +1,267 @@
+"""The VIPs of this replica: what is wanted of each, who serves it now, and the step from one to the other.
+
+Every change marks the VIPs that it touches. They are decided again in slices of a bounded size, urgent ones first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from porterlb.core.layer2.actions import Action, AnswerLate, Disown, Join, Leave, Own, Served
+from porterlb.core.layer2.announcer import Announcer
+from porterlb.core.layer2.answering import NOBODY, answering
+from porterlb.core.layer2.interfaces import Usage, parse_goal
+from porterlb.core.layer2.questions import Question
+from porterlb.core.layer2.surroundings import Surroundings
+from porterlb.core.model import Address
+from porterlb.core.observed import Answering
+
+SLICE = 25  # VIPs decided in one step: about 0.3 ms
+ASKED_LATELY = 60.0  # seconds
+QUESTION_LIVES = 0.5
+"""Seconds for which a question that no replica answered is answered late: its asker repeats it after 1 s only
+(RETRANS_TIMER of RFC 4861, Linux' retrans_time_ms for ARP)."""
+
+
+class Vip:
+    """One VIP. ``mac``: what we answer with, empty while we do not; ``told``: what we answered with last.
+
+    ``question``: the last one, at ``asked``, that was not for us to answer. ``joined``: the interface on whose
+    multicast group we are for it, 0: none.
+    """
+
+    __slots__ = (
+        "address",
+        "asked",
+        "can_reach",
+        "candidates",
+        "epoch",
+        "interface",
+        "joined",
+        "mac",
+        "packed",
+        "question",
+        "served",
+        "text",
+        "told",
+        "usage",
+    )
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.address = ip_address(text)
+        self.packed = self.address.packed
+        self.candidates: tuple[str, ...] = ()
+        self.interface = ""
+        self.can_reach: Address | None = None
+        self.asked = 0.0
+        self.question: Question | None = None
+        self.mac = b""
+        self.told = b""
+        self.epoch = 0
+        self.usage: Usage | None = None
+        self.joined = 0
+        self.served: Answering | None = None  # None: never decided
+
+    def ask(self, question: Question, owned: bool, now: float) -> None:
+        """Somebody asks for it. Called for each question: ``owned``, whether the caller answers it."""
+        self.asked = now
+        if not owned:
+            self.question = None if question.gratuitous else question
+
+
+class VipTable:
+    def __init__(self, around: Surroundings, announcer: Announcer) -> None:
+        self._around = around
+        self._announcer = announcer
+        self._vips: dict[str, Vip] = {}
+        self.by_packed: dict[bytes, Vip] = {}
+        self._by_next_hop: dict[str, dict[Vip, None]] = {}
+        self._by_answerer: dict[str, dict[Vip, None]] = {}
+        self._urgent: deque[Vip] = deque()
+        self._normal: deque[Vip] = deque()
+        self._marked: set[Vip] = set()
+        self._epoch = 0  # rises with each touch_again()
+
+    def __len__(self) -> int:
+        return len(self._vips)
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything marked has been decided."""
+        return not self._marked
+
+    def find(self, text: str) -> Vip | None:
+        return self._vips.get(text)
+
+    # ---- events: each marks what it touches
+
+    def wanted(self, rows: Iterable[Sequence[Any]], gone: Iterable[str]) -> list[Action]:
+        """A piece of the wanted set: [address, candidates, interface, can_reach] rows, and addresses gone."""
+        actions: list[Action] = []
+        for text in gone:
+            vip = self._vips.pop(text, None)
+            if vip is not None:
+                actions += self._remove(vip)
+        for text, candidates, interface, can_reach in rows:
+            vip = self._vips.get(text)
+            if vip is None:
+                vip = self._vips[text] = Vip(text)
+                self.by_packed[vip.packed] = vip
+            vip.candidates = tuple(candidates)
+            vip.interface, vip.can_reach = interface, parse_goal(can_reach)
+            self._mark(vip)
+        return actions
+
+    def node_died(self, node: str, now: float) -> None:
+        """Its VIPs move: before all others, those asked for lately first."""
+        touched = self._by_next_hop.get(node, {}) | self._by_answerer.get(node, {})
+        lately = now - ASKED_LATELY
+        for first in (True, False):
+            for vip in touched:
+                if (vip.asked > lately) is first:
+                    self._mark(vip, urgent=True)
+
+    def replica_left(self, node: str) -> None:
+        """It answers no longer."""
+        for vip in self._by_answerer.get(node, ()):
+            self._mark(vip, urgent=True)
+
+    def replica_came(self, node: str) -> None:
+        """It answers now: for its own node, or on behalf of a node without a replica."""
+        for vip in self._vips.values():
+            served = vip.served
+            if served is None or served.next_hop == node or served.answerer != served.next_hop:
+                self._mark(vip)
+
+    def mac_changed(self, node: str) -> None:
+        for vip in self._by_next_hop.get(node, ()):
+            self._mark(vip, urgent=True)
+
+    def route_found(self, goal: Address) -> None:
+        for vip in self._vips.values():
+            if vip.can_reach == goal:
+                self._mark(vip)
+
+    def touch_again(self) -> None:
+        """As touch_all, and what stays ours is announced again: others may have held us for dead and taken over."""
+        self._epoch += 1
+        self.touch_all()
+
+    def touch_all(self) -> None:
+        for vip in self._vips.values():
+            self._mark(vip)
+
+    def _mark(self, vip: Vip, urgent: bool = False) -> None:
+        if urgent:
+            self._urgent.append(vip)
+        elif vip not in self._marked:
+            self._normal.append(vip)
+        self._marked.add(vip)
+
+    # ---- decisions
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to decide."""
+        return bool(self._marked) and not self._around.frozen
+
+    def step(self, now: float) -> list[Action]:
+        """Decides at most SLICE of the marked VIPs."""
+        actions: list[Action] = []
+        done = 0
+        while done < SLICE and not self._around.frozen and (self._urgent or self._normal):
+            vip = (self._urgent or self._normal).popleft()
+            if vip in self._marked:
+                self._marked.discard(vip)
+                actions += self._decide(vip, now)
+                done += 1
+        return actions
+
+    def _decide(self, vip: Vip, now: float) -> list[Action]:
+        around = self._around
+        usage = around.interfaces.of(vip.address, vip.interface, vip.can_reach)
+        replicas = around.replicas(usage, vip.address)
+        served, mac = answering(vip.text, vip.candidates, around.dead, replicas, around.leader), b""
+        if served.answerer == around.own:
+            mac = around.mac(served.next_hop, usage) if usage is not None else b""
+            if not mac:
+                served = Answering(served.next_hop, "")  # what is reported is what is on the wire
+        actions = self._move(vip, usage) if usage != vip.usage else []
+        before = vip.served
+        if before != served:
+            self._index(vip, served)
+            actions.append(Served(vip.text, served))
+        if mac != vip.mac or (mac and vip.epoch != self._epoch):
+            actions += self._serve(vip, mac, before, now)
+        return actions
+
+    def _move(self, vip: Vip, usage: Usage | None) -> list[Action]:
+        """To another interface, or to the same one after it was closed."""
+        actions: list[Action] = []
+        interfaces = self._around.interfaces
+        if vip.mac and vip.usage is not None and interfaces.used.get(vip.usage.ifindex) == vip.usage:
+            actions.append(Disown(vip.usage.ifindex, vip.packed))
+        nic = interfaces.nics.get(vip.joined)
+        goes = usage.ifindex != vip.joined if usage is not None else nic is not None and nic.up
+        if vip.joined and goes:  # not where the interface only lost its carrier: it may return
+            actions.append(Leave(vip.joined, vip.packed))
+            vip.joined = 0
+        self._announcer.stop(vip.packed)
+        vip.mac = vip.told = b""
+        vip.usage = usage
+        if usage is not None and vip.address.version == 6:
+            vip.joined = usage.ifindex
+            actions.append(Join(usage.ifindex, vip.packed))
+        return actions
+
+    def _serve(self, vip: Vip, mac: bytes, before: Answering | None, now: float) -> list[Action]:
+        had, vip.mac = vip.mac, mac
+        if vip.usage is None or not mac:
+            self._announcer.stop(vip.packed)
+            return [Disown(vip.usage.ifindex, vip.packed)] if vip.usage is not None and had else []
+        actions: list[Action] = [Own(vip.usage.ifindex, vip.packed, mac)]
+        if vip.question is not None and now - vip.asked < QUESTION_LIVES:
+            actions.append(AnswerLate(vip.usage.ifindex, vip.packed, vip.question))  # its answerer may have just died
+        vip.question = None
+        served = vip.served or NOBODY
+        own = self._around.own
+        if before is not None and before.answerer == own:
+            same = before.next_hop == served.next_hop and vip.told == mac and vip.epoch == self._epoch
+        else:
+            # For another node, after another replica: the neighbours are right. For our own node, who knows.
+            told = before.next_hop if before is not None and before.answerer else ""
+            same = told == served.next_hop != own
+        vip.told, vip.epoch = mac, self._epoch
+        self._announcer.start(vip.packed, moved=not same, asked=vip.asked > now - ASKED_LATELY, now=now)
+        return actions
+
+    def _index(self, vip: Vip, served: Answering | None) -> None:
+        before = vip.served
+        vip.served = served
+        for index, old, new in (
+            (self._by_next_hop, before and before.next_hop, served and served.next_hop),
+            (self._by_answerer, before and before.answerer, served and served.answerer),
+        ):
+            if old != new:
+                if old:
+                    index[old].pop(vip, None)
+                if new:
+                    index.setdefault(new, {})[vip] = None
+
+    def _remove(self, vip: Vip) -> list[Action]:
+        self._marked.discard(vip)
+        self.by_packed.pop(vip.packed, None)
+        actions = self._move(vip, None)
+        if vip.joined:
+            actions.append(Leave(vip.joined, vip.packed))
+        self._index(vip, None)
+        return actions
+
+    def announced_on(self, packed: bytes) -> int:
+        """The interface on which a VIP is to be announced; 0: it is not ours at this moment."""
+        vip = self.by_packed.get(packed)
+        return vip.usage.ifindex if vip is not None and vip.mac and vip.usage is not None else 0
