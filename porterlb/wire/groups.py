@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 
-from porterlb.core.neighbour import multicast_mac, solicited_node
+from porterlb.core.layer2.ndp import multicast_mac, solicited_node
 from porterlb.core.observed import Nic
 from porterlb.wire import packet
 from porterlb.wire.mld import Mld

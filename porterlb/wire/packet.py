@@ -54,7 +54,7 @@ def arp_program(operation: int) -> Program:
     )
 
 
-def neighbour_program(kind: int) -> Program:
+def ndp_program(kind: int) -> Program:
     """ICMPv6 of one type with hop limit 255, not for other hosts, not longer than SNAP."""
     return _accept_when(
         (_LD_BYTE, _PACKET_TYPE, _TO_OTHERS - 1, True),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from porterlb.core.layer2.arp import BROADCAST, NO_IPV4
 from porterlb.core.layer2.liveness import Probe
+from porterlb.core.layer2.ndp import UNSPECIFIED
 from porterlb.core.layer2.targets import Gateway, source_for
 from porterlb.core.model import Address
-from porterlb.core.neighbour import BROADCAST, NO_IPV4, UNSPECIFIED
 from porterlb.core.observed import Nic
 from porterlb.wire import netlink
 from porterlb.wire.templates import Templates
@@ -42,7 +43,7 @@ class ProbeFrames:
                 frame = self._templates.arp.request(nic.mac, probe.mac, nic.mac, source.packed, probe.key.address)
             else:
                 to = b"" if probe.mac == BROADCAST else probe.mac
-                frame = self._templates.neighbour.solicitation(nic.mac, source.packed, probe.key.address, to)
+                frame = self._templates.ndp.solicitation(nic.mac, source.packed, probe.key.address, to)
             self._frames[probe] = frame
         return frame
 
@@ -50,4 +51,4 @@ class ProbeFrames:
         """Whether anybody has ``address`` (RFC 5227 1.1, RFC 4862 5.4.2): from no address."""
         if address.version == 4:
             return self._templates.arp.request(nic.mac, BROADCAST, nic.mac, NO_IPV4, address.packed)
-        return self._templates.neighbour.solicitation(nic.mac, UNSPECIFIED, address.packed)
+        return self._templates.ndp.solicitation(nic.mac, UNSPECIFIED, address.packed)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from porterlb.core.neighbour import ARP_REPLY, Advertisement, parse_arp, parse_neighbour
+from porterlb.core.layer2.arp import ARP_REPLY, parse_arp
+from porterlb.core.layer2.ndp import Advertisement, parse_ndp
 from porterlb.core.observed import Nic
 from porterlb.wire import packet
 from porterlb.wire.responder import DRAIN
@@ -26,7 +27,7 @@ class ReplyListener:
         self._loop = loop
         self._arp = packet.open_socket(nic.name, packet.ETHERTYPE_ARP, packet.arp_program(ARP_REPLY))
         try:
-            self._na = packet.open_socket(nic.name, packet.ETHERTYPE_IPV6, packet.neighbour_program(136))
+            self._na = packet.open_socket(nic.name, packet.ETHERTYPE_IPV6, packet.ndp_program(136))
         except OSError:
             self._arp.close()
             raise
@@ -39,8 +40,8 @@ class ReplyListener:
         try:
             for _ in range(DRAIN):
                 arp = parse_arp(self._arp.recv(packet.SNAP))
-                if arp is not None and not arp.sha[0] & 1:
-                    self._heard(nic, arp.spa, arp.sha, now)
+                if arp is not None and not arp.mac[0] & 1:
+                    self._heard(nic, arp.sender, arp.mac, now)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -48,9 +49,9 @@ class ReplyListener:
             return
         try:
             for _ in range(DRAIN):
-                said = parse_neighbour(self._na.recv(packet.SNAP))
+                said = parse_ndp(self._na.recv(packet.SNAP))
                 if isinstance(said, Advertisement):
-                    mac = said.link or said.source
+                    mac = said.mac or said.source
                     if not mac[0] & 1:
                         self._heard(nic, said.target, mac, now)
         except BlockingIOError:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from porterlb.core.layer2.arp import ARP_REQUEST, ArpAnswer
+from porterlb.core.layer2.ndp import NdpAnswer
 from porterlb.core.layer2.questions import Question, arp_question, ndp_question
-from porterlb.core.neighbour import ARP_REQUEST, ArpAnswer, NeighbourAnswer
 from porterlb.core.observed import Nic
 from porterlb.wire import packet
 from porterlb.wire.templates import Templates
@@ -45,7 +46,7 @@ class _Family:
 
     socket: socket.socket
     read: Callable[[bytes], Question | None]
-    owned: dict[bytes, ArpAnswer | NeighbourAnswer] = field(default_factory=dict)
+    owned: dict[bytes, ArpAnswer | NdpAnswer] = field(default_factory=dict)
 
 
 class PacketResponder:
@@ -72,7 +73,7 @@ class PacketResponder:
         """When a request last came in, from whomever: then the link receives."""
         arp = packet.open_socket(nic.name, packet.ETHERTYPE_ARP, packet.arp_program(ARP_REQUEST))
         try:
-            ndp = packet.open_socket(nic.name, packet.ETHERTYPE_IPV6, packet.neighbour_program(135))
+            ndp = packet.open_socket(nic.name, packet.ETHERTYPE_IPV6, packet.ndp_program(135))
         except OSError:
             arp.close()
             raise
@@ -86,7 +87,7 @@ class PacketResponder:
     def own(self, address: bytes, mac: bytes) -> None:
         """From now on answer for ``address`` with ``mac``."""
         self._macs[address] = mac
-        template = self._templates.arp if len(address) == 4 else self._templates.neighbour
+        template = self._templates.arp if len(address) == 4 else self._templates.ndp
         self._of(address).owned[address] = template.answer(self._nic.mac, mac, address)
 
     def disown(self, address: bytes) -> None:
@@ -102,7 +103,7 @@ class PacketResponder:
         if len(address) == 4:
             frame = self._templates.arp.gratuitous(self._nic.mac, mac, address)
         else:
-            frame = self._templates.neighbour.unsolicited(self._nic.mac, mac, address)
+            frame = self._templates.ndp.unsolicited(self._nic.mac, mac, address)
         sent = self._send(self._of(address).socket, frame)
         if sent:
             self._count("gratuitous", 1)
@@ -114,7 +115,7 @@ class PacketResponder:
         answer = family.owned.get(address)
         if answer is None or not self._hearer.fit():
             return
-        reply = answer.reply(question.message)  # type: ignore[arg-type]  # of one family with the address
+        reply = answer.reply(question)  # type: ignore[arg-type]  # of one family with the address
         if reply is not None and self._send(family.socket, reply):
             self._count("late_answers", 1)
 
@@ -153,8 +154,8 @@ class PacketResponder:
                     continue
                 answer = owned.get(question.target)
                 vip.ask(question, answer is not None, now)
-                if answer is not None and fit and not question.gratuitous:
-                    reply = answer.reply(question.message)  # type: ignore[arg-type]  # of one family with the question
+                if answer is not None and fit and question.target != question.sender:
+                    reply = answer.reply(question)  # type: ignore[arg-type]  # of one family with the question
                     if reply is not None and self._send(family.socket, reply):
                         answers += 1
         except BlockingIOError:

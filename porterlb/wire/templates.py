@@ -1,10 +1,11 @@
-"""The template frames. Everything that is sent is a patched copy of one of them (core.neighbour)."""
+"""The template frames. Everything that is sent is a patched copy of one of them (core.layer2.arp, core.layer2.ndp)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from porterlb.core.neighbour import ArpTemplate, NeighbourTemplate, advertisement_frame, arp_frame
+from porterlb.core.layer2.arp import ArpTemplate, arp_frame
+from porterlb.core.layer2.ndp import NdpTemplate, advertisement_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,4 +14,4 @@ class Templates:
     IPVS mode puts each VIP of the cluster on kube-ipvs0."""
 
     arp: ArpTemplate = field(default_factory=lambda: ArpTemplate(arp_frame()))
-    neighbour: NeighbourTemplate = field(default_factory=lambda: NeighbourTemplate(advertisement_frame()))
+    ndp: NdpTemplate = field(default_factory=lambda: NdpTemplate(advertisement_frame()))

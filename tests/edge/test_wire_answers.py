@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.frames import arp_request, mac_bytes, solicitation, who_has
-from porterlb.core.neighbour import icmpv6_checksum
+from porterlb.core.layer2.ndp import icmpv6_checksum
 from tests.edge.wire_lab import PATIENCE, Replica, Segment, neighbour, resolve, vips
 
 pytestmark = pytest.mark.lab

@@ -14,7 +14,7 @@ import pytest
 
 from lab.frames import mac_bytes, who_has
 from porterlb.core.hello import Hello, encode
-from porterlb.core.neighbour import icmpv6_checksum
+from porterlb.core.layer2.ndp import icmpv6_checksum
 from tests.edge.wire_lab import PATIENCE, Replica, Segment, neighbour, resolve, vips
 
 pytestmark = pytest.mark.lab

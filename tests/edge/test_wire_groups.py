@@ -18,7 +18,7 @@ from lab.frames import solicitation, who_has
 from lab.host import Host, segment_nic
 from lab.measure import wait_until
 from lab.net import Net
-from porterlb.core.neighbour import solicited_node
+from porterlb.core.layer2.ndp import solicited_node
 from porterlb.wire.netlink import NicTable
 from tests.edge.wire_lab import PATIENCE, Segment, resolve, vips
 

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from porterlb.core.layer2.arp import BROADCAST
 from porterlb.core.layer2.targets import GATEWAY, Key, Target
-from porterlb.core.neighbour import BROADCAST
 
 NEVER_HEARD = 25
 """Unanswered probes after which a node that has never answered is dead too: a replica that starts while a node is off

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from porterlb.core.neighbour import UNSPECIFIED, icmpv6_checksum
+from porterlb.core.layer2.ndp import UNSPECIFIED, icmpv6_checksum
 
 QUERY = 130
 _REPORT_V1, _DONE_V1, _REPORT_V2 = 131, 132, 143

@@ -70,7 +70,7 @@ class Vip:
         """Somebody asks for it. Called for each question: ``owned``, whether the caller answers it."""
         self.asked = now
         if not owned:
-            self.question = None if question.gratuitous else question
+            self.question = None if question.target == question.sender else question
 
 
 class VipTable:

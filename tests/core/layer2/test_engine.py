@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from porterlb.core.hello import Hello, encode
 from porterlb.core.layer2 import actions as act
+from porterlb.core.layer2.arp import ARP_REQUEST, Arp
 from porterlb.core.layer2.conflicts import CONFIRM
 from porterlb.core.layer2.questions import Question
 from porterlb.core.layer2.serving import LISTEN, OVERLAP, ServingState
@@ -101,7 +102,8 @@ def test_a_replica_that_hangs_is_answered_for_with_its_mac_and_without_an_announ
 
 
 def question(target: str, sender: str = "10.0.0.200") -> Question:
-    return Question(ip_address(target).packed, ip_address(sender).packed, b"\x0a" * 6, b"")
+    mac = b"\x0a" * 6
+    return Arp(mac, ARP_REQUEST, mac, ip_address(sender).packed, bytes(6), ip_address(target).packed)
 
 
 def test_a_question_that_a_hung_replica_left_is_answered_late_but_not_for_ever(world):

@@ -1,28 +1,21 @@
-"""ARP (RFC 826, 5227, 5944) and IPv6 neighbour discovery (RFC 4861) on Ethernet: bytes in, values out.
+"""IPv6 neighbour discovery (RFC 4861) on Ethernet: bytes in, values out.
 
 Parsers return None for whatever is not exactly such a frame, and raise nothing for any input. Frames to send are made
-from templates, of which the constant parts are kept and the variable ones filled in here; the templates of
-:func:`arp_frame` and :func:`advertisement_frame` are the frames that scapy builds (tests compare them). MAC addresses
-are 6 bytes, IP addresses 4 or 16, all in network order.
+from a template: a complete frame, of which the constant parts are kept and the variable ones filled in here. MAC
+addresses are 6 bytes, IP addresses 16, all in network order.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
-ARP_REQUEST = 1
-ARP_REPLY = 2
-BROADCAST = b"\xff" * 6
-NO_MAC = bytes(6)
-NO_IPV4 = bytes(4)
 UNSPECIFIED = bytes(16)
 ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
 ALL_NODES_MAC = bytes.fromhex("333300000001")
+_NO_MAC = bytes(6)
+_LOOPBACK = bytes(15) + b"\1"
 _SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")  # and the low 24 bits of the address
 
-_ARP_FIXED = bytes.fromhex("0806000108000604")  # EtherType, Ethernet, IPv4, lengths 6 and 4
-_ARP_LAYOUT = struct.Struct(">6x6s8sH6s4s6s4s")
 _ETHERTYPE_IPV6 = b"\x86\xdd"
 _ICMPV6 = 58
 _NS = 135
@@ -32,50 +25,32 @@ _OPTION_TARGET = 2
 _ND_SHORTEST = 14 + 40 + 24  # Ethernet, IPv6, and a message without options
 
 
-class Arp(NamedTuple):
-    """An ARP packet. ``source``: the Ethernet source, which need not be the sender hardware address ``sha``."""
-
-    source: bytes
-    operation: int
-    sha: bytes
-    spa: bytes
-    tha: bytes
-    tpa: bytes
-
-
 class Solicitation(NamedTuple):
-    """A neighbour solicitation. ``link``: its source link-layer option, or empty. A DAD probe comes from ``::``."""
+    """A neighbour solicitation. ``mac``: its source link-layer option, or empty. A DAD probe comes from ``::``.
+
+    ``source``: the Ethernet source. ``sender``, ``destination``: the IPv6 addresses.
+    """
 
     source: bytes
-    src: bytes
-    dst: bytes
+    sender: bytes
+    destination: bytes
     target: bytes
-    link: bytes
+    mac: bytes
 
 
 class Advertisement(NamedTuple):
-    """A neighbour advertisement. ``link``: its target link-layer option, or empty."""
+    """A neighbour advertisement. ``mac``: its target link-layer option, or empty."""
 
     source: bytes
-    src: bytes
-    dst: bytes
+    sender: bytes
+    destination: bytes
     target: bytes
-    link: bytes
+    mac: bytes
     solicited: bool
     override: bool
 
 
-def parse_arp(frame: bytes) -> Arp | None:
-    """The ARP request or reply for IPv4 in an untagged Ethernet frame (padding allowed), else None."""
-    if len(frame) < _ARP_LAYOUT.size:
-        return None
-    source, fixed, operation, sha, spa, tha, tpa = _ARP_LAYOUT.unpack_from(frame)
-    if fixed != _ARP_FIXED or operation not in (ARP_REQUEST, ARP_REPLY):
-        return None
-    return Arp(source, operation, sha, spa, tha, tpa)
-
-
-def parse_neighbour(frame: bytes) -> Solicitation | Advertisement | None:
+def parse_ndp(frame: bytes) -> Solicitation | Advertisement | None:
     """The valid solicitation or advertisement (RFC 4861 7.1.1, 7.1.2; checksum verified) in a frame, else None."""
     if (
         len(frame) < _ND_SHORTEST
@@ -144,14 +119,8 @@ def multicast_mac(group: bytes) -> bytes:
     return b"\x33\x33" + group[12:]
 
 
-def arp_frame() -> bytes:
-    """A complete ARP request, to make an :class:`ArpTemplate` of."""
-    mac, address = bytes.fromhex("020000000001"), bytes((192, 0, 2, 1))
-    return BROADCAST + mac + _ARP_FIXED + b"\0\1" + mac + address + NO_MAC + address
-
-
 def advertisement_frame() -> bytes:
-    """A complete unsolicited advertisement, to make a :class:`NeighbourTemplate` of."""
+    """A complete unsolicited advertisement, to make a :class:`NdpTemplate` of."""
     mac, address = bytes.fromhex("020000000001"), bytes.fromhex("20010db8000000000000000000000001")
     message = bytes((_NA, 0, 0, 0, 0x20, 0, 0, 0)) + address + bytes((_OPTION_TARGET, 1)) + mac
     checksum = icmpv6_checksum(address, ALL_NODES, message).to_bytes(2, "big")
@@ -159,52 +128,13 @@ def advertisement_frame() -> bytes:
     return ALL_NODES_MAC + mac + _ETHERTYPE_IPV6 + header + message[:2] + checksum + message[4:]
 
 
-class ArpTemplate:
-    """Makes ARP frames. Raises ValueError when the template frame is not ARP for IPv4 over Ethernet."""
-
-    __slots__ = ("_fixed",)
-
-    def __init__(self, frame: bytes) -> None:
-        if parse_arp(frame) is None:
-            raise ValueError("the template is no ARP frame")
-        self._fixed = frame[12:21]
-
-    def request(self, source: bytes, destination: bytes, sha: bytes, spa: bytes, tpa: bytes) -> bytes:
-        """A request; with ``spa`` 0.0.0.0 an RFC 5227 probe."""
-        return destination + source + self._fixed + b"\1" + sha + spa + NO_MAC + tpa
-
-    def gratuitous(self, source: bytes, mac: bytes, address: bytes) -> bytes:
-        """``address`` is at ``mac``, to all: the request form, which Linux takes over also in its locktime of 1 s."""
-        return BROADCAST + source + self._fixed + b"\1" + mac + address + NO_MAC + address
-
-    def answer(self, source: bytes, mac: bytes, address: bytes) -> ArpAnswer:
-        """The ready answer to requests for ``address``: it is at ``mac``."""
-        return ArpAnswer(source + self._fixed + b"\2" + mac + address)
-
-
-class ArpAnswer:
-    """Turns requests for one address into replies."""
-
-    __slots__ = ("_middle",)
-
-    def __init__(self, middle: bytes) -> None:
-        self._middle = middle
-
-    def reply(self, request: bytes) -> bytes | None:
-        """The reply to a frame that is an ARP request; None where the sender's MAC is no unicast address."""
-        sha = request[22:28]
-        if len(sha) != 6 or sha[0] & 1 or sha == NO_MAC:
-            return None
-        return sha + self._middle + sha + request[28:32]
-
-
-class NeighbourTemplate:
+class NdpTemplate:
     """Makes solicitations and advertisements. Raises ValueError when the template frame is not one."""
 
     __slots__ = ("_head",)
 
     def __init__(self, frame: bytes) -> None:
-        if parse_neighbour(frame) is None:
+        if parse_ndp(frame) is None:
             raise ValueError("the template is no neighbour discovery frame")
         self._head = frame[12:18]  # EtherType, version, traffic class, flow label
 
@@ -226,15 +156,15 @@ class NeighbourTemplate:
         message = bytes((_NA, 0, 0, 0, 0x20, 0, 0, 0)) + address + bytes((_OPTION_TARGET, 1)) + mac
         return self._frame(source, ALL_NODES_MAC, address, ALL_NODES, message)
 
-    def answer(self, source: bytes, mac: bytes, address: bytes) -> NeighbourAnswer:
+    def answer(self, source: bytes, mac: bytes, address: bytes) -> NdpAnswer:
         """The ready answer to solicitations for ``address``: it is at ``mac``."""
         message = bytes((_NA, 0, 0, 0, 0x60, 0, 0, 0)) + address + bytes((_OPTION_TARGET, 1)) + mac
         header = source + self._head + b"\0\x20\x3a\xff" + address
         partial = _sum(address + message) + len(message) + _ICMPV6
-        return NeighbourAnswer(header, message[4:], partial % 0xFFFF, self.unsolicited(source, mac, address))
+        return NdpAnswer(header, message[4:], partial % 0xFFFF, self.unsolicited(source, mac, address))
 
 
-class NeighbourAnswer:
+class NdpAnswer:
     """Turns solicitations for one address into advertisements."""
 
     __slots__ = ("_body", "_header", "_partial", "_to_all")
@@ -247,11 +177,11 @@ class NeighbourAnswer:
 
     def reply(self, solicitation: Solicitation) -> bytes | None:
         """The advertisement: to the asker's MAC (option, else the Ethernet source), or to all after a DAD probe."""
-        src = solicitation.src
+        src = solicitation.sender
         if src == UNSPECIFIED:
             return self._to_all
-        mac = solicitation.link or solicitation.source
-        if mac[0] & 1 or src[0] == 0xFF:
+        mac = solicitation.mac or solicitation.source
+        if mac[0] & 1 or mac == _NO_MAC or src[0] == 0xFF or src == _LOOPBACK:
             return None
         checksum = 0xFFFF - (self._partial + _sum(src)) % 0xFFFF
         return mac + self._header + src + b"\x88\0" + checksum.to_bytes(2, "big") + self._body

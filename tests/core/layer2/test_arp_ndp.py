@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -12,24 +13,27 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP as ScapyArp
 from scapy.layers.l2 import Ether
 
-from porterlb.core import neighbour
-from porterlb.core.neighbour import (
-    ALL_NODES,
-    ALL_NODES_MAC,
+from porterlb.core.layer2 import ndp
+from porterlb.core.layer2.arp import (
     ARP_REPLY,
     ARP_REQUEST,
     BROADCAST,
     NO_IPV4,
     NO_MAC,
-    UNSPECIFIED,
-    Advertisement,
+    Arp,
     ArpTemplate,
-    NeighbourTemplate,
-    Solicitation,
-    advertisement_frame,
     arp_frame,
     parse_arp,
-    parse_neighbour,
+)
+from porterlb.core.layer2.ndp import (
+    ALL_NODES,
+    ALL_NODES_MAC,
+    UNSPECIFIED,
+    Advertisement,
+    NdpTemplate,
+    Solicitation,
+    advertisement_frame,
+    parse_ndp,
     solicited_node,
 )
 
@@ -52,17 +56,20 @@ def remade(frame: bytes, *changes: tuple[int, bytes]) -> bytes:
     for at, data in changes:
         frame = frame[:at] + data + frame[at + len(data) :]
     frame = frame[:56] + b"\0\0" + frame[58:]
-    checksum = neighbour.icmpv6_checksum(frame[22:38], frame[38:54], frame[54:])
+    checksum = ndp.icmpv6_checksum(frame[22:38], frame[38:54], frame[54:])
     return frame[:56] + checksum.to_bytes(2, "big") + frame[58:]
 
 
 NA_FRAME = remade(NA_FRAME)
 ARP = ArpTemplate(ARP_FRAME)
-ND = NeighbourTemplate(NA_FRAME)
+TARGET = ip_address("fd00::1").packed
+ND = NdpTemplate(NA_FRAME)
 
 unicast = st.binary(min_size=6, max_size=6).filter(lambda mac: not mac[0] & 1 and mac != NO_MAC)
 ipv4 = st.binary(min_size=4, max_size=4)
+hosts = ipv4.filter(lambda address: not 224 <= address[0] < 240 and address[0] != 127 and address != b"\xff" * 4)
 ipv6 = st.binary(min_size=16, max_size=16).filter(lambda ip: ip[0] != 0xFF and ip != UNSPECIFIED)
+ipv6_hosts = ipv6.filter(lambda address: address != bytes(15) + b"\1")
 
 
 def words(data: bytes) -> int:
@@ -78,11 +85,17 @@ def checksum_holds(frame: bytes) -> bool:
     return words(frame[22:54] + len(message).to_bytes(4, "big") + b"\0\0\0\x3a" + message) == 0xFFFF
 
 
-@given(unicast, unicast, ipv4, ipv4)
+def asked(frame: bytes) -> Arp:
+    parsed = parse_arp(frame)
+    assert parsed is not None
+    return parsed
+
+
+@given(unicast, unicast, ipv4, hosts)
 def test_an_arp_request_is_answered_to_its_sender(own, asker, address, sender):
     request = ARP.request(asker, BROADCAST, asker, sender, address)
     assert parse_arp(request) == (asker, ARP_REQUEST, asker, sender, NO_MAC, address)
-    reply = ARP.answer(own, b"\2\0\0\0\0\7", address).reply(request)
+    reply = ARP.answer(own, b"\2\0\0\0\0\7", address).reply(asked(request))
     assert reply is not None and len(reply) == 42
     assert reply[:6] == asker and parse_arp(reply) == (own, ARP_REPLY, b"\2\0\0\0\0\7", address, asker, sender)
 
@@ -97,63 +110,87 @@ def test_gratuitous_arp_is_the_request_form_with_our_own_ethernet_source(own, ma
 def test_a_probe_is_answered_and_a_sender_that_is_no_host_is_not():
     answer = ARP.answer(b"\2" * 6, b"\2" * 6, b"\x0a\0\0\1")
     probe = ARP.request(b"\4" * 6, BROADCAST, b"\4" * 6, NO_IPV4, b"\x0a\0\0\1")
-    assert answer.reply(probe) is not None
+    assert answer.reply(asked(probe)) is not None
     for mac in (BROADCAST, NO_MAC, b"\x01\0\x5e\0\0\1"):
-        assert answer.reply(ARP.request(b"\4" * 6, BROADCAST, mac, b"\x0a\0\0\2", b"\x0a\0\0\1")) is None
+        assert answer.reply(asked(ARP.request(b"\4" * 6, BROADCAST, mac, b"\x0a\0\0\2", b"\x0a\0\0\1"))) is None
 
 
-@given(unicast, unicast, ipv6, ipv6, st.booleans())
+@pytest.mark.parametrize("sender", ["224.0.0.1", "239.255.255.255", "255.255.255.255", "127.0.0.1", "127.255.0.1"])
+def test_arp_is_not_answered_to_a_sender_that_is_no_unicast_address(sender):
+    answer = ARP.answer(b"\2" * 6, b"\2" * 6, b"\x0a\0\0\1")
+    request = ARP.request(b"\4" * 6, BROADCAST, b"\4" * 6, ip_address(sender).packed, b"\x0a\0\0\1")
+    assert answer.reply(asked(request)) is None
+
+
+@pytest.mark.parametrize("sender", ["10.0.0.2", "169.254.1.1", "223.255.255.255", "240.0.0.1", "0.0.0.0"])
+def test_arp_is_answered_to_every_unicast_sender(sender):
+    answer = ARP.answer(b"\2" * 6, b"\2" * 6, b"\x0a\0\0\1")
+    request = ARP.request(b"\4" * 6, BROADCAST, b"\4" * 6, ip_address(sender).packed, b"\x0a\0\0\1")
+    assert answer.reply(asked(request)) is not None
+
+
+def test_ndp_is_not_answered_to_a_sender_that_is_no_unicast_address():
+    answer = ND.answer(b"\2" * 6, b"\2" * 6, TARGET)
+    question = Solicitation(b"\4" * 6, ip_address("fd00::9").packed, solicited_node(TARGET), TARGET, b"\4" * 6)
+    assert answer.reply(question) is not None
+    for sender in ("ff02::1", "::1"):
+        assert answer.reply(question._replace(sender=ip_address(sender).packed)) is None
+    for mac in (BROADCAST, NO_MAC):
+        assert answer.reply(question._replace(mac=mac)) is None
+
+
+@given(unicast, unicast, ipv6_hosts, ipv6, st.booleans())
 def test_a_solicitation_is_answered_with_a_checksum_that_holds(own, asker, src, target, direct):
     frame = ND.solicitation(asker, src, target, own if direct else b"")
-    asked = parse_neighbour(frame)
+    asked = parse_ndp(frame)
     assert isinstance(asked, Solicitation) and checksum_holds(frame)
     assert asked == (asker, src, target if direct else solicited_node(target), target, asker)
     reply = ND.answer(own, b"\2\0\0\0\0\7", target).reply(asked)
     assert reply is not None and reply[:6] == asker and checksum_holds(reply)
-    assert parse_neighbour(reply) == (own, target, src, target, b"\2\0\0\0\0\7", True, True)
+    assert parse_ndp(reply) == (own, target, src, target, b"\2\0\0\0\0\7", True, True)
     # without the source link-layer option: to the Ethernet source
-    assert ND.answer(own, own, target).reply(asked._replace(link=b"")) == ND.answer(own, own, target).reply(asked)
+    assert ND.answer(own, own, target).reply(asked._replace(mac=b"")) == ND.answer(own, own, target).reply(asked)
 
 
 @given(unicast, unicast, ipv6)
 def test_a_dad_probe_is_answered_to_all_nodes(own, asker, target):
     frame = ND.solicitation(asker, UNSPECIFIED, target)
-    asked = parse_neighbour(frame)
-    assert isinstance(asked, Solicitation) and asked.link == b"" and checksum_holds(frame)
+    asked = parse_ndp(frame)
+    assert isinstance(asked, Solicitation) and asked.mac == b"" and checksum_holds(frame)
     reply = ND.answer(own, own, target).reply(asked)
     assert reply is not None and reply[:6] == ALL_NODES_MAC and checksum_holds(reply)
-    assert parse_neighbour(reply) == (own, target, ALL_NODES, target, own, False, True)
+    assert parse_ndp(reply) == (own, target, ALL_NODES, target, own, False, True)
     assert reply == ND.unsolicited(own, own, target)
 
 
 @given(st.binary(max_size=600))
 def test_no_bytes_make_the_parsers_raise(data):
     parse_arp(data)
-    parse_neighbour(data)
+    parse_ndp(data)
 
 
 @given(st.sampled_from([ARP_FRAME, NA_FRAME]), st.data())
 def test_a_changed_byte_gives_none_or_a_value_of_the_right_shape(frame, data):
     at = data.draw(st.integers(0, len(frame) - 1))
     changed = frame[:at] + bytes([data.draw(st.integers(0, 255))]) + frame[at + 1 :]
-    arp, said = parse_arp(changed), parse_neighbour(changed)
+    arp, said = parse_arp(changed), parse_ndp(changed)
     if arp is not None:
-        assert [len(part) for part in (arp.source, arp.sha, arp.spa, arp.tha, arp.tpa)] == [6, 6, 4, 6, 4]
+        assert [len(part) for part in (arp.source, arp.mac, arp.sender, arp.target_mac, arp.target)] == [6, 6, 4, 6, 4]
     if said is not None:
-        assert checksum_holds(changed) and len(said.target) == 16 and len(said.link) in (0, 6)
+        assert checksum_holds(changed) and len(said.target) == 16 and len(said.mac) in (0, 6)
 
 
 @pytest.mark.parametrize("frame", [ARP_FRAME, NA_FRAME])
 def test_truncated_tagged_and_empty_frames_are_nothing(frame):
     for size in range(len(frame)):
-        assert parse_arp(frame[:size]) is None and parse_neighbour(frame[:size]) is None
+        assert parse_arp(frame[:size]) is None and parse_ndp(frame[:size]) is None
     tagged = frame[:12] + b"\x81\0\0\5" + frame[12:]
-    assert parse_arp(tagged) is None and parse_neighbour(tagged) is None
+    assert parse_arp(tagged) is None and parse_ndp(tagged) is None
 
 
 def test_padding_is_allowed():
     assert parse_arp(ARP_FRAME + bytes(18)) == parse_arp(ARP_FRAME)
-    assert parse_neighbour(NA_FRAME + bytes(100)) == parse_neighbour(NA_FRAME)
+    assert parse_ndp(NA_FRAME + bytes(100)) == parse_ndp(NA_FRAME)
 
 
 @pytest.mark.parametrize(
@@ -171,19 +208,19 @@ def test_padding_is_allowed():
     ],
 )
 def test_what_rfc_4861_forbids_is_nothing(what, changes):
-    assert isinstance(parse_neighbour(remade(NA_FRAME)), Advertisement)
-    assert parse_neighbour(remade(NA_FRAME, *changes)) is None, what
+    assert isinstance(parse_ndp(remade(NA_FRAME)), Advertisement)
+    assert parse_ndp(remade(NA_FRAME, *changes)) is None, what
 
 
 def test_a_wrong_checksum_is_nothing():
-    assert parse_neighbour(NA_FRAME[:56] + bytes([NA_FRAME[56] ^ 1]) + NA_FRAME[57:]) is None
+    assert parse_ndp(NA_FRAME[:56] + bytes([NA_FRAME[56] ^ 1]) + NA_FRAME[57:]) is None
 
 
 def test_templates_that_are_something_else_are_refused():
     with pytest.raises(ValueError, match="ARP"):
         ArpTemplate(NA_FRAME)
     with pytest.raises(ValueError, match="neighbour"):
-        NeighbourTemplate(ARP_FRAME)
+        NdpTemplate(ARP_FRAME)
 
 
 def test_f8_the_templates_are_what_scapy_builds():
