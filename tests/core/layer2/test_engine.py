@@ -236,8 +236,9 @@ def test_an_interface_without_carrier_answers_nothing_and_says_so(world):
     world.run(0.02)
     assert world.answers(A) == {"n1": mac_of("n1")}  # the others need no probe to know
     assert n2.open == set()
-    waiting = n2.layer2.next_at
-    assert waiting is None or waiting > world.now  # it does not try to announce what it cannot
+    world.run(6.0)
+    waiting = n2.layer2._announcer.next_at
+    assert waiting is None or waiting > world.now + 1.0  # it does not try to announce what it cannot
 
 
 def test_an_interface_that_cannot_be_opened_is_given_up_and_tried_again(world):
@@ -364,6 +365,38 @@ def test_many_vips_are_decided_in_slices_and_urgent_ones_first():
         owned += news
     assert not n1.layer2.busy and len(owned) == len(rows)
     assert owned[0] == lately and owned[-1] == ip_address("10.0.0.250").packed
+
+
+def test_what_stays_ours_is_announced_again_when_a_partition_ends(world):
+    world.run(6.0)  # the rounds after the start are over
+    clear(world)
+    world.cut = {"n3"}
+    world.run(0.5)
+    assert PACKED not in moves(world, "n2")
+    world.cut = set()
+    world.run(0.3)
+    assert PACKED in moves(world, "n2")  # n3 may have taken it over on its side
+
+
+def test_a_next_hop_whose_mac_is_not_known_is_not_answered_for_and_reported_so(world):
+    world.vips((A, ("n9",)))
+    world.run(0.1)
+    assert world.answers(A) == {}
+    assert world.replicas["n1"].answering[A] == Answering("n9", "")  # n1 leads
+
+
+def test_what_was_asked_for_lately_is_announced_first_also_where_the_manager_moves_it():
+    made = World("n1", "n2")
+    rows = [str(ip_address("10.0.0.0") + i) for i in range(10, 250)]
+    made.vips(*((text, ("n2", "n1")) for text in rows))
+    made.run(LISTEN + 0.5)
+    n1 = made.replicas["n1"]
+    n1.layer2.vips[ip_address("10.0.0.200").packed].ask(question("10.0.0.200"), False, made.now)
+    clear(made)
+    n1.do(n1.layer2.want_vips([[text, ["n1", "n2"], "", ""] for text in rows], []), made.now)
+    n1.settle(made.now)
+    n1.do(n1.layer2.wake(made.now, 0.0), made.now)
+    assert n1.announced[0][1] == ip_address("10.0.0.200").packed
 
 
 def test_what_was_asked_for_lately_is_announced_first():
