@@ -18,6 +18,7 @@ from typing import Protocol
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
 from porterlb.core import proxy_wait
 from porterlb.core.desired import DesiredBgp, DesiredWire
+from porterlb.core.duplicates import Verdicts
 from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Snapshot, View
@@ -88,7 +89,7 @@ class Reconciler:
         self.wire_report = WireReport()
         self.wire_ready = False
         self.checking: dict[Address, float] = {}
-        self.claimed: frozenset[Address] = frozenset()
+        self.verdicts = Verdicts()
         self.passwords: Mapping[str, str] = {}
         self.proxy_policy = ProxyPolicy(s.proxy_delay, s.proxy_limit)
         self.proxy_wait: ProxyWait | None = None
@@ -120,8 +121,7 @@ class Reconciler:
         report = replace(report, answering={**before.answering, **report.answering})
         self.wire_report = report
         self.wire_ready = True
-        if report.claimed.keys() != before.claimed.keys():
-            self.claimed = frozenset(report.claimed)
+        self.verdicts = self.verdicts.heard(report.claimed, report.clear, time.monotonic())
         urgent = (
             report.dead != before.dead or report.fresh.keys() != before.fresh.keys() or report.doubt != before.doubt
         )
@@ -205,6 +205,9 @@ class Reconciler:
             times.append(proxy_wait.wakes_at(self.proxy_wait, self.proxy_policy))
         if due := [at for at in times if at is not None]:
             timeout = max(0.0, min(due) - time.monotonic())
+        if self.verdicts.next_at is not None:
+            again = max(PLAN_AGAIN, self.verdicts.next_at - time.monotonic())
+            timeout = again if timeout is None else min(timeout, again)
         if self.checking:
             timeout = min(timeout if timeout is not None else CHECK_LIMIT, CHECK_LIMIT)
         with contextlib.suppress(TimeoutError):
@@ -230,7 +233,7 @@ class Reconciler:
             self._digests[self._token] = made.digest
             self.bgp.want(made.bgp, self._token)
         applied = self._digests.get(self.bgp_report.applied, 0)
-        self.wire.want(replace(made.wire, applied=applied))
+        self.wire.want(replace(made.wire, applied=applied, check=made.wire.check | self.verdicts.due(now)))
         if len(self.wire_report.answering) > len(made.wire.vips):
             kept = {address: who for address, who in self.wire_report.answering.items() if address in made.wire.vips}
             self.wire_report = replace(self.wire_report, answering=kept)
@@ -284,7 +287,8 @@ class Reconciler:
             namespaces=objects.namespaces,
             members=self.members,
             elsewhere=objects.elsewhere,
-            claimed=self.claimed,
+            claimed=self.verdicts.claimed,
+            proxies=self.verdicts.proxies,
         )
 
     def _peers(self) -> Iterator[tuple[str, Peer]]:

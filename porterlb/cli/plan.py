@@ -51,6 +51,8 @@ def _known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 def _notes(found: Loaded, members: dict[str, Member], result: WhatIf) -> list[str]:
     notes = found.notes()
+    notes += [f"{key}: {problem}" for key, hints in sorted(found.objects.hints.items()) for problem in hints]
+    notes += [f"{name}: {problem}" for name, problems in result.problems.items() for problem in problems]
     if not members and result.vips:
         notes.append("No replica is known: nobody would announce or answer for anything. Is a manager running?")
     return notes

@@ -41,6 +41,8 @@ class Known:
     """When the plan was made, monotonic seconds."""
     now: str = ""
     """The time as RFC 3339 text, for what people read."""
+    rewriters: Mapping[ServiceKey, str] = field(default_factory=dict)
+    """Who keeps writing the status of a Service beside us, by Service: a field manager."""
     on_wire: Mapping[Address, Served] = field(default_factory=dict)
     """How every VIP of the plan is brought in."""
     losses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

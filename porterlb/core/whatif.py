@@ -59,11 +59,15 @@ class VipChange:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """``new``: addresses that Services would be given. ``refused``: why others get none."""
+    """``new``: addresses that Services would be given. ``refused``: why others get none.
+
+    ``problems``: what only all objects together show, and slips in objects that are not ours.
+    """
 
     vips: tuple[VipChange, ...]
     new: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)
     refused: Mapping[ServiceKey, tuple[Problem, ...]] = field(default_factory=dict)
+    problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
 
 
 def offline_snapshot(objects: Objects, members: Mapping[str, Member], node: str = "") -> Snapshot:
@@ -134,6 +138,7 @@ def what_if(snapshot: Snapshot, missing: Missing, policy: ModePolicy) -> WhatIf:
             if any(not snapshot.services[key].has(address) for address in allocation.addresses)
         },
         {key: allocation.refusals for key, allocation in sorted(after.services.items()) if allocation.refusals},
+        {f"Eip {name}": eip.problems for name, eip in sorted(before.eips.items()) if eip.problems},
     )
 
 

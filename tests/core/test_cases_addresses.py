@@ -422,6 +422,13 @@ def test_g5_what_somebody_else_wrote_does_not_take_a_vip_off_the_wire() -> None:
             assert LAYER2_VIP in made.wire.vips and not made.unwritten
 
 
+def test_g5_the_foreign_writer_of_a_status_is_known() -> None:
+    theirs = balancer(status=held("10.77.0.9"), managedFields=[{"manager": "porterlb"}, {"manager": "servicelb"}])
+    found, ours = parse_service(theirs, True), parse_service(balancer(status=held("10.77.0.9")), True)
+    assert found is not None and found.value is not None and found.value.foreign_writer == "servicelb"
+    assert ours is not None and ours.value is not None and ours.value.foreign_writer == ""
+
+
 def test_g5_our_record_beats_a_status_that_another_hand_wrote() -> None:
     thief = service("a", created="1", held=addresses("10.77.0.9"), foreign_writer="kubectl")
     owner = service("b", created="2", recorded=addresses("10.77.0.9"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from porterlb.cluster import Conflict, Denied, Kind, LeaseRecord, Outage, Restored, Unavailable
 from porterlb.edge.kube import lease, micro_time, paths
 from porterlb.edge.kube.access import InCluster, Kubeconfig, find_source
+from porterlb.edge.kube.api import shaped
 from porterlb.edge.kube.errors import Busy, Expired, Missing, trouble
 from porterlb.edge.kube.event_series import BURST, REFILL, SERIES_LIFE, EventSeries, Series
 from porterlb.edge.kube.reach import Reach
@@ -245,3 +247,18 @@ def test_a_kubeconfig_depends_on_the_files_that_it_names(tmp_path: Path) -> None
     }
     config.write_text("[: not YAML")
     assert Kubeconfig(str(config)).files() == [config]
+
+
+def test_g5_of_managed_fields_the_foreign_writers_of_addresses_are_kept() -> None:
+    def entry(manager: str, *path: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for name in reversed(path):
+            fields = {f"f:{name}": fields}
+        return {"manager": manager, "operation": "Update", "subresource": "status", "fieldsV1": fields}
+
+    addresses = ("status", "loadBalancer", "ingress")
+    managed = [entry("porterlb", *addresses), entry("servicelb", *addresses), entry("kubectl", "spec", "ports"), "x"]
+    service = shaped(Kind.SERVICE, {"metadata": {"name": "web", "managedFields": managed}})
+    assert service["metadata"] == {"name": "web", "managedFields": [{"manager": "servicelb"}]}
+    assert "managedFields" not in shaped(Kind.SERVICE, {"metadata": {"managedFields": managed[:1]}})["metadata"]
+    assert "managedFields" not in shaped(Kind.NODE, {"metadata": {"managedFields": managed}})["metadata"]

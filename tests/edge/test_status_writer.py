@@ -15,7 +15,7 @@ from porterlb.cluster import Conflict, Denied, Kind, Obj, Unavailable
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.plan import Plan, plan
 from porterlb.edge.status import StatusWriter
-from tests.core.stage import NAMES, NOW, POLICY, SHOP, WEB, seen, snapshot
+from tests.core.stage import LAYER2_VIP, NAMES, NOW, POLICY, SHOP, WEB, seen, snapshot
 
 Sent = tuple[str, str, str]
 """Kind, name, owner."""
@@ -643,7 +643,10 @@ def test_while_addresses_are_given_out_what_becomes_of_them_waits_but_not_for_ev
         shops = stage.names("Service").count(SHOP.name)
         for number in range(60):
             stage.clock += 0.1
-            changed(stage, WEB.name, 1000 + 10 * number, loadBalancer={})  # its address is to be written again
+            changed(stage, WEB.name, 1000 + 10 * number, loadBalancer={})
+            made_anew = copy.deepcopy(dict(stage.objects.raw("Service", "default", WEB.name) or {}))
+            made_anew["metadata"] |= {"uid": f"web-{number}", "resourceVersion": str(1001 + 10 * number)}
+            stage.objects.change("Service", made_anew)  # its address is to be written again
             changed(stage, SHOP.name, 1000 + 10 * number, conditions=[])
             stage.tell()
             await stage.settle()
@@ -705,5 +708,29 @@ def test_an_object_that_is_made_anew_is_written_to_although_its_versions_are_tho
         stage.tell()
         await stage.settle()
         assert stage.names("BgpPeer") == ["tor", "tor"]
+
+    run(stage, steps)
+
+
+def test_g5_a_foreign_writer_is_answered_less_and_less_often_and_named() -> None:
+    stage = Stage()
+
+    async def steps() -> None:
+        stage.tell()
+        await stage.settle()
+        before = stage.names("Service").count("mail")
+        for _ in range(50):
+            stage.clock += 0.2
+            theirs = copy.deepcopy(dict(stage.objects.raw("Service", "default", "mail") or {}))
+            theirs["metadata"]["resourceVersion"] = str(int(theirs["metadata"]["resourceVersion"]) + 1)
+            theirs["metadata"]["managedFields"] = [{"manager": "servicelb"}]
+            theirs["status"]["loadBalancer"] = {"ingress": [{"ip": "192.0.2.1"}]}
+            stage.objects.change("Service", theirs)
+            made = stage.tell()
+            assert LAYER2_VIP in made.wire.vips, "what we gave out stays served"
+            await stage.settle(turns=3)
+        assert 3 <= stage.names("Service").count("mail") - before <= 6, "in 10 s: at once, then after 1, 2, 4 s"
+        told = stage.cluster.statuses[-1]["conditions"][0]["message"]
+        assert "servicelb writes status.loadBalancer of this Service too" in told
 
     run(stage, steps)

@@ -72,7 +72,13 @@ def _assigned(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> 
     pools = dict(zip(allocation.addresses, allocation.eips, strict=False)) if allocation else {}
     given = listed(f"{address} from Eip {pools[address]}" if address in pools else address for address in addresses)
     verb = "is" if len(addresses) == 1 else "are"
-    return TRUE, "Assigned", f"{given} {verb} assigned. {sentences(refusals)}".strip()
+    text = f"{given} {verb} assigned. {sentences(refusals)}".strip()
+    if key in known.rewriters:
+        text += (
+            f" {known.rewriters[key]} writes status.loadBalancer of this Service too. The address stays served, and "
+            "the status is written back less and less often. Stop the other writer."
+        )
+    return TRUE, "Assigned", text
 
 
 def _serving(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> Verdict:

@@ -187,14 +187,28 @@ def shaped(kind: Kind, obj: Json) -> Obj:
     """An object as the rest of us expects it.
 
     Lists of built-in kinds leave out apiVersion and kind. managedFields are dropped: with server-side apply they
-    are half of an object, and nobody here reads them.
+    are half of an object. Of a Service those are kept that name another writer of its addresses than us.
     """
     obj.setdefault("apiVersion", kind.api_version)
     obj.setdefault("kind", kind.kind)
     metadata = obj.get("metadata")
     if isinstance(metadata, dict):
-        metadata.pop("managedFields", None)
+        managed = metadata.pop("managedFields", None)
+        if kind is Kind.SERVICE and isinstance(managed, list) and (others := _writers_of_addresses(managed)):
+            metadata["managedFields"] = [{"manager": name} for name in others]
     return obj
+
+
+def _writers_of_addresses(managed: list[Any]) -> list[str]:
+    """The field managers of status.loadBalancer.ingress that are not ours."""
+    found = []
+    for entry in managed:
+        fields = entry.get("fieldsV1") or {} if isinstance(entry, dict) else {}
+        name = entry.get("manager") if isinstance(entry, dict) else None
+        owned = ((fields.get("f:status") or {}).get("f:loadBalancer") or {}).get("f:ingress")
+        if owned is not None and isinstance(name, str) and not name.startswith("porterlb"):
+            found.append(name)
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -181,6 +181,9 @@ def composed(document: Document, record: Record) -> dict[str, Any]:
     status = merge.merged(record.owners, base)
     if status:
         obj["status"] = status
+    writers = [owner for owner, own in sorted(record.owners.items()) if own.get("loadBalancer")]
+    if others := [owner for owner in writers if not owner.startswith("porterlb")]:
+        metadata["managedFields"] = [{"manager": owner} for owner in others]
     return copy.deepcopy(obj)
 
 

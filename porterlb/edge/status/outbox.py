@@ -14,9 +14,11 @@ from typing import Any, Protocol
 
 from porterlb.cluster import Cluster, Conflict, Denied, Kind, Unavailable
 from porterlb.core.known import Known
+from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.status.notices import Notice
-from porterlb.core.status.writes import Write, owner_of, status_of, version_of
+from porterlb.core.status.rewriting import Rewriting, rewritten
+from porterlb.core.status.writes import Write, ingress, owner_of, status_of, version_of
 from porterlb.logs import fields
 
 log = logging.getLogger(__name__)
@@ -114,6 +116,7 @@ class Outbox:
         self._latest: dict[ObjectKey, _Written] = {}
         self._stale: dict[_Slot, tuple[object, str]] = {}  # uid and version on which a write met a Conflict
         self._denied: dict[_Slot, tuple[int, float]] = {}  # how often in a row, and not before when
+        self._rewriting: dict[_Slot, Rewriting] = {}
         self._failures = 0
         self._addressed = -PATIENCE  # when an address was to be written last
 
@@ -123,6 +126,8 @@ class Outbox:
         Returns the seconds after which to ask again, because some of them have to wait for so long; or None.
         """
         fresh = {(write.key, write.owner): write for write in writes}
+        for slot, write in fresh.items():
+            self._notice_rewriting(slot, write)
         wanted = {slot: write for slot, write in fresh.items() if self._is_worth_it(slot, write)}
         if any(write.urgent for write in wanted.values()):
             self._addressed = self._clock()
@@ -134,6 +139,27 @@ class Outbox:
         self._forget()
         self._work.set()
         return min(later.values(), default=None)
+
+    @property
+    def rewriters(self) -> dict[ServiceKey, str]:
+        """Who keeps writing the status of Services beside us."""
+        now = self._clock()
+        told = {slot[0]: one.writer for slot, one in self._rewriting.items() if one.told(now)}
+        return {ServiceKey(key.namespace, key.name): writer for key, writer in told.items()}
+
+    def _notice_rewriting(self, slot: _Slot, write: Write) -> None:
+        """Notes that the addresses which we wrote are to be written once more: somebody else has written since."""
+        key = slot[0]
+        written = self._of_now(self._written.get(slot), key)
+        have = self.have(key)
+        if key.kind != "Service" or not write.urgent or written is None or have is None:
+            return
+        if ingress(written.sent) == ingress(write.status) != ingress(status_of(have)):
+            managers = [entry.get("manager") for entry in (have.get("metadata") or {}).get("managedFields") or ()]
+            writer = str(next(iter(managers), "") or "Another controller")
+            self._rewriting[slot] = rewritten(
+                self._rewriting.get(slot), writer, version_of(written.result), self._clock()
+            )
 
     def add(self, write: Write) -> None:
         """One more, unless something is to be written there anyway."""
@@ -182,7 +208,10 @@ class Outbox:
 
     def _settles_in(self, slot: _Slot, write: Write) -> float:
         """Seconds that the write has to wait: not one that gives or takes an address, or that brings bad news."""
+        rewriting = self._rewriting.get(slot)
         written = self._of_now(self._written.get(slot), slot[0])
+        if rewriting and written and write.urgent and rewriting.version == version_of(written.result):
+            return rewriting.until - self._clock()
         if written is None or write.urgent or any(notice.warning for notice in write.notices):
             return 0.0
         if slot[0].kind != "Service":
@@ -198,7 +227,7 @@ class Outbox:
         if len(self._latest) > sum(len(self._objects.all_raw(kind)) for kind in _KINDS):
             for key in [key for key in self._latest if self._objects.raw(*key) is None]:
                 del self._latest[key]
-            for memory in (self._written, self._stale, self._denied):
+            for memory in (self._written, self._stale, self._denied, self._rewriting):
                 for slot in [slot for slot in memory if self._objects.raw(*slot[0]) is None]:
                     memory.pop(slot)
 

@@ -154,7 +154,14 @@ class StatusWriter:
                 await asyncio.sleep(0)
         peers = [(key.name, self._outbox.have(key) or obj) for key, obj in self._objects.all_raw("BgpPeer").items()]
         losses = losses_of(latest, peers)
-        known = replace(latest, now=self._now(), leading=leading, on_wire=self._wire.done(), losses=losses)
+        known = replace(
+            latest,
+            now=self._now(),
+            leading=leading,
+            on_wire=self._wire.done(),
+            losses=losses,
+            rewriters=self._outbox.rewriters,
+        )
         self.known = known
         if self._meter:
             self._meter.saw(known)
@@ -192,7 +199,7 @@ class StatusWriter:
             else:
                 vips = tuple(plan.vips.get(address) for address in addresses)
                 generation = known.generation_of("Service", *key)
-                inputs = (have, service, generation, plan.services.get(key), addresses, *vips)
+                inputs = (have, service, generation, plan.services.get(key), addresses, known.rewriters.get(key), *vips)
                 looked = self._memo.get(key) if same and touched.isdisjoint(addresses) else None
                 if looked is None or not looked.still(inputs):
                     work = partial(service_write, known, key, self._outbox.have)

@@ -1,0 +1,74 @@
+"""What the duplicate address probe found: verdicts are remembered, and asked for again with exponential back-off.
+
+Without the memory an address that is asked for by name would be probed, refused, no longer wanted, forgotten, and
+probed again, for ever. A host that claims many addresses answers for all of them (proxy ARP, proxy NDP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from porterlb.core.model import Address
+
+FIRST = 30.0
+"""Seconds until an address that was claimed is probed again; twice as long each time."""
+LONGEST = 3600.0
+PROXY = 3
+"""A host that claims so many addresses is taken for one that answers for every address."""
+REMEMBERED = 1024
+"""Verdicts; the oldest go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``mac`` claims the address. ``times``: how often that was found; ``due``: when to ask again (monotonic s)."""
+
+    mac: bytes
+    times: int
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The addresses that foreign hosts claim."""
+
+    found: Mapping[Address, Verdict] = field(default_factory=dict)
+
+    def heard(self, claimed: Mapping[Address, bytes], clear: Collection[Address], now: float) -> Verdicts:
+        """With a report of the probe; only what was due may contradict what is remembered."""
+        fresh = dict(self.found)
+        for address, mac in claimed.items():
+            before = fresh.get(address)
+            if before is None or before.due <= now:
+                times = before.times + 1 if before else 1
+                fresh.pop(address, None)
+                fresh[address] = Verdict(mac, times, now + min(FIRST * 2 ** (times - 1), LONGEST))
+        for address in clear:
+            before = fresh.get(address)
+            if before is not None and before.due <= now:
+                del fresh[address]
+        for address in list(fresh)[: max(0, len(fresh) - REMEMBERED)]:
+            del fresh[address]
+        return self if fresh == self.found else Verdicts(fresh)
+
+    @property
+    def claimed(self) -> frozenset[Address]:
+        return frozenset(self.found)
+
+    @property
+    def proxies(self) -> dict[str, frozenset[Address]]:
+        """The hosts that answer for every address, by MAC, with the addresses that show it."""
+        by_mac: dict[bytes, set[Address]] = {}
+        for address, verdict in self.found.items():
+            by_mac.setdefault(verdict.mac, set()).add(address)
+        return {mac.hex(":"): frozenset(them) for mac, them in sorted(by_mac.items()) if len(them) >= PROXY}
+
+    def due(self, now: float) -> frozenset[Address]:
+        """The addresses to be probed again."""
+        return frozenset(address for address, verdict in self.found.items() if verdict.due <= now)
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next one is due."""
+        return min((verdict.due for verdict in self.found.values()), default=None)
