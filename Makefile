@@ -12,7 +12,7 @@ define second_look
   $(PY) -m pytest $(1) --last-failed --last-failed-no-failures none; }
 endef
 
-.PHONY: help setup demo lab test test-fast lint bench pins clean
+.PHONY: help setup demo lab test test-fast mutants lint bench pins clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ test: lint ## everything: lint and all tests, on real routers, kernels and a rea
 
 test-fast: lint ## the everyday loop: without the Kubernetes control plane
 	@$(PY) -m pytest $(TEST) -m "not cluster" || $(call second_look,$(TEST) -m "not cluster")
+
+mutants: setup ## does a test fail for each decision of core that is changed? Options: MUTANTS="--only lease --all"
+	@$(PY) -m tests.mutants --json bench/results/mutants.json $(MUTANTS)
 
 bench: setup ## benchmarks: tables on the screen, JSON in bench/results/
 	@$(PY) -m bench

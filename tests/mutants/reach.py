@@ -1,0 +1,132 @@
+"""Which tests reach which functions: each function of core, in a copy of the tree, says when it is called."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Collection, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mutants.mutations import Function, functions
+
+RECORDER = "porterlb_mutants_recorder"
+
+
+def recorded(path: str, source: str) -> str:
+    """The source, with a call of the recorder at the start of each function."""
+    tree = functions(path, source)
+    lines = source.splitlines(keepends=True)
+    for function, node in sorted(tree, key=lambda one: -one[0].line):
+        body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+        first = body[0]
+        if first.lineno == node.lineno:
+            continue
+        start = min([first.lineno, *(one.lineno for one in getattr(first, "decorator_list", ()))])
+        call = f"__import__({RECORDER!r}).CALLED.add({_key(function)!r})"
+        lines.insert(start - 1, f"{' ' * first.col_offset}{call}\n")
+    return "".join(lines)
+
+
+def _key(function: Function) -> str:
+    return f"{function.path}:{function.name}"
+
+
+class Recorder:
+    """A pytest plugin that notes which functions each test has called, and for how many seconds it ran.
+
+    What a fixture of a wider scope calls counts for the test that made it.
+    """
+
+    def __init__(self) -> None:
+        self.CALLED: set[str] = set()
+        self.called: dict[str, list[str]] = {}
+        self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
+        sys.modules[RECORDER] = self  # type: ignore[assignment]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self.CALLED.clear()
+        try:
+            return (yield)
+        finally:
+            self.called[item.nodeid] = sorted(self.CALLED)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self.failed.add(report.nodeid)
+
+    def notes(self) -> dict[str, object]:
+        """What :class:`Reach` reads, for JSON. A test that failed is left out: it says nothing about a mutation."""
+        passed = {test: keys for test, keys in self.called.items() if test not in self.failed}
+        return {
+            "called": passed,
+            "seconds": self.seconds,
+            "failed": sorted(self.failed),
+            "modules": sorted(sys.modules),
+        }
+
+
+class Reach:
+    """The merged notes of all runs."""
+
+    def __init__(self, notes: list[dict[str, Any]]) -> None:
+        self._seconds: dict[str, float] = {}
+        self._tests: dict[str, list[str]] = {}
+        self.failed: set[str] = set()
+        for note in notes:
+            self._seconds.update(note["seconds"])
+            self.failed.update(note["failed"])
+            for test, keys in note["called"].items():
+                for key in keys:
+                    self._tests.setdefault(key, []).append(test)
+
+    def tests(self, function: Function, budget: float) -> list[str]:
+        """The tests that call the function, those of core first, quick ones first, for at most about ``budget``
+        seconds. Tests of one file stay together, for their fixtures."""
+        own = self._tests.get(_key(function), [])
+        files: dict[str, list[str]] = {}
+        for test in sorted(own, key=lambda one: (self._seconds.get(one, 0.0), one)):
+            files.setdefault(test.split("::")[0], []).append(test)
+
+        def cost(file: str) -> tuple[bool, float, str]:
+            return not file.startswith("tests/core/"), sum(self._seconds.get(one, 0.0) for one in files[file]), file
+
+        chosen: list[str] = []
+        spent = 0.0
+        for file in sorted(files, key=cost):
+            for test in files[file]:
+                spent += self._seconds.get(test, 0.0)
+                if chosen and spent > budget:
+                    return chosen
+                chosen.append(test)
+        return chosen
+
+    def seconds(self, tests: Collection[str]) -> float:
+        """How long these took when they were recorded."""
+        return sum(self._seconds.get(one, 0.0) for one in tests)
+
+
+class Only:
+    """A pytest plugin that runs these tests, in this order, and no others."""
+
+    def __init__(self, tests: Collection[str]) -> None:
+        self._rank = {test: rank for rank, test in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted((one for one in items if one.nodeid in self._rank), key=lambda one: self._rank[one.nodeid])
+
+
+def record(root: Path, paths: Collection[str]) -> None:
+    """Make the functions of these files of the copied tree say when they are called.
+
+    Programs that a test starts import the recorder from the copy, where nobody reads it.
+    """
+    (root / f"{RECORDER}.py").write_text("CALLED: set[str] = set()\n")
+    for path in paths:
+        file = root / path
+        file.write_text(recorded(path, file.read_text()))
