@@ -1,0 +1,283 @@
+"""When Kubernetes is told that a node has failed, so that kube-proxy stops sending new connections to its pods.
+
+With externalTrafficPolicy Cluster, kube-proxy on every living node sends its share of new connections to the pods of a
+dead node until the node controller marks them NotReady, some 40 s after the power loss. The leader does the same as
+soon as the replicas agree: it sets the condition Ready=False in the status of the node's pods.
+
+A wrong verdict costs the node its share of new connections for some seconds, so the rules are strict: see
+:class:`Refusal`. What was marked is undone when the node lives and nobody else has put it right.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from porterlb.core.model import Node, Ready, Service
+
+REASON = "PorterLBNodeDead"
+"""Reason of the condition Ready=False: it tells which conditions are ours, also to the next leader."""
+
+MESSAGE = "PorterLB found that the node of this pod does not answer; a majority of its replicas agrees."
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Settings. Times in seconds.
+
+    ``confirm``: the replicas must agree for so long without a break; three probes take 150 ms already.
+    ``again_after``: a node that was marked is not marked again for so long.
+    ``restore_after``: a node that lives for so long, and whose pods nobody has put right, gets them restored. A kubelet
+    that lives does it by itself within seconds.
+    ``lease_margin``: for so long the leader must lead for certain when it begins.
+    """
+
+    enabled: bool = False
+    confirm: float = 0.2
+    again_after: float = 300.0
+    restore_after: float = 10.0
+    lease_margin: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the replicas find out about one node, on the segment of its InternalIP.
+
+    ``voters``: replicas that can tell, never the node's own. ``silent``: those of them to whom it does not answer.
+    ``hello_fresh``: the node's own replica says hello.
+    """
+
+    voters: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
+    hello_fresh: bool = False
+
+    @property
+    def majority(self) -> bool:
+        """Whether most of the voters find the node silent."""
+        return 2 * len(self.silent & self.voters) > len(self.voters)
+
+    @property
+    def dead(self) -> bool:
+        """As after a loss of power: no hello, and at least two voters of which most find the node silent."""
+        return not self.hello_fresh and len(self.voters) >= 2 and self.majority
+
+    @property
+    def alive(self) -> bool:
+        """Somebody hears the node, and nobody finds it silent in a way that counts. Neither dead nor alive: unknown."""
+        return self.hello_fresh or (bool(self.voters) and not self.silent)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the decision is made from. ``lease_left``: seconds for which we lead for certain, 0: we do not lead."""
+
+    nodes: Mapping[str, Node]
+    verdicts: Mapping[str, Verdict]
+    lease_left: float = 0.0
+    doubt: bool = False
+    outage: bool = False
+
+
+class Stage(enum.StrEnum):
+    """What has become of a failed node's pods. The value is written in the record for the next leader."""
+
+    MARKING = "marking"  # begun
+    MARKED = "marked"
+    RESTORING = "restoring"  # the node lives again
+    OVER = "over"  # kept, so that the node is not marked again at once
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One node. ``since``: when it was marked, or read from the record. ``alive_since``: None while it is dead."""
+
+    stage: Stage
+    since: float
+    alive_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one step hands to the next: failures by node, and since when the replicas agree that a node is dead."""
+
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    dead_since: Mapping[str, float] = field(default_factory=dict)
+
+
+class Refusal(enum.Enum):
+    """Why the pods of a silent node are not marked. The value is a sentence."""
+
+    OFF = "Marking pods is off (markPodsNotReady): new connections go to the node's pods until Kubernetes notices."
+    DOUBT = "This replica hears nobody: it may be cut off itself, and marks nothing."
+    OUTAGE = "The API is away."
+    LEASE = "This replica does not lead for certain."
+    FEW_VOTERS = "Fewer than two replicas can tell whether the node is dead: run replicas on at least three nodes."
+    NO_MAJORITY = "Fewer than half of the replicas find the node silent."
+    HELLO_FRESH = "The replica on the node still says hello: only the probes fail. Look at the network of the node."
+    TOO_MANY = "More than a third of the nodes are silent at once: this looks like a fault of the network."
+    RECENT = "The pods of this node were marked a short time ago (markAgainAfter)."
+    CONFIRMING = "The replicas have just agreed."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now. The caller writes ``memory.failures`` down before it marks anything, repeats what fails, and
+    tells :func:`marked` and :func:`restored`.
+
+    ``mark``, ``restore``: nodes. ``refused``: silent nodes that Kubernetes believes Ready, and why their pods are not
+    marked. ``next_at``: when time alone changes the answer (monotonic seconds), or None.
+    """
+
+    memory: Memory
+    mark: tuple[str, ...] = ()
+    restore: tuple[str, ...] = ()
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    next_at: float | None = None
+
+
+def verdicts(
+    nodes: Iterable[str], me: str, silent: Collection[str], others: Mapping[str, Collection[str]]
+) -> dict[str, Verdict]:
+    """The verdict on each node. ``silent``: what we find; ``others``: by replica with a fresh hello, what it finds."""
+    found = {}
+    views = {**others, me: silent}
+    for node in nodes:
+        voters = frozenset(views) - {node}
+        against = frozenset(voter for voter in voters if node in views[voter])
+        found[node] = Verdict(voters, against, hello_fresh=node in views)
+    return found
+
+
+def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
+    """The next step. ``now``: monotonic seconds."""
+    dead_since = {
+        name: memory.dead_since.get(name, now)
+        for name, verdict in sorted(seen.verdicts.items())
+        if name in seen.nodes and verdict.dead
+    }
+    waits: list[float] = []
+    failures = {}
+    for name, failure in sorted(memory.failures.items()):
+        kept = _followed(failure, seen.verdicts.get(name), rules, now) if name in seen.nodes else None
+        if kept is not None:
+            failures[name] = kept
+            if kept.alive_since is not None and kept.stage in (Stage.MARKING, Stage.MARKED):
+                waits.append(kept.alive_since + rules.restore_after)
+            if kept.stage is Stage.OVER:
+                waits.append(kept.since + rules.again_after)
+
+    fresh: list[str] = []
+    refused: dict[str, Refusal] = {}
+    believed = {name for name, node in seen.nodes.items() if node.ready is Ready.TRUE}
+    for name in sorted(believed & seen.verdicts.keys()):
+        if not seen.verdicts[name].silent:
+            continue
+        why = _refusal(name, failures, seen, rules)
+        if why is None and now < dead_since[name] + rules.confirm:
+            why = Refusal.CONFIRMING
+            waits.append(dead_since[name] + rules.confirm)
+        if why is not None:
+            refused[name] = why
+        elif name not in failures:
+            fresh.append(name)
+    if len(believed & dead_since.keys()) > max(1, len(seen.nodes) // 3):
+        refused.update(dict.fromkeys(fresh, Refusal.TOO_MANY))
+        fresh = []
+    failures.update({name: Failure(Stage.MARKING, now) for name in fresh})
+
+    acting = _may_act(seen, rules) is None
+    mark = tuple(name for name, one in failures.items() if one.stage is Stage.MARKING and one.alive_since is None)
+    restore = tuple(name for name, one in failures.items() if one.stage is Stage.RESTORING)
+    return Step(
+        Memory(failures, dead_since),
+        tuple(name for name in mark if name not in refused) if acting else (),
+        restore if acting else (),
+        refused,
+        min(waits, default=None),
+    )
+
+
+def _may_act(seen: Seen, rules: Rules) -> Refusal | None:
+    """Why nothing may be written to any pod now."""
+    if not rules.enabled:
+        return Refusal.OFF
+    if seen.doubt:
+        return Refusal.DOUBT
+    if seen.outage:
+        return Refusal.OUTAGE
+    if seen.lease_left < rules.lease_margin:
+        return Refusal.LEASE
+    return None
+
+
+def _refusal(name: str, failures: Mapping[str, Failure], seen: Seen, rules: Rules) -> Refusal | None:
+    verdict = seen.verdicts[name]
+    why = _may_act(seen, rules)
+    if why is not None:
+        return why
+    if verdict.hello_fresh:
+        return Refusal.HELLO_FRESH
+    if len(verdict.voters) < 2:
+        return Refusal.FEW_VOTERS
+    if not verdict.majority:
+        return Refusal.NO_MAJORITY
+    if name in failures and failures[name].stage not in (Stage.MARKING, Stage.MARKED):
+        return Refusal.RECENT
+    return None
+
+
+def _followed(failure: Failure, verdict: Verdict | None, rules: Rules, now: float) -> Failure | None:
+    """The failure as it is now; None once it is forgotten."""
+    if failure.stage is Stage.OVER:
+        return None if now >= failure.since + rules.again_after else failure
+    if failure.stage is Stage.RESTORING or verdict is None:
+        return failure
+    if not verdict.alive:
+        return replace(failure, alive_since=None)
+    alive_since = now if failure.alive_since is None else failure.alive_since
+    stage = Stage.RESTORING if now >= alive_since + rules.restore_after else failure.stage
+    return replace(failure, stage=stage, alive_since=alive_since)
+
+
+def marked(memory: Memory, node: str) -> Memory:
+    """Every pod of the node that was Ready has been marked."""
+    return _moved(memory, node, Stage.MARKING, Stage.MARKED)
+
+
+def restored(memory: Memory, node: str) -> Memory:
+    """No pod of the node is marked by us any more."""
+    return _moved(memory, node, Stage.RESTORING, Stage.OVER)
+
+
+def _moved(memory: Memory, node: str, old: Stage, new: Stage) -> Memory:
+    failure = memory.failures.get(node)
+    if failure is None or failure.stage is not old:
+        return memory
+    return replace(memory, failures={**memory.failures, node: replace(failure, stage=new)})
+
+
+def written(memory: Memory) -> dict[str, str]:
+    """The record for the next leader: the stage by node."""
+    return {name: failure.stage.value for name, failure in sorted(memory.failures.items())}
+
+
+def read(record: Mapping[str, object], now: float) -> Memory:
+    """What an earlier leader has left. Its times are not ours: all that it wrote counts from ``now``."""
+    stages = {stage.value: stage for stage in Stage}
+    found = {name: stages[str(text)] for name, text in record.items() if str(text) in stages}
+    return Memory({name: Failure(stage, now) for name, stage in sorted(found.items())})
+
+
+def behind_load_balancers(services: Iterable[Service]) -> Callable[[str, Mapping[str, str]], bool]:
+    """Tells of a pod, by its namespace and labels, whether a Service of type LoadBalancer selects it."""
+    selectors: dict[str, list[frozenset[tuple[str, str]]]] = {}
+    for service in services:
+        if service.selector:
+            selectors.setdefault(service.key.namespace, []).append(frozenset(service.selector))
+
+    def selects(namespace: str, labels: Mapping[str, str]) -> bool:
+        pairs = frozenset(labels.items())
+        return any(selector <= pairs for selector in selectors.get(namespace, ()))
+
+    return selects

@@ -1,0 +1,265 @@
+"""When the pods of a dead node are marked NotReady, when that is undone, and above all when not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porterlb.core.model import Node, Ready, Service, ServiceKey
+from porterlb.core.node_failure import (
+    Failure,
+    Memory,
+    Refusal,
+    Rules,
+    Seen,
+    Stage,
+    Step,
+    Verdict,
+    behind_load_balancers,
+    marked,
+    read,
+    restored,
+    step,
+    verdicts,
+    written,
+)
+
+RULES = Rules(enabled=True, confirm=0.2, again_after=300, restore_after=10, lease_margin=0.5)
+NODES = {name: Node(name) for name in ("a", "b", "c")}
+DEAD = Verdict(frozenset("ab"), frozenset("ab"))
+ALIVE = Verdict(frozenset("ab"))
+
+
+def seen(verdict: Verdict = DEAD, **more: object) -> Seen:
+    """Node c as ``verdict`` says; a leads."""
+    base = Seen(NODES, {"a": Verdict(frozenset("b")), "b": Verdict(frozenset("a")), "c": verdict}, lease_left=2.0)
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def confirmed(now: Seen, rules: Rules = RULES, memory: Memory = Memory()) -> Step:  # noqa: B008
+    """The step after the same has been seen for as long as it takes."""
+    first = step(memory, now, rules, 100.0)
+    return step(first.memory, now, rules, 100.2)
+
+
+def test_a_node_that_lost_its_power_is_marked_once_the_replicas_have_agreed_for_a_while() -> None:
+    first = step(Memory(), seen(), RULES, 100.0)
+    assert (first.mark, first.refused) == ((), {"c": Refusal.CONFIRMING})
+    assert first.next_at == 100.2
+    assert step(first.memory, seen(), RULES, 100.19).mark == ()
+    second = step(first.memory, seen(), RULES, 100.2)
+    assert (second.mark, second.refused, second.restore) == (("c",), {}, ())
+    assert second.memory.failures == {"c": Failure(Stage.MARKING, 100.2)}
+
+
+def test_marking_is_asked_for_until_it_is_done() -> None:
+    last = confirmed(seen())
+    assert step(last.memory, seen(), RULES, 101).mark == ("c",)
+    done = step(marked(last.memory, "c"), seen(), RULES, 101)
+    assert done.mark == () and done.memory.failures["c"].stage is Stage.MARKED
+
+
+def test_an_answer_in_between_begins_the_wait_again() -> None:
+    first = step(Memory(), seen(), RULES, 100.0)
+    between = step(first.memory, seen(ALIVE), RULES, 100.1)
+    assert step(between.memory, seen(), RULES, 100.25).mark == ()
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        (seen(doubt=True), Refusal.DOUBT),
+        (seen(outage=True), Refusal.OUTAGE),
+        (seen(lease_left=0.49), Refusal.LEASE),
+        (seen(Verdict(frozenset("a"), frozenset("a"))), Refusal.FEW_VOTERS),
+        (seen(Verdict(frozenset("ab"), frozenset("a"))), Refusal.NO_MAJORITY),
+        (seen(replace(DEAD, hello_fresh=True)), Refusal.HELLO_FRESH),
+        # Those who may not vote do not count.
+        (seen(Verdict(frozenset("abd"), frozenset("axyz"))), Refusal.NO_MAJORITY),
+    ],
+)
+def test_no_pod_is_marked_where_a_rule_forbids_it(now: Seen, why: Refusal) -> None:
+    found = confirmed(now)
+    assert (found.mark, found.memory.failures, found.refused) == ((), {}, {"c": why})
+
+
+def test_nothing_is_marked_where_it_is_off() -> None:
+    assert confirmed(seen(), Rules()).refused == {"c": Refusal.OFF}
+    assert confirmed(seen(), Rules()).mark == ()
+
+
+@pytest.mark.parametrize("ready", [Ready.FALSE, Ready.UNKNOWN])
+def test_kubernetes_has_said_it_already(ready: Ready) -> None:
+    found = confirmed(seen(nodes={**NODES, "c": Node("c", ready=ready)}))
+    assert (found.mark, found.refused, found.memory.failures) == ((), {}, {})
+
+
+def test_a_node_that_the_api_does_not_know_is_nobodys_business() -> None:
+    found = confirmed(seen(nodes={"a": NODES["a"], "b": NODES["b"]}))
+    assert (found.mark, found.refused) == ((), {})
+
+
+def many(dead: str, names: str) -> Seen:
+    voters = frozenset(names) - frozenset(dead)
+    found = {name: Verdict(voters - {name}, voters if name in dead else frozenset()) for name in names}
+    return Seen({name: Node(name) for name in names}, found, lease_left=2.0)
+
+
+@pytest.mark.parametrize(
+    ("dead", "names", "mark"),
+    [
+        ("d", "abcd", ("d",)),
+        ("cd", "abcd", ()),  # a partition 2-2
+        ("ef", "abcdef", ("e", "f")),
+        ("def", "abcdef", ()),
+    ],
+)
+def test_at_most_a_third_of_the_nodes_at_once(dead: str, names: str, mark: tuple[str, ...]) -> None:
+    found = confirmed(many(dead, names))
+    assert found.mark == mark
+    assert found.refused == ({} if mark else dict.fromkeys(dead, Refusal.TOO_MANY))
+
+
+def test_a_second_node_is_not_marked_while_the_first_is_dead_and_believed_ready() -> None:
+    memory = marked(confirmed(many("d", "abcd")).memory, "d")
+    found = confirmed(many("cd", "abcd"), memory=memory)
+    assert found.mark == () and found.refused == {"c": Refusal.TOO_MANY}
+    known = many("cd", "abcd")
+    known = replace(known, nodes={**known.nodes, "d": Node("d", ready=Ready.UNKNOWN)})
+    assert confirmed(known, memory=memory).mark == ("c",)
+
+
+def test_a_node_that_lives_again_is_restored_after_a_while_and_not_marked_again_at_once() -> None:
+    memory = marked(confirmed(seen()).memory, "c")
+    back = step(memory, seen(ALIVE), RULES, 110.0)
+    assert (back.restore, back.next_at) == ((), 120.0)
+    assert step(back.memory, seen(ALIVE), RULES, 119.9).restore == ()
+    due = step(back.memory, seen(ALIVE), RULES, 120.0)
+    assert due.restore == ("c",)
+    assert step(due.memory, seen(), RULES, 121.0).restore == ("c",), "what is begun is finished"
+    over = restored(due.memory, "c")
+    assert over.failures["c"].stage is Stage.OVER
+    again = confirmed(seen(), memory=over)
+    assert (again.mark, again.refused) == ((), {"c": Refusal.RECENT})
+    assert again.next_at == pytest.approx(400.2)
+    late = step(over, seen(), RULES, 400.2)
+    assert step(late.memory, seen(), RULES, 400.4).mark == ("c",)
+
+
+def test_a_node_that_dies_once_more_while_it_is_watched_is_not_restored() -> None:
+    memory = marked(confirmed(seen()).memory, "c")
+    back = step(memory, seen(ALIVE), RULES, 110.0)
+    dead = step(back.memory, seen(), RULES, 115.0)
+    assert dead.memory.failures["c"].alive_since is None
+    assert step(dead.memory, seen(ALIVE), RULES, 121.0).restore == ()
+
+
+def test_a_false_verdict_is_undone_as_soon_as_the_nodes_own_replica_is_heard() -> None:
+    memory = marked(confirmed(seen()).memory, "c")
+    heard = seen(replace(DEAD, hello_fresh=True))
+    back = step(memory, heard, RULES, 101.0)
+    assert step(back.memory, heard, RULES, 111.0).restore == ("c",)
+
+
+def test_what_nobody_can_tell_is_neither_dead_nor_alive() -> None:
+    memory = marked(confirmed(seen()).memory, "c")
+    for unknown in (Verdict(), Verdict(frozenset("a"), frozenset("a")), Verdict(frozenset("ab"), frozenset("b"))):
+        first = step(memory, seen(unknown), RULES, 101.0)
+        assert step(first.memory, seen(unknown), RULES, 150.0).restore == ()
+
+
+def test_marking_stops_when_the_node_answers() -> None:
+    last = confirmed(seen())
+    assert step(last.memory, seen(ALIVE), RULES, 101).mark == ()
+
+
+def test_nothing_is_restored_by_one_who_does_not_lead_for_certain() -> None:
+    memory = Memory({"c": Failure(Stage.RESTORING, 0.0, 1.0)})
+    assert step(memory, seen(ALIVE), RULES, 20.0).restore == ("c",)
+    assert step(memory, seen(ALIVE, lease_left=0.0), RULES, 20.0).restore == ()
+
+
+def test_a_node_that_is_gone_is_forgotten() -> None:
+    memory = marked(confirmed(seen()).memory, "c")
+    assert step(memory, Seen({}, {}, lease_left=2), RULES, 101).memory.failures == {}
+
+
+def test_the_next_leader_reads_what_was_marked() -> None:
+    memory = marked(confirmed(seen()).memory, "c")
+    assert written(memory) == {"c": "marked"}
+    taken = read({"c": "marked", "d": "nonsense", "e": 7}, 1000.0)
+    assert taken.failures == {"c": Failure(Stage.MARKED, 1000.0)}
+    assert step(taken, seen(), RULES, 1001.0).mark == ()
+    back = step(taken, seen(ALIVE), RULES, 1001.0)
+    assert step(back.memory, seen(ALIVE), RULES, 1011.0).restore == ("c",)
+
+
+def test_what_is_told_too_late_changes_nothing() -> None:
+    memory = Memory({"c": Failure(Stage.OVER, 0.0)})
+    assert marked(memory, "c") is memory and restored(memory, "c") is memory
+    assert marked(memory, "x") is memory
+
+
+def test_a_verdict_counts_every_replica_but_the_nodes_own() -> None:
+    found = verdicts("abc", "a", {"c"}, {"b": {"c"}, "c": {"a"}})
+    assert found["c"] == Verdict(frozenset("ab"), frozenset("ab"), hello_fresh=True)
+    assert found["a"] == Verdict(frozenset("bc"), frozenset("c"), hello_fresh=True)
+    without = verdicts("abc", "a", {"c"}, {"b": {"c"}})
+    assert without["c"].dead and not without["c"].hello_fresh and without["b"].alive
+
+
+def test_pods_behind_load_balancers_are_told_by_namespace_and_labels() -> None:
+    services = [
+        Service(ServiceKey("shop", "web"), selector=(("app", "web"), ("tier", "front"))),
+        Service(ServiceKey("shop", "manual")),
+    ]
+    behind = behind_load_balancers(services)
+    assert behind("shop", {"app": "web", "tier": "front", "more": "x"})
+    assert not behind("shop", {"app": "web"})
+    assert not behind("other", {"app": "web", "tier": "front"})
+    assert not behind("shop", {})
+
+
+VERDICTS = st.builds(
+    Verdict, st.frozensets(st.sampled_from("abde")), st.frozensets(st.sampled_from("abde")), st.booleans()
+)
+EVENTS = st.lists(
+    st.tuples(
+        st.floats(0.05, 30),
+        st.dictionaries(st.sampled_from("abcdef"), VERDICTS),
+        st.booleans(),
+        st.sampled_from([0.0, 0.4, 2.0]),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+@given(EVENTS)
+def test_whatever_happens_the_rules_hold(events: list[tuple[float, dict[str, Verdict], bool, float, bool]]) -> None:
+    nodes = {name: Node(name) for name in "abcdef"}
+    memory, now = Memory(), 0.0
+    begun: dict[str, float] = {}
+    for wait, found, doubt, left, tell in events:
+        now += wait
+        made = step(memory, Seen(nodes, found, left, doubt), RULES, now)
+        assert made == step(
+            memory, Seen(dict(reversed(nodes.items())), dict(reversed(found.items())), left, doubt), RULES, now
+        )
+        assert not (made.mark or made.restore) or (left >= 0.5 and not doubt)
+        fresh = [name for name in made.mark if name not in memory.failures]
+        for name in made.mark:
+            assert found[name].dead
+            if name in fresh:
+                assert now >= begun.get(name, float("-inf")) + RULES.again_after
+                begun[name] = now
+        if fresh:
+            assert sum(verdict.dead for verdict in found.values()) <= 2
+        assert made.next_at is None or made.next_at > now
+        memory = made.memory
+        if tell:
+            for name in (*made.mark, *made.restore):
+                memory = restored(marked(memory, name), name)
