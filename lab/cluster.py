@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,11 +306,15 @@ class Lab:
             meta = piece["metadata"]
             service = meta.get("labels", {}).get("kubernetes.io/service-name", "")
             slices.setdefault((meta.get("namespace", "default"), service), []).append(piece)
+        failed = {node.name for node in self.nodes if _failed(self.backend.status("Node", node.name))}
         found = []
         for obj in self.backend.objects("Service"):
             namespace, name = obj["metadata"].get("namespace", "default"), obj["metadata"]["name"]
             for vip in self.vips(name, namespace):
-                found += _vip_ports(vip, obj["spec"], slices.get((namespace, name), []))
+                ports = _vip_ports(vip, obj["spec"], slices.get((namespace, name), []))
+                found += [
+                    replace(port, endpoints=tuple(e for e in port.endpoints if e.node not in failed)) for port in ports
+                ]
         return found
 
     # The product
@@ -378,6 +383,12 @@ class Lab:
         from_kernel = where.programs_kernel if kernel is None else kernel
         look = where.kernel_routes if from_kernel else where.routes
         return wait_equal(look, dict(wanted), timeout, f"the routes of {where.name}")
+
+
+def _failed(status: Object) -> bool:
+    """Whether the product has written that the node's endpoints are not to be used."""
+    conditions = status.get("conditions") or []
+    return any(one.get("type") == "EndpointsReady" and one.get("status") == "False" for one in conditions)
 
 
 def _vip_ports(vip: str, spec: Mapping[str, Any], slices: list[Object]) -> list[VipPort]:

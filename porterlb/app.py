@@ -20,6 +20,7 @@ from porterlb.capabilities import Capability, keep_only
 from porterlb.cluster import Cluster, Denied, Obj, Unavailable
 from porterlb.clusters import open_cluster
 from porterlb.collector import collect_seldom
+from porterlb.core import node_failure
 from porterlb.core.backoff import delay
 from porterlb.core.known import Known
 from porterlb.core.lease import Timing
@@ -34,6 +35,7 @@ from porterlb.edge.layer2 import Layer2Speaker
 from porterlb.edge.leader import Leader
 from porterlb.edge.membership import Membership
 from porterlb.edge.metrics import Metrics
+from porterlb.edge.node_failure import Look, NodeFailures
 from porterlb.edge.passwords import Passwords
 from porterlb.edge.proxy_health import ProxyHealth
 from porterlb.edge.status import StatusWriter
@@ -150,6 +152,12 @@ class _Manager:
             vanished=self._vanished,
             on_lease=self._on_lease,
         )
+        self.node_failures = NodeFailures(
+            cluster,
+            settings.node,
+            node_failure.Rules(settings.mark_pods_not_ready, again_after=settings.mark_again_after),
+            self._node_failure_look,
+        )
         self._absence = Absence(VANISHED_AFTER)
         self._described = asyncio.Event()
         self.metrics = Metrics(lambda: self.status.known, time.monotonic)
@@ -185,6 +193,7 @@ class _Manager:
             "membership": self._follow_members(),
             "status": self.status.run(),
             "proxy health": self.proxy_health.run(),
+            "node-failures": self.node_failures.run(),
             "http": self.http.run(),
         }
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
@@ -239,11 +248,13 @@ class _Manager:
 
     def _on_wire(self, report: WireReport) -> None:
         self.reconciler.on_wire(report)
+        self.node_failures.touch()
         self._describe_ourselves()
 
     def _on_leader(self) -> None:
         leader = self.settings.node if self.leader.leading else self.leader.leader
         # A lease in our name that we do not hold for certain any more makes nobody the leader.
+        self.node_failures.touch()
         self.reconciler.on_leader("" if leader == self.settings.node and not self.leader.leading else leader)
 
     def _on_delivering(self, hops: frozenset[NewHop]) -> None:
@@ -259,6 +270,18 @@ class _Manager:
     def _on_lease(self, name: str, lease: Obj | None) -> None:
         if name == self.leader.name:
             self.leader.heard(lease)
+
+    def _node_failure_look(self) -> Look | None:
+        """What is known of dead nodes, at this moment. Nodes that nobody finds silent need no verdict."""
+        known = self.reconciler
+        if known.waiting_for():
+            return None
+        report, nodes = known.wire_report, known.objects.nodes
+        others = {name: replica.dead for name, replica in report.fresh.items()}
+        asked = frozenset(self.node_failures.stages).union(report.dead, *others.values()) & nodes.keys()
+        found = node_failure.verdicts(asked, self.settings.node, report.dead, others)
+        seen = node_failure.Seen(nodes, found, self.leader.remaining(), report.doubt, bool(known.outage))
+        return Look(seen, known.objects.services.values())
 
     def _vanished(self) -> frozenset[str]:
         """The nodes whose replicas' Leases are to go, now: there is no such node any more, and nobody hears them."""

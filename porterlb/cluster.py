@@ -6,7 +6,7 @@ Objects travel as plain JSON mappings, exactly as the Kubernetes API has them; :
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -111,6 +111,17 @@ class LeaseRecord:
     version: str = ""
 
 
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """How many endpoints of a node were changed, and how many could not be: those are tried again."""
+
+    done: int
+    failed: int = 0
+
+
 def lease_version(lease: Obj) -> str:
     """The version of a Lease object, as in its :class:`LeaseRecord`; empty for none.
 
@@ -180,6 +191,17 @@ class Cluster(Protocol):
     async def delete_lease(self, name: str) -> None: ...
 
     async def leases(self) -> list[LeaseRecord]: ...
+
+    async def mark_endpoints(
+        self, node: str, first: Callable[[str, Labels], bool], *, reason: str, message: str, deadline: float
+    ) -> Marked:
+        """Make the endpoints on ``node`` not ready, so that kube-proxy sends no new connection there.
+
+        ``first``: the namespace and labels of a pod that is to come before others. ``deadline``: seconds for each
+        request. May be repeated: what is not ready already is left alone."""
+
+    async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
+        """Undo what :meth:`mark_endpoints` did with this reason and nobody has changed since, and nothing else."""
 
     async def hello_key(self) -> bytes:
         """The key of the hellos: the Secret ``porterlb-hello`` (kube), or a file made once (manifests)."""

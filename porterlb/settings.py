@@ -84,6 +84,13 @@ class Settings:
     silence_after: float = 10.0
     """Speakers whose manager has not given a beat for so long say goodbye and stop."""
 
+    mark_pods_not_ready: bool = False
+    """Whether the leader marks the pods of a dead node as not ready, so that no new connection is sent to them. On
+    Kubernetes the chart sets it (nodeFailure.markPodsNotReady), where its admission policy bounds the right."""
+
+    mark_again_after: float = 300.0
+    """The pods of a node that was marked are not marked again for so long."""
+
     log_format: str = "text"
     """``text`` or ``json``."""
 
@@ -120,6 +127,8 @@ def _contradiction(s: Settings) -> str:
         return "return_after and widen_after must be 0 or more."
     if s.proxy_delay < 0 or s.proxy_limit < 0:
         return "proxy_delay and proxy_limit must be 0 or more."
+    if s.mark_again_after < 0:
+        return "mark_again_after must be 0 or more."
     if s.gratuitous_rate < 1:
         return "gratuitous_rate must be 1 or more."
     if s.log_format not in ("text", "json"):

@@ -38,12 +38,14 @@ MATRIX: Mapping[str, dict[str, Any]] = {
             "ignoreExcludeLabel": True,
             "gratuitousRate": 100,
             "silenceAfter": 20,
+            "markAgainAfter": 60,
         }
     },
     "api-server": {"apiServer": {"host": "2001:db8::1", "port": 443}},
     "bgp": {"bgp": {"passwordSecrets": ["router-a", "router-b"], "listenOnPrivilegedPort": True}},
     "key-given": {"hello": {"key": "0123456789abcdef", "port": 17473}, "http": {"port": 17472, "host": "::1"}},
     "own-secret": {"hello": {"createSecret": False}, "crds": {"install": False}},
+    "pods-not-marked": {"nodeFailure": {"markPodsNotReady": False}},
     "monitors": {
         "metrics": {
             "podMonitor": {"enabled": True, "labels": {"team": "net"}},

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from porterlb import crds
+from porterlb.core import node_failure
 from porterlb.settings import PROFILES, Settings
 from tests.chart import chart
 
@@ -23,6 +24,7 @@ NOT_A_SETTING_OF_THE_CHART = {
     "cluster": "always kube",
     "kubeconfig": "always the service account",
     "context": "always the service account",
+    "mark_pods_not_ready": "nodeFailure.markPodsNotReady",
     "http_host": "http.host",
     "http_port": "http.port",
     "hello_port": "hello.port",
@@ -117,6 +119,34 @@ def test_every_setting_of_the_manager_has_a_value() -> None:
         camel(name) for name in fields - set(NOT_A_SETTING_OF_THE_CHART)
     }
     assert schema["properties"]["profile"]["enum"] == list(PROFILES)
+
+
+def test_pods_are_marked_only_together_with_the_policy_that_bounds_the_right() -> None:
+    def right(values: dict[str, Any]) -> tuple[bool, bool, bool]:
+        objects = chart.rendered(values)
+        rules = chart.only(objects, "ClusterRole")["rules"]
+        return (
+            any("pods/status" in rule["resources"] or "pods" in rule["resources"] for rule in rules),
+            any(obj["kind"].startswith("ValidatingAdmissionPolicy") for obj in objects),
+            chart.environment(objects)["PORTERLB_MARK_PODS_NOT_READY"] == "true",
+        )
+
+    for wanted in ("auto", True, "true"):
+        assert right({"nodeFailure": {"markPodsNotReady": wanted}}) == (True, True, True)
+    for wanted in (False, "false"):
+        assert right({"nodeFailure": {"markPodsNotReady": wanted}}) == (False, False, False)
+
+
+def test_the_policy_is_about_the_service_account_and_the_reason_that_the_manager_writes() -> None:
+    objects = chart.rendered({"serviceAccount": {"name": "mine"}})
+    spec = chart.only(objects, "ValidatingAdmissionPolicy")["spec"]
+    (condition,) = spec["matchConditions"]
+    assert condition["expression"] == 'request.userInfo.username == "system:serviceaccount:porterlb-system:mine"'
+    assert spec["failurePolicy"] == "Fail"
+    assert spec["validations"][-1]["expression"].count(f'reason == "{node_failure.REASON}"') == 2
+    binding = chart.only(objects, "ValidatingAdmissionPolicyBinding")["spec"]
+    policy = chart.only(objects, "ValidatingAdmissionPolicy")["metadata"]["name"]
+    assert binding == {"policyName": policy, "validationActions": ["Deny"]}
 
 
 def test_settings_reach_the_manager() -> None:

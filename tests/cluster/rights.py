@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.chart import chart
+
 NAMESPACE = "porterlb-system"
 ACCOUNT = "porterlb"
 
@@ -21,6 +23,8 @@ CLUSTER_RULES: list[dict[str, Any]] = [
         "resources": ["eips/status", "bgpconfs/status", "bgppeers/status"],
         "verbs": ["patch"],
     },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
 ]
 NAMESPACE_RULES: list[dict[str, Any]] = [
@@ -34,11 +38,13 @@ NAMESPACE_RULES: list[dict[str, Any]] = [
 
 
 def rights() -> list[dict[str, Any]]:
-    """Namespace, service account, roles and bindings."""
+    """Namespace, service account, roles and bindings, and the chart's policy that bounds the right to pods/status."""
     subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
     rbac = "rbac.authorization.k8s.io"
     here = {"name": ACCOUNT, "namespace": NAMESPACE}
+    policy = [obj for obj in chart.rendered() if obj["kind"].startswith("ValidatingAdmissionPolicy")]
     return [
+        *policy,
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": here},
         {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": ACCOUNT}, "rules": CLUSTER_RULES},

@@ -28,6 +28,9 @@
 {{- if and .Values.hello.key (lt (len .Values.hello.key) 16) -}}
 {{- fail "hello.key has fewer than 16 characters: give more (`openssl rand -hex 32` makes some), or none to have one made." -}}
 {{- end -}}
+{{- if and (eq (toString .Values.nodeFailure.markPodsNotReady) "true") (not (include "porterlb.marksPods" .)) -}}
+{{- fail "nodeFailure.markPodsNotReady is true, but this cluster has no ValidatingAdmissionPolicy (Kubernetes 1.30 or newer), which bounds the right to change the status of pods: give auto or false." -}}
+{{- end -}}
 {{- if dig "limits" "cpu" "" .Values.resources -}}
 {{- fail "resources.limits.cpu is set: throttling delays the hellos, and replicas that live look dead. Give resources.requests.cpu instead." -}}
 {{- end -}}

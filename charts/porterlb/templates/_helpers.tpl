@@ -75,3 +75,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* Whether the pods of a dead node are marked: only where the API server can bound the right (Kubernetes 1.30). */ -}}
+{{- define "porterlb.marksPods" -}}
+{{- $wanted := toString .Values.nodeFailure.markPodsNotReady -}}
+{{- if and (ne $wanted "false") (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) -}}true{{- end -}}
+{{- end -}}

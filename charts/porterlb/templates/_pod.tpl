@@ -88,6 +88,8 @@ spec:
           value: {{ .Values.profile | quote }}
         - name: PORTERLB_LOG_FORMAT
           value: {{ .Values.log.format | quote }}
+        - name: PORTERLB_MARK_PODS_NOT_READY
+          value: {{ ternary "true" "false" (eq (include "porterlb.marksPods" .) "true") | quote }}
         {{- range $key, $value := .Values.settings }}
         - name: PORTERLB_{{ snakecase $key | upper }}
           value: {{ $value | toJson | quote }}

@@ -19,6 +19,7 @@ from porterlb.edge.kube.errors import Busy, Expired, Trouble, Unauthorized, trou
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 
 PAGE = 500
 """Objects a page of a list: client-go's own figure; 10,000 Services are 20 answers of 1-2 MB."""

@@ -6,12 +6,12 @@ import base64
 import binascii
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from porterlb.cluster import Conflict, Event, Kind, LeaseRecord, Obj
-from porterlb.edge.kube import lease, paths
+from porterlb.cluster import Conflict, Event, Kind, Labels, LeaseRecord, Marked, Obj
+from porterlb.edge.kube import lease, paths, pods
 from porterlb.edge.kube.access import Access, Source, find_source
 from porterlb.edge.kube.api import APPLY, Api, Request, shaped
 from porterlb.edge.kube.errors import Missing
@@ -142,6 +142,15 @@ class KubeCluster:
 
     async def leases(self) -> list[LeaseRecord]:
         return [lease.from_object(obj) for obj in await self.objects(Kind.LEASE)]
+
+    async def mark_endpoints(
+        self, node: str, first: Callable[[str, Labels], bool], *, reason: str, message: str, deadline: float
+    ) -> Marked:
+        """See the protocol. The EndpointSlice controller takes it over from the pods' status within milliseconds."""
+        return await pods.mark(self._api, node, first, reason, message, deadline)
+
+    async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
+        return await pods.restore(self._api, node, reason, deadline)
 
     async def hello_key(self) -> bytes:
         secret = await self.get(Kind.SECRET, HELLO_SECRET)

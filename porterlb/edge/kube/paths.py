@@ -23,6 +23,15 @@ def item(kind: Kind, name: str, namespace: str = "") -> str:
     return f"{collection(kind, namespace)}/{_segment(name)}"
 
 
+PODS = "/api/v1/pods"
+"""All pods of all namespaces."""
+
+
+def pod_status(namespace: str, name: str) -> str:
+    """The path of the status of a pod."""
+    return f"/api/v1/namespaces/{_segment(namespace)}/pods/{_segment(name)}/status"
+
+
 def events(namespace: str, name: str = "") -> str:
     """The path of the Events (events.k8s.io/v1) of a namespace, or of one of them."""
     path = f"/apis/events.k8s.io/v1/namespaces/{_segment(namespace)}/events"

@@ -22,7 +22,9 @@ from porterlb.cluster import (
     Denied,
     Event,
     Kind,
+    Labels,
     LeaseRecord,
+    Marked,
     Obj,
     Outage,
     Replaced,
@@ -46,6 +48,8 @@ POLL_SHARE = 50  # looking at everything takes 1/50 of the time at most
 CALL = 3.0  # seconds that a call may take
 EVENTS_PAUSE = 0.1  # seconds over which Events are collected before they are written
 EVENTS_WAITING = 5000
+ENDPOINTS_READY = "EndpointsReady"
+"""Condition of a Node: False while the node is dead. Whatever forwards traffic to pods here is to leave it out."""
 
 
 class ManifestsCluster:
@@ -255,6 +259,20 @@ class ManifestsCluster:
     async def events(self) -> list[dict[str, Any]]:
         """The Events that were kept, the oldest first."""
         return await self._call(lambda: events.read(self._home))
+
+    # --- failed nodes
+
+    async def mark_endpoints(
+        self, node: str, first: Callable[[str, Labels], bool], *, reason: str, message: str, deadline: float
+    ) -> Marked:
+        """See the protocol. There are no pods here: the Node's status says it of all endpoints on the node."""
+        condition = {"type": ENDPOINTS_READY, "status": "False", "reason": reason, "message": message}
+        await self.apply_status(Kind.NODE, node, "", {"conditions": [condition]}, owner=reason, deadline=deadline)
+        return Marked(1)
+
+    async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
+        await self.apply_status(Kind.NODE, node, "", {}, owner=reason, deadline=deadline)
+        return Marked(1)
 
     # --- leases
 

@@ -1,0 +1,222 @@
+"""Tells the cluster that a node has failed, so that no new connection goes to its pods: core/node_failure decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from porterlb.cluster import Cluster, Conflict, Denied, Kind, Labels, LeaseRecord, Marked, Unavailable
+from porterlb.core import node_failure
+from porterlb.core.model import Service
+from porterlb.core.node_failure import Memory, Refusal, Rules, Seen, Step
+
+log = logging.getLogger(__name__)
+
+RECORD = "porterlb.node-failures"
+"""The Lease that keeps which nodes' pods are marked, for the next leader. The name cannot be that of a replica's."""
+
+ANNOTATION = "porter.kubesphere.io/node-failures"
+RETRY = 0.2
+"""Seconds until something that failed is tried again."""
+
+DEADLINE = 2.0
+"""Seconds for one request, or less: as long as we lead for certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there is to see now. ``services``: whose pods come first."""
+
+    seen: Seen
+    services: Collection[Service]
+
+
+class NodeFailures:
+    """Marks the pods of failed nodes and restores them, one node at a time each, while this replica leads.
+
+    Args:
+        look: what is known now; None before anything is.
+        on_change: called after each step, from the event loop.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        node: str,
+        rules: Rules,
+        look: Callable[[], Look | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._rules = rules
+        self._look = look
+        self._clock = clock
+        self._on_change = on_change
+        self._memory: Memory | None = None  # None: the record has not been read since we lead
+        self._record = LeaseRecord(RECORD, node, 1.0)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._told: list[Callable[[Memory], Memory]] = []  # what the tasks have done since the last step
+        self._wake = asyncio.Event()
+        self.counts: Counter[str] = Counter()
+        """Since the start: nodes marked and restored, pods marked and restored, failed patches."""
+        self.refused: Mapping[str, Refusal] = {}
+        """Silent nodes that the API shows Ready, and why their pods are not marked."""
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """What was done, by node, as far as this replica knows; empty where it does not lead."""
+        return node_failure.written(self._memory) if self._memory else {}
+
+    def touch(self) -> None:
+        """Something that :func:`look` tells has changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                next_at = await self.turn()
+                timeout = None if next_at is None else max(0.0, next_at - self._clock())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await self._wake.wait()
+                self._wake.clear()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def turn(self) -> float | None:
+        """One step. Returns when the next one is due by time alone (monotonic), or None."""
+        look = self._look()
+        now = self._clock()
+        if look is None:
+            return None
+        if not look.seen.lease_left or not self._rules.enabled:
+            self._memory = None
+            self._told.clear()
+            # Without the record it is still told why nothing is done.
+            self.refused = node_failure.step(Memory(), look.seen, self._rules, now).refused
+            return None
+        try:
+            memory = await self._read() if self._memory is None else self._memory
+            told, self._told = self._told, []
+            for change in told:
+                memory = change(memory)
+            made = node_failure.step(memory, look.seen, self._rules, now)
+            await self._keep(made)
+        except (Unavailable, Denied, Conflict) as error:
+            log.warning("The record of failed nodes cannot be read or written: %s", error)
+            self._memory = None
+            return self._clock() + RETRY
+        self._memory, self.refused = made.memory, made.refused
+        for node in made.mark:
+            self._start(node, self._mark(node, look))
+        for node in made.restore:
+            self._start(node, self._restore(node))
+        self._on_change()
+        return made.next_at
+
+    def _start(self, node: str, work: Any) -> None:
+        """One thing at a time for each node; what fails is asked for again."""
+        if node in self._tasks and not self._tasks[node].done():
+            work.close()
+            return
+        task = self._tasks[node] = asyncio.create_task(work, name=f"node-failure {node}")
+        task.add_done_callback(lambda _: self._ended(node))
+
+    def _ended(self, node: str) -> None:
+        self._tasks.pop(node, None)
+        self.touch()
+
+    async def _mark(self, node: str, look: Look) -> None:
+        begun = self._clock()
+        first: Callable[[str, Labels], bool] = node_failure.behind_load_balancers(look.services)
+        done = await self._attempt(
+            lambda deadline: self._cluster.mark_endpoints(
+                node, first, reason=node_failure.REASON, message=node_failure.MESSAGE, deadline=deadline
+            )
+        )
+        if done is None:
+            return
+        self._told.append(lambda memory: node_failure.marked(memory, node))
+        self.counts["nodes_marked"] += 1
+        self.counts["pods_marked"] += done.done
+        message = (
+            f"The node does not answer and a majority of the replicas agrees: {done.done} of its endpoints were marked "
+            "not ready, so that no new connection is sent to them."
+        )
+        log.warning("%s: %s (%.2f s)", node, message, self._clock() - begun)
+        await self._tell(node, "Warning", message)
+
+    async def _restore(self, node: str) -> None:
+        done = await self._attempt(
+            lambda deadline: self._cluster.restore_endpoints(node, reason=node_failure.REASON, deadline=deadline)
+        )
+        if done is None:
+            return
+        self._told.append(lambda memory: node_failure.restored(memory, node))
+        self.counts["nodes_restored"] += 1
+        self.counts["pods_restored"] += done.done
+        message = f"The node answers again: {done.done} endpoints that were still marked not ready were restored."
+        log.info("%s: %s", node, message)
+        await self._tell(node, "Normal", message)
+
+    async def _attempt(self, work: Callable[[float], Any]) -> Marked | None:
+        """Does it within the time for which we lead; None where it is to be tried again."""
+        look = self._look()
+        deadline = min(DEADLINE, look.seen.lease_left if look else 0.0)
+        done: Marked | None = None
+        if deadline > 0:
+            try:
+                async with asyncio.timeout(deadline):
+                    done = await work(deadline)
+            except (Unavailable, Denied, Conflict, TimeoutError) as error:
+                log.warning("The endpoints of a failed node cannot be changed: %s", error or "no answer in time")
+            else:
+                self.counts["failed"] += done.failed
+        if done is None or done.failed:
+            await asyncio.sleep(RETRY)
+            return None
+        return done
+
+    async def _tell(self, node: str, type_: str, message: str) -> None:
+        with contextlib.suppress(Unavailable, Denied):
+            about = {"metadata": {"name": node}}
+            reason = node_failure.REASON if type_ == "Warning" else "PorterLBNodeBack"
+            await self._cluster.emit(Kind.NODE, about, type_=type_, reason=reason, message=message, reporter="porterlb")
+
+    async def _read(self) -> Memory:
+        found = await self._cluster.read_lease(RECORD)
+        self._record = found or LeaseRecord(RECORD, self._node, 1.0)
+        try:
+            content = json.loads(self._record.annotations.get(ANNOTATION, "{}"))
+        except ValueError:
+            content = {}
+        return node_failure.read(content if isinstance(content, dict) else {}, self._clock())
+
+    async def _keep(self, made: Step) -> None:
+        """Writes down what was decided, before it is done: a next leader must know of it."""
+        text = json.dumps(node_failure.written(made.memory), sort_keys=True)
+        if text == self._record.annotations.get(ANNOTATION, "{}"):
+            return
+        record = LeaseRecord(
+            RECORD,
+            self._node,
+            self._record.duration,
+            self._record.transitions,
+            self._record.renewals + 1,
+            {**self._record.annotations, ANNOTATION: text},
+            self._record.version,
+        )
+        self._record = await self._cluster.write_lease(record)
