@@ -120,7 +120,7 @@ def also(more: Mapping[str, Any]) -> dict[str, Any]:
 
 REFUSED = {
     "podIPs": also({"status": {"podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.9"}], "podIP": "10.0.0.9"}}),
-    "a-second-podIP": also({"status": {"podIPs": [{"ip": "fd00::9"}]}}),
+    "a-second-podIP": also({"status": {"podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.1"}, {"ip": "fd00::9"}]}}),
     "podIP": also({"status": {"podIP": "10.0.0.9"}}),
     "hostIP": also({"status": {"hostIP": "10.0.0.9"}}),
     "phase": also({"status": {"phase": "Failed"}}),
