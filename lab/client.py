@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from lab import frames
+from lab.attempts import Knocking
 from lab.host import Host
 from lab.netns import LabError
 from lab.stream import Stream
@@ -29,6 +30,12 @@ class Client(Host):
         """``with client.stream([vip]) as s: ...`` then ``s.report()``. See `lab.stream`."""
         chosen = [targets] if isinstance(targets, str) else targets
         return Stream(self, chosen, interval=interval, flows=flows, port=port, duration=duration)
+
+    def attempts(
+        self, vip: str, *, port: int = 80, interval: float = 0.04, timeout: float = 1.0, duration: float = 180.0
+    ) -> Knocking:
+        """``with client.attempts(vip) as a: ...`` then ``a.report()``: new TCP connections. See `lab.attempts`."""
+        return Knocking(self, vip, port, interval, timeout, duration)
 
     def pods_answering(self, vip: str, requests: int = 20, port: int = 80) -> dict[str, int]:
         """Which pods answer so many HTTP requests (each a new connection), and how often."""

@@ -47,12 +47,14 @@ VALUES: Mapping[str, Any] = {
 class WholeBackend(KubeBackend):
     """The API, with controllers and scheduler. What PorterLB needs there is the chart's part."""
 
+    grace = GRACE
+
     def __init__(self, net: Net) -> None:
         super().__init__(
             net,
             controllers=True,
             scheduler=True,
-            node_monitor_grace_period=GRACE,
+            node_monitor_grace_period=self.grace,
             service_cidr="10.96.0.0/16,fd96::/108",
             # The second dead node's pods are evicted 10 s after the first's otherwise, and tests kill many.
             controller_flags=["--node-eviction-rate=10"],
@@ -364,9 +366,13 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def whole(nodes: int = 3, routers: Iterable[str] = ("bird",), **options: Any) -> Iterator[Whole]:
+def whole(
+    nodes: int = 3,
+    routers: Iterable[str] = ("bird",),
+    backend: Callable[[Net], WholeBackend] = WholeBackend,
+    **options: Any,
+) -> Iterator[Whole]:
     """The cluster, without PorterLB."""
-    make: Callable[[Net], WholeBackend] = WholeBackend
-    with Whole(nodes, routers, pods=6, proxy_interval=5.0, pod_servers=False, backend=make, **options) as made:
+    with Whole(nodes, routers, pods=6, proxy_interval=5.0, pod_servers=False, backend=backend, **options) as made:
         made.equip()
         yield made

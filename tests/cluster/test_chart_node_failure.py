@@ -1,0 +1,97 @@
+"""New connections through a VIP while a node loses its power, as the chart runs PorterLB on a whole Kubernetes.
+
+Node-monitor grace 40 s, as in most clusters: what Kubernetes does by itself comes long after what is measured here.
+Figures are printed; bounds are generous, for busy machines.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.measure import wait_until
+from tests.cluster.test_chart_scenarios import NAMES, served
+from tests.cluster.whole import Whole, WholeBackend, is_ready, whole
+
+pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.timeout(900)]
+
+TRIALS = int(os.environ.get("PORTERLB_TRIALS", "1"))
+WITHOUT = bool(os.environ.get("PORTERLB_TEST_WITHOUT_MARKS"))
+"""Also measure what Kubernetes does alone: a minute for each trial."""
+
+
+class Patient(WholeBackend):
+    grace = 40.0
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Whole]:
+    with whole(backend=Patient) as made:
+        try:
+            made.install()
+            made.pools()
+            yield made
+        finally:
+            for node in made.nodes:
+                print(f"--- {node.name}\n{made.manager_log(node.name)[-3000:]}")
+
+
+def spare(lab: Whole) -> str:
+    """The node without a replica: the two others can tell whether it lives."""
+    (name,) = set(NAMES) - set(lab.wait_replicas(2))
+    return name
+
+
+def reasons(lab: Whole, app: str) -> dict[str, tuple[str, str]]:
+    """Status and reason of Ready, by node."""
+    found: dict[str, Any] = {pod.spec.node_name: pod for pod in lab.pods_of(app, "default")}
+    return {
+        node: next((c.status, c.reason or "") for c in pod.status.conditions if c.type == "Ready")
+        for node, pod in found.items()
+    }
+
+
+def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, str]:
+    """(seconds until new connections no longer fail, in words): 25 attempts a second with a time-out of 1 s."""
+    where = lab.segment_client if lab.on_segment(vip) else lab.client
+    with where.attempts(vip, interval=0.04, timeout=1.0) as attempts:
+        time.sleep(1.0)
+        moment = time.monotonic()
+        lab.node(victim).power_off()
+        time.sleep(wait)
+        report = attempts.report()
+    return report.last(moment), report.since(moment)
+
+
+@pytest.mark.parametrize("eip", ["routed", "segment", "routed6", "segment6"])
+def test_new_connections_fail_for_a_moment_only(lab: Whole, eip: str) -> None:
+    family = "IPv6" if eip.endswith("6") else "IPv4"
+    with served(lab, "web", eip, policy="Cluster", families=[family]) as vip:
+        for _ in range(TRIALS):
+            victim = spare(lab)
+            seconds, words = power_loss(lab, vip, victim, 6.0)
+            print(f"{eip}, policy Cluster: {words}")
+            assert reasons(lab, "web")[victim] == ("False", "PorterLBNodeDead")
+            assert lab.ready(victim) == "True", "Kubernetes does not know yet"
+            lab.back(victim)
+            wait_until(lambda: all(is_ready(pod) for pod in lab.pods_of("web", "default")), 30, "all pods to be ready")
+            assert seconds < 3.0, words
+    told = lab.kubectl("get", "events", "-A", "-o", "wide")
+    assert "PorterLBNodeDead" in told, told
+
+
+@pytest.mark.skipif(not WITHOUT, reason="takes a minute for each trial: PORTERLB_TEST_WITHOUT_MARKS=1")
+@pytest.mark.parametrize("eip", ["routed", "segment"])
+def test_without_the_right_kubernetes_takes_its_time(lab: Whole, eip: str) -> None:
+    lab.upgrade(nodeFailure={"markPodsNotReady": False})
+    lab.rolled_out()
+    with served(lab, "web", eip, policy="Cluster") as vip:
+        victim = spare(lab)
+        _, words = power_loss(lab, vip, victim, 58.0)
+        print(f"{eip}, policy Cluster, pods not marked: {words}")
+        assert reasons(lab, "web")[victim][1] != "PorterLBNodeDead"
+        lab.back(victim)
