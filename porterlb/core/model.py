@@ -105,6 +105,7 @@ class Endpoint:
     """One endpoint of a Service. ``node`` is empty when the EndpointSlice does not say.
 
     ``version``: 4 or 6, the IP version of its EndpointSlice, and so of the VIPs that it serves; 0: of both.
+    ``same_node``: it is hinted for traffic that arrives at its own node (KEP-3015, PreferSameNode).
     """
 
     node: str
@@ -112,6 +113,7 @@ class Endpoint:
     serving: bool = True
     terminating: bool = False
     version: int = 0
+    same_node: bool = False
 
 
 class TrafficPolicy(enum.StrEnum):

@@ -65,6 +65,10 @@ def next_hops(
 
     Endpoints that terminate but still serve count when nothing else is left (KEP-1669). ``endpoints``: of one IP
     version. ``unusable``: why other nodes are not usable.
+
+    Where every ready endpoint is hinted for its own node (trafficDistribution PreferSameNode), kube-proxy keeps traffic
+    on the node that it arrives at: with policy Cluster the usable nodes with a ready endpoint are the next hops then,
+    while there is one.
     """
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
     if not ready:
@@ -72,7 +76,8 @@ def next_hops(
     if not ready:
         return NextHops((), problem=Problem(Reason.NO_READY_ENDPOINT, "No endpoint of the Service is ready."))
     at = frozenset(endpoint.node for endpoint in ready) & usable
-    nodes = at if policy is TrafficPolicy.LOCAL else usable
+    stays = bool(at) and all(endpoint.same_node for endpoint in ready)
+    nodes = at if policy is TrafficPolicy.LOCAL or stays else usable
     if nodes:
         return NextHops(tuple(sorted(nodes)), at)
     if policy is TrafficPolicy.CLUSTER:

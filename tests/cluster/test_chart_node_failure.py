@@ -6,6 +6,7 @@ Figures are printed; bounds are generous, for busy machines.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 
 from lab.measure import wait_until
+from porterlb.edge.node_failure import ANNOTATION, RECORD
 from tests.cluster.test_chart_scenarios import NAMES, served
-from tests.cluster.whole import Whole, WholeBackend, is_ready, whole
+from tests.cluster.whole import NAMESPACE, Whole, WholeBackend, is_ready, whole
 
 pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -32,7 +34,7 @@ class Patient(WholeBackend):
 def lab() -> Iterator[Whole]:
     with whole(backend=Patient) as made:
         try:
-            made.install()
+            made.install(settings={"markAgainAfter": 5})
             made.pools()
             yield made
         finally:
@@ -53,6 +55,12 @@ def reasons(lab: Whole, app: str) -> dict[str, tuple[str, str]]:
         node: next((c.status, c.reason or "") for c in pod.status.conditions if c.type == "Ready")
         for node, pod in found.items()
     }
+
+
+def record(lab: Whole) -> str:
+    """What the leader has written down for the next one."""
+    lease = lab.kubectl("-n", NAMESPACE, "get", "lease", RECORD, "-o", "json")
+    return str(json.loads(lease)["metadata"]["annotations"][ANNOTATION])
 
 
 def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, str]:
@@ -79,6 +87,7 @@ def test_new_connections_fail_for_a_moment_only(lab: Whole, eip: str) -> None:
             assert lab.ready(victim) == "True", "Kubernetes does not know yet"
             lab.back(victim)
             wait_until(lambda: all(is_ready(pod) for pod in lab.pods_of("web", "default")), 30, "all pods to be ready")
+            wait_until(lambda: "{}" in record(lab), 60, "the node to be forgotten, so that it may be marked again")
             assert seconds < 3.0, words
     told = lab.kubectl("get", "events", "-A", "-o", "wide")
     assert "PorterLBNodeDead" in told, told

@@ -50,6 +50,20 @@ def test_local_takes_nodes_with_a_ready_endpoint_only() -> None:
     assert gone.nodes == () and gone.problem is not None and gone.problem.reason is Reason.NO_USABLE_NODE
 
 
+def test_where_kube_proxy_prefers_the_same_node_traffic_goes_to_the_endpoints() -> None:
+    """KEP-3015: every ready endpoint is hinted for its own node."""
+    b, c = Endpoint("node-b", same_node=True), Endpoint("node-c", same_node=True)
+    assert next_hops(TrafficPolicy.CLUSTER, [b, c], ALL).nodes == ("node-b", "node-c")
+    assert next_hops(TrafficPolicy.CLUSTER, [b, c], ALL - {"node-b"}).nodes == ("node-c",)
+    assert next_hops(TrafficPolicy.CLUSTER, [b, replace(c, ready=False)], ALL).nodes == ("node-b",)
+    nowhere = next_hops(TrafficPolicy.CLUSTER, [b], frozenset({"node-a"}))
+    assert nowhere.nodes == ("node-a",), "no usable node has one: as without the hints, unlike Local"
+    mixed = next_hops(TrafficPolicy.CLUSTER, [b, Endpoint("node-c")], ALL)
+    assert mixed.nodes == tuple(sorted(ALL)), "kube-proxy honours the hints only where all endpoints have them"
+    old = [b, Endpoint("node-c", ready=False, serving=False)]
+    assert next_hops(TrafficPolicy.CLUSTER, old, ALL).nodes == ("node-b",), "endpoints that are not ready do not count"
+
+
 def test_no_ready_endpoint_no_next_hop() -> None:
     for endpoints in ([], [Endpoint("node-a", ready=False, serving=False)]):
         found = next_hops(TrafficPolicy.CLUSTER, endpoints, ALL)

@@ -246,6 +246,23 @@ def test_conditions_as_the_api_defines_them(conditions: dict[str, Any] | None, e
     assert found == (("ns", "web"), (replace(expected, version=4),))
 
 
+@pytest.mark.parametrize(
+    ("hints", "same"),
+    [
+        ({"forNodes": [{"name": "n"}]}, True),
+        ({"forNodes": [{"name": "m"}, {"name": "n"}], "forZones": [{"name": "z"}]}, True),
+        ({"forNodes": [{"name": "m"}]}, False),
+        ({"forZones": [{"name": "n"}]}, False),
+        ({"forNodes": "n"}, False),
+        ({"forNodes": [{}, 7]}, False),
+        (None, False),
+    ],
+)
+def test_hints_for_the_own_node(hints: object, same: bool) -> None:
+    found = parse_endpoint_slice(slice_({"nodeName": "n", "addresses": ["10.1.0.1"], "hints": hints}))
+    assert found is not None and [endpoint.same_node for endpoint in found[1]] == [same]
+
+
 def test_slices_are_merged_into_one_value_whatever_their_order() -> None:
     one = parse_endpoint_slice(slice_({"nodeName": "b"}, {"nodeName": "a"}, {"nodeName": "a"}))
     two = parse_endpoint_slice(slice_({"nodeName": "a", "conditions": {"ready": False}}, {}))

@@ -36,12 +36,14 @@ def _endpoint(entry: Mapping[str, Any], version: int) -> Endpoint:
     ready = conditions.get("ready") is not False
     serving = conditions.get("serving")
     node = entry.get("nodeName")
+    hinted = [hint.get("name") for hint in entries(mapping(entry.get("hints")).get("forNodes"))]
     return Endpoint(
         node=node if isinstance(node, str) else "",
         ready=ready,
         serving=serving if isinstance(serving, bool) else ready,
         terminating=conditions.get("terminating") is True,
         version=version,
+        same_node=isinstance(node, str) and node in hinted,
     )
 
 
@@ -52,4 +54,4 @@ def merge(slices: Iterable[Iterable[Endpoint]]) -> tuple[Endpoint, ...]:
     spread over slices; so equal sets are equal values.
     """
     found = {endpoint for endpoints in slices for endpoint in endpoints}
-    return tuple(sorted(found, key=lambda e: (e.node, not e.ready, not e.serving, e.terminating, e.version)))
+    return tuple(sorted(found, key=lambda e: (e.node, not e.ready, not e.serving, e.terminating, e.version, e.same_node)))
