@@ -157,6 +157,9 @@ class _Manager:
             settings.node,
             node_failure.Rules(settings.mark_pods_not_ready, again_after=settings.mark_again_after),
             self._node_failure_look,
+            on_change=lambda: self.metrics.node_failures(
+                self.node_failures.counts, self.node_failures.refused.values()
+            ),
         )
         self._absence = Absence(VANISHED_AFTER)
         self._described = asyncio.Event()
@@ -323,4 +326,4 @@ class _Manager:
         known = self.status.known
         if known is None:
             return {"ready": False, "waitingFor": self.reconciler.waiting_for()}
-        return state_of(known, time.monotonic())
+        return {**state_of(known, time.monotonic()), "nodeFailures": self.node_failures.state()}

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode
+from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import BgpReport
 from porterlb.core.plan import Plan
 from porterlb.core.problems import Reason
@@ -84,6 +85,29 @@ class Metrics:
             ("kind", "result"),
             registry=self.registry,
         )
+
+        self._node_failures = Counter(
+            "porterlb_node_failures",
+            "Dead nodes and their pods that this replica has marked not ready or restored, and writes that failed.",
+            ("what",),
+            registry=self.registry,
+        )
+        self._not_marked = Gauge(
+            "porterlb_dead_nodes_not_marked",
+            "Nodes that do not answer and whose pods are not marked not ready, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self._marked: dict[str, int] = {}
+
+    def node_failures(self, counts: Mapping[str, int], refused: Iterable[Refusal]) -> None:
+        """``counts``: since the start; ``refused``: why the pods of a node that does not answer are not marked."""
+        for what, number in counts.items():
+            self._node_failures.labels(what).inc(number - self._marked.get(what, 0))
+        self._marked = dict(counts)
+        found = Tally(refused)
+        for refusal in Refusal:
+            self._not_marked.labels(refusal.name.lower()).set(found[refusal])
 
     def planned(self, seconds: float) -> None:
         self.plan_seconds.observe(seconds)

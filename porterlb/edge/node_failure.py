@@ -77,6 +77,15 @@ class NodeFailures:
         """What was done, by node, as far as this replica knows; empty where it does not lead."""
         return node_failure.written(self._memory) if self._memory else {}
 
+    def state(self) -> dict[str, Any]:
+        """For /state."""
+        return {
+            "enabled": self._rules.enabled,
+            "stages": self.stages,
+            "refused": {node: refusal.value for node, refusal in sorted(self.refused.items())},
+            "counts": dict(self.counts),
+        }
+
     def touch(self) -> None:
         """Something that :func:`look` tells has changed."""
         self._wake.set()
@@ -107,6 +116,7 @@ class NodeFailures:
             self._told.clear()
             # Without the record it is still told why nothing is done.
             self.refused = node_failure.step(Memory(), look.seen, self._rules, now).refused
+            self._on_change()
             return None
         try:
             memory = await self._read() if self._memory is None else self._memory

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from porterlb.core.model import Mode, ServiceKey
+from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import BgpReport, Rival, SessionState
 from porterlb.core.status.notices import Notice
 from porterlb.edge.http import HttpServer
@@ -82,6 +83,8 @@ def test_metrics_of_a_living_manager() -> None:
     metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, "hold timer expired", losses=2)}))
     metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, "hold timer expired", losses=2)}))
     metrics.told("Service", Notice(True, "EipExhausted", "x"))
+    metrics.node_failures({"pods_marked": 3}, [])
+    metrics.node_failures({"pods_marked": 5, "nodes_marked": 1}, [Refusal.OFF, Refusal.OFF, Refusal.TOO_MANY])
     for up in (True, False, False, False):
         metrics.api(up=up)
 
@@ -98,6 +101,10 @@ def test_metrics_of_a_living_manager() -> None:
             "porterlb_rivals 1.0",
             'porterlb_wire_total{what="answers"} 7.0',
             "porterlb_plan_seconds_count 1.0",
+            'porterlb_node_failures_total{what="pods_marked"} 5.0',
+            'porterlb_node_failures_total{what="nodes_marked"} 1.0',
+            'porterlb_dead_nodes_not_marked{reason="off"} 2.0',
+            'porterlb_dead_nodes_not_marked{reason="recent"} 0.0',
             'porterlb_mode_changes_total{after="layer2",before="bgp"} 1.0',
             'porterlb_mode_change_seconds_count{after="layer2"} 1.0',
             'porterlb_bgp_session_losses_total{peer="tor",reason="hold_timer"} 2.0',
