@@ -248,6 +248,8 @@ class Reconciler:
             broken=dict(self.broken),
             outage=self.outage,
             unchecked=self.unchecked(now),
+            # Without Kubernetes there is no node controller to wait for, and nothing that its Services could set.
+            marks_pods=self.settings.mark_pods_not_ready or self.settings.cluster != "kube",
             at=now,
         )
         self.publish(self.known, time.perf_counter() - started)

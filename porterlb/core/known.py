@@ -37,6 +37,8 @@ class Known:
     unchecked: frozenset[Address] = frozenset()
     """New addresses that the duplicate address probe has not cleared yet: they are not written to a status."""
     leading: bool = False
+    marks_pods: bool = True
+    """Whether the pods of a dead node are marked not ready at once; else Kubernetes does it after some 40 s."""
     at: float = 0.0
     """When the plan was made, monotonic seconds."""
     now: str = ""

@@ -14,7 +14,7 @@ import enum
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from porterlb.core.model import Node, Ready, Service
+from porterlb.core.model import Endpoint, Node, Ready, Service, TrafficPolicy
 
 REASON = "PorterLBNodeDead"
 """Reason of the condition Ready=False: it tells which conditions are ours, also to the next leader."""
@@ -77,6 +77,13 @@ class Seen:
     lease_left: float = 0.0
     doubt: bool = False
     outage: bool = False
+
+
+EXPOSED = (
+    "When a node dies, new connections fail until Kubernetes notices (some 40 s): set the chart's value "
+    "nodeFailure.markPodsNotReady to auto, or the Service's spec.trafficDistribution to PreferSameNode."
+)
+"""What a Service whose pods would not be marked is told; see :func:`exposed`."""
 
 
 class Stage(enum.StrEnum):
@@ -267,6 +274,15 @@ def read(record: Mapping[str, object], now: float) -> Memory:
     stages = {stage.value: stage for stage in Stage}
     found = {name: stages[str(text)] for name, text in record.items() if str(text) in stages}
     return Memory({name: Failure(stage, now) for name, stage in sorted(found.items())})
+
+
+def exposed(service: Service, endpoints: Iterable[Endpoint], usable: int) -> bool:
+    """Whether new connections to the Service fail after a node's death until Kubernetes notices, where no pods are
+    marked: traffic may arrive at one node (of ``usable`` ones) and go to a pod of another."""
+    ready = [endpoint for endpoint in endpoints if endpoint.ready]
+    spread = len({endpoint.node for endpoint in ready}) > 1 and usable > 1
+    same_node = all(endpoint.same_node for endpoint in ready)
+    return service.traffic_policy is TrafficPolicy.CLUSTER and spread and not same_node
 
 
 def behind_load_balancers(services: Iterable[Service]) -> Callable[[str, Mapping[str, str]], bool]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from porterlb.core import node_failure
 from porterlb.core.desired import Path
 from porterlb.core.model import AddressRange, Endpoint, Mode, Node, Peer, Protocol, Ready, ServiceKey, Snapshot
 from porterlb.core.objects import ObjectKey
@@ -604,3 +605,17 @@ def test_a_vip_that_waits_longer_for_bgp_says_why() -> None:
     text = find(service_status(situation(snapshot(), waiting, at), SHOP, None), "Serving")["message"]
     assert "is served by Layer 2" in text
     assert "1.0 s after they were announced, 3 times in a row" in text and "prefix limit" in text
+
+
+def test_a_service_whose_pods_would_not_be_marked_is_told_what_a_nodes_death_costs() -> None:
+    def message(*, marks_pods: bool, endpoints: list[Endpoint]) -> str:
+        base = snapshot()
+        of = replace(base, endpoints={**base.endpoints, SHOP: tuple(endpoints)})
+        status = service_status(replace(situation(of), marks_pods=marks_pods), SHOP, None)
+        return str(next(c["message"] for c in status["conditions"] if c["type"] == "Serving"))
+
+    spread = [Endpoint("node-a"), Endpoint("node-b")]
+    assert node_failure.EXPOSED in message(marks_pods=False, endpoints=spread)
+    assert node_failure.EXPOSED not in message(marks_pods=True, endpoints=spread)
+    same = [replace(endpoint, same_node=True) for endpoint in spread]
+    assert node_failure.EXPOSED not in message(marks_pods=False, endpoints=same)

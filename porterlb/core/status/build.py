@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from porterlb.core import node_failure
 from porterlb.core.allocation import EipUse
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode, ServiceKey
@@ -88,7 +89,15 @@ def _serving(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> V
     text = " ".join(message for _, _, message in verdicts)
     # One address that is not served (of two families) is what the user should hear about.
     status, reason, _ = next((v for v in verdicts if v[0] != TRUE), verdicts[0])
-    return status, reason, text
+    return status, reason, f"{text} {_at_a_nodes_death(known, key)}".rstrip() if status == TRUE else text
+
+
+def _at_a_nodes_death(known: Known, key: ServiceKey) -> str:
+    service, shared = known.snapshot.services.get(key), known.plan.shared
+    if known.marks_pods or service is None or shared is None:
+        return ""
+    endpoints = known.snapshot.endpoints.get(key, ())
+    return node_failure.EXPOSED if node_failure.exposed(service, endpoints, len(shared.usable)) else ""
 
 
 _MODE_REASON = {Mode.BGP: "BGP", Mode.LAYER2: "Layer2"}
