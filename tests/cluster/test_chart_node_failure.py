@@ -93,14 +93,63 @@ def test_new_connections_fail_for_a_moment_only(lab: Whole, eip: str) -> None:
     assert "PorterLBNodeDead" in told, told
 
 
-@pytest.mark.skipif(not WITHOUT, reason="takes a minute for each trial: PORTERLB_TEST_WITHOUT_MARKS=1")
-@pytest.mark.parametrize("eip", ["routed", "segment"])
-def test_without_the_right_kubernetes_takes_its_time(lab: Whole, eip: str) -> None:
+def test_a_false_verdict_costs_a_moment(lab: Whole) -> None:
+    """Nobody gets an answer to the probes of a node that lives: its kubelet puts the pods right at once, and they stay
+    so, for a node is not marked twice."""
+    with served(lab, "web", "routed", policy="Cluster") as vip:
+        victim = spare(lab)
+        with lab.client.attempts(vip) as attempts:
+            moment = time.monotonic()
+            keys = [lab.faults.filter(protocol, source=victim) for protocol in ("arp", "ndp")]
+            try:
+                wait_until(lambda: f'"{victim}": "marked"' in record(lab), 10, f"{victim} to be marked", 0.02)
+                marked = time.monotonic() - moment
+                wait_until(lambda: reasons(lab, "web")[victim][0] == "True", 10, "the kubelet to put it right", 0.02)
+                right = time.monotonic() - moment
+                time.sleep(2.0)
+                assert reasons(lab, "web")[victim][0] == "True"
+            finally:
+                for key in keys:
+                    lab.faults.lift(key)
+            words = attempts.report().since(moment)
+            print(f"a false verdict: marked after {marked:.2f} s, put right after {right:.2f} s; {words}")
+        wait_until(lambda: "{}" in record(lab), 60, "the node to be forgotten")
+
+
+def test_the_leaders_node_is_the_victim(lab: Whole) -> None:
+    """A replica on every node: a new leader first, some 4 s, then the same."""
+    lab.upgrade(kind="DaemonSet", settings={"markAgainAfter": 5})
+    assert set(lab.wait_replicas(3, timeout=120)) == set(NAMES)
+    with served(lab, "web", "routed", policy="Cluster") as vip:
+        wait_until(lambda: lab.leader() in NAMES, 20, "a leader")
+        victim = lab.leader()
+        seconds, words = power_loss(lab, vip, victim, 9.0)
+        print(f"routed, policy Cluster, the leader's node: {words}")
+        assert reasons(lab, "web")[victim] == ("False", "PorterLBNodeDead")
+        lab.back(victim)
+        lab.wait_replicas(3, timeout=90)
+        assert seconds < 8.0, words
+
+
+def test_without_the_right_same_node_is_as_quick_and_the_rest_waits_for_kubernetes(lab: Whole) -> None:
     lab.upgrade(nodeFailure={"markPodsNotReady": False})
     lab.rolled_out()
-    with served(lab, "web", eip, policy="Cluster") as vip:
+    with served(lab, "web", "routed", policy="Cluster") as vip:
         victim = spare(lab)
-        _, words = power_loss(lab, vip, victim, 58.0)
-        print(f"{eip}, policy Cluster, pods not marked: {words}")
+        assert "markPodsNotReady" in lab.wait_condition("Service", "web", "Serving", "True", "default")["message"]
+        lab.kubectl("patch", "service", "web", "-p", '{"spec":{"trafficDistribution":"PreferSameNode"}}')
+        hinted = ("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "json")
+        wait_until(lambda: lab.kubectl(*hinted).count('"forNodes"') == 3, 30, "the hints")
+        time.sleep(2.0)  # every kube-proxy
+        seconds, words = power_loss(lab, vip, victim, 3.0)
+        print(f"routed, PreferSameNode, pods not marked: {words}")
         assert reasons(lab, "web")[victim][1] != "PorterLBNodeDead"
+        assert seconds < 2.0, words
         lab.back(victim)
+        if WITHOUT:
+            lab.kubectl("patch", "service", "web", "-p", '{"spec":{"trafficDistribution":null}}')
+            wait_until(lambda: '"forNodes"' not in lab.kubectl(*hinted), 30, "the hints to go")
+            time.sleep(2.0)
+            _, words = power_loss(lab, vip, spare(lab), 58.0)
+            print(f"routed, policy Cluster, pods not marked: {words}")
+            lab.back(*NAMES)
