@@ -100,3 +100,15 @@ def test_path_ids_differ_for_neighbouring_addresses() -> None:
     for first in ("10.77.0.11", "fd77::11"):
         ids = {path_id(ip_address(first) + n) for n in range(200)}
         assert len(ids) == 200 and 0 not in ids
+
+
+def test_the_first_address_of_a_family_is_the_next_hop_unless_the_session_is_on_the_subnet_of_another() -> None:
+    two = {"node-b": (ip_address("fd00::1"), ip_address("192.0.2.12"), ip_address("10.77.0.12"))}
+    members = {"node-a": Member("node-a", "10.77.0.11", 1, 1, (ip_interface("10.77.0.11/24"),))}
+    near = Peer("tor", ip_address("10.77.0.1"), 64500)
+    far = Peer("tor", ip_address("203.0.113.1"), 64500, multihop_ttl=3)
+    assert Reach(near, 4, two, members).address("node-a", "node-b") == ip_address("10.77.0.12")
+    assert Reach(far, 4, two, members).address("node-a", "node-b") == ip_address("192.0.2.12")
+    assert Reach(near, 4, two, {}).address("node-a", "node-b") == ip_address("192.0.2.12"), "nothing is known of it"
+    assert Reach(near, 4, two, members).address("node-a", "node-x") is None
+    assert Reach(far, 6, two, members).address("node-a", "node-b") == ip_address("fd00::1")

@@ -90,6 +90,7 @@ def test_wrong_peers_are_kept_out_with_a_reason() -> None:
         "f": replace(PEER, peer="f", address=IPv4Address("10.0.0.6"), password="ä" * 41),
         "g": replace(PEER, peer="g", admin_down=True),
         "h": replace(PEER, peer="h", address=IPv4Address("10.0.0.8"), hold_time=0),
+        "i": replace(PEER, peer="i", address=IPv4Address("10.0.0.9"), hold_time=3),
     }
     reasons = text.refused(peers)
     assert reasons.keys() == {"b", "c", "d", "e", "f"}
@@ -110,6 +111,7 @@ def test_commands() -> None:
         "neighbor 10.0.0.1 announce attributes path-information 3 next-hop 10.0.0.11 med 30 "
         "as-path [ 64500 64500 64500 ] community [ 64500:1 no-export ] large-community [ 64500:1:2 ] nlri 192.0.2.1/32"
     )
+    assert " med 0 " in text.announce(PEER, replace(path, attributes=RouteAttributes(med=0)), [PREFIX])
     inside = replace(PEER, peer_as=64500, add_path=True)
     line = text.announce(inside, more, [PREFIX])
     assert "local-preference 200" in line

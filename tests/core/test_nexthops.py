@@ -93,3 +93,9 @@ def test_segments_come_from_members_and_hold_the_nodes_on_them() -> None:
     assert found.of(ip_address("172.16.0.1")) is None
     assert found.nodes_on(ip_network("10.77.0.0/24")) == ALL
     assert found.nodes_on(ip_network("192.168.9.0/24")) == {"node-a"}
+
+
+def test_the_sentence_says_what_was_asked_for() -> None:
+    for policy, word in ((TrafficPolicy.LOCAL, "Local"), (TrafficPolicy.CLUSTER, "No node is usable")):
+        problem = next_hops(policy, [Endpoint("node-a")], frozenset()).problem
+        assert problem is not None and word in problem.message

@@ -165,3 +165,10 @@ def test_kinds_that_nobody_parses_are_kept_as_they_are() -> None:
     raw = objects.raw("Secret", "x", "s")
     assert raw is not None and raw["data"] == {"password": "c2VjcmV0"}
     assert set(objects.all_raw("Secret")) == {ObjectKey("Secret", "x", "s")}
+
+
+def test_an_object_of_a_kind_that_nobody_parses_is_a_change_when_it_goes() -> None:
+    objects = Objects(True)
+    objects.change("Secret", {"metadata": {"namespace": "ns", "name": "x"}})
+    assert objects.delete("Secret", "ns", "x") is True
+    assert objects.delete("Secret", "ns", "x") is False

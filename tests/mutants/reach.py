@@ -42,6 +42,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.CALLED: set[str] = set()
+        self.imported: set[str] = set()  # called before the first test: what an import makes
         self.called: dict[str, list[str]] = {}
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
@@ -49,6 +50,8 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        if not self.called:
+            self.imported |= self.CALLED
         self.CALLED.clear()
         try:
             return (yield)
@@ -65,9 +68,9 @@ class Recorder:
         passed = {test: keys for test, keys in self.called.items() if test not in self.failed}
         return {
             "called": passed,
+            "imported": sorted(self.imported),
             "seconds": self.seconds,
             "failed": sorted(self.failed),
-            "modules": sorted(sys.modules),
         }
 
 
@@ -82,19 +85,22 @@ class Reach:
             self._seconds.update(note["seconds"])
             self.failed.update(note["failed"])
             for test, keys in note["called"].items():
-                for key in keys:
+                for key in [*keys, *note["imported"]]:
                     self._tests.setdefault(key, []).append(test)
 
     def tests(self, function: Function, budget: float) -> list[str]:
-        """The tests that call the function, those of core first, quick ones first, for at most about ``budget``
-        seconds. Tests of one file stay together, for their fixtures."""
+        """The tests that call the function: those named after its module first, then those of core, quick ones first,
+        for at most about ``budget`` seconds. Tests of one file stay together, for their fixtures."""
         own = self._tests.get(_key(function), [])
         files: dict[str, list[str]] = {}
         for test in sorted(own, key=lambda one: (self._seconds.get(one, 0.0), one)):
             files.setdefault(test.split("::")[0], []).append(test)
 
-        def cost(file: str) -> tuple[bool, float, str]:
-            return not file.startswith("tests/core/"), sum(self._seconds.get(one, 0.0) for one in files[file]), file
+        module = Path(function.path).stem
+
+        def cost(file: str) -> tuple[bool, bool, float, str]:
+            seconds = sum(self._seconds.get(one, 0.0) for one in files[file])
+            return module not in file, not file.startswith("tests/core/"), seconds, file
 
         chosen: list[str] = []
         spent = 0.0

@@ -245,3 +245,35 @@ def test_f8_the_wire_process_does_not_import_scapy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"
+
+
+def solicitation(src: bytes, dst: bytes, target: bytes, option: bytes = b"") -> bytes:
+    message = bytes((135, 0, 0, 0, 0, 0, 0, 0)) + target + option
+    header = b"\x60\0\0\0" + len(message).to_bytes(2, "big") + bytes((58, 255)) + src + dst
+    return remade(neighbour.multicast_mac(dst) + bytes.fromhex("020000000009") + b"\x86\xdd" + header + message)
+
+
+def test_a_probe_for_a_duplicate_has_no_address_to_answer_to_and_goes_to_the_group_of_its_target() -> None:
+    """RFC 4861 7.1.1."""
+    target = bytes.fromhex("20010db8000000000000000000000001")
+    group = solicited_node(target)
+    assert isinstance(parse_neighbour(solicitation(UNSPECIFIED, group, target)), Solicitation)
+    option = bytes((1, 1)) + bytes.fromhex("020000000009")
+    assert parse_neighbour(solicitation(UNSPECIFIED, group, target, option)) is None
+    assert parse_neighbour(solicitation(UNSPECIFIED, ALL_NODES, target)) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "src", "answered"),
+    [
+        ("020000000009", "20010db8000000000000000000000009", True),
+        ("030000000009", "20010db8000000000000000000000009", False),
+        ("020000000009", "ff020000000000000000000000000001", False),
+    ],
+)
+def test_nothing_is_sent_to_a_group_in_the_name_of_a_host(source: str, src: str, answered: bool) -> None:
+    target = bytes.fromhex("20010db8000000000000000000000001")
+    asked = Solicitation(bytes.fromhex(source), bytes.fromhex(src), solicited_node(target), target, b"")
+    own = bytes.fromhex("020000000001")
+    answer = ND.answer(own, own, target)
+    assert (answer.reply(asked) is not None) is answered
