@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.mutants.mutations import Mutation, choose, mutations
+from tests.mutants.mutations import Mutation, choose, compiles, mutations
 from tests.mutants.reach import Only, Reach, Recorder, record
 from tests.mutants.run import Outcome, copy_tree, jobs, preload, run_tests
 
@@ -36,6 +36,8 @@ def main() -> int:
         every = find(copies[0])
         chosen = every if arguments.all else choose(every, arguments.seed)
         chosen = [one for one in chosen if arguments.only in f"{one.function.path}:{one.function.name}"]
+        texts = {one.function.path: (copies[0] / one.function.path).read_text() for one in chosen}
+        chosen = [one for one in chosen if compiles(one.applied(texts[one.function.path]))]
         if arguments.count:
             step = max(1, len(chosen) // arguments.count)
             chosen = chosen[::step][: arguments.count]

@@ -110,15 +110,14 @@ def functions(path: str, source: str) -> list[tuple[Function, FunctionNode]]:
 
 
 def mutations(path: str, source: str) -> list[Mutation]:
-    """Every mutation of the file, in the order of its lines. Each one compiles, and none repeats another."""
+    """Every mutation of the file, in the order of its lines; none repeats another."""
     starts = [0]
     for line in source.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     found: dict[tuple[int, int, str], Mutation] = {}
     for function, node in functions(path, source):
         for one in (*_returns(function, node, starts), *_expressions(function, node, starts, source)):
-            if _compiles(one.applied(source)):
-                found.setdefault((one.start, one.end, one.text), one)
+            found.setdefault((one.start, one.end, one.text), one)
     return sorted(found.values(), key=lambda one: (one.line, one.start, one.kind.name, one.text))
 
 
@@ -142,7 +141,8 @@ def choose(every: Iterable[Mutation], seed: int) -> list[Mutation]:
     return chosen
 
 
-def _compiles(text: str) -> bool:
+def compiles(text: str) -> bool:
+    """Whether a mutated file is a program at all: one that is not would be red for no reason."""
     try:
         compile(text, "mutant", "exec")
     except SyntaxError:

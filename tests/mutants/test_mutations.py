@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.mutants.__main__ import CORE, ROOT, find
-from tests.mutants.mutations import Kind, choose, functions, mutations
+from tests.mutants.mutations import Kind, choose, compiles, functions, mutations
 from tests.mutants.reach import recorded
 
 SOURCE = '''
@@ -72,6 +72,8 @@ def test_every_function_of_core_that_decides_has_a_mutation_and_the_choice_is_th
     assert len(chosen) >= 40 and chosen == choose(every, 1) != choose(every, 2)
     assert {one.function for one in every if one.function.public} <= {one.function for one in chosen}
     assert {one.kind for one in chosen} == set(Kind)
+    sample = chosen[::20]
+    assert all(compiles(one.applied((ROOT / one.function.path).read_text())) for one in sample)
 
 
 def test_a_decision_without_a_test_survives_and_one_with_a_test_does_not(tmp_path: Path) -> None:
