@@ -54,4 +54,6 @@ def merge(slices: Iterable[Iterable[Endpoint]]) -> tuple[Endpoint, ...]:
     spread over slices; so equal sets are equal values.
     """
     found = {endpoint for endpoints in slices for endpoint in endpoints}
-    return tuple(sorted(found, key=lambda e: (e.node, not e.ready, not e.serving, e.terminating, e.version, e.same_node)))
+    return tuple(
+        sorted(found, key=lambda e: (e.node, not e.ready, not e.serving, e.terminating, e.version, e.same_node))
+    )
