@@ -250,17 +250,17 @@ def test_f8_the_wire_process_does_not_import_scapy():
 def solicitation(src: bytes, dst: bytes, target: bytes, option: bytes = b"") -> bytes:
     message = bytes((135, 0, 0, 0, 0, 0, 0, 0)) + target + option
     header = b"\x60\0\0\0" + len(message).to_bytes(2, "big") + bytes((58, 255)) + src + dst
-    return remade(neighbour.multicast_mac(dst) + bytes.fromhex("020000000009") + b"\x86\xdd" + header + message)
+    return remade(ndp.multicast_mac(dst) + bytes.fromhex("020000000009") + b"\x86\xdd" + header + message)
 
 
 def test_a_probe_for_a_duplicate_has_no_address_to_answer_to_and_goes_to_the_group_of_its_target() -> None:
     """RFC 4861 7.1.1."""
     target = bytes.fromhex("20010db8000000000000000000000001")
     group = solicited_node(target)
-    assert isinstance(parse_neighbour(solicitation(UNSPECIFIED, group, target)), Solicitation)
+    assert isinstance(parse_ndp(solicitation(UNSPECIFIED, group, target)), Solicitation)
     option = bytes((1, 1)) + bytes.fromhex("020000000009")
-    assert parse_neighbour(solicitation(UNSPECIFIED, group, target, option)) is None
-    assert parse_neighbour(solicitation(UNSPECIFIED, ALL_NODES, target)) is None
+    assert parse_ndp(solicitation(UNSPECIFIED, group, target, option)) is None
+    assert parse_ndp(solicitation(UNSPECIFIED, ALL_NODES, target)) is None
 
 
 @pytest.mark.parametrize(
