@@ -416,6 +416,29 @@ def test_what_was_asked_for_lately_is_announced_first():
     assert {ip_address(address) for _, address, _ in n1.announced[:3]} == set(lately)
 
 
+def test_a_replica_on_a_dead_node_is_not_asked_to_answer_though_its_hello_is_fresh(world):
+    around = world.replicas["n1"].layer2._around
+    usage, vip = around.interfaces.used[NIC], ip_address(A)
+    assert around.replicas(usage, vip) == {"n1", "n2", "n3"}
+    around.dead = frozenset({"n2"})
+    around.forget()
+    assert around.replicas(usage, vip) == {"n1", "n3"}
+    assert around.replicas(None, vip) == {"n3"}  # where we are not on the segment
+
+
+@pytest.mark.parametrize("sessions", [frozenset(), frozenset({"router"})])
+def test_a_bgp_session_is_evidence_that_the_link_works_where_there_is_no_gateway(sessions):
+    made = World("n1", "n2")
+    made.wanted = replace(made.wanted, sessions=sessions)
+    made.vips((A, ("n2", "n1")))
+    made.run(LISTEN + 0.5)
+    made.cut = {"n2"}
+    made.run(0.5)
+    n1 = made.replicas["n1"]
+    assert bool(n1.report.get("doubt")) is not bool(sessions)
+    assert (n1.owned == {PACKED: mac_of("n1")}) is bool(sessions)
+
+
 # ---- foreign hosts
 
 
@@ -454,6 +477,12 @@ def test_addresses_are_checked_before_their_first_use(world):
     world.run(0.3)
     assert n1.report["claimed"] == {taken: FOREIGN, own: mac_of("n1")} and n1.report["clear"] == {free, off}
     assert [text for _, text in n1.checked].count(str(free)) == 3 and str(off) not in [t for _, t in n1.checked]
+    world.wanted = replace(world.wanted, check=frozenset({ip_address(A)}))
+    world.tell("n1")
+    n1.do(n1.layer2.heard(NIC, PACKED, mac_of("n2"), world.now), world.now)
+    assert n1.report["claimed"] == {}  # a VIP that a replica of ours answers for
+    n1.do(n1.layer2.heard(NIC, PACKED, FOREIGN, world.now), world.now)
+    assert n1.report["claimed"] == {ip_address(A): FOREIGN}
     world.wanted = replace(world.wanted, check=frozenset())
     world.tell("n1")
     assert n1.report["claimed"] == {} and n1.report["clear"] == frozenset()
