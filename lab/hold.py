@@ -6,6 +6,7 @@ Ends on an empty line, ctrl-C or SIGTERM, and removes everything.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import signal
 import sys
@@ -150,6 +151,16 @@ class Prompt:
         return f"{mac} ({names.get(mac, 'no node')})"
 
 
+def established(lab: Lab, seconds: float = 20.0) -> str:
+    """Waits for the BGP sessions of the first router with every node, in both families; says what became of them."""
+    if not lab.routers:
+        return "There is no router."
+    wanted = {address for node in lab.nodes for address in (node.v4, node.v6)}
+    with contextlib.suppress(LabError):
+        lab.router.wait_established(wanted, seconds)
+    return f"{len(lab.router.established() & wanted)} of {len(wanted)} BGP sessions are established."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make lab", description=__doc__)
     parser.add_argument("--router", action="append", choices=sorted(KINDS), help="may be given twice")
@@ -172,7 +183,7 @@ def hold(lab: Lab, managers: bool) -> None:
     print(tour(lab), flush=True)
     if managers:
         started = [lab.start_manager(node, remember=True) for node in lab.nodes]
-        time.sleep(1)
+        print(f"{established(lab)}", flush=True)
         for process in started:
             if not process.alive:
                 print(f"{process.name} has ended with {process.returncode}; its log: {process.log}")
