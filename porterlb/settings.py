@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from porterlb.core.names import NAME_RULE, is_name, is_namespace
 from porterlb.errors import PorterError
 
 
@@ -103,6 +104,10 @@ class Settings:
 def _contradiction(s: Settings) -> str:
     if not s.node:
         return "The node's name is not set. Give --node NAME or NODE_NAME."
+    if not is_name(s.node):
+        return f"{s.node[:60]!r} is not the name of a node: {NAME_RULE}. Give --node NAME or NODE_NAME."
+    if not is_namespace(s.namespace):
+        return f"{s.namespace[:60]!r} is not the name of a namespace. Give --namespace NAME or POD_NAMESPACE."
     for name in ("hello_interval", "hello_fresh", "probe_interval", "lease_duration", "lease_retry"):
         if getattr(s, name) <= 0:
             return f"{name} must be above 0."

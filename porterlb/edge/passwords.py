@@ -56,14 +56,14 @@ class Passwords:
         complete = True
         for peer, (secret, key) in dict(self._wanted).items():
             try:
-                obj = await self._cluster.get(Kind.SECRET, secret, self._cluster.namespace)
-            except (Unavailable, Denied) as error:
-                log.warning("the Secret %s of BgpPeer %s cannot be read: %s", secret, peer, error)
+                password = _value(await self._cluster.get(Kind.SECRET, secret, self._cluster.namespace) or {}, key)
+            except Exception as error:  # whatever one Secret does ends at its peer
+                log.warning("the Secret %s of BgpPeer %s cannot be read: %s", secret, peer, _said(error))
                 complete = False
-                if peer in self._known and isinstance(error, Unavailable):
+                # Denied is an answer: there is no such Secret for us. Anything else says nothing about the password.
+                if peer in self._known and not isinstance(error, Denied):
                     found[peer] = self._known[peer]
                 continue
-            password = _value(obj or {}, key)
             if password:
                 found[peer] = password
             else:
@@ -72,6 +72,10 @@ class Passwords:
             self._known = found
             self._changed(dict(found))
         return complete
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, Unavailable | Denied) else f"{type(error).__name__}: {error}"
 
 
 def _value(secret: Mapping[str, object], key: str) -> str:
@@ -84,5 +88,5 @@ def _value(secret: Mapping[str, object], key: str) -> str:
         return ""
     try:
         return base64.b64decode(str(data[key]), validate=True).decode().strip("\n")
-    except (binascii.Error, UnicodeDecodeError):
+    except (binascii.Error, ValueError):  # ValueError: characters outside ASCII, or no UTF-8
         return ""

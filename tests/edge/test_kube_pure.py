@@ -215,12 +215,15 @@ def test_paths() -> None:
     assert paths.collection(Kind.NODE) == "/api/v1/nodes"
     assert paths.collection(Kind.SERVICE) == "/api/v1/services"
     assert paths.collection(Kind.EIP, "ignored") == "/apis/network.kubesphere.io/v1alpha2/eips"
-    assert paths.item(Kind.SECRET, "a b/c", "ns") == "/api/v1/namespaces/ns/secrets/a%20b%2Fc"
+    assert paths.item(Kind.SECRET, "a.b-c", "ns") == "/api/v1/namespaces/ns/secrets/a.b-c"
     assert paths.events("ns", "e") == "/apis/events.k8s.io/v1/namespaces/ns/events/e"
-    for bad in ("", "..", "."):
-        with pytest.raises(ValueError, match="is not the name"):
-            paths.item(Kind.EIP, bad)
-    with pytest.raises(ValueError, match="has a namespace"):
+    for bad in ("", "..", ".", "a/b", "a?b", "a b", "A", "a\n", "a" * 254, "a%2f..", "\u0661"):
+        for path in (lambda name=bad: paths.item(Kind.EIP, name), lambda name=bad: paths.events(name)):
+            with pytest.raises(Denied, match="is not the name of an object"):
+                path()
+        with pytest.raises(Denied, match=r"is not the name of an object|has a namespace"):
+            paths.item(Kind.SECRET, "a", bad)
+    with pytest.raises(Denied, match="has a namespace"):
         paths.item(Kind.SECRET, "a")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from porterlb.core.parse.fields import Fields
+from porterlb.core.names import NAME_RULE, is_name
+from porterlb.core.parse.fields import Fields, show
 from porterlb.core.problems import Problem, Reason
 
 DOMAINS = ("porter.kubesphere.io", "openelb.kubesphere.io")
@@ -65,6 +66,8 @@ def top(obj: Mapping[str, Any], problems: list[Problem]) -> tuple[Meta, Fields]:
     meta = parse_meta(obj)
     if not meta.name:
         fields.missing("metadata.name", "every object needs a name")
+    elif not is_name(meta.name):
+        fields.wrong("metadata.name", f"{show(meta.name)} is not a valid name: {NAME_RULE}.")
     if fields.raw("spec") is None:
         fields.missing("spec", "it says what is wanted")
     for known in ("apiVersion", "kind", "metadata", "status"):

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from porterlb.core.model import Address, BgpConf, Peer
+from porterlb.core.names import KEY_RULE, NAME_RULE, is_key, is_name
 from porterlb.core.parse.addresses import parse_address
 from porterlb.core.parse.advertise import parse_rule
 from porterlb.core.parse.fields import Fields, show
@@ -138,6 +139,10 @@ def _password(conf: Fields) -> tuple[str, tuple[str, str] | None]:
     secret.done()
     if not name:
         secret.missing("name", "the Secret that has the password, in the namespace of PorterLB")
+    elif not is_name(name):
+        secret.wrong("name", f"{show(name)} is not the name of a Secret: {NAME_RULE}.")
+    if not is_key(key):
+        secret.wrong("key", f"{show(key)} is not a key of a Secret: {KEY_RULE}.")
     if password:
         conf.wrong("authPassword", "and authPasswordSecret are both given. Leave one out.")
     return password, (name, key)

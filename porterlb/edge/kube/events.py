@@ -136,7 +136,7 @@ class EventWriter:
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{regarding['name'][:220]}.{digest}{now:x}",
+                "name": f"{regarding['name'][:220].rstrip('-.')}.{digest}{now:x}",
                 # Events about objects without a namespace belong there.
                 "namespace": regarding.get("namespace", "default"),
             },

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
-from porterlb.cluster import Kind
+from porterlb.cluster import Denied, Kind
+from porterlb.core.names import NAME_RULE, is_name
 
 
 def collection(kind: Kind, namespace: str = "") -> str:
@@ -17,9 +16,9 @@ def collection(kind: Kind, namespace: str = "") -> str:
 
 
 def item(kind: Kind, name: str, namespace: str = "") -> str:
-    """The path of one object. Raises ValueError where a name that the path needs is empty."""
+    """The path of one object. Raises Denied for what cannot be the name of one."""
     if kind.namespaced and not namespace:
-        raise ValueError(f"a {kind.kind} has a namespace")
+        raise Denied(f"A {kind.kind} has a namespace, and none was given.")
     return f"{collection(kind, namespace)}/{_segment(name)}"
 
 
@@ -39,7 +38,7 @@ def events(namespace: str, name: str = "") -> str:
 
 
 def _segment(name: str) -> str:
-    # "..", "." and the empty name would change the path's meaning; no API object can be called so.
-    if name in ("", ".", ".."):
-        raise ValueError(f"{name!r} is not the name of an object")
-    return quote(name, safe="")
+    # Anything else could change the path's meaning ("..", a slash, the empty name), and is the name of no object.
+    if not is_name(name):
+        raise Denied(f"{name[:60]!r} is not the name of an object: {NAME_RULE}.")
+    return name

@@ -12,18 +12,16 @@ import contextlib
 import datetime
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from porterlb.cluster import Conflict, Denied, Kind, LeaseRecord
+from porterlb.core.names import NAME_RULE, is_name
 from porterlb.edge.manifests.home import Home
 
 KEPT = 8
 """So many versions stay. A listing that runs while others write may miss the newest ones, never all of them."""
-
-_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,200}[a-z0-9])?$")
 
 
 class Leases:
@@ -41,7 +39,7 @@ class Leases:
         """Every lease. Raises OSError."""
         self._home.guard(writing=False)
         try:
-            names = sorted(entry.name for entry in os.scandir(self._home.inside / "leases") if _NAME.match(entry.name))
+            names = sorted(entry.name for entry in os.scandir(self._home.inside / "leases") if is_name(entry.name))
         except FileNotFoundError:
             if self._home.read_only and not self._home.identity:
                 return []
@@ -97,13 +95,13 @@ class Leases:
             if not numbers:
                 return 0, None
             with contextlib.suppress(FileNotFoundError):  # it was tidied away meanwhile: there are newer ones
-                content = json.loads((folder / f"{numbers[-1]}.json").read_bytes())
-                return numbers[-1], _record(name, numbers[-1], content)
+                content = (folder / f"{numbers[-1]}.json").read_bytes()
+                return numbers[-1], _read(name, numbers[-1], content)
         raise FileNotFoundError(2, "The lease changes too fast to be read", str(folder))
 
     def _folder(self, name: str) -> Path:
-        if not _NAME.match(name):
-            raise Denied(f"{name!r} is no valid name for a lease.")
+        if not is_name(name):
+            raise Denied(f"{name[:60]!r} is not the name of a Lease: {NAME_RULE}.")
         return self._home.inside / "leases" / name
 
     @staticmethod
@@ -112,6 +110,14 @@ class Leases:
             return sorted(int(entry.name[:-5]) for entry in os.scandir(folder) if entry.name[:-5].isdigit())
         except FileNotFoundError:
             return []
+
+
+def _read(name: str, number: int, content: bytes) -> LeaseRecord | None:
+    """A version of a lease as it was written. A damaged one has no holder: the next writer replaces it."""
+    try:
+        return _record(name, number, json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return LeaseRecord(name=name, holder="", duration=0.0, version=str(number))
 
 
 def _record(name: str, number: int, content: Mapping[str, Any]) -> LeaseRecord | None:
@@ -123,7 +129,7 @@ def _record(name: str, number: int, content: Mapping[str, Any]) -> LeaseRecord |
         duration=float(content["duration"]),
         transitions=int(content["transitions"]),
         renewals=int(content["renewals"]),
-        annotations=content["annotations"],
+        annotations={str(key): str(text) for key, text in content["annotations"].items()},
         version=str(number),
     )
 
