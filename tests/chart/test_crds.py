@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from porterlb import crds
+from porterlb.core import names
 
 KINDS = ("Eip", "BgpConf", "BgpPeer")
 
@@ -47,6 +48,29 @@ def test_every_field_is_described(kind: str) -> None:
     for path, schema in walk(crds.schema(kind)):
         if not path.endswith(scalars_in_lists_and_maps):
             assert schema.get("description", "").endswith("."), f"{kind}.{path} has no sentence"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_spec_is_closed_and_bounded(kind: str) -> None:
+    """An API server then prunes or refuses what is too long or nested. One field is open, for OpenELB's way to write
+    it; depth is limited where objects come in."""
+    names_of_objects = {"spec.conf.authPasswordSecret.name", "spec.advertise[].eips[]"}
+    for path, schema in walk(crds.schema(kind)["properties"]["spec"], "spec"):
+        type_ = schema.get("type")
+        if type_ == "string":
+            assert {"maxLength", "enum"} & schema.keys(), path
+        if type_ == "array":
+            assert schema["maxItems"] <= 1000, path
+        if type_ == "object" and "properties" not in schema:
+            assert schema["maxProperties"] <= 1000, path
+            assert isinstance(schema["additionalProperties"], Mapping), path
+        assert ("x-kubernetes-preserve-unknown-fields" in schema) == (path == "spec.namespaceSelector"), path
+        if path in names_of_objects:
+            assert schema["pattern"] == names.NAME, path
+        if path == "spec.conf.authPasswordSecret.key":
+            assert schema["pattern"] == names.KEY
+        if path == "spec.namespaces[]":
+            assert schema["pattern"] == names.NAMESPACE
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -58,6 +58,8 @@ def one_line(text: str) -> str:
         ),
         (["--cluster", "dir:", "status"], 2, "porterlb: 'dir:' is no cluster."),
         (["manager"], 2, "porterlb: The node's name is not set. Give --node NAME or NODE_NAME."),
+        (["manager", "--node", "../n"], 2, "porterlb: '../n' is not the name of a node: lower-case letters"),
+        (["--namespace", "a.b", "manager", "--node", "n"], 2, "porterlb: 'a.b' is not the name of a namespace."),
         (["manager", "--node", "n", "--http", "here"], 2, "porterlb: --http: 'here' is not HOST:PORT."),
         (
             ["manager", "--node", "n", "--hello-fresh", "0.01"],
@@ -78,6 +80,14 @@ def test_wrong_usage_is_one_line(args: list[str], code: int, message: str, capsy
 def test_no_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 2
     assert "manager" in capsys.readouterr().out
+
+
+def test_a_manifest_without_a_bottom_does_not_end_the_program(tmp_path: Path) -> None:
+    """It was a segmentation fault."""
+    (tmp_path / "deep.yaml").write_text("spec: " + "[" * 30_000)
+    done = porterlb("--cluster", f"dir:{tmp_path}", "plan")
+    assert done.returncode >= 0
+    assert "deep.yaml:1: The document is nested deeper than 50 levels." in done.stdout + done.stderr
 
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:

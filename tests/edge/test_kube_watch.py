@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -14,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from porterlb.cluster import Changed, Deleted, Denied, Event, Kind, Outage, Replaced, Restored, Unavailable
+from porterlb.core.depth import TOO_DEEP
 from porterlb.edge.kube import KubeCluster, watch
 from porterlb.edge.kube.access import Kubeconfig
 from porterlb.errors import PorterError
@@ -287,6 +289,63 @@ def test_an_outage_begins_once_and_ends_when_every_kind_is_there_again(tmp_path:
         assert seen[2] == Outage("The Kubernetes API failed (503): shutting down")
         assert {event.kind for event in seen[3:5] if isinstance(event, Replaced)} == {Kind.NODE, Kind.NAMESPACE}
         assert seen[5] == Restored()
+
+    run(scenario())
+
+
+def nested(depth: int) -> str:
+    return '{"a":' * depth + "{}" + "}" * depth
+
+
+def test_an_object_nested_without_a_bottom_is_cut_and_the_others_are_followed(tmp_path: Path) -> None:
+    """In a list and in a watch: 1,500 levels are more than Python's decoder takes, 400 more than those who copy."""
+
+    def deep(name: str, version: int, depth: int) -> str:
+        head = f'"metadata":{{"name":"{name}","resourceVersion":"{version}"}}'
+        return f'{{{head},"spec":{{"namespaceSelector":{nested(depth)}}}}}'
+
+    async def lists(number: int, request: web.Request) -> web.StreamResponse:
+        items = ",".join([deep("a", 1, 1500), json.dumps(obj("b", 2)), deep("c", 3, 400)])
+        text = f'{{"metadata":{{"resourceVersion":"10"}},"items":[{items}]}}'
+        return web.Response(text=text, content_type="application/json")
+
+    async def watching(number: int, request: web.Request, response: web.StreamResponse) -> None:
+        await response.write(f'{{"type":"ADDED","object":{deep("d", 11, 100_000)}}}\n'.encode())
+        await response.write(line("ADDED", "e", 12))
+        await stay()
+
+    async def scenario() -> None:
+        async with served(Server(lists, watching), tmp_path) as cluster:
+            seen = await first(cluster, 3, Kind.EIP)
+        assert [names(event) for event in seen] == [("a", "b", "c"), ("d",), ("e",)]
+        replaced, changed = seen[0], seen[1]
+        assert isinstance(replaced, Replaced) and isinstance(changed, Changed)
+        for eip in (replaced.objects[0], replaced.objects[2], changed.object):
+            assert TOO_DEEP in json.dumps(copy.deepcopy(eip))
+
+    run(scenario())
+
+
+def test_a_fault_of_ours_in_one_kind_lets_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = watch.shaped
+
+    def shaped(kind: Kind, obj: Any) -> Any:
+        if kind is Kind.EIP:
+            raise ZeroDivisionError
+        return real(kind, obj)
+
+    monkeypatch.setattr(watch, "shaped", shaped)
+
+    async def watching(number: int, request: web.Request, response: web.StreamResponse) -> None:
+        await response.write(line("ADDED", "c", 11))
+        await stay()
+
+    async def scenario() -> None:
+        async with served(Server(watching=watching), tmp_path) as cluster:
+            seen = await first(cluster, 3, Kind.NODE, Kind.EIP, seconds=3.0)
+        assert ("a", "b") in [names(event) for event in seen if isinstance(event, Replaced)]
+        (outage,) = (event for event in seen if isinstance(event, Outage))
+        assert outage.reason == "What the API says of eips cannot be used (ZeroDivisionError)."
 
     run(scenario())
 

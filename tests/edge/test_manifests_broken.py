@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from porterlb import crds
-from porterlb.cluster import Kind
-from porterlb.edge.manifests import schema, yamltext
-from porterlb.edge.manifests.documents import load
+from porterlb.cluster import Denied, Kind
+from porterlb.edge.manifests import directory, edit, schema, yamltext
+from porterlb.edge.manifests.documents import Loaded, load
 from tests.edge.manifests_support import EIP, opened, service
 
 HEAD = "apiVersion: network.kubesphere.io/v1alpha2\nkind: {kind}\nmetadata:\n  name: {name}\n"
@@ -18,6 +20,70 @@ HEAD = "apiVersion: network.kubesphere.io/v1alpha2\nkind: {kind}\nmetadata:\n  n
 
 def custom(kind: str, spec: str, name: str = "x") -> str:
     return HEAD.format(kind=kind, name=name) + spec
+
+
+@pytest.mark.parametrize(
+    "text", ["a: " + "[" * 30_000, "a: " + "{b: " * 30_000, "- " * 30_000, "a: &x [*x]", "? " * 30_000]
+)
+def test_a_document_without_a_bottom_is_refused_and_harms_no_process(text: str) -> None:
+    """libyaml's composer recurses in C: 30,000 levels end a process that uses it with a segmentation fault."""
+    loaded = load(text, "deep.yaml")
+    assert loaded.documents == () and loaded.doubtful
+    assert loaded.troubles == {1: f"The document is nested deeper than {yamltext.DEPTH_AT_MOST} levels."}
+
+
+def test_a_document_of_too_many_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yamltext, "NODES_AT_MOST", 20)
+    assert load("a: [" + "1, " * 30 + "]", "big.yaml").troubles == {1: "The document has more than 20 values."}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: [x, {y: z}]\n",
+        "--- a\n---\n---\n- b: c\n  d: |\n    text\n- &n {e: !!str 1}\n- *n\n",
+        "# only a comment\n",
+        "a: &x {b: 1}\nc: {<<: *x, d: 2}\n? e\n: f\n",
+        service("web"),
+    ],
+)
+def test_nodes_are_composed_as_yaml_itself_does(text: str) -> None:
+    def plain(node: Any) -> Any:
+        marks = (node.tag, node.start_mark.index, node.end_mark.index)
+        if isinstance(node, yaml.ScalarNode):
+            return marks, node.value
+        if isinstance(node, yaml.SequenceNode):
+            return marks, [plain(item) for item in node.value]
+        return marks, [(plain(key), plain(value)) for key, value in node.value]
+
+    expected = [plain(node) for node in yaml.compose_all(text, Loader=yamltext._Loader)]
+    ours = [plain(tree.node) for tree in yamltext.documents(text)]
+    assert ours == [node for node in expected if node[0][0] != "tag:yaml.org,2002:null"]
+
+
+def test_a_reader_that_fails_for_one_file_reads_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(text: str, file: str) -> Loaded:
+        if file == "bad.yaml":
+            raise ZeroDivisionError
+        return load(text, file)
+
+    monkeypatch.setattr(directory, "load", fails)
+    (tmp_path / "bad.yaml").write_text(service("bad"))
+    (tmp_path / "good.yaml").write_text(service("good"))
+    found = directory.Directory(tmp_path)
+    found.resolve(found.read(), 0.0, 0.0)
+    assert [key.name for key in found.published] == ["good"]
+    assert list(found.problems()) == ["bad.yaml:1"]
+
+
+def test_a_field_is_not_edited_in_a_file_that_has_become_too_deep(tmp_path: Path) -> None:
+    """Python's own YAML reader, which edits need, recurses without a limit too."""
+    text = custom("Eip", "spec: {address: 10.0.0.1}\n")
+    (document,) = load(text, "eip.yaml").documents
+    path = tmp_path / "eip.yaml"
+    path.write_text(f"{text}---\na: {'[' * 30_000}")
+    with pytest.raises(Denied, match=r"cannot be changed in eip.yaml: The document is nested deeper"):
+        edit.rewrite(path, document, {"protocol": "bgp"})
 
 
 @pytest.mark.parametrize(
@@ -36,9 +102,15 @@ def custom(kind: str, spec: str, name: str = "x") -> str:
         (custom("Eip", "spec:\n  address: a\n  protocol: l2\n"), 7, "must be one of auto, bgp, layer2, vip"),
         (custom("Eip", "spec:\n  address: 10\n"), 6, "Put it in quotes"),
         (custom("Eip", "spec:\n  address: a\n  priority: high\n"), 7, "must be a whole number"),
-        (custom("Eip", "spec: {address: a}\n", name="A_b"), 4, "no valid name"),
-        (custom("Eip", "spec: {address: a}\n", name="../../etc"), 4, "no valid name"),
+        (custom("Eip", "spec: {address: a}\n", name="A_b"), 4, "is not a valid name"),
+        (custom("Eip", "spec: {address: a}\n", name="../../etc"), 4, "is not a valid name"),
         (custom("Eip", "spec: {address: a}\n", name="7"), 4, "must be text"),
+        (
+            custom("BgpPeer", "spec:\n  conf:\n    authPasswordSecret:\n      name: ..\n"),
+            8,
+            "is not a valid name: lower",
+        ),
+        (custom("BgpPeer", "spec:\n  conf:\n    authPasswordSecret:\n      {name: a, key: a/b}\n"), 8, "'-', '_' and"),
         (custom("BgpConf", "spec: {as: 1}\n"), 4, "must be default"),
         (custom("BgpConf", "spec: {as: 0}\n", name="default"), 5, "at least 1"),
         (custom("BgpPeer", "spec:\n  conf: {neighborAddress: a, peerAs: 4294967296}\n"), 6, "at most 4294967295"),
@@ -70,9 +142,8 @@ def test_an_alias_bomb_is_refused() -> None:
     text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     for i in range(1, 9):
         text += f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n"
-    assert "too big" in next(iter(load(text, "x").troubles.values()))
-    assert "too" in next(iter(load("[" * 5000 + "]" * 5000, "x").troubles.values()))
-    assert "too" in next(iter(load("a: &a\n  b: *a\n", "x").troubles.values()))
+    assert "more than 500000 values" in next(iter(load(text, "x").troubles.values()))
+    assert "deeper than" in next(iter(load("a: &a\n  b: *a\n", "x").troubles.values()))
 
 
 def test_scalars_are_read_as_kubernetes_reads_them() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from porterlb.cluster import Kind, Obj, Unavailable
+from porterlb.cluster import GROUP, Kind, Obj, Unavailable
+from porterlb.core.depth import limited, shallow
 from porterlb.edge.kube.access import Access
 from porterlb.edge.kube.errors import Busy, Expired, Trouble, Unauthorized, trouble
 
@@ -126,7 +127,7 @@ class Api:
             if not 200 <= response.status < 300:
                 raise await self._failed(response, request.path)
             try:
-                answer = json.loads(await response.read())
+                answer = decoded(await response.read())
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise Unavailable(f"The answer of the Kubernetes API cannot be read: {_reason(error)}.") from None
             if not isinstance(answer, dict):
@@ -184,8 +185,23 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         raise Unavailable(f"The connection to the Kubernetes API broke: {_reason(error)}.") from None
 
 
+DECODER_DEPTH = 300
+"""Levels that Python's JSON decoder is given at most: it counts them against the interpreter's recursion limit, 1,000,
+together with the frames that are there already."""
+
+
+def decoded(text: bytes) -> Any:
+    """The value of a JSON text, however deep it is nested: see :mod:`porterlb.core.depth`. Raises ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return json.loads(shallow(text.decode(), DECODER_DEPTH))
+
+
 def shaped(kind: Kind, obj: Json) -> Obj:
     """An object as the rest of us expects it.
+
+    A field without a schema can be nested as deep as somebody likes; only our own kinds have one.
 
     Lists of built-in kinds leave out apiVersion and kind. managedFields are dropped: with server-side apply they
     are half of an object. Of a Service those are kept that name another writer of its addresses than us.
@@ -197,7 +213,7 @@ def shaped(kind: Kind, obj: Json) -> Obj:
         managed = metadata.pop("managedFields", None)
         if kind is Kind.SERVICE and isinstance(managed, list) and (others := _writers_of_addresses(managed)):
             metadata["managedFields"] = [{"manager": name} for name in others]
-    return obj
+    return limited(obj) if kind.value[0] == GROUP else obj
 
 
 def _writers_of_addresses(managed: list[Any]) -> list[str]:

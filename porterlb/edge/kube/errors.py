@@ -75,7 +75,7 @@ def trouble(code: int, body: bytes, path: str, retry_after: str = "") -> Trouble
 def _status(body: bytes) -> Mapping[str, Any]:
     try:
         status = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return status if isinstance(status, dict) else {}
 

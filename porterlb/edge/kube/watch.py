@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -13,10 +14,13 @@ from typing import Any
 
 from porterlb.cluster import Changed, Deleted, Denied, Event, Kind, Replaced, Unavailable
 from porterlb.core.backoff import delay
+from porterlb.core.depth import limited
 from porterlb.edge.kube import paths
-from porterlb.edge.kube.api import Api, shaped
+from porterlb.edge.kube.api import Api, decoded, shaped
 from porterlb.edge.kube.errors import Busy, Expired, trouble
 from porterlb.edge.kube.reach import Reach
+
+log = logging.getLogger("porterlb.kube")
 
 QUIET = 100.0
 """Seconds of silence after which a watch is begun again: the API server sends a bookmark every 60 s or so."""
@@ -133,6 +137,12 @@ class Watch:
                 self._failed(one, str(error), refused=True)
                 one.failures += 1
                 await asyncio.sleep(delay(one.failures, random.random(), ceiling=DENIED_CEILING))
+            except Exception as error:  # a fault of ours: list again, and let the other kinds go on
+                if not one.failures:
+                    log.exception("following %s failed", one.kind.plural)
+                self._failed(one, f"What the API says of {one.kind.plural} cannot be used ({type(error).__name__}).")
+                one.failures += 1
+                await asyncio.sleep(delay(one.failures, random.random(), ceiling=DENIED_CEILING))
 
     @asynccontextmanager
     async def _attempt(self) -> AsyncIterator[None]:
@@ -196,11 +206,11 @@ class Watch:
     def _take(self, one: _Followed, line: bytes) -> None:
         """One line of a watch. Raises what an ERROR line stands for."""
         try:
-            event = json.loads(line)
+            event = decoded(line)
             type_, obj = event["type"], event["object"]
             if type_ == "ERROR":
                 one.version = ""  # whatever it is: not again from here
-                raise trouble(int(obj.get("code") or 500), json.dumps(obj).encode(), one.path)
+                raise trouble(int(obj.get("code") or 500), json.dumps(limited(obj)).encode(), one.path)
             version = str(obj["metadata"]["resourceVersion"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             one.version = ""

@@ -7,6 +7,7 @@ empty a file before they write it.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterable
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from porterlb.edge.manifests.documents import Document, Key, Loaded, load
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".yaml", ".yml", ".json")
 GRACE = 0.1  # seconds that an object must be missing before it counts as deleted
@@ -24,6 +27,15 @@ BIGGEST = 64 * 1024 * 1024  # bytes of one file
 class _File:
     signature: tuple[int, int, int]
     loaded: Loaded
+
+
+def _loaded(text: str, name: str) -> Loaded:
+    try:
+        return load(text, name)
+    except Exception as error:  # one file must not keep the others from being read
+        log.exception("reading %s failed", name)
+        fault = f"The file cannot be read ({type(error).__name__}); the last good version of its objects stays."
+        return Loaded((), {1: fault}, frozenset(), True)
 
 
 class Directory:
@@ -116,7 +128,7 @@ class Directory:
             if found.st_size > BIGGEST:
                 loaded = Loaded((), {1: "The file is too big."}, frozenset(), True)
             else:
-                loaded = load(path.read_bytes().decode("utf-8-sig"), name)
+                loaded = _loaded(path.read_bytes().decode("utf-8-sig"), name)
         except FileNotFoundError:
             return self._take(name, None)
         except UnicodeDecodeError:

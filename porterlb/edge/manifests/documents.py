@@ -5,19 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from porterlb.cluster import GROUP, Kind, Obj
+from porterlb.core.names import NAME_RULE, is_name, is_namespace
 from porterlb.edge.manifests import schema, yamltext
 
 KINDS = {kind.kind: kind for kind in Kind if kind is not Kind.LEASE}
 CUSTOM = frozenset({Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER})
 OWN_STATUS = frozenset({Kind.NODE, Kind.NAMESPACE})  # nobody else writes it here, so the manifest's own counts
-
-_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")  # RFC 1123 subdomain; also a safe file name
 
 
 class Key(NamedTuple):
@@ -159,11 +157,10 @@ def _key(kind: Kind, value: Mapping[str, Any]) -> Key:
         problem = "is missing" if name is None else "must be text: put it in quotes"
         raise _Refused(("metadata", "name"), f"{kind.kind}: metadata.name {problem}.")
     for field_name, text in (("name", name), ("namespace", namespace)):
-        if not isinstance(text, str) or not _NAME.match(text) or ".." in text:
+        if not isinstance(text, str) or not (is_namespace(text) if field_name == "namespace" else is_name(text)):
             raise _Refused(
                 ("metadata", field_name),
-                f"{kind.kind}: metadata.{field_name} {json.dumps(text)} is no valid name: "
-                "small letters, digits, - and . are.",
+                f"{kind.kind}: metadata.{field_name} {json.dumps(text)[:60]} is not a valid name: {NAME_RULE}.",
             )
     return Key(kind, namespace if kind.namespaced else "", name)
 

@@ -26,15 +26,18 @@ def rewrite(path: Path, document: Document, spec: Mapping[str, Any]) -> None:
     target = path.resolve()
     before = target.read_bytes()
     text = before.decode("utf-8-sig")
+    found = documents.load(text, document.file)
+    if document.key not in {d.key for d in found.documents}:
+        # Python's own reader, which finds the positions below, must not meet what ours has refused (its depth).
+        why = next(iter(found.troubles.values()), "it is not there any more.")
+        raise Denied(f"{document.key} cannot be changed in {document.file}: {why}")
     for name, value in spec.items():
         text = _with_field(text, document, name, value)
     loaded = documents.load(text, document.file)
     mine = next((d for d in loaded.documents if d.key == document.key), None)
     if mine is None:
         raise Denied(next(iter(loaded.troubles.values()), f"{document.key} cannot be changed in {document.file}."))
-    if any(
-        d not in _others(loaded, document) for d in _others(documents.load(before.decode("utf-8-sig"), ""), document)
-    ):
+    if any(d not in _others(loaded, document) for d in _others(found, document)):
         raise Denied(f"{document.file} cannot be changed without touching other objects: edit it by hand.")
     if text.encode() == before:
         return

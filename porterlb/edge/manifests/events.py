@@ -60,8 +60,8 @@ def read(home: Home) -> list[dict[str, Any]]:
     found = []
     with contextlib.suppress(FileNotFoundError):
         for line in (home.inside / "events.jsonl").read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
-                if isinstance(entry, dict) and {"count", "firstTimestamp"} <= entry.keys():
+                if isinstance(entry, dict) and isinstance(entry.get("count"), int) and "firstTimestamp" in entry:
                     found.append(entry)
     return found

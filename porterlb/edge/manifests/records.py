@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from porterlb.cluster import Kind
+from porterlb.core.depth import limited
 from porterlb.edge.manifests import merge
 from porterlb.edge.manifests.documents import OWN_STATUS, Document, Key
 from porterlb.edge.manifests.home import Home
@@ -76,11 +77,11 @@ class Records:
                 return known[1]
             with path.open("rb") as file:
                 signature = _signature(os.fstat(file.fileno()))
-                record = Record(**json.loads(file.read()))
+                record = _record(file.read())
         except FileNotFoundError:
             self._cache.pop(key, None)
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return None
         self._cache[key] = (signature, record)
         return record
@@ -198,6 +199,21 @@ def annotated(record: Record, owner: str, wanted: Mapping[str, str]) -> Record:
         else:
             kept[name] = {"value": value, "owner": owner, "base": own.get(name)}
     return replace(record, annotations=kept)
+
+
+def _record(content: bytes) -> Record:
+    """What a file holds. Raises ValueError, TypeError, AttributeError or RecursionError where it is damaged."""
+    fields = json.loads(content)
+    record = Record(**limited(fields))
+    parts = (record.object, record.owners, record.annotations, *record.owners.values(), *record.annotations.values())
+    texts = (record.uid, record.created, record.shape, record.digest, record.file)
+    numbers = (record.generation, record.revision, record.line)
+    whole = all(isinstance(part, dict) for part in parts) and all(isinstance(text, str) for text in texts)
+    if not whole or not all(isinstance(number, int) for number in numbers):
+        raise ValueError("a field has another type")
+    if not all({"value", "owner", "base"} <= entry.keys() for entry in record.annotations.values()):
+        raise ValueError("an annotation is not whole")
+    return record
 
 
 def _signature(stat: os.stat_result) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from porterlb import crds
+from porterlb.core import names
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,9 @@ def _broken_rule(schema: Mapping[str, Any], value: Any, path: tuple[str | int, .
     return None
 
 
+_RULES = {names.NAME: names.NAME_RULE, names.NAMESPACE: names.NAME_RULE, names.KEY: names.KEY_RULE}
+"""What a pattern of the definitions stands for, in words."""
+
 _TYPES = {"object": "a mapping", "array": "a list", "string": "text", "boolean": "true or false"}
 
 
@@ -159,6 +163,8 @@ def _fault(error: ValidationError, prefix: tuple[str | int, ...] = ()) -> Fault:
         return Fault(path, f"{name} must not be empty.")
     if error.validator in ("maxLength", "maxItems"):
         return Fault(path, f"{name} is too long: at most {limit}.")
+    if error.validator == "pattern" and limit in _RULES:
+        return Fault(path, f"{name}: {shown} is not a valid name: {_RULES[limit]}.")
     if error.validator == "pattern":
         return Fault(path, f"{name} must match {limit}; it is {shown}.")
     if error.validator == "anyOf":

@@ -13,10 +13,14 @@ from typing import Any
 
 import yaml
 
+from porterlb.core.depth import MOST
+
 Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 NODES_AT_MOST = 500_000  # of one document, aliases counted each time: an alias bomb ends here
-DEPTH_AT_MOST = 100
+DEPTH_AT_MOST = MOST
+"""Levels of one document. libyaml's own composer recurses in C without a limit, and 30,000 levels end the process
+with a segmentation fault: so nodes are composed here, from events, which libyaml makes without recursion."""
 
 _INT = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0o?[0-7_]+|0x[0-9a-fA-F_]+|0b[01_]+)$")
 _FLOAT = re.compile(
@@ -71,14 +75,15 @@ def documents(text: str) -> Iterator[Tree]:
     except yaml.YAMLError as error:
         raise _unreadable(error) from None
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            if node is not None and node.tag != "tag:yaml.org,2002:null":
+        loader.get_event()  # of the stream's start
+        while not loader.check_event(yaml.StreamEndEvent):
+            loader.get_event()  # of the document's start
+            node = _Composer(loader).node(loader.get_event())
+            loader.get_event()
+            if node.tag != "tag:yaml.org,2002:null":
                 yield Tree(_Builder().value(node), node)
     except yaml.YAMLError as error:
         raise _unreadable(error) from None
-    except RecursionError:
-        raise Unreadable(1, "The document is nested too deeply.") from None
     finally:
         loader.dispose()
 
@@ -101,6 +106,55 @@ def line_of(node: Any, path: tuple[str | int, ...]) -> int:
     return line
 
 
+class _Composer:
+    """The nodes of one document, as yaml.composer makes them, within the limits."""
+
+    def __init__(self, loader: Any) -> None:
+        self._next = loader.get_event
+        self._resolve = loader.resolve
+        self._anchors: dict[str, Any] = {}
+        self._count = 0
+
+    def node(self, event: Any, depth: int = 0) -> Any:
+        """The node that begins with this event."""
+        self._count += 1
+        if self._count > NODES_AT_MOST or depth > DEPTH_AT_MOST:
+            raise _too_much(event, self._count)
+        kind = type(event)
+        if kind is yaml.AliasEvent:
+            if event.anchor not in self._anchors:
+                message = f"found undefined alias {event.anchor!r}"
+                raise yaml.composer.ComposerError(None, None, message, event.start_mark)
+            return self._anchors[event.anchor]
+        if kind is yaml.ScalarEvent:
+            tag = self._tag(yaml.ScalarNode, event, event.value)
+            node = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark, style=event.style)
+            return self._anchored(event, node)
+        made = yaml.SequenceNode if kind is yaml.SequenceStartEvent else yaml.MappingNode
+        node = self._anchored(
+            event, made(self._tag(made, event, None), [], event.start_mark, None, flow_style=event.flow_style)
+        )
+        value, ends, step, depth = node.value, yaml.CollectionEndEvent, self._next, depth + 1
+        while not isinstance(item := step(), ends):
+            if made is yaml.SequenceNode:
+                value.append(self.node(item, depth))
+            else:
+                value.append((self.node(item, depth), self.node(step(), depth)))
+        node.end_mark = item.end_mark
+        return node
+
+    def _tag(self, kind: Any, event: Any, value: Any) -> Any:
+        return self._resolve(kind, value, event.implicit) if event.tag in (None, "!") else event.tag
+
+    def _anchored(self, event: Any, node: Any) -> Any:
+        if event.anchor is not None:
+            if event.anchor in self._anchors:
+                message = f"found duplicate anchor {event.anchor!r}"
+                raise yaml.composer.ComposerError(None, None, message, event.start_mark)
+            self._anchors[event.anchor] = node
+        return node
+
+
 class _Builder:
     def __init__(self) -> None:
         self.count = 0
@@ -108,7 +162,7 @@ class _Builder:
     def value(self, node: Any, depth: int = 0) -> Any:
         self.count += 1
         if self.count > NODES_AT_MOST or depth > DEPTH_AT_MOST:
-            raise Unreadable(node.start_mark.line + 1, "The document is too big or nested too deeply.")
+            raise _too_much(node, self.count)
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
         if isinstance(node, yaml.SequenceNode):
@@ -163,6 +217,12 @@ def _integer(text: str) -> int:
     if len(digits) > 1 and digits.startswith("0"):
         return sign * int(digits, 8)
     return sign * int(digits)
+
+
+def _too_much(at: Any, count: int) -> Unreadable:
+    many = f"The document has more than {NODES_AT_MOST} values."
+    deep = f"The document is nested deeper than {DEPTH_AT_MOST} levels."
+    return Unreadable(at.start_mark.line + 1, many if count > NODES_AT_MOST else deep)
 
 
 def _unreadable(error: yaml.YAMLError) -> Unreadable:
