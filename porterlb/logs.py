@@ -2,16 +2,35 @@
 
 Modules log with the standard library (``logging.getLogger(__name__)``); what belongs to an event as a value goes into
 ``extra={"fields": {...}}``, or through :func:`fields`. Passwords are never given to a logger.
+
+Logging never waits for whoever reads the lines. A pipe holds 64 KiB, and a reader that has stopped would stop every
+process that writes to it: lines are queued, a thread writes them, and what finds no room is dropped and counted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
+import os
+import select
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TextIO
+
+WAITING_AT_MOST = 1 << 20
+"""Bytes of lines that wait for their reader."""
+
+LINE_AT_MOST = 32 << 10
+"""Bytes of one line, its traceback included."""
+
+AT_THE_END = 1.0
+"""Seconds, at most, that the end of the process waits for the last lines to be read."""
 
 
 def fields(**values: object) -> Mapping[str, object]:
@@ -20,8 +39,11 @@ def fields(**values: object) -> Mapping[str, object]:
 
 
 def set_up(format_: str, stream: TextIO | None = None, level: int = logging.INFO) -> None:
-    """Sends everything that is logged to ``stream`` (standard error). ``format_``: ``text`` or ``json``."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    """Sends everything that is logged to ``stream`` (standard error). ``format_``: ``text`` or ``json``.
+
+    So are warnings, and exceptions that nobody could catch: written directly they could block.
+    """
+    handler = Queued(stream or sys.stderr)
     handler.setFormatter(Json() if format_ == "json" else Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -29,6 +51,120 @@ def set_up(format_: str, stream: TextIO | None = None, level: int = logging.INFO
     # These say at INFO what we say ourselves, or nothing that helps an operator.
     for chatty in ("aiohttp.access", "kubernetes", "urllib3", "watchfiles", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _in_thread
+
+
+def dropped() -> int:
+    """Log lines of this process that found no room, or could not be written."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Queued))
+
+
+class Queued(logging.Handler):
+    """Queues lines in bounded memory; a thread of its own writes them. ``emit`` never blocks and never raises.
+
+    The thread starts with the first line: a process that gives up capabilities does so before it logs, for a thread
+    keeps those that it was started with.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._write = _writer(stream)
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._missed = 0  # dropped since this was last said
+        self._writing = False
+        self._news = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode("utf-8", "backslashreplace")
+        except Exception as error:  # an argument that cannot be shown
+            line = f"{type(error).__name__} in the log line {record.msg!r:.200}".encode("utf-8", "backslashreplace")
+        if len(line) > LINE_AT_MOST:
+            line = line[:LINE_AT_MOST] + b" ... (cut)"
+        line += b"\n"
+        with self._news:
+            if self._size + len(line) > WAITING_AT_MOST:
+                self.dropped += 1
+                self._missed += 1
+                return
+            self._lines.append(line)
+            self._size += len(line)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+                self._thread.start()
+            self._news.notify_all()
+
+    def flush(self) -> None:
+        """Waits until what was logged is written, for a second at most."""
+        until = time.monotonic() + AT_THE_END
+        with self._news:
+            while (self._lines or self._writing) and (left := until - time.monotonic()) > 0:
+                self._news.wait(left)
+
+    def _work(self) -> None:
+        while True:
+            with self._news:
+                self._writing = False
+                self._news.notify_all()
+                while not self._lines:
+                    self._news.wait()
+                line = self._lines.popleft()
+                self._size -= len(line)
+                missed, self._missed = self._missed, 0
+                self._writing = True
+            if missed:
+                record = logging.LogRecord(
+                    "porterlb.logs", logging.WARNING, __file__, 0, "%d log lines were dropped: %s", (), None
+                )
+                record.args = (missed, "standard error is not read fast enough.")
+                line += self.format(record).encode() + b"\n"
+            try:
+                self._write(line)
+            except (OSError, ValueError):  # the reader has gone
+                with self._news:
+                    self.dropped += 1
+
+
+def _writer(stream: TextIO) -> Callable[[bytes], None]:
+    """Writes whole lines to a stream, without the locks of its buffers: a thread that is blocked in one of them at
+    the end of the process would block, or abort, the interpreter."""
+    try:
+        descriptor = os.dup(stream.fileno())
+    except (OSError, ValueError, AttributeError, io.UnsupportedOperation):
+
+        def to_stream(line: bytes) -> None:
+            stream.write(line.decode("utf-8", "replace"))
+
+        return to_stream
+
+    def to_descriptor(line: bytes) -> None:
+        while line:
+            try:
+                line = line[os.write(descriptor, line) :]
+            except BlockingIOError:  # somebody has made it non-blocking, for all who have it
+                with contextlib.suppress(InterruptedError):
+                    select.select([], [descriptor], [], 1.0)
+
+    return to_descriptor
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    error = what.exc_value
+    message = "%s %r"
+    info = (what.exc_type, error, what.exc_traceback) if error is not None else None
+    logging.getLogger("porterlb").error(message, what.err_msg or "Exception ignored in", what.object, exc_info=info)
+
+
+def _in_thread(what: threading.ExceptHookArgs) -> None:
+    error = what.exc_value
+    info = (what.exc_type, error, what.exc_traceback) if error is not None else None
+    name = what.thread.name if what.thread else "?"
+    logging.getLogger("porterlb").error("the thread %s has ended", name, exc_info=info)
 
 
 class Text(logging.Formatter):
