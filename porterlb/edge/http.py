@@ -6,20 +6,55 @@
 | /readyz | 200, or 503 with the sentence that says what is not there yet |
 | /state | JSON, in the shape of :mod:`porterlb.core.status.state` |
 | /metrics | Prometheus text (names begin with ``porterlb_``) |
+
+One request a connection (HTTP/1.1 with ``Connection: close``), and a limit for everything that a client can make us
+wait for or keep: connections, the size of a request, the time to send one and the time to read the answer. A library
+for the whole of HTTP keeps idle connections for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
-from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from porterlb.errors import PorterError
+
+log = logging.getLogger("porterlb.http")
+
+CONNECTIONS = 64
+"""At once. One more takes the place of the one that has waited longest without a request: whoever holds connections
+open shuts nobody out."""
+
+HEAD_AT_MOST = 8192
+"""Bytes of a request's line and headers."""
+
+HEAD_WITHIN = 5.0
+"""Seconds from the connection to the end of the headers."""
+
+ANSWER_WITHIN = 30.0
+"""Seconds from there until the client has taken the answer."""
+
+SAY_AGAIN = 60.0
+"""Seconds between two log lines about the same path that cannot be answered."""
+
+_REQUEST = re.compile(rb"(GET|HEAD|[A-Z]{1,16}) (/[!-~]*) HTTP/1\.[01]\r\n")
+_CLOSED = (ConnectionError, TimeoutError, asyncio.IncompleteReadError)
+
+
+class _Answer(NamedTuple):
+    status: HTTPStatus
+    body: bytes
+    kind: str = "text/plain; charset=utf-8"
 
 
 class HttpServer:
@@ -46,37 +81,39 @@ class HttpServer:
         self._ready = ready
         self._state = state
         self._registry = registry
-        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._waiting: dict[asyncio.StreamWriter, None] = {}  # those without a request, the oldest first
+        self._heavy = asyncio.Lock()
+        self._said: dict[str, float] = {}
+        self._paths: Mapping[str, Callable[[], Awaitable[_Answer]]] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/state": self._get_state,
+            "/metrics": self._metrics,
+        }
 
     @property
     def port(self) -> int:
         """The TCP port that is listened on, once started."""
-        addresses = self._runner.addresses if self._runner else []
-        return int(addresses[0][1]) if addresses else self._wanted_port
+        return int(self._server.sockets[0].getsockname()[1]) if self._server else self._wanted_port
 
     async def start(self) -> None:
         """Listens. Raises PorterError, with what to do, where that is not possible."""
-        app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/state", self._get_state)
-        app.router.add_get("/metrics", self._metrics)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self._wanted_port).start()
+            self._server = await asyncio.start_server(
+                self._connected, self._host, self._wanted_port, limit=HEAD_AT_MOST
+            )
         except (OSError, OverflowError) as error:
-            await runner.cleanup()
             raise PorterError(
                 f"Cannot serve HTTP on {_shown(self._host, self._wanted_port)}: {_because(error)}.",
                 "Choose another place with --http HOST:PORT (or PORTERLB_HTTP).",
             ) from error
-        self._runner = runner
 
     async def run(self) -> None:
         """Starts where :meth:`start` has not been called, serves until cancelled, then stops."""
         try:
-            if self._runner is None:
+            if self._server is None:
                 await self.start()
             await asyncio.Event().wait()
         finally:
@@ -84,24 +121,104 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Ends; may be called twice."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        tasks = list(self._open.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    # --- connections
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= CONNECTIONS:
+            longest = next(iter(self._waiting), writer)
+            longest.transport.abort()
+            if longest is writer:
+                return
+            del self._waiting[longest]
+            self._open.pop(longest).cancel()
+        self._waiting[writer] = None
+        self._open[writer] = asyncio.create_task(self._serve(reader, writer), name="http-connection")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with contextlib.suppress(*_CLOSED):
+                async with asyncio.timeout(HEAD_WITHIN):
+                    head = await self._head(reader)
+                self._waiting.pop(writer, None)
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    writer.write(await self._answer(head))
+                    writer.close()
+                    await writer.wait_closed()
+        finally:
+            writer.transport.abort()
+            self._waiting.pop(writer, None)
+            self._open.pop(writer, None)
+
+    @staticmethod
+    async def _head(reader: asyncio.StreamReader) -> bytes:
+        """The request with its headers; what is too long is no request."""
+        try:
+            return await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return b""
+
+    async def _answer(self, head: bytes) -> bytes:
+        request = _REQUEST.match(head)
+        if request is None:
+            answer = _text(HTTPStatus.BAD_REQUEST, f"This is no HTTP request of at most {HEAD_AT_MOST} bytes.")
+        elif request[1] not in (b"GET", b"HEAD"):
+            answer = _text(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.")
+        else:
+            path = request[2].partition(b"?")[0].decode("ascii")
+            work = self._paths.get(path)
+            if work is None:
+                answer = _text(HTTPStatus.NOT_FOUND, f"There are {', '.join(self._paths)}.")
+            else:
+                answer = await self._worked(path, work)
+        lines = [
+            f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
+            f"Content-Type: {answer.kind}",
+            f"Content-Length: {len(answer.body)}",
+            "Connection: close",
+        ]
+        sent = "\r\n".join(lines).encode() + b"\r\n\r\n"
+        return sent if request is not None and request[1] == b"HEAD" else sent + answer.body
+
+    async def _worked(self, path: str, work: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        try:
+            return await work()
+        except Exception as error:
+            now = time.monotonic()
+            if now - self._said.get(path, -SAY_AGAIN) >= SAY_AGAIN:
+                self._said[path] = now
+                log.exception("%s cannot be answered", path)
+            return _text(HTTPStatus.INTERNAL_SERVER_ERROR, f"{path} cannot be answered: {type(error).__name__}.")
+
+    # --- what is asked for
+
+    async def _healthz(self) -> _Answer:
+        return _text(HTTPStatus.OK, "ok")
+
+    async def _readyz(self) -> _Answer:
         waiting_for = self._ready()
-        return web.Response(text=f"{waiting_for or 'ok'}\n", status=503 if waiting_for else 200)
+        return _text(HTTPStatus.SERVICE_UNAVAILABLE if waiting_for else HTTPStatus.OK, waiting_for or "ok")
 
-    async def _get_state(self, _: web.Request) -> web.Response:
-        # The text is made in a thread: with 10,000 VIPs it takes a while, and the loop has better things to do.
-        text = await asyncio.to_thread(json.dumps, self._state(), sort_keys=True)
-        return web.Response(text=text + "\n", content_type="application/json")
+    async def _get_state(self) -> _Answer:
+        # One at a time. The text is made in a thread: with 10,000 VIPs it takes a while, and the loop has better to do.
+        async with self._heavy:
+            text = await asyncio.to_thread(json.dumps, self._state(), sort_keys=True)
+        return _Answer(HTTPStatus.OK, text.encode() + b"\n", "application/json; charset=utf-8")
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _metrics(self) -> _Answer:
+        async with self._heavy:
+            return _Answer(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+
+
+def _text(status: HTTPStatus, sentence: str) -> _Answer:
+    return _Answer(status, sentence.encode() + b"\n")
 
 
 def _shown(host: str, port: int) -> str:

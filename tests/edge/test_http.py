@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from porterlb.core.model import Mode, ServiceKey
 from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import BgpReport, Rival, SessionState
 from porterlb.core.status.notices import Notice
-from porterlb.edge.http import HttpServer
+from porterlb.edge.http import CONNECTIONS, HEAD_AT_MOST, HttpServer
 from porterlb.edge.metrics import Metrics, loss_kind
 from porterlb.errors import PorterError
 from tests.core.stage import AUTO_VIP, situation, snapshot
@@ -198,3 +199,127 @@ def test_it_runs_as_a_task() -> None:
             await asyncio.open_connection("127.0.0.1", port)
 
     asyncio.run(main())
+
+
+async def ask(port: int, request: bytes = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", within: float = 5.0) -> bytes:
+    """The whole answer to these bytes; empty where the connection is closed without one."""
+    async with asyncio.timeout(within):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(request)
+            return await reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            writer.transport.abort()
+
+
+def bounded(use: Callable[[HttpServer], Awaitable[None]], **more: Any) -> None:
+    async def main() -> None:
+        http = server(**more)
+        await http.start()
+        try:
+            async with asyncio.timeout(60):
+                await use(http)
+        finally:
+            await http.stop()
+        assert not http._open and not http._waiting
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /hea", b"\x00\xff", b"GET /healthz HTTP/1.1\r\nHost: "])
+def test_alive_is_answered_while_a_thousand_connections_wait(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def use(http: HttpServer) -> None:
+        idle = []
+        for number in range(1000):
+            reader, writer = await asyncio.open_connection("127.0.0.1", http.port)
+            writer.write(sent)
+            idle.append((reader, writer))
+            if number % 100 == 99:
+                assert (await ask(http.port)).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert len(http._open) <= CONNECTIONS
+        for _, writer in idle:
+            writer.transport.abort()
+
+    bounded(use)
+    assert not caplog.records
+
+
+def test_a_request_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("porterlb.edge.http.HEAD_WITHIN", 0.2)
+
+    async def use(http: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", http.port)
+        with contextlib.suppress(ConnectionError):
+            for byte in b"GET /healthz HTTP/1.1\r\n":
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.05)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.transport.abort()
+
+    bounded(use)
+
+
+def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("porterlb.edge.http.ANSWER_WITHIN", 0.2)
+
+    async def use(http: HttpServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", http.port, limit=1024)
+        writer.write(b"GET /state HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(1.0)
+        assert not http._open
+        assert (await ask(http.port)).startswith(b"HTTP/1.1 200")
+        writer.transport.abort()
+        del reader
+
+    bounded(use, state=lambda: {"much": "x" * 50_000_000})
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
+        (b"GET /healthz?x=1 HTTP/1.1\r\n\r\n", 200),
+        (b"HEAD /healthz HTTP/1.1\r\n\r\n", 200),
+        (b"POST /healthz HTTP/1.1\r\n\r\n", 405),
+        (b"GET /../etc HTTP/1.1\r\n\r\n", 404),
+        (b"GET healthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/2\r\n\r\n", 400),
+        (b"\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000, 400),
+        (b"x" * 100_000, 400),
+    ],
+)
+def test_every_request_has_an_answer(request_: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def use(http: HttpServer) -> None:
+        answer = await ask(http.port, request_)
+        # A long request is still being sent when it is refused: then the answer may be lost on the way.
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()) or (len(request_) > HEAD_AT_MOST and not answer)
+        if request_.startswith(b"HEAD"):
+            assert answer.endswith(b"\r\n\r\n") and b"Content-Length: 3\r\n" in answer
+        assert (await ask(http.port)).endswith(b"ok\n")
+
+    bounded(use)
+    assert not caplog.records
+
+
+def test_what_cannot_be_answered_is_logged_once_and_the_rest_is_answered(caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> str:
+        raise ZeroDivisionError
+
+    async def use(http: HttpServer) -> None:
+        for _ in range(20):
+            for path in (b"/readyz", b"/state"):
+                answer = await ask(http.port, b"GET " + path + b" HTTP/1.1\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 500 ") and answer.endswith(b"answered: ZeroDivisionError.\n")
+        for path in (b"/healthz", b"/metrics"):
+            assert (await ask(http.port, b"GET " + path + b" HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+    bounded(use, ready=fails, state=fails)
+    assert [record.getMessage() for record in caplog.records] == [
+        "/readyz cannot be answered",
+        "/state cannot be answered",
+    ]
