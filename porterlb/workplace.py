@@ -1,0 +1,69 @@
+"""The folder where a manager keeps its files while it runs: sockets, ExaBGP's configuration and log.
+
+A process that is killed cannot remove it, and what is left would fill a small volume and hold old passwords. So each
+folder has a lock, which ends with its process, and whoever starts removes the folders that nobody holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+log = logging.getLogger("porterlb.workplace")
+
+PREFIX = "porterlb-"
+LOCK = "lock"
+
+
+@contextlib.contextmanager
+def workplace(parent: Path | None = None) -> Iterator[Path]:
+    """A new folder (0700) in ``parent``, by default where temporary files go; removed at the end.
+
+    Raises OSError where none can be made.
+    """
+    if parent is None:
+        _sweep(Path(os.environ.get("TMPDIR") or "/tmp"))  # before tempfile looks for a place with room
+        parent = Path(tempfile.gettempdir())
+    _sweep(parent)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    # Under its name only once it is held: a folder without it is one that somebody has just made.
+    descriptor = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (folder / "new").rename(folder / LOCK)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _sweep(parent: Path) -> None:
+    """Removes the folders of managers that have ended."""
+    with contextlib.suppress(OSError):
+        for folder in parent.glob(f"{PREFIX}*"):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    # Not through a link, nor what another user has made: anybody may write to /tmp.
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        directory = os.open(folder, flags)
+        try:
+            if os.fstat(directory).st_uid != os.getuid():
+                return
+            lock = os.open(LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+                log.info("removed %s, which a manager that was killed has left", folder)
+            finally:
+                os.close(lock)
+        finally:
+            os.close(directory)
