@@ -7,7 +7,6 @@ import contextlib
 import logging
 import random
 import signal
-import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from porterlb import logs
 from porterlb.capabilities import Capability, keep_only
 from porterlb.cluster import Cluster, Denied, Obj, Unavailable
 from porterlb.clusters import open_cluster
@@ -34,14 +34,17 @@ from porterlb.edge.http import HttpServer
 from porterlb.edge.layer2 import Layer2Speaker
 from porterlb.edge.leader import Leader
 from porterlb.edge.membership import Membership
-from porterlb.edge.metrics import Metrics
+from porterlb.edge.metrics import Faults, Metrics
 from porterlb.edge.node_failure import Look, NodeFailures
 from porterlb.edge.passwords import Passwords
 from porterlb.edge.proxy_health import ProxyHealth
 from porterlb.edge.status import StatusWriter
 from porterlb.logs import fields
+from porterlb.pulse import Pulse
 from porterlb.reconcile import Reconciler
 from porterlb.settings import Settings
+from porterlb.supervise import Supervisor
+from porterlb.workplace import workplace
 
 log = logging.getLogger("porterlb.app")
 
@@ -51,6 +54,10 @@ once, plan, and their ExaBGP sends within some 50 ms."""
 
 ASK_AGAIN = 2.0
 """Seconds, at most, between two attempts to reach the API at the start: somebody waits for this replica."""
+
+STUCK_AFTER = 30.0
+"""Seconds without a turn of the event loop after which the manager counts as hung: its speakers fall silent
+``silence_after`` later. Planning gives way every few milliseconds; no other work on the loop takes a tenth of this."""
 
 VANISHED_AFTER = 10.0
 """Seconds without a Node and without a hello until the leader deletes a replica's Lease: a kubelet that registers its
@@ -73,12 +80,12 @@ async def _run(settings: Settings) -> int:
     cluster = open_cluster(
         settings.cluster, namespace=settings.namespace, kubeconfig=settings.kubeconfig, context=settings.context
     )
-    with tempfile.TemporaryDirectory(prefix="porterlb-") as folder:
+    with workplace() as folder:
         try:
             key = await _first_answer(settings, cluster, stop)
             if key is None:
                 return 0
-            manager = _Manager(settings, cluster, key, Path(folder))
+            manager = _Manager(settings, cluster, key, folder)
             return await manager.run(stop)
         finally:
             await cluster.close()
@@ -134,23 +141,35 @@ class _Manager:
 
     def __init__(self, settings: Settings, cluster: Cluster, key: bytes, folder: Path) -> None:
         self.settings = settings
-        self.bgp = BgpSpeaker(self._on_bgp, run_dir=folder / "bgp", silence_after=settings.silence_after)
-        self.wire = Layer2Speaker(self._on_wire, settings=settings, key=key)
-        self.proxy_health = ProxyHealth(self._node_address, self._on_delivering)
+        self.parts = Supervisor()
+        contained = self.parts.contained
+        self.bgp = BgpSpeaker(
+            contained("bgp", self._on_bgp), run_dir=folder / "bgp", silence_after=settings.silence_after
+        )
+        self.wire = Layer2Speaker(contained("layer2", self._on_wire), settings=settings, key=key)
+        self.pulse = Pulse([self.bgp.beat, self.wire.beat], STUCK_AFTER)
+        self.proxy_health = ProxyHealth(self._node_address, contained("proxy health", self._on_delivering))
         self.reconciler = Reconciler(
-            settings, cluster, self.bgp, self.wire, self._publish, self._before_plan, self.proxy_health.ask
+            settings,
+            cluster,
+            self.bgp,
+            self.wire,
+            contained("status", self._publish),
+            contained("reconcile", self._before_plan),
+            self.proxy_health.ask,
         )
         self.passwords = Passwords(cluster, self.reconciler.on_passwords)
         timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry)
-        self.leader = Leader(cluster, settings.node, timing, on_change=self._on_leader)
+        self.leader = Leader(cluster, settings.node, timing, on_change=contained("leader", self._on_leader))
         self.membership = Membership(
             cluster,
             settings.node,
             "",
             settings.hello_port,
-            on_change=self._on_members,
+            on_change=contained("membership", self._on_members),
             vanished=self._vanished,
-            on_lease=self._on_lease,
+            on_lease=contained("leader", self._on_lease),
+            supervise=self.parts.keep,
         )
         self.node_failures = NodeFailures(
             cluster,
@@ -164,6 +183,7 @@ class _Manager:
         self._absence = Absence(VANISHED_AFTER)
         self._described = asyncio.Event()
         self.metrics = Metrics(lambda: self.status.known, time.monotonic)
+        self.metrics.registry.register(Faults(lambda: self.parts.failures, logs.dropped))
         self.status = StatusWriter(
             cluster,
             self.reconciler.objects,
@@ -183,32 +203,31 @@ class _Manager:
         )
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Until ``stop`` is set or a part has ended, which none of them should."""
+        """Until ``stop`` is set or a part has ended, which none of them should: one that fails runs again."""
         await self.http.start()
         log.info("manager started", extra=fields(node=self.settings.node, cluster=self.settings.cluster))
         parts = {
-            "bgp": self.bgp.run(),
-            "layer2": self.wire.run(),
-            "watch": self.reconciler.watch(),
-            "reconcile": self.reconciler.run(),
-            "passwords": self.passwords.run(),
-            "leader": self.leader.run(),
-            "membership": self._follow_members(),
-            "status": self.status.run(),
-            "proxy health": self.proxy_health.run(),
-            "node-failures": self.node_failures.run(),
-            "http": self.http.run(),
+            "pulse": self.pulse.run,
+            "bgp": self.bgp.run,
+            "layer2": self.wire.run,
+            "watch": self.reconciler.watch,
+            "reconcile": self.reconciler.run,
+            "passwords": self.passwords.run,
+            "leader": self.leader.run,
+            "membership": self._follow_members,
+            "status": self.status.run,
+            "proxy health": self.proxy_health.run,
+            "node-failures": self.node_failures.run,
+            "http": self.http.run,
         }
-        tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+        tasks = [asyncio.create_task(self.parts.keep(name, part), name=name) for name, part in parts.items()]
         speaking = {task for task in tasks if task.get_name() == "layer2"}
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         ended = next((task for task in tasks if task.done()), None)
         if ended is not None:
             # A manager without one of its parts must not look alive.
-            log.error(
-                "a part of the manager has ended", exc_info=ended.exception(), extra=fields(part=ended.get_name())
-            )
+            log.error("a part of the manager has ended", extra=fields(part=ended.get_name()))
         try:
             await self._hand_over(speaking)
         finally:

@@ -208,8 +208,15 @@ class Objects:
         if kind in WITH_CONDITIONS:
             self._generations.set(key, _generation(obj))
         parser = self._parsers.get(kind)
-        # A kind without a parser (Secret) is seen by its user alone: any change counts.
-        return parser(key, obj) if parser else before != obj
+        if parser is None:
+            return before != obj  # a kind without a parser (Secret) is seen by its user alone: any change counts
+        try:
+            return parser(key, obj)
+        except Exception as error:  # a fault of ours, in one object: its last good version stays, and it says so
+            message = (
+                f"This object cannot be read ({type(error).__name__}): please report it. {_STILL_IN_FORCE.message}"
+            )
+            return self._problems.set(key, (Problem(Reason.UNREADABLE, message),))
 
     def delete(self, kind: str, namespace: str, name: str) -> bool:
         """Forgets one object; one that is not known is no error. True if anything that a plan sees is different."""

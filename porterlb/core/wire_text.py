@@ -96,7 +96,6 @@ def applied_line(digest: int) -> bytes:
     return line({"t": "applied", "digest": digest})
 
 
-BEAT = line({"t": "beat"})
 STOP = line({"t": "stop"})
 
 

@@ -137,6 +137,10 @@ class Leader:
         except Denied as error:
             log.warning("The lease %s cannot be read or written: %s", self.name, error)
             machine.unavailable(self._clock())
+        except Exception:
+            # A fault of ours: nothing is known about what the API has done, as after no answer.
+            machine.unavailable(self._clock())
+            raise
 
     def _tell(self) -> None:
         leading, told = self.leading, self._told

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,13 +21,18 @@ RETRY = 0.5
 SWEEP = 2.0  # seconds between two looks for Leases of nodes that have gone for good
 
 
+Supervise = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
+"""Runs a part by its name, again if it fails."""
+
+
 class Membership:
     """The replicas, by node. What was known stays known while the API is away.
 
     ``address``: our hello address; empty while it is not known, then nothing is written until :meth:`describe`.
     ``on_change`` is called in the event loop whenever :attr:`members` is another one. ``vanished`` says which members
     have gone for good (nobody, where we do not lead): their Leases are deleted. ``on_lease`` is told of every other
-    Lease, which is watched along with theirs: its name and how it is now (None: deleted).
+    Lease, which is watched along with theirs: its name and how it is now (None: deleted). ``supervise`` runs each of
+    its three tasks.
     """
 
     def __init__(
@@ -41,12 +46,14 @@ class Membership:
         on_change: Callable[[], None] = lambda: None,
         vanished: Callable[[], Collection[str]] = frozenset,
         on_lease: Callable[[str, Obj | None], None] = lambda name, lease: None,
+        supervise: Supervise = lambda name, part: part(),
     ) -> None:
         self._cluster = cluster
         self._me = Member(node, address, port, 0, subnets)
         self._on_change = on_change
         self._vanished = vanished
         self._on_lease = on_lease
+        self._supervise = supervise
         self._known = False  # our boot number, once it has been written down
         self._stale = asyncio.Event()
         self.members: Mapping[str, Member] = {}
@@ -60,10 +67,10 @@ class Membership:
 
     async def run(self) -> None:
         """Until cancelled."""
+        parts = {"keep": self._keep, "follow": self._follow, "sweep": self._sweep}
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep(), name="membership-keep")
-            group.create_task(self._follow(), name="membership-follow")
-            group.create_task(self._sweep(), name="membership-sweep")
+            for name, part in parts.items():
+                group.create_task(self._supervise(f"membership-{name}", part), name=f"membership-{name}")
 
     async def _keep(self) -> None:
         name = membership.lease_name(self._me.node)

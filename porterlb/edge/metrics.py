@@ -168,6 +168,29 @@ def loss_kind(reason: str) -> str:
     return next((kind for kind, pattern in _KINDS if pattern.search(ours)), "other")
 
 
+class Faults(Collector):
+    """What should not happen: parts of the manager that failed, and log lines that nobody read."""
+
+    def __init__(self, failures: Callable[[], Mapping[str, int]], dropped: Callable[[], int]) -> None:
+        self._failures, self._dropped = failures, dropped
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        failures = CounterMetricFamily(
+            "porterlb_part_failures", "Unexpected failures of a part of the manager, which ran again.", labels=("part",)
+        )
+        for part, count in sorted(self._failures().items()):
+            failures.add_metric([part], count)
+        yield failures
+        dropped = CounterMetricFamily(
+            "porterlb_log_lines_dropped", "Log lines dropped because standard error was not read fast enough."
+        )
+        dropped.add_metric([], self._dropped())
+        yield dropped
+
+
 class _Now(Collector):
     """What is, worked out when asked."""
 

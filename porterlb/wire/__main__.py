@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
-import logging
 import os
 import signal
 import socket
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from porterlb import logs
 from porterlb.capabilities import Capability, keep_only
 from porterlb.core import wire_text
 from porterlb.wire.channel import Channel
@@ -22,7 +23,7 @@ from porterlb.wire.templates import Templates
 _PR_SET_PDEATHSIG = 1
 
 
-async def _serve(pipe: socket.socket) -> None:
+async def _serve(pipe: socket.socket, beats: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     early: list[Mapping[str, Any]] = []
     config: asyncio.Future[wire_text.WireConfig] = loop.create_future()
@@ -57,8 +58,18 @@ async def _serve(pipe: socket.socket) -> None:
     for message in early:
         process.take(message)
     gc.freeze()
+    beats.setblocking(False)
+    loop.add_reader(beats, _heard, beats, process, loop)
     await process.run()
     channel.close()
+
+
+def _heard(beats: socket.socket, process: WireProcess, loop: asyncio.AbstractEventLoop) -> None:
+    with contextlib.suppress(BlockingIOError):
+        if beats.recv(4096):
+            process.beat()
+        else:
+            loop.remove_reader(beats)
 
 
 def main() -> int:
@@ -68,14 +79,15 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return 0
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        pipe = socket.socket(fileno=os.dup(0))
-    except OSError:
+        log_format, beat = sys.argv[1], int(sys.argv[2])
+        pipe, beats = socket.socket(fileno=os.dup(0)), socket.socket(fileno=beat)
+    except (IndexError, ValueError, OSError):
         print("porterlb.wire is started by `porterlb manager`, not by hand.", file=sys.stderr)
         return 2
     try:
-        asyncio.run(_serve(pipe))
+        logs.set_up(log_format)
+        asyncio.run(_serve(pipe, beats))
     except (OSError, RuntimeError) as error:
         print(f"porterlb.wire: {error}", file=sys.stderr)
         return 1

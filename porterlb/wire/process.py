@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from porterlb import logs
 from porterlb.core import wire_text
 from porterlb.core.layer2 import actions as act
 from porterlb.core.layer2.engine import HOUSEKEEPING, Layer2
@@ -58,6 +59,7 @@ class WireProcess:
         self._members: Mapping[str, Member] = {}
         self._hello_trouble = ""
         self._told = ""  # trouble
+        self._lines_dropped = 0
         self._todo: deque[act.Action] = deque()
         self._acting = False
         self._timer: asyncio.TimerHandle | None = None
@@ -115,6 +117,8 @@ class WireProcess:
         self._open_hellos()
         for sockets in self._open.values():
             self._layer2.count("dropped_by_kernel", sockets.responder.lost())
+        dropped, self._lines_dropped = logs.dropped() - self._lines_dropped, logs.dropped()
+        self._layer2.count("log_lines_dropped", dropped)
         self._carry_out(self._layer2.housekeeping(now, lag))
         self._report_trouble()
 
@@ -133,6 +137,10 @@ class WireProcess:
         return max([sockets.responder.heard_at for sockets in self._open.values()], default=0.0)
 
     # ---- what comes in
+
+    def beat(self) -> None:
+        """The manager is alive."""
+        self._carry_out(self._layer2.beat(self._loop.time()))
 
     def take(self, message: Mapping[str, Any]) -> None:
         """One message of the manager."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
 from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
 
@@ -172,3 +174,28 @@ def test_an_object_of_a_kind_that_nobody_parses_is_a_change_when_it_goes() -> No
     objects.change("Secret", {"metadata": {"namespace": "ns", "name": "x"}})
     assert objects.delete("Secret", "ns", "x") is True
     assert objects.delete("Secret", "ns", "x") is False
+
+
+def test_an_object_that_makes_a_parser_fail_keeps_its_last_good_version_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    objects = Objects(True)
+
+    def pool(version: int, address: str) -> dict[str, Any]:
+        metadata = {"name": "pool", "uid": "u", "resourceVersion": str(version)}
+        return {"metadata": metadata, "spec": {"address": address}}
+
+    assert objects.change("Eip", pool(1, "10.0.0.1"))
+    good = objects.eips["pool"]
+
+    def fails(_: object) -> object:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("porterlb.core.objects.parse_eip", fails)
+        assert objects.change("Eip", pool(2, "10.0.0.2"))
+        assert objects.eips["pool"] is good
+        (problem,) = objects.problems[ObjectKey("Eip", "", "pool")]
+        assert "cannot be read (ZeroDivisionError)" in problem.message and problem.fatal
+    assert objects.change("Eip", pool(3, "10.0.0.3"))
+    assert objects.eips["pool"] != good and not objects.problems

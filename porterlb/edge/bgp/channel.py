@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable
 
 from porterlb.core import exabgp_text as text
@@ -31,6 +32,7 @@ class Channel:
 
     def __init__(self, link: socket.socket, read: int, write: int, hear: Callable[[text.Said], None]) -> None:
         self._link, self._read, self._write, self._hear = link, read, write, hear
+        self._lock = threading.Lock()
         self._buffer = b""
         self._ack: asyncio.Future[bool] | None = None  # of the outstanding command
         self._loop = asyncio.get_running_loop()
@@ -88,8 +90,9 @@ class Channel:
             self._ack = None
 
     def beat(self) -> None:
-        """Tells the API process that the manager is alive."""
-        with contextlib.suppress(OSError):
+        """Tells the API process that the manager is alive. From any thread: closed under the same lock, the
+        descriptor cannot be another one's by then."""
+        with self._lock, contextlib.suppress(OSError):
             self._link.send(b".")
 
     def close(self) -> None:
@@ -98,7 +101,8 @@ class Channel:
             self._loop.remove_reader(self._link.fileno())
             os.close(self._read)
             os.close(self._write)
-            self._link.close()
+            with self._lock:
+                self._link.close()
             self._read = -1
         if not self.closed.done():
             self.closed.set_result(None)

@@ -145,6 +145,12 @@ class Life:
             raise Closed
         return await self._channel.command(line, patience or self._state.ack_timeout, meanwhile)
 
+    def beat(self) -> None:
+        """To the API process alone, which asks for no more; from any thread."""
+        channel = self._channel
+        if channel is not None:
+            channel.beat()
+
     async def _beat(self) -> None:
         self._beaten = time.monotonic()
         if self._channel is not None:

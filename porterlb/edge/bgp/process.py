@@ -70,6 +70,8 @@ class Log:
         self.written += 1
         self._last.append(line)
         with contextlib.suppress(OSError):  # a full disk must not stop BGP
+            if self._file < 0:
+                self._file = self._open()
             if os.fstat(self._file).st_size > _LOG_SIZE:
                 os.close(self._file)
                 self.path.replace(self.path.with_suffix(".log.1"))
@@ -90,7 +92,10 @@ class Log:
         return ""
 
     def close(self) -> None:
-        os.close(self._file)
+        """May be called twice; the next line opens the file again."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
 
 class Exabgp:

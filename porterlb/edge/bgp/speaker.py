@@ -61,6 +61,13 @@ class BgpSpeaker:
         self._state.wanted, self._state.token = wanted, token
         self._state.wake.set()
 
+    def beat(self) -> None:
+        """Tells the API process that the manager is alive; from any thread. Beats are given by the loop anyway: this
+        is for whoever knows that a busy loop is alive."""
+        life = self._life
+        if life is not None:
+            life.beat()
+
     async def stop(self, *, withdraw: bool) -> None:
         """Ends ExaBGP, and with it :meth:`run`.
 

@@ -90,7 +90,12 @@ class EventWriter:
                 self._news.clear()
                 await self._wait(self._told.pause(time.monotonic()))
                 continue
-            self._told.wrote(write, await self._write(write))
+            name = write.name
+            try:
+                name = await self._write(write)
+            except Exception:  # a fault of ours, in one Event
+                log.exception("the Event %s about %s cannot be written", write.series.reason, write.series.about)
+            self._told.wrote(write, name)
             await asyncio.sleep(PACE)
 
     async def _wait(self, seconds: float | None) -> None:

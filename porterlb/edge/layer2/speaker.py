@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from porterlb.settings import Settings
 log = logging.getLogger("porterlb.layer2")
 
 BEAT = 1.0
-"""Seconds between two beats; sent from the manager's own loop, so that a loop that hangs sends none."""
+"""Seconds between two beats from the manager's own loop."""
 SILENT = 5.0
 """A wire process that has not reported for so long (it does so every second) is ended and started again."""
 START_WITHIN = 30.0
@@ -61,6 +62,9 @@ class Layer2Speaker:
             gratuitous_rate=settings.gratuitous_rate,
             silence_after=settings.silence_after,
         )
+        self._log_format = settings.log_format
+        self._lock = threading.Lock()
+        self._beats: socket.socket | None = None  # of the present process; it hears each byte as a beat
         self._wanted: DesiredWire | None = None
         self._news = asyncio.Event()
         self._last = WireReport()
@@ -77,6 +81,13 @@ class Layer2Speaker:
         """The whole wanted set; returns at once. The newest one counts."""
         self._wanted = wanted
         self._news.set()
+
+    def beat(self) -> None:
+        """Tells the process that the manager is alive; from any thread. Beats are given by the loop anyway: this is
+        for whoever knows that a busy loop is alive."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._beats is not None:
+                self._beats.send(b".")
 
     async def stop(self) -> None:
         """Hands over: the process tells the others, answers a moment longer, and ends. Then run() returns."""
@@ -101,22 +112,29 @@ class Layer2Speaker:
     async def _one_life(self) -> str:
         """Starts one process and stays with it to its end; says why it ended."""
         ours, theirs = socket.socketpair()
+        beats, heard = socket.socketpair()
+        argv = (sys.executable, "-m", "porterlb.wire", self._log_format, str(heard.fileno()))
         try:
             process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "porterlb.wire", stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL
+                *argv, stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL, pass_fds=(heard.fileno(),)
             )
         except OSError as error:
             ours.close()
+            beats.close()
             return f"it could not be started: {error.strerror or error}"
         finally:
             theirs.close()
+            heard.close()
+        beats.setblocking(False)
+        with self._lock:
+            self._beats = beats
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE)
         self._alive = False
         writer.write(wire_text.config_line(self._config))
         tasks: set[asyncio.Task[Any]] = {
             asyncio.create_task(self._read(reader), name="wire-reports"),
             asyncio.create_task(self._write(writer), name="wire-wanted"),
-            asyncio.create_task(self._beat(writer), name="wire-beat"),
+            asyncio.create_task(self._keep_beating(), name="wire-beat"),
             asyncio.create_task(self._stopping.wait(), name="wire-stop"),
         }
         try:
@@ -140,6 +158,9 @@ class Layer2Speaker:
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
             writer.close()
+            with self._lock:
+                self._beats = None
+                beats.close()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Hands reports on until the process closes its end. Raises WireSilent when none comes for too long."""
@@ -192,9 +213,9 @@ class Layer2Speaker:
                 writer.write(wire_text.applied_line(applied))
             await writer.drain()
 
-    async def _beat(self, writer: asyncio.StreamWriter) -> None:
+    async def _keep_beating(self) -> None:
         while True:
-            writer.write(wire_text.BEAT)
+            self.beat()
             await asyncio.sleep(BEAT)
 
     def _tell(self, report: WireReport) -> None:

@@ -46,6 +46,7 @@ TICK = 0.2  # seconds between two looks at whether the directory is still there
 POLL = 1.0  # seconds between two looks at everything, for what no notification tells (network file systems)
 POLL_SHARE = 50  # looking at everything takes 1/50 of the time at most
 CALL = 3.0  # seconds that a call may take
+FAILED_AGAIN = 60.0  # seconds between two log lines about looks that fail unexpectedly
 EVENTS_PAUSE = 0.1  # seconds over which Events are collected before they are written
 EVENTS_WAITING = 5000
 ENDPOINTS_READY = "EndpointsReady"
@@ -72,6 +73,7 @@ class ManifestsCluster:
         self._noticing_since = 0.0
         self._emitted: list[dict[str, Any]] = []
         self._emitter: asyncio.Task[None] | None = None
+        self._failed = -FAILED_AGAIN  # when an unexpected failure was logged last
 
     # --- watching
 
@@ -152,9 +154,15 @@ class ManifestsCluster:
         return not any(part.startswith(".") for part in path.relative_to(self._home.path).parts)
 
     async def _look(self, paths: Iterable[Path] | None) -> None:
-        with contextlib.suppress(Unavailable):
+        try:
             await self._call(lambda: self._state.look(paths), 10.0)
             self._looked.set()
+        except (Unavailable, Denied):
+            return
+        except Exception:  # a fault of ours: look again, for nobody else would
+            if time.monotonic() - self._failed > FAILED_AGAIN:
+                self._failed = time.monotonic()
+                log.exception("looking at %s failed", self._home.path)
 
     def _inode_now(self) -> tuple[int, int] | None:
         try:

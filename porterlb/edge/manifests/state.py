@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -30,6 +31,8 @@ from porterlb.edge.manifests.documents import CUSTOM, Document, Key
 from porterlb.edge.manifests.home import Home
 from porterlb.edge.manifests.leases import Leases, as_object
 from porterlb.edge.manifests.records import Record, Records, annotated, composed, last_good
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
@@ -122,7 +125,9 @@ class State:
                     self._records.drop(key, before.digest)
                 self._show(key, None)
             self._unsynced.pop(key, None)
-        except (OSError, Unavailable):
+        except Exception as error:
+            if not isinstance(error, OSError | Unavailable | Denied):  # a fault of ours, in one object
+                log.exception("%s cannot be brought up to date", key)
             self._unsynced.setdefault(key, before)
 
     def _look_at_records(self, paths: Iterable[Path] | None) -> None:

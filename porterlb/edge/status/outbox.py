@@ -245,6 +245,9 @@ class Outbox:
                 self._busy.add(slot)
                 try:
                     await self._send(slot, write)
+                except Exception:  # a fault of ours, in one write: the others go on
+                    self._refused(slot)
+                    log.exception("a status cannot be written", extra=fields(object=str(slot[0])))
                 finally:
                     self._busy.discard(slot)
                 continue
@@ -285,9 +288,7 @@ class Outbox:
             if self._objects.raw(*key) is None:
                 return  # it was being deleted; to tell that from a refusal is for the watch
             self._count(key.kind, "denied")
-            times, _ = self._denied.get(slot, (0, 0.0))
-            pause = DENIED_FOR[min(times, len(DENIED_FOR) - 1)]
-            self._denied[slot] = (times + 1, self._clock() + pause)
+            pause = self._refused(slot)
             log.warning("The API refused a status: %s", error, extra=fields(object=str(key), again_in=pause))
         except Unavailable as error:
             self._count(key.kind, "unavailable")
@@ -309,6 +310,13 @@ class Outbox:
             if same is None or same.sent != write.status:
                 for notice in write.notices:
                     await self._tell(key, result, notice)
+
+    def _refused(self, slot: _Slot) -> float:
+        """The same write is not sent again for so many seconds: longer each time in a row."""
+        times, _ = self._denied.get(slot, (0, 0.0))
+        pause = DENIED_FOR[min(times, len(DENIED_FOR) - 1)]
+        self._denied[slot] = (times + 1, self._clock() + pause)
+        return pause
 
     async def _tell(self, key: ObjectKey, obj: Mapping[str, Any], notice: Notice) -> None:
         if self._meter:

@@ -1,0 +1,254 @@
+"""The whole manager without its speakers: what any collaborator of a part raises ends neither process nor siblings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import urllib.request
+from collections.abc import Callable
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from porterlb import app, reconcile, supervise
+from porterlb.core.observed import BgpReport, Nic, WireReport
+from porterlb.edge import membership
+from porterlb.edge.manifests import ManifestsCluster
+from porterlb.edge.manifests import directory as manifests_directory
+from porterlb.settings import Settings
+
+POOL = """
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: pool}
+spec: {address: 10.0.0.100-10.0.0.199}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-a}
+status: {addresses: [{type: InternalIP, address: 10.0.0.1}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s, namespace: porterlb-system}
+stringData: {password: x}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpPeer
+metadata: {name: r1}
+spec: {conf: {neighborAddress: 10.0.0.9, peerAs: 64500, authPasswordSecret: {name: s}}}
+"""
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {{name: web-{number}}}
+spec:
+  type: LoadBalancer
+  ports: [{{port: 80}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-{number}, labels: {{kubernetes.io/service-name: web-{number}}}}}
+addressType: IPv4
+endpoints: [{{addresses: [10.244.0.1], nodeName: node-a}}]
+"""
+
+
+class Speaker:
+    """A speaker that applies whatever is wanted at once, and reports now and then."""
+
+    def __init__(self, report: Callable[[Any], None], **_: Any) -> None:
+        self._report = report
+        self.stopping = asyncio.Event()
+        self.reports = 0
+
+    def beat(self) -> None:
+        pass
+
+    def said(self) -> Any:
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        while not self.stopping.is_set():
+            self.reports += 1
+            self._report(self.said())
+            await asyncio.sleep(0.05)
+
+
+class Bgp(Speaker):
+    token = 0
+
+    def want(self, wanted: Any, token: int) -> None:
+        self.token = token
+
+    def said(self) -> BgpReport:
+        return BgpReport(applied=self.token)
+
+    async def stop(self, *, withdraw: bool) -> None:
+        self.stopping.set()
+
+
+class Wire(Speaker):
+    wanted: Any = None
+
+    def want(self, wanted: Any) -> None:
+        self.wanted = wanted
+
+    def said(self) -> WireReport:
+        nic = Nic("eth0", 2, b"\x02\0\0\0\0\1", True, (ip_interface("10.0.0.1/24"),))
+        check = self.wanted.check if self.wanted else frozenset()
+        digest = self.wanted.digest if self.wanted else 0
+        return WireReport(nics=(nic,), clear=frozenset(check), applied=digest)
+
+    async def stop(self) -> None:
+        self.stopping.set()
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "BgpSpeaker", Bgp)
+    monkeypatch.setattr(app, "Layer2Speaker", Wire)
+    monkeypatch.setattr(app, "TAKE_OVER", 0.0)
+
+
+class World:
+    """One running manager on a directory of manifests."""
+
+    def __init__(self, folder: Path, manager: Any) -> None:
+        self.folder = folder
+        self.manager = manager
+        self.number = 0
+
+    async def serves_a_new_service(self, within: float) -> None:
+        """A new Service is given its address: watch, plan, lease and status all work."""
+        self.number += 1
+        name = f"web-{self.number}"
+        (self.folder / f"{name}.yaml").write_text(SERVICE.format(number=self.number))
+        record = self.folder / ".porterlb" / "status" / "Service" / f"default_{name}.json"
+        async with asyncio.timeout(within):
+            while not record.exists() or "10.0.0." not in json.dumps(json.loads(record.read_text())["owners"]):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    def stir(self) -> None:
+        """Something is new for every part."""
+        self.number += 1
+        (self.folder / f"web-{self.number}.yaml").write_text(SERVICE.format(number=self.number))
+        self.manager.membership.describe("10.0.0.1", 7473 + self.number, ())
+        self.manager.membership._on_change()
+        self.manager.membership._on_lease("porterlb", None)
+        self.manager.leader._on_change()
+        self.manager.passwords._known = {}
+        self.manager.passwords._wake.set()
+
+    async def alive(self) -> None:
+        url = f"http://127.0.0.1:{self.manager.http.port}/healthz"
+        assert await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read()) == b"ok\n"
+
+
+COLLABORATORS: list[tuple[str, Callable[[Any], Any], str]] = [
+    ("the cluster's watch", lambda m: m.reconciler.cluster, "watch"),
+    ("reading a Secret", lambda m: m.reconciler.cluster, "get"),
+    ("reading a Lease", lambda m: m.reconciler.cluster, "read_lease"),
+    ("writing a Lease", lambda m: m.reconciler.cluster, "write_lease"),
+    ("deleting a Lease", lambda m: m.reconciler.cluster, "delete_lease"),
+    ("writing a status", lambda m: m.reconciler.cluster, "apply_status"),
+    ("writing an annotation", lambda m: m.reconciler.cluster, "apply"),
+    ("writing an Event", lambda m: m.reconciler.cluster, "emit"),
+    ("reading a manifest", lambda m: manifests_directory, "load"),
+    ("planning", lambda m: reconcile, "plan"),
+    ("what comes before a plan", lambda m: m.passwords, "want"),
+    ("telling ExaBGP", lambda m: m.bgp, "want"),
+    ("telling the wire process", lambda m: m.wire, "want"),
+    ("a report of ExaBGP", lambda m: m.reconciler, "on_bgp"),
+    ("a report of the wire process", lambda m: m.reconciler, "on_wire"),
+    ("what ExaBGP is", lambda m: m.bgp, "said"),
+    ("what the wire process is", lambda m: m.wire, "said"),
+    ("counting reports", lambda m: m.metrics, "heard"),
+    ("counting plans", lambda m: m.metrics, "planned"),
+    ("counting modes", lambda m: m.metrics, "saw"),
+    ("counting writes", lambda m: m.metrics, "wrote"),
+    ("counting Events", lambda m: m.metrics, "told"),
+    ("the status writer", lambda m: m.status, "update"),
+    ("news of the leader", lambda m: m.reconciler, "on_leader"),
+    ("news of members", lambda m: m.reconciler, "on_members"),
+    ("news of passwords", lambda m: m.passwords, "_changed"),
+    ("news of a Lease", lambda m: m.leader, "heard"),
+    ("taking over an object", lambda m: m.reconciler.objects, "change"),
+]
+
+
+def test_what_a_collaborator_raises_ends_neither_the_process_nor_the_other_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each one raises at every call for a moment. Meanwhile the process answers; afterwards a new Service is served."""
+    caplog.set_level(logging.CRITICAL)
+    monkeypatch.setattr(supervise, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(reconcile, "PLAN_AGAIN", 0.1)
+    monkeypatch.setattr(membership, "SWEEP", 0.1)
+    monkeypatch.setattr(app._Manager, "_vanished", lambda _: frozenset({"gone"}))
+    folder, work = tmp_path / "cluster", tmp_path / "work"
+    folder.mkdir()
+    work.mkdir()
+    (folder / "pool.yaml").write_text(POOL)
+
+    async def main() -> None:
+        settings = Settings("node-a", cluster=f"dir:{folder}", http_port=0, hello_address="10.0.0.1")
+        cluster = ManifestsCluster(folder)
+        manager = app._Manager(settings, cluster, b"k" * 32, work)
+        stop = asyncio.Event()
+        running = asyncio.create_task(manager.run(stop))
+        world = World(folder, manager)
+        try:
+            await world.serves_a_new_service(within=30)
+            for what, owner, method in COLLABORATORS:
+                called = 0
+
+                def fails(*_: Any, **__: Any) -> Any:
+                    nonlocal called
+                    called += 1
+                    raise ZeroDivisionError(what)  # noqa: B023 — called in this turn only
+
+                reports = manager.wire.reports
+                with monkeypatch.context() as patched:
+                    patched.setattr(owner(manager), method, fails)
+                    if what == "the cluster's watch":  # it is asked for anew once its reader has failed
+                        patched.setattr(manager.reconciler.objects, "change", fails)
+                    world.stir()
+                    await asyncio.sleep(0.25)
+                    await world.alive()
+                    assert not running.done(), what
+                    assert called, what
+                    if method not in ("said", "watch"):
+                        assert manager.wire.reports > reports, what
+                try:
+                    await world.serves_a_new_service(within=30)
+                except TimeoutError:
+                    pytest.fail(f"nothing works after failures of {what}: {manager.parts.failures}")
+                assert not running.done(), what
+        finally:
+            stop.set()
+            code = await running
+            await cluster.close()
+        assert code == 0
+
+    asyncio.run(main())
+
+
+def test_a_part_that_ends_ends_the_manager(tmp_path: Path) -> None:
+    """A manager without one of its parts must not look alive."""
+    (tmp_path / "pool.yaml").write_text(POOL)
+
+    async def main() -> int:
+        cluster = ManifestsCluster(tmp_path)
+        manager = app._Manager(Settings("node-a", http_port=0), cluster, b"k" * 32, tmp_path)
+        manager.wire.stopping.set()  # type: ignore[attr-defined]
+        async with asyncio.timeout(20):
+            code = await manager.run(asyncio.Event())
+        await cluster.close()
+        return code
+
+    assert asyncio.run(main()) == 1
