@@ -47,6 +47,7 @@ class ProxyHealth:
 
     async def run(self) -> None:
         """For ever."""
+        self._changed.set()  # after a failure there may be questions left
         while True:
             await self._changed.wait()
             self._changed.clear()
