@@ -156,7 +156,6 @@ COLLABORATORS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("writing a Lease", lambda m: m.reconciler.cluster, "write_lease"),
     ("deleting a Lease", lambda m: m.reconciler.cluster, "delete_lease"),
     ("writing a status", lambda m: m.reconciler.cluster, "apply_status"),
-    ("writing an annotation", lambda m: m.reconciler.cluster, "apply"),
     ("writing an Event", lambda m: m.reconciler.cluster, "emit"),
     ("reading a manifest", lambda m: manifests_directory, "load"),
     ("planning", lambda m: reconcile, "plan"),
