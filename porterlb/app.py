@@ -333,7 +333,8 @@ class _Manager:
         node = self.reconciler.objects.nodes.get(self.settings.node)
         address = self.settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
         if address and nics:
-            self.membership.describe(address, self.settings.hello_port, tuple(found))
+            gateways = self.reconciler.wire_report.gateways
+            self.membership.describe(address, self.settings.hello_port, tuple(found), gateways)
             self._described.set()
 
     def _publish(self, known: Known, seconds: float) -> None:

@@ -49,6 +49,7 @@ def described(member: Member) -> dict[str, str]:
         "port": member.port,
         "boot": member.boot,
         "subnets": [str(subnet) for subnet in member.subnets],
+        "gateways": [str(gateway) for gateway in member.gateways],
     }
     return {ANNOTATION: json.dumps(content, sort_keys=True)}
 
@@ -73,8 +74,9 @@ def parse(name: str, carried: Mapping[str, str]) -> Parsed[Member]:
         return _refused(f"The Lease {name} of replica {node} has no usable address, port, boot number and subnets.")
     try:
         interfaces: tuple[Interface, ...] = tuple(ip_interface(subnet) for subnet in subnets)
-        return Parsed(Member(node, str(ip_address(str(address))), port, boot, interfaces))
-    except ValueError as error:
+        gateways = tuple(ip_address(str(text)) for text in content.get("gateways") or ())
+        return Parsed(Member(node, str(ip_address(str(address))), port, boot, interfaces, gateways))
+    except (ValueError, TypeError) as error:
         return _refused(f"The Lease {name} of replica {node}: {error}.")
 
 

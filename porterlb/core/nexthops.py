@@ -5,6 +5,7 @@ Sources: KEP-1669 (serving terminating endpoints), KEP-1860 (ipMode), the well-k
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -119,11 +120,23 @@ class Segments:
 
     subnets: tuple[Network, ...]
     addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)  # by node
+    closed: tuple[Network, ...] = ()
+    """Subnets that every node has for itself, with the same address in it (docker0): no segment."""
+    gateways: tuple[Address, ...] = ()
+    """The next hops of the nodes' default routes, those of most nodes first."""
 
     def of(self, address: Address) -> Network | None:
         """The connected subnet (longest prefix) that holds ``address``, or None: off every segment."""
         holding = [s for s in self.subnets if s.version == address.version and address in s]
         return max(holding, key=lambda subnet: subnet.prefixlen, default=None)
+
+    def towards(self, address: Address) -> Network | None:
+        """The connected subnet that traffic for ``address`` goes through: its own, else that of a gateway."""
+        subnet = self.of(address)
+        if subnet is not None:
+            return subnet
+        gateways = (gateway for gateway in self.gateways if gateway.version == address.version)
+        return next((found for gateway in gateways if (found := self.of(gateway)) is not None), None)
 
     def nodes_on(self, subnet: Network) -> frozenset[str]:
         return frozenset(name for name, addresses in self.addresses.items() if on_subnet(addresses, subnet))
@@ -132,15 +145,37 @@ class Segments:
 def segments(nodes: Mapping[str, Node], members: Mapping[str, Member]) -> Segments:
     """Subnets come from the members (nodes do not publish prefixes); addresses from both."""
     subnets: set[Network] = set()
+    own: dict[Network, dict[str, Address]] = {}
     addresses: dict[str, dict[Address, None]] = {name: dict.fromkeys(node.addresses) for name, node in nodes.items()}
     for member in members.values():
         for interface in member.subnets:
             if _routable(interface):
                 subnets.add(interface.network)
+                if member.node in nodes:
+                    own.setdefault(interface.network, {})[member.node] = interface.ip
                 if member.node in addresses:
                     addresses[member.node][interface.ip] = None
-    ordered = tuple(sorted(subnets, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
-    return Segments(ordered, {name: tuple(found) for name, found in addresses.items()})
+    closed = {subnet for subnet, hosts in own.items() if _is_closed(hosts, nodes)}
+    count = Counter(gateway for member in members.values() for gateway in dict.fromkeys(member.gateways))
+    gateways = sorted(count, key=lambda gateway: (-count[gateway], gateway.version, int(gateway)))
+    return Segments(
+        _ordered(subnets - closed),
+        {name: tuple(found) for name, found in addresses.items()},
+        _ordered(closed),
+        tuple(gateways),
+    )
+
+
+def _ordered(subnets: Iterable[Network]) -> tuple[Network, ...]:
+    return tuple(sorted(subnets, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
+
+
+def _is_closed(hosts: Mapping[str, Address], nodes: Mapping[str, Node]) -> bool:
+    """Whether nodes that have a subnet with these addresses cannot meet in it: all have the same one, which is no
+    address by which a node is known."""
+    address = next(iter(hosts.values()))
+    known = any(address in nodes[name].addresses for name in hosts)
+    return len(hosts) > 1 and not known and all(other == address for other in hosts.values())
 
 
 def _routable(interface: Interface) -> bool:

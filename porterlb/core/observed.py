@@ -104,6 +104,7 @@ class WireReport:
     rivals: Mapping[Address, Rival] = field(default_factory=dict)
     claimed: Mapping[Address, bytes] = field(default_factory=dict)
     clear: frozenset[Address] = frozenset()
+    gateways: tuple[Address, ...] = ()  # of the default routes
     applied: int = 0  # digest of the last wanted set taken over
     counters: Mapping[str, int] = field(default_factory=dict)  # requests, answers, gratuitous, hellos ...
     trouble: str = ""  # a sentence while the wire process does not run, or cannot do its work

@@ -18,7 +18,7 @@ from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
 from porterlb.core.holddown import HoldDown
 from porterlb.core.memory import Memory
 from porterlb.core.mode import ModePolicy, wakes_at
-from porterlb.core.model import Address, Eip, Protocol, Service, ServiceKey, Snapshot
+from porterlb.core.model import Address, AddressRange, Eip, Protocol, Service, ServiceKey, Snapshot
 from porterlb.core.problems import Problem
 from porterlb.core.shared import Shared, own_neighbors, shared_by_all
 from porterlb.core.vip import VipPlan, plan_vip
@@ -269,23 +269,35 @@ def _holders_of(snapshot: Snapshot, allocations: Allocations, address: Address, 
 def _eip(shared: Shared, eip: Eip, use: EipUse) -> EipPlan:
     if eip.protocol is Protocol.BGP or not shared.segments.subnets:
         return EipPlan(use, problems=use.problems)
-    connected = bool(eip.interface or eip.can_reach)
-    outside = [
-        r
-        for r in eip.ranges
-        if not connected and (shared.segments.of(r.first) is None or shared.segments.of(r.last) is None)
-    ]
+    outside = _outside(shared, eip)
     if not outside:
         return EipPlan(use, True, "Every address is in a connected subnet.", use.problems)
     first = outside[0]
     text = str(first.first) if first.first == first.last else f"{first.first}-{first.last}"
+    closed = next((net for net in shared.segments.closed if net.version == first[0].version and first[0] in net), None)
+    where = (
+        f"{text} is in {closed}, which each node has for itself (all have the same address in it)"
+        if closed is not None
+        else f"{eip.can_reach} (spec.interface) is behind no interface of any replica"
+        if eip.can_reach is not None
+        else f"{text} is in no connected subnet of any replica"
+    )
     return EipPlan(
         use,
         False,
-        f"{text} is in no connected subnet of any replica, so Layer 2 cannot serve it"
+        f"{where}, so Layer 2 cannot serve it"
         + ("; it has no fallback when BGP is lost." if eip.protocol is Protocol.AUTO else "."),
         use.problems,
     )
+
+
+def _outside(shared: Shared, eip: Eip) -> list[AddressRange]:
+    """The ranges of an Eip that Layer 2 cannot serve, for they are on no segment."""
+    if eip.interface:
+        return []
+    if eip.can_reach is not None:
+        return [] if shared.segments.towards(eip.can_reach) is not None else list(eip.ranges)
+    return [r for r in eip.ranges if shared.segments.of(r.first) is None or shared.segments.of(r.last) is None]
 
 
 def _new_on_link(shared: Shared, unwritten: Mapping[ServiceKey, tuple[Address, ...]]) -> frozenset[Address]:

@@ -85,7 +85,7 @@ class Shared:
         """Those nodes of ``order`` that are on the segment of the VIP; None when it is on no segment of ours."""
         if eip.interface:
             return order
-        subnet = self.segments.of(eip.can_reach or address)
+        subnet = self.segments.towards(eip.can_reach) if eip.can_reach else self.segments.of(address)
         if subnet is None:
             return None
         present = self.segments.nodes_on(subnet)

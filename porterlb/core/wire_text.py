@@ -111,6 +111,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "rivals": lambda rivals: [[str(r.address), r.mac.hex(), r.seen] for r in rivals.values()],
     "claimed": lambda claimed: [[str(address), mac.hex()] for address, mac in claimed.items()],
     "clear": lambda clear: sorted(str(address) for address in clear),
+    "gateways": lambda gateways: [str(address) for address in gateways],
     "counters": dict,
 }
 _READ: Mapping[str, Callable[[Any], Any]] = {
@@ -132,6 +133,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     },
     "claimed": lambda rows: {ip_address(text): bytes.fromhex(mac) for text, mac in rows},
     "clear": lambda rows: frozenset(ip_address(text) for text in rows),
+    "gateways": lambda rows: tuple(ip_address(text) for text in rows),
     "counters": dict,
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from porterlb.cluster import Changed, Cluster, Conflict, Deleted, Denied, Kind, LeaseRecord, Obj, Replaced, Unavailable
 from porterlb.core import membership
-from porterlb.core.model import Interface, Member
+from porterlb.core.model import Address, Interface, Member
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,11 @@ class Membership:
         self._stale = asyncio.Event()
         self.members: Mapping[str, Member] = {}
 
-    def describe(self, address: str, port: int, subnets: tuple[Interface, ...]) -> None:
+    def describe(
+        self, address: str, port: int, subnets: tuple[Interface, ...], gateways: tuple[Address, ...] = ()
+    ) -> None:
         """Our address or interfaces are other ones now: the Lease is written again."""
-        new = replace(self._me, address=address, port=port, subnets=subnets)
+        new = replace(self._me, address=address, port=port, subnets=subnets, gateways=gateways)
         if new != self._me:
             self._me = new
             self._stale.set()

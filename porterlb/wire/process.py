@@ -257,7 +257,9 @@ class WireProcess:
                 self._todo.extend(layer2.route_found(goal, netlink.route(goal)[0]))
             case act.FindGateways():
                 self._frames.forget()
-                self._todo.extend(layer2.gateways_found(default_gateways()))
+                gateways = default_gateways()
+                self._channel.report(gateways=tuple(dict.fromkeys(gateway.address for gateway in gateways)))
+                self._todo.extend(layer2.gateways_found(gateways))
             case act.SetHelloPeers(members):
                 self._members = members
                 if self._hellos is not None:

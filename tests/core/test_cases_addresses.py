@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from porterlb.core import membership
 from porterlb.core.allocation.reserved import reserved_addresses
 from porterlb.core.model import (
     Endpoint,
@@ -237,6 +238,49 @@ def test_f7_the_ends_of_a_connected_subnet_are_not_given_out() -> None:
     assert got(routed, "web") == ["192.0.2.0"]
     point_to_point = Member("a", "10.0.0.0", 7473, 1, (ip_interface("10.0.0.0/31"),))
     assert set(reserved_addresses({}, {"a": point_to_point}, {})) == set(addresses("10.0.0.0"))
+
+
+# --- E5, E6
+
+
+def test_e5_can_reach_means_the_interface_of_the_route() -> None:
+    snap = cluster()
+    far = replace(snap.eips["segment"], can_reach=ip_address("8.8.8.8"))
+    snap = replace(snap, eips={**snap.eips, "segment": far})
+    lost = plan(snap, None, 0.0, POLICY)
+    assert lost.vips[LAYER2_VIP].candidates == () and not lost.eips["segment"].layer2_possible
+    assert "8.8.8.8 (spec.interface) is behind no interface" in lost.eips["segment"].layer2_reason
+    routed = {name: replace(member, gateways=addresses("10.77.0.1")) for name, member in snap.members.items()}
+    made = plan(replace(snap, members=routed), None, 0.0, POLICY)
+    assert set(made.vips[LAYER2_VIP].candidates) == set(NAMES) and made.eips["segment"].layer2_possible
+
+
+def test_e5_the_gateways_travel_in_the_membership_lease() -> None:
+    member = Member("node-a", "10.77.0.11", 7473, 1, (), addresses("10.77.0.1"))
+    assert membership.parse("porterlb-node-a", membership.described(member)).value == member
+    broken = {membership.ANNOTATION: membership.described(member)[membership.ANNOTATION].replace('"10.77.0.1"', "7.5")}
+    assert membership.parse("porterlb-node-a", broken).value is None
+
+
+def test_e6_a_subnet_that_each_node_has_for_itself_is_no_segment() -> None:
+    snap = cluster()
+    docker = (ip_interface("172.17.0.1/16"),)
+    members = {name: replace(member, subnets=member.subnets + docker) for name, member in snap.members.items()}
+    pool = replace(snap.eips["segment"], ranges=eip("x", "172.17.0.200-172.17.0.210").ranges)
+    inside = replace(snap.services[MAIL], held=addresses("172.17.0.201"))
+    snap = replace(snap, members=members, eips={**snap.eips, "segment": pool}, services={MAIL: inside})
+    made = plan(snap, None, 0.0, POLICY)
+    assert not made.vips[ip_address("172.17.0.201")].on_link
+    assert "172.17.0.0/16, which each node has for itself" in made.eips["segment"].layer2_reason
+    alone = replace(snap, members={"node-a": members["node-a"]})
+    assert plan(alone, None, 0.0, POLICY).vips[ip_address("172.17.0.201")].on_link, "one replica alone cannot know"
+
+
+def test_e6_a_lease_that_a_renamed_node_left_behind_closes_nothing() -> None:
+    snap = cluster()
+    left = replace(snap.members["node-a"], node="old-name")
+    made = plan(replace(snap, members={"old-name": left, "node-a": snap.members["node-a"]}), None, 0.0, POLICY)
+    assert made.vips[LAYER2_VIP].on_link
 
 
 # --- F9
