@@ -92,6 +92,8 @@ class NodeFailures:
 
     async def run(self) -> None:
         """Until cancelled."""
+        if not self._rules.enabled:
+            log.info(Refusal.OFF.value)
         try:
             while True:
                 next_at = await self.turn()

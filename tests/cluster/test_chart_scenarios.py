@@ -340,6 +340,10 @@ def test_every_permission_is_used_and_nothing_is_denied(lab: Whole) -> None:
         lab.kubectl("patch", "bgppeer", "router1-v4", "--type=merge", "-p", '{"spec":{"conf":{"adminDown":false}}}')
         wait_until(lambda: len(lab.router.established()) >= 4, 60, "sessions to be back")
 
+    (idle,) = set(NAMES) - set(lab.wait_replicas(2))  # both replicas can tell that it is dead: its pods are marked
+    lab.node(idle).power_off()
+    time.sleep(2.0)
+    lab.back(idle)
     victim = next(iter(lab.wait_replicas(2)))
     lab.node(victim).power_off()
     lab.kubectl("delete", "node", victim)

@@ -42,7 +42,7 @@ def main() -> int:
             step = max(1, len(chosen) // arguments.count)
             chosen = chosen[::step][: arguments.count]
         print(f"{len(chosen)} of {len(every)} mutations", flush=True)
-        reach = reached(copies, arguments.root, arguments.map)
+        reach = reached(copies, arguments.root / arguments.tests, arguments.map)
         if reach is None:
             return 2
         print(f"{time.monotonic() - began:.0f} s to learn which tests reach which function", flush=True)
@@ -68,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="another choice of one of each function")
     parser.add_argument("--only", default="", metavar="TEXT", help="functions whose file:name contains this")
     parser.add_argument("--count", type=int, default=0, help="at most this many, spread over all files")
+    parser.add_argument("--tests", default="tests", metavar="FOLDER", help="run only the tests below it")
     parser.add_argument("--root", type=Path, default=ROOT, help="the tree; it is copied, and not touched")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests against one mutation")
@@ -77,12 +78,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def reached(copies: list[Path], root: Path, kept: Path | None) -> Reach | None:
+def reached(copies: list[Path], folder: Path, kept: Path | None) -> Reach | None:
     """Which tests reach which function: as kept by an earlier run, or by running them all."""
     if kept and kept.exists():
         notes = json.loads(kept.read_text())
     else:
-        notes = learn(copies, root)
+        notes = learn(copies, folder)
         if notes is None:
             return None
         if kept:
@@ -100,9 +101,10 @@ def find(root: Path) -> list[Mutation]:
     return [one for file in files for one in mutations(str(file.relative_to(root)), file.read_text())]
 
 
-def learn(copies: list[Path], root: Path) -> list[dict[str, Any]] | None:
+def learn(copies: list[Path], folder: Path) -> list[dict[str, Any]] | None:
     """Run all tests without root once, shared between the copies; what the recorders noted, None if they do not run."""
-    tests = sorted(str(file.relative_to(root)) for file in (root / "tests").rglob("test_*.py"))
+    root = next(parent for parent in (folder, *folder.parents) if (parent / CORE).is_dir())
+    tests = sorted(str(file.relative_to(root)) for file in folder.rglob("test_*.py"))
     tests = [one for one in tests if not one.startswith("tests/mutants/")]
     core = [str(file.relative_to(root)) for file in sorted((root / CORE).rglob("*.py"))]
     kept = {path: (copies[0] / path).read_text() for path in core}
