@@ -439,7 +439,54 @@ def test_a_bgp_session_is_evidence_that_the_link_works_where_there_is_no_gateway
     assert (n1.owned == {PACKED: mac_of("n1")}) is bool(sessions)
 
 
+def test_in_doubt_nothing_is_announced(world):
+    world.cut = {"n2"}
+    world.run(0.5)
+    clear(world)
+    world.run(3.0)  # the rounds after the start are not over
+    assert world.replicas["n2"].report["doubt"] and moves(world, "n2") == []
+
+
+def test_who_comes_out_of_a_stall_is_not_fit_to_answer_until_it_has_heard_the_others(world):
+    layer2 = world.replicas["n2"].layer2
+    assert layer2.fit(world.now)
+    later = world.now + 1.0
+    assert not layer2.fit(later)
+    layer2.hello_tick(later)
+    assert layer2.fit(later)
+
+
+def test_after_a_goodbye_nothing_else_is_said(world):
+    layer2 = world.replicas["n2"].layer2
+    layer2.stop(world.now)
+    actions = layer2.nics_changed(nics_of("n2", up=False), world.now)
+    actions += layer2.want(replace(world.wanted, leader="n3"), world.now)
+    assert [action for action in actions if isinstance(action, act.Say)] == []
+
+
+def test_a_new_leader_alone_changes_who_answers_for_a_node_without_a_replica(world):
+    world.hung = {"n2"}
+    world.run(0.5)
+    wanted = replace(world.wanted, leader="n3")
+    for node in ("n1", "n3"):
+        replica = world.replicas[node]
+        replica.do(replica.layer2.want(wanted, world.now), world.now)
+        replica.settle(world.now)
+    assert world.answers(A) == {"n3": mac_of("n2")}
+
+
 # ---- foreign hosts
+
+
+def test_who_still_listens_reports_no_foreign_host():
+    made = World("n1", "n2")
+    made.vips((A, ("n2", "n1")))
+    n1 = made.replicas["n1"]
+    n1.layer2.claimed(PACKED, FOREIGN, made.now)
+    made.run(LISTEN - 0.1)
+    assert "rivals" not in n1.report  # it may be a node that has not answered yet
+    made.run(0.5)
+    assert {str(address) for address in n1.report["rivals"]} == {A}
 
 
 def test_a_foreign_host_is_reported_and_the_answerer_defends(world):
