@@ -8,7 +8,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from porterlb.core.model import Address
 from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.proxy_wait import NewHop
 from porterlb.core.status.state import state_of
+from porterlb.core.status.writes import owner_of
 from porterlb.edge.bgp import BgpSpeaker
 from porterlb.edge.http import HttpServer
 from porterlb.edge.layer2 import Layer2Speaker
@@ -38,6 +39,8 @@ from porterlb.edge.metrics import Faults, Metrics
 from porterlb.edge.node_failure import Look, NodeFailures
 from porterlb.edge.passwords import Passwords
 from porterlb.edge.proxy_health import ProxyHealth
+from porterlb.edge.recorder import Recorder
+from porterlb.edge.state_sharer import StateSharer
 from porterlb.edge.status import StatusWriter
 from porterlb.logs import fields
 from porterlb.pulse import Pulse
@@ -184,6 +187,11 @@ class _Manager:
         self._described = asyncio.Event()
         self.metrics = Metrics(lambda: self.status.known, time.monotonic)
         self.metrics.registry.register(Faults(lambda: self.parts.failures, logs.dropped))
+        objects, reporter = self.reconciler.objects, owner_of(settings.node)
+        self.sharer = StateSharer(cluster, settings.node, lambda: self._state() if self.status.known else None)
+        self.recorder = Recorder(
+            cluster, objects, reporter, self.metrics, on_entries=self.sharer.changed, clock=time.monotonic
+        )
         self.status = StatusWriter(
             cluster,
             self.reconciler.objects,
@@ -193,6 +201,7 @@ class _Manager:
             now=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             clock=time.monotonic,
             meter=self.metrics,
+            on_known=self._on_known,
         )
         self.http = HttpServer(
             settings.http_host,
@@ -219,6 +228,8 @@ class _Manager:
             "proxy health": self.proxy_health.run,
             "node-failures": self.node_failures.run,
             "http": self.http.run,
+            "recorder": self.recorder.run,
+            "sharer": self.sharer.run,
         }
         tasks = [asyncio.create_task(self.parts.keep(name, part), name=name) for name, part in parts.items()]
         speaking = {task for task in tasks if task.get_name() == "layer2"}
@@ -252,6 +263,8 @@ class _Manager:
             await self.bgp.stop(withdraw=others)
         with contextlib.suppress(Exception):
             await self.leader.release()
+        with contextlib.suppress(Exception):
+            await self.sharer.stop()
 
     def _others_announce(self) -> bool:
         """Whether each peer that we have a session with also has one with another live replica."""
@@ -342,8 +355,13 @@ class _Manager:
         self.metrics.api(up=not known.outage)
         self.status.update(known)
 
+    def _on_known(self, known: Known, touched: Set[Address]) -> None:
+        self.recorder.observe(known, touched)
+        self.sharer.changed()
+
     def _state(self) -> Mapping[str, Any]:
         known = self.status.known
         if known is None:
             return {"ready": False, "waitingFor": self.reconciler.waiting_for()}
-        return {**state_of(known, time.monotonic()), "nodeFailures": self.node_failures.state()}
+        state = state_of(known, self.recorder.history, time.monotonic())
+        return {**state, "nodeFailures": self.node_failures.state()}

@@ -132,6 +132,16 @@ def lease_version(lease: Obj) -> str:
     return "/".join(str(part) for part in (metadata.get("uid"), metadata.get("resourceVersion")) if part)
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """What one replica knows (its /state). ``age``: seconds since it was so; ``source``: where it was read."""
+
+    node: str
+    state: Obj
+    age: float
+    source: str
+
+
 class Conflict(Exception):
     """Compare-and-swap failed: somebody else has written since. Read again."""
 
@@ -151,6 +161,8 @@ class Cluster(Protocol):
     """
 
     namespace: str  # of Leases and Secrets (the release namespace)
+    shares_state: bool
+    """Whether replicas are to give their state with :meth:`share_state`; else others can reach their web servers."""
 
     def watch(self, kinds: Iterable[Kind]) -> AsyncIterator[Event]:
         """First a Replaced for each kind, then changes for ever; survives outages by itself."""
@@ -205,5 +217,14 @@ class Cluster(Protocol):
 
     async def hello_key(self) -> bytes:
         """The key of the hellos: the Secret ``porterlb-hello`` (kube), or a file made once (manifests)."""
+
+    async def share_state(self, node: str, text: str | None) -> None:
+        """Puts the state of the replica on ``node`` (JSON text) where others read it; None: it is unchanged."""
+
+    async def unshare_state(self, node: str) -> None:
+        """The replica on ``node`` stops: its state is no longer there."""
+
+    async def replica_state(self, node: str) -> ReplicaState:
+        """What the replica on ``node`` knows. Raises Unavailable or Denied; takes as long as the caller lets it."""
 
     async def close(self) -> None: ...

@@ -10,6 +10,8 @@ import click
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, age, show
+from porterlb.cli.replicas import Asked, ask
+from porterlb.cluster import Cluster
 from porterlb.core.model import ServiceKey
 from porterlb.core.status import conditions
 from porterlb.core.status.peer import entries
@@ -55,8 +57,12 @@ def service() -> None:
 @query
 def service_list(options: Options) -> None:
     """Services: their addresses, and whether and how they are served."""
-    found = options.ask(load)
-    rows = service_rows(found)
+
+    async def work(cluster: Cluster) -> tuple[Loaded, list[Row]]:
+        found = await load(cluster)
+        return found, service_rows(found, await ask(cluster, found.members))
+
+    found, rows = options.ask(work)
     show(options.output, rows, [service_table(rows)], found.notes("Service"))
 
 
@@ -169,8 +175,8 @@ def peer_table(rows: list[Row]) -> Table:
     )
 
 
-def service_rows(found: Loaded) -> list[Row]:
-    """One a Service of ours, usable or not, as JSON values."""
+def service_rows(found: Loaded, asked: Asked) -> list[Row]:
+    """One a Service of ours, usable or not, as JSON values. ``since``: the last move, where a replica knows of one."""
     rows = []
     for key, obj in found.each("Service"):
         problems = found.problems(*key)
@@ -178,15 +184,17 @@ def service_rows(found: Loaded) -> list[Row]:
             continue
         status = _mapping(obj, "status")
         assigned, serving = _condition(status, "AddressAssigned"), _condition(status, "Serving")
+        addresses = [address for address, _ in ingress(status)]
+        moved = max((asked.since(address) for address in addresses), default="")
         rows.append(
             {
                 "namespace": key.namespace,
                 "name": key.name,
-                "addresses": [address for address, _ in ingress(status)],
+                "addresses": addresses,
                 "assigned": assigned.get("status"),
                 "serving": serving.get("status"),
                 "mode": _MODES.get(str(serving.get("reason", "")), ""),
-                "since": str(serving.get("lastTransitionTime", "")),
+                "since": moved or str(serving.get("lastTransitionTime", "")),
                 "reason": str((serving if assigned.get("status") == "True" else assigned).get("reason", "")),
                 "message": str((serving if assigned.get("status") == "True" else assigned).get("message", "")),
                 "problems": problems,

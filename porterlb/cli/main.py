@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from porterlb.cli.crds import crds
+from porterlb.cli.history import history
 from porterlb.cli.lists import eip, peer, service
 from porterlb.cli.manager import manager
 from porterlb.cli.mode import mode
@@ -38,7 +39,7 @@ def cli() -> None:
     """Load balancer for bare-metal Kubernetes: BGP first, Layer 2 when BGP is not there."""
 
 
-for _command in (manager, status, mode, eip, peer, service, plan, crds):
+for _command in (manager, status, history, mode, eip, peer, service, plan, crds):
     cli.add_command(_command)
 
 

@@ -10,9 +10,11 @@ import click
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, show
+from porterlb.cli.replicas import Asked, ask
+from porterlb.cluster import Cluster
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Member
-from porterlb.core.whatif import Missing, VipChange, Way, WhatIf, offline_snapshot, what_if
+from porterlb.core.whatif import Missing, VipChange, Way, WhatIf, offline_snapshot, what_if, without
 from porterlb.errors import PorterError
 
 
@@ -27,18 +29,33 @@ def plan(
 ) -> None:
     """What would be if: works out, with the manager's own code, what changes without some parts of the cluster.
 
-    Without any option: what is planned now, and why Services have no address. Nothing is written.
+    Nodes that do not answer probes now are left out. Without any option: what is planned now, and why Services have no
+    address. Nothing is written.
     """
-    found = options.ask(load)
+
+    async def work(cluster: Cluster) -> tuple[Loaded, Asked]:
+        there = await load(cluster)
+        return there, await ask(cluster, there.members)
+
+    found, told = options.ask(work)
     members = found.members
     _known("node", nodes, found.objects.nodes)
     _known("BgpPeer", peers, found.objects.peers)
     _known("replica", replicas, members)
     missing = Missing(frozenset(nodes), frozenset(peers), frozenset(replicas))
-    result = what_if(offline_snapshot(found.objects, members), missing, ModePolicy())
+    gone = _gone(found, told)
+    result = what_if(without(offline_snapshot(found.objects, members), gone), missing, ModePolicy())
     asked = bool(nodes or peers or replicas)
     shown = [change for change in result.vips if change.changed or everything or not asked]
-    show(options.output, as_json(result, missing), _tables(result, shown, asked=asked), _notes(found, members, result))
+    notes = [f"{name} is gone already: planned without it." for name in sorted(gone.nodes | gone.replicas)]
+    notes += _notes(found, members, result)
+    show(options.output, as_json(result, missing), _tables(result, shown, asked=asked), notes)
+
+
+def _gone(found: Loaded, asked: Asked) -> Missing:
+    """What replicas see missing now, before the API knows of it."""
+    nodes = frozenset(name for name in asked.dead if name in found.objects.nodes)
+    return Missing(nodes, replicas=frozenset(name for name in found.members if asked.heard(name) is False) - nodes)
 
 
 def _known(what: str, names: Iterable[str], known: Iterable[str]) -> None:

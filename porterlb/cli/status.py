@@ -1,4 +1,4 @@
-"""``porterlb status``: everything at a glance."""
+"""``porterlb status``: everything at a glance, from the API and from the replicas themselves."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import Any
 import click
 from rich.live import Live
 
+from porterlb.cli import replica_view
 from porterlb.cli.lists import eip_rows, eip_table, peer_rows, peer_table, service_rows, service_table
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, plain_view, rich_view, show
+from porterlb.cli.replicas import Asked, ask, read
 from porterlb.cluster import Cluster, Unavailable
+from porterlb.core.status.serving import listed
 
 SHOWN_SERVICES = 20
 """Services that are not served come first; of the others, no more than these are listed."""
+
+Data = dict[str, Any]
 
 
 @click.command()
@@ -25,22 +30,40 @@ SHOWN_SERVICES = 20
 @click.option(
     "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds, with --watch."
 )
+@click.option(
+    "--from",
+    "source",
+    metavar="URL",
+    help="Ask one replica only, without the API: http://127.0.0.1:7472 on its node.",
+)
 @query
-def status(options: Options, *, watch: bool, interval: float) -> None:
-    """Everything at a glance: replicas, nodes, pools, sessions, Services, and what is wrong."""
+def status(options: Options, *, watch: bool, interval: float, source: str | None) -> None:
+    """Everything at a glance: replicas, nodes, pools, sessions, Services, and what is wrong.
+
+    The replicas are asked for what they see now: they know of a dead node within a second, the API after some 40 s.
+    """
+    if source:
+        data = replica_view.overview(read(source))
+        show(options.output, data, tables(data), data["problems"])
+        return
     if not watch:
-        found = options.ask(load)
-        data = overview(found)
-        show(options.output, data, tables(data), found.notes())
+        data = options.ask(look)
+        show(options.output, data, tables(data), data["problems"])
         return
 
     async def work(cluster: Cluster) -> None:
-        await _follow(lambda: load(cluster), options.output, interval)
+        await _follow(lambda: look(cluster), options.output, interval)
 
     options.ask(work)
 
 
-async def _follow(read: Callable[[], Awaitable[Loaded]], output: str, interval: float) -> None:
+async def look(cluster: Cluster) -> Data:
+    """Asks the API, then the replicas that it names."""
+    found = await load(cluster)
+    return overview(found, await ask(cluster, found.members))
+
+
+async def _follow(read: Callable[[], Awaitable[Data]], output: str, interval: float) -> None:
     live = Live(screen=True, auto_refresh=False) if output == "table" and sys.stdout.isatty() else None
     last: object = None
     if live:
@@ -48,8 +71,8 @@ async def _follow(read: Callable[[], Awaitable[Loaded]], output: str, interval: 
     try:
         while True:
             try:
-                found = await read()
-                data, notes = overview(found), found.notes()
+                data = await read()
+                notes = data["problems"]
             except Unavailable as error:
                 data, notes = {}, [str(error)]
             if live:
@@ -67,26 +90,47 @@ async def _follow(read: Callable[[], Awaitable[Loaded]], output: str, interval: 
             live.stop()
 
 
-def overview(found: Loaded) -> dict[str, Any]:
-    """The stable shape of ``-o json``."""
-    services = service_rows(found)
+def overview(found: Loaded, asked: Asked) -> Data:
+    """The stable shape of ``-o json``. What replicas see now wins over what the API says."""
+    dead = {name: seen for name, seen in asked.dead.items() if name in found.objects.nodes}
+    replicas: list[Data] = [
+        {
+            "node": member.node,
+            "address": member.address,
+            "boot": member.boot,
+            "heard": asked.heard(member.node),
+            "why": asked.silent.get(member.node, ""),
+        }
+        for member in found.members.values()
+    ]
+    silent = [row["node"] for row in replicas if row["heard"] is False]
+    services = service_rows(found, asked)
     served = [row for row in services if row["serving"] == "True"]
+    peers = peer_rows(found)
+    for peer in peers:
+        for session in peer["sessions"]:
+            session["state"] = _session(asked, peer["name"], session["node"], session["state"], silent)
+        peer["established"] = sum(session["state"] == "ESTABLISHED" for session in peer["sessions"])
+    notes = [f"{name} does not answer probes, as {listed(seen)} {_say(seen)}." for name, seen in sorted(dead.items())]
+    notes += [f"The replica on {name} is silent: {asked.silent.get(name) or 'nobody hears it'}." for name in silent]
+    unasked = [name for name in sorted(asked.silent) if name not in silent]
+    notes += [f"The replica on {name} could not be asked: {asked.silent[name]}." for name in unasked]
     return {
         "leader": found.leader,
-        "replicas": [
-            {"node": member.node, "address": member.address, "boot": member.boot} for member in found.members.values()
-        ],
+        "replicas": replicas,
         "nodes": [
             {
                 "name": node.name,
                 "addresses": [str(address) for address in node.addresses],
                 "ready": node.ready.value,
                 "cordoned": node.cordoned,
+                "dead": node.name in dead,
+                "deadBy": dead.get(node.name, []),
             }
             for _, node in sorted(found.objects.nodes.items())
         ],
         "eips": eip_rows(found),
-        "peers": peer_rows(found),
+        "peers": peers,
         "services": {
             "total": len(services),
             "served": len(served),
@@ -94,8 +138,25 @@ def overview(found: Loaded) -> dict[str, Any]:
             "layer2": sum(row["mode"] == "layer2" for row in served),
             "list": services,
         },
-        "problems": found.notes(),
+        "sources": [
+            {"replica": node, "source": state.source, "age": round(state.age, 3)}
+            for node, state in sorted(asked.states.items())
+        ],
+        "problems": [*notes, *found.notes()],
     }
+
+
+def _say(names: list[str]) -> str:
+    return "says" if len(names) == 1 else "say"
+
+
+def _session(asked: Asked, peer: str, node: str, known: str, silent: list[str]) -> str:
+    """The state of a session: as its own replica says, else as the API does; that of a silent replica is nobody's."""
+    if node in silent:
+        return "SILENT"
+    own = asked.states.get(node)
+    state = ((own.state.get("peers") or {}).get(peer) or {}).get("state") if own else ""
+    return str(state).upper() if state else known
 
 
 def tables(data: Mapping[str, Any]) -> list[Table]:
@@ -103,24 +164,34 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
     services = data["services"]
     sessions = [session for peer in data["peers"] for session in peer["sessions"]]
     up = sum(session["state"] == "ESTABLISHED" for session in sessions)
-    replicas = [replica["node"] for replica in data["replicas"]]
-    ready = [node for node in data["nodes"] if node["ready"] == "True"]
+    replicas = [replica["node"] for replica in data["replicas"] if replica["heard"] is not False]
+    silent = [replica["node"] for replica in data["replicas"] if replica["heard"] is False]
+    ready = [node for node in data["nodes"] if node["ready"] == "True" and not node["dead"]]
+    dead = [f"{node['name']} is dead (seen by {', '.join(node['deadBy'])})" for node in data["nodes"] if node["dead"]]
+    heard = ", ".join(replicas) or "none: is a manager running?"
     summary = [
         ("Leader", data["leader"] or "none"),
-        ("Replicas", ", ".join(replicas) or "none: is a manager running?"),
-        ("Nodes", f"{len(ready)} of {len(data['nodes'])} ready"),
+        ("Replicas", "; ".join([heard, *(["silent: " + ", ".join(silent)] if silent else [])])),
+        ("Nodes", "; ".join([f"{len(ready)} of {len(data['nodes'])} ready", *dead])),
         ("Sessions", f"{up} of {len(sessions)} established"),
         ("Services", f"{services['served']} of {services['total']} served: {services['bgp']} by bgp, "
                      f"{services['layer2']} by layer2"),
+        ("Sources", _sources(data)),
     ]  # fmt: skip
-    listed = sorted(services["list"], key=lambda row: row["serving"] == "True")
-    hidden = len(listed) - SHOWN_SERVICES
+    listed_ = sorted(services["list"], key=lambda row: row["serving"] == "True")
+    hidden = len(listed_) - SHOWN_SERVICES
     found = [
         Table(("WHAT", "NOW"), summary),
         eip_table(data["eips"]),
         peer_table(data["peers"]),
-        service_table(listed[:SHOWN_SERVICES]),
+        service_table(listed_[:SHOWN_SERVICES]),
     ]
     if hidden > 0:
         found.append(Table(("", ""), [], empty=f"And {hidden} more: porterlb service list."))
     return found
+
+
+def _sources(data: Mapping[str, Any]) -> str:
+    asked = [f"{each['replica']} ({each['source']}, {each['age']:.1f} s old)" for each in data["sources"]]
+    api = [] if data.get("api") is False else ["the API"]
+    return ", ".join([*api, *asked])

@@ -72,6 +72,12 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self._happened = Counter(
+            "porterlb_history_events",
+            "What has happened as this replica saw it, by what (VipMoved, NodeDead ...) and why; each VIP counts.",
+            ("what", "why"),
+            registry=self.registry,
+        )
         self._outages = Counter(
             "porterlb_api_outages", "How often the API could not be reached.", registry=self.registry
         )
@@ -108,6 +114,11 @@ class Metrics:
         found = Tally(refused)
         for refusal in Refusal:
             self._not_marked.labels(refusal.name.lower()).set(found[refusal])
+
+    def recorded(self, counted: Mapping[tuple[str, str], int]) -> None:
+        """What has happened since, by what and why; see :func:`porterlb.core.history.events.counts`."""
+        for (what, why), count in counted.items():
+            self._happened.labels(what, why).inc(count)
 
     def planned(self, seconds: float) -> None:
         self.plan_seconds.observe(seconds)

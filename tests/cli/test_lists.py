@@ -92,8 +92,13 @@ def test_status_at_a_glance(folder: Folder) -> None:
     folder.cli("status", "-o", "json")
     data = json.loads(folder.out)
     assert data["leader"] == "node-a"
-    assert list(data) == ["leader", "replicas", "nodes", "eips", "peers", "services", "problems"]
-    assert data["replicas"][0] == {"node": "node-a", "address": "10.77.0.11", "boot": 1}
+    assert list(data) == ["leader", "replicas", "nodes", "eips", "peers", "services", "sources", "problems"]
+    assert {name: data["replicas"][0][name] for name in ("node", "address", "boot", "heard")} == {
+        "node": "node-a",
+        "address": "10.77.0.11",
+        "boot": 1,
+        "heard": None,
+    }
 
 
 def test_status_without_a_manager_says_so(folder: Folder) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from porterlb.core.model import Interface
+from porterlb.core.history import Entry, History, Place, What
+from porterlb.core.model import Interface, Mode
 from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import Nic, Rival
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.status.state import state_of
-from tests.core.stage import AUTO_VIP, situation, snapshot
+from tests.core.stage import AUTO_VIP, LATER, NOW, situation, snapshot
 
 
 def test_the_state_is_json_and_has_everything() -> None:
@@ -23,7 +24,9 @@ def test_the_state_is_json_and_has_everything() -> None:
     }
     made = situation(of, wire=wire)
     problems = {ObjectKey("Eip", "", "bad"): (Problem(Reason.INVALID_ADDRESS, "is wrong.", "spec.address"),)}
-    state = state_of(replace(made, problems=problems, broken={"a.yaml:3": "no"}), now=12.5)
+    entry = Entry(NOW, What.NODE_DEAD, "node-c")
+    history = History((entry,), {AUTO_VIP: Place(Mode.BGP, since=LATER)})
+    state = state_of(replace(made, problems=problems, broken={"a.yaml:3": "no"}), history, now=12.5)
     text = json.dumps(state)
     assert "correct-horse" not in text
     assert json.loads(text) == state
@@ -36,3 +39,5 @@ def test_the_state_is_json_and_has_everything() -> None:
     assert state["nodes"]["node-a"]["usable"] is True
     assert state["peers"]["tor"]["state"] == "established"
     assert state["wire"]["nics"][0]["addresses"] == ["10.77.0.11/24"]
+    assert state["vips"]["10.77.0.201"]["since"] == LATER
+    assert [(entry["what"], entry["subject"]) for entry in state["history"]] == [("NodeDead", "node-c")]

@@ -23,6 +23,10 @@ _WAITING = frozenset({"Pending", "Probing", "NoAddress", "NotYetServed", "Unknow
 """Reasons that pass by themselves: nobody needs to be told."""
 
 
+IN_HISTORY = frozenset({"SessionLost", "SessionEstablished", "ModeChanged"})
+"""Reasons of what each replica logs from its own history, also without the API: not logged a second time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """An Event to be. ``warning``: its type is Warning, else Normal."""

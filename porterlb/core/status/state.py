@@ -3,17 +3,21 @@
 ====================  =====================================================================================
 ``version``           1; raised when something here changes its meaning or goes away
 ``node``, ``leader``  this replica, and whom it holds for the leader
+``time``              when this was so (RFC 3339)
 ``plan``              digest; applied (the digest that its BGP speaker has acknowledged); wakeIn (seconds or null)
 ``replicas``          by node: fresh, boot, sessions (established, by peer name), leader, digest, applied
-``nodes``             by name: addresses, ready, usable, dead, probed, cordoned
+``nodes``             by name: addresses, ready, usable, why (not), dead, probed, cordoned
 ``eips``              by name: protocol, size, used, layer2Possible, problems
 ``services``          by namespace/name: addresses, eips, problems
 ``vips``              by address: eip, services, protocol, mode (planned), served (on the wire), phase, age (seconds
-                      in this phase), nextHops, candidates, announced {peer: {replica: [node]}}, carried {peer:
-                      [node]}, answering {nextHop, answerer} or null, rival, problems
+                      in this phase), since (RFC 3339, the last move; empty: before this replica could know),
+                      nextHops, candidates, announced {peer: {replica: [node]}}, carried {peer: [node]}, answering
+                      {nextHop, answerer} or null, rival, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
 ``wire``              nics, dead, probed, doubt, rivals, claimed, counters
+``history``           the last entries, the oldest first: time, what, subject, before, after, why, cause, detail, count,
+                      vips, message
 ``problems``          by object ("Eip pool"): sentences
 ``broken``            by place in a file: sentences
 ``outage``            why the API is away; empty when it is there
@@ -27,7 +31,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from porterlb.core.history import History, Place
+from porterlb.core.history.words import as_json
 from porterlb.core.known import Known
+from porterlb.core.model import Ready
+from porterlb.core.nexthops import unusable_because
 from porterlb.core.observed import Nic
 from porterlb.core.problems import Problem
 from porterlb.core.served import Served
@@ -36,13 +44,15 @@ from porterlb.core.vip import VipPlan
 State = dict[str, Any]
 
 
-def state_of(known: Known, now: float) -> State:
+def state_of(known: Known, history: History, now: float) -> State:
     """See above. ``now``: monotonic seconds, the clock of plan and reports."""
     snapshot, plan, view = known.snapshot, known.plan, known.snapshot.view
     usable = plan.shared.usable if plan.shared else frozenset()
+    nobody_ready = not any(node.ready is Ready.TRUE for node in snapshot.nodes.values())
     return {
         "version": 1,
         "node": view.node,
+        "time": known.now,
         "leader": view.leader,
         "outage": known.outage,
         "broken": dict(known.broken),
@@ -58,6 +68,7 @@ def state_of(known: Known, now: float) -> State:
                 "addresses": [str(address) for address in node.addresses],
                 "ready": node.ready.value,
                 "usable": name in usable,
+                "why": unusable_because(node, view, ignore_ready=nobody_ready),
                 "dead": name in view.dead,
                 "probed": name in view.probed,
                 "cordoned": node.cordoned,
@@ -83,7 +94,10 @@ def state_of(known: Known, now: float) -> State:
             }
             for key, allocation in plan.services.items()
         },
-        "vips": {str(address): _vip(vip, known.on_wire.get(address), now) for address, vip in plan.vips.items()},
+        "vips": {
+            str(address): _vip(vip, known.on_wire.get(address), history.places.get(address), now)
+            for address, vip in plan.vips.items()
+        },
         "peers": {name: _peer(known, name, now) for name in snapshot.peers},
         "bgp": {
             "trouble": known.bgp.trouble,
@@ -94,6 +108,7 @@ def state_of(known: Known, now: float) -> State:
             ],
         },
         "wire": _wire(known),
+        "history": [as_json(entry) for entry in history.entries],
     }
 
 
@@ -120,7 +135,7 @@ def _replica(known: Known, name: str) -> State:
     }
 
 
-def _vip(vip: VipPlan, served: Served | None, now: float) -> State:
+def _vip(vip: VipPlan, served: Served | None, place: Place | None, now: float) -> State:
     answering = served.answered if served else None
     return {
         "eip": vip.eip,
@@ -130,6 +145,7 @@ def _vip(vip: VipPlan, served: Served | None, now: float) -> State:
         "served": served.mode.value if served else "none",
         "phase": vip.mode.phase.value,
         "age": round(now - vip.mode.since, 3),
+        "since": place.since if place else "",
         "nextHops": list(vip.next_hops),
         "candidates": list(vip.candidates),
         "announced": {

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from porterlb.cluster import Conflict, Event, Kind, Labels, LeaseRecord, Marked, Obj
-from porterlb.edge.kube import lease, paths, pods
+from porterlb.cluster import Conflict, Event, Kind, Labels, LeaseRecord, Marked, Obj, ReplicaState
+from porterlb.edge.kube import lease, paths, pods, port_forward
 from porterlb.edge.kube.access import Access, Source, find_source
 from porterlb.edge.kube.api import APPLY, Api, Request, shaped
 from porterlb.edge.kube.errors import Missing
@@ -40,6 +40,8 @@ class KubeCluster:
         namespace: the release namespace, where Leases, the hello key and the peers' passwords are.
         source: where address and credentials come from, see :func:`connect`.
     """
+
+    shares_state = False  # others reach the web servers through the API server
 
     def __init__(self, namespace: str, source: Source) -> None:
         self.namespace = namespace
@@ -170,6 +172,15 @@ class KubeCluster:
                 f"The key of the hellos in {where} has {len(key)} bytes, fewer than {HELLO_KEY_AT_LEAST}.", remedy
             )
         return key
+
+    async def share_state(self, node: str, text: str | None) -> None:
+        """Nothing: see ``shares_state``."""
+
+    async def unshare_state(self, node: str) -> None:
+        """Nothing: see ``shares_state``."""
+
+    async def replica_state(self, node: str) -> ReplicaState:
+        return await port_forward.replica_state(self._api, self.namespace, node)
 
     async def close(self) -> None:
         await self._events.close()

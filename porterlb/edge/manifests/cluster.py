@@ -28,10 +28,11 @@ from porterlb.cluster import (
     Obj,
     Outage,
     Replaced,
+    ReplicaState,
     Restored,
     Unavailable,
 )
-from porterlb.edge.manifests import events
+from porterlb.edge.manifests import events, replica_states
 from porterlb.edge.manifests.documents import Key
 from porterlb.edge.manifests.feed import Feed
 from porterlb.edge.manifests.home import Home, outage_as_unavailable
@@ -55,6 +56,8 @@ ENDPOINTS_READY = "EndpointsReady"
 
 class ManifestsCluster:
     """See Cluster. ``read_only``: writes nothing at all, not even identities: for queries on a plain folder."""
+
+    shares_state = True
 
     def __init__(self, path: str | Path, namespace: str = "porterlb-system", *, read_only: bool = False) -> None:
         self.namespace = namespace
@@ -303,6 +306,17 @@ class ManifestsCluster:
             return self._home.make_once("hello.key", secrets.token_hex(32).encode(), 0o600)
 
         return await self._call(work)
+
+    # --- what replicas know
+
+    async def share_state(self, node: str, text: str | None) -> None:
+        await self._call(lambda: replica_states.write(self._home, node, text))
+
+    async def unshare_state(self, node: str) -> None:
+        await self._call(lambda: replica_states.remove(self._home, node))
+
+    async def replica_state(self, node: str) -> ReplicaState:
+        return await self._call(lambda: replica_states.read(self._home, node))
 
     # --- ending
 

@@ -16,7 +16,7 @@ from porterlb.cluster import Cluster, Conflict, Denied, Kind, Unavailable
 from porterlb.core.known import Known
 from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
-from porterlb.core.status.notices import Notice
+from porterlb.core.status.notices import IN_HISTORY, Notice
 from porterlb.core.status.rewriting import Rewriting, rewritten
 from porterlb.core.status.writes import Write, ingress, owner_of, status_of, version_of
 from porterlb.logs import fields
@@ -321,12 +321,10 @@ class Outbox:
     async def _tell(self, key: ObjectKey, obj: Mapping[str, Any], notice: Notice) -> None:
         if self._meter:
             self._meter.told(key.kind, notice)
-        log.log(
-            logging.WARNING if notice.warning else logging.INFO,
-            "%s",
-            notice.message,
-            extra=fields(object=str(key), reason=notice.reason),
-        )
+        level = logging.WARNING if notice.warning else logging.INFO
+        if notice.reason in IN_HISTORY:
+            level = logging.DEBUG
+        log.log(level, "%s", notice.message, extra=fields(object=str(key), reason=notice.reason))
         try:
             await self._cluster.emit(
                 _KINDS[key.kind],

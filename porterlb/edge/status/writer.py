@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from porterlb.cluster import Cluster
 from porterlb.core.known import Known
 from porterlb.core.model import Address, ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
+from porterlb.core.served import Served
 from porterlb.core.status.peer import entries
 from porterlb.core.status.serving import Acknowledged, WireView
 from porterlb.core.status.writes import (
@@ -60,6 +61,8 @@ class StatusWriter:
         leading: whether this replica leads, now.
         time_left: seconds for which the lease is certainly ours, now.
         now: the time as RFC 3339 text; clock: monotonic seconds.
+        on_known: called at each look with what is known, once it is worked out what is on the wire, and with the VIPs
+            that are brought in differently than at the last look.
         interval: the least time between two looks at everything (seconds): bursts become one.
         concurrency: writes at once.
     """
@@ -75,6 +78,7 @@ class StatusWriter:
         now: Callable[[], str],
         clock: Callable[[], float],
         meter: Meter | None = None,
+        on_known: Callable[[Known, Set[Address]], None] = lambda known, touched: None,
         interval: float = 0.1,
         concurrency: int = 16,
     ) -> None:
@@ -84,6 +88,7 @@ class StatusWriter:
         self._now = now
         self._clock = clock
         self._meter = meter
+        self._on_known = on_known
         self._interval = interval
         self._outbox = Outbox(
             cluster,
@@ -99,8 +104,7 @@ class StatusWriter:
         self._wire = WireView()
         self._latest: Known | None = None
         self._acknowledged = Acknowledged()
-        self.known: Known | None = None
-        """What was known at the last look, with what is on the wire."""
+        self._on_wire: Mapping[Address, Served] = {}
         self._news = asyncio.Event()
         self._silent_since: dict[str, float] = {}
         self._taken: set[tuple[ObjectKey, str]] = set()  # object and node
@@ -112,6 +116,13 @@ class StatusWriter:
         self._acknowledged = self._acknowledged.updated(known)
         self._latest = known
         self._news.set()
+
+    @property
+    def known(self) -> Known | None:
+        """What is known now, with what was on the wire at the last look."""
+        if self._latest is None:
+            return None
+        return replace(self._latest, now=self._now(), leading=self._leading(), on_wire=self._on_wire)
 
     async def run(self) -> None:
         """For ever: looks whenever there is news, and sends."""
@@ -162,9 +173,10 @@ class StatusWriter:
             losses=losses,
             rewriters=self._outbox.rewriters,
         )
-        self.known = known
+        self._on_wire = known.on_wire
         if self._meter:
             self._meter.saw(known)
+        self._on_known(known, touched)
         writes: list[Write] = []
         if leading:
             writes += await self._service_writes(known, touched)

@@ -1,0 +1,124 @@
+"""The overview of one replica's own state: for a node whose API server is away. Same shape as ``porterlb status``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from porterlb.cluster import ReplicaState
+
+Row = dict[str, Any]
+
+
+def overview(found: ReplicaState) -> Row:
+    """See :func:`porterlb.cli.status.overview`; ``api``: False, for nothing is asked of it."""
+    state = found.state
+    services = [_service(state, name, service) for name, service in sorted(state["services"].items())]
+    served = [row for row in services if row["serving"] == "True"]
+    node = str(state["node"])
+    nodes = [
+        {
+            "name": name,
+            "addresses": known["addresses"],
+            "ready": known["ready"],
+            "cordoned": known["cordoned"],
+            "dead": known["dead"],
+            "deadBy": [node] if known["dead"] else [],
+        }
+        for name, known in sorted(state["nodes"].items())
+    ]
+    dead = [f"{row['name']} does not answer probes, as {node} says." for row in nodes if row["dead"]]
+    silent = [name for name, replica in sorted(state["replicas"].items()) if not replica["fresh"]]
+    outage = [f"The API is away: {state['outage']}"] if state["outage"] else []
+    own = [f"{key}: {text}" for key, texts in sorted(state["problems"].items()) for text in texts]
+    return {
+        "leader": state["leader"],
+        "replicas": [
+            {"node": name, "address": "", "boot": replica.get("boot"), "heard": replica["fresh"], "why": ""}
+            for name, replica in sorted(state["replicas"].items())
+        ],
+        "nodes": nodes,
+        "eips": [_eip(state, name, eip) for name, eip in sorted(state["eips"].items())],
+        "peers": [_peer(state, name, peer) for name, peer in sorted(state["peers"].items())],
+        "services": {
+            "total": len(services),
+            "served": len(served),
+            "bgp": sum(row["mode"] == "bgp" for row in served),
+            "layer2": sum(row["mode"] == "layer2" for row in served),
+            "list": services,
+        },
+        "sources": [{"replica": node, "source": found.source, "age": found.age}],
+        "api": False,
+        "problems": [*dead, *(f"The replica on {name} is not heard." for name in silent), *outage, *own],
+    }
+
+
+def _service(state: Mapping[str, Any], name: str, service: Mapping[str, Any]) -> Row:
+    namespace, _, short = name.partition("/")
+    vips = [state["vips"].get(address) or {} for address in service["addresses"]]
+    modes = [str(vip.get("served", "none")) for vip in vips]
+    ok = bool(modes) and "none" not in modes
+    problems = [*service["problems"], *(text for vip in vips for text in vip.get("problems", ()))]
+    hops = sorted({hop for vip in vips for hop in _hops(vip)})
+    where = f"Next hops: {', '.join(hops)}." if hops else ""
+    return {
+        "namespace": namespace,
+        "name": short,
+        "addresses": service["addresses"],
+        "assigned": "True" if service["addresses"] else "False",
+        "serving": "True" if ok else "False",
+        "mode": modes[0] if ok else "",
+        "since": max((str(vip.get("since", "")) for vip in vips), default=""),
+        "reason": "",
+        "message": " ".join([where, *problems]).strip(),
+        "problems": [],
+    }
+
+
+def _hops(vip: Mapping[str, Any]) -> list[str]:
+    """Where the traffic of a VIP goes now."""
+    if vip.get("served") == "bgp":
+        return [hop for hops in vip.get("carried", {}).values() for hop in hops]
+    answering = vip.get("answering")
+    return [answering["nextHop"]] if answering else []
+
+
+def _eip(state: Mapping[str, Any], name: str, eip: Mapping[str, Any]) -> Row:
+    modes = sorted({vip["served"] for vip in state["vips"].values() if vip["eip"] == name} - {"none"})
+    return {
+        "name": name,
+        "address": "",
+        "protocol": eip["protocol"],
+        "mode": modes[0] if len(modes) == 1 else "mixed" if modes else "none",
+        "since": "",
+        "used": eip["used"],
+        "size": eip["size"],
+        "ready": "",
+        "message": " ".join(eip["problems"]),
+        "problems": [],
+    }
+
+
+def _peer(state: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Row:
+    """The own session with its state; of the others it is known whether they are established."""
+    sessions = [
+        {
+            "node": node,
+            "state": str(peer["state"]).upper() if node == state["node"] else "ESTABLISHED",
+            "since": "",
+            "announced": None,
+            "lastLoss": None,
+        }
+        for node, replica in sorted(state["replicas"].items())
+        if (node == state["node"] and peer["state"]) or name in replica.get("sessions", ())
+    ]
+    return {
+        "name": name,
+        "address": "",
+        "as": None,
+        "established": sum(session["state"] == "ESTABLISHED" for session in sessions),
+        "sessions": sessions,
+        "ready": "",
+        "message": " ".join(peer["problems"]),
+        "problems": [],
+    }

@@ -1,0 +1,109 @@
+"""What the replicas themselves know, asked all at once: the API learns of a dead node some 40 s later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from porterlb.cluster import Cluster, Denied, Obj, ReplicaState, Unavailable
+from porterlb.errors import PorterError
+
+ASK_WITHIN = 0.8
+"""Seconds for all replicas together: one that cannot be reached must not hinder, and a node's death is to be shown
+within 1 s."""
+
+STALE = 3.0
+"""Seconds after which what a replica wrote says nothing about now: it writes every second."""
+
+FROM = 2.0
+"""Seconds for the answer of one address (--from)."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """``states``: of the replicas that answered, by node. ``silent``: why the others did not, by node."""
+
+    states: Mapping[str, ReplicaState] = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
+
+    def saying(self, part: str, name: str, key: str, value: object) -> list[str]:
+        """The replicas whose state has ``value`` at ``part[name][key]``."""
+        found = []
+        for node, asked in sorted(self.states.items()):
+            entry = (asked.state.get(part) or {}).get(name)
+            if isinstance(entry, Mapping) and entry.get(key) == value:
+                found.append(node)
+        return found
+
+    @property
+    def dead(self) -> dict[str, list[str]]:
+        """The nodes that do not answer probes, each with the replicas that see it so."""
+        names = {name for asked in self.states.values() for name in asked.state.get("nodes") or ()}
+        return {name: seen for name in sorted(names) if (seen := self.saying("nodes", name, "dead", True))}
+
+    def heard(self, node: str) -> bool | None:
+        """Whether the replica on ``node`` lives: it answered, or another one hears it. None: nobody could be asked."""
+        if node in self.states:
+            return True
+        return bool(self.saying("replicas", node, "fresh", True)) if self.states else None
+
+    def since(self, address: str) -> str:
+        """When a VIP moved last, as the replica that knows the latest move says; empty: no replica knows."""
+        found = ((state.state.get("vips") or {}).get(address) or {} for state in self.states.values())
+        return max((str(vip.get("since") or "") for vip in found), default="")
+
+
+async def ask(cluster: Cluster, nodes: Iterable[str], within: float = ASK_WITHIN) -> Asked:
+    """Asks the replicas on ``nodes`` in parallel."""
+    nodes = list(nodes)
+    answers = await asyncio.gather(*(_ask(cluster, node, within) for node in nodes))
+    found = dict(zip(nodes, answers, strict=True))
+    return Asked(
+        {node: answer for node, answer in found.items() if isinstance(answer, ReplicaState)},
+        {node: answer for node, answer in found.items() if isinstance(answer, str)},
+    )
+
+
+async def _ask(cluster: Cluster, node: str, within: float) -> ReplicaState | str:
+    try:
+        async with asyncio.timeout(within):
+            answer = await cluster.replica_state(node)
+    except TimeoutError:
+        return f"it has not answered within {within:g} s"
+    except (Unavailable, Denied) as error:
+        return str(error).rstrip(".")
+    if answer.age > STALE:
+        return f"it was heard {answer.age:.0f} s ago"
+    if "vips" not in answer.state:
+        return str(answer.state.get("waitingFor") or "it has not planned yet").rstrip(".")
+    return answer
+
+
+def read(url: str) -> ReplicaState:
+    """The state that a replica serves at ``url``; for a node without the API. Raises PorterError."""
+    import aiohttp  # noqa: PLC0415  # 0.2 s that other commands need not wait for
+
+    async def work() -> Obj:
+        limit = aiohttp.ClientTimeout(total=FROM)
+        async with aiohttp.ClientSession(timeout=limit) as session, session.get(f"{url.rstrip('/')}/state") as answer:
+            if answer.status != 200:
+                raise PorterError(f"{url} answers with status {answer.status}.", _HERE)
+            state: Any = json.loads(await answer.text())
+            return state if isinstance(state, dict) else {}
+
+    try:
+        state = asyncio.run(work())
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise PorterError(f"{url} cannot be read: {error or 'it does not answer'}.", _HERE) from None
+    except ValueError as error:
+        raise PorterError(f"{url} is not the address of a manager: {error}.", _HERE) from None
+    if "vips" not in state:
+        why = str(state.get("waitingFor") or "it is not the address of a manager")
+        raise PorterError(f"{url} knows nothing yet: {why}", "Try again in a moment.")
+    return ReplicaState(str(state.get("node") or ""), state, 0.0, url)
+
+
+_HERE = "Run it on a node of the cluster, with the address of --http (http://127.0.0.1:7472 by default)."

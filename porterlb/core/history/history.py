@@ -1,0 +1,283 @@
+"""The history of one replica: a bounded value that each new :class:`~porterlb.core.known.Known` is compared with.
+
+A VIP's place is how it is brought in: its mode and next hops. A BGP next hop that is still planned, and whose route
+another replica takes over at this moment, stays in the place. A VIP that nobody serves has moved nowhere until that has
+lasted for DARK: a failover passes through such a moment. For SETTLING after its start a replica learns who does what,
+so that the places it finds are no moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from porterlb.core.history.entries import Entry, What, Why
+from porterlb.core.known import Known
+from porterlb.core.model import Address, Mode, Protocol
+from porterlb.core.served import Served
+from porterlb.core.vip import VipPlan
+
+ENTRIES = 500
+"""Entries that are kept, the newest ones."""
+
+MENTIONS = 20_000
+"""VIPs that all entries together may name: a node with 1,000 VIPs may go and come ten times."""
+
+DARK = 1.0
+"""Seconds without service after which that is an entry of its own: the longest failover measured takes 0.4 s."""
+
+SETTLING = 5.0
+"""Seconds after the first look in which places are learnt and not told."""
+
+RETURN_COUNTS = 60.0
+"""Seconds for which a node's return explains that VIPs move to it: BGP waits for 10 s by default, then widens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How a VIP is brought in. ``since``: RFC 3339, when that began; empty: before this replica could know.
+
+    ``dark_since``: since when nobody serves it (monotonic seconds), while it still counts as being there.
+    """
+
+    mode: Mode
+    hops: tuple[str, ...] = ()
+    since: str = ""
+    protocol: Protocol = Protocol.AUTO
+    dark_since: float | None = None
+    dark_time: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """``entries``: the oldest first. ``unsettled``: VIPs to look at again although nothing new is seen of them."""
+
+    entries: tuple[Entry, ...] = ()
+    places: Mapping[Address, Place] = field(default_factory=dict)
+    returned: Mapping[str, float] = field(default_factory=dict)
+    """When nodes came back, monotonic seconds."""
+    unsettled: frozenset[Address] = frozenset()
+    began: float | None = None
+
+    @property
+    def next_at(self) -> float | None:
+        """When a VIP that nobody serves has been so for long enough (monotonic seconds), or None."""
+        places = [self.places[address] for address in self.unsettled if address in self.places]
+        dark = [place.dark_since for place in places if place.dark_since is not None]
+        return min(dark) + DARK if dark else None
+
+
+def step(
+    history: History, before: Known | None, after: Known, now: float, touched: Iterable[Address] | None = None
+) -> tuple[History, tuple[Entry, ...]]:
+    """The history once ``after`` is known, and what is new in it.
+
+    ``before``: what was known at the last step. ``touched``: the VIPs that may be served in another way since; None:
+    any. Looking at 10,000 VIPs costs some 0.2 s where all of them have moved.
+    """
+    began = now if history.began is None else history.began
+    returned = {node: at for node, at in history.returned.items() if now - at < RETURN_COUNTS}
+    fresh: list[Entry] = []
+    if before is not None:
+        fresh += _changes(before, after)
+        returned.update((entry.subject, now) for entry in fresh if entry.what is What.NODE_BACK)
+    looked = after.on_wire if before is None or touched is None else {*touched, *history.unsettled}
+    moved, places, unsettled = _moves(replace(history, returned=returned), looked, after, now, first=before is None)
+    if now - began >= SETTLING:
+        fresh += moved
+    entries = _bounded((*history.entries, *fresh))
+    return History(entries, places, returned, unsettled, began), tuple(fresh)
+
+
+def _bounded(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    kept = list(entries[-ENTRIES:])
+    mentions = sum(len(entry.vips) for entry in kept)
+    while mentions > MENTIONS and len(kept) > 1:
+        mentions -= len(kept.pop(0).vips)
+    return tuple(kept)
+
+
+# --- nodes, replicas, sessions, the lease, conflicts
+
+
+def _changes(before: Known, after: Known) -> list[Entry]:
+    time = after.now
+    old, new = before.snapshot.view, after.snapshot.view
+    known = after.snapshot.nodes
+    found = [Entry(time, What.NODE_DEAD, node) for node in sorted(new.dead - old.dead)]
+    found += [Entry(time, What.NODE_BACK, node) for node in sorted(old.dead - new.dead) if node in known]
+    found += [
+        Entry(time, What.REPLICA_SILENT, node, cause=node if node in new.dead else "")
+        for node in sorted(before.live - after.live)
+    ]
+    found += [Entry(time, What.REPLICA_BACK, node) for node in sorted(after.live - before.live)]
+    found += _sessions(before, after)
+    if new.leader and old.leader and new.leader != old.leader:
+        why = Why.NODE_DEAD if old.leader in new.dead else Why.NONE if after.is_live(old.leader) else Why.REPLICA_SILENT
+        found.append(Entry(time, What.LEADER, before=(old.leader,), after=(new.leader,), why=why, cause=old.leader))
+    found += _conflicts(before, after)
+    if new.doubt != old.doubt:
+        found.append(Entry(time, What.DOUBT if new.doubt else What.DOUBT_OVER, after.node))
+    if bool(before.outage) != bool(after.outage):
+        found.append(Entry(time, What.API_AWAY if after.outage else What.API_BACK, detail=after.outage))
+    return found
+
+
+def _sessions(before: Known, after: Known) -> list[Entry]:
+    """Our own sessions: what the others lose they tell themselves."""
+    found = []
+    for peer in sorted(before.bgp.sessions.keys() | after.bgp.sessions.keys()):
+        old, new = before.bgp.sessions.get(peer), after.bgp.sessions.get(peer)
+        was, is_ = old is not None and old.up, new is not None and new.up
+        again = old is not None and new is not None and new.losses > old.losses
+        if was and (not is_ or again):
+            found.append(Entry(after.now, What.SESSION_DOWN, peer, cause=after.node, detail=_loss(after, peer)))
+        if is_ and (not was or again):
+            found.append(Entry(after.now, What.SESSION_UP, peer, cause=after.node))
+    return found
+
+
+def _loss(known: Known, peer: str) -> str:
+    session = known.bgp.sessions.get(peer)
+    return session.reason if session else ""
+
+
+def _conflicts(before: Known, after: Known) -> list[Entry]:
+    old, new = before.wire.rivals, after.wire.rivals
+    found = []
+    for address in sorted(old.keys() | new.keys(), key=_by_address):
+        was, is_ = old.get(address), new.get(address)
+        if is_ is not None and (was is None or was.mac != is_.mac):
+            found.append(Entry(after.now, What.CONFLICT, detail=is_.mac.hex(":"), vips=(address,)))
+        elif is_ is None and was is not None:
+            found.append(Entry(after.now, What.CONFLICT_OVER, detail=was.mac.hex(":"), vips=(address,)))
+    return found
+
+
+# --- VIPs
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """What the VIPs of one entry have in common."""
+
+    time: str
+    what: What
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    why: Why
+    cause: str
+    detail: str
+
+
+def _moves(
+    history: History, looked: Iterable[Address], after: Known, now: float, *, first: bool
+) -> tuple[list[Entry], Mapping[Address, Place], frozenset[Address]]:
+    places = dict(history.places)
+    unsettled: set[Address] = set()
+    groups: dict[_Move, list[Address]] = {}
+    for address in looked:
+        served = after.on_wire.get(address)
+        if served is None:
+            continue
+        vip, place = after.plan.vips[address], places.get(address)
+        if place is None:
+            # One that is new begins nowhere; one that was there before us, where we find it.
+            place = Place(served.mode, served.next_hops) if first else Place(Mode.NONE)
+            place = replace(place, protocol=vip.protocol)
+        fresh = places[address] = _place(place, served, vip, after, now)
+        if fresh.dark_since is not None or (served.mode is Mode.BGP and fresh.hops != served.next_hops):
+            unsettled.add(address)
+        if (place.mode, place.hops) != (fresh.mode, fresh.hops):
+            groups.setdefault(_move(history, place, fresh, vip, after), []).append(address)
+    if len(places) > len(after.on_wire):  # every VIP has a place: more of them are those of VIPs that are gone
+        for gone in places.keys() - after.on_wire.keys():
+            del places[gone]
+    entries = [
+        Entry(m.time, m.what, "", m.before, m.after, m.why, m.cause, m.detail, tuple(sorted(found, key=_by_address)))
+        for m, found in groups.items()
+    ]
+    return entries, places, frozenset(unsettled)
+
+
+def _by_address(address: Address) -> tuple[int, int]:
+    return address.version, int(address)
+
+
+def _place(place: Place, served: Served, vip: VipPlan, known: Known, now: float) -> Place:
+    """Where a VIP is now, after it was in ``place``."""
+    if served.mode is Mode.NONE:
+        if place.mode is Mode.NONE:
+            return place
+        if place.dark_since is None:
+            return replace(place, dark_since=now, dark_time=known.now)
+        if now - place.dark_since < DARK:
+            return place
+        return Place(Mode.NONE, (), place.dark_time, vip.protocol)
+    hops = served.next_hops
+    if served.mode is Mode.BGP and place.mode is Mode.BGP:
+        hops = tuple(sorted({*hops, *(set(place.hops) & _still_planned(vip, known))}))
+    if (place.mode, place.hops) == (served.mode, hops):
+        return replace(place, dark_since=None, dark_time="", protocol=vip.protocol)
+    return Place(served.mode, hops, known.now, vip.protocol)
+
+
+def _still_planned(vip: VipPlan, known: Known) -> set[str]:
+    """Next hops that a replica with an established session is to announce, and that are not dead."""
+    return {
+        hop
+        for peer, by_replica in vip.announced.items()
+        for replica, hops in by_replica.items()
+        if known.established(replica, peer)
+        for hop in hops
+    } - known.snapshot.view.dead
+
+
+def _move(history: History, place: Place, fresh: Place, vip: VipPlan, known: Known) -> _Move:
+    why, cause = _why(history, place, fresh, vip, known)
+    if fresh.mode is Mode.NONE:
+        what = What.VIP_NOT_SERVED
+    elif place.mode is Mode.NONE:
+        what = What.VIP_SERVED
+    else:
+        what = What.VIP_MOVED if place.mode is fresh.mode else What.VIP_MODE
+    detail = f"{place.mode.value} to {fresh.mode.value}" if what is What.VIP_MODE else fresh.mode.value
+    if what is What.VIP_NOT_SERVED:
+        detail = " ".join(map(str, vip.problems))
+    return _Move(fresh.since, what, place.hops, fresh.hops, why, cause, detail)
+
+
+def _why(history: History, place: Place, fresh: Place, vip: VipPlan, known: Known) -> tuple[Why, str]:
+    """The first of these that explains the change: what happened to a next hop that is left, then to the mode, then to
+    a next hop that is new."""
+    lost = [hop for hop in place.hops if hop not in fresh.hops]
+    gained = [hop for hop in fresh.hops if hop not in place.hops]
+    dead = _first(hop for hop in lost if hop in known.snapshot.view.dead)
+    if dead:
+        return Why.NODE_DEAD, dead
+    if fresh.protocol is not place.protocol:
+        return Why.PROTOCOL, ""
+    if fresh.mode is not place.mode:
+        if place.mode is Mode.BGP:
+            return Why.SESSION_LOST, ""
+        if fresh.mode is Mode.BGP and place.mode is Mode.LAYER2:
+            return Why.SESSION_BACK, ""
+    usable = known.plan.shared.usable if known.plan.shared else frozenset()
+    unusable = _first(hop for hop in lost if hop not in vip.next_hops and hop not in usable)
+    if unusable:
+        return Why.NODE_UNUSABLE, unusable
+    if any(hop not in vip.next_hops for hop in lost):
+        return Why.ENDPOINTS, ""
+    silent = _first(hop for hop in lost if not known.is_live(hop))
+    if silent:
+        return Why.REPLICA_SILENT, silent
+    back = _first(hop for hop in gained if hop in history.returned)
+    if back:
+        return Why.NODE_BACK, back
+    if gained and not lost:
+        return Why.ENDPOINTS, ""
+    return Why.PLAN, ""
+
+
+def _first(names: Iterable[str]) -> str:
+    return min(names, default="")

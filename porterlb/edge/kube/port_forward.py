@@ -1,0 +1,120 @@
+"""Reads a web page of a pod through the API server: port-forward by WebSocket (subprotocol v4.channel.k8s.io).
+
+Each port has two channels, one for data and one for errors; the first byte of a message is the channel. On each channel
+the server begins with the port number (two bytes, little-endian).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aiohttp
+
+from porterlb.cluster import Denied, Obj, ReplicaState, Unavailable
+from porterlb.edge.kube.api import Api, Request
+from porterlb.edge.kube.errors import trouble
+
+PROTOCOL = "v4.channel.k8s.io"
+DATA, ERROR = 0, 1
+PODS_DEADLINE = 2.0
+"""Seconds for the list of the pods on a node."""
+
+CLOSE = 0.05
+"""Seconds to wait for the other end's goodbye: the answer is here already."""
+
+SELECTOR = "app.kubernetes.io/name=porterlb"
+HTTP_PORT = "http"
+"""The name of the container port of the manager's web server."""
+
+ANSWER_AT_MOST = 64 * 2**20
+"""Bytes: a state with 10,000 VIPs has some 6 MB."""
+
+
+async def replica_state(api: Api, namespace: str, node: str) -> ReplicaState:
+    """What the replica on ``node`` knows, by its /state. Raises Unavailable or Denied."""
+    query = [("fieldSelector", f"spec.nodeName={node}"), ("labelSelector", SELECTOR)]
+    pods = await api.call(Request("GET", f"/api/v1/namespaces/{namespace}/pods", query), PODS_DEADLINE)
+    found = [pod for pod in pods.get("items") or [] if not pod["metadata"].get("deletionTimestamp")]
+    if not found:
+        raise Unavailable(f"There is no pod of a replica on {node} in the namespace {namespace} ({SELECTOR}).")
+    name, port = found[0]["metadata"]["name"], _port(found[0])
+    if not port:
+        raise Unavailable(f"The pod {name} has no port named {HTTP_PORT}.")
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/portforward"
+    answer = await _get(api, path, port, "/state")
+    return ReplicaState(node, _state(answer, name), 0.0, f"port-forward to {name}")
+
+
+def _port(pod: dict[str, Any]) -> int:
+    containers = (pod.get("spec") or {}).get("containers") or []
+    ports = [port for container in containers for port in container.get("ports") or []]
+    return next((int(port["containerPort"]) for port in ports if port.get("name") == HTTP_PORT), 0)
+
+
+def _state(answer: bytes, pod: str) -> Obj:
+    """The body of an HTTP/1.0 answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        raise Unavailable(f"The replica in the pod {pod} answers {head[:60]!r}.")
+    try:
+        state = json.loads(body)
+    except ValueError:
+        raise Unavailable(f"The answer of the replica in the pod {pod} is not whole.") from None
+    if not isinstance(state, dict):
+        raise Unavailable(f"The answer of the replica in the pod {pod} is not an object.")
+    return state
+
+
+async def _get(api: Api, path: str, port: int, page: str) -> bytes:
+    """The whole answer to a GET of a pod's page, head and body."""
+    async with api.access.client() as client:
+        try:
+            _, url, headers, _, _ = await client.param_serialize(
+                "GET", path, query_params=[("ports", str(port))], header_params={}, auth_settings=["BearerToken"]
+            )
+            session: aiohttp.ClientSession = client.rest_client.pool_manager
+            patience = aiohttp.ClientWSTimeout(ws_close=CLOSE)
+            async with session.ws_connect(
+                url, protocols=(PROTOCOL,), headers=headers, max_msg_size=0, timeout=patience
+            ) as socket:
+                request = f"GET {page} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                await socket.send_bytes(bytes([DATA]) + request.encode())
+                return await _read(socket)
+        except aiohttp.WSServerHandshakeError as error:
+            refusal = trouble(error.status, b"", path)
+            raise (
+                Denied(f"port-forward is refused ({error.status}).") if isinstance(refusal, Denied) else refusal
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"port-forward failed: {error or type(error).__name__}.") from None
+
+
+async def _read(socket: aiohttp.ClientWebSocketResponse) -> bytes:
+    begun: set[int] = set()
+    answer = bytearray()
+    async for message in socket:
+        if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
+            break
+        channel, data = message.data[0], message.data[1:]
+        if channel not in begun:
+            begun.add(channel)
+            data = data[2:]  # the port number
+        if channel == ERROR and data:
+            raise Unavailable(f"port-forward failed: {data.decode('utf-8', 'replace').strip()}")
+        if channel == DATA:
+            answer += data
+            if len(answer) > ANSWER_AT_MOST or _whole(answer):
+                break
+    return bytes(answer)
+
+
+def _whole(answer: bytearray) -> bool:
+    """Whether as much has come as Content-Length says: the API server may keep the channel open."""
+    head, separator, _ = answer.partition(b"\r\n\r\n")
+    for line in head.split(b"\r\n") if separator else ():
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length" and value.strip().isdigit():
+            return len(answer) >= len(head) + len(separator) + int(value)
+    return False

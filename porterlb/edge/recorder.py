@@ -1,0 +1,134 @@
+"""Keeps the history of this replica: every entry becomes a log line, a count and, where one replica tells, an Event."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Protocol
+
+from porterlb.cluster import Cluster, Conflict, Denied, Kind, Obj, Unavailable
+from porterlb.core.history import History, step
+from porterlb.core.history.events import Event, Pending, counts, tells
+from porterlb.core.history.words import sentence
+from porterlb.core.known import Known
+from porterlb.core.model import Address
+from porterlb.core.objects import Objects
+from porterlb.logs import fields
+
+log = logging.getLogger("porterlb.history")
+
+AGAIN = 5.0
+"""Seconds until a comparison that failed is tried again."""
+
+MANY = 200
+"""VIPs from which on they are compared in a thread: the event loop has better things to do for 0.2 s."""
+
+IDLE = 60.0
+"""Seconds, at most, between two looks at whether something is due."""
+
+_KINDS = {kind.kind: kind for kind in Kind}
+
+
+class Meter(Protocol):
+    """Who counts. See :class:`porterlb.edge.metrics.Metrics`."""
+
+    def recorded(self, counted: Mapping[tuple[str, str], int]) -> None: ...
+
+
+class Recorder:
+    """Call :meth:`observe` with what is known, in the event loop; :meth:`run` is its task.
+
+    Args:
+        objects: to find the objects that Events are about.
+        reporter: who tells, for the Events.
+        on_entries: called when the history has new entries.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        objects: Objects,
+        reporter: str,
+        meter: Meter,
+        *,
+        on_entries: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._cluster = cluster
+        self._objects = objects
+        self._reporter = reporter
+        self._meter = meter
+        self._on_entries = on_entries
+        self._clock = clock
+        self._latest: Known | None = None
+        self._touched: set[Address] = set()
+        self._known: Known | None = None  # what the history was compared with last
+        self._pending = Pending()
+        self._news = asyncio.Event()
+        self.history = History()
+
+    def observe(self, known: Known, touched: Collection[Address]) -> None:
+        """What is known now. ``touched``: the VIPs that are served in another way than at the last call."""
+        self._latest = known
+        self._touched.update(touched)
+        self._news.set()
+
+    async def run(self) -> None:
+        """For ever: compares, and tells."""
+        while True:
+            times = [at for at in (self.history.next_at, self._pending.next_at) if at is not None]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(times) - self._clock()) if times else IDLE):
+                    await self._news.wait()
+            self._news.clear()
+            if self._latest is None:
+                continue
+            try:
+                await self._compare(self._latest)
+                self._pending, due = self._pending.due(self._latest, self._clock())
+                if due and tells(self._latest):
+                    for event in due:
+                        await self._tell(event)
+            except Exception:
+                # What is told must never take down what serves.
+                log.exception("The history cannot be continued; it begins anew.")
+                self.history, self._known, self._pending = History(), None, Pending()
+                await asyncio.sleep(AGAIN)
+
+    async def _compare(self, latest: Known) -> None:
+        before, self._known = self._known, latest
+        touched, self._touched = self._touched, set()
+        work = partial(step, self.history, before, latest, self._clock(), touched)
+        many = len(touched) > MANY or before is None
+        self.history, fresh = await asyncio.to_thread(work) if many else work()
+        for entry in fresh:
+            level = logging.WARNING if entry.what.bad else logging.INFO
+            more = {"what": entry.what.value, "why": entry.why.value, "vips": len(entry.vips)}
+            log.log(level, "%s", sentence(entry), extra=fields(**{name: text for name, text in more.items() if text}))
+        if fresh:
+            self._meter.recorded(counts(fresh))
+            self._pending = self._pending.with_more(fresh, self._clock())
+            self._on_entries()
+
+    async def _tell(self, event: Event) -> None:
+        about, notice = event.about, event.notice
+        obj: Obj | None = self._objects.raw(*about)
+        if about.kind == Kind.LEASE.kind:
+            obj = {"metadata": {"name": about.name, "namespace": self._cluster.namespace}}
+        if obj is None:
+            return
+        try:
+            await self._cluster.emit(
+                _KINDS[about.kind],
+                obj,
+                type_=notice.type_,
+                reason=notice.reason,
+                message=notice.message,
+                reporter=self._reporter,
+            )
+        except (Unavailable, Conflict, Denied) as error:
+            log.debug("An Event was not taken: %s", error)

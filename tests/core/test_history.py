@@ -1,0 +1,262 @@
+"""History: moves, deaths and returns from one known value to the next; bounded; one Event for a node with many VIPs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+from porterlb.core.history import Entry, History, Place, What, Why, step
+from porterlb.core.history import history as module
+from porterlb.core.history.events import HOLD, SINGLE, Pending, counts, events, tells
+from porterlb.core.history.words import as_json, sentence
+from porterlb.core.known import Known
+from porterlb.core.model import Address, Mode, Protocol
+from porterlb.core.observed import Answering, Rival
+from porterlb.core.served import Served
+from tests.core.stage import AUTO_VIP, BGP_VIP, LATER, LAYER2_VIP, NAMES, NOW, situation, snapshot
+
+START = 100.0
+SETTLED = START + module.SETTLING
+AT = SETTLED + 1.0
+
+
+class Replica:
+    """The history of node-a, fed with one known value after the other."""
+
+    def __init__(self, known: Known | None = None) -> None:
+        self.history, self.known = History(), None
+        self.see(known or situation(snapshot()), START)
+
+    known: Known | None
+
+    def see(self, known: Known, now: float = AT) -> list[Entry]:
+        self.history, fresh = step(self.history, self.known, known, now)
+        self.known = known
+        return list(fresh)
+
+
+def without(node: str, **more: Any) -> Known:
+    """What is known once ``node`` is dead and everybody has done what follows."""
+    live = tuple(name for name in NAMES if name != node)
+    made = situation(snapshot(up=live, fresh=frozenset(live), dead=frozenset({node})), now=LATER, **more)
+    return replace(made, wire=replace(made.wire, dead=frozenset({node})))
+
+
+def whats(entries: Iterable[Entry]) -> list[What]:
+    return [entry.what for entry in entries]
+
+
+def test_nothing_new_is_no_entry() -> None:
+    replica = Replica()
+    assert replica.see(situation(snapshot())) == []
+    assert replica.history.entries == ()
+
+
+def test_a_node_that_dies_and_every_vip_that_moves() -> None:
+    replica = Replica()
+    layer2 = replica.history.places[LAYER2_VIP].hops[0]
+    node = layer2 if layer2 != "node-a" else "node-b"
+    found = replica.see(without(node))
+    dead = next(entry for entry in found if entry.what is What.NODE_DEAD)
+    assert (dead.subject, dead.time) == (node, LATER)
+    assert next(entry for entry in found if entry.what is What.REPLICA_SILENT).subject == node
+    moves = [entry for entry in found if entry.what is What.VIP_MOVED]
+    assert moves and all((entry.why, entry.cause) == (Why.NODE_DEAD, node) for entry in moves)
+    assert BGP_VIP in {address for entry in moves for address in entry.vips}
+    for address, place in replica.history.places.items():
+        assert node not in place.hops
+        moved = any(address in entry.vips for entry in moves)
+        assert place.since == (LATER if moved else ""), "SINCE is since the last move"
+    back = replica.see(situation(snapshot(), now=LATER), AT + 5)
+    assert whats(back)[:2] == [What.NODE_BACK, What.REPLICA_BACK]
+    returned = [entry for entry in back if entry.what is What.VIP_MOVED]
+    assert returned and {(entry.why, entry.cause) for entry in returned} == {(Why.NODE_BACK, node)}
+
+
+def test_places_that_are_found_at_the_start_are_no_moves() -> None:
+    made = situation(snapshot())
+    replica = Replica(situation(snapshot(), applied=12345))
+    assert whats(replica.see(made, SETTLED - 0.1)) == []
+    assert replica.history.places[BGP_VIP].mode is Mode.BGP
+    late = Replica(situation(snapshot(), applied=12345))
+    assert What.VIP_SERVED in whats(late.see(made, SETTLED))
+
+
+def test_a_moment_without_service_is_part_of_the_move() -> None:
+    replica = Replica()
+    made = situation(snapshot(), now=LATER)
+    dark = replace(made, on_wire={**made.on_wire, LAYER2_VIP: Served(Mode.NONE)})
+    assert replica.see(dark) == []
+    assert replica.history.next_at == AT + module.DARK
+    hop = next(name for name in NAMES if (name,) != replica.history.places[LAYER2_VIP].hops)
+    moved = replace(made, on_wire={**made.on_wire, LAYER2_VIP: Served(Mode.LAYER2, answered=Answering(hop, hop))})
+    (entry,) = replica.see(moved, AT + 0.4)
+    assert (entry.what, entry.after, entry.vips) == (What.VIP_MOVED, (hop,), (LAYER2_VIP,))
+    assert replica.history.next_at is None
+
+
+def test_what_is_not_served_for_longer_is_told_with_the_time_of_its_begin() -> None:
+    replica = Replica()
+    made = situation(snapshot(), now=LATER)
+    dark = replace(made, on_wire={**made.on_wire, LAYER2_VIP: Served(Mode.NONE)})
+    replica.see(dark)
+    assert replica.see(replace(dark, now="later"), AT + module.DARK - 0.01) == []
+    (entry,) = replica.see(replace(dark, now="later"), AT + module.DARK)
+    assert (entry.what, entry.vips, entry.time) == (What.VIP_NOT_SERVED, (LAYER2_VIP,), LATER)
+    (again,) = replica.see(made, AT + 9)
+    assert (again.what, again.vips) == (What.VIP_SERVED, (LAYER2_VIP,))
+
+
+def test_a_route_that_another_replica_takes_over_is_no_move() -> None:
+    replica = Replica()
+    made = situation(snapshot(), now=LATER)
+    served = made.on_wire[BGP_VIP]
+    partly = Served(Mode.BGP, {"tor": served.next_hops[:1]})
+    assert replica.see(replace(made, on_wire={**made.on_wire, BGP_VIP: partly})) == []
+    assert BGP_VIP in replica.history.unsettled
+    assert replica.see(made) == [] and BGP_VIP not in replica.history.unsettled
+
+
+def test_what_is_touched_alone_is_looked_at_and_gone_vips_are_forgotten() -> None:
+    replica = Replica()
+    later = without("node-b")
+    some = {LAYER2_VIP}
+    partly, _ = step(replica.history, replica.known, later, AT, some)
+    whole, _ = step(replica.history, replica.known, later, AT)
+    assert partly.places[LAYER2_VIP] == whole.places[LAYER2_VIP]
+    assert partly.places[BGP_VIP] == replica.history.places[BGP_VIP] != whole.places[BGP_VIP]
+    vips = {address: vip for address, vip in later.plan.vips.items() if address != BGP_VIP}
+    gone = replace(later, plan=replace(later.plan, vips=vips))
+    gone = replace(gone, on_wire={address: served for address, served in later.on_wire.items() if address in vips})
+    history, fresh = step(whole, later, gone, AT + 1, set())
+    assert BGP_VIP not in history.places and fresh == ()
+
+
+def test_a_change_of_mode_has_its_reason() -> None:
+    replica = Replica()
+    lost = situation(snapshot(up=()), replica.known.plan if replica.known else None, at=5.0, now=LATER, reason="cut")
+    found = replica.see(lost)
+    down = next(entry for entry in found if entry.what is What.SESSION_DOWN)
+    assert (down.subject, down.cause, down.detail) == ("tor", "node-a", "cut")
+    mode = next(entry for entry in found if entry.what is What.VIP_MODE)
+    assert (mode.why, mode.detail, mode.vips) == (Why.SESSION_LOST, "bgp to layer2", (AUTO_VIP,))
+    up = replica.see(situation(snapshot(), lost.plan, at=60.0), AT + 60)
+    assert What.SESSION_UP in whats(up)
+
+
+def test_a_session_that_was_lost_between_two_looks_is_told() -> None:
+    replica = Replica()
+    found = replica.see(situation(snapshot(), losses=1, reason="reset"))
+    assert whats(found) == [What.SESSION_DOWN, What.SESSION_UP]
+
+
+def test_a_vip_whose_protocol_was_changed() -> None:
+    place = Place(Mode.BGP, ("node-a",), "", Protocol.AUTO)
+    fresh = Place(Mode.LAYER2, ("node-a",), LATER, Protocol.LAYER2)
+    made = situation(snapshot())
+    assert module._why(History(), place, fresh, made.plan.vips[AUTO_VIP], made) == (Why.PROTOCOL, "")
+
+
+def test_a_new_leader_and_why() -> None:
+    replica = Replica(situation(snapshot(leader="node-b")))
+    gone = without("node-b")
+    view = replace(gone.snapshot.view, leader="node-a")
+    leader = next(
+        e for e in replica.see(replace(gone, snapshot=replace(gone.snapshot, view=view))) if e.what is What.LEADER
+    )
+    assert (leader.before, leader.after, leader.why) == (("node-b",), ("node-a",), Why.NODE_DEAD)
+
+
+def test_conflicts_doubt_and_the_api() -> None:
+    replica = Replica()
+    rival = {"rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes(6), 1.0)}}
+    made = situation(snapshot(doubt=True), wire={"rivals": rival["rivals"]})
+    made = replace(made, outage="The API does not answer.")
+    assert {What.CONFLICT, What.DOUBT, What.API_AWAY} <= set(whats(replica.see(made)))
+    assert {What.CONFLICT_OVER, What.DOUBT_OVER, What.API_BACK} <= set(whats(replica.see(situation(snapshot()))))
+
+
+def test_it_is_bounded() -> None:
+    replica = Replica()
+    gone, back = without("node-b"), situation(snapshot())
+    for turn in range(module.ENTRIES):
+        replica.see(gone if turn % 2 == 0 else back, AT + turn)
+    assert len(replica.history.entries) == module.ENTRIES
+    many = tuple(ip_address(f"10.{n >> 8}.{n & 255}.1") for n in range(3000))
+    entries = [Entry(NOW, What.VIP_MOVED, vips=many)] * 20
+    kept = module._bounded(tuple(entries))
+    assert sum(len(entry.vips) for entry in kept) <= module.MENTIONS and len(kept) == 6
+
+
+# --- Events
+
+
+def move(vips: Iterable[Address], to: str, why: Why = Why.NODE_DEAD, cause: str = "node-c") -> Entry:
+    return Entry(NOW, What.VIP_MOVED, "", ("node-c",), (to,), why, cause, "layer2", tuple(vips))
+
+
+def test_a_node_with_many_vips_is_one_event_with_a_count() -> None:
+    many = [ip_address("10.9.0.0") + n for n in range(1000)]
+    entries = [Entry(NOW, What.NODE_DEAD, "node-c"), move(many[:600], "node-a"), move(many[600:], "node-b")]
+    entries.append(Entry(NOW, What.REPLICA_SILENT, "node-c"))
+    (event,) = events(entries, situation(snapshot()))
+    assert str(event.about) == "Node node-c" and event.notice.warning
+    assert event.notice.message == (
+        "Node node-c does not answer probes. 1000 addresses moved: 600 to node-a, 400 to node-b."
+    )
+
+
+def test_moves_with_another_cause_are_told_on_their_service_or_eip() -> None:
+    made = situation(snapshot())
+    (event,) = events([move([AUTO_VIP], "node-a", Why.ENDPOINTS, "")], made)
+    assert str(event.about) == "Service default/shop" and event.notice.reason == "VipMoved"
+    assert event.notice.message.endswith("from node-c to node-a (layer2), because the ready endpoints have changed.")
+    many = [AUTO_VIP] * (SINGLE + 1)
+    (event,) = events([move(many, "node-a", Why.ENDPOINTS, "")], made)
+    assert str(event.about) == "Eip auto"
+
+
+def test_events_wait_for_the_moves_that_a_death_causes() -> None:
+    made = situation(snapshot())
+    pending = Pending().with_more([Entry(NOW, What.NODE_DEAD, "node-c"), Entry(NOW, What.SESSION_UP, "tor")], 10.0)
+    assert pending.next_at == 10.0 + HOLD
+    pending = pending.with_more([move([AUTO_VIP], "node-a")], 10.4)
+    assert pending.due(made, 10.0 + HOLD - 0.01) == (pending, ())
+    left, told = pending.due(made, 10.0 + HOLD)
+    assert left == Pending() and len(told) == 1 and "1 address moved: 1 to node-a." in told[0].notice.message
+
+
+def test_one_replica_tells() -> None:
+    """The leader; where it is dead the first of the others, which needs no API."""
+
+    def telling(leader: str, dead: str = "") -> list[str]:
+        found = []
+        for node in NAMES:
+            live = frozenset(name for name in NAMES if name != dead)
+            view = {"leader": leader, "fresh": live, "dead": frozenset({dead} - {""})}
+            made = situation(snapshot(node, up=live, **view))
+            if node != dead and tells(made):
+                found.append(node)
+        return found
+
+    assert telling("node-b") == ["node-b"]
+    assert telling("node-a", dead="node-a") == ["node-b"]
+    assert telling("") == ["node-a"]
+
+
+def test_what_is_counted() -> None:
+    entries = [move([AUTO_VIP, BGP_VIP], "node-a"), Entry(NOW, What.NODE_DEAD, "node-c")]
+    assert counts(entries) == {("VipMoved", "NodeDead"): 2, ("NodeDead", ""): 1}
+
+
+def test_every_entry_has_a_sentence_and_json() -> None:
+    for what in What:
+        for why in Why:
+            entry = Entry(NOW, what, "node-c", ("node-a",), (), why, "node-b", "detail", (AUTO_VIP,))
+            text = sentence(entry)
+            assert text.endswith(".") and "{" not in text and ".." not in text
+            assert as_json(entry)["message"] == text
+    named = sentence(move([ip_address("10.9.0.0") + n for n in range(8)], "node-a"))
+    assert "10.9.0.4 and 3 more: moved" in named
