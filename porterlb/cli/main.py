@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from porterlb.cli.crds import crds
+from porterlb.cli.explain import explain
 from porterlb.cli.history import history
 from porterlb.cli.lists import eip, peer, service
 from porterlb.cli.manager import manager
@@ -39,7 +40,7 @@ def cli() -> None:
     """Load balancer for bare-metal Kubernetes: BGP first, Layer 2 when BGP is not there."""
 
 
-for _command in (manager, status, history, mode, eip, peer, service, plan, crds):
+for _command in (manager, status, explain, history, mode, eip, peer, service, plan, crds):
     cli.add_command(_command)
 
 

@@ -1,0 +1,209 @@
+"""``porterlb explain``: one Service, followed from its address to the wire, with the reason of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from porterlb.cli.history import merged
+from porterlb.cli.loading import Loaded, load
+from porterlb.cli.options import Options, query
+from porterlb.cli.output import Table, show
+from porterlb.cli.replicas import Asked, ask, read
+from porterlb.cluster import Cluster
+from porterlb.core.model import ServiceKey
+from porterlb.errors import PorterError
+
+SERVED, DEGRADED, NOT_SERVED = 0, 3, 4
+"""Exit codes; 1 is an error, 2 wrong usage."""
+
+MOVES = 5
+"""Of the history: the last ones of the Service's addresses."""
+
+State = Mapping[str, Any]
+
+
+@dataclass
+class Explanation:
+    """``steps``: what, how it is, and why. ``problems``: why it is not served, or not wholly."""
+
+    name: str
+    code: int = SERVED
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, step: str, text: str) -> None:
+        self.steps.append((step, text))
+
+    def worse(self, code: int, why: str) -> None:
+        self.code = max(self.code, code)
+        if why and why not in self.problems:
+            self.problems.append(why)
+
+    @property
+    def verdict(self) -> str:
+        return {SERVED: "served", DEGRADED: "degraded", NOT_SERVED: "not served"}[self.code]
+
+
+@click.command()
+@click.argument("name", metavar="NAMESPACE/SERVICE|ADDRESS")
+@click.option("--from", "source", metavar="URL", help="Ask one replica only, without the API: http://127.0.0.1:7472.")
+@query
+@click.pass_context
+def explain(ctx: click.Context, options: Options, name: str, source: str | None) -> None:
+    """Follow one Service from its address to the wire: each step with its reason, as the replicas decided it.
+
+    Exit code 0: served; 3: degraded; 4: not served.
+    """
+    found: Loaded | None = None
+    if source:
+        one = read(source)
+        asked = Asked({one.node: one})
+    else:
+
+        async def work(cluster: Cluster) -> tuple[Loaded, Asked]:
+            there = await load(cluster)
+            return there, await ask(cluster, there.members)
+
+        found, asked = options.ask(work)
+        if not asked.states:
+            raise PorterError("No replica can be asked what it has decided.", "See porterlb status.")
+    made = explained(name, asked, found)
+    data = {
+        "name": made.name,
+        "verdict": made.verdict,
+        "problems": made.problems,
+        "steps": [{"step": step, "text": text} for step, text in made.steps],
+    }
+    tables = [Table(("STEP", "WHAT"), [("Verdict", made.verdict), *made.steps])]
+    show(options.output, data, tables, made.problems)
+    ctx.exit(made.code)
+
+
+def explained(name: str, asked: Asked, found: Loaded | None) -> Explanation:
+    """Raises PorterError where no such Service is known."""
+    node, state = _witness(asked)
+    service = _service(name, state)
+    if service is None:
+        raise PorterError(
+            f"No Service of ours is called {name}, or has that address.", _there(state, name), exit_code=2
+        )
+    made = Explanation(service)
+    if found is not None:
+        for problem in found.problems("Service", *service.partition("/")[::2]):
+            made.add("Object", problem["message"])
+            made.worse(NOT_SERVED if problem["fatal"] else DEGRADED, problem["message"])
+    allocation = state["services"].get(service) or {}
+    addresses = allocation.get("addresses", ())
+    pools = zip(addresses, allocation.get("eips", ()), strict=False)
+    given = [f"{address} from Eip {eip}" for address, eip in pools]
+    made.add("Address", ", ".join(given) or "none")
+    for text in allocation.get("problems", ()):
+        made.add("", text)
+        made.worse(DEGRADED if addresses else NOT_SERVED, text)
+    if not addresses:
+        made.worse(NOT_SERVED, "")
+    if found is not None:
+        made.add("Endpoints", _endpoints(found, service))
+    out = [f"{n} {known['why']}" for n, known in sorted(state["nodes"].items()) if known.get("why")]
+    made.add("Nodes", f"{len(state['nodes']) - len(out)} usable" + (f"; left out: {', '.join(out)}" if out else ""))
+    for address in addresses:
+        _address(made, address, state, asked)
+    for entry in _moves(asked, addresses):
+        made.add("History", f"{entry['time']} {entry['message']}")
+    made.add("Source", f"the replica on {node} ({asked.states[node].source}, {asked.states[node].age:.1f} s old)")
+    return made
+
+
+def _witness(asked: Asked) -> tuple[str, State]:
+    """The replica whose word counts: the leader's, for it alone allocates; else the first."""
+    leaders = [node for node, found in sorted(asked.states.items()) if found.state.get("leader") == node]
+    node = (leaders or sorted(asked.states))[0]
+    return node, asked.states[node].state
+
+
+def _service(name: str, state: State) -> str | None:
+    if "/" in name:
+        known = [*state["services"], *(key.removeprefix("Service ") for key in state["problems"])]
+        return name if name in known else None
+    vip = state["vips"].get(name)
+    return str(vip["services"][0]) if vip else None
+
+
+def _there(state: State, name: str) -> str:
+    _, _, short = name.rpartition("/")
+    alike = [key for key in sorted(state["services"]) if key.endswith(f"/{short}")]
+    return f"Is it {alike[0]}?" if alike else "See porterlb service list."
+
+
+def _endpoints(found: Loaded, service: str) -> str:
+    namespace, _, name = service.partition("/")
+    endpoints = found.objects.endpoints.get(ServiceKey(namespace, name), ())
+    ready = sorted({endpoint.node or "(no node)" for endpoint in endpoints if endpoint.ready})
+    policy = found.objects.services.get(ServiceKey(namespace, name))
+    what = f"{sum(endpoint.ready for endpoint in endpoints)} of {len(endpoints)} ready"
+    where = f" on {', '.join(ready)}" if ready else ""
+    return f"{what}{where}" + (f"; externalTrafficPolicy {policy.traffic_policy.value}" if policy else "")
+
+
+def _address(made: Explanation, address: str, state: State, asked: Asked) -> None:
+    vip = state["vips"].get(address)
+    if vip is None:
+        made.add(address, "decided on, and not written to the Service's status yet")
+        made.worse(DEGRADED, f"{address} is not planned yet.")
+        return
+    made.add(address, f"served by {vip['served']}; planned {vip['mode']} (protocol {vip['protocol']}, {vip['phase']})")
+    made.add("  next hops", ", ".join(vip["nextHops"]) or "none")
+    for text in vip["problems"]:
+        made.add("  why", text)
+        made.worse(DEGRADED, text)
+    if vip["served"] == "none":
+        made.worse(NOT_SERVED, f"{address} is not served.")
+    for peer, by_replica in sorted(vip["announced"].items()):
+        _peer(made, address, peer, by_replica, vip, state)
+    answering = vip["answering"]
+    if answering:
+        made.add("  Layer 2", f"{answering['answerer']} answers with the MAC of {answering['nextHop']}")
+        views = {node: _answer(found.state, address) for node, found in sorted(asked.states.items())}
+        if len(set(views.values())) > 1:
+            text = "; ".join(f"{node} sees {hop or 'nobody'}" for node, hop in views.items())
+            made.add("  views differ", text)
+            made.worse(DEGRADED, f"Replicas see different next hops for {address}: {text}.")
+        if (state["nodes"].get(answering["nextHop"]) or {}).get("dead"):
+            made.worse(DEGRADED, f"The next hop {answering['nextHop']} of {address} does not answer probes.")
+    if vip["rival"]:
+        made.add("  conflict", f"a foreign host ({vip['rival']}) claims the address")
+        made.worse(DEGRADED, f"A foreign host ({vip['rival']}) claims {address}.")
+
+
+def _peer(
+    made: Explanation, address: str, peer: str, by_replica: Mapping[str, Iterable[str]], vip: State, state: State
+) -> None:
+    planned = sorted({hop for hops in by_replica.values() for hop in hops})
+    carried = vip["carried"].get(peer, [])
+    told = "; ".join(f"{replica} announces {', '.join(hops)}" for replica, hops in sorted(by_replica.items()) if hops)
+    made.add(f"  peer {peer}", f"{told or 'nobody announces it'}; the router has {', '.join(carried) or 'nothing'}")
+    down = [
+        replica
+        for replica, known in sorted(state["replicas"].items())
+        if by_replica.get(replica) and known.get("fresh") and peer not in known.get("sessions", ())
+    ]
+    if down:
+        why = str((state["peers"].get(peer) or {}).get("reason") or "")
+        made.add("", f"no session: {', '.join(down)}. {why}".strip())
+    missing = [hop for hop in planned if hop not in carried]
+    if missing and vip["mode"] == "bgp":
+        made.worse(DEGRADED, f"{peer} lacks next hop {', '.join(missing)} of {address}.")
+
+
+def _answer(state: State, address: str) -> str:
+    answering = (state["vips"].get(address) or {}).get("answering")
+    return str(answering["nextHop"]) if answering else ""
+
+
+def _moves(asked: Asked, addresses: Iterable[str]) -> list[dict[str, Any]]:
+    wanted = set(addresses)
+    return [row for row in merged(asked) if wanted.intersection(row.get("vips") or ())][:MOVES]
