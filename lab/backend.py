@@ -39,10 +39,6 @@ class Backend(Protocol):
     def status(self, kind: str, name: str, namespace: str = "") -> Object:
         """The object's status as the product has written it; empty when it has not."""
 
-    def annotations(self, kind: str) -> dict[tuple[str, str], dict[str, str]]:
-        """By namespace and name, of all objects of a kind: what they were applied with, and what the product has
-        written over it."""
-
     def events(self, kind: str, name: str, namespace: str = "") -> list[Object]:
         """The Events about an object; each has type, reason, message and count."""
 
@@ -113,19 +109,6 @@ class DirBackend:
             except (OSError, yaml.YAMLError):  # gone meanwhile, or broken on purpose: the product's part to judge
                 continue
             found += [doc for doc in before[1] if doc.get("kind") == kind]
-        return found
-
-    def annotations(self, kind: str) -> dict[tuple[str, str], dict[str, str]]:
-        found = {}
-        for obj in self.objects(kind):
-            meta = obj["metadata"]
-            key = meta.get("namespace", ""), meta["name"]
-            try:
-                written = json.loads(self.status_file(kind, key[1], key[0]).read_text()).get("annotations", {})
-            except (OSError, ValueError):
-                written = {}
-            ours = {name: str(entry["value"]) for name, entry in written.items()}
-            found[key] = {**(meta.get("annotations") or {}), **ours}
         return found
 
     def events(self, kind: str, name: str, namespace: str = "") -> list[Object]:

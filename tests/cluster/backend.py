@@ -113,10 +113,6 @@ class KubeBackend:
                 return status
         return {}
 
-    def annotations(self, kind: str) -> dict[tuple[str, str], dict[str, str]]:
-        metas = [obj["metadata"] for obj in self.objects(kind)]
-        return {(m.get("namespace", ""), m["name"]): dict(m.get("annotations") or {}) for m in metas}
-
     def events(self, kind: str, name: str, namespace: str = "") -> list[Object]:
         about = (kind, name, namespace)
         found = [(event, event["involvedObject"]) for event in self.objects("Event")]

@@ -279,8 +279,10 @@ def test_e6_a_subnet_that_each_node_has_for_itself_is_no_segment() -> None:
 def test_e6_a_lease_that_a_renamed_node_left_behind_closes_nothing() -> None:
     snap = cluster()
     left = replace(snap.members["node-a"], node="old-name")
-    made = plan(replace(snap, members={"old-name": left, "node-a": snap.members["node-a"]}), None, 0.0, POLICY)
-    assert made.vips[LAYER2_VIP].on_link
+    both = {"old-name": left, "node-a": snap.members["node-a"]}
+    assert plan(replace(snap, members=both), None, 0.0, POLICY).vips[LAYER2_VIP].on_link
+    nodes = {**snap.nodes, "old-name": replace(snap.nodes["node-a"], name="old-name")}
+    assert plan(replace(snap, members=both, nodes=nodes), None, 0.0, POLICY).vips[LAYER2_VIP].on_link
 
 
 # --- F9
