@@ -19,12 +19,21 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--quick", action="store_true", help="few trials: to see that it works")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="one part of a benchmark")
+    one = parser.add_argument_group("one size of the plan", "for the benchmark plan; the last line is JSON")
+    one.add_argument("--services", type=int, default=10_000)
+    one.add_argument("--nodes", type=int, default=0, metavar="NODES", help="of the one size; without it a table")
+    one.add_argument("--policy", choices=("Cluster", "Local"), default="Cluster")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in BENCHES]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHES)}")
     console = Console(highlight=False)
     if (load := os.getloadavg()[0]) > (os.cpu_count() or 1) / 2:
         console.print(f"[yellow]The machine is busy (load {load:.1f}): latencies and gaps come out longer.")
+    if options.nodes:
+        if options.names != ["plan"]:
+            parser.error("--nodes belongs to the benchmark plan: python -m bench plan --services 10000 --nodes 1000")
+        importlib.import_module("bench.plan").single(options.services, options.nodes, options.policy)
+        return 0
     for name in options.names or BENCHES:
         parts = importlib.import_module(f"bench.{name}").PARTS
         if unknown := [part for part in options.only if part not in parts]:

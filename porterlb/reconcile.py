@@ -25,7 +25,7 @@ from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Sna
 from porterlb.core.objects import Objects
 from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.pace import Pace
-from porterlb.core.plan import Plan, plan
+from porterlb.core.plan import Plan, plan_steps
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.proxy_wait import NewHop, ProxyPolicy, ProxyWait, settled, step
 from porterlb.settings import Settings
@@ -188,7 +188,7 @@ class Reconciler:
             self.before_plan()
             begun = time.monotonic()
             try:
-                self._plan(begun)
+                await self._plan(begun)
             except Exception:
                 # The speakers go on with the last plan. To end here would let every replica, which sees the same
                 # objects, end in the same way, and take every address off the wire.
@@ -221,10 +221,19 @@ class Reconciler:
         self._dirty.clear()
         self._urgent.clear()
 
-    def _plan(self, now: float) -> None:
+    async def _plan(self, now: float) -> None:
+        """One plan. What else runs on this loop (the beat to the speakers, reports, answers to HTTP) gets its turn
+        between the steps, so a plan of any length silences nobody."""
         started = time.perf_counter()
-        snapshot = self._snapshot(now)
-        made = plan(snapshot, self.known.plan if self.known else None, now, self.policy)
+        snapshot, problems, generations = self._snapshot(now), self.objects.problems, self.objects.generations
+        steps = plan_steps(snapshot, self.known.plan if self.known else None, now, self.policy)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                made: Plan = done.value
+                break
+            await asyncio.sleep(0)
         made = replace(made, peers=self._problems(made))
         self._check(made.wire.check, now)
         if self.known is None or made.bgp != self.known.plan.bgp or made.digest != self.known.plan.digest:
@@ -243,8 +252,8 @@ class Reconciler:
             bgp=self.bgp_report,
             wire=self.wire_report,
             applied=applied,
-            problems=self.objects.problems,
-            generations=self.objects.generations,
+            problems=problems,
+            generations=generations,
             broken=dict(self.broken),
             outage=self.outage,
             unchecked=self.unchecked(now),

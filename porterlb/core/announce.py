@@ -7,12 +7,14 @@ session lives on at the router until the hold time, with everything that it anno
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 from porterlb.core.model import Address, AdvertiseRule, Eip, Member, Network, Peer, RouteAttributes, Service
 from porterlb.core.nexthops import on_subnet
-from porterlb.core.rendezvous import ranked
+from porterlb.core.rendezvous import Ring, ranked
 
 COPIES = 3
 """So many replicas announce one next hop, where there are enough: any two of them may be lost."""
@@ -50,8 +52,25 @@ class Reach:
     addresses: Mapping[str, tuple[Address, ...]]  # by node
     members: Mapping[str, Member]
 
+    _groups: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # by replica
+    _subnets: dict[tuple[Network, ...], int] = field(default_factory=dict, compare=False, repr=False)
+    _found: dict[tuple[int, str], Address | None] = field(default_factory=dict, compare=False, repr=False)
+
+    def group(self, replica: str) -> int:
+        """Replicas of one group can announce the same next hops: they share the subnets of the session."""
+        found = self._groups.get(replica)
+        if found is None:
+            found = self._groups[replica] = self._subnets.setdefault(self._session_subnets(replica), len(self._subnets))
+        return found
+
     def address(self, replica: str, node: str) -> Address | None:
         """The next hop address of ``node`` as ``replica`` would announce it, or None."""
+        key = (self.group(replica), node)
+        if key not in self._found:
+            self._found[key] = self._address(replica, node)
+        return self._found[key]
+
+    def _address(self, replica: str, node: str) -> Address | None:
         own = [address for address in self.addresses.get(node, ()) if address.version == self.version]
         if not own or self.peer.multihop_ttl:
             return own[0] if own else None
@@ -62,7 +81,7 @@ class Reach:
 
     def _session_subnets(self, replica: str) -> tuple[Network, ...]:
         member = self.members.get(replica)
-        if member is None:
+        if member is None or self.peer.multihop_ttl:
             return ()
         connected = [interface.network for interface in member.subnets]
         if self.version == self.peer.address.version:
@@ -71,6 +90,118 @@ class Reach:
         return tuple(
             n for n in connected if n.version == self.version and n.prefixlen < n.max_prefixlen and not n.is_link_local
         )
+
+
+FEW = 16
+"""With so many replicas at a peer the best arrangement is searched; with more, each next hop has its own announcers."""
+
+_CHOICES = 3 * COPIES
+
+
+class Announcers:
+    """Who announces each next hop to one peer, where many replicas can: a few that follow it on a ring.
+
+    The choice for a next hop does not depend on the VIP, so a VIP costs next to nothing, and the loss of a replica
+    concerns only the next hops that it announces.
+    """
+
+    def __init__(self, reach: Reach, replicas: Sequence[str], before: Announcers | None = None) -> None:
+        """``before``: with an equal ``reach``; what was found then is used again where it is the same now."""
+        self._reach = reach
+        self._replicas = frozenset(replicas)
+        self._ring = Ring(replicas)
+        self._found: dict[str, tuple[str, ...]] = {}
+        self._own: dict[str, frozenset[str]] = {}
+        if before is not None and self._replicas <= before._replicas:
+            gone = before._replicas - self._replicas
+            self._found = {hop: found for hop, found in before._found.items() if gone.isdisjoint(found)}
+
+    def of(self, hop: str) -> tuple[str, ...]:
+        """Replicas that may announce ``hop``, best first: more than are needed, for some may be in use already."""
+        found = self._found.get(hop)
+        if found is None:
+            found = self._found[hop] = tuple(islice(self._able(hop), _CHOICES))
+        return found
+
+    def _able(self, hop: str) -> Iterator[str]:
+        """Every replica that can announce ``hop``, best first; its own only where no other can."""
+        others = False
+        for replica in self._ring.after(hop):
+            if replica != hop and self._reach.address(replica, hop) is not None:
+                others = True
+                yield replica
+        if not others and hop in self._replicas and self._reach.address(hop, hop) is not None:
+            yield hop
+
+    def differing(self, other: Announcers) -> set[str]:
+        """The next hops that have other announcers than under ``other``."""
+        return {hop for hop, found in other._found.items() if self.of(hop) is not found and self.of(hop) != found}
+
+    def own(self, replica: str) -> frozenset[str]:
+        """The next hops that ``replica`` may announce."""
+        found = self._own.get(replica)
+        if found is None:
+            found = frozenset(hop for hop in self._reach.addresses if replica in self.of(hop))
+            self._own[replica] = found
+        return found
+
+    def arrange(self, hops: Sequence[str], capacity: int) -> dict[str, tuple[str, ...]]:
+        """Next hops by replica: each is covered once where possible, then up to COPIES times."""
+        taken: defaultdict[str, list[str]] = defaultdict(list)
+        copies = dict.fromkeys(hops, 1)
+        uncovered = []
+        for hop in hops:
+            replica = next((one for one in self.of(hop) if len(taken[one]) < capacity), None)
+            if replica is None:
+                uncovered.append(hop)
+            else:
+                taken[replica].append(hop)
+        for choose in (self.of, self._able) if uncovered else ():
+            choices = {hop: list(choose(hop)) for hop in hops}
+            uncovered = [hop for hop in uncovered if not _place(hop, choices, taken, capacity, set())]
+        for hop in hops:
+            for replica in self.of(hop):
+                if copies[hop] >= COPIES:
+                    break
+                held = taken[replica]
+                if len(held) < capacity and hop not in held:
+                    held.append(hop)
+                    copies[hop] += 1
+        return {replica: tuple(held) for replica, held in taken.items() if held}
+
+
+class Arrangement(Mapping[str, tuple[str, ...]]):
+    """Next hops by replica, worked out when somebody asks: with many replicas it is large, and seldom read."""
+
+    __slots__ = ("_announcers", "_capacity", "_hops")
+
+    def __init__(self, announcers: Announcers, hops: tuple[str, ...], capacity: int) -> None:
+        self._announcers, self._hops, self._capacity = announcers, hops, capacity
+
+    def own(self, replica: str) -> tuple[str, ...]:
+        """What ``replica`` announces."""
+        if self._announcers.own(replica).isdisjoint(self._hops):
+            return ()
+        return self._arranged().get(replica, ())
+
+    def _arranged(self) -> dict[str, tuple[str, ...]]:
+        return self._announcers.arrange(self._hops, self._capacity)
+
+    def __getitem__(self, replica: str) -> tuple[str, ...]:
+        return self._arranged()[replica]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arranged())
+
+    def __len__(self) -> int:
+        return len(self._arranged())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Arrangement) and other._announcers is self._announcers:
+            return (self._hops, self._capacity) == (other._hops, other._capacity)
+        return isinstance(other, Mapping) and self._arranged() == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def arrange(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -11,11 +12,6 @@ from porterlb.core.model import Address, Member, RouteAttributes
 Prefix = str
 """What a route leads to: a host route in CIDR text (RFC 4632, RFC 5952), ``192.0.2.1/32``. Text, for it is what ExaBGP
 takes and the key of every table on the way there; text is hashed once, a network object each time, in Python."""
-
-
-def host_route(address: Address) -> Prefix:
-    """The prefix of a VIP."""
-    return f"{address}/{address.max_prefixlen}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,7 @@ class DesiredBgp:
     """Every session and every route that this replica is to have. ``routes``: prefixes by path."""
 
     neighbors: Mapping[str, Neighbor] = field(default_factory=dict)  # by peer name
-    routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict)
+    routes: Mapping[Path, AbstractSet[Prefix]] = field(default_factory=dict)
     listen_port: int = 0
     listen_addresses: tuple[Address, ...] = ()
 

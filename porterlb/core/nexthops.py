@@ -13,7 +13,7 @@ from types import MappingProxyType
 from porterlb.core.model import Address, Endpoint, Interface, Member, Network, Node, Ready, Service, TrafficPolicy, View
 from porterlb.core.parse.node import EXCLUDED
 from porterlb.core.problems import Problem, Reason
-from porterlb.core.rendezvous import ranked
+from porterlb.core.rendezvous import Ring, ranked, shuffled
 
 
 def unusable_because(node: Node, view: View, *, ignore_ready: bool) -> str:
@@ -49,11 +49,13 @@ def unusable_nodes(nodes: Mapping[str, Node], view: View) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class NextHops:
-    """``nodes``: usable ones that can serve, sorted by name. ``problem``: why there is none."""
+    """``nodes``: usable ones that can serve. ``problem``: why there is none. ``anywhere``: all usable nodes can,
+    wherever the endpoints are, so some of them are enough."""
 
-    nodes: tuple[str, ...]
+    nodes: frozenset[str]
     endpoints: frozenset[str] = frozenset()  # those of them with a ready endpoint
     problem: Problem | None = None
+    anywhere: bool = False
 
 
 def next_hops(
@@ -75,12 +77,12 @@ def next_hops(
     if not ready:
         ready = [endpoint for endpoint in endpoints if endpoint.serving and endpoint.terminating]
     if not ready:
-        return NextHops((), problem=Problem(Reason.NO_READY_ENDPOINT, "No endpoint of the Service is ready."))
+        return NextHops(frozenset(), problem=Problem(Reason.NO_READY_ENDPOINT, "No endpoint of the Service is ready."))
     at = frozenset(endpoint.node for endpoint in ready) & usable
     stays = bool(at) and all(endpoint.same_node for endpoint in ready)
     nodes = at if policy is TrafficPolicy.LOCAL or stays else usable
     if nodes:
-        return NextHops(tuple(sorted(nodes)), at)
+        return NextHops(nodes, at, anywhere=nodes is usable)
     if policy is TrafficPolicy.CLUSTER:
         sentence, whose = "No node is usable.", set(unusable)
     elif not any(endpoint.node for endpoint in ready):
@@ -92,7 +94,7 @@ def next_hops(
     else:
         whose = {endpoint.node for endpoint in ready} & unusable.keys()
         sentence = "externalTrafficPolicy is Local and no usable node has a ready endpoint."
-    return NextHops((), problem=Problem(Reason.NO_USABLE_NODE, f"{sentence}{_whys(whose, unusable)}"))
+    return NextHops(frozenset(), problem=Problem(Reason.NO_USABLE_NODE, f"{sentence}{_whys(whose, unusable)}"))
 
 
 def _whys(names: Iterable[str], unusable: Mapping[str, str]) -> str:
@@ -124,11 +126,21 @@ class Segments:
     """Subnets that every node has for itself, with the same address in it (docker0): no segment."""
     gateways: tuple[Address, ...] = ()
     """The next hops of the nodes' default routes, those of most nodes first."""
+    _by_prefix: dict[tuple[int, int], dict[int, Network]] = field(default_factory=dict, compare=False, repr=False)
+    """Subnets by version and prefix length, longest first, and by their leading bits."""
+
+    def __post_init__(self) -> None:
+        for subnet in sorted(self.subnets, key=lambda s: -s.prefixlen):
+            bits = int(subnet.network_address) >> (subnet.max_prefixlen - subnet.prefixlen)
+            self._by_prefix.setdefault((subnet.version, subnet.prefixlen), {})[bits] = subnet
 
     def of(self, address: Address) -> Network | None:
         """The connected subnet (longest prefix) that holds ``address``, or None: off every segment."""
-        holding = [s for s in self.subnets if s.version == address.version and address in s]
-        return max(holding, key=lambda subnet: subnet.prefixlen, default=None)
+        number, version, length = int(address), address.version, address.max_prefixlen
+        for (of, prefixlen), found in self._by_prefix.items():
+            if of == version and (subnet := found.get(number >> (length - prefixlen))) is not None:
+                return subnet
+        return None
 
     def towards(self, address: Address) -> Network | None:
         """The connected subnet that traffic for ``address`` goes through: its own, else that of a gateway."""
@@ -186,29 +198,82 @@ def _routable(interface: Interface) -> bool:
     )
 
 
+MOST = 16
+"""The next hops of a VIP with policy Cluster, where more nodes are usable. That fills the ECMP groups of common
+routers, and the work for a VIP does not grow with the number of nodes. Policy Local has no such limit: the pods of a
+node that is left out would get no traffic. Layer 2 uses the first ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Usable nodes that are equally good for any VIP of a segment: those with a replica, and the others."""
+
+    nodes: frozenset[str]
+    rings: tuple[Ring, ...]
+
+
+def tiers(
+    usable: frozenset[str], present: frozenset[str], replicas: frozenset[str], cordoned: frozenset[str]
+) -> tuple[Tier, ...]:
+    """The usable nodes, best first: on the segment (``present``), then the others; of each, cordoned ones last."""
+    found = []
+    for place in (usable & present, usable - present):
+        for part in (place - cordoned, place & cordoned):
+            if part:
+                found.append(Tier(part, tuple(Ring(names) for names in (part & replicas, part - replicas) if names)))
+    return tuple(found)
+
+
+def picked(key: str, pinned: str, hops: NextHops, among: Sequence[Tier]) -> list[str]:
+    """MOST of the next hops: the pinned node, and from each tier first nodes with a ready endpoint.
+
+    Taking away a node that was not picked changes nothing.
+    """
+    chosen: dict[str, None] = {pinned: None} if pinned in hops.nodes else {}
+    for tier in among:
+        with_endpoint = hops.endpoints & tier.nodes
+        rings = (Ring(with_endpoint), *tier.rings) if with_endpoint else tier.rings
+        for ring in rings:
+            for name in ring.after(key):
+                if len(chosen) == MOST:
+                    return list(chosen)
+                if name in hops.nodes:
+                    chosen[name] = None
+    return list(chosen)
+
+
 def layer2_order(
     service: Service,
     hops: NextHops,
-    nodes: Mapping[str, Node],
     replicas: frozenset[str],
-    ranks: Sequence[str] | None = None,
+    cordoned: frozenset[str],
+    among: Sequence[Tier] | None = None,
+    *,
+    many: bool = False,
 ) -> tuple[str, ...]:
     """The order in which ``hops`` serve a VIP on the segment.
 
     The pinned node while it is usable; then by rendezvous rank: nodes with a ready endpoint first, then nodes with a
     replica, cordoned ones last. The same on every replica that sees the same, and for both VIPs of a dual-stack
-    Service: the rank is by its first address.
+    Service: the rank is by its first address. ``among``: the tiers of the VIP's segment, where MOST of many next hops
+    are enough. ``many``: the cluster has more than MOST nodes; then the rank of nodes with an endpoint costs less, and
+    is spread a little less evenly.
     """
-    by_rank = (
-        ranks if ranks is not None else ranked(str((service.held or service.recorded or (service.key,))[0]), hops.nodes)
-    )
+    key = str((service.held or service.recorded or (service.key,))[0])
+    names: Iterable[str] = hops.nodes
+    if among is not None:
+        names = picked(key, service.pinned_node, hops, among)
 
     def preference(name: str) -> tuple[bool, bool, bool, bool]:
         return (
             name != service.pinned_node,
-            nodes[name].cordoned,
+            name in cordoned,
             name not in hops.endpoints,
             name not in replicas,
         )
 
+    if not many:
+        return tuple(sorted(ranked(key, names), key=preference))
+    near = hops.endpoints.intersection(names)
+    by_rank = [*shuffled(key, near), *ranked(key, [name for name in names if name not in near])]
     return tuple(sorted(by_rank, key=preference))

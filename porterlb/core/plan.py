@@ -8,9 +8,8 @@ not know is not on the wire. What somebody else writes into the status does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from porterlb.core import holddown
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, ReservedMemo, allocate
@@ -19,6 +18,7 @@ from porterlb.core.holddown import HoldDown
 from porterlb.core.memory import Memory
 from porterlb.core.mode import ModePolicy, wakes_at
 from porterlb.core.model import Address, AddressRange, Eip, Protocol, Service, ServiceKey, Snapshot
+from porterlb.core.persistent import PersistentMap, PersistentSet, differing, editing
 from porterlb.core.problems import Problem
 from porterlb.core.shared import Shared, own_neighbors, shared_by_all
 from porterlb.core.vip import VipPlan, plan_vip
@@ -51,8 +51,14 @@ class Plan:
     wake_at: float | None = None
     memory: Memory = field(default_factory=Memory)  # for the next plan
     unwritten: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)  # decided on, not in the API yet
-    routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict, repr=False)
+    routes: Mapping[Path, PersistentSet[Prefix]] = field(default_factory=dict, repr=False)
+    waking: Mapping[Address, float] = field(default_factory=dict, repr=False)  # when time alone changes the mode
+    uses: Mapping[str, EipUse] = field(default_factory=dict, repr=False, compare=False)
     shared: Shared | None = field(default=None, compare=False, repr=False)
+
+
+BATCH = 100
+"""VIPs that are planned between two yields of :func:`plan_steps`: some 5 ms."""
 
 
 def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy) -> Plan:
@@ -61,34 +67,56 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
     Of ``previous``, the last plan, only the memory has an influence on the result; the rest of it is used again where
     what it was made from is the same. A replica in doubt about itself changes nothing: it keeps the last plan.
     """
+    steps = plan_steps(snapshot, previous, now, policy)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            made: Plan = done.value
+            return made
+
+
+def plan_steps(
+    snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy
+) -> Generator[None, None, Plan]:
+    """:func:`plan` in small steps: whoever runs it may do something else after each. The result is the same."""
     if snapshot.view.doubt and previous is not None:
         return previous
     before = previous or Plan()
     memory = before.memory
     reserved = memory.reserved.updated(snapshot.nodes, snapshot.members, snapshot.peers)
     allocations = _allocations(snapshot, memory.allocation, reserved, now)
-    shared = shared_by_all(snapshot, memory.sessions, now, policy)
+    yield
+    shared = shared_by_all(snapshot, memory.sessions, now, policy, before.shared)
     keys = _changed(shared, allocations, before)
-    look = _all(allocations, before) if keys is None else _looked_at(shared, allocations, before, keys)
+    look, moved = _to_plan(shared, allocations, before, keys)
+    yield
     hold_downs = _hold_downs(shared, allocations, before, look)
-    if keys is not None and hold_downs is not memory.hold_downs:
+    if hold_downs is not memory.hold_downs:
         stepped = {peers for peers in hold_downs if hold_downs[peers] != memory.hold_downs.get(peers)}
         look.update((address, vip.eip) for address, vip in before.vips.items() if vip.peers in stepped)
-    vips = _vips(shared, allocations, before, look, hold_downs)
-    changed = look.keys()
+    tables = Tables(shared, before)
+    for done, (address, name) in enumerate(look.items(), 1):
+        if done % BATCH == 0:
+            yield
+        holders = _holders_of(snapshot, allocations, address, name)
+        if holders:
+            last = memory.modes.get(address)
+            known = None if moved is None or address in moved else before.vips.get(address)
+            tables.put(address, plan_vip(shared, address, snapshot.eips[name], holders, last, hold_downs, known))
+        else:
+            tables.remove(address)
+    yield
     unwritten = _unwritten(snapshot, allocations, before, keys)
-    wakes = [at for vip in vips.values() if (at := wakes_at(vip.mode, policy)) is not None]
+    wakes = list(tables.waking.values())
     wakes += [at for state in hold_downs.values() if (at := holddown.wakes_at(state, policy)) is not None]
     neighbors, peer_problems = own_neighbors(snapshot)
-    digest = before.digest
-    for address in changed:
-        for vip in (before.vips.get(address), vips.get(address)):
-            digest ^= vip.digest if vip else 0
-    routes = _routes(vips, before, changed)
+    routes = tables.routes()
+    yield
     return Plan(
-        vips=vips,
+        vips=tables.vips.frozen(),
         services=allocations.services,
-        eips={name: _eip(shared, snapshot.eips[name], use) for name, use in allocations.eips.items()},
+        eips=_eips(shared, allocations, before),
         peers=peer_problems,
         bgp=DesiredBgp(
             neighbors,
@@ -98,55 +126,136 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
         ),
         wire=DesiredWire(
             members=snapshot.members,
-            nodes={name: found for name, found in shared.segments.addresses.items() if name != snapshot.view.node},
-            vips={address: vip.layer2 for address, vip in vips.items() if vip.layer2 is not None},
-            sessions=frozenset(peer for replica, peer in snapshot.view.sessions if replica == snapshot.view.node),
+            nodes=_probed_nodes(shared, before),
+            vips=tables.layer2.frozen(),
+            sessions=frozenset(peer for peer, replicas in shared.up.items() if snapshot.view.node in replicas),
             hold_downs=holddown.said(hold_downs),
             leader=snapshot.view.leader,
-            digest=digest,
+            digest=tables.digest,
             check=_new_on_link(shared, unwritten),
         ),
-        digest=digest,
+        digest=tables.digest,
         wake_at=min(wakes, default=None),
-        memory=Memory(
-            hold_downs,
-            shared.sessions,
-            {address: vip.mode for address, vip in vips.items()},
-            allocations.memory,
-            reserved,
-        ),
+        memory=Memory(hold_downs, shared.sessions, tables.modes.frozen(), allocations.memory, reserved),
         unwritten=unwritten,
         routes=routes,
+        waking=tables.waking.frozen(),
+        uses=allocations.eips,
         shared=shared,
     )
 
 
+class Tables:
+    """What follows from the plans of all VIPs, kept up to date one VIP at a time, beginning with the plan before."""
+
+    def __init__(self, shared: Shared, before: Plan) -> None:
+        self._shared = shared
+        self._before = before
+        self.vips = editing(before.vips)
+        self.modes = editing(before.memory.modes if before.shared is not None else {})
+        self.layer2 = editing(before.wire.vips)
+        self.waking = editing(before.waking)
+        self.digest = before.digest
+        self._lost: dict[Path, list[Prefix]] = {}
+        self._gained: dict[Path, list[Prefix]] = {}
+
+    def put(self, address: Address, vip: VipPlan) -> None:
+        """A VIP with its new plan."""
+        old = self.vips.get(address)
+        self.vips[address] = vip
+        self.digest ^= vip.digest ^ (old.digest if old else 0)
+        if self.modes.get(address) != vip.mode:
+            self.modes[address] = vip.mode
+        if vip.layer2 is None:
+            self.layer2.pop(address, None)
+        elif self.layer2.get(address) != vip.layer2:
+            self.layer2[address] = vip.layer2
+        at = wakes_at(vip.mode, self._shared.policy)
+        if at is None:
+            self.waking.pop(address, None)
+        else:
+            self.waking[address] = at
+        if old is None or old.paths != vip.paths:
+            self._routed(old.paths if old else (), vip.paths, vip.prefix)
+
+    def remove(self, address: Address) -> None:
+        """A VIP that is no longer planned."""
+        old = self.vips.pop(address, None)
+        if old is None:
+            return
+        self.digest ^= old.digest
+        for table in (self.modes, self.layer2, self.waking):
+            table.pop(address, None)
+        self._routed(old.paths, (), old.prefix)
+
+    def _routed(self, before: Iterable[Path], now: Iterable[Path], prefix: Prefix) -> None:
+        for path in before:
+            self._lost.setdefault(path, []).append(prefix)
+        for path in now:
+            self._gained.setdefault(path, []).append(prefix)
+
+    def routes(self) -> dict[Path, PersistentSet[Prefix]]:
+        """What this replica itself announces: the prefixes by path."""
+        routes = dict(self._before.routes)
+        for path in self._lost.keys() | self._gained.keys():
+            known = routes.get(path) or PersistentSet()
+            fresh = known.changed(self._lost.get(path, ()), self._gained.get(path, ()))
+            if fresh:
+                routes[path] = fresh
+            else:
+                routes.pop(path, None)
+        return routes
+
+
 def _changed(shared: Shared, allocations: Allocations, before: Plan) -> set[ServiceKey] | None:
-    """The Services that are to be looked at anew; None: all, for what they share has changed."""
-    if before.shared is None or not shared.like(before.shared):
+    """The Services that are not what they were, or have other endpoints or addresses; None: there is no plan before."""
+    if before.shared is None:
         return None
     old, new = before.shared.snapshot, shared.snapshot
     keys = differing(old.services, new.services) | differing(old.endpoints, new.endpoints)
     return keys | differing(before.services, allocations.services)
 
 
-def _vips(
-    shared: Shared,
-    allocations: Allocations,
-    before: Plan,
-    look: Mapping[Address, str],
-    hold_downs: Mapping[frozenset[str], HoldDown],
-) -> dict[Address, VipPlan]:
-    """The plan of every VIP that the API knows. ``look``: those to be planned anew; the others stay as they are."""
-    vips = dict(before.vips)
-    for address, name in look.items():
-        holders = _holders_of(shared.snapshot, allocations, address, name)
-        if holders:
-            last = before.memory.modes.get(address)
-            vips[address] = plan_vip(shared, address, shared.snapshot.eips[name], holders, last, hold_downs)
-        else:
-            vips.pop(address, None)
-    return vips
+def _to_plan(
+    shared: Shared, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
+) -> tuple[dict[Address, str], set[Address] | None]:
+    """The addresses whose plan may be another one now, each with the name of its Eip; those that lost a node first.
+
+    And those of them whose next hops may be others; None: all.
+    """
+    if keys is None or before.shared is None or not shared.same_rules(before.shared):
+        return _all(allocations, before), None
+    lost = shared.lost_nodes(before.shared)
+    if lost is None:
+        return _all(allocations, before), None
+    look: dict[Address, str] = {}
+    if lost:
+        look.update((at, vip.eip) for at, vip in before.vips.items() if not lost.isdisjoint(vip.next_hops))
+    if shared.unusable != before.shared.unusable:  # what a VIP without next hops says
+        look.update((at, vip.eip) for at, vip in before.vips.items() if not vip.next_hops)
+    old, new = before.shared.snapshot, shared.snapshot
+    for key in keys:
+        for service in (old.services.get(key), new.services.get(key)):
+            for address in (*service.held, *service.recorded) if service else ():
+                if address in before.vips:
+                    look[address] = before.vips[address].eip
+    for key in keys:
+        allocation = allocations.services.get(key)
+        if allocation:
+            look.update(zip(allocation.addresses, allocation.eips, strict=True))
+    moved = set(look)
+    for address in before.waking:
+        look.setdefault(address, before.vips[address].eip)
+    for name in differing(old.eips, new.eips):
+        if name not in old.eips or name not in new.eips or old.eips[name].can_reach != new.eips[name].can_reach:
+            moved.update(address for address, vip in before.vips.items() if vip.eip == name)
+        used = allocations.eips[name].used if name in allocations.eips else {}
+        look.update((address, name) for address in used)
+        for address, vip in before.vips.items():
+            if vip.eip == name:
+                look.setdefault(address, name)
+        moved.update(address for address in used if address not in before.vips)
+    return look, moved
 
 
 def _hold_downs(
@@ -155,11 +264,12 @@ def _hold_downs(
     """The hold-down of every set of peers that is in use, one step further."""
     sets = shared.recipient_sets()
     if shared.by_service:
+        sets = set(sets)
         sets.update(vip.peers for address, vip in before.vips.items() if address not in look)
         for address, name in look.items():
             if holders := _holders_of(shared.snapshot, allocations, address, name):
                 sets.add(shared.recipients(shared.snapshot.eips[name], address.version, holders).names)
-    live = frozenset(peer for _, peer in shared.sessions)
+    live = frozenset(shared.up)
     seen = {peers: shared.sessions_seen(peers) for peers in sets}
     return holddown.advance(before.memory.hold_downs, seen, live, shared.now, shared.policy)
 
@@ -171,20 +281,26 @@ def _all(allocations: Allocations, before: Plan) -> dict[Address, str]:
     return look
 
 
-def _looked_at(shared: Shared, allocations: Allocations, before: Plan, keys: set[ServiceKey]) -> dict[Address, str]:
-    """The addresses whose plan may be another one now, each with the name of its Eip."""
-    assert before.shared is not None
-    old, new = before.shared.snapshot, shared.snapshot
-    look = {at: vip.eip for at, vip in before.vips.items() if wakes_at(vip.mode, shared.policy) is not None}
-    for key in keys:
-        for service in (old.services.get(key), new.services.get(key)):
-            for address in service.held if service else ():
-                if address in before.vips:
-                    look[address] = before.vips[address].eip
-        allocation = allocations.services.get(key)
-        if allocation:
-            look.update(zip(allocation.addresses, allocation.eips, strict=True))
-    return look
+def _probed_nodes(shared: Shared, before: Plan) -> Mapping[str, tuple[Address, ...]]:
+    me = shared.snapshot.view.node
+    if before.shared is not None and before.shared.segments is shared.segments and me not in before.wire.nodes:
+        return before.wire.nodes
+    return {name: found for name, found in shared.segments.addresses.items() if name != me}
+
+
+def _eips(shared: Shared, allocations: Allocations, before: Plan) -> PersistentMap[str, EipPlan]:
+    """Every pool; those that are as before are taken over."""
+    eips, found = shared.snapshot.eips, editing(before.eips)
+    if before.shared is not None and before.shared.segments == shared.segments:
+        names = differing(before.shared.snapshot.eips, eips) | differing(before.uses, allocations.eips)
+    else:
+        names = {*before.eips, *allocations.eips}
+    for name in names:
+        if name in allocations.eips:
+            found[name] = _eip(shared, eips[name], allocations.eips[name])
+        else:
+            found.pop(name, None)
+    return found.frozen()
 
 
 def _unwritten(
@@ -198,37 +314,6 @@ def _unwritten(
         if fresh:
             found[key] = tuple(fresh)
     return found
-
-
-_Key = TypeVar("_Key")
-
-
-def differing(one: Mapping[_Key, object], other: Mapping[_Key, object]) -> set[_Key]:
-    """The keys whose values are not the same ones."""
-    if one is other:
-        return set()
-    found = {key for key, value in other.items() if one.get(key) is not value}
-    found.update(one.keys() - other.keys())
-    return found
-
-
-def _routes(vips: Mapping[Address, VipPlan], before: Plan, changed: Iterable[Address]) -> dict[Path, frozenset[Prefix]]:
-    """What this replica itself announces: the routes of the plan before, with the VIPs whose paths have changed."""
-    add: dict[Path, set[Prefix]] = {}
-    remove: dict[Path, set[Prefix]] = {}
-    for address in changed:
-        for vip, place in ((before.vips.get(address), remove), (vips.get(address), add)):
-            if vip:
-                for path in vip.paths:
-                    place.setdefault(path, set()).add(vip.prefix)
-    routes = dict(before.routes)
-    for path in remove.keys() | add.keys():
-        fresh = (routes.get(path, frozenset()) - remove.get(path, set())) | add.get(path, set())
-        if fresh:
-            routes[path] = frozenset(fresh)
-        else:
-            routes.pop(path, None)
-    return routes
 
 
 def _allocations(snapshot: Snapshot, memory: AllocationMemory, reserved: ReservedMemo, now: float) -> Allocations:

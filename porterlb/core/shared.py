@@ -1,27 +1,20 @@
-"""What the plans of all VIPs have in common, worked out once a plan: usable nodes, segments, sessions, arrangements."""
+"""What the plans of all VIPs have in common: usable nodes, segments, sessions, and who announces what."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+from typing import Any
 
 from porterlb.core import announce, holddown, nexthops
+from porterlb.core.announce import Announcers, Arrangement, Reach
 from porterlb.core.desired import Neighbor, Path
 from porterlb.core.holddown import ModePolicy, SessionsSeen
 from porterlb.core.memory import Sessions
-from porterlb.core.model import (
-    Address,
-    Eip,
-    Endpoint,
-    Peer,
-    RouteAttributes,
-    Service,
-    Snapshot,
-    TrafficPolicy,
-)
-from porterlb.core.nexthops import NextHops, Segments
+from porterlb.core.model import Address, Eip, Network, Peer, RouteAttributes, Service, Snapshot
+from porterlb.core.nexthops import NextHops, Segments, Tier
 from porterlb.core.problems import Problem, Reason
 
 
@@ -36,28 +29,36 @@ class Recipients:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Shared by all VIPs of one plan. The caches hold results of pure functions of the context."""
+    """Shared by all VIPs of one plan. The caches hold results of pure functions of the other fields; the next plan
+    takes them over while those are equal (:meth:`like`)."""
 
     snapshot: Snapshot
     usable: frozenset[str]
+    cordoned: frozenset[str]
     segments: Segments
     replicas: frozenset[str]
     peers: Mapping[str, Peer]
     speakers: Mapping[str, tuple[str, ...]]  # by peer: the replicas that announce to it
     sessions: Sessions
+    up: Mapping[str, tuple[str, ...]]  # by peer: the replicas that have a session with it
     now: float  # monotonic seconds
     policy: ModePolicy
     by_service: bool
     """Whether what a peer gets depends on the labels of Services."""
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Why the other nodes are not usable, as clauses."""
-    _hops: dict[tuple[TrafficPolicy, tuple[Endpoint, ...]], NextHops] = field(default_factory=dict)
+    _tiers: dict[Network | None, tuple[Tier, ...]] = field(default_factory=dict)
+    _present: dict[Network, frozenset[str]] = field(default_factory=dict)
+    _reaches: dict[tuple[str, int], Reach] = field(default_factory=dict)
+    _groups: dict[tuple[str, int], Mapping[int, str]] = field(default_factory=dict)
+    _announcers: dict[tuple[str, int], Announcers] = field(default_factory=dict)
+    _announcers_before: dict[tuple[str, int], Announcers] = field(default_factory=dict)  # with the same reach
     _arrangements: dict[tuple[str, int, tuple[str, ...], int], Mapping[str, tuple[str, ...]]] = field(
         default_factory=dict
     )
     _paths: dict[tuple[str, str, int, RouteAttributes], Path | None] = field(default_factory=dict)
     _recipients: dict[tuple[str, int], Recipients] = field(default_factory=dict)
-    _carried: dict[tuple[frozenset[str], int, tuple[str, ...]], bool] = field(default_factory=dict)
+    _seen: dict[frozenset[str], SessionsSeen] = field(default_factory=dict)
 
     def hops(self, services: Sequence[Service], version: int) -> NextHops:
         """The next hops of a VIP that these Services share (one, mostly): those of any of them.
@@ -69,34 +70,52 @@ class Shared:
         found = [self._hops_of(service, version) for service in services]
         nodes = frozenset(node for hops in found for node in hops.nodes)
         endpoints = frozenset(node for hops in found for node in hops.endpoints)
-        return NextHops(tuple(sorted(nodes)), endpoints, None if nodes else found[0].problem)
+        problem = next((hops.problem for hops in found if hops.problem), None)
+        anywhere = any(hops.anywhere for hops in found)
+        return NextHops(nodes, endpoints, None if nodes else problem, anywhere)
 
     def _hops_of(self, service: Service, version: int) -> NextHops:
         endpoints = self.snapshot.endpoints.get(service.key, ())
         if any(endpoint.version not in (0, version) for endpoint in endpoints):
             endpoints = tuple(endpoint for endpoint in endpoints if endpoint.version in (0, version))
-        key = (service.traffic_policy, endpoints)
-        found = self._hops.get(key)
+        return nexthops.next_hops(service.traffic_policy, endpoints, self.usable, self.unusable)
+
+    def order(self, services: Sequence[Service], hops: NextHops, segment: Network | None) -> tuple[str, ...]:
+        """The next hops of a VIP on ``segment``, best first: see :func:`porterlb.core.nexthops.layer2_order`."""
+        many = len(self.snapshot.nodes) > nexthops.MOST
+        among = None
+        if many and hops.anywhere:
+            among = self._tiers.get(segment)
+            if among is None:
+                present: frozenset[str] = self.nodes_on(segment) if segment is not None else frozenset()
+                among = nexthops.tiers(self.usable, present, self.replicas, self.cordoned)
+                self._tiers[segment] = among
+        return nexthops.layer2_order(services[0], hops, self.replicas, self.cordoned, among, many=many)
+
+    def nodes_on(self, subnet: Network) -> frozenset[str]:
+        """The nodes with an address in a subnet."""
+        found = self._present.get(subnet)
         if found is None:
-            found = self._hops[key] = nexthops.next_hops(*key, self.usable, self.unusable)
+            found = self._present[subnet] = self.segments.nodes_on(subnet)
         return found
 
-    def on_segment(self, eip: Eip, address: Address, order: tuple[str, ...]) -> tuple[str, ...] | None:
+    def on_segment(self, eip: Eip, segment: Network | None, order: tuple[str, ...]) -> tuple[str, ...] | None:
         """Those nodes of ``order`` that are on the segment of the VIP; None when it is on no segment of ours."""
         if eip.interface:
-            return order
-        subnet = self.segments.towards(eip.can_reach) if eip.can_reach else self.segments.of(address)
-        if subnet is None:
+            return order[: nexthops.MOST]
+        if segment is None:
             return None
-        present = self.segments.nodes_on(subnet)
-        return tuple(node for node in order if node in present)
+        present = self.nodes_on(segment)
+        return tuple([node for node in order if node in present][: nexthops.MOST])
 
     def arrangement(self, peer: str, address: Address, hops: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-        """Next hops by replica, for one peer: see :func:`porterlb.core.announce.arrange`."""
+        """Next hops by replica, for one peer: see :mod:`porterlb.core.announce`."""
         replicas = self.speakers[peer]
-        ordered = tuple(sorted(hops))
         capacity = max(1, self.peers[peer].add_path)
-        salt = int(address) % len(ordered) if capacity * len(replicas) < len(ordered) else 0
+        salt = int(address) % len(hops) if capacity * len(replicas) < len(hops) else 0
+        if len(replicas) > announce.FEW:
+            return Arrangement(self.announcers(peer, address.version), (*hops[salt:], *hops[:salt]), capacity)
+        ordered = tuple(sorted(hops))
         key = (peer, address.version, ordered, salt)
         found = self._arrangements.get(key)
         if found is None:
@@ -104,8 +123,21 @@ class Shared:
             found = self._arrangements[key] = announce.arrange(ordered, replicas, reach, capacity, salt)
         return found
 
-    def _reach(self, peer: str, version: int) -> announce.Reach:
-        return announce.Reach(self.peers[peer], version, self.segments.addresses, self.snapshot.members)
+    def announcers(self, peer: str, version: int) -> Announcers:
+        """Who announces each next hop to a peer that many replicas have a session with."""
+        found = self._announcers.get((peer, version))
+        if found is None:
+            before = self._announcers_before.get((peer, version))
+            found = Announcers(self._reach(peer, version), self.speakers[peer], before)
+            self._announcers[peer, version] = found
+        return found
+
+    def _reach(self, peer: str, version: int) -> Reach:
+        found = self._reaches.get((peer, version))
+        if found is None:
+            found = Reach(self.peers[peer], version, self.segments.addresses, self.snapshot.members)
+            self._reaches[peer, version] = found
+        return found
 
     def recipients(self, eip: Eip, version: int, services: Sequence[Service]) -> Recipients:
         """The peers that VIPs of ``eip`` and of these Services are announced to."""
@@ -124,16 +156,25 @@ class Shared:
 
     def carried(self, recipients: Recipients, version: int, hops: tuple[str, ...]) -> bool:
         """Whether a live replica has a session with one of these peers and can tell it one of these next hops."""
-        key = (recipients.names, version, hops)
-        found = self._carried.get(key)
-        if found is None:
-            found = self._carried[key] = any(self._carries(peer, version, hops) for peer in recipients.names)
-        return found
+        return any(self._carries(peer, version, hops) for peer in recipients.names)
 
     def _carries(self, peer: str, version: int, hops: tuple[str, ...]) -> bool:
+        up = self.up.get(peer, ())
+        if not up or not hops:
+            return bool(up)
         reach = self._reach(peer, version)
-        up = [replica for replica, of in self.sessions if of == peer]
-        return any(not hops or any(reach.address(replica, hop) for hop in hops) for replica in up)
+        return any(
+            reach.address(replica, hop) for replica in self._session_groups(peer, version).values() for hop in hops
+        )
+
+    def _session_groups(self, peer: str, version: int) -> Mapping[int, str]:
+        """One replica with a session of each group that can announce the same next hops."""
+        found = self._groups.get((peer, version))
+        if found is None:
+            reach = self._reach(peer, version)
+            found = {reach.group(replica): replica for replica in reversed(self.up.get(peer, ()))}
+            self._groups[peer, version] = found
+        return found
 
     def recipient_sets(self) -> set[frozenset[str]]:
         """Every set of peers that a VIP of these Eips may be announced to, as far as Services do not matter."""
@@ -145,6 +186,12 @@ class Shared:
 
     def sessions_seen(self, peers: frozenset[str]) -> SessionsSeen:
         """What is known of the sessions with a set of peers, for its hold-down."""
+        found = self._seen.get(peers)
+        if found is None:
+            found = self._seen[peers] = self._sessions_seen(peers)
+        return found
+
+    def _sessions_seen(self, peers: frozenset[str]) -> SessionsSeen:
         view = self.snapshot.view
         since = {replica: at for (replica, peer), at in self.sessions.items() if peer in peers}
         others = self.replicas - {view.node}
@@ -152,7 +199,7 @@ class Shared:
         return SessionsSeen(
             own=view.node in since,
             carried=bool(since),
-            stable_since=min(since.values(), default=self.now),
+            stable_since=min(since.values(), default=0.0),
             carriers=holddown.furthest(phase for name, phase in said.items() if name in since),
             others=holddown.furthest(said.values()),
         )
@@ -166,53 +213,122 @@ class Shared:
             self._paths[key] = Path(peer, hop, identifier, attributes) if hop else None
         return self._paths[key]
 
-    def like(self, other: Shared) -> bool:
-        """Whether the plans of VIPs whose own objects are the same are the same under both."""
+    def same_rules(self, other: Shared) -> bool:
+        """Whether both differ in nothing but in nodes that can or cannot be used, in sessions, and in Eips."""
+        one, two = self.snapshot, other.snapshot
         return (
-            self.usable == other.usable
-            and self.unusable == other.unusable
-            and self.replicas == other.replicas
-            and self.speakers == other.speakers
-            and self.sessions == other.sessions
-            and self.peers == other.peers
-            and self.snapshot.eips == other.snapshot.eips
+            self.peers == other.peers
             and self.segments == other.segments
-            and self.snapshot.view.node == other.snapshot.view.node
-            and self.snapshot.members == other.snapshot.members
-            and self._cordoned() == other._cordoned()
+            and one.view.node == two.view.node
+            and one.members == two.members
         )
 
-    def _cordoned(self) -> frozenset[str]:
-        return frozenset(name for name, node in self.snapshot.nodes.items() if node.cordoned)
+    def lost_nodes(self, other: Shared) -> frozenset[str] | None:
+        """The nodes that a VIP has to be planned anew for if it used them under ``other``, the one before.
+
+        None: all VIPs have to be, for a node has come that any of them may use now, or BGP carries other ones.
+        """
+        if self.speakers is other.speakers:
+            return frozenset()
+        if not (
+            self.usable <= other.usable
+            and self.replicas <= other.replicas
+            and self.cordoned & self.usable >= other.cordoned & self.usable
+            and self._reachable() == other._reachable()
+        ):
+            return None
+        lost = (other.usable - self.usable) | (other.replicas - self.replicas) | (self.cordoned - other.cordoned)
+        for peer, replicas in self.speakers.items():
+            before = other.speakers[peer]
+            if replicas == before or peer not in self.peers:
+                continue
+            capacity = max(1, self.peers[peer].add_path) * min(len(replicas), len(before))
+            if len(replicas) <= announce.FEW or len(before) <= announce.FEW or capacity < _AMPLE:
+                return None
+            for version in (4, 6):
+                if (peer, version) in other._announcers:
+                    now, then = self.announcers(peer, version), other.announcers(peer, version)
+                    lost |= now.differing(then)
+        return frozenset(lost)
+
+    def _reachable(self) -> dict[tuple[str, int], frozenset[int]]:
+        """Which groups of replicas have a session, by peer and IP version: what ``carried`` depends on."""
+        return {
+            (peer, version): frozenset(self._session_groups(peer, version)) for peer in self.peers for version in (4, 6)
+        }
 
 
-def shared_by_all(snapshot: Snapshot, sessions: Sessions, now: float, policy: ModePolicy) -> Shared:
-    """``sessions``: as remembered from the last plan."""
+_AMPLE = 8 * nexthops.MOST
+"""So many announcements of one prefix leave every next hop of a VIP the announcers that it prefers."""
+
+
+def shared_by_all(
+    snapshot: Snapshot, sessions: Sessions, now: float, policy: ModePolicy, before: Shared | None
+) -> Shared:
+    """``sessions``: as remembered from the last plan. ``before``: of the last plan, to use again what stays."""
+    if before is not None and before.policy == policy and _same_inputs(snapshot, before.snapshot):
+        seen = before._seen if snapshot.view.hold_downs == before.snapshot.view.hold_downs else {}
+        return replace(before, snapshot=snapshot, now=now, _seen=seen)
     view = snapshot.view
     replicas = frozenset(view.fresh) | {view.node}
-    live = {(replica, peer) for replica, peer in view.sessions if replica in replicas and peer in snapshot.peers}
     peers = {name: snapshot.peers[name] for name in sorted(snapshot.peers)}
+    up: dict[str, list[str]] = {}
+    live = {}
+    for replica, peer in sorted(view.sessions):
+        if replica in replicas and peer in peers:
+            live[replica, peer] = sessions.get((replica, peer), now)
+            up.setdefault(peer, []).append(replica)
     speakers = {}
-    for name, peer in peers.items():
-        able = {replica for replica, of in live if of == name}
-        if _selects(peer, snapshot, view.node):
+    for name, of in peers.items():
+        able = up.get(name, [])
+        if view.node not in able and _selects(of, snapshot, view.node):
             # Ourselves even before our session is up: what we announce is then ready when it comes up, and the
             # End-of-RIB that follows the first routes does not flush what the router kept for us (RFC 4724).
-            able.add(view.node)
-        speakers[name] = tuple(sorted(able))
+            able = sorted((*able, view.node))
+        speakers[name] = tuple(able)
+    old = before.snapshot if before is not None else None
+    if before is not None and old is not None and old.nodes == snapshot.nodes and old.members == snapshot.members:
+        segments = before.segments
+    else:
+        segments = nexthops.segments(snapshot.nodes, snapshot.members)
     unusable = nexthops.unusable_nodes(snapshot.nodes, view)
-    return Shared(
+    made = Shared(
         snapshot=snapshot,
         usable=frozenset(snapshot.nodes.keys() - unusable),
         unusable=unusable,
-        segments=nexthops.segments(snapshot.nodes, snapshot.members),
+        cordoned=frozenset(name for name, node in snapshot.nodes.items() if node.cordoned),
+        segments=segments,
         replicas=replicas,
         peers={name: peer for name, peer in peers.items() if not peer.admin_down},
         speakers=speakers,
-        sessions={session: sessions.get(session, now) for session in live},
+        sessions=live,
+        up={peer: tuple(found) for peer, found in up.items()},
         now=now,
         policy=policy,
         by_service=any(rule.service_selector is not None for p in peers.values() for rule in p.advertise),
+    )
+    if before is not None and before.policy == policy and made.same_rules(before):
+        eips = old is not None and old.eips == snapshot.eips
+        return replace(
+            made,
+            _present=before._present,
+            _reaches=before._reaches,
+            _announcers_before=before._announcers,
+            _paths=before._paths,
+            _recipients=before._recipients if eips else {},
+        )
+    return made
+
+
+def _same_inputs(one: Snapshot, two: Snapshot) -> bool:
+    """Whether all is equal that :class:`Shared` is made from; Services and endpoints are looked at one by one."""
+    rest: dict[str, Any] = {"leader": "", "hold_downs": {}}
+    return (
+        replace(one.view, **rest) == replace(two.view, **rest)
+        and one.nodes == two.nodes
+        and one.members == two.members
+        and one.peers == two.peers
+        and one.eips == two.eips
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from porterlb.core import nexthops
-from porterlb.core.desired import Layer2Vip, Path, Prefix, host_route
+from porterlb.core.announce import Arrangement
+from porterlb.core.desired import Layer2Vip, Path, Prefix
 from porterlb.core.holddown import HoldDown, wait
 from porterlb.core.mode import Announce, ModePolicy, Phase, VipMode, Ways, decide
 from porterlb.core.model import Address, Eip, Mode, Protocol, RouteAttributes, Service, ServiceKey
@@ -21,8 +21,9 @@ Announced = Mapping[str, Mapping[str, tuple[str, ...]]]
 class VipPlan:
     """One VIP: who may receive its traffic, how it is brought in, and by whom.
 
-    ``next_hops``: usable nodes, best Layer 2 next hop first. ``announced``: next hops by replica, by BGP peer, as all
-    replicas together are to announce them (empty in layer2 mode). ``problems``: why it is not served, or not wholly.
+    ``next_hops``: usable nodes, best Layer 2 next hop first (policy Cluster: at most 16 of them). ``announced``: next
+    hops by replica, by BGP peer, as all replicas together are to announce them (empty in layer2 mode). ``problems``:
+    why it is not served, or not wholly.
     """
 
     address: Address
@@ -49,15 +50,21 @@ def plan_vip(
     holders: Sequence[Service],
     last: VipMode | None,
     hold_downs: Mapping[frozenset[str], HoldDown],
+    known: VipPlan | None = None,
 ) -> VipPlan:
     """``holders``: the Services that the API says have the address, the oldest first. ``last``: its mode until now.
 
-    ``hold_downs``: by set of peers; the set of this VIP is in it.
+    ``hold_downs``: by set of peers; the set of this VIP is in it. ``known``: its plan before, if the next
+    hops are the same: what is left to decide is the mode.
     """
-    owner = holders[0]
-    hops = shared.hops(holders, address.version)
-    order = nexthops.layer2_order(owner, hops, shared.snapshot.nodes, shared.replicas)
-    candidates = shared.on_segment(eip, address, order)
+    owner, text = holders[0], str(address)
+    segment = shared.segments.towards(eip.can_reach) if eip.can_reach else shared.segments.of(address)
+    if known is not None and known.next_hops:
+        order, problem = known.next_hops, None
+    else:
+        hops = shared.hops(holders, address.version)
+        order, problem = shared.order(holders, hops, segment), hops.problem
+    candidates = shared.on_segment(eip, segment, order)
     on_link = candidates is not None
     recipients = shared.recipients(eip, address.version, holders)
     carried = shared.carried(recipients, address.version, order)
@@ -80,11 +87,10 @@ def plan_vip(
         candidates=candidates or (),
         announced=announced,
         on_link=on_link,
-        problems=_problems(hops.problem, ways, recipients=bool(recipients.names))
-        + _losses(mode, hold_down, shared.policy),
-        digest=_digest(f"{address}|{order}|{mode.announce}|{mode.answer}|{recipients.text}"),
+        problems=_problems(problem, ways, recipients=bool(recipients.names)) + _losses(mode, hold_down, shared.policy),
+        digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}"),
         peers=recipients.names,
-        prefix=host_route(address),
+        prefix=f"{text}/{address.max_prefixlen}",
         paths=_own_paths(shared, address.version, recipients.attributes, announced),
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
     )
@@ -104,7 +110,7 @@ def _own_paths(
     found = [
         shared.path(peer, node, version, recipients[peer])
         for peer, by_replica in announced.items()
-        for node in by_replica.get(me, ())
+        for node in (by_replica.own(me) if isinstance(by_replica, Arrangement) else by_replica.get(me, ()))
     ]
     return tuple(path for path in found if path is not None)
 

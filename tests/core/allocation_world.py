@@ -125,7 +125,7 @@ class World:
         again = self._run(_shuffled(self.services, shuffled), _shuffled(self.eips, shuffled), self.memory)
         assert again.services == result.services, "the result depends on the order of the objects"
         assert again.eips == result.eips
-        slow = self._run(self.services, self.eips, self.memory.without_cache())
+        slow = self._run(self.services, self.eips, replace(self.memory, context=()))
         for key, allocation in slow.services.items():  # sentences may be older, for what is refused stays refused
             quick = result.services[key]
             assert (quick.addresses, quick.eips) == (allocation.addresses, allocation.eips), (

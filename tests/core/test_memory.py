@@ -98,6 +98,7 @@ def shuffled(values: dict[K, V], seed: int) -> dict[K, V]:
 
 
 RULES = ((), ("x",), ("y",), ("x", "y"))
+RANGES = (EVERYTHING["x"].ranges, EVERYTHING["y"].ranges, EVERYTHING["x"].ranges + EVERYTHING["y"].ranges)
 HELD = {"a": "10.77.0.201", "b": "10.77.0.202", "c": "10.77.0.231", "d": "172.16.0.9"}
 
 
@@ -130,7 +131,12 @@ def stories(draw: st.DrawFn) -> list[tuple[float, Snapshot]]:
             local ^= {name}
         elif what == "eip":
             changed = draw(st.sampled_from(["x", "y"]))
-            eips[changed] = replace(eips[changed], layer2_standby=draw(st.booleans()))
+            eips[changed] = replace(
+                eips[changed],
+                layer2_standby=draw(st.booleans()),
+                ranges=draw(st.sampled_from(RANGES)),
+                can_reach=draw(st.sampled_from([None, ip_address("10.77.0.1"), ip_address("192.0.2.1")])),
+            )
         base = cluster(
             dead=frozenset(dead - {"node-a"}),
             fresh=frozenset(set(NAMES) - dead | {"node-a"}),

@@ -32,6 +32,7 @@ from porterlb.core.allocation.lastholders import Freed, LastHolders
 from porterlb.core.allocation.pool import Pool, decode, encode, encode_ranges, version_of
 from porterlb.core.allocation.reserved import Reserved
 from porterlb.core.model import Address, Eip, Service, ServiceKey
+from porterlb.core.persistent import Editor, PersistentMap, differing, editing
 from porterlb.core.problems import Problem, Reason
 
 
@@ -129,7 +130,11 @@ def allocate(
         may_allocate: False on a replica that is not the leader: held addresses only.
     """
     by_namespace = any(eip.namespace_selector is not None for eip in eips.values())
-    map_ = memory.map if memory.context and memory.context[0] == eips else EipMap(dict(eips))
+    map_ = (
+        memory.map
+        if memory.context and memory.context[0] == eips
+        else EipMap(eips if isinstance(eips, PersistentMap) else dict(eips))
+    )
     barring = (map_, claimed, reserved, elsewhere)
     if len(memory.barring) == 4 and all(map(operator.is_, barring, memory.barring)):
         bars = memory.bars
@@ -139,8 +144,7 @@ def allocate(
     context = (map_.eips, dict(namespaces) if by_namespace else None, bars, dict(closed), may_allocate)
     work = _Work(services, memory, now, map_, bars, may_allocate=may_allocate)
     if context == memory.context:
-        changed = {key for key, service in services.items() if memory.services.get(key) is not service}
-        changed.update(memory.services.keys() - services.keys())
+        changed = differing(memory.services, services)
         if not changed:
             return Allocations(memory.results, memory.uses, replace(memory, barring=barring))
         affected = work.tied(changed)
@@ -152,19 +156,19 @@ def allocate(
     memory = AllocationMemory(
         context,
         work.map,
-        dict(services),
-        work.results,
-        work.owners,
-        work.holders,
-        work.groups,
+        services if isinstance(services, PersistentMap) else dict(services),
+        work.results.frozen(),
+        work.owners.frozen(),
+        work.holders.frozen(),
+        work.groups.frozen(),
         work.pools,
         work.last,
         frozenset(work.waiting),
         barring,
         work.bars,
-        work.uses,
+        work.uses.frozen(),
     )
-    return Allocations(work.results, work.uses, memory)
+    return Allocations(memory.results, memory.uses, memory)
 
 
 class _Work(Claims):
@@ -180,20 +184,21 @@ class _Work(Claims):
         *,
         may_allocate: bool,
     ) -> None:
-        super().__init__(services, map_, bars, dict(memory.owners), dict(memory.holders), dict(memory.groups))
+        super().__init__(services, map_, bars, editing(memory.owners), editing(memory.holders), editing(memory.groups))
         self.before = memory
         self.now = now
         self.may_allocate = may_allocate
-        self.results = dict(memory.results)
+        self.results = editing(memory.results)
         self.pools = dict(memory.pools)
         self.waiting = set(memory.waiting)
-        self.uses = dict(memory.uses)
+        self.uses = editing(memory.uses)
         self.last = memory.last
         self._own_pools: set[tuple[str, int]] = set()  # copied already
 
     def start_again(self) -> None:
         """The context has changed: nothing of the owners is taken for granted; pools keep what still fits."""
-        self.owners, self.holders, self.groups, self.uses = {}, {}, {}, {}
+        self.owners, self.holders, self.groups = Editor(), Editor(), Editor()
+        self.uses = Editor()
         pools: dict[tuple[str, int], Pool] = {}
         freed = [(code, entry.at) for code, entry in self.last.freed.items()]
         for eip in self.map.eips.values():
@@ -350,13 +355,13 @@ class _Work(Claims):
 
     def _count(self) -> None:
         """Bring the use of the Eips up to date for the addresses that were touched."""
-        changed: dict[str, dict[Address, tuple[ServiceKey, ...]]] = {}
+        changed: dict[str, Editor[Address, tuple[ServiceKey, ...]]] = {}
         for code in sorted(self.touched):
             _, address, name = self.touched[code] or (code, decode(code), self.map.name_of(code))
             if not name:
                 continue
             if name not in changed:
-                changed[name] = dict(self.uses[name].used) if name in self.uses else {}
+                changed[name] = editing(self.uses[name].used if name in self.uses else {})
             owners = self.owners.get(code)
             if owners:
                 changed[name][address] = owners
@@ -364,14 +369,17 @@ class _Work(Claims):
                 changed[name].pop(address, None)
         for name, used in changed.items():
             if name in self.uses:
-                self.uses[name] = replace(self.uses[name], used=used)
+                self.uses[name] = replace(self.uses[name], used=used.frozen())
+        if len(self.uses) == len(self.map.eips):
+            return
         for name, eip in self.map.eips.items():
             if name not in self.uses:
+                used = changed.get(name) or Editor()
                 size = sum(int(last) - int(first) + 1 for first, last in eip.ranges)
                 problems = self.map.problems(name) + self.bars.problems(self.map, name)
                 conflicting = self.map.conflicting.get(name, ())
                 barred = self.bars.inside(self.map, name)
-                self.uses[name] = EipUse(size, changed.get(name, {}), conflicting, problems, barred)
+                self.uses[name] = EipUse(size, used.frozen(), conflicting, problems, barred)
 
 
 _NOTHING = Allocation()

@@ -11,6 +11,7 @@ from porterlb.core.allocation.pool import decode, encode
 from porterlb.core.allocation.reserved import Reserved
 from porterlb.core.allocation.sharing import group_of, why_not_shared
 from porterlb.core.model import Address, Service, ServiceKey
+from porterlb.core.persistent import Editor
 from porterlb.core.problems import Problem, Reason
 
 Keys = tuple[ServiceKey, ...]
@@ -128,9 +129,9 @@ class Claims:
         services: Mapping[ServiceKey, Service],
         map_: EipMap,
         bars: Bars,
-        owners: dict[int, Keys],
-        holders: dict[int, Keys],
-        groups: dict[tuple[str, str], frozenset[int]],
+        owners: Editor[int, Keys],
+        holders: Editor[int, Keys],
+        groups: Editor[tuple[str, str], frozenset[int]],
     ) -> None:
         self.services = services
         self.map = map_
@@ -272,7 +273,7 @@ def _by_other_hand(service: Service) -> Sequence[Address]:
     return service.held if service.foreign_writer else ()
 
 
-def _drop(index: dict[int, Keys], code: int, key: ServiceKey) -> None:
+def _drop(index: Editor[int, Keys], code: int, key: ServiceKey) -> None:
     left = tuple(other for other in index.get(code, ()) if other != key)
     if left:
         index[code] = left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -30,7 +30,8 @@ class EipMap:
                 self.conflicting[eip.name] = rivals
                 self._late.append((eip.name, _Ranges(ranges)))
             else:
-                serving = sorted(serving + ranges)
+                for entry in ranges:
+                    insort(serving, entry)
         self._serving = _Ranges(serving)
 
     def name_of(self, code: int) -> str:
@@ -79,7 +80,8 @@ def _overlapping(ranges: Iterable[tuple[int, int, str]], serving: list[tuple[int
     found: dict[str, None] = {}
     for first, last, _ in ranges:
         at = bisect_right(serving, first, key=lambda entry: entry[0]) - 1
-        for start, end, name in serving[max(at, 0) :]:
+        for index in range(max(at, 0), len(serving)):
+            start, end, name = serving[index]
             if start > last:
                 break
             if end >= first:

@@ -15,6 +15,7 @@ from porterlb.core.allocation.lastholders import LastHolders
 from porterlb.core.allocation.pool import Pool, encode, version_of
 from porterlb.core.allocation.sharing import group_of, why_not_shared
 from porterlb.core.model import Address, Eip, Service, ServiceKey
+from porterlb.core.persistent import Editor
 from porterlb.core.problems import Problem, Reason
 
 
@@ -35,8 +36,8 @@ class State(Protocol):
 
     services: Mapping[ServiceKey, Service]
     map: EipMap
-    owners: dict[int, tuple[ServiceKey, ...]]
-    groups: dict[tuple[str, str], frozenset[int]]
+    owners: Editor[int, tuple[ServiceKey, ...]]
+    groups: Editor[tuple[str, str], frozenset[int]]
     bars: Bars
     last: LastHolders
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -33,7 +34,7 @@ class Batch:
     withdraw: bool = False
 
 
-_NONE: frozenset[Prefix] = frozenset()
+_NONE: AbstractSet[Prefix] = frozenset()
 _Group = tuple[Urgency, int, bool, Path]  # urgency, generation, withdraw, path
 
 
@@ -44,7 +45,7 @@ class Difference:
     ``rejected`` routes are not tried again until they are wanted differently, or everything is resynced.
     """
 
-    routes: Mapping[Path, frozenset[Prefix]] = field(default_factory=dict)
+    routes: Mapping[Path, AbstractSet[Prefix]] = field(default_factory=dict)
     peers: frozenset[str] = frozenset()
     rejected: dict[tuple[Path, Prefix], str] = field(default_factory=dict)
     _target: dict[Slot, dict[Prefix, Path]] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Difference:
     generation: int = 0
     """Rises whenever the order of the work may have changed."""
 
-    def want(self, routes: Mapping[Path, frozenset[Prefix]]) -> None:
+    def want(self, routes: Mapping[Path, AbstractSet[Prefix]]) -> None:
         """Takes over a whole wanted set. Where two paths contradict each other (same slot and prefix), one holds."""
         self.generation += 1
         changed: dict[Slot, set[Prefix]] = {}

@@ -17,6 +17,7 @@ from porterlb.core import wire_text
 from porterlb.core.desired import DesiredWire, Layer2Vip
 from porterlb.core.model import Address
 from porterlb.core.observed import WireReport
+from porterlb.core.persistent import Editor, differing
 from porterlb.core.wire_text import WireConfig
 from porterlb.settings import Settings
 
@@ -182,7 +183,7 @@ class Layer2Speaker:
 
     async def _write(self, writer: asyncio.StreamWriter) -> None:
         """Brings the process to what is wanted, in pieces; a newer wanted set is taken up between two pieces."""
-        sent: dict[Address, Layer2Vip] = {}
+        sent: Editor[Address, Layer2Vip] = Editor()
         state = b""
         seen: DesiredWire | None = None
         applied: int | None = None
@@ -196,8 +197,9 @@ class Layer2Speaker:
             if line != state:
                 writer.write(line)
                 state = line
-            gone = [address for address in sent if address not in wanted.vips]
-            changed = [vip for address, vip in wanted.vips.items() if sent.get(address) != vip]
+            different = differing(sent.frozen(), wanted.vips)
+            gone = [address for address in different if address not in wanted.vips]
+            changed = [wanted.vips[address] for address in different if address in wanted.vips]
             while (gone or changed) and self._wanted is wanted:
                 piece, gone = gone[: wire_text.PIECE], gone[wire_text.PIECE :]
                 room = wire_text.PIECE - len(piece)
