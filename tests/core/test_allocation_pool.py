@@ -79,14 +79,14 @@ def test_a_v6_pool_costs_nothing() -> None:
     """A /64, and one in which somebody holds the far end: no step walks through the pool."""
     big = eip("big", "2001:db8::-2001:db8::ffff:ffff:ffff:ffff")
     far = service("far", families=(6,), held=(ip_address("2001:db8::ffff:ffff:ffff:ffff"),))
-    began = time.perf_counter()
+    began = time.process_time()
     result = run([far, service("web", families=(6,))], [big])
     assert got(result, "web") == ["2001:db8::"]
     assert result.eips["big"].size == 2**64
     freed = run([service("web", families=(6,))], [big], result.memory, 1.0)
     more = [service(f"s{n}", families=(6,)) for n in range(300)]
     assert len(run(more, [big], freed.memory, 2.0).eips["big"].used) == 300
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_ten_thousand_holders_and_one_more() -> None:

@@ -81,7 +81,7 @@ class Watcher:
     def get(self, kind: Kind, name: str, namespace: str = "") -> Any:
         return self.objects.get((kind, namespace, name))
 
-    async def until(self, true: Callable[[], Any], seconds: float = 5.0) -> Any:
+    async def until(self, true: Callable[[], Any], seconds: float = 20.0) -> Any:
         async with asyncio.timeout(seconds):
             while not (result := true()):
                 if self.task.done():

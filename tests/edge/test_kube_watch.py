@@ -434,7 +434,7 @@ def test_what_answers_mean(tmp_path: Path, code: int, error: type[Exception], se
     async def scenario() -> None:
         async with served(Server(lists), tmp_path) as cluster:
             with pytest.raises(error, match=sentence):
-                await cluster.apply_status(Kind.NODE, "a", "", {}, owner="porterlb", deadline=0.5)
+                await cluster.apply_status(Kind.NODE, "a", "", {}, owner="porterlb", deadline=5)
 
     run(scenario())
 

@@ -62,10 +62,10 @@ def test_a_thousand_objects(tmp_path: Path) -> None:
         (tmp_path / f"{part}.yaml").write_text(text)
 
     async def main() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         async with opened(tmp_path) as (_, seen):
             assert len(seen.objects) == 1000
-            return time.perf_counter() - began
+            return time.process_time() - began
 
     asyncio.run(main())
     assert asyncio.run(main()) < 3.0  # 0.26 s on an idle machine
