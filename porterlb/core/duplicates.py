@@ -14,8 +14,9 @@ from porterlb.core.model import Address
 FIRST = 30.0
 """Seconds until an address that was claimed is probed again; twice as long each time."""
 LONGEST = 3600.0
-PROXY = 3
-"""A host that claims so many addresses is taken for one that answers for every address."""
+PROXY = 5
+"""A host that claims so many addresses is taken for one that answers for every address. Fewer may be a host that has
+several addresses in the pool, or another load balancer that is being replaced."""
 REMEMBERED = 1024
 """Verdicts; the oldest go first."""
 
