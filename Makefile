@@ -12,7 +12,7 @@ define second_look
   $(PY) -m pytest $(1) --last-failed --last-failed-no-failures none; }
 endef
 
-.PHONY: help setup demo lab test test-fast mutants lint bench pins clean
+.PHONY: help setup demo lab test test-fast mutants lint bench image pins clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,9 +51,14 @@ mutants: setup ## does a test fail for each decision of core that is changed? Op
 bench: setup ## benchmarks: tables on the screen, JSON in bench/results/
 	@$(PY) -m bench
 
-pins: ## write requirements.txt anew from what .venv holds
+image: ## the container image, as root on Debian without docker: build/image/porterlb.tar (BASE=..., TAG=...)
+	@lab/install-packages mmdebstrap buildah
+	@image/build
+
+pins: ## write requirements.txt (from what .venv holds) and the image's, with hashes, anew
 	@{ echo '# Every Python package that development and tests use, pinned. Made by `make pins`.'; \
 	   .venv/bin/pip freeze --exclude-editable; } > requirements.txt
+	@image/pins
 
 clean: ## remove what set-up and the tests made in this folder
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
