@@ -76,8 +76,9 @@ class DesiredWire:
     """Everything that the wire process of this replica is told. ``nodes``: whom to probe, by name.
 
     ``sessions``: our established BGP sessions by peer name; ``hold_downs``: our hold-down states by set of peers
-    (:func:`porterlb.core.holddown.said`); ``leader``: whom we hold for it. These travel in our hello. ``digest``: of
-    the plan that this belongs to; ``applied``: of the plan that BGP has applied.
+    (:func:`porterlb.core.holddown.said`); ``negotiated``: what each session negotiated, as a short text by peer name;
+    ``leader``: whom we hold for it. These travel in our hello. ``digest``: of the plan that this belongs to;
+    ``applied``: of the plan that BGP has applied.
     """
 
     members: Mapping[str, Member] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class DesiredWire:
     vips: Mapping[Address, Layer2Vip] = field(default_factory=dict)
     sessions: frozenset[str] = frozenset()
     hold_downs: frozenset[str] = frozenset()
+    negotiated: Mapping[str, str] = field(default_factory=dict)
     leader: str = ""
     digest: int = 0
     applied: int = 0

@@ -66,6 +66,7 @@ class FreshReplica:
     digest: int = 0
     applied: int = 0
     hold_downs: frozenset[str] = frozenset()  # its hold-down states, as its hello says them
+    negotiated: Mapping[str, str] = field(default_factory=dict)  # what its sessions negotiated, by peer name
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ def state_line(wanted: DesiredWire) -> bytes:
             "nodes": {name: [str(address) for address in addresses] for name, addresses in wanted.nodes.items()},
             "sessions": sorted(wanted.sessions),
             "hold_downs": sorted(wanted.hold_downs),
+            "negotiated": dict(wanted.negotiated),
             "leader": wanted.leader,
             "applied": wanted.applied,
             "check": sorted(str(address) for address in wanted.check),
@@ -81,6 +82,7 @@ def read_state(message: Mapping[str, Any]) -> DesiredWire:
         nodes={name: tuple(ip_address(text) for text in texts) for name, texts in message["nodes"].items()},
         sessions=frozenset(message["sessions"]),
         hold_downs=frozenset(message["hold_downs"]),
+        negotiated=message["negotiated"],
         leader=message["leader"],
         applied=message["applied"],
         check=frozenset(ip_address(text) for text in message["check"]),
@@ -104,7 +106,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "dead": sorted,
     "probed": sorted,
     "fresh": lambda fresh: [
-        [f.node, f.boot, sorted(f.sessions), f.leader, sorted(f.dead), f.digest, f.applied, sorted(f.hold_downs)]
+        {**asdict(f), "sessions": sorted(f.sessions), "dead": sorted(f.dead), "hold_downs": sorted(f.hold_downs)}
         for f in fresh.values()
     ],
     "answering": lambda answering: [[str(vip), a.next_hop, a.answerer] for vip, a in answering.items()],
@@ -121,12 +123,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     ),
     "dead": frozenset,
     "probed": frozenset,
-    "fresh": lambda rows: {
-        node: FreshReplica(
-            node, boot, frozenset(sessions), leader, frozenset(dead), digest, applied, frozenset(hold_downs)
-        )
-        for node, boot, sessions, leader, dead, digest, applied, hold_downs in rows
-    },
+    "fresh": lambda rows: {row["node"]: _fresh(row) for row in rows},
     "answering": lambda rows: {ip_address(vip): Answering(next_hop, answerer) for vip, next_hop, answerer in rows},
     "rivals": lambda rows: {
         ip_address(text): Rival(ip_address(text), bytes.fromhex(mac), seen) for text, mac, seen in rows
@@ -146,6 +143,11 @@ def report_line(fields: Mapping[str, Any]) -> bytes:
 def read_report(message: Mapping[str, Any]) -> dict[str, Any]:
     """The changed fields of WireReport in a ``report`` message."""
     return {name: _READ.get(name, _same)(value) for name, value in message.items() if name != "t"}
+
+
+def _fresh(row: Mapping[str, Any]) -> FreshReplica:
+    sets = {name: frozenset(row[name]) for name in ("sessions", "dead", "hold_downs")}
+    return FreshReplica(**{**row, **sets})
 
 
 def _same(value: Any) -> Any:

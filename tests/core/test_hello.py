@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import hmac
+import struct
 from dataclasses import replace
+from ipaddress import ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porterlb.core.hello import MAX_DATAGRAM, Change, Hello, Receiver, Refusal, decode, encode
+from porterlb.core.hello import GATEWAY, MAX_DATAGRAM, Change, Hello, Receiver, Refusal, SegmentState, decode, encode
+from porterlb.core.hello.codec import MOST_SEGMENTS, VERSION
 from porterlb.core.model import Member
 
 KEY = b"a key of the cluster's replicas"
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 numbers = st.integers(0, 2**64 - 1)
+subnets = st.sampled_from([ip_network(text) for text in ("10.77.0.0/24", "fd77::/64", "0.0.0.0/0", "192.0.2.4/30")])
+segments = st.builds(
+    SegmentState,
+    subnets=st.lists(subnets, max_size=3).map(tuple),
+    up=st.booleans(),
+    answers=st.booleans(),
+    mac=st.binary(min_size=6, max_size=6),
+    contacts=st.lists(names | st.just(GATEWAY), max_size=2).map(tuple),
+    suspect=st.frozensets(names, max_size=3),
+    silent=st.frozensets(names, max_size=3),
+)
 hellos = st.builds(
     Hello,
     node=names,
@@ -26,6 +42,11 @@ hellos = st.builds(
     answers=st.booleans(),
     goodbye=st.booleans(),
     hold_downs=st.frozensets(names, max_size=5),
+    segments=st.lists(segments, max_size=3).map(tuple),
+    negotiated=st.dictionaries(names, names | st.just(""), max_size=3),
+    instance=numbers,
+    echo=numbers,
+    uptime=numbers,
 )
 
 
@@ -56,38 +77,100 @@ def test_a_changed_bit_is_refused(hello, data):
     assert isinstance(decode(changed, KEY), Refusal)
 
 
+def signed(data: bytes, key: bytes = KEY) -> bytes:
+    return data + hmac.digest(key, data, "sha256")
+
+
+def with_field(datagram: bytes, kind: int, value: bytes) -> bytes:
+    """A datagram with one more field behind the others."""
+    return signed(datagram[:-32] + struct.pack(">BH", kind, len(value)) + value)
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(data):
     assert isinstance(decode(data, KEY), Refusal)
-    assert isinstance(decode(b"PLBH\1" + data, KEY), Refusal)
+    assert isinstance(decode(b"PLBH\2" + data, KEY), Refusal)
 
 
 @given(st.binary(max_size=200))
 def test_signed_nonsense_is_malformed(data):
-    import hmac  # noqa: PLC0415
-
-    signed = b"PLBH\1" + data
-    found = decode(signed + hmac.digest(KEY, signed, "sha256"), KEY)
+    found = decode(signed(b"PLBH\2" + data), KEY)
     assert isinstance(found, Hello) or found is Refusal.MALFORMED
 
 
-def test_the_wrong_key_and_an_oversize_datagram_are_refused():
+@given(st.integers(0, 12), st.binary(max_size=60))
+def test_a_field_of_nonsense_raises_nothing(kind, value):
+    found = decode(with_field(said(), kind, value), KEY)
+    assert isinstance(found, Hello) or found is Refusal.MALFORMED
+
+
+@given(hellos, st.integers(11, 255), st.binary(max_size=100))
+def test_fields_of_a_later_release_are_skipped(hello, kind, value):
+    """A rolling upgrade: replicas of this release understand those of the next, which have one more field."""
+    assert decode(with_field(encode(hello, KEY), kind, value), KEY) == hello
+
+
+def test_fields_flags_and_segments_may_grow():
+    state = SegmentState((ip_network("10.77.0.0/24"),), contacts=(GATEWAY,))
+    sent = encode(Hello("a", 1, 2, segments=(state,)), KEY)
+    flags = bytearray(sent[:-32])
+    flags[5] |= 0x80
+    assert decode(signed(bytes(flags)), KEY) == Hello("a", 1, 2, segments=(state,))
+    value = bytes.fromhex("81 020000000001 01 0418 0a4d0000 0100") + b"what a later release adds"
+    grown = decode(with_field(encode(Hello("a", 1, 2), KEY), 4, value), KEY)
+    assert grown == Hello("a", 1, 2, segments=(replace(state, mac=bytes.fromhex("020000000001")),))
+
+
+@given(hellos, st.data())
+def test_a_truncated_datagram_that_is_signed_is_a_hello_or_malformed(hello, data):
+    sent = encode(hello, KEY)[:-32]
+    found = decode(signed(sent[: data.draw(st.integers(0, len(sent)))]), KEY)
+    assert isinstance(found, Hello) or found is Refusal.MALFORMED
+
+
+def test_the_wrong_key_an_oversize_datagram_and_another_version_are_refused():
     assert decode(said(), b"another key") is Refusal.WRONG_KEY
     assert decode(said() + bytes(MAX_DATAGRAM), KEY) is Refusal.OVERSIZE
+    for version in (1, VERSION + 1):
+        assert decode(signed(b"PLBH" + bytes((version,)) + said()[5:-32]), KEY) is Refusal.VERSION
+    assert decode(signed(b"PLBH\2" + bytes(33)), KEY) is Refusal.MALFORMED  # nobody's
 
 
-def test_names_that_do_not_fit_are_left_out_and_the_rest_arrives():
+def test_a_usual_datagram_is_not_fragmented():
+    dead = frozenset(f"node-{i:03}.example" for i in range(20))
+    lan = SegmentState((ip_network("10.77.0.0/24"), ip_network("fd77::/64")), silent=dead, contacts=("node-000", ""))
+    storage = SegmentState((ip_network("10.78.0.0/24"),), suspect=frozenset({"node-001.example"}))
+    peers = {f"leaf-{i}-rack-7": "4:add-path 6 hold=9 gr=120 asn4" for i in range(8)}
+    hello = Hello("node-022.example", 1, 1, "node-021.example", frozenset(peers), segments=(lan, storage))
+    assert len(encode(replace(hello, negotiated=peers, instance=1, uptime=1), KEY)) < 1200
+
+
+def test_what_does_not_fit_is_left_out_in_the_order_of_its_weight():
     many = frozenset(f"node-with-a-long-name-{i:04}" for i in range(1000))
-    sent = encode(Hello("a", 1, 1, dead=many, sessions=many), KEY)
+    lan = SegmentState((ip_network("10.77.0.0/24"),), silent=frozenset(sorted(many)[:40]), suspect=many)
+    sessions = frozenset(sorted(many)[:100])
+    hello = Hello("a", 1, 1, sessions=sessions, dead=many, segments=(lan,), negotiated=dict.fromkeys(many, "x"))
+    sent = encode(hello, KEY)
     found = decode(sent, KEY)
     assert len(sent) <= MAX_DATAGRAM and isinstance(found, Hello)
-    assert found.dead < many and len(found.dead) > 200
+    assert found.segments[0].silent == lan.silent and found.sessions == sessions
+    assert found.segments[0].suspect < many and len(found.segments[0].suspect) > 100
+    assert not found.dead and not found.negotiated
+    crowded = decode(encode(replace(hello, segments=(lan,) * 40), KEY), KEY)
+    assert isinstance(crowded, Hello) and len(crowded.segments) == MOST_SEGMENTS
+
+
+def test_a_voter_is_answered_by_a_third_party():
+    assert SegmentState((), contacts=(GATEWAY,)).votes_on("b")
+    assert SegmentState((), contacts=("b", "c")).votes_on("b")
+    assert not SegmentState((), contacts=("b",)).votes_on("b")
+    assert not SegmentState((), up=False, contacts=("c",)).votes_on("b")
 
 
 def test_foreigners_and_our_own_echo_are_refused():
     heard = receiver("a")
     assert heard.receive(said("stranger"), 0.0) is Refusal.FOREIGN
-    assert heard.receive(said("me"), 0.0) is Refusal.FOREIGN
+    assert heard.receive(said("me"), 0.0) is Refusal.OWN_NAME
     assert heard.fresh == {}
 
 
@@ -143,6 +226,25 @@ def test_only_a_change_is_news():
     assert [isinstance(change, Change) and change.news for change in changes] == [True, False, True, False, True]
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"segments": (SegmentState((), silent=frozenset("b")),)},
+        {"negotiated": {"tor": "4"}},
+        {"sessions": frozenset({"tor"})},
+        {"hold_downs": frozenset({"tor"})},
+        {"leader": "b"},
+        {"instance": 7},
+        {"echo": 7},
+    ],
+)
+def test_every_field_that_others_act_on_is_news(field):
+    heard = receiver("a")
+    heard.receive(said(sequence=1, uptime=1), 0.0)
+    change = heard.receive(said(sequence=2, **field), 0.0)
+    assert isinstance(change, Change) and change.news
+
+
 def test_what_was_heard_since_a_moment_leaves_out_who_was_fresh_before():
     made = receiver("a", "b")
     made.receive(said("a", sequence=1), 1.0)
@@ -161,6 +263,16 @@ def test_a_member_no_more_is_forgotten():
     assert heard.set_members(members("me", "b")) == {"a"}
     assert heard.fresh == {}
     assert heard.receive(said("a", sequence=2), 0.0) is Refusal.FOREIGN
+
+
+def test_a_member_whose_lease_was_deleted_may_begin_with_a_lower_boot():
+    """The boot number comes from the clock then, and the clock may be behind."""
+    heard = receiver("a")
+    heard.receive(said("a", boot=900), 0.0)
+    heard.set_members(members("me"))
+    heard.set_members(members("me", "a", boot=800))
+    assert isinstance(heard.receive(said("a", boot=800), 1.0), Change)
+    assert heard.receive(said("a", boot=799), 1.0) is Refusal.REPLAY
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.integers(1, 5)), max_size=30))

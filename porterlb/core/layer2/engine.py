@@ -209,7 +209,7 @@ class Layer2:
         if wanted.check != old.check:
             self._dad.want(wanted.check, now)
             self._report_checked()
-        if (wanted.leader, wanted.sessions, wanted.hold_downs) != (old.leader, old.sessions, old.hold_downs):
+        if _told(wanted) != _told(old):
             self._say(now)
         return self._done()
 
@@ -423,6 +423,7 @@ class Layer2:
             leader=self._wanted.leader,
             sessions=self._wanted.sessions,
             hold_downs=self._wanted.hold_downs,
+            negotiated=self._wanted.negotiated,
             dead=dead | {self._own} if self._cut_off() else dead,
             digest=self._wanted.digest,
             applied=self._wanted.applied,
@@ -434,3 +435,8 @@ class Layer2:
     def _cut_off(self) -> bool:
         """Whether the interface of our own node address has no carrier: then the others need not probe to know."""
         return self.interfaces.without_carrier(self._wanted.nodes.get(self._own, ()))
+
+
+def _told(wanted: DesiredWire) -> tuple[object, ...]:
+    """What of the wanted set our hello says."""
+    return (wanted.leader, wanted.sessions, wanted.hold_downs, wanted.negotiated)

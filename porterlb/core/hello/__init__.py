@@ -1,0 +1,11 @@
+"""Hello: the datagram by which replicas tell one another that they live, and what they see.
+
+:mod:`value <porterlb.core.hello.value>`: what it says. :mod:`codec <porterlb.core.hello.codec>`: bytes and values.
+:mod:`receiver <porterlb.core.hello.receiver>`: which hellos are taken, and which replicas are fresh.
+"""
+
+from porterlb.core.hello.codec import MAX_DATAGRAM, decode, encode
+from porterlb.core.hello.receiver import Change, Receiver
+from porterlb.core.hello.value import GATEWAY, Hello, Refusal, SegmentState
+
+__all__ = ["GATEWAY", "MAX_DATAGRAM", "Change", "Hello", "Receiver", "Refusal", "SegmentState", "decode", "encode"]

@@ -1,0 +1,242 @@
+"""The bytes of a hello.
+
+Layout, big-endian: ``PLBH``, version (1), flags (1), boot (8), sequence (8), digest (8), applied (8); then fields, each
+type (1), length (2) and value; then HMAC-SHA256 over all before it. A reader skips fields of a type that it does not
+know, flags that it does not know, and bytes behind what it knows of a field: a later release may add all three and
+stay understood. The version changes only where a reader of the version before must not read the rest.
+
+A datagram of a usual cluster (two segments, eight sessions, twenty dead nodes) is below 1,200 bytes, so that it is
+never fragmented. Its limit is MAX_DATAGRAM. Beyond it, the last fields in the order of writing lose entries first:
+negotiated, dead, suspects, hold-downs, sessions, silent nodes; the state of the segments is kept.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+import struct
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from ipaddress import ip_network
+
+from porterlb.core.hello.value import Hello, Refusal, SegmentState
+from porterlb.core.model import Network
+
+MAX_DATAGRAM = 8192  # bytes
+MOST_SEGMENTS = 16
+"""Segments of one sender, in its order; a node has one or two, and every other one costs 50 bytes a datagram."""
+_HEAD = struct.Struct(">4sBBQQQQ")
+_FIELD = struct.Struct(">BH")
+_START = struct.Struct(">QQQ")
+_MAGIC = b"PLBH"
+VERSION = 2
+_MAC = 32
+_U64 = (1 << 64) - 1
+
+
+class _Flag(enum.IntFlag):
+    GOODBYE = 1
+    ANSWERS = 2
+
+
+class _SegmentFlag(enum.IntFlag):
+    UP = 1
+    ANSWERS = 2
+
+
+class _Type(enum.IntEnum):
+    """Field types. A number is never used again for something else."""
+
+    NODE = 1
+    LEADER = 2
+    START = 3  # instance, echo, uptime
+    SEGMENT = 4  # repeated, in the order of the segments
+    SILENT = 5  # index of the segment, then names; repeated
+    SESSIONS = 6
+    HOLD_DOWNS = 7
+    SUSPECT = 8  # as SILENT
+    DEAD = 9
+    NEGOTIATED = 10  # peer and text in turn
+
+
+def encode(hello: Hello, key: bytes) -> bytes:
+    """The datagram, at most MAX_DATAGRAM bytes; the module's text says what is left out to stay below it."""
+    flags = _Flag.GOODBYE * hello.goodbye | _Flag.ANSWERS * hello.answers
+    numbers = (value & _U64 for value in (hello.boot, hello.sequence, hello.digest, hello.applied))
+    data = bytearray(_HEAD.pack(_MAGIC, VERSION, flags, *numbers))
+    for kind, start, entries in _fields(hello):
+        if entries is not None and not entries:
+            continue
+        room = MAX_DATAGRAM - _MAC - len(data) - _FIELD.size
+        value = start
+        for entry in entries or ():
+            if len(value) + len(entry) > room:
+                break
+            value += entry
+        if len(value) <= room:
+            data += _FIELD.pack(kind, len(value)) + value
+    return bytes(data) + hmac.digest(key, data, sha256)
+
+
+def _fields(hello: Hello) -> Iterator[tuple[_Type, bytes, list[bytes] | None]]:
+    """Type, beginning and entries of each field, the most important first. Entries may be left out from the end, and
+    the whole field where there are none; None: the field has no entries."""
+    segments = hello.segments[:MOST_SEGMENTS]
+    yield _Type.NODE, _text(hello.node), None
+    yield _Type.LEADER, _text(hello.leader), None
+    yield _Type.START, _START.pack(hello.instance & _U64, hello.echo & _U64, hello.uptime & _U64), None
+    for segment in segments:
+        yield _Type.SEGMENT, _segment(segment), None
+    for index, segment in enumerate(segments):
+        yield _Type.SILENT, bytes((index,)), _texts(segment.silent)
+    yield _Type.SESSIONS, b"", _texts(hello.sessions)
+    yield _Type.HOLD_DOWNS, b"", _texts(hello.hold_downs)
+    for index, segment in enumerate(segments):
+        yield _Type.SUSPECT, bytes((index,)), _texts(segment.suspect)
+    yield _Type.DEAD, b"", _texts(hello.dead)
+    yield _Type.NEGOTIATED, b"", [_text(peer) + _text(text) for peer, text in sorted(hello.negotiated.items())]
+
+
+def _segment(segment: SegmentState) -> bytes:
+    flags = _SegmentFlag.UP * segment.up | _SegmentFlag.ANSWERS * segment.answers
+    contacts = segment.contacts[:2]
+    subnets = segment.subnets[:255]
+    packed = bytes((flags,)) + segment.mac[:6].ljust(6, b"\0") + bytes((len(subnets),))
+    for subnet in subnets:
+        packed += bytes((subnet.version, subnet.prefixlen)) + subnet.network_address.packed
+    return packed + bytes((len(contacts),)) + b"".join(map(_text, contacts))
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "replace")[:255]
+    return bytes((len(data),)) + data
+
+
+def _texts(names: Iterable[str]) -> list[bytes]:
+    return [_text(name) for name in sorted(names)]
+
+
+def decode(data: bytes, key: bytes) -> Hello | Refusal:
+    """The hello in a datagram, or why it is none. The signature is checked before any field is read."""
+    if len(data) > MAX_DATAGRAM:
+        return Refusal.OVERSIZE
+    if len(data) < _HEAD.size + _MAC or data[:4] != _MAGIC:
+        return Refusal.MALFORMED
+    signed = data[:-_MAC]
+    if not hmac.compare_digest(hmac.digest(key, signed, sha256), data[-_MAC:]):
+        return Refusal.WRONG_KEY
+    if data[4] != VERSION:
+        return Refusal.VERSION
+    try:
+        return _hello(signed)
+    except (ValueError, struct.error):
+        return Refusal.MALFORMED
+
+
+def _hello(signed: bytes) -> Hello:
+    _, _, flags, boot, sequence, digest, applied = _HEAD.unpack_from(signed)
+    names: dict[_Type, frozenset[str]] = {}
+    one: dict[_Type, str] = {}
+    segments: list[SegmentState] = []
+    votes: dict[tuple[_Type, int], frozenset[str]] = {}
+    negotiated: dict[str, str] = {}
+    instance = echo = uptime = 0
+    outer = _Reader(signed, _HEAD.size)
+    while not outer.finished:
+        kind, length = _FIELD.unpack(outer.take(_FIELD.size))
+        field = _Reader(outer.take(length), 0)
+        match kind:
+            case _Type.NODE | _Type.LEADER:
+                one[_Type(kind)] = field.text()
+            case _Type.START:
+                instance, echo, uptime = _START.unpack(field.take(_START.size))
+            case _Type.SEGMENT:
+                segments.append(_read_segment(field))
+            case _Type.SILENT | _Type.SUSPECT:
+                index = field.number()
+                votes[_Type(kind), index] = field.texts()
+            case _Type.SESSIONS | _Type.HOLD_DOWNS | _Type.DEAD:
+                names[_Type(kind)] = field.texts()
+            case _Type.NEGOTIATED:
+                while not field.finished:
+                    peer = field.text()
+                    negotiated[peer] = field.text()
+            case _:  # of a later release
+                continue
+    if not one.get(_Type.NODE):
+        raise ValueError("no node")
+    nobody: frozenset[str] = frozenset()
+    return Hello(
+        node=one[_Type.NODE],
+        boot=boot,
+        sequence=sequence,
+        leader=one.get(_Type.LEADER, ""),
+        sessions=names.get(_Type.SESSIONS, nobody),
+        dead=names.get(_Type.DEAD, nobody),
+        digest=digest,
+        applied=applied,
+        answers=bool(flags & _Flag.ANSWERS),
+        goodbye=bool(flags & _Flag.GOODBYE),
+        hold_downs=names.get(_Type.HOLD_DOWNS, nobody),
+        segments=tuple(
+            SegmentState(
+                s.subnets,
+                s.up,
+                s.answers,
+                s.mac,
+                s.contacts,
+                votes.get((_Type.SUSPECT, index), nobody),
+                votes.get((_Type.SILENT, index), nobody),
+            )
+            for index, s in enumerate(segments)
+        ),
+        negotiated=negotiated,
+        instance=instance,
+        echo=echo,
+        uptime=uptime,
+    )
+
+
+def _read_segment(field: _Reader) -> SegmentState:
+    flags, mac = field.number(), field.take(6)
+    subnets = tuple([_read_subnet(field) for _ in range(field.number())])
+    contacts = tuple([field.text() for _ in range(field.number())])
+    return SegmentState(subnets, bool(flags & _SegmentFlag.UP), bool(flags & _SegmentFlag.ANSWERS), mac, contacts[:2])
+
+
+def _read_subnet(field: _Reader) -> Network:
+    version, prefix = field.number(), field.number()
+    if version not in (4, 6):
+        raise ValueError("IP version")
+    return ip_network((field.take(4 if version == 4 else 16), prefix))
+
+
+class _Reader:
+    """Reads from a signed datagram; raises ValueError where it ends too early or is not UTF-8."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data = data
+        self._at = at
+
+    @property
+    def finished(self) -> bool:
+        return self._at >= len(self._data)
+
+    def take(self, count: int) -> bytes:
+        piece = self._data[self._at : self._at + count]
+        if len(piece) != count:
+            raise ValueError("short")
+        self._at += count
+        return piece
+
+    def number(self) -> int:
+        return self.take(1)[0]
+
+    def text(self) -> str:
+        return self.take(self.number()).decode()
+
+    def texts(self) -> frozenset[str]:
+        found = set()
+        while not self.finished:
+            found.add(self.text())
+        return frozenset(found)

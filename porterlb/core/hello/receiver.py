@@ -1,0 +1,112 @@
+"""Which hellos are taken, and which replicas are fresh by them. Times: monotonic seconds, as arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from porterlb.core.hello.codec import decode
+from porterlb.core.hello.value import Hello, Refusal
+from porterlb.core.model import Member
+from porterlb.core.observed import FreshReplica
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a datagram changed. ``news``: anything but its sequence is different from the one before.
+
+    ``came`` / ``left``: the replica was not fresh before / has said goodbye.
+    """
+
+    hello: Hello
+    came: bool = False
+    left: bool = False
+    news: bool = False
+
+
+class Receiver:
+    """What is known of the other replicas by their hellos. Times: monotonic seconds, as arguments.
+
+    A goodbye ends a replica's freshness at once; a later hello brings it back. Boot numbers never go back: the
+    larger of what a hello and what the membership said is the floor. A member that leaves the membership is forgotten:
+    when it returns, its Lease alone is the floor (the clock of its node may have gone back).
+    """
+
+    def __init__(self, node: str, key: bytes, fresh_for: float) -> None:
+        self._node = node
+        self._key = key
+        self._fresh_for = fresh_for
+        self._members: Mapping[str, Member] = {}
+        self._last: dict[str, Hello] = {}  # also of replicas that are not fresh: against replays
+        self._heard: dict[str, float] = {}  # of fresh ones
+
+    def set_members(self, members: Mapping[str, Member]) -> frozenset[str]:
+        """Replaces the membership; returns the fresh replicas that are members no longer."""
+        self._members = members
+        self._last = {node: last for node, last in self._last.items() if node in members}
+        gone = frozenset(node for node in self._heard if node not in members)
+        for node in gone:
+            del self._heard[node]
+        return gone
+
+    def receive(self, data: bytes, now: float) -> Change | Refusal:
+        """Takes a datagram, or says why not."""
+        hello = decode(data, self._key)
+        if isinstance(hello, Refusal):
+            return hello
+        if hello.node == self._node:
+            return Refusal.OWN_NAME
+        member = self._members.get(hello.node)
+        if member is None:
+            return Refusal.FOREIGN
+        last = self._last.get(hello.node)
+        if hello.boot < member.boot:
+            return Refusal.REPLAY
+        if last is not None and (hello.boot, hello.sequence) <= (last.boot, last.sequence):
+            return Refusal.REPLAY
+        self._last[hello.node] = hello
+        if hello.goodbye:
+            return Change(hello, left=self._heard.pop(hello.node, None) is not None)
+        came = hello.node not in self._heard
+        self._heard[hello.node] = now
+        return Change(hello, came=came, news=came or last is None or _content(last) != _content(hello))
+
+    def expire(self, now: float) -> frozenset[str]:
+        """Forgets replicas that were silent for too long; returns them."""
+        gone = frozenset(node for node, at in self._heard.items() if now >= at + self._fresh_for)
+        for node in gone:
+            del self._heard[node]
+        return gone
+
+    def next_expiry(self) -> float | None:
+        """When the first fresh replica is to be forgotten if nothing more is heard of it."""
+        return min(self._heard.values()) + self._fresh_for if self._heard else None
+
+    def last(self, node: str) -> Hello | None:
+        """The last hello of a fresh replica."""
+        return self._last[node] if node in self._heard else None
+
+    @property
+    def hellos(self) -> tuple[Hello, ...]:
+        """The last hello of each fresh replica."""
+        return tuple([self._last[node] for node in self._heard])
+
+    def heard_since(self, moment: float) -> tuple[Hello, ...]:
+        """The last hello of each fresh replica that has said one at ``moment`` or later."""
+        return tuple([self._last[node] for node, at in self._heard.items() if at >= moment])
+
+    @property
+    def fresh(self) -> dict[str, FreshReplica]:
+        """The fresh replicas, without ourselves."""
+        return {
+            h.node: FreshReplica(
+                h.node, h.boot, h.sessions, h.leader, h.dead, h.digest, h.applied, h.hold_downs, h.negotiated
+            )
+            for h in self.hellos
+        }
+
+
+def _content(h: Hello) -> tuple[object, ...]:
+    """Everything but what changes with each datagram."""
+    said = (h.boot, h.leader, h.sessions, h.dead, h.digest, h.applied, h.answers, h.hold_downs)
+    return (*said, h.segments, h.negotiated, h.instance, h.echo)

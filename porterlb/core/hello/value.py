@@ -1,0 +1,79 @@
+"""What a hello says."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from porterlb.core.model import Network
+
+GATEWAY = ""
+"""The name of a gateway among the contacts of a segment. No node has an empty name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentState:
+    """What a replica says of one segment of its node: an interface and the subnets connected to it.
+
+    ``up``: the interface is up and has carrier. ``answers``: the replica answers ARP and NDP there. ``mac``: of the
+    interface, six bytes. ``contacts``: third parties (nodes, or GATEWAY) that answered the replica's own probes
+    there within the contact window; two at most, for two say that one of them is not the judged node. ``suspect``:
+    nodes that missed two probes there; ``silent``: nodes that missed three probes and the burst.
+    """
+
+    subnets: tuple[Network, ...]
+    up: bool = True
+    answers: bool = False
+    mac: bytes = bytes(6)
+    contacts: tuple[str, ...] = ()
+    suspect: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
+
+    def votes_on(self, node: str) -> bool:
+        """Whether its sender is a voter about ``node`` there: a third party other than ``node`` answered it."""
+        return self.up and any(contact != node for contact in self.contacts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What one replica says. Integers are unsigned, 64 bits.
+
+    ``sequence`` rises with every datagram of a boot. ``goodbye``: it stops; take over at once. ``answers``: it
+    answers ARP and NDP now; False while it only listens after its start. ``dead``: nodes that it holds for dead.
+    ``sessions``: established BGP sessions by peer name; ``negotiated``: what each of them negotiated, by peer name.
+    ``hold_downs``: how far it hold_downs BGP (:func:`porterlb.core.trust.said`). ``segments``: by interface.
+
+    Two managers may run with one node name by mistake. ``instance`` is a random number of this manager's start,
+    ``uptime`` its age in milliseconds, and ``echo`` the instance of the other manager that it has heard, 0 for none.
+    A hello that echoes our own instance cannot be a replay of an earlier start.
+    """
+
+    node: str
+    boot: int
+    sequence: int
+    leader: str = ""
+    sessions: frozenset[str] = frozenset()
+    dead: frozenset[str] = frozenset()
+    digest: int = 0
+    applied: int = 0
+    answers: bool = False
+    goodbye: bool = False
+    hold_downs: frozenset[str] = frozenset()
+    segments: tuple[SegmentState, ...] = ()
+    negotiated: Mapping[str, str] = field(default_factory=dict)
+    instance: int = 0
+    echo: int = 0
+    uptime: int = 0
+
+
+class Refusal(enum.StrEnum):
+    """Why a datagram was not taken."""
+
+    MALFORMED = "malformed"
+    OVERSIZE = "oversize"
+    WRONG_KEY = "wrong_key"
+    VERSION = "version"
+    FOREIGN = "foreign"
+    OWN_NAME = "own_name"
+    REPLAY = "replay"
