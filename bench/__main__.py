@@ -23,6 +23,8 @@ def main() -> int:
     one.add_argument("--services", type=int, default=10_000)
     one.add_argument("--nodes", type=int, default=0, metavar="NODES", help="of the one size; without it a table")
     one.add_argument("--policy", choices=("Cluster", "Local"), default="Cluster")
+    parser.add_argument("--loss", type=int, action="append", metavar="PERCENT", help="of liveness: random loss")
+    parser.add_argument("--minutes", type=float, help="of liveness: how long for each loss")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in BENCHES]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHES)}")
@@ -35,7 +37,10 @@ def main() -> int:
         importlib.import_module("bench.plan").single(options.services, options.nodes, options.policy)
         return 0
     for name in options.names or BENCHES:
-        parts = importlib.import_module(f"bench.{name}").PARTS
+        module = importlib.import_module(f"bench.{name}")
+        parts = module.PARTS
+        if name == "liveness":
+            module.choose(options.loss, options.minutes)
         if unknown := [part for part in options.only if part not in parts]:
             parser.error(f"{name} has no part {unknown[0]}; it has {', '.join(parts)}")
         tables = {}

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from typing import Protocol
 
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
@@ -123,7 +124,9 @@ class Reconciler:
         self.wire_ready = True
         self.verdicts = self.verdicts.heard(report.claimed, report.clear, time.monotonic())
         urgent = (
-            report.dead != before.dead or report.fresh.keys() != before.fresh.keys() or report.doubt != before.doubt
+            (report.dead, report.dead_on) != (before.dead, before.dead_on)
+            or report.fresh.keys() != before.fresh.keys()
+            or report.doubt != before.doubt
         )
         self.touch(urgent=urgent)
 
@@ -282,6 +285,7 @@ class Reconciler:
             view=View(
                 node=me,
                 dead=report.dead,
+                dead_on=frozenset((n, ip_network(subnet)) for subnet, dead in report.dead_on.items() for n in dead),
                 probed=report.probed,
                 fresh=frozenset(report.fresh) | {me},
                 sessions=frozenset(sessions),

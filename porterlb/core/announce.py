@@ -45,12 +45,14 @@ class Reach:
     """Which next hop address of a node a replica may announce to one peer, for one IP version.
 
     To a directly connected peer only next hops in the session's own subnet: the router could not resolve others.
+    ``dead_on``: nodes with a subnet on which they are dead; no address there is announced.
     """
 
     peer: Peer
     version: int
     addresses: Mapping[str, tuple[Address, ...]]  # by node
     members: Mapping[str, Member]
+    dead_on: frozenset[tuple[str, Network]] = frozenset()
 
     _groups: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # by replica
     _subnets: dict[tuple[Network, ...], int] = field(default_factory=dict, compare=False, repr=False)
@@ -71,7 +73,9 @@ class Reach:
         return self._found[key]
 
     def _address(self, replica: str, node: str) -> Address | None:
+        dead = [subnet for name, subnet in self.dead_on if name == node]
         own = [address for address in self.addresses.get(node, ()) if address.version == self.version]
+        own = [address for address in own if not any(on_subnet([address], subnet) for subnet in dead)]
         if not own or self.peer.multihop_ttl:
             return own[0] if own else None
         subnets = self._session_subnets(replica)

@@ -291,20 +291,27 @@ class Member:
 class View:
     """What this replica observes. Everything that is not a fact of the API.
 
-    ``dead``: nodes that probes say are dead. ``probed``: nodes on a segment of ours, so that probes decide about
-    them; for the others Ready decides. ``fresh``: replicas whose hello is fresh, always with our own node in it.
+    ``dead``: nodes that are dead on the segments of their InternalIPs; ``dead_on``: dead nodes with the connected
+    subnet on which they are (:mod:`porterlb.core.layer2.verdict`). ``probed``: nodes on a segment of ours, so that
+    probes decide about them; for the others Ready decides. ``fresh``: replicas whose hello is fresh, always with our
+    own node in it.
     ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas.
     ``doubt``: we see everyone dead and hear nobody: then it is we who are cut off, and nothing is to change.
     """
 
     node: str
     dead: frozenset[str] = frozenset()
+    dead_on: frozenset[tuple[str, Network]] = frozenset()
     probed: frozenset[str] = frozenset()
     fresh: frozenset[str] = frozenset()
     sessions: frozenset[tuple[str, str]] = frozenset()
     hold_downs: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by other replica, as its hello says them
     leader: str = ""
     doubt: bool = False
+
+    def dead_there(self, subnet: Network) -> frozenset[str]:
+        """The nodes that are dead on a connected subnet; none while we doubt ourselves."""
+        return frozenset() if self.doubt else frozenset(node for node, where in self.dead_on if where == subnet)
 
 
 @dataclass(frozen=True, slots=True)

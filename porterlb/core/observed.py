@@ -90,7 +90,8 @@ class Rival:
 class WireReport:
     """What the wire process sees and does.
 
-    ``dead``: nodes that no longer answer probes. ``probed``: nodes that have answered at least once or whose
+    ``dead``: nodes that are dead on the segments of their InternalIPs, perhaps our own; ``dead_on``: the dead by
+    connected subnet (CIDR text). ``probed``: nodes that have answered at least once or whose
     address is on a segment of ours. ``fresh``: live replicas by node, without our own. ``answering``: VIPs whose
     answerer or next hop changed or, in a full report, all of them. ``claimed``: result of the duplicate address
     probe, foreign MAC by address; ``clear``: addresses that nobody claimed.
@@ -98,6 +99,7 @@ class WireReport:
 
     nics: tuple[Nic, ...] = ()
     dead: frozenset[str] = frozenset()
+    dead_on: Mapping[str, frozenset[str]] = field(default_factory=dict)
     probed: frozenset[str] = frozenset()
     fresh: Mapping[str, FreshReplica] = field(default_factory=dict)
     doubt: bool = False

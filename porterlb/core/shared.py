@@ -100,12 +100,12 @@ class Shared:
         return found
 
     def on_segment(self, eip: Eip, segment: Network | None, order: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Those nodes of ``order`` that are on the segment of the VIP; None when it is on no segment of ours."""
+        """Those nodes of ``order`` that are alive on the segment of the VIP; None when it is on no segment of ours."""
         if eip.interface:
             return order[: nexthops.MOST]
         if segment is None:
             return None
-        present = self.nodes_on(segment)
+        present = self.nodes_on(segment) - self.snapshot.view.dead_there(segment)
         return tuple([node for node in order if node in present][: nexthops.MOST])
 
     def arrangement(self, peer: str, address: Address, hops: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
@@ -135,7 +135,7 @@ class Shared:
     def _reach(self, peer: str, version: int) -> Reach:
         found = self._reaches.get((peer, version))
         if found is None:
-            found = Reach(self.peers[peer], version, self.segments.addresses, self.snapshot.members)
+            found = Reach(self.peers[peer], version, self.segments.addresses, self.snapshot.members, self.dead_on)
             self._reaches[peer, version] = found
         return found
 
@@ -213,6 +213,12 @@ class Shared:
             self._paths[key] = Path(peer, hop, identifier, attributes) if hop else None
         return self._paths[key]
 
+    @property
+    def dead_on(self) -> frozenset[tuple[str, Network]]:
+        """Usable nodes with a connected subnet on which they are dead; nothing while we doubt ourselves."""
+        view = self.snapshot.view
+        return frozenset() if view.doubt else frozenset(at for at in view.dead_on if at[0] in self.usable)
+
     def same_rules(self, other: Shared) -> bool:
         """Whether both differ in nothing but in nodes that can or cannot be used, in sessions, and in Eips."""
         one, two = self.snapshot, other.snapshot
@@ -221,6 +227,7 @@ class Shared:
             and self.segments == other.segments
             and one.view.node == two.view.node
             and one.members == two.members
+            and self.dead_on == other.dead_on
         )
 
     def lost_nodes(self, other: Shared) -> frozenset[str] | None:

@@ -104,6 +104,7 @@ STOP = line({"t": "stop"})
 _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "nics": lambda nics: [[n.name, n.index, n.mac.hex(), n.up, [str(a) for a in n.addresses]] for n in nics],
     "dead": sorted,
+    "dead_on": lambda dead: {subnet: sorted(nodes) for subnet, nodes in sorted(dead.items())},
     "probed": sorted,
     "fresh": lambda fresh: [
         {**asdict(f), "sessions": sorted(f.sessions), "dead": sorted(f.dead), "hold_downs": sorted(f.hold_downs)}
@@ -122,6 +123,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
         for name, index, mac, up, addresses in rows
     ),
     "dead": frozenset,
+    "dead_on": lambda rows: {subnet: frozenset(nodes) for subnet, nodes in rows.items()},
     "probed": frozenset,
     "fresh": lambda rows: {row["node"]: _fresh(row) for row in rows},
     "answering": lambda rows: {ip_address(vip): Answering(next_hop, answerer) for vip, next_hop, answerer in rows},

@@ -1,12 +1,12 @@
-"""Makes and sends the frames that ask for a MAC: the probes of `core.layer2.liveness`, and duplicate address probes."""
+"""Makes and sends the frames that ask for a MAC: the probes of `core.layer2.probes`, and duplicate address probes."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
 
 from porterlb.core.layer2.arp import BROADCAST, NO_IPV4
-from porterlb.core.layer2.liveness import Probe
 from porterlb.core.layer2.ndp import UNSPECIFIED
+from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.targets import Gateway, source_for
 from porterlb.core.model import Address
 from porterlb.core.observed import Nic

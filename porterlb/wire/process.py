@@ -18,6 +18,7 @@ from porterlb import logs
 from porterlb.core import wire_text
 from porterlb.core.layer2 import actions as act
 from porterlb.core.layer2.engine import HOUSEKEEPING, Layer2
+from porterlb.core.layer2.probes import Probe
 from porterlb.core.model import Member
 from porterlb.core.observed import Nic
 from porterlb.core.wire_text import WireConfig
@@ -35,6 +36,8 @@ log = logging.getLogger("porterlb.wire")
 _NOTES = {
     act.NoteKind.NODE_DIED: "node %s is dead",
     act.NoteKind.NODE_REVIVED: "node %s is alive again",
+    act.NoteKind.DEAD_ON_SEGMENT: "node %s is dead on a segment, and alive on that of its InternalIP",
+    act.NoteKind.ALIVE_ON_SEGMENT: "node %s is alive again on a segment",
     act.NoteKind.MANAGER_SILENT: "the manager has hung: handing over%s",
     act.NoteKind.MANAGER_BACK: "the manager is back%s",
 }
@@ -99,14 +102,16 @@ class WireProcess:
         for sockets in list(self._open.values()):
             sockets.replies.drain()  # a late process must not blame its peers
         self._carry_out(self._layer2.probe(now, lag, self._link_heard()))
-        liveness = self._layer2.nodes.liveness
-        sent = 0
-        for probe in liveness.probes(self._open):
-            frame = self._frames.probe(self._layer2.interfaces.nics[probe.key.nic], probe)
-            if frame and self._open[probe.key.nic].replies.send(frame):
-                sent += 1
-                liveness.sent(probe.key)
-        self._layer2.count("probes", sent)
+        for probe in self._layer2.nodes.due(self._open):
+            if self._send_probe(probe):
+                self._layer2.nodes.sent(probe.key)
+
+    def _send_probe(self, probe: Probe) -> bool:
+        sockets, nic = self._open.get(probe.key.nic), self._layer2.interfaces.nics.get(probe.key.nic)
+        frame = self._frames.probe(nic, probe) if sockets is not None and nic is not None else b""
+        sent = bool(frame) and sockets is not None and sockets.replies.send(frame)
+        self._layer2.count("probes", int(sent))
+        return sent
 
     def _hello_tick(self, now: float, lag: float) -> None:
         if lag > self._config.hello_fresh / 2 and self._hellos is not None:
@@ -234,6 +239,9 @@ class WireProcess:
             case act.Leave(index, address):
                 if index in self._groups:
                     self._groups[index].leave(address)
+            case act.SendProbes(probes):
+                for probe in probes:
+                    self._send_probe(probe)
             case act.Say(hello):
                 if self._hellos is not None:
                     sent_to, refused = self._hellos.say(hello)

@@ -23,6 +23,7 @@ segments = st.builds(
     SegmentState,
     subnets=st.lists(subnets, max_size=3).map(tuple),
     up=st.booleans(),
+    isolated=st.booleans(),
     answers=st.booleans(),
     mac=st.binary(min_size=6, max_size=6),
     contacts=st.lists(names | st.just(GATEWAY), max_size=2).map(tuple),
@@ -229,7 +230,10 @@ def test_only_a_change_is_news():
 @pytest.mark.parametrize(
     "field",
     [
-        {"segments": (SegmentState((), silent=frozenset("b")),)},
+        {"segments": (SegmentState((), mac=b"\2" * 6),)},
+        {"segments": (SegmentState((), up=False),)},
+        {"segments": (SegmentState((), isolated=True),)},
+        {"segments": (SegmentState((), answers=True),)},
         {"negotiated": {"tor": "4"}},
         {"sessions": frozenset({"tor"})},
         {"hold_downs": frozenset({"tor"})},
@@ -243,6 +247,16 @@ def test_every_field_that_others_act_on_is_news(field):
     heard.receive(said(sequence=1, uptime=1), 0.0)
     change = heard.receive(said(sequence=2, **field), 0.0)
     assert isinstance(change, Change) and change.news
+
+
+def test_what_a_replica_finds_of_others_is_no_news_and_is_kept():
+    heard = receiver("a")
+    heard.receive(said(sequence=1, segments=(SegmentState(()),)), 0.0)
+    state = SegmentState((), silent=frozenset("b"), contacts=(GATEWAY,))
+    for sequence in (2, 3, 4):
+        change = heard.receive(said(sequence=sequence, segments=(state,)), 0.0)
+        assert isinstance(change, Change) and not change.news
+        assert change.hello == Hello("a", 1, sequence, segments=(state,)) == heard.last("a")
 
 
 def test_what_was_heard_since_a_moment_leaves_out_who_was_fresh_before():

@@ -330,3 +330,39 @@ def test_a_change_that_moves_two_vips_alike_changes_the_digest() -> None:
         )
 
     assert len({plan(pinned(name), None, 0.0, POLICY).digest for name in NAMES}) == len(NAMES)
+
+
+def test_a_vip_of_a_second_segment_needs_its_next_hop_alive_there_and_on_the_internal_ips() -> None:
+    """Cilium #35507: the carrier of the second NIC goes, and its VIPs stay at the node for good."""
+    storage = {name: ip_interface(f"10.78.0.{i + 11}/24") for i, name in enumerate(NAMES)}
+
+    def seen(**view: object) -> Snapshot:
+        made = cluster(**view)  # type: ignore[arg-type]
+        members = {name: replace(m, subnets=(*m.subnets, storage[name])) for name, m in made.members.items()}
+        extra = service("disk", "10.78.0.200")
+        return replace(
+            made,
+            members=members,
+            services={**made.services, extra.key: extra},
+            endpoints={**made.endpoints, extra.key: tuple(Endpoint(name) for name in NAMES)},
+            eips={**made.eips, "storage": eip("storage", "10.78.0.200", "10.78.0.209", Protocol.LAYER2)},
+        )
+
+    def candidates(snapshot: Snapshot, vip: str) -> set[str]:
+        return set(plan(snapshot, None, 0.0, POLICY).wire.vips[ip_address(vip)].candidates)
+
+    subnet = storage["node-a"].network
+    dead = frozenset({("node-c", subnet)})
+    assert candidates(seen(), "10.78.0.200") == set(NAMES)
+    assert candidates(seen(dead_on=dead), "10.78.0.200") == {"node-a", "node-b"}
+    assert candidates(seen(dead_on=dead), "10.77.0.221") == set(NAMES)
+    assert candidates(seen(dead_on=dead, doubt=True), "10.78.0.200") == set(NAMES)
+    assert candidates(seen(dead=frozenset({"node-c"})), "10.78.0.200") == {"node-a", "node-b"}
+
+
+def test_a_bgp_next_hop_is_alive_on_the_segment_of_its_session() -> None:
+    snapshot = cluster(dead_on=frozenset({("node-c", ip_interface("10.77.0.0/24").network)}))
+    made = plan(snapshot, None, 0.0, POLICY)
+    assert made.bgp.routes and all(path.next_hop != ADDRESS["node-c"] for path in made.bgp.routes)
+    other = cluster(dead_on=frozenset({("node-c", ip_interface("10.99.0.0/24").network)}))
+    assert any(path.next_hop == ADDRESS["node-c"] for path in plan(other, None, 0.0, POLICY).bgp.routes)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from lab.host import Host, segment_nic
+from lab.faults import Faults
+from lab.host import Host, second_nic, segment_nic
 from lab.net import SYSCTL_FORWARD, Net
 from lab.process import Process
 from porterlb.core.desired import DesiredWire, Layer2Vip
@@ -87,19 +88,32 @@ class Replica:
 
 
 class Segment:
-    """Nodes, a router (the nodes' gateway) and a client on one segment. Addresses: 10.77.0.N and fd77::N."""
+    """Nodes, a router (the nodes' gateway) and a client on one segment. Addresses: 10.77.0.N and fd77::N.
 
-    def __init__(self, nodes: int = 3, snooping: bool = False, gateway: bool = True) -> None:
+    ``second``: the nodes have a second NIC each, eth1, on a segment of its own (10.79.0.N, fd79::N), with a client.
+    """
+
+    def __init__(self, nodes: int = 3, snooping: bool = False, gateway: bool = True, second: bool = False) -> None:
         self.net = Net(snooping=snooping)
+        self.faults = Faults(self.net)
         try:
             router = segment_nic(1)
             self.router = Host(self.net, "router", [router])
             self.client = Host(self.net, "client", [segment_nic(200)])
             self.nodes = [
-                Host(self.net, f"n{i}", [segment_nic(10 + i)], router if gateway else None, SYSCTL_FORWARD)
+                Host(
+                    self.net,
+                    f"n{i}",
+                    [segment_nic(10 + i), *([second_nic(10 + i)] if second else [])],
+                    router if gateway else None,
+                    SYSCTL_FORWARD,
+                )
                 for i in range(1, nodes + 1)
             ]
             hosts = [*self.nodes, self.router, self.client]
+            if second:
+                self.second_client = Host(self.net, "client2", [second_nic(200)])
+                hosts.append(self.second_client)
             self.net.plug([cable for host in hosts for cable in host.cables()])
             for host in hosts:
                 host.configure()
@@ -123,7 +137,7 @@ class Segment:
                 host.v4,
                 7473,
                 self.boots.get(host.name, 1),
-                (ip_interface(f"{host.v4}/24"), ip_interface(f"{host.v6}/64")),
+                tuple(ip_interface(text) for nic in host.nics for text in (f"{nic.v4}/24", f"{nic.v6}/64")),
             )
             for host in self.nodes
         }
@@ -145,6 +159,7 @@ class Segment:
     def restore(self, wanted_vips: Mapping[Any, Layer2Vip]) -> None:
         """Heals the segment, starts the replicas that do not run, and wants these VIPs; returns when it has settled."""
         self.net.heal()
+        self.faults.clear()
         for host in self.nodes:
             self.net.carrier(host.name, True)
             host.ns.ip(f"link set eth0 address {host.mac}")

@@ -16,6 +16,7 @@ import enum
 import hmac
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from ipaddress import ip_network
 
@@ -26,6 +27,7 @@ MAX_DATAGRAM = 8192  # bytes
 MOST_SEGMENTS = 16
 """Segments of one sender, in its order; a node has one or two, and every other one costs 50 bytes a datagram."""
 _HEAD = struct.Struct(">4sBBQQQQ")
+_SEQUENCE = 14  # its offset in the head
 _FIELD = struct.Struct(">BH")
 _START = struct.Struct(">QQQ")
 _MAGIC = b"PLBH"
@@ -42,6 +44,7 @@ class _Flag(enum.IntFlag):
 class _SegmentFlag(enum.IntFlag):
     UP = 1
     ANSWERS = 2
+    ISOLATED = 4
 
 
 class _Type(enum.IntEnum):
@@ -99,6 +102,7 @@ def _fields(hello: Hello) -> Iterator[tuple[_Type, bytes, list[bytes] | None]]:
 
 def _segment(segment: SegmentState) -> bytes:
     flags = _SegmentFlag.UP * segment.up | _SegmentFlag.ANSWERS * segment.answers
+    flags |= _SegmentFlag.ISOLATED * segment.isolated
     contacts = segment.contacts[:2]
     subnets = segment.subnets[:255]
     packed = bytes((flags,)) + segment.mac[:6].ljust(6, b"\0") + bytes((len(subnets),))
@@ -118,6 +122,12 @@ def _texts(names: Iterable[str]) -> list[bytes]:
 
 def decode(data: bytes, key: bytes) -> Hello | Refusal:
     """The hello in a datagram, or why it is none. The signature is checked before any field is read."""
+    opened = verified(data, key)
+    return opened if isinstance(opened, Refusal) else read(opened)
+
+
+def verified(data: bytes, key: bytes) -> bytes | Refusal:
+    """The datagram without its signature, if it is of somebody who has the key."""
     if len(data) > MAX_DATAGRAM:
         return Refusal.OVERSIZE
     if len(data) < _HEAD.size + _MAC or data[:4] != _MAGIC:
@@ -125,8 +135,20 @@ def decode(data: bytes, key: bytes) -> Hello | Refusal:
     signed = data[:-_MAC]
     if not hmac.compare_digest(hmac.digest(key, signed, sha256), data[-_MAC:]):
         return Refusal.WRONG_KEY
-    if data[4] != VERSION:
-        return Refusal.VERSION
+    return signed if signed[4] == VERSION else Refusal.VERSION
+
+
+def content(signed: bytes) -> bytes:
+    """Everything but the sequence number: with the same content, the hello is the same but for that."""
+    return signed[:_SEQUENCE] + signed[_SEQUENCE + 8 :]
+
+
+def sequence(signed: bytes) -> int:
+    return int.from_bytes(signed[_SEQUENCE : _SEQUENCE + 8], "big")
+
+
+def read(signed: bytes) -> Hello | Refusal:
+    """The hello in a verified datagram."""
     try:
         return _hello(signed)
     except (ValueError, struct.error):
@@ -134,7 +156,7 @@ def decode(data: bytes, key: bytes) -> Hello | Refusal:
 
 
 def _hello(signed: bytes) -> Hello:
-    _, _, flags, boot, sequence, digest, applied = _HEAD.unpack_from(signed)
+    _, _, flags, boot, number, digest, applied = _HEAD.unpack_from(signed)
     names: dict[_Type, frozenset[str]] = {}
     one: dict[_Type, str] = {}
     segments: list[SegmentState] = []
@@ -169,7 +191,7 @@ def _hello(signed: bytes) -> Hello:
     return Hello(
         node=one[_Type.NODE],
         boot=boot,
-        sequence=sequence,
+        sequence=number,
         leader=one.get(_Type.LEADER, ""),
         sessions=names.get(_Type.SESSIONS, nobody),
         dead=names.get(_Type.DEAD, nobody),
@@ -179,14 +201,10 @@ def _hello(signed: bytes) -> Hello:
         goodbye=bool(flags & _Flag.GOODBYE),
         hold_downs=names.get(_Type.HOLD_DOWNS, nobody),
         segments=tuple(
-            SegmentState(
-                s.subnets,
-                s.up,
-                s.answers,
-                s.mac,
-                s.contacts,
-                votes.get((_Type.SUSPECT, index), nobody),
-                votes.get((_Type.SILENT, index), nobody),
+            replace(
+                s,
+                suspect=votes.get((_Type.SUSPECT, index), nobody),
+                silent=votes.get((_Type.SILENT, index), nobody),
             )
             for index, s in enumerate(segments)
         ),
@@ -201,7 +219,14 @@ def _read_segment(field: _Reader) -> SegmentState:
     flags, mac = field.number(), field.take(6)
     subnets = tuple([_read_subnet(field) for _ in range(field.number())])
     contacts = tuple([field.text() for _ in range(field.number())])
-    return SegmentState(subnets, bool(flags & _SegmentFlag.UP), bool(flags & _SegmentFlag.ANSWERS), mac, contacts[:2])
+    return SegmentState(
+        subnets,
+        up=bool(flags & _SegmentFlag.UP),
+        isolated=bool(flags & _SegmentFlag.ISOLATED),
+        answers=bool(flags & _SegmentFlag.ANSWERS),
+        mac=mac,
+        contacts=contacts[:2],
+    )
 
 
 def _read_subnet(field: _Reader) -> Network:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from porterlb.core.hello.codec import decode
+from porterlb.core.hello import codec
 from porterlb.core.hello.value import Hello, Refusal
 from porterlb.core.model import Member
 from porterlb.core.observed import FreshReplica
@@ -15,7 +15,8 @@ from porterlb.core.observed import FreshReplica
 class Change:
     """What a datagram changed. ``news``: anything but its sequence is different from the one before.
 
-    ``came`` / ``left``: the replica was not fresh before / has said goodbye.
+    ``came`` / ``left``: the replica was not fresh before / has said goodbye. What it finds of others (suspect, silent,
+    contacts) is no news: :class:`porterlb.core.layer2.failure_detector.FailureDetector` looks at that in every hello.
     """
 
     hello: Hello
@@ -39,11 +40,15 @@ class Receiver:
         self._members: Mapping[str, Member] = {}
         self._last: dict[str, Hello] = {}  # also of replicas that are not fresh: against replays
         self._heard: dict[str, float] = {}  # of fresh ones
+        self._parsed: dict[bytes, Hello] = {}  # by content, one of each member
+        self._contents: dict[str, bytes] = {}
 
     def set_members(self, members: Mapping[str, Member]) -> frozenset[str]:
         """Replaces the membership; returns the fresh replicas that are members no longer."""
         self._members = members
         self._last = {node: last for node, last in self._last.items() if node in members}
+        for node in self._contents.keys() - members.keys():
+            self._parsed.pop(self._contents.pop(node), None)
         gone = frozenset(node for node in self._heard if node not in members)
         for node in gone:
             del self._heard[node]
@@ -51,7 +56,7 @@ class Receiver:
 
     def receive(self, data: bytes, now: float) -> Change | Refusal:
         """Takes a datagram, or says why not."""
-        hello = decode(data, self._key)
+        hello = self._read(data)
         if isinstance(hello, Refusal):
             return hello
         if hello.node == self._node:
@@ -70,6 +75,21 @@ class Receiver:
         came = hello.node not in self._heard
         self._heard[hello.node] = now
         return Change(hello, came=came, news=came or last is None or _content(last) != _content(hello))
+
+    def _read(self, data: bytes) -> Hello | Refusal:
+        """Most hellos are that of the sender before, but for the sequence number: they are not parsed again."""
+        signed = codec.verified(data, self._key)
+        if isinstance(signed, Refusal):
+            return signed
+        content = codec.content(signed)
+        known = self._parsed.get(content)
+        if known is not None:
+            return replace(known, sequence=codec.sequence(signed))
+        hello = codec.read(signed)
+        if isinstance(hello, Hello) and hello.node in self._members:
+            self._parsed.pop(self._contents.get(hello.node, b""), None)
+            self._contents[hello.node], self._parsed[content] = content, hello
+        return hello
 
     def expire(self, now: float) -> frozenset[str]:
         """Forgets replicas that were silent for too long; returns them."""
@@ -107,6 +127,7 @@ class Receiver:
 
 
 def _content(h: Hello) -> tuple[object, ...]:
-    """Everything but what changes with each datagram."""
+    """What others act on, beside what the sender finds of other nodes."""
     said = (h.boot, h.leader, h.sessions, h.dead, h.digest, h.applied, h.answers, h.hold_downs)
-    return (*said, h.segments, h.negotiated, h.instance, h.echo)
+    segments = tuple((s.subnets, s.up, s.isolated, s.answers, s.mac) for s in h.segments)
+    return (*said, segments, h.negotiated, h.instance, h.echo)

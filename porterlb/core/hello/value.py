@@ -16,14 +16,16 @@ GATEWAY = ""
 class SegmentState:
     """What a replica says of one segment of its node: an interface and the subnets connected to it.
 
-    ``up``: the interface is up and has carrier. ``answers``: the replica answers ARP and NDP there. ``mac``: of the
-    interface, six bytes. ``contacts``: third parties (nodes, or GATEWAY) that answered the replica's own probes
-    there within the contact window; two at most, for two say that one of them is not the judged node. ``suspect``:
-    nodes that missed two probes there; ``silent``: nodes that missed three probes and the burst.
+    ``up``: the interface is up and has carrier. ``isolated``: nobody answers the replica's probes there any more.
+    ``answers``: the replica answers ARP and NDP there. ``mac``: of the interface, six bytes. ``contacts``: third
+    parties (nodes, or GATEWAY) that answered the replica's own probes there within the contact window; two at most,
+    for two say that one of them is not the judged node. ``suspect``: nodes that missed two probes there; ``silent``:
+    nodes that missed three probes and the burst.
     """
 
     subnets: tuple[Network, ...]
     up: bool = True
+    isolated: bool = False
     answers: bool = False
     mac: bytes = bytes(6)
     contacts: tuple[str, ...] = ()
@@ -45,8 +47,8 @@ class Hello:
     ``hold_downs``: how far it hold_downs BGP (:func:`porterlb.core.trust.said`). ``segments``: by interface.
 
     Two managers may run with one node name by mistake. ``instance`` is a random number of this manager's start,
-    ``uptime`` its age in milliseconds, and ``echo`` the instance of the other manager that it has heard, 0 for none.
-    A hello that echoes our own instance cannot be a replay of an earlier start.
+    and ``echo`` the instance of the other manager that it has heard, 0 for none; ``uptime`` is its age in milliseconds,
+    said to the other manager only. A hello that echoes our own instance cannot be a replay of an earlier start.
     """
 
     node: str

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from porterlb.core.hello import Hello
+from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.questions import Question
 from porterlb.core.model import Address, Member
 from porterlb.core.observed import Answering, Nic
@@ -96,6 +97,12 @@ class CheckAddress(NamedTuple):
     address: Address
 
 
+class SendProbes(NamedTuple):
+    """Send the probes of bursts, now."""
+
+    probes: tuple[Probe, ...]
+
+
 class Say(NamedTuple):
     """Send this hello to every member."""
 
@@ -121,6 +128,8 @@ class NoteKind(enum.Enum):
 
     NODE_DIED = enum.auto()
     NODE_REVIVED = enum.auto()
+    DEAD_ON_SEGMENT = enum.auto()
+    ALIVE_ON_SEGMENT = enum.auto()
     MANAGER_SILENT = enum.auto()
     MANAGER_BACK = enum.auto()
 
@@ -161,6 +170,7 @@ Action = (
     | AnswerLate
     | Announce
     | CheckAddress
+    | SendProbes
     | Say
     | Served
     | Report

@@ -27,12 +27,14 @@ from porterlb.core.layer2.actions import (
     OpenInterface,
     Report,
     Say,
+    SendProbes,
     SetHelloPeers,
     Settled,
 )
 from porterlb.core.layer2.announcer import Announcer
 from porterlb.core.layer2.conflicts import Conflicts
 from porterlb.core.layer2.dad import DuplicateDetection
+from porterlb.core.layer2.failure_detector import Place, Timing
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable
 from porterlb.core.layer2.nodes import Nodes
@@ -69,7 +71,8 @@ class Layer2:
         self._actions: list[Action] = []
         self.counters: dict[str, int] = {}
         self.interfaces = InterfaceTable()
-        self.nodes = Nodes(config.node, config.probe_interval, config.probe_misses)
+        timing = Timing(config.probe_interval, config.probe_misses, config.hello_interval, config.hello_fresh)
+        self.nodes = Nodes(config.node, timing)
         self.hellos = Hellos(config.node, config.key, config.hello_interval, config.hello_fresh)
         self.serving = Serving(now, config.silence_after, config.hello_fresh)
         self._around = Surroundings(config.node, self.interfaces, self.nodes, self.hellos, self.serving)
@@ -78,6 +81,8 @@ class Layer2:
         self._dad = DuplicateDetection(config.gratuitous_rate, now)
         self._conflicts = Conflicts()
         self._doubt = False
+        self._link_heard = 0.0
+        self._detector_at: float | None = None  # when the failure detector is to be asked again
 
     # ---- what holds
 
@@ -92,7 +97,13 @@ class Layer2:
 
     @property
     def next_at(self) -> float | None:
-        times = (self._announcer.next_at, self._dad.next_at, self.hellos.next_at, self.serving.next_at)
+        times = (
+            self._announcer.next_at,
+            self._dad.next_at,
+            self.hellos.next_at,
+            self.serving.next_at,
+            self._detector_at,
+        )
         pending = [at for at in (*times, *self._goodbyes[:1]) if at is not None]
         return min(pending, default=None)
 
@@ -113,6 +124,9 @@ class Layer2:
 
     def wake(self, now: float, link_heard: float) -> list[Action]:
         """Does what is due. ``link_heard``: when a question or anything else was last received from the segment."""
+        self._link_heard = link_heard
+        if self._detector_at is not None and self._detector_at <= now:
+            self._take_verdict(now)
         if self.serving.check_overlap(now):
             self._overlap_ended()
         if self._goodbyes and self._goodbyes[0] <= now:
@@ -138,12 +152,10 @@ class Layer2:
 
     def probe(self, now: float, lag: float, link_heard: float) -> list[Action]:
         """Once a probe interval, after the answers were taken in and before the next probes: who is dead?"""
-        evidence = max(self.hellos.last_heard, link_heard)
-        if self._wanted.sessions and not self.nodes.gateways:
-            evidence = now  # a BGP session stays up for its hold time: only where there is nothing better
-        verdict = self.nodes.liveness.judge(now, lag, evidence)
-        self.count("deaths", len(verdict.died))
-        self.count("judgements_skipped", int(self.nodes.liveness.late(lag)))
+        self._link_heard = link_heard
+        detector = self.nodes.detector
+        detector.tick(now, lag)
+        self.count("judgements_skipped", int(detector.late(lag)))
         self._take_verdict(now)
         return self._done()
 
@@ -246,7 +258,7 @@ class Layer2:
         """Finds what to probe, after a change of nodes, members, interfaces or the default route."""
         nics = self.interfaces.nics.values()
         targets = find_targets(self._own, self._wanted.nodes, self._wanted.members, nics, gateways)
-        self.nodes.set_targets(targets)
+        self.nodes.set_targets(targets, self._wanted.members.keys(), self._wanted.nodes.get(self._own, ()))
         for target in targets:
             self.interfaces.use(target.key.nic)
         self._report(probed=self.nodes.probed)
@@ -279,7 +291,9 @@ class Layer2:
         hello = change.hello
         if change.left:
             self._replica_left(hello.node, now)
-        elif change.news:
+            return self._done()
+        segments = self.nodes.said(hello, now)
+        if change.news:
             self._around.forget()
             if hello.answers:
                 self._vips.replica_came(hello.node)
@@ -287,6 +301,8 @@ class Layer2:
                 self._vips.replica_left(hello.node)
             self._take_verdict(now)
             self._report(change.came, fresh=self.hellos.fresh)
+        elif segments:
+            self._take_verdict(now)
         return self._done()
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> list[Action]:
@@ -357,7 +373,9 @@ class Layer2:
             self._say(now)
             # Also what is empty: the manager may still have what a wire process before us said.
             fresh, rivals = self.hellos.fresh, self._conflicts.found
-            self._report(dead=self._around.dead, fresh=fresh, doubt=self.serving.frozen, rivals=rivals)
+            self._report(
+                dead=self._around.dead, dead_on=self._dead_on(), fresh=fresh, doubt=self.serving.frozen, rivals=rivals
+            )
         elif change.state in (ServingState.SILENT, ServingState.LEAVING):
             self._goodbyes = [now + after for after in _GOODBYES]
             self._say(now, goodbye=True)
@@ -381,30 +399,67 @@ class Layer2:
 
     def _take_verdict(self, now: float) -> None:
         """Brings what follows from deaths, revivals and doubt in line with what is known now."""
-        doubt = self.nodes.verdict.doubt
-        if doubt != self._doubt:
-            self._doubt = doubt
-            self._report(True, doubt=doubt)
+        evidence = self._link_heard
+        if self._wanted.sessions and not self.nodes.gateways:
+            evidence = now  # a BGP session stays up for its hold time: only where there is nothing better
+        step = self.nodes.step(now, evidence)
+        self._detector_at = step.next_at
+        if step.probes:
+            self._actions.append(SendProbes(step.probes))
+        if step.changed:
+            self._judged(now)
+        if step.say:
+            self._say(now)
+
+    def _judged(self, now: float) -> None:
+        """The judgement of the failure detector is another one."""
+        judgement = self.nodes.judgement
+        if judgement.doubt != self._doubt:
+            self._doubt = judgement.doubt
+            self._report(True, doubt=self._doubt)
             others = bool(self._wanted.members.keys() - {self._own})
-            self._entered(self.serving.doubt(doubt, others, now), now)
-            if not doubt:
+            self._entered(self.serving.doubt(self._doubt, others, now), now)
+            if not self._doubt:
                 self._vips.touch_again()
-        dead = self.nodes.dead(self.hellos.last)
-        if dead == self._around.dead or doubt:
+        before = self._around.dead_places
+        if judgement.dead == before or self._doubt:
             return
+        dead = self.nodes.dead
         died, revived = dead - self._around.dead, self._around.dead - dead
-        self._around.dead = dead
+        self._around.dead, self._around.dead_places = dead, judgement.dead
         self._around.forget()
-        self._report(True, dead=dead)
+        self.count("deaths", len(died - {self._own}))
+        self._report(True, dead=dead, dead_on=self._dead_on())
         for node in sorted(died):
             self._actions.append(Note(NoteKind.NODE_DIED, node))
-            self._vips.node_died(node, now)
         self._actions += [Note(NoteKind.NODE_REVIVED, node) for node in sorted(revived)]
-        if revived:
+        for place in sorted(judgement.dead - before):
+            self._vips.node_died(place.node, now)
+            if place.node not in dead:
+                self._actions.append(Note(NoteKind.DEAD_ON_SEGMENT, self._told_of(place)))
+        if judgement.dead - before and self._own in {place.node for place in judgement.dead - before}:
+            self._vips.touch_all()  # we answered on behalf of others too
+        for place in sorted(before - judgement.dead):
+            if place.node not in revived:
+                self._actions.append(Note(NoteKind.ALIVE_ON_SEGMENT, self._told_of(place)))
+        if before - judgement.dead:
             self._vips.touch_again()  # a partition has two sides: they may have held us for dead
         self._say(now)
 
+    def _told_of(self, place: Place) -> str:
+        nic = self.interfaces.nics.get(place.nic)
+        return f"{place.node} ({nic.name if nic is not None else place.nic})"
+
+    def _dead_on(self) -> dict[str, frozenset[str]]:
+        """Dead nodes by connected subnet."""
+        found: dict[str, frozenset[str]] = {}
+        for nic in {place.nic for place in self._around.dead_places}:
+            for network in self.nodes.detector.networks(nic):
+                found[str(network)] = self.nodes.judgement.on(nic)
+        return found
+
     def _replica_left(self, node: str, now: float) -> None:
+        self.nodes.left(node)
         self._around.forget()
         self._report(True, fresh=self.hellos.fresh)
         self._vips.replica_left(node)
@@ -415,7 +470,7 @@ class Layer2:
         member = self._wanted.members.get(self._own)
         if member is None or (self.serving.said_goodbye and not goodbye):
             return
-        dead = self.nodes.verdict.dead
+        answers = self.serving.answers and not self.interfaces.trouble
         hello = Hello(
             node=self._own,
             boot=member.boot,
@@ -424,17 +479,14 @@ class Layer2:
             sessions=self._wanted.sessions,
             hold_downs=self._wanted.hold_downs,
             negotiated=self._wanted.negotiated,
-            dead=dead | {self._own} if self._cut_off() else dead,
+            dead=self._around.dead,
             digest=self._wanted.digest,
             applied=self._wanted.applied,
-            answers=self.serving.answers and not self.interfaces.trouble,
+            answers=answers,
             goodbye=goodbye,
+            segments=self.nodes.detector.speak(now, self.interfaces.used if answers else ()),
         )
         self._actions.append(Say(hello))
-
-    def _cut_off(self) -> bool:
-        """Whether the interface of our own node address has no carrier: then the others need not probe to know."""
-        return self.interfaces.without_carrier(self._wanted.nodes.get(self._own, ()))
 
 
 def _told(wanted: DesiredWire) -> tuple[object, ...]:

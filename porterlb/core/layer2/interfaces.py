@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -138,14 +138,6 @@ class InterfaceTable:
         usage = self.use(self.index_of(address))
         nic = self.nics[usage.ifindex] if usage is not None else None
         return nic if nic is not None and source_for(nic, address) is not None else None
-
-    def without_carrier(self, addresses: Iterable[Address]) -> bool:
-        """Whether the interface that holds the first of our own ``addresses`` is down."""
-        for address in addresses:
-            for nic in self.nics.values():
-                if any(interface.ip == address for interface in nic.addresses):
-                    return not nic.up
-        return False
 
 
 def parse_goal(text: str) -> Address | None:

@@ -1,88 +1,153 @@
-"""The nodes on our segments: who is dead, all told, and who has which MAC."""
+"""The nodes on our segments: who is dead, all told, and who has which MAC.
+
+A MAC comes from the hello of the node's own replica where there is one: an answer with another MAC is not of that node,
+and counts for nothing. Without a replica the MAC is learned from answers, and changes only while the old one does not
+answer: a forged reply neither replaces it nor keeps a dead node alive.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from porterlb.core.hello import Hello
-from porterlb.core.layer2.liveness import Heard, Liveness, Verdict
-from porterlb.core.layer2.targets import GATEWAY, Target
+from porterlb.core.layer2.failure_detector import FailureDetector, Judgement, Place, Step, Timing
+from porterlb.core.layer2.probes import Heard, Probe
+from porterlb.core.layer2.targets import GATEWAY, Key, Target
+from porterlb.core.model import Address
 from porterlb.core.observed import Nic
+
+MOST_CONTESTED = 64
+"""Addresses whose MAC is contested that are remembered: a host that forges replies must not fill our memory."""
 
 
 class Nodes:
-    """Composes `Liveness` with the MACs that answers told."""
+    """Composes `FailureDetector` with the MACs that hellos and answers told."""
 
-    def __init__(self, own: str, interval: float, misses: int) -> None:
+    def __init__(self, own: str, timing: Timing) -> None:
         self._own = own
-        self.liveness = Liveness(interval, misses)
-        self._macs: dict[tuple[str, int], bytes] = {}
-        self._learned: set[bytes] = set()
+        self.detector = FailureDetector(own, timing)
+        self._said: dict[str, frozenset[bytes]] = {}  # MACs by node, as its fresh hello says
+        self._on_nic: dict[tuple[str, int], bytes] = {}  # as its hello says of one segment
         self._ours: frozenset[bytes] = frozenset()
+        self._internal: dict[str, frozenset[int]] = {}
+        self._known: frozenset[bytes] | None = None
+        self.contested: dict[bytes, bytes] = {}
+        """Addresses of nodes for which another MAC answered, with that MAC."""
 
     # ---- events
 
     def set_nics(self, nics: Mapping[int, Nic]) -> None:
         """Our own interfaces have changed."""
         self._ours = frozenset(nic.mac for nic in nics.values())
+        self._known = None
+        self.detector.set_nics(nics)
 
-    def set_targets(self, targets: Iterable[Target]) -> None:
-        self.liveness.set_targets(targets)
+    def set_targets(self, targets: Iterable[Target], members: Collection[str], own: Collection[Address]) -> None:
+        """What is probed, which nodes have a replica, and the InternalIPs of our own node."""
+        targets = list(targets)
+        self.detector.set_targets(targets, members)
+        internal: dict[str, set[int]] = {}
+        for target in targets:
+            if target.decides:
+                internal.setdefault(target.node, set()).add(target.key.nic)
+        for index, nic in self.detector.nics.items():
+            if any(interface.ip in own for interface in nic.addresses):
+                internal.setdefault(self._own, set()).add(index)
+        self._internal = {node: frozenset(nics) for node, nics in internal.items()}
+        self._known = None
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> Heard | None:
-        """An answer from the segment; None when it says nothing new about a node. ``mac`` of the result: it is new on
-        that interface."""
-        heard = self.liveness.heard(nic, address, mac, now)
-        if heard is None:
+        """An answer from the segment; None when it says nothing new about a node."""
+        found = self.detector.probes.findings.get(Key(nic, address))
+        if found is None:
             return None
-        self._learned.add(mac)
-        new = self._macs.get((heard.node, nic)) != mac
-        self._macs[heard.node, nic] = mac
-        return heard._replace(mac=new)
+        if not self._believable(found.target, mac, suspect=found.since is not None or found.silent):
+            if address in self.contested or len(self.contested) < MOST_CONTESTED:
+                self.contested[address] = mac
+            return None
+        heard = self.detector.heard(nic, address, mac, now)
+        if heard is not None and heard.mac:
+            self._known = None
+        return heard
+
+    def _believable(self, target: Target, mac: bytes, suspect: bool) -> bool:
+        said = self._said.get(target.node)
+        if said:
+            return mac in said
+        return not target.mac or target.mac == mac or suspect
+
+    def said(self, hello: Hello, now: float) -> bool:
+        """A fresh replica said hello; whether it says anything new about segments: then call `step`."""
+        news = self.detector.said(hello, now)
+        if news:
+            self._said[hello.node] = frozenset(state.mac for state in hello.segments if any(state.mac))
+            for nic, state in self.detector.said_on(hello.node).items():
+                self._on_nic[hello.node, nic] = state.mac
+            self._known = None
+        return news
+
+    def left(self, node: str) -> None:
+        """A replica is not fresh any more. Its node keeps the MACs that answered."""
+        self.detector.left(node)
+        self._said.pop(node, None)
+        self._on_nic = {key: mac for key, mac in self._on_nic.items() if key[0] != node}
+        self._known = None
+
+    def due(self, usable: Collection[int]) -> Iterator[Probe]:
+        """The probes of a tick, on ``usable`` interfaces; say `sent` of each."""
+        return self.detector.due(usable.__contains__)
+
+    def sent(self, key: Key) -> None:
+        self.detector.sent(key)
+
+    def step(self, now: float, evidence: float) -> Step:
+        return self.detector.step(now, evidence)
 
     # ---- what is known
 
     @property
-    def verdict(self) -> Verdict:
-        """By our own probes alone."""
-        return self.liveness.verdict
+    def judgement(self) -> Judgement:
+        return self.detector.judgement
 
     @property
     def latest(self) -> float:
         """When any probed address answered last."""
-        return self.liveness.latest
+        return self.detector.probes.latest
 
     @property
     def probed(self) -> frozenset[str]:
-        """Nodes on a segment of ours: probes decide about them."""
-        return frozenset(t.node for t in self._targets() if t.decides)
+        """Nodes whose InternalIP is on a segment of ours: probes decide about them."""
+        return frozenset(self._internal) - {self._own}
 
     @property
     def gateways(self) -> bool:
         """Whether there is a gateway to be heard."""
-        return any(target.node == GATEWAY for target in self.liveness.targets.values())
+        return any(found.target.node == GATEWAY for found in self.detector.probes.findings.values())
+
+    @property
+    def dead(self) -> frozenset[str]:
+        """Nodes that are dead on the segments of their InternalIPs: kube-proxy cannot forward to or from them."""
+        dead = self.judgement.dead
+        return frozenset(
+            node
+            for node in {place.node for place in dead}
+            if self._is_dead(node, self._internal.get(node, frozenset()))
+        )
+
+    def _is_dead(self, node: str, nics: frozenset[int]) -> bool:
+        return bool(nics) and all(Place(node, nic) in self.judgement.dead for nic in nics)
 
     def known(self) -> frozenset[bytes]:
-        """Every MAC that is a node's, a gateway's or our own."""
-        return self._ours | self._learned
+        """Every MAC that is a node's, a gateway's or our own. Bounded by what is probed and by the members."""
+        if self._known is None:
+            learned = (found.target.mac for found in self.detector.probes.findings.values() if found.target.mac)
+            self._known = self._ours.union(learned, *self._said.values())
+        return self._known
 
     def is_known(self, mac: bytes) -> bool:
-        return mac in self._learned or mac in self._ours
+        return mac in self.known()
 
     def mac(self, node: str, nic: int) -> bytes:
         """A node's MAC on an interface of ours; empty: not known."""
-        return self._macs.get((node, nic), b"")
-
-    def dead(self, hellos: Iterable[Hello]) -> frozenset[str]:
-        """The dead, all told: by our own probes; those who say so of themselves (their link is gone); and of nodes
-        that we probe but have never heard, those that a fresh replica says are dead."""
-        hellos = tuple(hellos)
-        verdict = self.liveness.verdict
-        unknown = {target.node for target in self._targets()} - verdict.seen
-        dead = set(verdict.dead)
-        dead.update(hello.node for hello in hellos if hello.node in hello.dead)
-        dead.update(node for hello in hellos for node in hello.dead if node in unknown)
-        return frozenset(dead - {self._own})
-
-    def _targets(self) -> list[Target]:
-        return [target for target in self.liveness.targets.values() if target.node != GATEWAY]
+        said = self._on_nic.get((node, nic))
+        return said if said and any(said) else self.detector.mac(node, nic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from porterlb.core.layer2.failure_detector import Place
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable, Usage
 from porterlb.core.layer2.nodes import Nodes
@@ -13,7 +14,7 @@ from porterlb.core.model import Address, Member
 
 
 class Surroundings:
-    """Reads the other parts; ``dead``, ``leader`` and ``members`` are written down here.
+    """Reads the other parts; ``dead``, ``dead_places``, ``leader`` and ``members`` are written down here.
 
     Args:
         own: our node.
@@ -24,38 +25,64 @@ class Surroundings:
         self.leader = ""
         self.members: Mapping[str, Member] = {}
         self.dead: frozenset[str] = frozenset()
+        self.dead_places: frozenset[Place] = frozenset()
         self.interfaces = interfaces
         self._nodes = nodes
         self._hellos = hellos
         self._serving = serving
         self._replicas: dict[int, frozenset[str]] = {}
+        self._dead_on: dict[int, frozenset[str]] = {}
 
     def forget(self) -> None:
         """After any change of hellos, of the dead, of members, interfaces, or of whether we serve."""
         self._replicas.clear()
+        self._dead_on.clear()
 
     @property
     def frozen(self) -> bool:
         """In doubt: nothing is to change."""
         return self._serving.frozen
 
+    def dead_on(self, usage: Usage | None, address: Address) -> frozenset[str]:
+        """Nodes that cannot serve ``address``: dead on its segment, or on the one of their InternalIP."""
+        index = usage.ifindex if usage is not None else self._down(address)
+        found = self._dead_on.get(index)
+        if found is None:
+            there = (place.node for place in self.dead_places if place.nic == index)
+            found = self._dead_on[index] = self.dead.union(there)
+        return found
+
+    def _down(self, address: Address) -> int:
+        """The interface without carrier whose subnet holds ``address``; 0: none."""
+        nics = self.interfaces.nics.items()
+        return next((index for index, nic in nics if any(address in own.network for own in nic.addresses)), 0)
+
     def replicas(self, usage: Usage | None, address: Address) -> Collection[str]:
         """Replicas that answer on that segment: on it, their hello fresh, their node alive, beyond their listening;
         and ourselves, if we serve."""
         if usage is None:
-            return frozenset(node for node in self._answering() if self._on_link(node, lambda s: address in s.network))
+            here = (node for node in self._answering(None) if self._on_link(node, lambda s: address in s.network))
+            return frozenset(here)
         found = self._replicas.get(usage.ifindex)
         if found is None:
             networks = {interface.network for interface in self.interfaces.nics[usage.ifindex].addresses}
-            there = (node for node in self._answering() if self._on_link(node, lambda s: s.network in networks))
+            there = (node for node in self._answering(usage) if self._on_link(node, lambda s: s.network in networks))
             found = frozenset(there)
-            if self._serving.answers:
+            if self._serving.answers and self.own not in self._isolated(usage):
                 found |= {self.own}
             self._replicas[usage.ifindex] = found
         return found
 
-    def _answering(self) -> list[str]:
-        return [hello.node for hello in self._hellos.last if hello.answers and hello.node not in self.dead]
+    def _answering(self, usage: Usage | None) -> list[str]:
+        dead = self.dead | self._isolated(usage)
+        return [hello.node for hello in self._hellos.last if hello.answers and hello.node not in dead]
+
+    def _isolated(self, usage: Usage | None) -> frozenset[str]:
+        """Nodes that are dead on the segment itself: their replicas reach nobody there. A replica whose node is dead
+        on another segment may well answer here, on behalf of others."""
+        if usage is None:
+            return frozenset()
+        return frozenset(place.node for place in self.dead_places if place.nic == usage.ifindex)
 
     def _on_link(self, node: str, fits: Callable[[Any], bool]) -> bool:
         member = self.members.get(node)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from porterlb.core.hello import GATEWAY
 from porterlb.core.model import Address, Member
 from porterlb.core.observed import Nic
 
-GATEWAY = ""
-"""The node name of a gateway: it is probed to know about our own link, and never judged."""
+__all__ = ["GATEWAY", "Gateway", "Key", "Target", "find_targets", "source_for"]
 
 
 class Key(NamedTuple):
@@ -29,7 +29,7 @@ class Gateway(NamedTuple):
 
 @dataclass(slots=True)
 class Target:
-    """A probed address. ``decides``: whether the node's life depends on it, or only its MAC is wanted."""
+    """A probed address. ``decides``: it is an InternalIP, without which the node can serve no VIP on any segment."""
 
     node: str
     key: Key
@@ -54,8 +54,8 @@ def find_targets(
     nics: Iterable[Nic],
     gateways: Iterable[Gateway] = (),
 ) -> list[Target]:
-    """What to probe: for each node and interface one address. InternalIPs decide about life; where a node has none
-    on an interface of ours, the addresses that its replica told are asked for their MAC only."""
+    """What to probe: for each node and interface one address. It is the InternalIP; where a node has none on an
+    interface of ours, the first address there that its replica told."""
     nics = list(nics)
     ours = {interface.ip for nic in nics for interface in nic.addresses}
     targets: dict[Key, Target] = {}

@@ -185,7 +185,8 @@ class VipTable:
         around = self._around
         usage = around.interfaces.of(vip.address, vip.interface, vip.can_reach)
         replicas = around.replicas(usage, vip.address)
-        served, mac = answering(vip.text, vip.candidates, around.dead, replicas, around.leader), b""
+        dead = around.dead_on(usage, vip.address)
+        served, mac = answering(vip.text, vip.candidates, dead, replicas, around.leader), b""
         if served.answerer == around.own:
             mac = around.mac(served.next_hop, usage) if usage is not None else b""
             if not mac:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from porterlb.core.known import Known
 from porterlb.core.mode import Announce
@@ -91,6 +91,7 @@ class WireView:
             bool(known.applied),
             known.bgp.rejected,
             known.wire.dead,
+            known.wire.dead_on,
             {address: rival.mac for address, rival in known.wire.rivals.items()},
             known.addresses,
         )
@@ -175,6 +176,8 @@ def _answered(vip: VipPlan, known: Known) -> Answering | None:
     if found is None or not found.answerer or not found.next_hop:
         return None
     if not known.is_live(found.answerer) or found.next_hop in known.wire.dead:
+        return None
+    if any(found.next_hop in dead and vip.address in ip_network(on) for on, dead in known.wire.dead_on.items()):
         return None
     return found
 

@@ -6,7 +6,7 @@
 ``time``              when this was so (RFC 3339)
 ``plan``              digest; applied (the digest that its BGP speaker has acknowledged); wakeIn (seconds or null)
 ``replicas``          by node: fresh, boot, sessions (established, by peer name), leader, digest, applied
-``nodes``             by name: addresses, ready, usable, why (not), dead, probed, cordoned
+``nodes``             by name: addresses, ready, usable, why (not), dead, deadOn, probed, cordoned
 ``eips``              by name: protocol, size, used, layer2Possible, problems
 ``services``          by namespace/name: addresses, eips, problems
 ``vips``              by address: eip, services, protocol, mode (planned), served (on the wire), phase, age (seconds
@@ -15,7 +15,7 @@
                       {nextHop, answerer} or null, rival, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
-``wire``              nics, dead, probed, doubt, rivals, claimed, counters
+``wire``              nics, dead, deadOn, probed, doubt, rivals, claimed, counters
 ``history``           the last entries, the oldest first: time, what, subject, before, after, why, cause, detail, count,
                       vips, message
 ``problems``          by object ("Eip pool"): sentences
@@ -70,6 +70,7 @@ def state_of(known: Known, history: History, now: float) -> State:
                 "usable": name in usable,
                 "why": unusable_because(node, view, ignore_ready=nobody_ready),
                 "dead": name in view.dead,
+                "deadOn": sorted(str(subnet) for node, subnet in view.dead_on if node == name),
                 "probed": name in view.probed,
                 "cordoned": node.cordoned,
             }
@@ -176,6 +177,7 @@ def _wire(known: Known) -> State:
     return {
         "nics": [_nic(nic) for nic in wire.nics],
         "dead": sorted(wire.dead),
+        "deadOn": {subnet: sorted(nodes) for subnet, nodes in sorted(wire.dead_on.items())},
         "probed": sorted(wire.probed),
         "doubt": wire.doubt,
         "rivals": {str(address): rival.mac.hex(":") for address, rival in wire.rivals.items()},

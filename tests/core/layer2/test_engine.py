@@ -206,7 +206,14 @@ def test_a_new_mac_of_the_next_hop_is_taken_over_and_announced(world):
     world.run(0.5)
     clear(world)
     n1 = world.replicas["n1"]
-    n1.do(n1.layer2.heard(NIC, ip_address("10.0.0.2").packed, b"\2\2\2\2\2\2", world.now), world.now)
+    heard = n1.layer2.heard(NIC, ip_address("10.0.0.2").packed, b"\2\2\2\2\2\2", world.now)
+    n1.do(heard, world.now)
+    n1.settle(world.now)
+    assert n1.owned[PACKED] == mac_of("n2")  # the old MAC still answers
+    world.cut = {"n2"}
+    world.run(0.17)
+    heard = n1.layer2.heard(NIC, ip_address("10.0.0.2").packed, b"\2\2\2\2\2\2", world.now)
+    n1.do(heard, world.now)
     n1.settle(world.now)
     assert n1.owned[PACKED] == b"\2\2\2\2\2\2"
     world.tick()
@@ -230,7 +237,7 @@ def test_an_interface_without_carrier_answers_nothing_and_says_so(world):
     n2.said.clear()
     actions = n2.layer2.nics_changed(nics_of("n2", up=False), world.now)
     said = [action.hello for action in actions if isinstance(action, act.Say)]
-    assert [hello.dead for hello in said] == [{"n2"}]
+    assert [[state.up for state in hello.segments] for hello in said] == [[False]]
     n2.do(actions, world.now)
     world.tick()
     world.run(0.02)
@@ -342,6 +349,12 @@ def test_an_announcement_that_could_not_be_sent_is_repeated(world):
     assert PACKED in moves(world, "n1")
 
 
+def link_lost(world: World, node: str) -> bytes:
+    """The hello of a node that has lost its carrier."""
+    actions = world.replicas[node].layer2.nics_changed(nics_of(node, up=False), world.now)
+    return next(encode(action.hello, KEY) for action in actions if isinstance(action, act.Say))
+
+
 def test_many_vips_are_decided_in_slices_and_urgent_ones_first():
     made = World("n1", "n2", "n3")
     rows = [(str(ip_address("10.0.0.0") + i), ORDER) for i in range(10, 250) if i != 200] + [("10.0.0.250", ("n3",))]
@@ -351,9 +364,9 @@ def test_many_vips_are_decided_in_slices_and_urgent_ones_first():
     lately = ip_address("10.0.0.240").packed
     n1.layer2.vips[lately].ask(question("10.0.0.240"), False, made.now)
     n1.do(n1.layer2.want_vips([["10.0.0.250", ["n1"], "", ""]], []), made.now)  # not urgent
-    n1.layer2.nodes.liveness._dead.add("n2")  # as a judgement would
-    actions = n1.layer2.probe(made.now, 0.0, 0.0)
-    assert act.Report({"dead": frozenset({"n2"})}, True) in actions
+    actions = n1.layer2.hello(link_lost(made, "n2"), made.now)
+    dead = frozenset({"n2"})
+    assert act.Report({"dead": dead, "dead_on": {"10.0.0.0/24": dead}}, True) in actions
     owned: list[bytes] = []
     for _ in range(100):
         if not n1.layer2.busy:
@@ -409,8 +422,7 @@ def test_what_was_asked_for_lately_is_announced_first():
     for address in lately:
         n1.layer2.vips[address.packed].ask(question(str(address)), False, made.now)
     clear(made)
-    n1.layer2.nodes.liveness._dead.add("n2")
-    n1.do(n1.layer2.probe(made.now, 0.0, 0.0), made.now)
+    n1.do(n1.layer2.hello(link_lost(made, "n2"), made.now), made.now)
     n1.settle(made.now)
     n1.do(n1.layer2.wake(made.now, 0.0), made.now)
     assert {ip_address(address) for _, address, _ in n1.announced[:3]} == set(lately)

@@ -12,6 +12,7 @@ from porterlb.core.desired import DesiredWire
 from porterlb.core.hello import encode
 from porterlb.core.layer2 import actions as act
 from porterlb.core.layer2.engine import HOUSEKEEPING, Layer2
+from porterlb.core.layer2.probes import Probe
 from porterlb.core.model import Member
 from porterlb.core.observed import Answering, Nic
 from porterlb.core.wire_text import WireConfig
@@ -48,6 +49,7 @@ class Replica:
         self.report: dict[str, Any] = {}
         self.answering: dict[str, Answering] = {}
         self.said: list[bytes] = []
+        self.probes: list[Probe] = []
         self.checked: list[tuple[float, str]] = []
         self.notes: list[act.Note] = []
         self.trouble: set[int] = set()  # interfaces that cannot be opened
@@ -87,6 +89,8 @@ class Replica:
             case act.AnswerLate(_, address, _):
                 assert address in self.owned
                 self.late.append(address)
+            case act.SendProbes(probes):
+                self.probes += probes
             case act.Say(hello):
                 self.said.append(encode(hello, KEY))
             case act.Served(vip, answering):
@@ -178,15 +182,18 @@ class World:
                     if other != node and self.hears(node, other) and other not in self.hung:
                         hearer.do(hearer.layer2.hello(data, self.now), self.now)
 
+    def _probe(self, replica: Replica, probe: Probe) -> None:
+        other = f"n{probe.key.address[3]}"
+        if self.hears(replica.node, other):  # its kernel answers
+            replica.do(replica.layer2.heard(NIC, probe.key.address, mac_of(other), self.now), self.now)
+
     def _turn(self, node: str, replica: Replica) -> None:
         now, layer2 = self.now, replica.layer2
         if self.ticks % round(replica.config.probe_interval / TICK) == 0:
             replica.do(layer2.probe(now, 0.0, 0.0), now)
-            for probe in layer2.nodes.liveness.probes(replica.open):
-                layer2.nodes.liveness.sent(probe.key)
-                other = f"n{probe.key.address[3]}"
-                if self.hears(node, other):  # its kernel answers
-                    replica.do(layer2.heard(NIC, probe.key.address, mac_of(other), now), now)
+            for probe in list(layer2.nodes.due(replica.open)):
+                layer2.nodes.sent(probe.key)
+                self._probe(replica, probe)
             replica.do(layer2.hello_tick(now), now)
         if self.ticks % round(HOUSEKEEPING / TICK) == 0:
             replica.do(layer2.housekeeping(now, 0.0), now)
@@ -197,6 +204,8 @@ class World:
             if at is None or at > now:
                 break
             replica.do(layer2.wake(now, 0.0), now)
+        while replica.probes:
+            self._probe(replica, replica.probes.pop())
         replica.settle(now)
 
     def answers(self, vip: str) -> dict[str, bytes]:

@@ -1,0 +1,240 @@
+"""What each probed address answers: from one missed probe to silence.
+
+A target that missed one probe less than the limit is *suspect*: it gets a burst of five probes, a fifth of the interval
+apart (10 ms at 50 ms). It is *silent* when it has missed the limit and the burst. A target that another replica
+suspects gets the burst at once. Times are monotonic seconds, as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from porterlb.core.layer2.arp import BROADCAST
+from porterlb.core.layer2.targets import GATEWAY, Key, Target
+from porterlb.core.layer2.verdict import Vote
+
+BURST = 5
+"""Probes of a burst. With 10 % random loss in each direction, two probes and a burst are all missed once in 110,000."""
+
+MOST_BURSTS = 100
+"""Bursts at one time: a rack that loses its power must not become a storm of ours. Others wait for their turn."""
+
+NEVER_HEARD = 25
+"""Unanswered probes after which a node that has never answered is silent too: a replica that starts while a node is off
+must not send traffic there. Such a target is asked 20 times at full pace, then once a second: some 6 s, which a node
+that boots beside us needs for its network."""
+
+EAGER = 20
+"""Probes that a target never heard of gets at full pace; then one in EAGER."""
+
+
+class Probe(NamedTuple):
+    """One probe to send. ``mac``: whom the frame goes to."""
+
+    key: Key
+    mac: bytes
+
+
+class Heard(NamedTuple):
+    """What an answer has changed. ``mac``: it is new; ``cleared``: the target was suspect or silent."""
+
+    node: str
+    mac: bool
+    cleared: bool
+
+
+@dataclass(slots=True)
+class Finding:
+    """What is found of one target. ``since``: when it became suspect; None: it is not."""
+
+    target: Target
+    since: float | None = None
+    silent: bool = False
+    left: int = 0  # probes of the burst to send
+    next: float = 0.0  # when
+    burst_end: float = 0.0  # when the last probe of the burst has had its time
+
+    @property
+    def is_node(self) -> bool:
+        """Gateways are probed to know about our own link, and never judged."""
+        return self.target.node != GATEWAY
+
+    @property
+    def vote(self) -> Vote | None:
+        """None: it has never answered, and may still do so."""
+        if self.silent:
+            return Vote.SILENT
+        if self.since is not None:
+            return Vote.SUSPECT
+        return Vote.HEARD if self.target.last else None
+
+
+class Probes:
+    """The targets and what is found of them. ``interval``: seconds between two probes of a target."""
+
+    def __init__(self, interval: float, limit: int) -> None:
+        self._interval = interval
+        self._limit = limit
+        self._suspect_at = max(1, limit - 1)
+        self._gap = interval / BURST
+        self._tick = 0
+        self._bursting: dict[Key, Finding] = {}
+        self.findings: dict[Key, Finding] = {}
+        self.on: dict[int, list[Finding]] = {}
+        """By interface, gateways first, then by name."""
+        self.unwell: dict[Key, Finding] = {}
+        """Nodes that are suspect, silent, or have never answered. The others cost nothing."""
+
+    def set_targets(self, wanted: Iterable[Target]) -> None:
+        """Replaces the targets; what is known of those that stay is kept."""
+        known, self.findings = self.findings, {}
+        for target in wanted:
+            found = known.get(target.key)
+            if found is None or found.target.node != target.node:
+                found = Finding(target)
+            elif target.up and not found.target.up:
+                found.target.misses = 0  # what our own interface swallowed is not theirs
+            if not target.up:
+                self._clear(found)
+            found.target.up, found.target.decides = target.up, target.decides
+            self.findings[target.key] = found
+        self._bursting = {key: f for key, f in self._bursting.items() if self.findings.get(key) is f}
+        self.unwell = {key: f for key, f in self.findings.items() if f.vote is not Vote.HEARD and f.is_node}
+        self.on = {}
+        for found in sorted(self.findings.values(), key=lambda f: f.target.node):
+            self.on.setdefault(found.target.key.nic, []).append(found)
+
+    def heard(self, key: Key, mac: bytes, now: float) -> Heard | None:
+        """An answer; None where it changes nothing."""
+        found = self.findings.get(key)
+        if found is None:
+            return None
+        target = found.target
+        news = target.mac != mac
+        cleared = found.since is not None or found.silent or not target.last
+        target.last, target.misses, target.mac = now, 0, mac
+        if cleared:
+            self._clear(found)
+        return Heard(target.node, news, cleared) if news or cleared else None
+
+    def judge(self, now: float) -> bool:
+        """Called before the probes of a tick, unless it comes late. Whether any finding changed."""
+        changed = False
+        for found in self.findings.values():
+            target = found.target
+            if target.misses < self._suspect_at or not target.up:
+                continue
+            if not target.last:
+                if not found.silent and target.misses >= NEVER_HEARD:
+                    found.silent = changed = True
+                continue
+            if found.since is None or (target.misses == self._suspect_at and not found.left and not found.silent):
+                # The probe of this tick is the first one of the burst.
+                changed = self._suspect(found, now, BURST - 1, now + self._gap) or changed
+            elif not found.silent and target.misses >= self._limit and not found.left and now >= found.burst_end:
+                found.silent = changed = True
+        return changed
+
+    def suspected_elsewhere(self, key: Key, now: float) -> bool:
+        """Another replica suspects this target: it gets a burst now. Whether that is news."""
+        found = self.findings.get(key)
+        if found is None or found.since is not None or found.silent or not found.target.last or not found.target.up:
+            return False
+        return self._suspect(found, now, BURST, now)
+
+    def ask_again(self, nic: int, but: Collection[str], now: float) -> None:
+        """Silent nodes on an interface get one more probe and a burst: until now it was our own link."""
+        for found in list(self.unwell.values()):
+            if found.silent and found.target.last and found.target.key.nic == nic and found.target.node not in but:
+                self._clear(found)
+                found.target.misses = self._suspect_at
+                self._suspect(found, now, BURST, now)
+
+    def _suspect(self, found: Finding, now: float, left: int, first: float) -> bool:
+        if len(self._bursting) >= MOST_BURSTS:
+            return False
+        news = found.since is None
+        if found.since is None:
+            found.since = now
+        found.left, found.next = left, first
+        found.burst_end = first + left * self._gap - self._gap / 10  # timers have their own small errors
+        self._bursting[found.target.key] = found
+        if found.is_node:
+            self.unwell[found.target.key] = found
+        return news
+
+    def _clear(self, found: Finding) -> None:
+        found.since, found.silent, found.left = None, False, 0
+        self._bursting.pop(found.target.key, None)
+        self.unwell.pop(found.target.key, None)
+
+    def due(self, usable: Callable[[int], bool]) -> Iterator[Probe]:
+        """The probes of one tick, for targets whose interface is ``usable``. Say `sent` of each."""
+        self._tick += 1
+        for place, found in enumerate(self.findings.values()):
+            target = found.target
+            if not target.up or not usable(target.key.nic):
+                continue
+            now_and_then = (self._tick + place) % EAGER == 0
+            if not target.mac and target.misses >= EAGER and not now_and_then:
+                continue
+            # The last probe before silence, and now and then one to a silent target, goes to all: a node may have
+            # come back with another MAC.
+            last_chance = target.misses == self._suspect_at
+            to_all = not target.mac or last_chance or (target.misses >= self._limit and now_and_then)
+            yield Probe(target.key, BROADCAST if to_all else target.mac)
+
+    def sent(self, key: Key) -> None:
+        """A probe of the tick was sent."""
+        self.findings[key].target.misses += 1
+
+    def bursts(self, now: float) -> list[Probe]:
+        """The probes of bursts that are due now."""
+        probes = []
+        for key, found in list(self._bursting.items()):
+            if found.next > now:
+                continue
+            found.left -= 1
+            found.next += self._gap
+            found.burst_end = max(found.burst_end, now + self._gap * 0.9)
+            if not found.left:
+                del self._bursting[key]
+            probes.append(Probe(key, found.target.mac if found.left else BROADCAST))
+        return probes
+
+    @property
+    def next_at(self) -> float | None:
+        """When `bursts` has something to send."""
+        return min((found.next for found in self._bursting.values()), default=None)
+
+    # ---- what is found
+
+    def contacts(self, nic: int, since: float, but: str | None = None) -> tuple[str, ...]:
+        """Who answered on an interface at ``since`` or later, without ``but``: two at most."""
+        found: list[str] = []
+        for finding in self.on.get(nic, ()):
+            target = finding.target
+            if target.last >= since and target.last and target.node != but and target.node not in found:
+                found.append(target.node)
+                if len(found) == 2:
+                    break
+        return tuple(found)
+
+    def isolated(self, nic: int, rounds: int) -> bool:
+        """Whether nobody on an interface answered the last ``rounds`` probes, and somebody should have."""
+        found = self.on.get(nic, ())
+        return bool(found) and all(
+            f.target.misses >= rounds and f.target.up and (f.target.last or f.silent) for f in found
+        )
+
+    @property
+    def latest(self) -> float:
+        """When any target answered last."""
+        return max((found.target.last for found in self.findings.values()), default=0.0)
+
+    @property
+    def nodes(self) -> list[Finding]:
+        """Without gateways."""
+        return [found for found in self.findings.values() if found.is_node]

@@ -1,0 +1,103 @@
+"""Whether a node is dead on a segment: the rule, as one function of values.
+
+A node X is judged on a segment S (an interface of ours and the subnets connected to it) by its **voters**: fresh
+replicas other than X that a third party (a gateway, or a node other than X) answered on S. A third party shows that
+the voter's own link works; the silence is then that of X.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from porterlb.core.hello import SegmentState
+
+
+class Vote(enum.Enum):
+    """What one replica finds of X on S."""
+
+    HEARD = "heard"  # X answered since the suspicion, or nobody suspects it
+    SUSPECT = "suspect"  # two probes missed, or no answer yet since another replica suspected X
+    SILENT = "silent"  # three probes missed and the burst unanswered, or never an answer within 6 s
+
+
+class Hearing(enum.Enum):
+    """Whether X has a replica that says hello to us."""
+
+    NONE = "none"  # no replica runs on X
+    STALE = "stale"
+    FRESH = "fresh"
+
+
+class Cause(enum.StrEnum):
+    """Why a node is dead or alive on a segment."""
+
+    ALIVE = "alive"
+    HEARD = "heard"  # some find it silent; a voter has heard it since, or the voters have no majority
+    CLAIMS_CONTACT = "claims_contact"  # the only voter finds it silent; its hello claims answers of third parties
+    LINK_DOWN = "link_down"  # its own hello says so
+    NO_CONTACT = "no_contact"  # its own hello says that nobody answers it
+    NOT_THERE = "not_there"  # its own hello names no interface on the segment
+    SILENT = "silent"  # silent, and its hello stale or never there
+    OUTVOTED = "outvoted"  # its hello is fresh; most voters find it silent
+    NO_VOTER = "no_voter"  # nobody can judge: nothing changes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``dead`` None: nothing changes."""
+
+    dead: bool | None
+    cause: Cause
+
+
+ALIVE = Verdict(False, Cause.ALIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What we know of X on S.
+
+    ``own``: our own finding; None where we have none (X is ourselves, or never answered so far). ``votes``: of the
+    voters about X, by name; our own is among them if we are one. ``weak``: we are no voter, and yet something was
+    heard on S since X fell silent (a request of a client; with no gateway to ask, a BGP session): it counts as a
+    voter's where there is no other and X's hello is not fresh. ``said``: what X's fresh hello says of S; None: nothing.
+    """
+
+    hearing: Hearing
+    own: Vote | None = None
+    votes: Mapping[str, Vote] = field(default_factory=dict)
+    weak: bool = False
+    said: SegmentState | None = None
+    elsewhere: bool = False
+    """X's fresh hello names segments, and S is not among them."""
+
+
+def verdict(e: Evidence) -> Verdict:
+    """Whether X is dead on S. Replicas with the same evidence say the same."""
+    if e.hearing is Hearing.FRESH:
+        if e.said is not None and not e.said.up:
+            return Verdict(True, Cause.LINK_DOWN)
+        if e.elsewhere:
+            return Verdict(True, Cause.NOT_THERE)
+        if e.said is not None and e.said.isolated and e.votes:
+            return Verdict(True, Cause.NO_CONTACT)
+    votes = dict(e.votes)
+    if not votes and e.weak and e.own is not None and e.hearing is not Hearing.FRESH:
+        votes = {"": e.own}
+    if not votes:
+        return ALIVE if e.own is Vote.HEARD else Verdict(None, Cause.NO_VOTER)
+    silent = sum(vote is Vote.SILENT for vote in votes.values())
+    if not silent:
+        return ALIVE if e.own is not Vote.SILENT else Verdict(False, Cause.HEARD)
+    if e.hearing is Hearing.STALE:
+        heard = any(vote is Vote.HEARD for vote in votes.values())
+        return Verdict(False, Cause.HEARD) if heard else Verdict(True, Cause.SILENT)
+    if 2 * silent <= len(votes):
+        return Verdict(False, Cause.HEARD)
+    if e.hearing is Hearing.NONE:
+        return Verdict(True, Cause.SILENT)
+    if len(votes) == 1 and e.said is not None and any(contact not in votes for contact in e.said.contacts):
+        return Verdict(False, Cause.CLAIMS_CONTACT)
+    return Verdict(True, Cause.OUTVOTED)

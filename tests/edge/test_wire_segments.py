@@ -1,0 +1,125 @@
+"""Liveness per segment, with real kernels: a second NIC, filtered ARP, random loss, one-way links."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from lab.frames import who_has
+from lab.measure import wait_until
+from tests.edge.wire_lab import Replica, Segment, neighbour, resolve, vips
+
+pytestmark = pytest.mark.lab
+
+A, B, SECOND = "10.77.0.100", "10.77.0.101", "10.79.0.100"
+ON_SECOND = "10.79.0.0/24"
+
+
+@pytest.fixture(scope="module")
+def segment() -> Iterator[Segment]:
+    """Three nodes with two NICs; n3 serves a VIP on the second segment, n2 one on the first."""
+    made = Segment(second=True)
+    try:
+        rows = ((A, ("n2", "n1", "n3")), (B, ("n1", "n3", "n2")), (SECOND, ("n3", "n1", "n2")))
+        made.tell(vips=vips(*rows))
+        made.start()
+        made.settled()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(autouse=True)
+def healed(segment: Segment) -> Iterator[None]:
+    yield
+    segment.faults.clear()
+    nic = segment.host("n3").nics[1]
+    segment.net.port_member(segment.host("n3").port(nic), True)
+    segment.net.carrier(segment.host("n3").port(nic), True)
+    for replica in segment.replicas.values():
+        replica.until(lambda r: not r.report.dead_on and len(r.report.fresh) == 2, "all are well again")
+        replica.history.clear()
+
+
+def ever_dead(replica: Replica) -> set[str]:
+    return {node for _, report in replica.history for nodes in report.dead_on.values() for node in nodes}
+
+
+def macs(segment: Segment, vip: str) -> set[str]:
+    client = segment.second_client if vip == SECOND else segment.client
+    return {answer.mac for answer in who_has(client, vip)}
+
+
+@pytest.mark.parametrize("fault", ["carrier", "vlan"])
+def test_a_vip_of_the_second_nic_moves_when_that_nic_loses_its_network(segment, fault):
+    client, n1, n3 = segment.second_client, segment.host("n1"), segment.host("n3")
+    port = n3.port(n3.nics[1])
+    assert resolve(client, SECOND)[0] == n3.nics[1].mac
+    if fault == "carrier":
+        segment.net.carrier(port, False)
+    else:
+        segment.net.port_member(port, False)
+    begun = time.monotonic()
+    wait_until(lambda: neighbour(client, SECOND)[0] == n1.nics[1].mac, 3.0, "the client knows n1")
+    assert time.monotonic() - begun < 1.5  # 0.2 s on a quiet machine; it is not the end of a neighbour entry
+    for name in ("n1", "n2"):
+        segment.replicas[name].until(lambda r: r.report.dead_on.get(ON_SECOND) == {"n3"}, "n3 is dead there")
+        assert segment.replicas[name].report.dead == frozenset()  # and alive where its InternalIP is
+    segment.replicas["n3"].until(lambda r: r.report.dead_on.get(ON_SECOND) == {"n3"}, "n3 knows")
+    assert macs(segment, SECOND) == {n1.nics[1].mac}
+    (segment.net.carrier if fault == "carrier" else segment.net.port_member)(port, True)
+    wait_until(lambda: neighbour(client, SECOND)[0] == n3.nics[1].mac, 5.0, "n3 serves again")
+
+
+def test_arp_filtered_at_one_node_leaves_one_mac_per_vip(segment):
+    """Its hellos flow: it must not take the VIPs of the others, and gives its own away (kube-proxy cannot use it)."""
+    n1, n2, _ = segment.nodes
+    assert resolve(segment.client, A)[0] == n2.mac
+    for other in ("n1", "n3"):
+        segment.faults.filter("arp", other, "n2")
+    segment.replicas["n1"].until(lambda r: "n2" in r.report.dead, "n2 is dead")
+    segment.replicas["n2"].until(lambda r: "n2" in r.report.dead, "n2 has learned that from the hellos")
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end:
+        assert macs(segment, A) <= {n1.mac} and macs(segment, B) == {n1.mac}
+    assert ever_dead(segment.replicas["n2"]) == ever_dead(segment.replicas["n1"]) == {"n2"}
+    assert neighbour(segment.client, A)[0] == n1.mac
+    segment.faults.clear()
+    wait_until(lambda: macs(segment, A) == {n2.mac}, 5.0, "n2 serves again")
+
+
+def test_a_one_way_link_between_two_nodes_moves_nothing(segment):
+    segment.faults.filter("all", "n1", "n2")
+    time.sleep(3.0)
+    assert [ever_dead(replica) for replica in segment.replicas.values()] == [set(), set(), set()]
+    assert macs(segment, A) == {segment.host("n2").mac}
+
+
+def test_hellos_filtered_everywhere_leave_one_mac_per_vip_and_a_failover(segment):
+    segment.faults.filter("hello")
+    for replica in segment.replicas.values():
+        replica.until(lambda r: not r.report.fresh, "no hello is heard")
+    assert macs(segment, A) == {segment.host("n2").mac}
+    assert [ever_dead(replica) for replica in segment.replicas.values()] == [set(), set(), set()]
+    segment.net.carrier("n2", False)
+    wait_until(lambda: macs(segment, A) == {segment.host("n1").mac}, 3.0, "n1 serves")
+    segment.net.carrier("n2", True)
+
+
+@pytest.mark.parametrize("percent", [3, 10])
+def test_random_loss_kills_nobody(segment, percent):
+    """Ten minutes: ``python -m bench liveness``."""
+    segment.faults.loss(percent)
+    time.sleep(12.0)
+    segment.faults.clear()
+    assert [ever_dead(replica) for replica in segment.replicas.values()] == [set(), set(), set()]
+    assert all(replica.report.counters.get("deaths", 0) <= 2 for replica in segment.replicas.values())
+    assert {str(vip): answer.next_hop for vip, answer in segment.replicas["n1"].answering.items()} == {
+        A: "n2",
+        B: "n1",
+        SECOND: "n3",
+    }
+    assert ip_address(A) in segment.wanted.vips
