@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -86,6 +87,33 @@ class Rival:
     seen: float
 
 
+class NoticeKind(enum.StrEnum):
+    """What a person should know of a segment or of another replica."""
+
+    NO_VOTER = "no_voter"  # nodes are silent, and nobody can tell whose link is at fault
+    LINK_DOWN = "link_down"
+    NO_CONTACT = "no_contact"  # nodes reach nobody on a segment
+    NOT_THERE = "not_there"
+    OUTVOTED = "outvoted"  # most voters find nodes silent whose hellos arrive
+    DIFFERS = "differs"  # our own probes contradict two others
+    HELLOS_MISSING = "hellos_missing"
+    WRONG_KEY = "wrong_key"
+    OLD_BOOT = "old_boot"
+    OTHER_VERSION = "other_version"
+    OWN_NAME = "own_name"
+    CONTESTED = "contested"  # a foreign MAC answers for a node's address
+    TWO_ANSWERS = "two_answers"  # two replicas answered for one VIP with different MACs
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """``subject``: a connected subnet or an address. In words: :mod:`porterlb.core.layer2.notices`."""
+
+    kind: NoticeKind
+    subject: str = ""
+    nodes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class WireReport:
     """What the wire process sees and does.
@@ -108,6 +136,7 @@ class WireReport:
     claimed: Mapping[Address, bytes] = field(default_factory=dict)
     clear: frozenset[Address] = frozenset()
     gateways: tuple[Address, ...] = ()  # of the default routes
+    notices: tuple[Notice, ...] = ()
     applied: int = 0  # digest of the last wanted set taken over
     counters: Mapping[str, int] = field(default_factory=dict)  # requests, answers, gratuitous, hellos ...
     trouble: str = ""  # a sentence while the wire process does not run, or cannot do its work

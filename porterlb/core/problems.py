@@ -49,6 +49,11 @@ class Reason(enum.StrEnum):
     OFF_SEGMENT = "OffSegment"
     NOT_LEADER = "NotLeader"
     RIVAL = "RivalHost"
+    # segments and replicas
+    NODE_UNREACHABLE = "NodeUnreachable"
+    HELLO_REFUSED = "HelloRefused"
+    DUPLICATE_NODE = "DuplicateNode"
+    ADDRESS_CONTESTED = "AddressContested"
 
 
 @dataclass(frozen=True, slots=True)

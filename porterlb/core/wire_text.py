@@ -16,7 +16,7 @@ from typing import Any
 
 from porterlb.core.desired import DesiredWire, Layer2Vip
 from porterlb.core.model import Address, Member
-from porterlb.core.observed import Answering, FreshReplica, Nic, Rival
+from porterlb.core.observed import Answering, FreshReplica, Nic, Notice, NoticeKind, Rival
 
 PIECE = 40
 """VIPs in one ``vips`` message: the wire process takes it over in about half a millisecond."""
@@ -115,6 +115,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "claimed": lambda claimed: [[str(address), mac.hex()] for address, mac in claimed.items()],
     "clear": lambda clear: sorted(str(address) for address in clear),
     "gateways": lambda gateways: [str(address) for address in gateways],
+    "notices": lambda notices: [[notice.kind, notice.subject, notice.nodes] for notice in notices],
     "counters": dict,
 }
 _READ: Mapping[str, Callable[[Any], Any]] = {
@@ -133,6 +134,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "claimed": lambda rows: {ip_address(text): bytes.fromhex(mac) for text, mac in rows},
     "clear": lambda rows: frozenset(ip_address(text) for text in rows),
     "gateways": lambda rows: tuple(ip_address(text) for text in rows),
+    "notices": lambda rows: tuple(Notice(NoticeKind(kind), subject, tuple(nodes)) for kind, subject, nodes in rows),
     "counters": dict,
 }
 

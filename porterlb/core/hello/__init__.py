@@ -4,8 +4,19 @@
 :mod:`receiver <porterlb.core.hello.receiver>`: which hellos are taken, and which replicas are fresh.
 """
 
-from porterlb.core.hello.codec import MAX_DATAGRAM, decode, encode
+from porterlb.core.hello.codec import MAX_DATAGRAM, claimed_node, decode, encode
 from porterlb.core.hello.receiver import Change, Receiver
 from porterlb.core.hello.value import GATEWAY, Hello, Refusal, SegmentState
 
-__all__ = ["GATEWAY", "MAX_DATAGRAM", "Change", "Hello", "Receiver", "Refusal", "SegmentState", "decode", "encode"]
+__all__ = [
+    "GATEWAY",
+    "MAX_DATAGRAM",
+    "Change",
+    "Hello",
+    "Receiver",
+    "Refusal",
+    "SegmentState",
+    "claimed_node",
+    "decode",
+    "encode",
+]

@@ -138,6 +138,14 @@ def verified(data: bytes, key: bytes) -> bytes | Refusal:
     return signed if signed[4] == VERSION else Refusal.VERSION
 
 
+def claimed_node(data: bytes) -> str:
+    """The node that a datagram which was refused says to be of; empty: it says none. Nobody vouches for that."""
+    at = _HEAD.size + _FIELD.size
+    if len(data) <= at or data[_HEAD.size] != _Type.NODE:
+        return ""
+    return data[at + 1 : at + 1 + data[at]].decode(errors="replace")
+
+
 def content(signed: bytes) -> bytes:
     """Everything but the sequence number: with the same content, the hello is the same but for that."""
     return signed[:_SEQUENCE] + signed[_SEQUENCE + 8 :]

@@ -130,6 +130,7 @@ class NoteKind(enum.Enum):
     NODE_REVIVED = enum.auto()
     DEAD_ON_SEGMENT = enum.auto()
     ALIVE_ON_SEGMENT = enum.auto()
+    TWO_ANSWERS = enum.auto()
     MANAGER_SILENT = enum.auto()
     MANAGER_BACK = enum.auto()
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 from porterlb.core.desired import DesiredWire
-from porterlb.core.hello import Change, Hello
+from porterlb.core.hello import Change, Hello, Refusal, claimed_node
 from porterlb.core.layer2.actions import (
     Action,
     Announce,
@@ -34,22 +35,32 @@ from porterlb.core.layer2.actions import (
 from porterlb.core.layer2.announcer import Announcer
 from porterlb.core.layer2.conflicts import Conflicts
 from porterlb.core.layer2.dad import DuplicateDetection
+from porterlb.core.layer2.double_answers import DoubleAnswers
 from porterlb.core.layer2.failure_detector import Place, Timing
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable
 from porterlb.core.layer2.nodes import Nodes
+from porterlb.core.layer2.notices import of_segments
 from porterlb.core.layer2.serving import Serving, ServingEvent, ServingState, Transition
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.targets import Gateway, find_targets
 from porterlb.core.layer2.vips import Vip, VipTable
 from porterlb.core.model import Address
-from porterlb.core.observed import Nic
+from porterlb.core.observed import Nic, Notice, NoticeKind
 from porterlb.core.wire_text import WireConfig
 
 HOUSEKEEPING = 0.25
 """Seconds between two calls of `housekeeping`."""
 _SECOND = 4  # housekeepings
 _GATEWAY_CHECK = 40  # housekeepings between two looks at the default routes: the kernel does not notify us of them
+REFUSED_FOR = 10.0
+"""Seconds for which a refused hello is reported after the last one."""
+_REFUSED = {
+    Refusal.WRONG_KEY: NoticeKind.WRONG_KEY,
+    Refusal.REPLAY: NoticeKind.OLD_BOOT,
+    Refusal.VERSION: NoticeKind.OTHER_VERSION,
+    Refusal.OWN_NAME: NoticeKind.OWN_NAME,
+}
 _GOODBYES = (0.01, 0.02)  # seconds after the first goodbye, which may be lost
 
 
@@ -80,6 +91,9 @@ class Layer2:
         self._vips = VipTable(self._around, self._announcer)
         self._dad = DuplicateDetection(config.gratuitous_rate, now)
         self._conflicts = Conflicts()
+        self._doubles = DoubleAnswers()
+        self._refused: dict[str, tuple[NoticeKind, float]] = {}  # members whose hellos are refused, and since when last
+        self._notices: tuple[Notice, ...] = ()
         self._doubt = False
         self._link_heard = 0.0
         self._detector_at: float | None = None  # when the failure detector is to be asked again
@@ -103,6 +117,7 @@ class Layer2:
             self.hellos.next_at,
             self.serving.next_at,
             self._detector_at,
+            self._doubles.next_at,
         )
         pending = [at for at in (*times, *self._goodbyes[:1]) if at is not None]
         return min(pending, default=None)
@@ -127,6 +142,8 @@ class Layer2:
         self._link_heard = link_heard
         if self._detector_at is not None and self._detector_at <= now:
             self._take_verdict(now)
+        if self._doubles.next_at is not None and self._doubles.next_at <= now:
+            self._settle_doubles(now)
         if self.serving.check_overlap(now):
             self._overlap_ended()
         if self._goodbyes and self._goodbyes[0] <= now:
@@ -184,6 +201,7 @@ class Layer2:
             if review.changed:
                 self._report(rivals=self._conflicts.found)
         if self._chores % _SECOND == 0:
+            self._take_notices(now)
             self._report(counters=dict(self.counters))
         return self._done()
 
@@ -200,6 +218,8 @@ class Layer2:
             vip = self._vips.find(text)
             if vip is not None:
                 self._conflicts.forget(vip.packed)
+                self._doubles.forget(vip.packed)
+                self._around.yielded.pop(vip.packed, None)
         self._actions += self._vips.wanted(rows, gone)
         return self._done()
 
@@ -286,6 +306,7 @@ class Layer2:
         change = self.hellos.receive(data, now)
         if not isinstance(change, Change):
             self.count(f"hellos_{change.value}", 1)
+            self._refuse(change, data, now)
             return []
         self.count("hellos_heard", 1)
         hello = change.hello
@@ -317,12 +338,26 @@ class Layer2:
             self._report_checked()
         if is_vip and not known:
             self._conflicts.claim(address, mac, now)
+        elif is_vip:
+            self._claimed_by_ours(address, mac, now)
+            self._settle_doubles(now)
         return self._done()
 
     def claimed(self, address: bytes, mac: bytes, now: float) -> None:
         """A question came from a host that says that it has ``address``, which is a VIP."""
-        if not self.nodes.is_known(mac) and not mac[0] & 1:
+        if self.nodes.is_known(mac):
+            self._claimed_by_ours(address, mac, now)
+        elif not mac[0] & 1:
             self._conflicts.claim(address, mac, now)
+
+    def _claimed_by_ours(self, address: bytes, mac: bytes, now: float) -> None:
+        """A node of ours has a VIP, by its own announcement or answer."""
+        vip = self._vips.by_packed.get(address)
+        if vip is None or vip.usage is None or vip.mac == mac or not (vip.mac or address in self._around.yielded):
+            return
+        node = self.nodes.node_with(mac, vip.usage.ifindex)
+        if node:
+            self._doubles.claim(address, node, now)
 
     def announced(self, address: bytes, sent: bool, now: float, *, defence: bool = False) -> None:
         """The outcome of an Announce."""
@@ -457,6 +492,57 @@ class Layer2:
             for network in self.nodes.detector.networks(nic):
                 found[str(network)] = self.nodes.judgement.on(nic)
         return found
+
+    def _settle_doubles(self, now: float) -> None:
+        def ours(address: bytes) -> tuple[str, str]:
+            vip = self._vips.by_packed.get(address)
+            return (vip.text, vip.served.next_hop) if vip is not None and vip.mac and vip.served else ("", "")
+
+        settled = self._doubles.review(now, ours)
+        for address in settled.ask:
+            vip = self._vips.by_packed.get(address)
+            if vip is not None and vip.usage is not None:
+                self._actions.append(CheckAddress(vip.usage.ifindex, vip.address))
+            if vip is not None and vip.mac:
+                self._announce(address, now, defence=True)  # the other one is to notice it too
+        for address, node in settled.silence:
+            self._around.yielded[address] = node
+            self._vips.settled_with(address)
+            self.count("double_answers", 1)
+            self._actions.append(Note(NoteKind.TWO_ANSWERS, f"{ip_address(address)} ({node})"))
+        for address in settled.resume:
+            self._around.yielded.pop(address, None)
+            self._vips.settled_with(address)
+
+    def _refuse(self, refusal: Refusal, data: bytes, now: float) -> None:
+        """Remembers whose hellos are refused, as far as they are members that we do not hear."""
+        kind = _REFUSED.get(refusal)
+        node = claimed_node(data)
+        mine = node == self._own
+        if kind is None or node not in self._wanted.members or mine is not (refusal is Refusal.OWN_NAME):
+            return
+        if mine or node not in self.hellos.fresh:
+            self._refused[node] = (kind, now)
+
+    def _take_notices(self, now: float) -> None:
+        found = of_segments(self.nodes, self._own)
+        self._refused = {node: (kind, at) for node, (kind, at) in self._refused.items() if now - at < REFUSED_FOR}
+        fresh = self.hellos.fresh
+        for kind in _REFUSED.values():
+            named = [n for n, (why, _) in self._refused.items() if why is kind and (n == self._own or n not in fresh)]
+            if named:
+                found.append(Notice(kind, "", tuple(sorted(named))))
+        others = self._wanted.members.keys() - {self._own}
+        if self.serving.listened(now) and others and not fresh:
+            quiet = [node for node in sorted(others - self._refused.keys()) if self.nodes.detector.answers(node)]
+            if quiet:
+                found.append(Notice(NoticeKind.HELLOS_MISSING, "", tuple(quiet)))
+        doubles = self._doubles.confirmed.items()
+        found += [Notice(NoticeKind.TWO_ANSWERS, str(ip_address(address)), (node,)) for address, node in doubles]
+        notices = tuple(found)
+        if notices != self._notices:
+            self._notices = notices
+            self._report(notices=notices)
 
     def _replica_left(self, node: str, now: float) -> None:
         self.nodes.left(node)

@@ -29,8 +29,8 @@ SAY_AT_ONCE = 5
 
 VOUCH_AFTER, VOUCH_FOR = 0.2, 2.0
 """Hello intervals. A voter that does not suspect a node vouches for it when it says so at least 0.2 intervals after
-our suspicion (its hello may have crossed ours), and for 2 intervals: a suspicion of its own, which the next answer
-ends, takes nothing back."""
+our suspicion (its hello may have crossed ours). A suspicion of its own takes that back after 2 intervals only, for the
+next answer mostly ends it."""
 
 DIFFERS = 0.3
 """Seconds for which our view may differ from that of two others before we doubt ourselves."""
@@ -172,6 +172,11 @@ class FailureDetector:
             if node not in state.suspect and node not in state.silent and state.votes_on(node):
                 said.vouched[Place(node, nic)] = said.at
 
+    @property
+    def places(self) -> Collection[Place]:
+        """Every probed node, by interface."""
+        return self._findings.keys()
+
     def networks(self, nic: int) -> frozenset[Network]:
         """The subnets of an interface that make it a segment."""
         return self._networks.get(nic, frozenset())
@@ -180,6 +185,20 @@ class FailureDetector:
         """What the last hello of a fresh replica says of our segments, by interface."""
         said = self._said.get(node)
         return said.states if said is not None else {}
+
+    def is_silent(self, node: str, nic: int) -> bool:
+        """By our own probes."""
+        found = self._findings.get(Place(node, nic))
+        return found is not None and found.silent
+
+    def answers(self, node: str) -> bool:
+        """Whether a node answers our probes anywhere."""
+        return any(f.vote is Vote.HEARD for f in self.probes.nodes if f.target.node == node)
+
+    def node_at(self, address: bytes) -> str:
+        """The node with a probed address; empty: none."""
+        found = (f.target.node for key, f in self.probes.findings.items() if key.address == address)
+        return next(found, "")
 
     def mac(self, node: str, nic: int) -> bytes:
         """The MAC that answered last for a node on an interface; empty: none."""
@@ -390,7 +409,9 @@ class FailureDetector:
             elif suspected is None:
                 votes[name] = Vote.SUSPECT if place.node in state.suspect else Vote.HEARD
             else:
-                votes[name] = Vote.HEARD if vouched > suspected and now < vouched + lasts else Vote.SUSPECT
+                doubts = place.node in state.suspect
+                vouches = vouched > suspected and (not doubts or now < vouched + lasts)
+                votes[name] = Vote.HEARD if vouches else Vote.SUSPECT
         return votes
 
     def _disagreement(self, now: float) -> frozenset[int]:

@@ -147,6 +147,11 @@ class Nodes:
     def is_known(self, mac: bytes) -> bool:
         return mac in self.known()
 
+    def node_with(self, mac: bytes, nic: int) -> str:
+        """The node with a MAC on an interface of ours; empty: none that we know."""
+        names = {place.node for place in self.detector.places if place.nic == nic}
+        return next((node for node in sorted(names) if self.mac(node, nic) == mac), "")
+
     def mac(self, node: str, nic: int) -> bytes:
         """A node's MAC on an interface of ours; empty: not known."""
         said = self._on_nic.get((node, nic))

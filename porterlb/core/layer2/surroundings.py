@@ -26,6 +26,8 @@ class Surroundings:
         self.members: Mapping[str, Member] = {}
         self.dead: frozenset[str] = frozenset()
         self.dead_places: frozenset[Place] = frozenset()
+        self.yielded: dict[bytes, str] = {}
+        """VIPs that another node answers for too, and has won: see `DoubleAnswers`."""
         self.interfaces = interfaces
         self._nodes = nodes
         self._hellos = hellos

@@ -141,6 +141,12 @@ class VipTable:
         for vip in self._by_next_hop.get(node, ()):
             self._mark(vip, urgent=True)
 
+    def settled_with(self, packed: bytes) -> None:
+        """Who answers for it has been settled with another replica."""
+        vip = self.by_packed.get(packed)
+        if vip is not None:
+            self._mark(vip, urgent=True)
+
     def route_found(self, goal: Address) -> None:
         for vip in self._vips.values():
             if vip.can_reach == goal:
@@ -187,6 +193,9 @@ class VipTable:
         replicas = around.replicas(usage, vip.address)
         dead = around.dead_on(usage, vip.address)
         served, mac = answering(vip.text, vip.candidates, dead, replicas, around.leader), b""
+        other = around.yielded.get(vip.packed)
+        if other is not None and served.answerer == around.own:
+            served = Answering(other, other)
         if served.answerer == around.own:
             mac = around.mac(served.next_hop, usage) if usage is not None else b""
             if not mac:

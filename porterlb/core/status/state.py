@@ -15,7 +15,7 @@
                       {nextHop, answerer} or null, rival, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
-``wire``              nics, dead, deadOn, probed, doubt, rivals, claimed, counters
+``wire``              nics, dead, deadOn, notices, probed, doubt, rivals, claimed, counters
 ``history``           the last entries, the oldest first: time, what, subject, before, after, why, cause, detail, count,
                       vips, message
 ``problems``          by object ("Eip pool"): sentences
@@ -34,6 +34,7 @@ from typing import Any
 from porterlb.core.history import History, Place
 from porterlb.core.history.words import as_json
 from porterlb.core.known import Known
+from porterlb.core.layer2.notices import sentence
 from porterlb.core.model import Ready
 from porterlb.core.nexthops import unusable_because
 from porterlb.core.observed import Nic
@@ -177,6 +178,7 @@ def _wire(known: Known) -> State:
     return {
         "nics": [_nic(nic) for nic in wire.nics],
         "dead": sorted(wire.dead),
+        "notices": [str(sentence(notice)) for notice in wire.notices],
         "deadOn": {subnet: sorted(nodes) for subnet, nodes in sorted(wire.dead_on.items())},
         "probed": sorted(wire.probed),
         "doubt": wire.doubt,

@@ -1,0 +1,101 @@
+"""Two of our own replicas that answer for one VIP with different MACs: noticed, verified, and settled by a pure order.
+
+Views of who lives differ for a moment at every failover. A claim of another node's MAC that is older than CONFIRM while
+we still answer is verified by a question of our own for the VIP. If the other replica answers it, the rendezvous rank
+of the two nodes decides, on both sides alike: one falls silent, the other one announces. The silent side asks again
+once a second, and answers again when nobody does. Times: monotonic seconds, as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from porterlb.core.rendezvous import ranked
+
+CONFIRM = 0.3  # seconds; a failover is over by then
+ASK_AGAIN = 1.0  # seconds
+PATIENCE = 0.4  # seconds for an answer: it takes less than a millisecond on a segment that works
+MOST = 1000  # VIPs; the others are not verified meanwhile
+
+
+@dataclass(slots=True)
+class _Claim:
+    node: str
+    since: float
+    asked: float | None = None
+    answered: float | None = None  # while it is: confirmed
+    yields: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """``ask``: VIPs to send a question for. ``silence``: not to be answered from now on, with the node that answers.
+    ``resume``: to be answered again."""
+
+    ask: tuple[bytes, ...] = ()
+    silence: tuple[tuple[bytes, str], ...] = ()
+    resume: tuple[bytes, ...] = ()
+
+
+class DoubleAnswers:
+    def __init__(self) -> None:
+        self._claims: dict[bytes, _Claim] = {}
+
+    def claim(self, address: bytes, node: str, now: float) -> None:
+        """A VIP that we answer is announced with the MAC of another ``node``, or our question was answered with it."""
+        found = self._claims.get(address)
+        if found is None or found.node != node:
+            if found is None and len(self._claims) >= MOST:
+                return
+            found = self._claims[address] = _Claim(node, now)
+        if found.asked is not None and now >= found.asked:
+            found.answered = now
+
+    def forget(self, address: bytes) -> None:
+        """Not a VIP any more."""
+        self._claims.pop(address, None)
+
+    @property
+    def confirmed(self) -> dict[bytes, str]:
+        """VIPs with two answers, and the other node."""
+        return {address: found.node for address, found in self._claims.items() if found.answered is not None}
+
+    @property
+    def next_at(self) -> float | None:
+        """When `review` is due, if no answer comes before."""
+        return min((_due(found) for found in self._claims.values()), default=None)
+
+    def review(self, now: float, ours: Callable[[bytes], tuple[str, str]]) -> Settlement:
+        """What is due. ``ours``: the text of a VIP and the node with whose MAC we answer for it, empty: we do not."""
+        ask: list[bytes] = []
+        silence: list[tuple[bytes, str]] = []
+        resume: list[bytes] = []
+        for address, found in list(self._claims.items()):
+            text, node = ours(address)
+            if not node and not found.yields:
+                del self._claims[address]  # the failover has gone on
+            elif found.asked is None:
+                if now >= _due(found):
+                    found.asked = now
+                    ask.append(address)
+            elif found.answered is None or found.answered < found.asked:
+                if now >= _due(found):  # only one answers
+                    if found.yields:
+                        resume.append(address)
+                    del self._claims[address]
+            else:
+                if not found.yields and node and ranked(text, [node, found.node])[0] != node:
+                    found.yields = True
+                    silence.append((address, found.node))
+                if now >= _due(found):
+                    found.asked = now
+                    ask.append(address)
+        return Settlement(tuple(ask), tuple(silence), tuple(resume))
+
+
+def _due(found: _Claim) -> float:
+    if found.asked is None:
+        return found.since + CONFIRM
+    answered = found.answered is not None and found.answered >= found.asked
+    return found.asked + (ASK_AGAIN if answered else PATIENCE)
