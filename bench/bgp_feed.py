@@ -84,7 +84,13 @@ class Feed:
         begun = time.monotonic()
         sessions = frozenset({(self.me, "tor")} if self.up else set())
         snapshot = Snapshot(
-            view=View(node=self.me, fresh=frozenset({self.me}), sessions=sessions, leader=self.me),
+            view=View(
+                node=self.me,
+                fresh=frozenset({self.me}),
+                sessions=sessions,
+                negotiated={(self.me, name): s.negotiated for name, s in self.report.sessions.items() if s.negotiated},
+                leader=self.me,
+            ),
             nodes=self.objects.nodes,
             services=self.objects.services,
             endpoints=self.objects.endpoints,

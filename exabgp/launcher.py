@@ -1,4 +1,4 @@
-"""Starts ExaBGP with repairs of six defects of 5.0.15 that would break promises to users.
+"""Starts ExaBGP with repairs of seven defects of 5.0.15 that would break promises to users.
 
     python3 -P launcher.py MANAGER_PID server FILE
     python3 -P launcher.py 0 validate FILE
@@ -14,8 +14,10 @@ import signal
 import sys
 
 from exabgp.application.main import main as exabgp
+from exabgp.bgp.message.open.capability.capability import Capability as Code
 from exabgp.bgp.neighbor import Neighbor
 from exabgp.reactor.api import API
+from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.daemon import Daemon
 from exabgp.reactor.loop import Reactor
 from exabgp.reactor.peer import Peer
@@ -74,6 +76,19 @@ def repair() -> None:
     # 6. It insists on becoming another user, one that /etc/passwd knows, when either the user or the group is root's.
     # The manager has already chosen whom both run as.
     Daemon.drop_privileges = lambda self: True
+
+    # 7. The event "negotiated" says nothing of graceful restart (RFC 4724).
+    say = JSON._negotiated
+
+    def with_graceful_restart(self, negotiated):
+        said = say(self, negotiated)
+        code = Code.CODE.GRACEFUL_RESTART
+        both = all(o and o.capabilities.announced(code) for o in (negotiated.sent_open, negotiated.received_open))
+        text = said["negotiated"].rstrip()
+        said["negotiated"] = self._json(f'{text[:-1]}, "graceful_restart": {"true" if both else "false"} }} ')
+        return said
+
+    JSON._negotiated = with_graceful_restart
 
 
 def main() -> None:

@@ -48,6 +48,13 @@ def keep_only(*capabilities: Capability, in_reserve: bool = False) -> None:
     _call(libc.capset, header, sets)
 
 
+def has(capability: Capability) -> bool:
+    """Whether this process, or a program that it starts and that keeps it, may use the capability."""
+    header, sets = _Header(_VERSION, 0), (_Sets * 2)()
+    _call(ctypes.CDLL(None, use_errno=True).capget, header, sets)
+    return bool(sets[capability // 32].permitted >> (capability % 32) & 1)
+
+
 def _call(function: object, header: _Header, sets: ctypes.Array[_Sets]) -> None:
     if function(ctypes.byref(header), sets) != 0:  # type: ignore[operator]
         raise OSError(ctypes.get_errno(), "the capabilities of this process cannot be read or set")

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
 from porterlb.core import proxy_wait
+from porterlb.core.bgp.negotiated import from_text
 from porterlb.core.desired import DesiredBgp, DesiredWire
 from porterlb.core.duplicates import Verdicts
 from porterlb.core.known import Known
@@ -112,9 +113,15 @@ class Reconciler:
             self._urgent.set()
 
     def on_bgp(self, report: BgpReport) -> None:
-        lost = any(state.up and not _up(report, peer) for peer, state in self.bgp_report.sessions.items())
+        before = self.bgp_report.sessions
+        lost = any(state.up and not _up(report, peer) for peer, state in before.items())
+        # Until it is planned for what was negotiated, a router may have the wrong routes, and waits for End-of-RIB.
+        opened = any(
+            state.up and state.negotiated != (before[peer].negotiated if peer in before else None)
+            for peer, state in report.sessions.items()
+        )
         self.bgp_report = report
-        self.touch(urgent=lost)
+        self.touch(urgent=lost or opened)
 
     def on_wire(self, report: WireReport) -> None:
         before = self.wire_report
@@ -279,8 +286,12 @@ class Reconciler:
     def _snapshot(self, now: float) -> Snapshot:
         objects, report, me = self.objects, self.wire_report, self.settings.node
         sessions = {(me, peer) for peer, state in self.bgp_report.sessions.items() if state.up}
+        negotiated = {(me, peer): s.negotiated for peer, s in self.bgp_report.sessions.items() if s.negotiated}
         for name, replica in report.fresh.items():
             sessions.update((name, peer) for peer in replica.sessions)
+            for peer, text in replica.negotiated.items():
+                if (agreed := from_text(text)) is not None:
+                    negotiated[name, peer] = agreed
         return Snapshot(
             view=View(
                 node=me,
@@ -289,6 +300,7 @@ class Reconciler:
                 probed=report.probed,
                 fresh=frozenset(report.fresh) | {me},
                 sessions=frozenset(sessions),
+                negotiated=negotiated,
                 hold_downs={name: replica.hold_downs for name, replica in report.fresh.items()},
                 leader=self.leader,
                 doubt=report.doubt,

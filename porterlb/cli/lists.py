@@ -144,6 +144,8 @@ def _session(node: str, entry: Mapping[str, Any]) -> Row:
         "state": str(_mapping(entry, "peerState").get("sessionState", "")),
         "since": str(timers.get("uptime") or timers.get("downtime") or ""),
         "announced": entry.get("announced"),
+        "reason": str(entry.get("reason", "")),
+        "negotiated": entry.get("negotiated"),
         "lastLoss": {
             "reason": str(loss.get("reason", "")),
             "time": str(loss.get("time", "")),
@@ -163,7 +165,8 @@ def peer_table(rows: list[Row]) -> Table:
             lines.append((*head, "", "none", "", "", _message(row)))
         for number, session in enumerate(row["sessions"]):
             loss = session["lastLoss"]
-            lost = f"{loss['reason'].rstrip('.')} ({age(loss['time'])} ago)" if loss else ""
+            lost = session["reason"] if session["reason"] != (loss or {}).get("reason") else ""
+            lost = lost or (f"{loss['reason'].rstrip('.')} ({age(loss['time'])} ago)" if loss else "")
             announced = "" if session["announced"] is None else str(session["announced"])
             shown = head if number == 0 else (" ", " ", " ")
             lines.append((*shown, session["node"], session["state"], age(session["since"]), announced, lost))

@@ -14,7 +14,9 @@ from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, age, show
 from porterlb.cluster import Cluster, Kind, Obj
+from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Mode, Protocol
+from porterlb.core.shared import shared_by_all
 from porterlb.core.whatif import offline_snapshot
 from porterlb.errors import PorterError
 
@@ -180,12 +182,31 @@ def _refuse_what_cannot_work(found: Loaded, wanted: Protocol, names: Sequence[st
         raise PorterError(
             "bgp cannot work now: no replica has an established session.", f"See porterlb peer list. {force}"
         )
+    if wanted is Protocol.BGP:
+        _refuse_what_no_session_carries(found, names, force)
     for row in eip_rows(found):
         if wanted is Protocol.LAYER2 and row["name"] in names and row["layer2Possible"] == "False":
             raise PorterError(
                 f"layer2 cannot work for Eip {row['name']}: its addresses are in no connected subnet.",
                 f"Leave it with bgp, or give it addresses of the segment. {force}",
             )
+
+
+def _refuse_what_no_session_carries(found: Loaded, names: Sequence[str], force: str) -> None:
+    """A session may be there and not take the addresses of an Eip: what was negotiated counts."""
+    snapshot = offline_snapshot(found.objects, found.members)
+    shared = shared_by_all(snapshot, {}, 0.0, ModePolicy(), None)
+    for name in names:
+        eip = found.objects.eips.get(name)
+        if eip is None:
+            continue
+        for version in sorted({each.first.version for each in eip.ranges}):
+            recipients = shared.recipients(eip, version, list(found.objects.services.values()))
+            if not shared.carried(recipients, version, ()):
+                raise PorterError(
+                    f"bgp cannot work for Eip {name}: no established session carries its IPv{version} addresses.",
+                    f"See porterlb peer list: the router may not have negotiated IPv{version}. {force}",
+                )
 
 
 async def _wait(

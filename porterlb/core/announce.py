@@ -55,15 +55,26 @@ class Reach:
     dead_on: frozenset[tuple[str, Network]] = frozenset()
 
     _groups: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # by replica
-    _subnets: dict[tuple[Network, ...], int] = field(default_factory=dict, compare=False, repr=False)
+    _subnets: dict[object, int] = field(default_factory=dict, compare=False, repr=False)
     _found: dict[tuple[int, str], Address | None] = field(default_factory=dict, compare=False, repr=False)
 
     def group(self, replica: str) -> int:
         """Replicas of one group can announce the same next hops: they share the subnets of the session."""
         found = self._groups.get(replica)
         if found is None:
-            found = self._groups[replica] = self._subnets.setdefault(self._session_subnets(replica), len(self._subnets))
+            alike: object = replica if self.own_only(replica) else self._session_subnets(replica)
+            found = self._groups[replica] = self._subnets.setdefault(alike, len(self._subnets))
         return found
+
+    def own_only(self, replica: str) -> bool:
+        """Whether the router is this node's alone, so that only traffic for the node itself may be sent to it."""
+        return self.peer.router_per_node or self._is_on(replica)
+
+    def _is_on(self, replica: str) -> bool:
+        """Whether the router is a daemon on the node itself."""
+        member = self.members.get(replica)
+        own = [interface.ip for interface in member.subnets] if member else []
+        return self.peer.address.is_loopback or self.peer.address in own
 
     def address(self, replica: str, node: str) -> Address | None:
         """The next hop address of ``node`` as ``replica`` would announce it, or None."""
@@ -73,10 +84,12 @@ class Reach:
         return self._found[key]
 
     def _address(self, replica: str, node: str) -> Address | None:
+        if replica != node and self.own_only(replica):
+            return None
         dead = [subnet for name, subnet in self.dead_on if name == node]
         own = [address for address in self.addresses.get(node, ()) if address.version == self.version]
         own = [address for address in own if not any(on_subnet([address], subnet) for subnet in dead)]
-        if not own or self.peer.multihop_ttl:
+        if not own or self.peer.multihop_ttl or self._is_on(replica):
             return own[0] if own else None
         subnets = self._session_subnets(replica)
         if not subnets:
@@ -160,9 +173,10 @@ class Announcers:
                 uncovered.append(hop)
             else:
                 taken[replica].append(hop)
+        each = dict.fromkeys(self._replicas, capacity) if uncovered else {}
         for choose in (self.of, self._able) if uncovered else ():
             choices = {hop: list(choose(hop)) for hop in hops}
-            uncovered = [hop for hop in uncovered if not _place(hop, choices, taken, capacity, set())]
+            uncovered = [hop for hop in uncovered if not _place(hop, choices, taken, each, set())]
         for hop in hops:
             for replica in self.of(hop):
                 if copies[hop] >= COPIES:
@@ -209,11 +223,11 @@ class Arrangement(Mapping[str, tuple[str, ...]]):
 
 
 def arrange(
-    next_hops: Sequence[str], replicas: Sequence[str], reach: Reach, capacity: int, salt: int = 0
+    next_hops: Sequence[str], replicas: Sequence[str], reach: Reach, capacity: Mapping[str, int], salt: int = 0
 ) -> dict[str, tuple[str, ...]]:
     """Next hops by replica: as many next hops covered as can be, then up to COPIES announcers each.
 
-    ``capacity``: how many next hops one replica can announce for one prefix (1 without add-path). ``salt`` turns the
+    ``capacity``: by replica, how many next hops it can announce for one prefix (1 without add-path). ``salt`` turns the
     order, so that different VIPs use different nodes where not all fit. The same on all replicas that see the same.
     """
     if not next_hops or not replicas:
@@ -233,19 +247,21 @@ def arrange(
         for replica in choices[hop]:
             if copies >= COPIES:
                 break
-            if hop not in taken[replica] and len(taken[replica]) < capacity:
+            if hop not in taken[replica] and len(taken[replica]) < capacity[replica]:
                 taken[replica].append(hop)
                 copies += 1
     return {replica: tuple(held) for replica, held in taken.items() if held}
 
 
-def _place(hop: str, choices: dict[str, list[str]], taken: dict[str, list[str]], capacity: int, seen: set[str]) -> bool:
+def _place(
+    hop: str, choices: dict[str, list[str]], taken: dict[str, list[str]], capacity: Mapping[str, int], seen: set[str]
+) -> bool:
     """One augmenting step of bipartite matching (Kuhn): finds a replica for ``hop``, moving others if it must."""
     for replica in sorted(choices[hop], key=lambda name: len(taken[name])):
         if replica in seen:
             continue
         seen.add(replica)
-        if len(taken[replica]) < capacity:
+        if len(taken[replica]) < capacity[replica]:
             taken[replica].append(hop)
             return True
         for other in list(taken[replica]):

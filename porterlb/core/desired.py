@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.model import Address, Member, RouteAttributes
 
 Prefix = str
@@ -15,8 +16,11 @@ takes and the key of every table on the way there; text is hashed once, a networ
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbor:
-    """One BGP session of this replica. Times in seconds. ``peer``: the name of its BgpPeer."""
+class SessionConfig:
+    """One BGP session of this replica, with all that makes a difference on the wire and nothing else.
+
+    Times in seconds. ``peer``: the name of its BgpPeer.
+    """
 
     peer: str
     address: Address
@@ -27,8 +31,6 @@ class Neighbor:
     password: str = field(default="", repr=False)
     multihop_ttl: int = 0
     hold_time: int = 9
-    keepalive: int = 0
-    connect_retry: int = 0
     passive: bool = False
     remote_port: int = 179
     graceful_restart: int = 30  # 0: off
@@ -49,12 +51,17 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class DesiredBgp:
-    """Every session and every route that this replica is to have. ``routes``: prefixes by path."""
+    """Every session and every route that this replica is to have. ``routes``: prefixes by path.
 
-    neighbors: Mapping[str, Neighbor] = field(default_factory=dict)  # by peer name
+    ``negotiated``: what the routes of each peer were planned for, by peer name; a peer of which nothing is known yet
+    is not in it.
+    """
+
+    sessions: Mapping[str, SessionConfig] = field(default_factory=dict)  # by peer name
     routes: Mapping[Path, AbstractSet[Prefix]] = field(default_factory=dict)
     listen_port: int = 0
     listen_addresses: tuple[Address, ...] = ()
+    negotiated: Mapping[str, Negotiated] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

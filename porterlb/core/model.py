@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import NamedTuple
 
+from porterlb.core.bgp.negotiated import Negotiated
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Interface = IPv4Interface | IPv6Interface
@@ -234,13 +236,17 @@ class AdvertiseRule:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A BgpPeer. Times in seconds. ``families``: IP versions announced to it. ``local_as`` 0: that of BgpConf."""
+    """A BgpPeer. Times in seconds. ``families``: IP versions announced to it. ``local_as`` 0: that of BgpConf.
+
+    ``router_per_node``: at this address each node reaches a router of its own.
+    """
 
     name: str
     address: Address
     peer_as: int
     local_as: int = 0
     uid: str = ""
+    created: str = ""
     generation: int = 0
     description: str = ""
     admin_down: bool = False
@@ -257,6 +263,7 @@ class Peer:
     families: tuple[int, ...] = (4, 6)
     add_path: int = 0  # how many paths a prefix may have (sendMax); 0 or 1: no add-path
     node_selector: Selector | None = None
+    router_per_node: bool = False
     advertise: tuple[AdvertiseRule, ...] = ()
 
 
@@ -295,7 +302,8 @@ class View:
     subnet on which they are (:mod:`porterlb.core.layer2.verdict`). ``probed``: nodes on a segment of ours, so that
     probes decide about them; for the others Ready decides. ``fresh``: replicas whose hello is fresh, always with our
     own node in it.
-    ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas.
+    ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas. ``negotiated``: what they
+    negotiated; our own also while they are not established: the last time.
     ``doubt``: we see everyone dead and hear nobody: then it is we who are cut off, and nothing is to change.
     """
 
@@ -305,6 +313,7 @@ class View:
     probed: frozenset[str] = frozenset()
     fresh: frozenset[str] = frozenset()
     sessions: frozenset[tuple[str, str]] = frozenset()
+    negotiated: Mapping[tuple[str, str], Negotiated] = field(default_factory=dict)
     hold_downs: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by other replica, as its hello says them
     leader: str = ""
     doubt: bool = False

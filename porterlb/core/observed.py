@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from porterlb.core.bgp.negotiated import Negotiated
+from porterlb.core.bgp.reasons import Loss, Refusal, Trouble
 from porterlb.core.desired import Path, Prefix
 from porterlb.core.model import Address, Interface
 
@@ -14,16 +16,21 @@ from porterlb.core.model import Address, Interface
 class SessionState:
     """One BGP session of ours. ``state``: an RFC 4271 state name in lower case (``established``, ``idle`` ...).
 
-    ``since``: when it came into this state. ``reason``: why it was lost last, as a sentence (hold timer expired,
-    connection reset, NOTIFICATION with code and the peer's RFC 9003 message); kept until the next loss.
-    ``losses``: how often it was lost since the start.
+    ``since``: when it came into this state. ``loss``: why it was lost last; kept until the next loss. ``losses``: how
+    often it was lost since the start. ``attempt``: why the last attempt failed, since it was up last. ``negotiated``:
+    when it was established last. ``refusal``: why the peer is kept out of ExaBGP. ``limit``: why the peer cannot open
+    the session, where it was to be able to.
     """
 
     peer: str
     state: str
     since: float
-    reason: str = ""
+    loss: Loss | None = None
     losses: int = 0
+    attempt: Loss | None = None
+    negotiated: Negotiated | None = None
+    refusal: Refusal | None = None
+    limit: Refusal | None = None
 
     @property
     def up(self) -> bool:
@@ -32,16 +39,21 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class BgpReport:
-    """What ExaBGP has. ``applied``: the token of the last wanted set whose every command was acknowledged.
+    """What ExaBGP has. ``applied``: the token of the last desired set whose every command was acknowledged.
 
-    ``rejected``: routes that ExaBGP refused, with its words. ``trouble``: a sentence while ExaBGP is not running.
+    ``rejected``: routes that ExaBGP refused, with its words. ``trouble``: while ExaBGP does not do what it is to do.
     """
 
     sessions: Mapping[str, SessionState] = field(default_factory=dict)  # by peer name
     applied: int = 0
     rejected: Mapping[tuple[Path, Prefix], str] = field(default_factory=dict)
-    trouble: str = ""
+    trouble: Trouble | None = None
     restarts: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether ExaBGP runs, or is not needed."""
+        return self.trouble is None or self.trouble.runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from porterlb.core import holddown
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, ReservedMemo, allocate
+from porterlb.core.bgp.peers import own_sessions, peer_problems
 from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
 from porterlb.core.holddown import HoldDown
 from porterlb.core.memory import Memory
@@ -20,7 +21,7 @@ from porterlb.core.mode import ModePolicy, wakes_at
 from porterlb.core.model import Address, AddressRange, Eip, Protocol, Service, ServiceKey, Snapshot
 from porterlb.core.persistent import PersistentMap, PersistentSet, differing, editing
 from porterlb.core.problems import Problem
-from porterlb.core.shared import Shared, own_neighbors, shared_by_all
+from porterlb.core.shared import Shared, shared_by_all
 from porterlb.core.vip import VipPlan, plan_vip
 
 
@@ -110,19 +111,20 @@ def plan_steps(
     unwritten = _unwritten(snapshot, allocations, before, keys)
     wakes = list(tables.waking.values())
     wakes += [at for state in hold_downs.values() if (at := holddown.wakes_at(state, policy)) is not None]
-    neighbors, peer_problems = own_neighbors(snapshot)
+    sessions = own_sessions(snapshot)
     routes = tables.routes()
     yield
     return Plan(
         vips=tables.vips.frozen(),
         services=allocations.services,
         eips=_eips(shared, allocations, before),
-        peers=peer_problems,
+        peers=_peer_problems(snapshot, before),
         bgp=DesiredBgp(
-            neighbors,
-            {path: prefixes for path, prefixes in routes.items() if path.peer in neighbors},
+            sessions,
+            {path: prefixes for path, prefixes in routes.items() if path.peer in sessions},
             snapshot.conf.listen_port,
             snapshot.conf.listen_addresses,
+            {peer: of for (replica, peer), of in snapshot.view.negotiated.items() if replica == snapshot.view.node},
         ),
         wire=DesiredWire(
             members=snapshot.members,
@@ -130,6 +132,11 @@ def plan_steps(
             vips=tables.layer2.frozen(),
             sessions=frozenset(peer for peer, replicas in shared.up.items() if snapshot.view.node in replicas),
             hold_downs=holddown.said(hold_downs),
+            negotiated={
+                peer: of.text
+                for (replica, peer), of in snapshot.view.negotiated.items()
+                if replica == snapshot.view.node
+            },
             leader=snapshot.view.leader,
             digest=tables.digest,
             check=_new_on_link(shared, unwritten),
@@ -143,6 +150,22 @@ def plan_steps(
         uses=allocations.eips,
         shared=shared,
     )
+
+
+def _peer_problems(snapshot: Snapshot, before: Plan) -> Mapping[str, tuple[Problem, ...]]:
+    """Worked out anew only where what they are made from has changed: nodes are many."""
+    last = before.shared.snapshot if before.shared else None
+    if last is not None and all(
+        one is other or one == other
+        for one, other in (
+            (last.peers, snapshot.peers),
+            (last.nodes, snapshot.nodes),
+            (last.eips.keys(), snapshot.eips.keys()),
+            (last.conf, snapshot.conf),
+        )
+    ):
+        return before.peers
+    return peer_problems(snapshot)
 
 
 class Tables:

@@ -24,6 +24,7 @@ class Reason(enum.StrEnum):
     PLAIN_PASSWORD = "PlainPassword"
     SECRET_MISSING = "SecretMissing"
     NO_LOCAL_AS = "NoLocalAS"
+    NO_NODE = "NoNode"
     # pools
     OVERLAPPING = "Overlapping"
     # allocation

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
 from typing import Any
 
 from porterlb.core import announce, holddown, nexthops
 from porterlb.core.announce import Announcers, Arrangement, Reach
-from porterlb.core.desired import Neighbor, Path
+from porterlb.core.bgp.negotiated import Negotiated
+from porterlb.core.bgp.peers import own_sessions
+from porterlb.core.desired import Path
 from porterlb.core.holddown import ModePolicy, SessionsSeen
 from porterlb.core.memory import Sessions
 from porterlb.core.model import Address, Eip, Network, Peer, RouteAttributes, Service, Snapshot
 from porterlb.core.nexthops import NextHops, Segments, Tier
-from porterlb.core.problems import Problem, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,7 @@ class Shared:
     _present: dict[Network, frozenset[str]] = field(default_factory=dict)
     _reaches: dict[tuple[str, int], Reach] = field(default_factory=dict)
     _groups: dict[tuple[str, int], Mapping[int, str]] = field(default_factory=dict)
+    _capacities: dict[tuple[str, int], Mapping[str, int]] = field(default_factory=dict)
     _announcers: dict[tuple[str, int], Announcers] = field(default_factory=dict)
     _announcers_before: dict[tuple[str, int], Announcers] = field(default_factory=dict)  # with the same reach
     _arrangements: dict[tuple[str, int, tuple[str, ...], int], Mapping[str, tuple[str, ...]]] = field(
@@ -110,25 +110,49 @@ class Shared:
 
     def arrangement(self, peer: str, address: Address, hops: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
         """Next hops by replica, for one peer: see :mod:`porterlb.core.announce`."""
-        replicas = self.speakers[peer]
-        capacity = max(1, self.peers[peer].add_path)
-        salt = int(address) % len(hops) if capacity * len(replicas) < len(hops) else 0
-        if len(replicas) > announce.FEW:
-            return Arrangement(self.announcers(peer, address.version), (*hops[salt:], *hops[:salt]), capacity)
+        capacity = self.capacity(peer, address.version)
+        if len(capacity) > announce.FEW:
+            least = self._least(peer, address.version)
+            salt = int(address) % len(hops) if least * len(capacity) < len(hops) else 0
+            return Arrangement(self.announcers(peer, address.version), (*hops[salt:], *hops[:salt]), least)
+        salt = int(address) % len(hops) if sum(capacity.values()) < len(hops) else 0
         ordered = tuple(sorted(hops))
         key = (peer, address.version, ordered, salt)
         found = self._arrangements.get(key)
         if found is None:
             reach = self._reach(peer, address.version)
-            found = self._arrangements[key] = announce.arrange(ordered, replicas, reach, capacity, salt)
+            found = self._arrangements[key] = announce.arrange(ordered, tuple(capacity), reach, capacity, salt)
         return found
+
+    def capacity(self, peer: str, version: int) -> Mapping[str, int]:
+        """How many next hops of one prefix each replica can announce to ``peer``; those that cannot are not in it."""
+        found = self._capacities.get((peer, version))
+        if found is None:
+            most = max(1, self.peers[peer].add_path)
+            agreed = {replica: self._agreed(replica, peer) for replica in self.speakers[peer]}
+            found = self._capacities[peer, version] = {
+                replica: most if version in of.add_path else 1
+                for replica, of in agreed.items()
+                if version in of.families
+            }
+        return found
+
+    def _least(self, peer: str, version: int) -> int:
+        """What every replica can announce of one prefix: among many, all are taken for equal."""
+        return min(self.capacity(peer, version).values(), default=1)
+
+    def _agreed(self, replica: str, peer: str) -> Negotiated:
+        """What a session negotiated. One of which nothing is known yet is taken for ours, else for the least."""
+        known = self.snapshot.view.negotiated
+        found = known.get((replica, peer)) or known.get((self.snapshot.view.node, peer))
+        return found or Negotiated(self.peers[peer].families)
 
     def announcers(self, peer: str, version: int) -> Announcers:
         """Who announces each next hop to a peer that many replicas have a session with."""
         found = self._announcers.get((peer, version))
         if found is None:
             before = self._announcers_before.get((peer, version))
-            found = Announcers(self._reach(peer, version), self.speakers[peer], before)
+            found = Announcers(self._reach(peer, version), tuple(self.capacity(peer, version)), before)
             self._announcers[peer, version] = found
         return found
 
@@ -159,20 +183,19 @@ class Shared:
         return any(self._carries(peer, version, hops) for peer in recipients.names)
 
     def _carries(self, peer: str, version: int, hops: tuple[str, ...]) -> bool:
-        up = self.up.get(peer, ())
-        if not up or not hops:
-            return bool(up)
+        groups = self._session_groups(peer, version)
+        if not groups or not hops:
+            return bool(groups)
         reach = self._reach(peer, version)
-        return any(
-            reach.address(replica, hop) for replica in self._session_groups(peer, version).values() for hop in hops
-        )
+        return any(reach.address(replica, hop) for replica in groups.values() for hop in hops)
 
     def _session_groups(self, peer: str, version: int) -> Mapping[int, str]:
         """One replica with a session of each group that can announce the same next hops."""
         found = self._groups.get((peer, version))
         if found is None:
             reach = self._reach(peer, version)
-            found = {reach.group(replica): replica for replica in reversed(self.up.get(peer, ()))}
+            able = self.capacity(peer, version)
+            found = {reach.group(replica): replica for replica in reversed(self.up.get(peer, ())) if replica in able}
             self._groups[peer, version] = found
         return found
 
@@ -209,7 +232,8 @@ class Shared:
         key = (peer, node, version, attributes)
         if key not in self._paths:
             hop = self._reach(peer, version).address(self.snapshot.view.node, node)
-            identifier = announce.path_id(hop) if hop and self.peers[peer].add_path > 1 else 0
+            several = self.capacity(peer, version).get(self.snapshot.view.node, 1) > 1
+            identifier = announce.path_id(hop) if hop and several else 0
             self._paths[key] = Path(peer, hop, identifier, attributes) if hop else None
         return self._paths[key]
 
@@ -226,8 +250,10 @@ class Shared:
             self.peers == other.peers
             and self.segments == other.segments
             and one.view.node == two.view.node
+            and one.view.negotiated == two.view.negotiated
             and one.members == two.members
             and self.dead_on == other.dead_on
+            and one.conf == two.conf
         )
 
     def lost_nodes(self, other: Shared) -> frozenset[str] | None:
@@ -249,7 +275,8 @@ class Shared:
             before = other.speakers[peer]
             if replicas == before or peer not in self.peers:
                 continue
-            capacity = max(1, self.peers[peer].add_path) * min(len(replicas), len(before))
+            least = min(self._least(peer, version) for version in (4, 6))
+            capacity = least * min(len(replicas), len(before))
             if len(replicas) <= announce.FEW or len(before) <= announce.FEW or capacity < _AMPLE:
                 return None
             for version in (4, 6):
@@ -286,9 +313,10 @@ def shared_by_all(
             live[replica, peer] = sessions.get((replica, peer), now)
             up.setdefault(peer, []).append(replica)
     speakers = {}
-    for name, of in peers.items():
+    held = own_sessions(snapshot)
+    for name in peers:
         able = up.get(name, [])
-        if view.node not in able and _selects(of, snapshot, view.node):
+        if view.node not in able and name in held:
             # Ourselves even before our session is up: what we announce is then ready when it comes up, and the
             # End-of-RIB that follows the first routes does not flush what the router kept for us (RFC 4724).
             able = sorted((*able, view.node))
@@ -336,73 +364,5 @@ def _same_inputs(one: Snapshot, two: Snapshot) -> bool:
         and one.members == two.members
         and one.peers == two.peers
         and one.eips == two.eips
+        and one.conf == two.conf
     )
-
-
-def _selects(peer: Peer, snapshot: Snapshot, node: str) -> bool:
-    if peer.node_selector is None:
-        return True
-    return node in snapshot.nodes and peer.node_selector.matches(snapshot.nodes[node].labels)
-
-
-def own_neighbors(snapshot: Snapshot) -> tuple[dict[str, Neighbor], dict[str, tuple[Problem, ...]]]:
-    """The sessions that this replica is to have, and why it cannot have others."""
-    neighbors: dict[str, Neighbor] = {}
-    problems: dict[str, tuple[Problem, ...]] = {}
-    by_address: dict[Address, str] = {}
-    conf = snapshot.conf
-    for name, peer in sorted(snapshot.peers.items()):
-        local_as = peer.local_as or conf.local_as
-        if not local_as:
-            problems[name] = (
-                Problem(
-                    Reason.NO_LOCAL_AS,
-                    "No AS of our own is known: set spec.as of the BgpConf default, or spec.conf.localAs here.",
-                    "spec.conf.localAs",
-                ),
-            )
-            continue
-        if peer.address in by_address:
-            problems[name] = (
-                Problem(
-                    Reason.INVALID_FIELD,
-                    f"BgpPeer {by_address[peer.address]} has the same address {peer.address} and is used instead.",
-                    "spec.conf.neighborAddress",
-                ),
-            )
-            continue
-        by_address[peer.address] = name
-        if not _selects(peer, snapshot, snapshot.view.node):
-            continue
-        neighbors[name] = Neighbor(
-            peer=name,
-            address=peer.address,
-            peer_as=peer.peer_as,
-            local_as=local_as,
-            router_id=router_id(snapshot),
-            local_address=peer.local_address,
-            password=peer.password,
-            multihop_ttl=peer.multihop_ttl,
-            hold_time=peer.hold_time,
-            keepalive=peer.keepalive,
-            connect_retry=peer.connect_retry,
-            passive=peer.passive,
-            remote_port=peer.remote_port,
-            graceful_restart=conf.graceful_restart if peer.graceful_restart is None else peer.graceful_restart,
-            families=peer.families,
-            add_path=peer.add_path > 1,
-            admin_down=peer.admin_down,
-        )
-    return neighbors, problems
-
-
-def router_id(snapshot: Snapshot) -> IPv4Address:
-    """The BGP identifier of this replica (RFC 6286: unique within the AS, so one for all nodes will not do).
-
-    The node's first IPv4 address; without one that of the BgpConf, else one made from the node's name.
-    """
-    node = snapshot.nodes.get(snapshot.view.node)
-    address = node.address(4) if node else None
-    if isinstance(address, IPv4Address):
-        return address
-    return snapshot.conf.router_id or IPv4Address(zlib.crc32(snapshot.view.node.encode()) or 1)

@@ -13,7 +13,7 @@ from porterlb.core.model import Address, Member, Mode, ServiceKey, Snapshot, Vie
 from porterlb.core.objects import Objects
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Problem
-from porterlb.core.status.peer import entries
+from porterlb.core.status.peer import entries, negotiated_of
 from porterlb.core.vip import VipPlan
 
 ROUNDS = 10
@@ -81,11 +81,16 @@ def offline_snapshot(objects: Objects, members: Mapping[str, Member], node: str 
         for replica, entry in entries(obj.get("status")).items()
         if (entry.get("peerState") or {}).get("sessionState") == "ESTABLISHED" and replica in members
     )
+    negotiated = {}
+    for replica, peer in sessions:
+        status = (objects.raw("BgpPeer", "", peer) or {}).get("status")
+        if (agreed := negotiated_of(status, replica, objects.peers.get(peer))) is not None:
+            negotiated[replica, peer] = agreed
     fresh = frozenset(members)
     me = node or min(fresh, default="")
     return Snapshot(
         # It leads: only a leader gives addresses, and what it would give is what the user wants to know.
-        view=View(me, probed=fresh, fresh=fresh | {me}, sessions=sessions, leader=me),
+        view=View(me, probed=fresh, fresh=fresh | {me}, sessions=sessions, negotiated=negotiated, leader=me),
         nodes=objects.nodes,
         services=objects.services,
         endpoints=objects.endpoints,
@@ -138,7 +143,8 @@ def what_if(snapshot: Snapshot, missing: Missing, policy: ModePolicy) -> WhatIf:
             if any(not snapshot.services[key].has(address) for address in allocation.addresses)
         },
         {key: allocation.refusals for key, allocation in sorted(after.services.items()) if allocation.refusals},
-        {f"Eip {name}": eip.problems for name, eip in sorted(before.eips.items()) if eip.problems},
+        {f"Eip {name}": eip.problems for name, eip in sorted(before.eips.items()) if eip.problems}
+        | {f"BgpPeer {name}": problems for name, problems in before.peers.items()},
     )
 
 

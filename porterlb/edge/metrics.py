@@ -6,7 +6,6 @@ What *is* (VIPs by mode, sessions, rivals) is worked out from the latest plan an
 
 from __future__ import annotations
 
-import re
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 
@@ -15,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from porterlb.core.bgp.reasons import LossCategory
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode
 from porterlb.core.node_failure import Refusal
@@ -161,22 +161,9 @@ class Metrics:
         for peer, session in report.sessions.items():
             more = session.losses - self._lost.get(peer, 0)
             if more > 0:
-                self._losses.labels(peer, loss_kind(session.reason)).inc(more)
+                category = session.loss.category if session.loss else LossCategory.OTHER
+                self._losses.labels(peer, category.value).inc(more)
             self._lost[peer] = session.losses
-
-
-_KINDS = (
-    ("hold_timer", re.compile(r"hold.?timer|hold.?time", re.IGNORECASE)),
-    ("shutdown", re.compile(r"shut ?down|administrative", re.IGNORECASE)),
-    ("notification", re.compile(r"(?<!without a )notification|cease", re.IGNORECASE)),
-    ("reset", re.compile(r"reset|closed|refused|broken pipe|unreachable|timed out", re.IGNORECASE)),
-)
-
-
-def loss_kind(reason: str) -> str:
-    """hold_timer, shutdown, notification, reset or other: few values, whatever a peer may say."""
-    ours = reason.partition('"')[0]  # what follows are the peer's own words
-    return next((kind for kind, pattern in _KINDS if pattern.search(ours)), "other")
 
 
 class Faults(Collector):
@@ -242,11 +229,11 @@ class _Now(Collector):
             "porterlb_bgp_session_up",
             "Whether this replica's session with a peer is established.",
             "peer",
-            {name: int(name in bgp.sessions and bgp.sessions[name].up) for name in plan.bgp.neighbors},
+            {name: int(name in bgp.sessions and bgp.sessions[name].up) for name in plan.bgp.sessions},
         )
         yield _plain("porterlb_bgp_routes_wanted", "Routes that this replica announces.", _routes(plan))
         yield _plain("porterlb_bgp_routes_rejected", "Routes that ExaBGP refused.", len(bgp.rejected))
-        yield _plain("porterlb_bgp_up", "Whether ExaBGP runs.", 0 if bgp.trouble else 1)
+        yield _plain("porterlb_bgp_up", "Whether ExaBGP runs.", int(bgp.running))
         restarts = CounterMetricFamily("porterlb_exabgp_restarts", "Restarts of ExaBGP.")
         restarts.add_metric([], bgp.restarts)
         yield restarts

@@ -16,6 +16,7 @@ import pytest
 from porterlb.cli.loading import load
 from porterlb.cli.main import run
 from porterlb.cluster import Kind, LeaseRecord
+from porterlb.core.bgp.reasons import Loss
 from porterlb.core.known import Known
 from porterlb.core.membership import described, lease_name
 from porterlb.core.mode import ModePolicy
@@ -88,7 +89,7 @@ class Folder:
 
     path: Path
     up: Sequence[str] = NODES
-    lost: str = ""
+    lost: Loss | None = None
     capsys: pytest.CaptureFixture[str] | None = None
     out: str = field(default="", init=False)
     err: str = field(default="", init=False)
@@ -144,11 +145,11 @@ class Folder:
                 MEMBERS,
             )
             made = plan(snapshot, None, 0.0, ModePolicy())
-            lost = node not in self.up and bool(self.lost)
+            lost = node not in self.up and self.lost is not None
             saw = seen(
                 made,
                 snapshot,
-                reason=self.lost if lost else "",
+                loss=self.lost if lost else None,
                 losses=int(lost),
                 problems=objects.problems,
                 generations=objects.generations,

@@ -11,7 +11,7 @@ import yaml
 
 from porterlb.cli.output import Table, age, plain_view
 from tests.cli.conftest import Folder
-from tests.core.stage import NOW
+from tests.core.stage import EXPIRED, EXPIRED_WORDS, NOW
 
 
 def columns(line: str) -> list[str]:
@@ -50,18 +50,18 @@ def test_eips_as_json(folder: Folder) -> None:
 
 
 def test_peers_with_every_session_and_the_last_loss(folder: Folder) -> None:
-    folder.up, folder.lost = ("node-a", "node-b"), "hold timer expired"
+    folder.up, folder.lost = ("node-a", "node-b"), EXPIRED
     folder.manage()
     assert folder.cli("peer", "list") == 0
     lines = [columns(line) for line in folder.out.splitlines()[2:]]
     assert lines[0][:5] == ["tor", "10.77.0.1", "64500", "node-a", "ESTABLISHED"]
     assert lines[1][:2] == ["node-b", "ESTABLISHED"]
     assert lines[2][:2] == ["node-c", "ACTIVE"]
-    assert lines[2][-1].startswith("hold timer expired (")
+    assert lines[2][-1].startswith(f"{EXPIRED_WORDS.rstrip('.')} (")
     folder.cli("peer", "list", "-o", "yaml")
     (tor,) = yaml.safe_load(folder.out)
     assert (tor["established"], len(tor["sessions"])) == (2, 3)
-    assert tor["sessions"][2]["lastLoss"] == {"reason": "hold timer expired", "time": NOW, "count": 1}
+    assert tor["sessions"][2]["lastLoss"] == {"reason": EXPIRED_WORDS, "time": NOW, "count": 1}
 
 
 def test_services(folder: Folder) -> None:

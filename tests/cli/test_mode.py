@@ -8,18 +8,19 @@ import pytest
 import yaml
 
 from porterlb.cli.mode import still_missing
+from porterlb.core.bgp.reasons import Loss, LossKind
 from porterlb.core.model import Protocol
 from tests.cli.conftest import Folder
 
 
 def test_the_mode_is_shown_with_its_reason(folder: Folder) -> None:
     folder.manage()
-    folder.up, folder.lost = (), "the peer was shut down (maintenance)"
+    folder.up, folder.lost = (), Loss(LossKind.NOTIFICATION, 6, 2, "maintenance")
     folder.manage(3)
     assert folder.cli("mode") == 0
     pool = next(line for line in folder.out.splitlines() if line.startswith("pool"))
     assert "layer2" in pool and "1 layer2" in pool
-    assert "lost tor: the peer was shut down (maintenance)." in pool
+    assert 'lost tor: The peer sent NOTIFICATION cease, administrative shutdown (6/2): "maintenance".' in pool
     assert "bgp to layer2" in folder.out
     folder.cli("mode", "--eip", "pool", "-o", "json")
     (row,) = json.loads(folder.out)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+from porterlb.core.bgp import words
+from porterlb.core.bgp.reasons import Loss, LossKind
 from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Protocol, ServiceKey, Snapshot, View
@@ -18,6 +20,8 @@ from porterlb.core.status.serving import Acknowledged, served_now
 from tests.core.test_plan import NAMES, cluster
 
 POLICY = ModePolicy()
+EXPIRED = Loss(LossKind.NOTIFICATION, 4, local=True)
+EXPIRED_WORDS = words.loss(EXPIRED)
 NOW = "2026-01-31T12:00:00Z"
 LATER = "2026-01-31T12:05:00Z"
 AUTO_VIP = ip_address("10.77.0.201")
@@ -31,8 +35,8 @@ def snapshot(node: str = "node-a", up: Iterable[str] = NAMES, **view: Any) -> Sn
     return cluster(node, sessions=frozenset((name, "tor") for name in up), **view)
 
 
-def session(*, up: bool, reason: str = "", losses: int = 0) -> SessionState:
-    return SessionState("tor", "established" if up else "active", 0.0, reason, losses)
+def session(*, up: bool, loss: Loss | None = None, losses: int = 0) -> SessionState:
+    return SessionState("tor", "established" if up else "active", 0.0, loss, losses)
 
 
 def seen(
@@ -41,7 +45,7 @@ def seen(
     *,
     applied: int | None = None,
     answerer: str | None = None,
-    reason: str = "",
+    loss: Loss | None = None,
     losses: int = 0,
     wire: Mapping[str, Any] | None = None,
     bgp: Mapping[str, Any] | None = None,
@@ -64,7 +68,7 @@ def seen(
         for address, vip in made.wire.vips.items()
         if vip.candidates
     }
-    sessions = {"tor": session(up=view.node in up, reason=reason, losses=losses)}
+    sessions = {"tor": session(up=view.node in up, loss=loss, losses=losses)}
     return Known(
         of,
         made,

@@ -27,7 +27,7 @@ some = st.lists(st.sampled_from(NAMES), unique=True, min_size=1).map(sorted)
 
 @given(some, some, st.integers(1, 4), st.integers(0, 1000))
 def test_arrangement(hops: list[str], replicas: list[str], capacity: int, salt: int) -> None:
-    made = arrange(hops, replicas, reach(), capacity, salt)
+    made = arrange(hops, replicas, reach(), dict.fromkeys(replicas, capacity), salt)
     for replica, told in made.items():
         assert len(told) <= capacity and len(set(told)) == len(told) and set(told) <= set(hops)
         if replica in told:
@@ -50,16 +50,24 @@ def _most(hops: list[str], replicas: list[str], capacity: int) -> int:
 
 @given(some, some, st.integers(1, 4))
 def test_all_replicas_agree(hops: list[str], replicas: list[str], capacity: int) -> None:
-    assert arrange(hops, replicas, reach(), capacity) == arrange(hops, list(replicas), reach(), capacity)
+    each = dict.fromkeys(replicas, capacity)
+    assert arrange(hops, replicas, reach(), each) == arrange(hops, list(replicas), reach(), each)
+
+
+def test_each_replica_announces_what_its_own_session_can_carry() -> None:
+    made = arrange(NAMES[:3], NAMES[:3], reach(), {"node-a": 3, "node-b": 1, "node-c": 1})
+    assert set(made["node-a"]) == {"node-b", "node-c"}
+    assert [len(made[name]) for name in ("node-b", "node-c")] == [1, 1]
+    assert "node-a" in (*made["node-b"], *made["node-c"])
 
 
 def test_three_nodes_without_add_path_are_all_covered() -> None:
-    made = arrange(NAMES[:3], NAMES[:3], reach(), 1)
+    made = arrange(NAMES[:3], NAMES[:3], reach(), dict.fromkeys(NAMES, 1))
     assert sorted(hop for told in made.values() for hop in told) == NAMES[:3]
 
 
 def test_with_add_path_each_next_hop_is_told_by_the_others() -> None:
-    made = arrange(NAMES[:3], NAMES[:3], reach(), 3)
+    made = arrange(NAMES[:3], NAMES[:3], reach(), dict.fromkeys(NAMES, 3))
     assert {replica: set(told) for replica, told in made.items()} == {
         name: set(NAMES[:3]) - {name} for name in NAMES[:3]
     }
@@ -71,8 +79,8 @@ def test_routed_fabric_where_only_the_own_node_is_on_the_session_subnet() -> Non
     own = Reach(Peer("tor-0", ip_address("10.0.0.1"), 64500), 4, addresses, members)
     assert own.address("node-a", "node-a") == ip_address("10.0.0.2")
     assert own.address("node-a", "node-b") is None
-    assert arrange(NAMES[:2], ["node-a"], own, 3) == {"node-a": ("node-a",)}
-    assert arrange(["node-b"], ["node-a"], own, 3) == {}
+    assert arrange(NAMES[:2], ["node-a"], own, {"node-a": 3}) == {"node-a": ("node-a",)}
+    assert arrange(["node-b"], ["node-a"], own, {"node-a": 3}) == {}
 
 
 def test_multihop_takes_any_next_hop() -> None:

@@ -11,16 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porterlb.core import exabgp_text as text
-from porterlb.core.desired import Neighbor, Path
+from porterlb.core.bgp import words
+from porterlb.core.bgp.negotiated import Negotiated
+from porterlb.core.bgp.reasons import Loss, LossKind
+from porterlb.core.desired import Path, SessionConfig
 from porterlb.core.model import RouteAttributes
 
-PEER = Neighbor("tor", IPv4Address("10.0.0.1"), 64600, 64500, IPv4Address("10.0.0.9"))
+PEER = SessionConfig("tor", IPv4Address("10.0.0.1"), 64600, 64500, IPv4Address("10.0.0.9"))
 PREFIX = "192.0.2.1/32"
 V6 = "2001:db8::1/128"
 HOP = ip_address("10.0.0.11")
 
 
-def configured(neighbor: Neighbor, listen: int = 0) -> str:
+def configured(neighbor: SessionConfig, listen: int = 0) -> str:
     return text.configuration([neighbor], ["/usr/bin/python3", "api.py"], {"tor": listen} if listen else {})
 
 
@@ -80,23 +83,6 @@ def test_listening_needs_a_local_address() -> None:
         configured(PEER, listen=179)
 
 
-def test_wrong_peers_are_kept_out_with_a_reason() -> None:
-    peers = {
-        "a": replace(PEER, peer="a"),
-        "b": replace(PEER, peer="b"),
-        "c": replace(PEER, peer="c", address=IPv4Address("10.0.0.3"), hold_time=2),
-        "d": replace(PEER, peer="d", address=IPv4Address("10.0.0.4"), families=()),
-        "e": replace(PEER, peer="e", address=IPv4Address("10.0.0.5"), local_address=IPv6Address("fd00::1")),
-        "f": replace(PEER, peer="f", address=IPv4Address("10.0.0.6"), password="ä" * 41),
-        "g": replace(PEER, peer="g", admin_down=True),
-        "h": replace(PEER, peer="h", address=IPv4Address("10.0.0.8"), hold_time=0),
-        "i": replace(PEER, peer="i", address=IPv4Address("10.0.0.9"), hold_time=3),
-    }
-    reasons = text.refused(peers)
-    assert reasons.keys() == {"b", "c", "d", "e", "f"}
-    assert "BgpPeer a has the same address" in reasons["b"]
-
-
 def test_commands() -> None:
     path = Path("tor", HOP)
     assert text.announce(PEER, path, [PREFIX]) == (
@@ -133,7 +119,7 @@ def test_commands() -> None:
         (PEER, Path("tor", HOP, 0, RouteAttributes(prepend=99)), PREFIX, "prepend"),
     ],
 )
-def test_what_exabgp_would_misread_is_refused(neighbor: Neighbor, path: Path, prefix: object, why: str) -> None:
+def test_what_exabgp_would_misread_is_refused(neighbor: SessionConfig, path: Path, prefix: object, why: str) -> None:
     with pytest.raises(text.Unspeakable, match=why):
         text.announce(neighbor, path, [prefix])  # type: ignore[list-item]
 
@@ -173,6 +159,17 @@ def test_events() -> None:
     parsed = text.parse(event(type="notification", neighbor=about(direction="receive", notification=said)))
     assert parsed == text.Notification(here, 6, 2, "at nine")
     assert text.parse(event(type="notification", notification="shutdown")) == text.Stopping()
+    opened = {
+        "hold_time": 9,
+        "asn4": True,
+        "families": ["ipv4 unicast", "ipv6 unicast", "l2vpn evpn"],
+        "add_path": {"send": ["ipv4 unicast"], "receive": []},
+        "graceful_restart": True,
+    }
+    parsed = text.parse(event(type="negotiated", neighbor=about(negotiated=opened)))
+    assert parsed == text.Opened(here, Negotiated((4, 6), (4,), 9, True, True))
+    del opened["add_path"]
+    assert isinstance(text.parse(event(type="negotiated", neighbor=about(negotiated=opened))), text.Other)
 
 
 def test_shown_neighbors() -> None:
@@ -227,25 +224,44 @@ def test_no_json_raises(value: object, kind: str) -> None:
         text.parse(json.dumps({"type": kind, "neighbor": {"address": {"peer": "10.0.0.1"}, **value}}).encode())
 
 
+NOTIFIED, SENT = Loss(LossKind.NOTIFICATION, 6, 2, "bye"), Loss(LossKind.NOTIFICATION, 2, 2, local=True)
+
+
 @pytest.mark.parametrize(
-    ("down", "said", "sentence"),
+    ("down", "said", "loss", "category", "sentence"),
     [
-        ("notification sent (4,0): Hold timer expired", None, "Hold timer expired"),
         (
-            "notification sent (2,2): OPEN message error",
+            "notification sent (4,0): Hold timer expired",
             None,
-            "NOTIFICATION OPEN message error, bad peer AS (2/2)",
+            Loss(LossKind.NOTIFICATION, 4, 0, local=True),
+            "hold_timer",
+            "Hold timer expired: nothing was heard",
         ),
-        ("notification received (6,2): Cease", text.Notification(PEER.address, 6, 2, "bye"), '(6/2): "bye".'),
-        ("notification received (6,3): Cease", text.Notification(PEER.address, 6, 2, "old"), "de-configured (6/3)."),
-        ("closing connection: issue reading on the socket: [Errno 104] reset", None, "reset by the peer"),
-        ("closing connection: the TCP connection was closed by the remote end", None, "closed by the peer"),
-        ("closing connection: issue: [Errno 110] ETIMEDOUT", None, "timed out"),
-        ("", None, "does not say why"),
+        ("notification sent (2,2): OPEN message error", None, SENT, "notification", "We sent NOTIFICATION OPEN"),
+        ("notification received (6,2): C", text.Notification(PEER.address, 6, 2, "bye"), NOTIFIED, "shutdown", "bye"),
+        (
+            "notification received (6,3): Cease",
+            text.Notification(PEER.address, 6, 2, "old"),
+            Loss(LossKind.NOTIFICATION, 6, 3),
+            "notification",
+            "de-configured (6/3).",
+        ),
+        ("closing connection: [Errno 104] reset", None, Loss(LossKind.RESET), "reset", "reset by the peer"),
+        ("closing connection: closed by the remote end", None, Loss(LossKind.CLOSED), "reset", "closed by the peer"),
+        ("closing connection: [Errno 110] ETIMEDOUT", None, Loss(LossKind.TIMED_OUT), "reset", "timed out"),
+        ("closing connection: [Errno 111] x", None, Loss(LossKind.REFUSED), "reset", "no BGP router listens"),
+        ("closing connection, oops", None, Loss(LossKind.CONNECTION), "reset", "was lost"),
+        ("stop, message [x]", None, Loss(LossKind.REMOVED, local=True), "other", "peer removed"),
+        ("graceful restarted negotiated", None, Loss(LossKind.RECONFIGURED, local=True), "other", "configuration"),
+        ("odd", None, Loss(LossKind.OTHER, text="odd"), "other", "ExaBGP ended the session: odd."),
+        ("", None, Loss(LossKind.OTHER), "other", "does not say why"),
     ],
 )
-def test_reasons(down: str, said: text.Notification | None, sentence: str) -> None:
-    assert sentence in text.loss(text.Down(PEER.address, down), said)
+def test_reasons(down: str, said: text.Notification | None, loss: Loss, category: str, sentence: str) -> None:
+    found = text.loss(text.Down(PEER.address, down), said)
+    assert found == loss
+    assert found.category == category
+    assert sentence in words.loss(found)
 
 
 def test_the_log_says_why_a_command_was_refused() -> None:

@@ -15,7 +15,18 @@ from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode, Protocol
 from porterlb.core.observed import Answering, Rival
 from porterlb.core.served import Served
-from tests.core.stage import AUTO_VIP, BGP_VIP, LATER, LAYER2_VIP, NAMES, NOW, situation, snapshot
+from tests.core.stage import (
+    AUTO_VIP,
+    BGP_VIP,
+    EXPIRED,
+    EXPIRED_WORDS,
+    LATER,
+    LAYER2_VIP,
+    NAMES,
+    NOW,
+    situation,
+    snapshot,
+)
 
 START = 100.0
 SETTLED = START + module.SETTLING
@@ -136,10 +147,10 @@ def test_what_is_touched_alone_is_looked_at_and_gone_vips_are_forgotten() -> Non
 
 def test_a_change_of_mode_has_its_reason() -> None:
     replica = Replica()
-    lost = situation(snapshot(up=()), replica.known.plan if replica.known else None, at=5.0, now=LATER, reason="cut")
+    lost = situation(snapshot(up=()), replica.known.plan if replica.known else None, at=5.0, now=LATER, loss=EXPIRED)
     found = replica.see(lost)
     down = next(entry for entry in found if entry.what is What.SESSION_DOWN)
-    assert (down.subject, down.cause, down.detail) == ("tor", "node-a", "cut")
+    assert (down.subject, down.cause, down.detail) == ("tor", "node-a", EXPIRED_WORDS)
     mode = next(entry for entry in found if entry.what is What.VIP_MODE)
     assert (mode.why, mode.detail, mode.vips) == (Why.SESSION_LOST, "bgp to layer2", (AUTO_VIP,))
     up = replica.see(situation(snapshot(), lost.plan, at=60.0), AT + 60)
@@ -148,7 +159,7 @@ def test_a_change_of_mode_has_its_reason() -> None:
 
 def test_a_session_that_was_lost_between_two_looks_is_told() -> None:
     replica = Replica()
-    found = replica.see(situation(snapshot(), losses=1, reason="reset"))
+    found = replica.see(situation(snapshot(), losses=1, loss=EXPIRED))
     assert whats(found) == [What.SESSION_DOWN, What.SESSION_UP]
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from porterlb.core.bgp.negotiated import as_configured
 from porterlb.core.desired import DesiredWire
 from porterlb.core.mode import ModePolicy, Phase
 from porterlb.core.model import Peer, Protocol, Snapshot, View
@@ -112,12 +113,14 @@ class Fleet:
         base = cluster(name)
         sessions = {(replica, peer) for replica, peer in self.up if replica == name}
         sessions |= {(other, peer) for other, said in heard.items() for peer in said.sessions}
+        agreed = as_configured((4,), add_path=self.add_path > 1)
         return replace(
             base,
             view=View(
                 name,
                 fresh=frozenset({name, *heard}),
                 sessions=frozenset(sessions),
+                negotiated=dict.fromkeys(((name, peer) for name in NAMES for peer in PEERS), agreed),
                 hold_downs={other: said.hold_downs for other, said in heard.items()},
                 leader="node-a",
             ),

@@ -9,6 +9,7 @@ from operator import attrgetter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from porterlb.core.bgp.negotiated import Negotiated, as_configured
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import (
     AddressRange,
@@ -63,7 +64,12 @@ def service(name: str, held: str, policy: TrafficPolicy = TrafficPolicy.CLUSTER)
 def cluster(node: str = "node-a", **view: object) -> Snapshot:
     services = (service("web", "172.16.0.1"), service("shop", "10.77.0.201"), service("mail", "10.77.0.221"))
     every = {(name, "tor") for name in NAMES}
-    shown: dict[str, object] = {"fresh": frozenset(NAMES), "sessions": frozenset(every), "leader": "node-a"}
+    shown: dict[str, object] = {
+        "fresh": frozenset(NAMES),
+        "sessions": frozenset(every),
+        "negotiated": dict.fromkeys(every, as_configured((4,), add_path=True)),
+        "leader": "node-a",
+    }
     return Snapshot(
         view=View(node, **(shown | view)),  # type: ignore[arg-type]
         nodes={name: Node(name, (ADDRESS[name],)) for name in NAMES},
@@ -366,3 +372,42 @@ def test_a_bgp_next_hop_is_alive_on_the_segment_of_its_session() -> None:
     assert made.bgp.routes and all(path.next_hop != ADDRESS["node-c"] for path in made.bgp.routes)
     other = cluster(dead_on=frozenset({("node-c", ip_interface("10.99.0.0/24").network)}))
     assert any(path.next_hop == ADDRESS["node-c"] for path in plan(other, None, 0.0, POLICY).bgp.routes)
+
+
+def agreed(families: tuple[int, ...], add_path: tuple[int, ...] = ()) -> dict[tuple[str, str], Negotiated]:
+    return dict.fromkeys(((name, "tor") for name in NAMES), Negotiated(families, add_path))
+
+
+def test_without_negotiated_add_path_each_replica_announces_one_next_hop_without_path_id() -> None:
+    """Whatever sendMax says: paths without identifiers replace one another, and one withdrawal takes the prefix."""
+    of = cluster(negotiated=agreed((4,)))
+    for name in NAMES:
+        made = plan(replace(of, view=replace(of.view, node=name)), None, 0.0, POLICY)
+        assert [path.path_id for path in made.bgp.routes] == [0]
+        for by_replica in (vip.announced["tor"] for vip in made.vips.values() if vip.announced):
+            assert sorted(hop for hops in by_replica.values() for hop in hops) == sorted(NAMES)
+    several = plan(cluster(), None, 0.0, POLICY)
+    assert all(path.path_id for path in several.bgp.routes)
+
+
+def test_what_was_negotiated_is_told_to_the_speaker_and_to_the_others() -> None:
+    made = plan(cluster(negotiated=agreed((4,), (4,))), None, 0.0, POLICY)
+    assert made.bgp.negotiated == {"tor": Negotiated((4,), (4,))}
+    assert made.wire.negotiated == {"tor": "4+"}
+
+
+def test_a_session_of_which_nothing_is_known_is_taken_for_ours_else_for_the_least() -> None:
+    mine = plan(cluster(negotiated={("node-a", "tor"): Negotiated((4,), (4,))}), None, 0.0, POLICY)
+    assert all(path.path_id for path in mine.bgp.routes)
+    nothing = plan(cluster(negotiated={}), None, 0.0, POLICY)
+    assert [path.path_id for path in nothing.bgp.routes] == [0]
+
+
+def test_a_family_that_no_session_negotiated_is_not_carried() -> None:
+    of = cluster(negotiated=agreed(()))
+    made = plan(of, None, 0.0, POLICY)
+    assert not made.bgp.routes
+    assert made.vips[ip_address("10.77.0.201")].mode.mode is Mode.LAYER2
+    assert made.vips[ip_address("172.16.0.1")].mode.mode is not Mode.BGP or made.vips[ip_address("172.16.0.1")].problems
+    changed = plan(cluster(negotiated=agreed((4,))), made, 1.0, POLICY)
+    assert changed.bgp.routes

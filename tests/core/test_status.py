@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from porterlb.core import node_failure
+from porterlb.core.bgp.negotiated import Negotiated
+from porterlb.core.bgp.reasons import Loss, LossKind, Refusal, RefusalKind, Trouble, TroubleKind
 from porterlb.core.desired import Path
 from porterlb.core.model import AddressRange, Endpoint, Mode, Node, Peer, Protocol, Ready, ServiceKey, Snapshot
 from porterlb.core.objects import ObjectKey
@@ -20,11 +22,13 @@ from porterlb.core.problems import Problem, Reason
 from porterlb.core.status import conditions
 from porterlb.core.status.build import Known, conf_status, eip_status, service_status
 from porterlb.core.status.notices import eip_notices, object_notices, service_notices, session_notices
-from porterlb.core.status.peer import own_entry, peer_conditions
+from porterlb.core.status.peer import negotiated_of, own_entry, peer_conditions
 from porterlb.core.status.serving import Acknowledged, listed, served_now
 from tests.core.stage import (
     AUTO_VIP,
     BGP_VIP,
+    EXPIRED,
+    EXPIRED_WORDS,
     LATER,
     LAYER2_VIP,
     MAIL,
@@ -423,15 +427,13 @@ def test_the_entry_of_the_own_node() -> None:
 
 def test_the_last_loss_is_kept() -> None:
     first = own_entry(situation(snapshot()), "tor", None)
-    lost = situation(snapshot(up=()), now=LATER, reason="hold timer expired", losses=1)
+    lost = situation(snapshot(up=()), now=LATER, loss=EXPIRED, losses=1)
     second = own_entry(lost, "tor", first)
-    loss = {"reason": "hold timer expired", "time": LATER, "count": 1}
+    loss = {"reason": EXPIRED_WORDS, "time": LATER, "count": 1}
     assert second["nodesPeerStatus"]["node-a"]["lastLoss"] == loss
     assert second["nodesPeerStatus"]["node-a"]["timersState"]["downtime"] == LATER
     assert [notice.reason for notice in session_notices("node-a", "tor", first, second)] == ["SessionLost"]
-    back = own_entry(
-        situation(snapshot(), now="2026-02-01T00:00:00Z", reason="hold timer expired", losses=1), "tor", second
-    )
+    back = own_entry(situation(snapshot(), now="2026-02-01T00:00:00Z", loss=EXPIRED, losses=1), "tor", second)
     assert back["nodesPeerStatus"]["node-a"]["lastLoss"]["time"] == LATER
     assert [notice.reason for notice in session_notices("node-a", "tor", second, back)] == ["SessionEstablished"]
     assert session_notices("node-a", "tor", back, back) == []
@@ -460,10 +462,10 @@ def test_a_peer_is_ready_with_all_of_its_sessions() -> None:
     assert (some["sessions"], ready["status"], ready["reason"]) == ("1/3", "False", "Degraded")
     assert ready["message"] == "1 of 3 sessions established. Down: node-a and node-c."
     assert object_notices(whole, some) == [], "the sessions are told of one by one"
-    nothing = peer_conditions(situation(snapshot(up=()), reason="connection reset"), "tor", None)
+    nothing = peer_conditions(situation(snapshot(up=()), loss=Loss(LossKind.RESET)), "tor", None)
     none = find(nothing, "Ready")
     assert (nothing["sessions"], none["status"], none["reason"]) == ("0/3", "False", "NoSession")
-    assert "node-a (connection reset)" in none["message"]
+    assert "node-a (The TCP connection was reset by the peer)" in none["message"]
 
 
 def test_routes_are_counted_once_an_established_session_was_sent_them() -> None:
@@ -546,7 +548,7 @@ def test_a_password_is_nowhere() -> None:
     secret = "correct-horse-battery"
     of = snapshot()
     made = situation(replace(of, peers={"tor": replace(of.peers["tor"], password=secret)}))
-    assert made.plan.bgp.neighbors["tor"].password == secret
+    assert made.plan.bgp.sessions["tor"].password == secret
     everything = [
         own_entry(made, "tor", None),
         peer_conditions(made, "tor", None),
@@ -619,3 +621,48 @@ def test_a_service_whose_pods_would_not_be_marked_is_told_what_a_nodes_death_cos
     assert node_failure.EXPOSED not in message(marks_pods=True, endpoints=spread)
     same = [replace(endpoint, same_node=True) for endpoint in spread]
     assert node_failure.EXPOSED not in message(marks_pods=False, endpoints=same)
+
+
+def test_what_was_negotiated_and_what_a_session_lacks_is_told() -> None:
+    of = snapshot()
+    made = situation(of)
+    tor = made.bgp.sessions["tor"]
+    partly = replace(tor, negotiated=Negotiated((4,), (), 6, True, True))
+    known = replace(made, bgp=replace(made.bgp, sessions={"tor": partly}))
+    entry = own_entry(known, "tor", None)["nodesPeerStatus"]["node-a"]
+    assert entry["negotiated"] == {
+        "families": ["AFI_IP"],
+        "addPath": [],
+        "holdTime": 6,
+        "gracefulRestart": True,
+        "fourOctetAs": True,
+    }
+    assert entry["timersState"]["negotiatedHoldTime"] == "6"
+    assert "did not negotiate add-path" in entry["reason"]
+    status = own_entry(known, "tor", None)
+    assert (
+        "node-a: The router did not negotiate add-path"
+        in find(peer_conditions(known, "tor", status), "Ready")["message"]
+    )
+    assert negotiated_of(status, "node-a", None) == Negotiated((4,), ())
+    assert negotiated_of(None, "node-a", of.peers["tor"]) == Negotiated((4,), (4,), 9, True, True)
+
+
+def test_the_answer_to_the_last_attempt_reaches_the_condition() -> None:
+    made = situation(snapshot(up=()), loss=Loss(LossKind.REMOVED, local=True), losses=1)
+    attempt = Loss(LossKind.NOTIFICATION, 2, 2, local=True)
+    tried = replace(made.bgp.sessions["tor"], attempt=attempt)
+    known = replace(made, bgp=replace(made.bgp, sessions={"tor": tried}))
+    assert "bad peer AS (2/2)" in own_entry(known, "tor", None)["nodesPeerStatus"]["node-a"]["reason"]
+    assert "bad peer AS (2/2)" in find(peer_conditions(known, "tor", None), "Ready")["message"]
+
+
+def test_what_keeps_a_peer_out_on_a_node_reaches_the_condition() -> None:
+    made = situation(snapshot(up=()))
+    refusal = Refusal(RefusalKind.PORT_PRIVILEGED, None, 179)
+    refused = replace(made.bgp.sessions["tor"], refusal=refusal)
+    known = replace(made, bgp=replace(made.bgp, sessions={"tor": refused}))
+    assert "bgp.listenOnPrivilegedPort=true" in find(peer_conditions(known, "tor", None), "Ready")["message"]
+    trouble = Trouble(TroubleKind.RELOAD_FAILED, text="No space left on device")
+    broken = replace(made, bgp=replace(made.bgp, sessions={}, trouble=trouble))
+    assert "No space left" in own_entry(broken, "tor", None)["nodesPeerStatus"]["node-a"]["reason"]

@@ -12,7 +12,9 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path as File
 from typing import Any
 
-from porterlb.core.desired import DesiredBgp, Neighbor, Path
+from porterlb.core.bgp import words
+from porterlb.core.bgp.negotiated import Negotiated
+from porterlb.core.desired import DesiredBgp, Path, SessionConfig
 from porterlb.core.model import RouteAttributes
 from porterlb.core.observed import BgpReport
 from porterlb.edge.bgp import BgpSpeaker
@@ -24,8 +26,10 @@ class Watched:
 
     def __init__(self, run_dir: File, **settings: float) -> None:
         self.reports: list[BgpReport] = []
-        self.speaker = BgpSpeaker(self.reports.append, run_dir=run_dir, **settings)
+        self.speaker = BgpSpeaker(self._reported, run_dir=run_dir, **settings)
         self.token = 0
+        self.planning = True  # False: a manager that has not planned since the session came up
+        self._wanted = DesiredBgp()
 
     @property
     def last(self) -> BgpReport:
@@ -33,15 +37,34 @@ class Watched:
 
     def want(self, wanted: DesiredBgp) -> int:
         self.token += 1
-        self.speaker.want(wanted, self.token)
+        self._wanted = wanted
+        self._tell()
         return self.token
+
+    def _reported(self, report: BgpReport) -> None:
+        before = self.last
+        self.reports.append(report)
+        if _agreed(before) != _agreed(report):
+            self._tell()
+
+    def _tell(self) -> None:
+        """As the manager does: says for which negotiation it is planned."""
+        self.speaker.want(replace(self._wanted, negotiated=_agreed(self.last) if self.planning else {}), self.token)
 
     async def applied(self, wanted: DesiredBgp, seconds: float = 20) -> None:
         token = self.want(wanted)
         await eventually(lambda: self.last.applied == token, seconds)
 
+    def reason(self, peer: str) -> str:
+        """Why there is no session, as the user reads it."""
+        return words.why_down(self.last.sessions[peer])
+
     def up(self) -> set[str]:
         return {name for name, state in self.last.sessions.items() if state.up}
+
+
+def _agreed(report: BgpReport) -> dict[str, Negotiated]:
+    return {name: state.negotiated for name, state in report.sessions.items() if state.negotiated}
 
 
 @asynccontextmanager
@@ -79,8 +102,8 @@ async def has(bird: Bird, table: Table, seconds: float = 20) -> None:
     assert seen == table
 
 
-def neighbor(bird: Bird, name: str = "", **changes: Any) -> Neighbor:
-    made = Neighbor(
+def neighbor(bird: Bird, name: str = "", **changes: Any) -> SessionConfig:
+    made = SessionConfig(
         peer=name or f"r{bird.number}",
         address=ip_address(bird.address),
         peer_as=bird.asn,
@@ -91,7 +114,7 @@ def neighbor(bird: Bird, name: str = "", **changes: Any) -> Neighbor:
     return replace(made, **changes)
 
 
-def wanted(neighbors: list[Neighbor], routes: dict[Path, list[str]]) -> DesiredBgp:
+def wanted(neighbors: list[SessionConfig], routes: dict[Path, list[str]]) -> DesiredBgp:
     return DesiredBgp(
         {n.peer: n for n in neighbors},
         {path: frozenset(prefixes) for path, prefixes in routes.items()},
@@ -108,7 +131,7 @@ def many(count: int) -> list[str]:
 
 def steady(address: str, peer_as: int) -> DesiredBgp:
     """What the manager in a process of its own wants: one session under graceful restart, 100 routes."""
-    peer = Neighbor("r2", ip_address(address), peer_as, LOCAL_AS, IPv4Address("10.99.0.1"), graceful_restart=60)
+    peer = SessionConfig("r2", ip_address(address), peer_as, LOCAL_AS, IPv4Address("10.99.0.1"), graceful_restart=60)
     return wanted([peer], {via("r2", "10.99.0.11"): many(100)})
 
 

@@ -16,7 +16,7 @@ from lab.cluster import Lab
 from lab.netns import enter
 from lab.node import Node
 from lab.routers import KINDS, NODES_AS, RouterConfig, Session
-from porterlb.core.desired import Neighbor
+from porterlb.core.desired import SessionConfig
 from tests.edge.bgp_speaking import eventually, speaking, via, wanted
 
 pytestmark = pytest.mark.lab
@@ -42,7 +42,7 @@ def test_three_next_hops_in_both_families_survive_and_go(kind: str, tmp_path: Fi
 
     async def story(lab: Lab) -> None:
         router, node = lab.router, lab.nodes[0]
-        peer = Neighbor(
+        peer = SessionConfig(
             "tor",
             ip_address(router.v4),
             router.config.asn,
@@ -78,7 +78,7 @@ def test_three_next_hops_in_both_families_survive_and_go(kind: str, tmp_path: Fi
             await eventually(lambda: router.routes() == hops)
 
             router.shutdown_session(node.v4, "moving racks")
-            await eventually(lambda: "moving racks" in watched.last.sessions["tor"].reason)
+            await eventually(lambda: "moving racks" in watched.reason("tor"))
             assert not watched.up()
             router.enable_session(node.v4)
             await eventually(watched.up, 40)  # routes alone say nothing: they may be those that graceful restart kept

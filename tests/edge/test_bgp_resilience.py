@@ -17,7 +17,8 @@ from pathlib import Path as File
 
 import pytest
 
-from porterlb.core.desired import Neighbor
+from porterlb.core.bgp import words
+from porterlb.core.desired import SessionConfig
 from tests.edge.bgp_routers import LOCAL_AS, Bird, Script, Segment, segment, until
 from tests.edge.bgp_speaking import Watched, eventually, has, many, neighbor, speaking, via, wanted
 
@@ -101,7 +102,7 @@ def test_no_route_leaves_the_router_when_exabgp_is(what: str, net: Segment, tmp_
             else:
                 assert watched.last.restarts == 1
                 assert watched.last.sessions["r2"].losses == 1
-                assert "ExaBGP" in watched.last.sessions["r2"].reason
+                assert "ExaBGP" in watched.reason("r2")
                 assert not is_alive(pid)
 
     asyncio.run(story())
@@ -199,16 +200,16 @@ def test_the_reason_of_a_loss_is_the_peers_own_words(net: Segment, tmp_path: Fil
             await eventually(lambda: watched.last.sessions["r2"].losses == 1)
             lost = watched.last.sessions["r2"]
             assert not lost.up
-            assert lost.reason == (
+            assert words.loss(lost.loss) == (
                 'The peer sent NOTIFICATION cease, administrative shutdown (6/2): "fibre works until noon, ask Ada".'
             )
             bird.ctl("enable", "node")
             await eventually(lambda: watched.up() == {"r2"})
-            assert watched.last.sessions["r2"].reason == lost.reason  # kept until the next loss
+            assert watched.last.sessions["r2"].loss == lost.loss  # kept until the next loss
             await eventually(lambda: bird.count() == 3)
             net.cut(2)
             await eventually(lambda: watched.last.sessions["r2"].losses == 2)
-            assert watched.last.sessions["r2"].reason == "Hold timer expired: nothing was heard from the peer (4/0)."
+            assert watched.reason("r2") == "Hold timer expired: nothing was heard from the peer (4/0)."
 
     asyncio.run(story())
 
@@ -235,12 +236,12 @@ def test_every_end_of_a_session_has_a_reason(
 ) -> None:
     async def story() -> None:
         script = Script(end, reset=reset)
-        peer = Neighbor("s", ip_address(Script.ADDRESS), 64600, LOCAL_AS, IPv4Address("10.99.0.1"))
+        peer = SessionConfig("s", ip_address(Script.ADDRESS), 64600, LOCAL_AS, IPv4Address("10.99.0.1"))
         async with speaking(tmp_path) as watched:
             await watched.applied(wanted([replace(peer, remote_port=script.port, hold_time=90)], {}))
             await eventually(lambda: watched.up() == {"s"})
             script.go.set()
             await eventually(lambda: watched.last.sessions["s"].losses == 1)
-            assert watched.last.sessions["s"].reason == reason
+            assert watched.reason("s") == reason
 
     asyncio.run(story())

@@ -282,13 +282,15 @@ def test_one_wrong_peer_does_not_disturb_the_right_ones(net: Segment, tmp_path: 
         bird = Bird(net, 2, tmp_path)
         good = neighbor(bird, "a-good")
         twin = neighbor(bird, "b-twin")
-        long = replace(neighbor(bird, "c-long"), address=ip_address("10.99.0.9"), password="x" * 81)
-        routes = {via(peer, "10.99.0.11"): ["192.0.2.1/32"] for peer in ("a-good", "b-twin", "c-long")}
+        elsewhere = replace(
+            neighbor(bird, "c-far"), address=ip_address("10.99.0.9"), local_address=ip_address("10.1.1.1")
+        )
+        routes = {via(peer, "10.99.0.11"): ["192.0.2.1/32"] for peer in ("a-good", "b-twin", "c-far")}
         async with speaking(tmp_path) as watched:
-            await watched.applied(wanted([good, twin, long], routes))
+            await watched.applied(wanted([good, twin, elsewhere], routes))
             await has(bird, {"192.0.2.1/32": {"10.99.0.11"}})
-            assert "same address" in watched.last.sessions["b-twin"].reason
-            assert "80 bytes" in watched.last.sessions["c-long"].reason
+            assert "same address" in watched.reason("b-twin")
+            assert "does not have the address 10.1.1.1" in watched.reason("c-far")
             assert not watched.last.trouble
 
     asyncio.run(story())

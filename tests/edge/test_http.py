@@ -17,9 +17,9 @@ from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import BgpReport, Rival, SessionState
 from porterlb.core.status.notices import Notice
 from porterlb.edge.http import CONNECTIONS, HEAD_AT_MOST, HttpServer
-from porterlb.edge.metrics import Metrics, loss_kind
+from porterlb.edge.metrics import Metrics
 from porterlb.errors import PorterError
-from tests.core.stage import AUTO_VIP, situation, snapshot
+from tests.core.stage import AUTO_VIP, EXPIRED, situation, snapshot
 
 
 def server(port: int = 0, host: str = "127.0.0.1", **more: Any) -> HttpServer:
@@ -81,8 +81,8 @@ def test_metrics_of_a_living_manager() -> None:
     lost = situation(snapshot(up=()), made.plan, at=now)
     now = 10.2
     metrics.saw(lost)
-    metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, "hold timer expired", losses=2)}))
-    metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, "hold timer expired", losses=2)}))
+    metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, EXPIRED, losses=2)}))
+    metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, EXPIRED, losses=2)}))
     metrics.told("Service", Notice(True, "EipExhausted", "x"))
     metrics.node_failures({"pods_marked": 3}, [])
     metrics.node_failures({"pods_marked": 5, "nodes_marked": 1}, [Refusal.OFF, Refusal.OFF, Refusal.TOO_MANY])
@@ -149,23 +149,6 @@ def test_a_mode_change_is_timed_until_it_is_on_the_wire() -> None:
     metrics.saw(replace(lost, on_wire=done.on_wire))
     assert metrics.registry.get_sample_value(name, {"after": "layer2"}) == 1.0
     assert metrics.registry.get_sample_value("porterlb_mode_change_seconds_sum", {"after": "layer2"}) == 0.25
-
-
-@pytest.mark.parametrize(
-    ("sentence", "kind"),
-    [
-        ("Hold timer expired.", "hold_timer"),
-        ("The peer was shut down: rack maintenance.", "shutdown"),
-        ("NOTIFICATION 6/6", "notification"),
-        ('The peer sent NOTIFICATION cease, other configuration change (6/6): "hold timer"', "notification"),
-        ("Connection reset by peer", "reset"),
-        ("The TCP connection was closed by the peer without a NOTIFICATION.", "reset"),
-        ("{weird}", "other"),
-        ("", "other"),
-    ],
-)
-def test_reasons_are_few(sentence: str, kind: str) -> None:
-    assert loss_kind(sentence) == kind
 
 
 def test_a_taken_port_is_one_clear_line() -> None:

@@ -15,12 +15,13 @@ from porterlb.core.exabgp_text.commands import (
     end_of_rib,
     withdraw,
 )
-from porterlb.core.exabgp_text.configuration import BGP_PORT, MAX_PASSWORD, configuration, refused
+from porterlb.core.exabgp_text.configuration import configuration
 from porterlb.core.exabgp_text.events import (
     Ack,
     Down,
     Fsm,
     Notification,
+    Opened,
     Other,
     Said,
     Shown,
@@ -28,13 +29,11 @@ from porterlb.core.exabgp_text.events import (
     Up,
     parse,
 )
-from porterlb.core.exabgp_text.reasons import in_words, loss, rejection
+from porterlb.core.exabgp_text.reasons import loss, rejection
 from porterlb.core.exabgp_text.words import PROCESS, Unspeakable, clean
 
 __all__ = [
-    "BGP_PORT",
     "HEARTBEAT",
-    "MAX_PASSWORD",
     "MAX_PREFIXES",
     "PROCESS",
     "RELOAD",
@@ -44,6 +43,7 @@ __all__ = [
     "Down",
     "Fsm",
     "Notification",
+    "Opened",
     "Other",
     "Said",
     "Shown",
@@ -55,10 +55,8 @@ __all__ = [
     "clear",
     "configuration",
     "end_of_rib",
-    "in_words",
     "loss",
     "parse",
-    "refused",
     "rejection",
     "withdraw",
 ]

@@ -1,49 +1,20 @@
-"""The text of exabgp.conf, and which peers must stay out of it."""
+"""The text of exabgp.conf."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 
-from porterlb.core.desired import Neighbor
+from porterlb.core.bgp.rules import BGP_PORT
+from porterlb.core.desired import SessionConfig
 from porterlb.core.exabgp_text.words import PROCESS, Unspeakable
-from porterlb.core.model import Address
-
-MAX_PASSWORD = 80  # bytes; TCP_MD5SIG_MAXKEYLEN
-BGP_PORT = 179
 
 
-def refused(neighbors: Mapping[str, Neighbor]) -> dict[str, str]:
-    """Peers that must stay out of the configuration, with the reason; one wrong peer would make ExaBGP refuse all.
-
-    Peers that are ``admin_down`` are left out as well, but are not a refusal.
-    """
-    result: dict[str, str] = {}
-    taken: dict[Address, str] = {}
-    for name in sorted(neighbors):
-        neighbor = neighbors[name]
-        if neighbor.admin_down:
-            continue
-        if neighbor.address in taken:
-            result[name] = f"BgpPeer {taken[neighbor.address]} has the same address {neighbor.address}: remove one."
-        elif len(neighbor.password.encode()) > MAX_PASSWORD:
-            result[name] = f"The password is longer than {MAX_PASSWORD} bytes, which TCP MD5 (RFC 2385) does not allow."
-        elif neighbor.hold_time and neighbor.hold_time < 3:
-            result[name] = f"A hold time of {neighbor.hold_time} s is not allowed: 0, or 3 s and more (RFC 4271)."
-        elif not neighbor.families:
-            result[name] = "No address family is left to announce: set afiSafis to ipv4, ipv6 or both."
-        elif neighbor.local_address is not None and neighbor.local_address.version != neighbor.address.version:
-            result[name] = f"localAddress {neighbor.local_address} and {neighbor.address} are of different IP versions."
-        else:
-            taken[neighbor.address] = name
-    return result
-
-
-def configuration(neighbors: Iterable[Neighbor], run: Sequence[str], listen: Mapping[str, int]) -> str:
+def configuration(neighbors: Iterable[SessionConfig], run: Sequence[str], listen: Mapping[str, int]) -> str:
     """The text of exabgp.conf. It may hold passwords: mode 0600.
 
     Args:
-        neighbors: those to configure; see :func:`refused`.
+        neighbors: those to configure; two of them never have one address.
         run: the API process, argv; the program as an absolute path.
         listen: by peer name, the TCP port to listen on for it; such a neighbor must have a local address.
     """
@@ -54,7 +25,7 @@ def configuration(neighbors: Iterable[Neighbor], run: Sequence[str], listen: Map
     return "\n".join(parts)
 
 
-def _neighbor(n: Neighbor, listen: int) -> str:
+def _neighbor(n: SessionConfig, listen: int) -> str:
     if listen and n.local_address is None:
         raise Unspeakable(f"BgpPeer {n.peer} cannot be listened for without a local address.")
     lines = [
@@ -94,7 +65,8 @@ def _neighbor(n: Neighbor, listen: int) -> str:
     ]
     if n.add_path:
         lines.append(f"add-path {{ {' '.join(families)} }}")
-    lines.append(f"api {{ processes [ {PROCESS} ]; neighbor-changes; fsm; receive {{ parsed; notification; }} }}")
+    events = "neighbor-changes; negotiated; fsm; receive { parsed; notification; }"
+    lines.append(f"api {{ processes [ {PROCESS} ]; {events} }}")
     body = "\n".join(f"    {line}" for line in lines)
     return f"neighbor {n.address} {{\n{body}\n}}\n"
 

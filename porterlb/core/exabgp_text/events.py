@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Any
 
+from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.exabgp_text.words import clean
 from porterlb.core.model import Address
 
@@ -24,6 +27,14 @@ class Up:
     """The session is established."""
 
     address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The OPEN messages are exchanged: what the session will be, before it is established."""
+
+    address: Address
+    negotiated: Negotiated
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +65,13 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The answer to ``show neighbor json``, by address: RFC 4271 states, seconds established, UPDATEs sent."""
+    """The answer to ``show neighbor json``, by address: RFC 4271 states, seconds established, UPDATEs sent,
+    what was negotiated (of those that are established)."""
 
     states: Mapping[Address, str] = field(default_factory=dict)
     duration: Mapping[Address, float] = field(default_factory=dict)
     sent: Mapping[Address, int] = field(default_factory=dict)
+    negotiated: Mapping[Address, Negotiated] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,7 @@ class Other:
     text: str
 
 
-Said = Ack | Up | Down | Fsm | Notification | Shown | Stopping | Other
+Said = Ack | Up | Opened | Down | Fsm | Notification | Shown | Stopping | Other
 
 _STATES = frozenset({"idle", "active", "connect", "opensent", "openconfirm", "established"})
 
@@ -110,6 +123,8 @@ def _event(event: Mapping[str, object]) -> Said | None:
         if neighbor["state"] == "down":
             return Down(address, clean(str(neighbor.get("reason", ""))))
         return None
+    if kind == "negotiated":
+        return Opened(address, _negotiated(neighbor["negotiated"]))
     if kind == "fsm":
         state = str(neighbor["state"]).lower()
         return Fsm(address, state) if state in _STATES else None
@@ -118,6 +133,25 @@ def _event(event: Mapping[str, object]) -> Said | None:
         code, subcode = int(said["code"]), int(said["subcode"])
         return Notification(address, code, subcode, _shutdown_text(str(said.get("message", ""))))
     return None
+
+
+_FAMILIES = {"ipv4 unicast": 4, "ipv6 unicast": 6}
+
+
+def _negotiated(said: Mapping[str, Any]) -> Negotiated:
+    families = _versions(said["families"])
+    sends = _versions(said["add_path"]["send"])
+    return Negotiated(
+        families,
+        tuple(version for version in sends if version in families),
+        int(said["hold_time"]),
+        bool(said.get("graceful_restart")),
+        bool(said["asn4"]),
+    )
+
+
+def _versions(names: Iterable[object]) -> tuple[int, ...]:
+    return tuple(sorted({_FAMILIES[str(name)] for name in names if str(name) in _FAMILIES}))
 
 
 _ADMIN_TEXT = re.compile(r'Shutdown Communication: "(.*)"', re.DOTALL)
@@ -141,6 +175,7 @@ def _shown(peers: Sequence[object]) -> Shown:
     states: dict[Address, str] = {}
     duration: dict[Address, float] = {}
     sent: dict[Address, int] = {}
+    negotiated: dict[Address, Negotiated] = {}
     for peer in peers:
         if not isinstance(peer, dict):
             continue
@@ -154,4 +189,24 @@ def _shown(peers: Sequence[object]) -> Shown:
         states[address] = state if state in _STATES else "idle"
         duration[address] = seconds
         sent[address] = updates
-    return Shown(states, duration, sent)
+        if states[address] == "established":
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                negotiated[address] = _shown_negotiated(peer["local"], peer["peer"], peer["families"])
+    return Shown(states, duration, sent, negotiated)
+
+
+def _shown_negotiated(local: Mapping[str, Any], peer: Mapping[str, Any], names: Iterable[object]) -> Negotiated:
+    """``add-path`` of the local side is what we may send."""
+    families = _versions(names)
+    sends = _versions(name for name, on in local["add-path"].items() if on)
+    both = {
+        name: bool(local["capabilities"].get(name)) and bool(peer["capabilities"].get(name))
+        for name in ("graceful-restart", "asn4")
+    }
+    return Negotiated(
+        families,
+        tuple(version for version in sends if version in families),
+        min(int(local["hold"]), int(peer["hold"])),
+        both["graceful-restart"],
+        both["asn4"],
+    )

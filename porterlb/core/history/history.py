@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from porterlb.core.bgp import words
 from porterlb.core.history.entries import Entry, What, Why
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode, Protocol
@@ -139,7 +140,7 @@ def _sessions(before: Known, after: Known) -> list[Entry]:
 
 def _loss(known: Known, peer: str) -> str:
     session = known.bgp.sessions.get(peer)
-    return session.reason if session else ""
+    return words.loss(session.loss) if session else ""
 
 
 def _conflicts(before: Known, after: Known) -> list[Entry]:

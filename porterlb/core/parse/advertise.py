@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import re
-
+from porterlb.core.bgp import rules
 from porterlb.core.model import AdvertiseRule, RouteAttributes
 from porterlb.core.parse.fields import Fields, show
 from porterlb.core.parse.selectors import parse_selector
 
-_NUMBERS = re.compile(r"[0-9]{1,10}(:[0-9]{1,10}){1,2}")
 
-_WELL_KNOWN = {  # the IANA registry's names, as ExaBGP spells them, or as numbers where it has no name
-    "no-export": "no-export",  # RFC 1997
-    "no-advertise": "no-advertise",  # RFC 1997
-    "no-export-subconfed": "no-export-subconfed",  # RFC 1997
-    "no-peer": "no-peer",  # RFC 3765
-    "nopeer": "no-peer",
-    "blackhole": "blackhole",  # RFC 7999
-    "graceful-shutdown": "65535:0",  # RFC 8326
-    "accept-own": "65535:1",  # RFC 7611
-}
-
-
-def parse_rule(rule: Fields, local_as: int, peer_as: int) -> AdvertiseRule:
+def parse_rule(rule: Fields) -> AdvertiseRule:
     """The rule in these fields; what is wrong in it is noted there."""
-    communities = [_community(rule, text, 2, 0xFFFF) for text in rule.texts("communities")]
-    large = [_community(rule, text, 3, 0xFFFFFFFF) for text in rule.texts("largeCommunities")]
+    communities = [_community(rule, text) for text in rule.texts("communities")]
+    large = [_large_community(rule, text) for text in rule.texts("largeCommunities")]
     attributes = RouteAttributes(
         communities=tuple(dict.fromkeys(communities)),
         large_communities=tuple(dict.fromkeys(large)),
-        local_pref=rule.number("localPref", 0, 0, 2**32 - 1) if rule.has("localPref") else None,
-        med=rule.number("med", 0, 0, 2**32 - 1) if rule.has("med") else None,
-        prepend=rule.number("asPathPrepend", 0, 0, 16),
+        local_pref=rule.number("localPref", 0, 0, rules.MAX_U32) if rule.has("localPref") else None,
+        med=rule.number("med", 0, 0, rules.MAX_U32) if rule.has("med") else None,
+        prepend=rule.number("asPathPrepend", 0, 0, rules.MAX_PREPEND),
     )
     rule.raw("localPref"), rule.raw("med")
-    if local_as and local_as != peer_as and attributes.local_pref is not None:
-        rule.wrong("localPref", "has no effect: local preference is not sent to an external peer.", fatal=False)
-    if local_as and local_as == peer_as and attributes.prepend:
-        rule.wrong("asPathPrepend", "has no effect: the AS path is not prepended for an internal peer.", fatal=False)
     found = AdvertiseRule(
         eips=frozenset(rule.texts("eips")),
         eip_selector=parse_selector(rule, "eipSelector"),
@@ -52,15 +34,24 @@ def parse_rule(rule: Fields, local_as: int, peer_as: int) -> AdvertiseRule:
     return found
 
 
-def _community(rule: Fields, text: str, parts: int, most: int) -> str:
-    name = "communities" if parts == 2 else "largeCommunities"
-    if parts == 2 and text.lower().replace("_", "-") in _WELL_KNOWN:
-        return _WELL_KNOWN[text.lower().replace("_", "-")]
-    if _NUMBERS.fullmatch(text):
-        numbers = [int(number) for number in text.split(":")]
-        if len(numbers) == parts and max(numbers) <= most:
-            return ":".join(map(str, numbers))
-    shape = "a:b" if parts == 2 else "a:b:c"
-    names = " or a well-known name" if parts == 2 else ""
-    rule.wrong(name, f"{show(text)} is not a community {shape} (each 0 to {most}){names}.")
-    return ""
+def _community(rule: Fields, text: str) -> str:
+    found = rules.community(text)
+    if found is None:
+        hint = " As it has a number above 65535, it may belong to largeCommunities (a:b:c)." if _is_large(text) else ""
+        names = ", ".join(sorted(rules.WELL_KNOWN))
+        rule.wrong("communities", f"{show(text)} is not a community a:b (each 0 to 65535), nor one of {names}.{hint}")
+    return found or ""
+
+
+def _is_large(text: str) -> bool:
+    numbers = text.split(":")
+    return all(n.isascii() and n.isdigit() for n in numbers) and any(int(n) > 0xFFFF for n in numbers if len(n) < 12)
+
+
+def _large_community(rule: Fields, text: str) -> str:
+    found = rules.large_community(text)
+    if found is None:
+        hint = " Two numbers belong to communities." if rules.community(text) is not None else ""
+        message = f"{show(text)} is not a large community a:b:c (each 0 to {rules.MAX_U32}).{hint}"
+        rule.wrong("largeCommunities", message)
+    return found or ""

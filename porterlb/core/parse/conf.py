@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
+from porterlb.core.bgp import rules
 from porterlb.core.model import Address, BgpConf
 from porterlb.core.parse.addresses import parse_address
 from porterlb.core.parse.fields import Fields, show
 from porterlb.core.parse.meta import is_fatal, top
-from porterlb.core.parse.peer import AS_MAX, parse_graceful_restart
+from porterlb.core.parse.peer import parse_graceful_restart
 from porterlb.core.problems import Parsed, Problem, Reason
 
 NAME = "default"
@@ -23,7 +24,7 @@ def parse_conf(obj: Mapping[str, Any]) -> Parsed[BgpConf]:
     if meta.name and meta.name != NAME:
         message = f"{show(meta.name)} is not used: the one BgpConf that is used has the name {NAME}."
         problems.append(Problem(Reason.INVALID_FIELD, message, "metadata.name"))
-    local_as = spec.number("as", 0, 0, AS_MAX)
+    local_as = spec.number("as", 0, 0, rules.AS_MAX)
     restart = parse_graceful_restart(spec)
     conf = BgpConf(
         local_as=local_as,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
+from porterlb.core.bgp import rules
 from porterlb.core.model import Address, BgpConf, Peer
 from porterlb.core.names import KEY_RULE, NAME_RULE, is_key, is_name
 from porterlb.core.parse.addresses import parse_address
@@ -15,10 +16,7 @@ from porterlb.core.parse.meta import is_fatal, top
 from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Parsed, Problem, Reason
 
-AS_MAX = 2**32 - 1  # RFC 6793
 _FAMILIES = {"AFI_IP": 4, "AFI_IP6": 6}
-_PASSWORD_MOST = 80  # bytes; TCP_MD5SIG_MAXKEYLEN (linux/tcp.h)
-_RESTART_MOST = 4095  # seconds; 12 bits (RFC 4724, 3)
 
 
 def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
@@ -27,9 +25,11 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     meta, spec = top(obj, problems)
     conf = spec.object("conf")
     address = _neighbor(conf) if not is_fatal(problems) else None
-    peer_as = conf.number("peerAs", 0, 0, AS_MAX)
+    peer_as = conf.number("peerAs", 0, 0, rules.AS_MAX)
     if not peer_as and not is_fatal(problems):
         conf.missing("peerAs", "the AS number of the router")
+    if peer_as == rules.AS_TRANS:
+        conf.wrong("peerAs", f"{peer_as} is AS_TRANS (RFC 6793), which no router has as its own.")
     password, secret = _password(conf)
     hold_time, keepalive, connect_retry = _timers(spec.object("timers"))
     transport = spec.object("transport")
@@ -38,14 +38,15 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     ttl = multihop.number("multihopTtl", 0, 0, 255)
     multihop.done()
     families, add_path = _families(spec)
-    local_as = conf.number("localAs", 0, 0, AS_MAX)
-    rules = tuple(parse_rule(rule, local_as, peer_as) for rule in spec.objects("advertise"))
+    local_as = conf.number("localAs", 0, 0, rules.AS_MAX)
+    advertise = tuple(parse_rule(rule) for rule in spec.objects("advertise"))
     peer = Peer(
         name=meta.name,
         address=address or _NOWHERE,
         peer_as=peer_as,
         local_as=local_as,
         uid=meta.uid,
+        created=meta.created,
         generation=meta.generation,
         description=conf.text("description"),
         admin_down=conf.flag("adminDown", False),
@@ -56,13 +57,14 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
         keepalive=keepalive,
         connect_retry=connect_retry,
         passive=transport.flag("passiveMode", False),
-        remote_port=transport.number("remotePort", 179, 0, 65535) or 179,
+        remote_port=transport.number("remotePort", rules.BGP_PORT, 0, 65535) or rules.BGP_PORT,
         local_address=_local_address(transport, address),
         graceful_restart=parse_graceful_restart(spec),
         families=families,
         add_path=add_path,
         node_selector=parse_selector(spec, "nodeSelector"),
-        advertise=rules,
+        router_per_node=spec.flag("routerPerNode", False),
+        advertise=advertise,
     )
     conf.unsupported(_CONF)
     conf.done()
@@ -91,7 +93,14 @@ def _neighbor(conf: Fields) -> Address | None:
     if not text:
         conf.missing("neighborAddress", "the IP address of the router")
         return None
-    address = parse_address(text)
+    address = parse_address(text.partition("%")[0])
+    if address is not None and (address.is_link_local or "%" in text):
+        message = (
+            f"{show(text)}: link-local addresses are not supported, for they say nothing without an interface. Use the "
+            "router's global IPv6 address or its IPv4 address."
+        )
+        conf.wrong("neighborAddress", message, Reason.INVALID_ADDRESS)
+        return None
     if address is None or address.is_unspecified or address.is_multicast:
         conf.wrong("neighborAddress", f"{show(text)} is not the IP address of a router.", Reason.INVALID_ADDRESS)
         return None
@@ -121,8 +130,8 @@ def _password(conf: Fields) -> tuple[str, tuple[str, str] | None]:
     if not isinstance(password, str):  # the value itself is never shown
         conf.wrong("authPassword", "is not a string.")
         password = ""
-    elif len(password.encode(errors="replace")) > _PASSWORD_MOST or not password.isprintable():
-        conf.wrong("authPassword", f"must be at most {_PASSWORD_MOST} bytes of printable characters.")
+    elif not rules.password_allowed(password):
+        conf.wrong("authPassword", f"must be at most {rules.MAX_PASSWORD} bytes of printable characters.")
     if password:
         conf.wrong(
             "authPassword",
@@ -157,7 +166,7 @@ def _timers(timers: Fields) -> tuple[int, int, int]:
     retry = config.number("connectRetry", 0, 0, 65535, digits=True)
     config.unsupported(["minimumAdvertisementInterval"])
     config.done()
-    if hold in (1, 2):
+    if not rules.hold_time_allowed(hold):
         config.wrong("holdTime", f"{hold} s is not allowed: it must be 3 or more, or 0 for none (RFC 4271, 4.2).")
     elif hold == 0:
         config.wrong(
@@ -165,8 +174,8 @@ def _timers(timers: Fields) -> tuple[int, int, int]:
         )
     elif keepalive >= hold:
         config.wrong("keepaliveInterval", f"{keepalive} s must be below holdTime ({hold} s), best a third of it.")
-    if keepalive and keepalive < hold and keepalive != max(1, hold // 3):
-        message = f"has no effect: keepalives are sent every third of the hold time ({max(1, hold // 3)} s)."
+    if keepalive and keepalive < hold and keepalive != rules.keepalive_of(hold):
+        message = f"has no effect: keepalives are sent every third of the hold time ({rules.keepalive_of(hold)} s)."
         config.wrong("keepaliveInterval", message, Reason.UNSUPPORTED_FIELD, fatal=False)
     if retry:
         message = (
@@ -183,7 +192,7 @@ def parse_graceful_restart(spec: Fields) -> int | None:
         return None
     restart = spec.object("gracefulRestart")
     enabled = restart.flag("enabled", True)
-    seconds = restart.number("restartTime", 0, 0, _RESTART_MOST)
+    seconds = restart.number("restartTime", 0, 0, rules.MAX_RESTART)
     restart.unsupported(
         [
             "helperOnly",

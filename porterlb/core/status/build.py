@@ -12,12 +12,13 @@ from typing import Any
 
 from porterlb.core import node_failure
 from porterlb.core.allocation import EipUse
+from porterlb.core.bgp import words
+from porterlb.core.bgp.peers import router_id
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode, ServiceKey
 from porterlb.core.plan import EipPlan
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.served import Served
-from porterlb.core.shared import router_id
 from porterlb.core.status import conditions, mode_record
 from porterlb.core.status.conditions import FALSE, TRUE, UNKNOWN, condition, sentences
 from porterlb.core.status.serving import listed
@@ -125,7 +126,7 @@ def _why_not_served(known: Known, vip: VipPlan) -> tuple[str, str]:
             lost = f" {_lost(known, vip.announced or known.losses)}"
         return vip.problems[0].reason.value, f"{sentences(vip.problems)}{lost}".rstrip()
     if known.bgp.trouble and vip.announced:
-        return "NotYetServed", f"{known.bgp.trouble.rstrip('.')}."
+        return "NotYetServed", words.trouble(known.bgp.trouble)
     return "NotYetServed", "it is planned, and the speakers have not confirmed it yet."
 
 

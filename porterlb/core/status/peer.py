@@ -1,7 +1,7 @@
 """What the user reads in the status of a BgpPeer: each node's session, and whether the peer is of use at all.
 
 Each replica writes the entry of its own node; the leader writes the conditions. No password is ever in it: a
-:class:`~porterlb.core.desired.Neighbor` has one, so its fields are named here one by one.
+:class:`~porterlb.core.desired.SessionConfig` has one, so its fields are named here one by one.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from porterlb.core.desired import Neighbor
+from porterlb.core.bgp import words
+from porterlb.core.bgp.negotiated import Negotiated, as_configured
+from porterlb.core.bgp.peers import selects, shadowed
+from porterlb.core.bgp.rules import keepalive_of
+from porterlb.core.desired import SessionConfig
 from porterlb.core.known import Known
 from porterlb.core.model import Peer
-from porterlb.core.observed import SessionState
+from porterlb.core.observed import BgpReport, SessionState
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.status import conditions
 from porterlb.core.status.build import Status
@@ -22,13 +26,15 @@ from porterlb.core.status.serving import listed
 DEGRADED = "Degraded"
 """Reason of Ready=False: some wanted sessions are established, others are not."""
 
+_FAMILIES = {4: "AFI_IP", 6: "AFI_IP6"}
+
 
 def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     """``nodesPeerStatus`` with the entry of this replica's node; empty where it is to have no session.
 
     ``old``: the whole status that is there.
     """
-    neighbor = known.plan.bgp.neighbors.get(name)
+    neighbor = known.plan.bgp.sessions.get(name)
     if neighbor is None:
         return {}
     node = known.node
@@ -37,13 +43,43 @@ def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     peer = known.snapshot.peers.get(name)
     entry: Status = {
         "peerState": _peer_state(neighbor, session, peer),
-        "timersState": _timers(neighbor, session, before, known.now),
+        "timersState": _timers(neighbor, session, peer, before, known.now),
         "announced": _announced(known, name, session, before),
     }
+    if session is not None and session.negotiated is not None:
+        entry["negotiated"] = _negotiated(session.negotiated)
+    if reason := _reason(session, neighbor, known.bgp):
+        entry["reason"] = reason
     loss = _last_loss(session, before, known.now)
     if loss:
         entry["lastLoss"] = loss
     return {"nodesPeerStatus": {node: entry}}
+
+
+def _negotiated(agreed: Negotiated) -> Status:
+    return {
+        "families": [_FAMILIES[version] for version in agreed.families],
+        "addPath": [_FAMILIES[version] for version in agreed.add_path],
+        "holdTime": agreed.hold_time,
+        "gracefulRestart": agreed.graceful_restart,
+        "fourOctetAs": agreed.asn4,
+    }
+
+
+def _reason(session: SessionState | None, config: SessionConfig, report: BgpReport) -> str:
+    """Why there is no session now, or why it cannot do all that it is asked to."""
+    if session is None or not session.up:
+        why = words.why_down(session) if session else ""
+        return why or words.trouble(report.trouble)
+    lacks = words.lacks(config, session.negotiated) if session.negotiated else ""
+    return f"{lacks} {words.refusal(session.limit)}".strip()
+
+
+def limit_of(known: Known, name: str) -> str:
+    """What our own established session cannot do, as a sentence."""
+    config = known.plan.bgp.sessions.get(name)
+    session = known.bgp.sessions.get(name)
+    return _reason(session, config, known.bgp) if config and session and session.up else ""
 
 
 def entries(status: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]:
@@ -54,13 +90,37 @@ def entries(status: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]
     return {str(node): entry for node, entry in found.items() if isinstance(entry, Mapping)}
 
 
+def negotiated_of(status: Mapping[str, Any] | None, node: str, peer: Peer | None) -> Negotiated | None:
+    """What a node's session negotiated, as its replica has written it; as configured where that is not there."""
+    found = entries(status).get(node, {}).get("negotiated")
+    if isinstance(found, Mapping):
+        families, add_path = (
+            tuple(version for version, name in _FAMILIES.items() if name in (found.get(field) or ()))
+            for field in ("families", "addPath")
+        )
+        return Negotiated(families, add_path)
+    return as_configured(peer.families, add_path=peer.add_path > 1) if peer else None
+
+
+def limits(status: Mapping[str, Any] | None) -> dict[str, str]:
+    """What established sessions cannot do, by node, as the replicas have written it."""
+    return {
+        node: str(entry["reason"])
+        for node, entry in entries(status).items()
+        if entry.get("reason") and (entry.get("peerState") or {}).get("sessionState") == "ESTABLISHED"
+    }
+
+
 def loss_reasons(status: Mapping[str, Any] | None) -> dict[str, str]:
-    """Why each node lost its session last, by node, as the replicas have written it."""
-    found = {node: (entry.get("lastLoss") or {}).get("reason") for node, entry in entries(status).items()}
+    """Why each node has no session, or lost its last one, by node, as the replicas have written it."""
+    found = {
+        node: entry.get("reason") or (entry.get("lastLoss") or {}).get("reason")
+        for node, entry in entries(status).items()
+    }
     return {node: str(reason) for node, reason in found.items() if reason}
 
 
-def _peer_state(neighbor: Neighbor, session: SessionState | None, peer: Peer | None) -> Status:
+def _peer_state(neighbor: SessionConfig, session: SessionState | None, peer: Peer | None) -> Status:
     state: Status = {
         "sessionState": (session.state if session else "idle").upper(),
         "neighborAddress": str(neighbor.address),
@@ -73,15 +133,18 @@ def _peer_state(neighbor: Neighbor, session: SessionState | None, peer: Peer | N
     return state
 
 
-def _timers(neighbor: Neighbor, session: SessionState | None, before: Mapping[str, Any], now: str) -> Status:
+def _timers(
+    neighbor: SessionConfig, session: SessionState | None, peer: Peer | None, before: Mapping[str, Any], now: str
+) -> Status:
     timers: Status = {
         "holdTime": str(neighbor.hold_time),
-        # A third of the hold time where nothing is asked for (RFC 4271, 10).
-        "keepaliveInterval": str(neighbor.keepalive or neighbor.hold_time // 3),
+        "keepaliveInterval": str((peer.keepalive if peer else 0) or keepalive_of(neighbor.hold_time)),
     }
-    if neighbor.connect_retry:
-        timers["connectRetry"] = str(neighbor.connect_retry)
+    if peer is not None and peer.connect_retry:
+        timers["connectRetry"] = str(peer.connect_retry)
     up = session is not None and session.up
+    if up and session is not None and session.negotiated is not None:
+        timers["negotiatedHoldTime"] = str(session.negotiated.hold_time)
     word = "uptime" if up else "downtime"
     old_timers = before.get("timersState") or {}
     unbroken = not (session and session.losses != _count(before))
@@ -100,7 +163,7 @@ def _last_loss(session: SessionState | None, before: Mapping[str, Any], now: str
     if session is None:
         return old
     if session.losses and session.losses != _count(before):
-        return {"reason": session.reason or "No reason is known.", "time": now, "count": session.losses}
+        return {"reason": words.loss(session.loss) or "No reason is known.", "time": now, "count": session.losses}
     return old | {"count": session.losses} if old else {}
 
 
@@ -123,9 +186,10 @@ def peer_conditions(known: Known, name: str, old: Mapping[str, Any] | None) -> S
     replica that is to have a session with it has one."""
     peer = known.snapshot.peers.get(name)
     problems = [*known.problems_of("BgpPeer", "", name), *known.plan.peers.get(name, ())]
-    wanted = [node for node in sorted(known.live - {""}) if peer and _selected(known, peer, node)]
+    wanted = [node for node in sorted(known.live - {""}) if peer and _is_to_have(known, peer, node)]
     up = [node for node in wanted if known.established(node, name)]
-    status, reason, message = _verdict(known, name, peer, problems, wanted, up)
+    limited = _limits(known, name, up, old)
+    status, reason, message = _verdict(known, name, peer, problems, wanted, up, limited)
     generation = known.generation_of("BgpPeer", "", name)
     return {
         "sessions": f"{len(up)}/{0 if peer and peer.admin_down else len(wanted)}",
@@ -136,7 +200,13 @@ def peer_conditions(known: Known, name: str, old: Mapping[str, Any] | None) -> S
 
 
 def _verdict(
-    known: Known, name: str, peer: Peer | None, problems: list[Problem], wanted: list[str], up: list[str]
+    known: Known,
+    name: str,
+    peer: Peer | None,
+    problems: list[Problem],
+    wanted: list[str],
+    up: list[str],
+    limited: str,
 ) -> tuple[str, str, str]:
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
@@ -150,21 +220,27 @@ def _verdict(
         return FALSE, "NoNode", f"No live replica is on a node that spec.nodeSelector matches.{warnings}"
     down = [node for node in wanted if node not in up]
     text = f"{len(up)} of {len(wanted)} sessions established."
+    if limited:
+        text += f" {limited}"
     if not down:
         return TRUE, problems[0].reason.value if problems else "Established", f"{text}{warnings}"
     text += f" Down: {_why_down(known, name, down)}."
     return FALSE, DEGRADED if up else Reason.NO_SESSION.value, f"{text}{warnings}"
 
 
-def _selected(known: Known, peer: Peer, node: str) -> bool:
-    if peer.node_selector is None:
-        return True
-    found = known.snapshot.nodes.get(node)
-    return found is not None and peer.node_selector.matches(found.labels)
+def _is_to_have(known: Known, peer: Peer, node: str) -> bool:
+    """Whether the replica on this node is to have a session with the peer."""
+    return selects(peer, known.snapshot, node) and peer.name not in shadowed(known.snapshot, node)
+
+
+def _limits(known: Known, name: str, nodes: list[str], old: Mapping[str, Any] | None) -> str:
+    """What sessions that are established cannot do."""
+    told = {**limits(old), known.node: limit_of(known, name)}
+    return " ".join(f"{node}: {told[node].rstrip('.')}." for node in nodes if told.get(node))
 
 
 def _why_down(known: Known, name: str, nodes: list[str]) -> str:
     reasons = known.losses.get(name, {})
     own = known.bgp.sessions.get(name)
-    told = {**reasons, **({known.node: own.reason} if own and own.reason else {})}
+    told = {**reasons, **({known.node: words.why_down(own)} if own and words.why_down(own) else {})}
     return listed(f"{node} ({told[node].rstrip('.')})" if told.get(node) else node for node in nodes)

@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from porterlb.core.bgp import words
 from porterlb.core.history import History, Place
 from porterlb.core.history.words import as_json
 from porterlb.core.known import Known
@@ -102,11 +103,11 @@ def state_of(known: Known, history: History, now: float) -> State:
         },
         "peers": {name: _peer(known, name, now) for name in snapshot.peers},
         "bgp": {
-            "trouble": known.bgp.trouble,
+            "trouble": words.trouble(known.bgp.trouble),
             "restarts": known.bgp.restarts,
             "rejected": [
-                {"peer": path.peer, "nextHop": str(path.next_hop), "prefix": prefix, "words": words}
-                for (path, prefix), words in known.bgp.rejected.items()
+                {"peer": path.peer, "nextHop": str(path.next_hop), "prefix": prefix, "words": told}
+                for (path, prefix), told in known.bgp.rejected.items()
             ],
         },
         "wire": _wire(known),
@@ -164,10 +165,12 @@ def _vip(vip: VipPlan, served: Served | None, place: Place | None, now: float) -
 def _peer(known: Known, name: str, now: float) -> State:
     session = known.bgp.sessions.get(name)
     return {
-        "wanted": name in known.plan.bgp.neighbors,
+        "wanted": name in known.plan.bgp.sessions,
         "state": session.state if session else "",
         "age": round(now - session.since, 3) if session else None,
-        "reason": session.reason if session else "",
+        "reason": words.loss(session.loss) if session else "",
+        "lastAttempt": words.loss(session.attempt) if session else "",
+        "refusal": words.refusal(session.refusal or session.limit) if session else "",
         "losses": session.losses if session else 0,
         "problems": _sentences(known.plan.peers.get(name, ())),
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from porterlb.core.bgp import words
 from porterlb.core.known import Known
 from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey
@@ -166,6 +167,6 @@ def losses_of(known: Known, objects: Iterable[tuple[str, Mapping[str, Any]]]) ->
     """Why sessions were lost last, by peer, by node: what replicas wrote into the BgpPeers, and our own report."""
     losses = {name: loss_reasons(status_of(obj)) for name, obj in objects}
     for name, session in known.bgp.sessions.items():
-        if session.reason:
-            losses.setdefault(name, {})[known.node] = session.reason
+        if reason := words.why_down(session):
+            losses.setdefault(name, {})[known.node] = reason
     return losses

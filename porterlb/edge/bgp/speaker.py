@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from porterlb.core.bgp import words
+from porterlb.core.bgp.reasons import Trouble, TroubleKind
 from porterlb.core.desired import DesiredBgp
 from porterlb.core.observed import BgpReport
-from porterlb.edge.bgp.life import Life, Restart
 from porterlb.edge.bgp.process import Log
-from porterlb.edge.bgp.state import State
+from porterlb.edge.bgp.run import Restart, Run
+from porterlb.edge.bgp.speaker_state import SpeakerState
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +48,15 @@ class BgpSpeaker:
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         log = Log(run_dir / "exabgp.log")
-        self._state = State(report, run_dir.resolve(), log, ack_timeout, heartbeat, silence_after)
-        self._life: Life | None = None
+        self._state = SpeakerState(report, run_dir.resolve(), log, ack_timeout, heartbeat, silence_after)
+        self._run: Run | None = None
         self._ended = asyncio.Event()
         self._ended.set()  # until it runs
 
     @property
     def pid(self) -> int:
         """Of the running ExaBGP; 0 without one."""
-        return self._life.pid if self._life is not None else 0
+        return self._run.pid if self._run is not None else 0
 
     def want(self, wanted: DesiredBgp, token: int) -> None:
         """The whole set of sessions and routes from now on. Returns at once; the token comes back when applied."""
@@ -64,7 +66,7 @@ class BgpSpeaker:
     def beat(self) -> None:
         """Tells the API process that the manager is alive; from any thread. Beats are given by the loop anyway: this
         is for whoever knows that a busy loop is alive."""
-        life = self._life
+        life = self._run
         if life is not None:
             life.beat()
 
@@ -87,14 +89,14 @@ class BgpSpeaker:
         try:
             while not state.stopping:
                 state.take_over()
-                if not state.setup.neighbors:
-                    state.trouble = ""
+                if not state.arranged.config.sessions:
+                    state.trouble = None
                     state.settle()
                     await state.wait(state.heartbeat)
-                    state.take_over(again=bool(state.setup.refused))
+                    state.look_again()
                     continue
                 started = time.monotonic()
-                if await self._live():
+                if await self._run_once():
                     continue
                 in_a_row = 1 if time.monotonic() - started > _STABLE else in_a_row + 1
                 until = time.monotonic() + _BACK_OFF[min(in_a_row, len(_BACK_OFF)) - 1]
@@ -104,23 +106,23 @@ class BgpSpeaker:
             state.log.close()
             self._ended.set()
 
-    async def _live(self) -> bool:
-        """One life of ExaBGP. False if it ended against our will."""
+    async def _run_once(self) -> bool:
+        """One ExaBGP from its start to its end. False if it ended against our will."""
         state = self._state
         try:
-            self._life = await Life.start(state)
+            self._run = await Run.start(state)
             try:
-                await self._life.run()
+                await self._run.run()
             finally:
-                await self._life.end()
-                self._life = None
-            state.mourn()
+                await self._run.end()
+                self._run = None
+            state.ended()
             return True
         except Restart as end:
-            state.trouble = str(end)
+            state.trouble = end.trouble
         except OSError as error:
-            state.trouble = f"ExaBGP could not be started: {error}."
-        logger.warning("%s", state.trouble)
+            state.trouble = Trouble(TroubleKind.NOT_STARTED, text=str(error))
+        logger.warning("%s", words.trouble(state.trouble))
         state.restarts += 1
-        state.mourn()
+        state.ended()
         return False

@@ -9,9 +9,9 @@ from ipaddress import IPv4Address, ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from porterlb.core.desired import Neighbor, Path, Prefix
-from porterlb.edge.bgp.ahead import Ahead
-from porterlb.edge.bgp.difference import Batch, Difference
+from porterlb.core.bgp.difference import Batch, Difference
+from porterlb.core.bgp.next_line import NextLine
+from porterlb.core.desired import Path, Prefix, SessionConfig
 
 PREFIXES = [f"192.0.2.{i}/32" for i in range(12)]
 Routes = dict[Path, frozenset[Prefix]]
@@ -51,24 +51,24 @@ def drain(difference: Difference, router: Router, most: int = 5, bad: frozenset[
     return said
 
 
-NEIGHBORS = {
-    name: Neighbor(name, ip_address(f"10.0.1.{at}"), 64500, 64512, IPv4Address("10.0.0.1"), add_path=True)
+SESSIONS = {
+    name: SessionConfig(name, ip_address(f"10.0.1.{at}"), 64500, 64512, IPv4Address("10.0.0.1"), add_path=True)
     for at, name in enumerate("pq")
 }
 
 
 class Speaker:
-    """Says one batch after the other, as life.py does: the next one is made before the last one is acknowledged."""
+    """Says one batch after the other: the next one is made before the last one is acknowledged."""
 
     def __init__(self, difference: Difference, most: int) -> None:
-        self.difference, self.ahead = difference, Ahead(difference, most)
+        self.difference, self.ahead = difference, NextLine(difference, most)
 
     def take(self) -> Batch | None:
-        line = self.ahead.take(NEIGHBORS)
+        line = self.ahead.take(SESSIONS)
         if line is None:
             return None
         assert line.text and all(prefix in line.text.split() for prefix in line.batch.prefixes)
-        self.ahead.make(NEIGHBORS)
+        self.ahead.make(SESSIONS)
         return line.batch
 
 

@@ -11,17 +11,20 @@ from pathlib import Path
 from types import MappingProxyType
 
 from porterlb.core import exabgp_text as text
+from porterlb.core.bgp.config import Arranged, Config, arrange
+from porterlb.core.bgp.difference import Difference
+from porterlb.core.bgp.reasons import Trouble, TroubleKind
+from porterlb.core.bgp.sessions import Sessions
 from porterlb.core.desired import DesiredBgp
 from porterlb.core.observed import BgpReport
-from porterlb.edge.bgp.difference import Difference
+from porterlb.edge.bgp.config import secrets
+from porterlb.edge.bgp.local import look
 from porterlb.edge.bgp.process import Log
-from porterlb.edge.bgp.sessions import Sessions
-from porterlb.edge.bgp.setup import Setup, arrange
 
 
 @dataclass(slots=True)
-class State:
-    """Shared by the supervisor and the life of one ExaBGP. All in one event loop."""
+class SpeakerState:
+    """Shared by the supervisor and the run of one ExaBGP. All in one event loop."""
 
     report: Callable[[BgpReport], None]
     run_dir: Path
@@ -34,52 +37,74 @@ class State:
     withdraw: bool = False  # at the stop
     wanted: DesiredBgp = field(default_factory=DesiredBgp)
     token: int = 0
-    setup: Setup = field(default_factory=Setup)  # for the wanted set that was taken over
+    arranged: Arranged = field(default_factory=Arranged)  # for the wanted set that was taken over
+    loaded: Config | None = None  # of the running ExaBGP
     difference: Difference = field(default_factory=Difference)
     sessions: Sessions = field(default_factory=Sessions)
-    end_of_rib: set[str] = field(default_factory=set)  # peers that are owed one
-    trouble: str = ""
+    trouble: Trouble | None = None
     restarts: int = 0
     applied: int = 0
     _taken: DesiredBgp | None = None
     _last: BgpReport | None = None
 
     def take_over(self, *, again: bool = False) -> None:
-        """The newest wanted set becomes the target. ``again``: although it is the same, the addresses may differ."""
+        """The newest wanted set becomes the target. ``again``: although it is the same, the node may differ."""
         new = self._taken is not self.wanted
         if not new and not again:
             return
         self._taken = self.wanted
-        setup = arrange(self.wanted)
-        if not new and setup == self.setup:
+        arranged = arrange(self.wanted, look(self.wanted, self.loaded))
+        if not new and arranged == self.arranged:
             return
-        self.setup = setup
-        self.log.secrets = frozenset(self.log.secrets | setup.secrets())
-        self.difference.want({p: nets for p, nets in self.wanted.routes.items() if p.peer in setup.neighbors})
-        self.sessions.configure(self.wanted.neighbors, setup.refused, time.monotonic())
+        self.arranged = arranged
+        self.log.secrets = frozenset(self.log.secrets | secrets(arranged.config))
+        self.want_routes()
+        self.sessions.configure(self.wanted.sessions, arranged, time.monotonic())
+        if not new:
+            self.tell()
+
+    def want_routes(self) -> None:
+        """The routes that ExaBGP is to have: those of the configured peers that fit what they negotiated."""
+        sessions = self.arranged.config.sessions
+        self.difference.want(
+            {
+                path: nets
+                for path, nets in self.wanted.routes.items()
+                if path.peer in sessions and self.sessions.fits(path)
+            }
+        )
+
+    @property
+    def planned(self) -> frozenset[str]:
+        """The peers whose wanted routes were planned for what their session negotiated."""
+        known = self._taken.negotiated if self._taken else {}
+        return frozenset(n for n, state in self.sessions.states.items() if state.negotiated == known.get(n))
+
+    def look_again(self) -> None:
+        """What the node allows may have changed where the configuration depends on it."""
+        if self.arranged.config.listen or self.arranged.refused or self.arranged.limited:
+            self.take_over(again=True)
 
     @property
     def is_current(self) -> bool:
         """Whether the newest wanted set has been taken over."""
         return self._taken is self.wanted
 
-    def hear(self, said: text.Said) -> None:
-        """An event from ExaBGP: reported at once, before anything else is said to it."""
+    def hear(self, said: text.Said) -> frozenset[str]:
+        """An event from ExaBGP: reported at once, before anything else is said to it.
+
+        Returns the peers whose session has just come up or gone down.
+        """
         before = dict(self.sessions.states)
-        for name in self.sessions.hear(said, time.monotonic()):
-            if self.sessions.states[name].up:
-                self.end_of_rib.add(name)
-                self.wake.set()
-            else:
-                self.end_of_rib.discard(name)
+        changed = frozenset(self.sessions.hear(said, time.monotonic()))
         if self.sessions.states != before:
             self.tell()
+        return changed
 
-    def mourn(self) -> None:
+    def ended(self) -> None:
         """ExaBGP is gone with its sessions and routes."""
         self.difference.set_peers(frozenset())
-        self.end_of_rib.clear()
-        self.sessions.lose_all(self.trouble or "ExaBGP was stopped.", time.monotonic())
+        self.sessions.lose_all(self.trouble or Trouble(TroubleKind.STOPPED), time.monotonic())
         self.tell()
 
     def settle(self) -> None:

@@ -101,6 +101,22 @@ class Difference:
         for peer in new:
             self.resync(peer)
 
+    def has_path_ids(self, peer: str, version: int) -> bool:
+        """Whether ExaBGP has routes of this peer and IP version that only add-path tells apart."""
+        return any(
+            path.next_hop.version == version
+            for slot in self._slots.get(peer, ())
+            if slot[1]
+            for path in self._has.get(slot, {}).values()
+        )
+
+    def cleared(self, peer: str) -> None:
+        """ExaBGP has withdrawn everything from this peer: what is wanted is to be said anew."""
+        for slot in self._slots.get(peer, ()):
+            self._has.pop(slot, None)
+            self._unsure.pop(slot, None)
+        self.resync(peer)
+
     def forget(self) -> None:
         """ExaBGP is gone, and with it all that it had."""
         self.set_peers(frozenset())

@@ -12,12 +12,16 @@ from collections.abc import Callable
 from functools import partial
 
 from porterlb.core import exabgp_text as text
+from porterlb.core.bgp import words
+from porterlb.core.bgp.agenda import Agenda, Beat, Check, Clear, Configs, EndOfRib, Finish, Reload, Wait
+from porterlb.core.bgp.config import Config
+from porterlb.core.bgp.next_line import Line
+from porterlb.core.bgp.reasons import Trouble, TroubleKind
 from porterlb.core.desired import Path
-from porterlb.edge.bgp.ahead import Ahead, Line
 from porterlb.edge.bgp.channel import Channel, Closed, Hung
+from porterlb.edge.bgp.config import API_SOCKET, content, write
 from porterlb.edge.bgp.process import Exabgp, validate
-from porterlb.edge.bgp.setup import API_SOCKET, Setup, write
-from porterlb.edge.bgp.state import State
+from porterlb.edge.bgp.speaker_state import SpeakerState
 
 logger = logging.getLogger(__name__)
 
@@ -27,37 +31,36 @@ _SLOW = 30.0  # seconds for an acknowledgement of what takes long with many rout
 _RELOAD = 5.0  # seconds for ExaBGP to show the peers of a new configuration: measured 30 ms
 _FLUSH = 5.0  # seconds, at most, to wait for withdrawals to leave
 _END = 3.0  # seconds from SIGTERM to SIGKILL
-# Times, with add-path. At each End-of-RIB, FRR (8.4) drops one stale path of a prefix only: paths of a Service that
-# went while we were away would stay for ever. More of the same say nothing new to other routers.
-_END_OF_RIB = 16
-_END_OF_RIB_PAUSE = (
-    0.3  # seconds between them: FRR takes a dropped path off its list a moment later, and drops it again
-)
+_RETRY = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # seconds until a configuration that could not be loaded is tried again
 
 
 class Restart(Exception):
-    """This ExaBGP is of no more use. The message is a sentence."""
+    """This ExaBGP is of no more use."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(words.trouble(trouble))
+        self.trouble = trouble
 
 
-class Life:
-    """Started by :meth:`start`; :meth:`run` until it is not needed any more; :meth:`end` in any case."""
+class Run:
+    """One ExaBGP: started by :meth:`start`; :meth:`run` until it is not needed any more; :meth:`end` in any case."""
 
-    def __init__(self, state: State, exabgp: Exabgp, listener: socket.socket, setup: Setup) -> None:
+    def __init__(self, state: SpeakerState, exabgp: Exabgp, listener: socket.socket, config: Config) -> None:
         self._state, self._exabgp, self._listener = state, exabgp, listener
-        self._loaded = setup  # what ExaBGP has
-        self._ahead = Ahead(state.difference)
+        self._loaded = config  # what ExaBGP has
+        self._agenda = Agenda(state.difference, state.heartbeat)
         self._channel: Channel | None = None
         self._check: asyncio.Task[str] | None = None
-        self._checking = setup
-        self._bad: Setup | None = None  # a configuration that ExaBGP refuses
+        self._checking: Config | None = None  # what the check is about
+        self._bad: Config | None = None  # what ExaBGP refuses, or could not be given
+        self._bad_until = 0.0
+        self._failures = 0  # to load it, in a row
         self._reasons: dict[Path, str] = {}  # why ExaBGP refused something of a path
-        self._beaten = 0.0
-        self._again: dict[str, tuple[int, float]] = {}  # End-of-RIBs left to repeat, and when the next is due
         self._shown: text.Shown | None = None
         exabgp.dead.add_done_callback(self._on_death)
 
     @classmethod
-    async def start(cls, state: State) -> Life:
+    async def start(cls, state: SpeakerState) -> Run:
         listener = socket.socket(socket.AF_UNIX)
         folder = os.open(state.run_dir, os.O_PATH | os.O_CLOEXEC)
         try:
@@ -66,16 +69,17 @@ class Life:
             listener.bind(f"/proc/self/fd/{folder}/{API_SOCKET}")
             listener.listen(4)
             listener.setblocking(False)
-            setup = state.setup
+            config = state.arranged.config
             path = state.run_dir / "exabgp.conf"
-            write(setup.text(state.run_dir, state.silence_after), path)
+            write(content(config, state.run_dir, state.silence_after), path)
             exabgp = await Exabgp.start(path, state.log)
         except BaseException:
             listener.close()
             raise
         finally:
             os.close(folder)
-        return cls(state, exabgp, listener, setup)
+        state.loaded = config
+        return cls(state, exabgp, listener, config)
 
     @property
     def pid(self) -> int:
@@ -85,12 +89,12 @@ class Life:
         """Returns when ExaBGP is not needed any more or is to be stopped; raises Restart when it is of no use."""
         state = self._state
         await self._connect(_START)
-        state.trouble = ""
-        state.difference.set_peers(frozenset(self._loaded.neighbors))
+        state.trouble = None
+        state.difference.set_peers(frozenset(self._loaded.sessions))
         needed = True
         while needed:
             if self._exabgp.dead.done():
-                raise Restart(self._obituary())
+                raise Restart(self._end_of_process())
             try:
                 if self._channel is None or self._channel.closed.done():
                     await self._reconnect()
@@ -102,41 +106,50 @@ class Life:
             except Closed:
                 await asyncio.sleep(0)
             except Hung:
-                raise Restart("ExaBGP does not answer: it was killed and started again.") from None
+                raise Restart(Trouble(TroubleKind.HUNG)) from None
 
     async def end(self) -> None:
         """Kills what is left. The routers keep the routes if graceful restart was negotiated."""
         if self._check is not None:
             self._check.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, OSError):
                 await self._check
         await self._exabgp.kill()
         if self._channel is not None:
             self._channel.close()
         self._listener.close()
+        self._state.loaded = None
 
     async def _step(self) -> bool:
-        """Says the next thing, or waits for one. False when ExaBGP is not needed any more."""
-        state = self._state
-        if time.monotonic() - self._beaten >= state.heartbeat:
-            await self._beat()
-        elif line := self._ahead.take(self._loaded.neighbors):
-            await self._say(line)
-        elif peer := self._owed_end_of_rib():
-            await self._say_end_of_rib(peer)
-        elif again := [peer for peer, (_, due) in self._again.items() if due <= time.monotonic()]:
-            await self._repeat_end_of_rib(again[0])
-        elif not state.setup.neighbors:
-            await self._flush()  # nobody is left, and the withdrawals have been said
-            return False
-        elif self._is_checked():
-            await self._reload()
-        else:
-            if state.is_current and state.setup in (self._loaded, self._bad):
-                state.settle()
-            next_time = min([self._beaten + state.heartbeat, *(due for _, due in self._again.values())])
-            await state.wait(max(0.0, next_time - time.monotonic()))
+        """Does the next thing, or waits for one. False when ExaBGP is not needed any more."""
+        now = time.monotonic()
+        match self._agenda.next(now, self._configs(now), current=self._state.is_current, planned=self._state.planned):
+            case Beat():
+                await self._beat()
+            case Line() as line:
+                await self._say(line)
+            case Clear(peer):
+                await self._clear(peer)
+            case EndOfRib(peer):
+                await self._say_end_of_rib(peer)
+            case Finish():
+                await self._flush()
+                return False
+            case Check(config):
+                self._begin_check(config)
+            case Reload(config):
+                await self._reload(config)
+            case Wait(until, settled):
+                if settled:
+                    self._state.settle()
+                await self._state.wait(max(0.0, until - time.monotonic()))
         return True
+
+    def _configs(self, now: float) -> Configs:
+        checking = self._check is not None and not self._check.done()
+        checked = self._checking if self._check is not None and not checking else None
+        bad = self._bad if now < self._bad_until else None
+        return Configs(self._state.arranged.config, self._loaded, checked, bad, checking)
 
     async def _command(
         self, line: str, patience: float | None = None, meanwhile: Callable[[], None] | None = None
@@ -152,12 +165,11 @@ class Life:
             channel.beat()
 
     async def _beat(self) -> None:
-        self._beaten = time.monotonic()
+        self._agenda.beaten(time.monotonic())
         if self._channel is not None:
             self._channel.beat()
         await self._command(text.HEARTBEAT)
-        if self._state.setup.listen or self._state.setup.refused:
-            self._state.take_over(again=True)  # the address to listen on may have come, gone or changed
+        self._state.look_again()
 
     # --- routes ------------------------------------------------------------------------------------------------------
 
@@ -166,7 +178,7 @@ class Life:
         mark = state.log.written
         if not reason:
             try:
-                if await self._command(line.text, meanwhile=partial(self._ahead.make, self._loaded.neighbors)):
+                if await self._command(line.text, meanwhile=partial(self._agenda.line.make, self._loaded.sessions)):
                     state.difference.done(batch)
                     return
             except (Closed, Hung):
@@ -174,37 +186,27 @@ class Life:
                 raise
             if batch.path not in self._reasons:
                 await asyncio.sleep(0.02)  # the log comes through another pipe
-            words = text.rejection(state.log.since(mark))
-            reason = words or self._reasons.get(batch.path, "ExaBGP refuses this route and does not say why.")
+            told = text.rejection(state.log.since(mark))
+            reason = told or self._reasons.get(batch.path, "ExaBGP refuses this route and does not say why.")
             self._reasons[batch.path] = reason
         state.difference.failed(batch, reason)
         if len(batch.prefixes) == 1:
             state.tell()
 
-    def _owed_end_of_rib(self) -> str:
-        state = self._state
-        return next((peer for peer in sorted(state.end_of_rib) if not state.difference.busy(peer)), "")
+    async def _clear(self, peer: str) -> None:
+        session = self._loaded.sessions.get(peer)
+        if session is not None:
+            await self._command(text.clear(session), _SLOW)
+        self._agenda.unfit.discard(peer)
+        self._state.difference.cleared(peer)
 
     async def _say_end_of_rib(self, peer: str) -> None:
         """ExaBGP sends it after the routes that it has been told before (RFC 4724: then stale ones are dropped)."""
-        self._again.pop(peer, None)
-        neighbor = self._loaded.neighbors.get(peer)
-        if neighbor is not None:
-            for version in neighbor.families:
-                await self._command(text.end_of_rib(neighbor, version))
-            if neighbor.add_path:
-                self._again[peer] = (_END_OF_RIB - 1, time.monotonic() + _END_OF_RIB_PAUSE)
-        self._state.end_of_rib.discard(peer)
-
-    async def _repeat_end_of_rib(self, peer: str) -> None:
-        left, _ = self._again.pop(peer)
-        neighbor = self._loaded.neighbors.get(peer)
-        if neighbor is None or peer not in self._state.sessions.up():
-            return
-        for version in neighbor.families:
-            await self._command(text.end_of_rib(neighbor, version))
-        if left > 1:
-            self._again[peer] = (left - 1, time.monotonic() + _END_OF_RIB_PAUSE)
+        session = self._loaded.sessions.get(peer)
+        if session is not None:
+            for version in session.families:
+                await self._command(text.end_of_rib(session, version))
+        self._agenda.end_of_rib_said(peer, self._loaded.sessions, time.monotonic())
 
     async def _flush(self) -> None:
         """Until ExaBGP has sent what it was told: it does not say so, but it counts the UPDATE messages sent."""
@@ -218,54 +220,67 @@ class Life:
 
     # --- configuration -----------------------------------------------------------------------------------------------
 
-    def _is_checked(self) -> bool:
-        """Whether a new configuration is ready to be loaded. Starts its check, which takes long, on the side."""
+    def _begin_check(self, config: Config) -> None:
+        """Asks ExaBGP on the side whether it would take it; that takes long. The end of the check wakes us."""
         state = self._state
-        if state.setup in (self._loaded, self._bad):
-            return False
-        if self._check is not None and not self._check.done():
-            return False  # its end wakes us
-        if self._check is None or self._checking != state.setup:
-            self._checking = state.setup
-            path = state.run_dir / "check.conf"
-            write(self._checking.text(state.run_dir, state.silence_after), path)
-            self._check = asyncio.create_task(validate(path, state.log.secrets), name="exabgp-validate")
-            self._check.add_done_callback(lambda _: state.wake.set())
-            return False
-        return True
+        self._checking = config
+        self._check = asyncio.create_task(self._checked(config), name="exabgp-validate")
+        self._check.add_done_callback(lambda _: state.wake.set())
 
-    async def _reload(self) -> None:
-        """Loads the checked configuration. Sessions that are the same in it are not touched."""
-        state, setup, check = self._state, self._checking, self._check
+    async def _checked(self, config: Config) -> str:
+        path = self._state.run_dir / "check.conf"
+        write(content(config, self._state.run_dir, self._state.silence_after), path)
+        return await validate(path, self._state.log.secrets)
+
+    async def _reload(self, config: Config) -> None:
+        """Loads the checked configuration. Sessions that are the same in it are not touched.
+
+        What runs goes on whatever fails before ExaBGP is told to reload.
+        """
+        state, check = self._state, self._check
         assert check is not None
-        refusal, self._check = check.result(), None
-        if refusal:
-            self._bad = setup
-            state.trouble = f"ExaBGP refuses the new peers; the old ones stay: {refusal}"
-            logger.warning("%s", state.trouble)
-            state.tell()
+        self._check = None
+        try:
+            refusal = check.result()
+            if refusal:
+                self._failed(config, Trouble(TroubleKind.RELOAD_REFUSED, text=refusal))
+                return
+            new = state.run_dir / "exabgp.conf.next"
+            write(content(config, state.run_dir, state.silence_after), new)
+        except OSError as error:
+            self._failed(config, Trouble(TroubleKind.RELOAD_FAILED, text=str(error)))
             return
-        staying = {neighbor.address for neighbor in setup.neighbors.values()}
-        leaving = [n for n in self._loaded.neighbors.values() if n.address not in staying]
-        for neighbor in leaving:  # under graceful restart the router would keep what was not withdrawn before
-            await self._command(text.clear(neighbor), _SLOW)
+        staying = {session.address for session in config.sessions.values()}
+        leaving = [s for s in self._loaded.sessions.values() if s.address not in staying]
+        for session in leaving:  # under graceful restart the router would keep what was not withdrawn before
+            await self._command(text.clear(session), _SLOW)
         if leaving:
             await self._flush()
-        write(setup.text(state.run_dir, state.silence_after), state.run_dir / "exabgp.conf")
-        before, self._loaded, self._bad = self._loaded, setup, None
-        state.trouble = ""
+        new.replace(state.run_dir / "exabgp.conf")
+        before, self._loaded, self._bad, self._failures = self._loaded, config, None, 0
+        state.loaded = config
+        state.trouble = None
         await self._command(text.RELOAD, _SLOW)
         if not await self._confirm():
-            raise Restart("ExaBGP did not take the new configuration: it was started again.")
-        state.difference.set_peers(frozenset(setup.neighbors))
-        for name, neighbor in setup.neighbors.items():
-            if before.neighbors.get(name, neighbor) != neighbor:
+            raise Restart(Trouble(TroubleKind.NOT_TAKEN))
+        state.difference.set_peers(frozenset(config.sessions))
+        for name, session in config.sessions.items():
+            if before.sessions.get(name, session) != session:
                 state.difference.resync(name)
-        state.end_of_rib |= state.sessions.up() & setup.neighbors.keys()
+        self._agenda.up(state.sessions.up() & config.sessions.keys())
+
+    def _failed(self, config: Config, trouble: Trouble) -> None:
+        self._bad = config
+        self._bad_until = time.monotonic() + _RETRY[min(self._failures, len(_RETRY) - 1)]
+        self._failures += 1
+        if self._state.trouble != trouble:
+            logger.warning("%s", words.trouble(trouble))
+        self._state.trouble = trouble
+        self._state.tell()
 
     async def _confirm(self) -> bool:
         """Whether ExaBGP has the peers that it is to have. It reloads some turns after the acknowledgement."""
-        addresses = {neighbor.address for neighbor in self._loaded.neighbors.values()}
+        addresses = {session.address for session in self._loaded.sessions.values()}
         deadline = time.monotonic() + _RELOAD
         while time.monotonic() < deadline:
             shown = await self._show()
@@ -284,7 +299,15 @@ class Life:
     def _hear(self, said: text.Said) -> None:
         if isinstance(said, text.Shown):
             self._shown = said
-        self._state.hear(said)
+        changed = self._state.hear(said)
+        up = self._state.sessions.up()
+        self._agenda.up(changed & up)
+        self._agenda.down(changed - up)
+        if changed & up:
+            self._state.want_routes()
+            sessions, difference = self._state.sessions, self._state.difference
+            self._agenda.unfit.update(name for name in changed & up if sessions.unfit(name, difference))
+            self._state.wake.set()
 
     async def _connect(self, patience: float) -> None:
         accepting = asyncio.create_task(Channel.accept(self._listener, self._hear), name="exabgp-accept")
@@ -292,7 +315,7 @@ class Life:
             await asyncio.wait((accepting, self._exabgp.dead), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if not accepting.done():
                 dead = self._exabgp.dead.done()
-                raise Restart(self._obituary() if dead else "ExaBGP did not start its API process.")
+                raise Restart(self._end_of_process() if dead else Trouble(TroubleKind.NO_API))
             self._channel = accepting.result()
         finally:
             accepting.cancel()
@@ -302,7 +325,7 @@ class Life:
             with contextlib.suppress(Closed):  # then the next one is waited for
                 await self._show()
         except Hung:
-            raise Restart("ExaBGP does not answer: it was killed and started again.") from None
+            raise Restart(Trouble(TroubleKind.HUNG)) from None
 
     async def _reconnect(self) -> None:
         """The API process died, and ExaBGP starts another one: events were lost, and perhaps a command."""
@@ -311,10 +334,10 @@ class Life:
         logger.warning("the API process of ExaBGP is gone; waiting for the next one")
         await self._connect(_RECONNECT)
         if not await self._confirm():
-            raise Restart("ExaBGP lost peers with its API process: it was started again.")
-        for peer in self._loaded.neighbors:
+            raise Restart(Trouble(TroubleKind.PEERS_LOST))
+        for peer in self._loaded.sessions:
             self._state.difference.resync(peer)
-        self._state.end_of_rib |= self._state.sessions.up()
+        self._agenda.up(self._state.sessions.up())
 
     async def _stop(self) -> None:
         if self._state.withdraw:
@@ -329,9 +352,8 @@ class Life:
             self._channel.close()
         self._state.wake.set()
 
-    def _obituary(self) -> str:
+    def _end_of_process(self) -> Trouble:
         code = self._exabgp.dead.result()
         if code < 0:
-            return f"ExaBGP was killed by signal {-code}."
-        words = self._state.log.last_words()
-        return f"ExaBGP ended with code {code}{': ' + words if words else ''}."
+            return Trouble(TroubleKind.KILLED, -code)
+        return Trouble(TroubleKind.ENDED, code, self._state.log.last_words())

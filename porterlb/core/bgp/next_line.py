@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from porterlb.core import exabgp_text as text
-from porterlb.core.desired import Neighbor
-from porterlb.edge.bgp.difference import Batch, Difference
+from porterlb.core.bgp.difference import Batch, Difference
+from porterlb.core.desired import SessionConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Line:
     refusal: str = ""
 
 
-class Ahead:
+class NextLine:
     """What was made ahead counts only while the difference stays as it was: anything urgent goes first, as without."""
 
     def __init__(self, difference: Difference, most: int = text.MAX_PREFIXES) -> None:
@@ -28,12 +28,12 @@ class Ahead:
         self._line: Line | None = None
         self._made_at = 0
 
-    def make(self, neighbors: Mapping[str, Neighbor]) -> None:
+    def make(self, sessions: Mapping[str, SessionConfig]) -> None:
         """Makes the next line and keeps it."""
-        self._line, self._made_at = self.take(neighbors), self._difference.generation
+        self._line, self._made_at = self.take(sessions), self._difference.generation
 
-    def take(self, neighbors: Mapping[str, Neighbor]) -> Line | None:
-        """The next line; None when nothing is left to say. ``neighbors``: those that ExaBGP has, by peer name."""
+    def take(self, sessions: Mapping[str, SessionConfig]) -> Line | None:
+        """The next line; None when nothing is left to say. ``sessions``: those that ExaBGP has, by peer name."""
         line, self._line = self._line, None
         if line is not None:
             if self._made_at == self._difference.generation:
@@ -44,6 +44,6 @@ class Ahead:
             return None
         verb = text.withdraw if batch.withdraw else text.announce
         try:
-            return Line(batch, verb(neighbors[batch.path.peer], batch.path, batch.prefixes))
+            return Line(batch, verb(sessions[batch.path.peer], batch.path, batch.prefixes))
         except text.Unspeakable as refusal:
             return Line(batch, refusal=str(refusal))

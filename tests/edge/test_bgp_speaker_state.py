@@ -7,18 +7,18 @@ from pathlib import Path as File
 
 import pytest
 
-from porterlb.core.desired import DesiredBgp, Neighbor, Path
+from porterlb.core.desired import DesiredBgp, Path, SessionConfig
 from porterlb.edge.bgp.process import Log
-from porterlb.edge.bgp.state import State
+from porterlb.edge.bgp.speaker_state import SpeakerState
 
-PEER = Neighbor("tor", ip_address("127.0.0.2"), 64500, 64512, IPv4Address("127.0.0.1"))
+PEER = SessionConfig("tor", ip_address("127.0.0.2"), 64500, 64512, IPv4Address("127.0.0.1"))
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_set_that_comes_just_before_the_addresses_are_looked_at_again_is_taken_over(
     tmp_path: File, again: bool
 ) -> None:
-    state = State(lambda _: None, tmp_path, Log(tmp_path / "log"), 2.0, 1.0, 10.0)
+    state = SpeakerState(lambda _: None, tmp_path, Log(tmp_path / "log"), 2.0, 1.0, 10.0)
     state.take_over()
     state.difference.set_peers(frozenset({"tor"}))
     for number in (1, 2):

@@ -1,0 +1,138 @@
+"""The sessions that a replica is to have: which BgpPeers select its node, which of two wins, with which settings."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address
+
+from porterlb.core.bgp import rules
+from porterlb.core.desired import SessionConfig
+from porterlb.core.model import Address, BgpConf, Peer, Snapshot
+from porterlb.core.problems import Problem, Reason
+
+
+def selects(peer: Peer, snapshot: Snapshot, node: str) -> bool:
+    """Whether the peer is for the replica on this node."""
+    if peer.node_selector is None:
+        return True
+    return node in snapshot.nodes and peer.node_selector.matches(snapshot.nodes[node].labels)
+
+
+def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
+    """Peers that get no session on this node, for another one with the same address is older there: by name, that one.
+
+    Judged per node: racks may have gateways with one address. A disabled peer takes no address from others.
+    """
+    found: dict[str, str] = {}
+    holder: dict[Address, str] = {}
+    if len({peer.address for peer in snapshot.peers.values()}) == len(snapshot.peers):
+        return found
+    for peer in sorted(snapshot.peers.values(), key=lambda peer: (peer.created, peer.name)):
+        if peer.admin_down or _refusal(peer, snapshot.conf) is not None or not selects(peer, snapshot, node):
+            continue
+        if peer.address in holder:
+            found[peer.name] = holder[peer.address]
+        else:
+            holder[peer.address] = peer.name
+    return found
+
+
+def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
+    """The sessions that this replica is to have, by peer name."""
+    node, conf = snapshot.view.node, snapshot.conf
+    hidden = shadowed(snapshot, node)
+    return {
+        name: SessionConfig(
+            peer=name,
+            address=peer.address,
+            peer_as=peer.peer_as,
+            local_as=local_as(peer, conf),
+            router_id=router_id(snapshot),
+            local_address=peer.local_address,
+            password=peer.password,
+            multihop_ttl=peer.multihop_ttl,
+            hold_time=peer.hold_time,
+            passive=peer.passive,
+            remote_port=peer.remote_port,
+            graceful_restart=conf.graceful_restart if peer.graceful_restart is None else peer.graceful_restart,
+            families=peer.families,
+            add_path=peer.add_path > 1,
+            admin_down=peer.admin_down,
+        )
+        for name, peer in sorted(snapshot.peers.items())
+        if name not in hidden and _refusal(peer, conf) is None and selects(peer, snapshot, node)
+    }
+
+
+def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:
+    """What is wrong with each peer that only all objects together show: the same on every replica that sees them."""
+    found: dict[str, list[Problem]] = {}
+    hidden = {node: shadowed(snapshot, node) for node in sorted({*snapshot.nodes, snapshot.view.node})}
+    for name, peer in sorted(snapshot.peers.items()):
+        refusal = _refusal(peer, snapshot.conf)
+        own = [refusal] if refusal else []
+        nodes = [node for node in hidden if selects(peer, snapshot, node)]
+        own += _shadows(peer, nodes, {node: by[name] for node, by in hidden.items() if name in by})
+        if not nodes and snapshot.nodes:
+            own.append(Problem(Reason.NO_NODE, "matches no node: there is no session.", "spec.nodeSelector", False))
+        own += _without_effect(peer, snapshot)
+        if own:
+            found[name] = own
+    return {name: tuple(own) for name, own in found.items()}
+
+
+def local_as(peer: Peer, conf: BgpConf) -> int:
+    """Our AS towards this peer; 0: none is known."""
+    return peer.local_as or conf.local_as
+
+
+def _refusal(peer: Peer, conf: BgpConf) -> Problem | None:
+    """Why this peer has no session on any node."""
+    if not local_as(peer, conf):
+        message = "No AS of our own is known: set spec.as of the BgpConf default, or spec.conf.localAs here."
+        return Problem(Reason.NO_LOCAL_AS, message, "spec.conf.localAs")
+    if peer.passive and not conf.listen_port:
+        message = "needs a port to listen on: set spec.listenPort of the BgpConf default."
+        return Problem(Reason.INVALID_FIELD, message, "spec.transport.passiveMode")
+    if peer.password and not rules.password_allowed(peer.password):  # one from a Secret
+        message = f"The password must be at most {rules.MAX_PASSWORD} bytes of printable characters."
+        return Problem(Reason.INVALID_FIELD, message, "spec.conf.authPasswordSecret")
+    return None
+
+
+def _shadows(peer: Peer, nodes: Iterable[str], by: Mapping[str, str]) -> Iterator[Problem]:
+    for other in sorted(set(by.values())):
+        there = [node for node, name in by.items() if name == other]
+        everywhere = len(by) == len(list(nodes))
+        where = "" if everywhere else f" on {', '.join(there)}"
+        message = f"The older BgpPeer {other} has the same address {peer.address} and is used instead{where}."
+        yield Problem(Reason.INVALID_FIELD, message, "spec.conf.neighborAddress", fatal=everywhere)
+
+
+def _without_effect(peer: Peer, snapshot: Snapshot) -> Iterator[Problem]:
+    mine = local_as(peer, snapshot.conf)
+    for at, rule in enumerate(peer.advertise):
+        path = f"spec.advertise[{at}]"
+        for eip in sorted(rule.eips - snapshot.eips.keys()):
+            yield Problem(Reason.EIP_UNKNOWN, f"There is no Eip {eip} that can be used.", f"{path}.eips", False)
+        if not mine:
+            continue
+        if rule.attributes.local_pref is not None and mine != peer.peer_as:
+            message = "has no effect: local preference is not sent to an external peer."
+            yield Problem(Reason.INVALID_FIELD, message, f"{path}.localPref", False)
+        if rule.attributes.prepend and mine == peer.peer_as:
+            message = "has no effect: the AS path is not prepended for an internal peer."
+            yield Problem(Reason.INVALID_FIELD, message, f"{path}.asPathPrepend", False)
+
+
+def router_id(snapshot: Snapshot) -> IPv4Address:
+    """The BGP identifier of this replica (RFC 6286: unique within the AS, so one for all nodes will not do).
+
+    The node's first IPv4 address; without one that of the BgpConf, else one made from the node's name.
+    """
+    node = snapshot.nodes.get(snapshot.view.node)
+    address = node.address(4) if node else None
+    if isinstance(address, IPv4Address):
+        return address
+    return snapshot.conf.router_id or IPv4Address(zlib.crc32(snapshot.view.node.encode()) or 1)

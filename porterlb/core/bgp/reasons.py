@@ -1,0 +1,117 @@
+"""Why a session is down, why a peer is kept out of ExaBGP, what is wrong with ExaBGP: values without words.
+
+The sentences are made by :mod:`porterlb.core.bgp.words`, where somebody reads them.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from porterlb.core.model import Address
+
+CEASE = 6
+HOLD_TIMER_EXPIRED = 4
+ADMINISTRATIVE = frozenset({2, 4})
+"""Subcodes of a cease (RFC 4486): administrative shutdown, administrative reset."""
+
+
+class TroubleKind(enum.StrEnum):
+    """What is wrong with ExaBGP as a whole."""
+
+    NOT_STARTED = "not_started"  # text: of the operating system
+    ENDED = "ended"  # code: its exit code; text: its last words
+    KILLED = "killed"  # code: the signal
+    HUNG = "hung"
+    NO_API = "no_api"
+    RELOAD_REFUSED = "reload_refused"  # text: its words
+    RELOAD_FAILED = "reload_failed"  # text: of the operating system
+    NOT_TAKEN = "not_taken"
+    PEERS_LOST = "peers_lost"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """``code`` and ``text`` as the kind says."""
+
+    kind: TroubleKind
+    code: int = 0
+    text: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether ExaBGP runs all the same."""
+        return self.kind in (TroubleKind.RELOAD_REFUSED, TroubleKind.RELOAD_FAILED)
+
+
+class LossKind(enum.StrEnum):
+    """How a session, or an attempt at one, ended."""
+
+    NOTIFICATION = "notification"  # code, subcode, text: the RFC 9003 shutdown text; local: we sent it
+    RESET = "reset"
+    CLOSED = "closed"
+    TIMED_OUT = "timed_out"
+    REFUSED = "refused"
+    CONNECTION = "connection"  # of TCP, without a cause that we know
+    RECONFIGURED = "reconfigured"
+    REMOVED = "removed"
+    UNHEARD = "unheard"  # found out afterwards
+    SPEAKER = "speaker"  # trouble: with ExaBGP
+    OTHER = "other"  # text: ExaBGP's words, perhaps none
+
+
+_CONNECTION = frozenset({LossKind.RESET, LossKind.CLOSED, LossKind.TIMED_OUT, LossKind.REFUSED, LossKind.CONNECTION})
+
+
+class LossCategory(enum.StrEnum):
+    """The few classes that losses are counted in, whatever a peer may say."""
+
+    HOLD_TIMER = "hold_timer"
+    SHUTDOWN = "shutdown"
+    NOTIFICATION = "notification"
+    RESET = "reset"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The end of a session. ``local``: our side ended it."""
+
+    kind: LossKind
+    code: int = 0
+    subcode: int = 0
+    text: str = ""
+    local: bool = False
+    trouble: Trouble | None = None
+
+    @property
+    def category(self) -> LossCategory:
+        if self.kind is LossKind.NOTIFICATION:
+            if self.code == HOLD_TIMER_EXPIRED:
+                return LossCategory.HOLD_TIMER
+            administrative = self.code == CEASE and self.subcode in ADMINISTRATIVE
+            return LossCategory.SHUTDOWN if administrative else LossCategory.NOTIFICATION
+        return LossCategory.RESET if self.kind in _CONNECTION else LossCategory.OTHER
+
+
+class RefusalKind(enum.StrEnum):
+    """What on the node keeps a peer out of ExaBGP, or keeps ExaBGP from listening for it."""
+
+    SAME_ADDRESS = "same_address"  # address; other: the BgpPeer that has it
+    ADDRESS_ABSENT = "address_absent"  # address: localAddress
+    NO_LISTEN_PORT = "no_listen_port"
+    NO_ROUTE = "no_route"  # address: of the peer
+    NOT_LISTENING = "not_listening"  # address: ours, not among listenAddresses
+    PORT_TAKEN = "port_taken"  # address: ours; port
+    PORT_PRIVILEGED = "port_privileged"  # port
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Fields as the kind says."""
+
+    kind: RefusalKind
+    address: Address | None = None
+    port: int = 0
+    other: str = ""

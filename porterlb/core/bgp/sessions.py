@@ -1,0 +1,139 @@
+"""The state of each BGP session, from what ExaBGP says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from porterlb.core import exabgp_text as text
+from porterlb.core.bgp.config import Arranged
+from porterlb.core.bgp.difference import Difference
+from porterlb.core.bgp.negotiated import Negotiated
+from porterlb.core.bgp.reasons import Loss, LossKind, Trouble
+from porterlb.core.bgp.rules import FAMILIES
+from porterlb.core.desired import Path, SessionConfig
+from porterlb.core.model import Address
+from porterlb.core.observed import SessionState
+
+ADMIN_DOWN = "admin down"
+
+
+@dataclass(slots=True)
+class Sessions:
+    """Sessions by peer name. Times in monotonic seconds, given by the caller."""
+
+    states: dict[str, SessionState] = field(default_factory=dict)
+    _wanted: Mapping[str, SessionConfig] = field(default_factory=dict)
+    _names: dict[Address, str] = field(default_factory=dict)
+    _notifications: dict[Address, text.Notification] = field(default_factory=dict)
+    _opened: dict[Address, Negotiated] = field(default_factory=dict)  # of sessions that are not established yet
+
+    def configure(self, wanted: Mapping[str, SessionConfig], arranged: Arranged, now: float) -> None:
+        """The whole set of peers: new ones start idle, ones that are gone are forgotten."""
+        changed = {name for name, config in wanted.items() if self._wanted.get(name, config) != config}
+        self._wanted = wanted
+        self._names = {session.address: name for name, session in arranged.config.sessions.items()}
+        for name in self.states.keys() - wanted.keys():
+            del self.states[name]
+        for name, config in wanted.items():
+            state = self.states.get(name) or SessionState(name, self._resting(name), now)
+            refusal = arranged.refused.get(name)
+            if config.admin_down:
+                state = _at(state, ADMIN_DOWN, now)
+            elif refusal is not None:
+                state = _at(state, "idle", now)
+            elif state.state == ADMIN_DOWN or state.refusal is not None:
+                state = _at(state, self._resting(name), now)
+            attempt = None if name in changed else state.attempt
+            self.states[name] = replace(state, refusal=refusal, limit=arranged.limited.get(name), attempt=attempt)
+
+    def hear(self, said: text.Said, now: float) -> list[str]:
+        """Takes an event in; returns the peers whose session has just come up or gone down."""
+        if isinstance(said, text.Notification):
+            self._notifications[said.address] = said
+        elif isinstance(said, text.Opened):
+            self._opened[said.address] = said.negotiated
+        elif isinstance(said, text.Shown):
+            return self._shown(said, now)
+        elif isinstance(said, text.Up | text.Down | text.Fsm):
+            name = self._names.get(said.address)
+            if name is None:
+                return []
+            state = self.states[name]
+            if isinstance(said, text.Up):
+                self._notifications.pop(said.address, None)
+                negotiated = self._opened.pop(said.address, state.negotiated)
+                self.states[name] = replace(_at(state, "established", now), attempt=None, negotiated=negotiated)
+                return [name]
+            if isinstance(said, text.Down):
+                return self._down(name, said, now)
+            # Up tells of "established", after what the state machine says; and its end has a reason in Down.
+            if not state.up and said.state != "established":
+                attempt = said.state in ("opensent", "openconfirm")
+                self.states[name] = _at(state, said.state if attempt else self._resting(name), now)
+        return []
+
+    def lose_all(self, trouble: Trouble, now: float) -> None:
+        """ExaBGP is gone, and every session with it."""
+        for name, state in self.states.items():
+            if name in self._names.values():
+                loss = Loss(LossKind.SPEAKER, trouble=trouble, local=True)
+                self.states[name] = self._lost(state, loss, now) if state.up else _at(state, "idle", now)
+        self._notifications.clear()
+        self._opened.clear()
+
+    def fits(self, path: Path) -> bool:
+        """Whether a path can be told to its peer: one of several needs add-path, as it was negotiated last."""
+        state = self.states.get(path.peer)
+        agreed = state.negotiated if state else None
+        return not path.path_id or agreed is None or path.next_hop.version in agreed.add_path
+
+    def unfit(self, name: str, difference: Difference) -> bool:
+        """Whether ExaBGP has routes of a peer that its session cannot tell apart."""
+        agreed = self.states[name].negotiated
+        return agreed is not None and any(
+            difference.has_path_ids(name, version) for version in FAMILIES if version not in agreed.add_path
+        )
+
+    def up(self) -> frozenset[str]:
+        return frozenset(name for name, state in self.states.items() if state.up)
+
+    def _down(self, name: str, said: text.Down, now: float) -> list[str]:
+        state = self.states[name]
+        loss = text.loss(said, self._notifications.pop(said.address, None))
+        if state.up:
+            self.states[name] = self._lost(state, loss, now)
+            return [name]
+        state = _at(state, self._resting(name), now)
+        if said.reason and loss.kind is not LossKind.REMOVED:  # else it says only that we have stopped trying
+            state = replace(state, attempt=loss)
+        self.states[name] = state
+        return []
+
+    def _lost(self, state: SessionState, loss: Loss, now: float) -> SessionState:
+        lost = _at(state, self._resting(state.peer), now)
+        return replace(lost, loss=loss, losses=state.losses + 1, attempt=None)
+
+    def _shown(self, said: text.Shown, now: float) -> list[str]:
+        """Events are not replayed to a new listener: what was missed is told apart here."""
+        changed: list[str] = []
+        for address, name in self._names.items():
+            state, shown = self.states[name], said.states.get(address, "idle")
+            if shown == "established" and not state.up:
+                since = now - said.duration.get(address, 0.0)
+                negotiated = said.negotiated.get(address, state.negotiated)
+                self.states[name] = replace(state, state=shown, since=since, attempt=None, negotiated=negotiated)
+                changed.append(name)
+            elif shown != "established" and state.up:
+                self.states[name] = self._lost(state, Loss(LossKind.UNHEARD), now)
+                changed.append(name)
+        return changed
+
+    def _resting(self, name: str) -> str:
+        """Without a TCP connection ExaBGP says idle, active and connect in turn: one RFC 4271 name for each side."""
+        config = self._wanted.get(name)
+        return "active" if config is not None and config.passive else "connect"
+
+
+def _at(state: SessionState, name: str, now: float) -> SessionState:
+    return state if state.state == name else replace(state, state=name, since=now)

@@ -1,0 +1,178 @@
+"""Reasons of the BGP speaker as sentences: the one place where these words are made."""
+
+from __future__ import annotations
+
+from porterlb.core.bgp.negotiated import Negotiated
+from porterlb.core.bgp.reasons import (
+    HOLD_TIMER_EXPIRED,
+    Loss,
+    LossKind,
+    Refusal,
+    RefusalKind,
+    Trouble,
+    TroubleKind,
+)
+from porterlb.core.desired import SessionConfig
+from porterlb.core.observed import SessionState
+
+_CODES = {
+    1: "message header error",
+    2: "OPEN message error",
+    3: "UPDATE message error",
+    4: "hold timer expired",
+    5: "finite state machine error",
+    6: "cease",
+    7: "ROUTE-REFRESH message error",
+}
+_SUBCODES = {  # RFC 4271, 4486, 5492, 6608, 7313, 8538, 9384
+    (1, 1): "connection not synchronized",
+    (1, 2): "bad message length",
+    (1, 3): "bad message type",
+    (2, 1): "unsupported version number",
+    (2, 2): "bad peer AS",
+    (2, 3): "bad BGP identifier",
+    (2, 4): "unsupported optional parameter",
+    (2, 6): "unacceptable hold time",
+    (2, 7): "unsupported capability",
+    (3, 1): "malformed attribute list",
+    (3, 2): "unrecognized well-known attribute",
+    (3, 3): "missing well-known attribute",
+    (3, 4): "attribute flags error",
+    (3, 5): "attribute length error",
+    (3, 6): "invalid ORIGIN",
+    (3, 8): "invalid NEXT_HOP",
+    (3, 9): "optional attribute error",
+    (3, 10): "invalid network field",
+    (3, 11): "malformed AS_PATH",
+    (5, 1): "unexpected message in OpenSent",
+    (5, 2): "unexpected message in OpenConfirm",
+    (5, 3): "unexpected message in Established",
+    (6, 1): "maximum number of prefixes reached",
+    (6, 2): "administrative shutdown",
+    (6, 3): "peer de-configured",
+    (6, 4): "administrative reset",
+    (6, 5): "connection rejected",
+    (6, 6): "other configuration change",
+    (6, 7): "connection collision resolution",
+    (6, 8): "out of resources",
+    (6, 9): "hard reset",
+    (6, 10): "BFD down",
+    (7, 1): "invalid message length",
+}
+
+
+def notification(code: int, subcode: int, text: str = "") -> str:
+    """A NOTIFICATION's code and subcode: ``cease, administrative shutdown (6/2): "text"``."""
+    words = _CODES.get(code, "unknown error")
+    if detail := _SUBCODES.get((code, subcode)):
+        words = f"{words}, {detail}"
+    words = f"{words} ({code}/{subcode})"
+    return f'{words}: "{text}"' if text else words
+
+
+_LOSSES = {
+    LossKind.RESET: "The TCP connection was reset by the peer.",
+    LossKind.CLOSED: "The TCP connection was closed by the peer without a NOTIFICATION.",
+    LossKind.TIMED_OUT: "The TCP connection timed out: the peer cannot be reached.",
+    LossKind.REFUSED: "The TCP connection was refused: no BGP router listens there.",
+    LossKind.CONNECTION: "The TCP connection was lost.",
+    LossKind.RECONFIGURED: "We ended the session (configuration changed); graceful restart keeps the routes.",
+    LossKind.REMOVED: "We ended the session (peer removed, changed or stopping).",
+    LossKind.UNHEARD: "The session was lost while nobody listened.",
+}
+
+
+def loss(of: Loss | None) -> str:
+    """Why a session was lost; empty for None."""
+    if of is None:
+        return ""
+    if of.kind is LossKind.NOTIFICATION:
+        if of.local and of.code == HOLD_TIMER_EXPIRED:
+            return "Hold timer expired: nothing was heard from the peer (4/0)."
+        sender = "We" if of.local else "The peer"
+        return f"{sender} sent NOTIFICATION {notification(of.code, of.subcode, of.text)}."
+    if of.kind is LossKind.SPEAKER and of.trouble is not None:
+        return trouble(of.trouble)
+    if of.kind is LossKind.OTHER and of.text:
+        return f"ExaBGP ended the session: {of.text.rstrip('.')}."
+    return _LOSSES.get(of.kind, "The session ended, ExaBGP does not say why.")
+
+
+def why_down(session: SessionState) -> str:
+    """Why there is no session: what keeps it out, else the answer to the last attempt, else why it was lost."""
+    if session.refusal is not None:
+        return refusal(session.refusal)
+    attempt = session.attempt
+    if attempt is not None and (attempt.kind is LossKind.NOTIFICATION or session.loss is None):
+        return loss(attempt)
+    return loss(session.loss)
+
+
+def trouble(of: Trouble | None) -> str:
+    """What is wrong with ExaBGP; empty for None."""
+    if of is None:
+        return ""
+    match of.kind:
+        case TroubleKind.NOT_STARTED:
+            return f"ExaBGP could not be started: {of.text}. It is tried again."
+        case TroubleKind.ENDED:
+            return f"ExaBGP ended with code {of.code}{': ' + of.text if of.text else ''}."
+        case TroubleKind.KILLED:
+            return f"ExaBGP was killed by signal {of.code}."
+        case TroubleKind.HUNG:
+            return "ExaBGP does not answer: it was killed and started again."
+        case TroubleKind.NO_API:
+            return "ExaBGP did not start its API process."
+        case TroubleKind.RELOAD_REFUSED:
+            return f"ExaBGP refuses the new peers; the old ones stay: {of.text}"
+        case TroubleKind.RELOAD_FAILED:
+            return f"The new peers cannot be given to ExaBGP; the old ones stay, and it is tried again: {of.text}."
+        case TroubleKind.NOT_TAKEN:
+            return "ExaBGP did not take the new configuration: it was started again."
+        case TroubleKind.PEERS_LOST:
+            return "ExaBGP lost peers with its API process: it was started again."
+        case TroubleKind.STOPPED:
+            return "ExaBGP was stopped."
+
+
+def lacks(config: SessionConfig, agreed: Negotiated) -> str:
+    """What was configured and not negotiated, and what follows; empty: nothing."""
+    found = []
+    missing = [version for version in config.families if version not in agreed.families]
+    if missing:
+        names = " and ".join(f"IPv{version}" for version in missing)
+        found.append(f"The router did not negotiate {names}: it gets no {names} routes.")
+    single = [version for version in agreed.families if version not in agreed.add_path] if config.add_path else []
+    if single:
+        names = " and ".join(f"IPv{version}" for version in single)
+        found.append(
+            f"The router did not negotiate add-path (sendMax) for {names}: each node announces one next hop to it."
+        )
+    return " ".join(found)
+
+
+def refusal(of: Refusal | None) -> str:
+    """What keeps a peer out, or keeps ExaBGP from listening for it; empty for None."""
+    if of is None:
+        return ""
+    match of.kind:
+        case RefusalKind.SAME_ADDRESS:
+            return f"BgpPeer {of.other} has the same address {of.address}: remove one."
+        case RefusalKind.ADDRESS_ABSENT:
+            return f"The node does not have the address {of.address} (spec.transport.localAddress)."
+        case RefusalKind.NO_LISTEN_PORT:
+            return "passiveMode needs spec.listenPort of the BgpConf default."
+        case RefusalKind.NO_ROUTE:
+            return f"passiveMode needs a route to {of.address} to find the address to listen on; there is none yet."
+        case RefusalKind.NOT_LISTENING:
+            return f"passiveMode needs {of.address} among listenAddresses of the BgpConf."
+        case RefusalKind.PORT_TAKEN:
+            return (
+                f"Another process listens on {of.address} port {of.port}: stop it, or set another listenPort in the "
+                "BgpConf."
+            )
+        case RefusalKind.PORT_PRIVILEGED:
+            return (
+                f"PorterLB may not listen on port {of.port}: set bgp.listenOnPrivilegedPort=true in the chart's values "
+                "(capability NET_BIND_SERVICE), or a listenPort of 1024 or more in the BgpConf."
+            )
