@@ -278,7 +278,7 @@ class Layer2:
         """Finds what to probe, after a change of nodes, members, interfaces or the default route."""
         nics = self.interfaces.nics.values()
         targets = find_targets(self._own, self._wanted.nodes, self._wanted.members, nics, gateways)
-        self.nodes.set_targets(targets, self._wanted.members.keys(), self._wanted.nodes.get(self._own, ()))
+        self.nodes.set_targets(targets, self._wanted.members.keys(), self._own_addresses())
         for target in targets:
             self.interfaces.use(target.key.nic)
         self._report(probed=self.nodes.probed)
@@ -480,6 +480,12 @@ class Layer2:
         if before - judgement.dead:
             self._vips.touch_again()  # a partition has two sides: they may have held us for dead
         self._say(now)
+
+    def _own_addresses(self) -> tuple[Address, ...]:
+        """Our InternalIPs, else our hello address: the manager names only the nodes to probe, not our own."""
+        member = self._wanted.members.get(self._own)
+        named = self._wanted.nodes.get(self._own, ())
+        return named or ((ip_address(member.address),) if member is not None and member.address else ())
 
     def _told_of(self, place: Place) -> str:
         nic = self.interfaces.nics.get(place.nic)

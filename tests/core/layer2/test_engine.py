@@ -355,6 +355,20 @@ def link_lost(world: World, node: str) -> bytes:
     return next(encode(action.hello, KEY) for action in actions if isinstance(action, act.Say))
 
 
+def test_a_node_without_the_network_of_its_internal_ip_is_dead_for_every_vip_also_for_itself(world):
+    """The manager does not name our own node among those to probe."""
+    n2 = world.replicas["n2"]
+    second = Nic("eth1", 2, b"\2\0\0\0\1\2", True, (ip_interface("10.1.0.2/24"),))
+    wanted = replace(world.wanted, nodes={n: a for n, a in world.wanted.nodes.items() if n != "n2"})
+    n2.do(n2.layer2.want(wanted, world.now), world.now)
+    n2.do(n2.layer2.nics_changed({**nics_of("n2"), 2: second}, world.now), world.now)
+    n2.layer2.nodes.heard(NIC, ip_address("10.0.0.1").packed, mac_of("n1"), world.now)
+    assert n2.layer2.nodes._internal["n2"] == {NIC}
+    n2.do(n2.layer2.nics_changed({**nics_of("n2", up=False), 2: second}, world.now), world.now)
+    world.run(0.1)
+    assert "n2" in n2.layer2.nodes.dead
+
+
 def test_many_vips_are_decided_in_slices_and_urgent_ones_first():
     made = World("n1", "n2", "n3")
     rows = [(str(ip_address("10.0.0.0") + i), ORDER) for i in range(10, 250) if i != 200] + [("10.0.0.250", ("n3",))]
