@@ -99,6 +99,13 @@ def _eip(state: Mapping[str, Any], name: str, eip: Mapping[str, Any]) -> Row:
     }
 
 
+def _why_down(peer: Mapping[str, Any]) -> str:
+    """Why the replica's own session is down, or what it cannot do."""
+    if str(peer["state"]) == "established":
+        return str(peer.get("refusal", ""))
+    return str(peer.get("refusal") or peer.get("lastAttempt") or peer.get("reason") or "")
+
+
 def _peer(state: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Row:
     """The own session with its state; of the others it is known whether they are established."""
     sessions = [
@@ -107,6 +114,8 @@ def _peer(state: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Row:
             "state": str(peer["state"]).upper() if node == state["node"] else "ESTABLISHED",
             "since": "",
             "announced": None,
+            "reason": _why_down(peer) if node == state["node"] else "",
+            "negotiated": None,
             "lastLoss": None,
         }
         for node, replica in sorted(state["replicas"].items())
