@@ -158,7 +158,7 @@ COLLABORATORS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("writing a status", lambda m: m.reconciler.cluster, "apply_status"),
     ("writing an Event", lambda m: m.reconciler.cluster, "emit"),
     ("reading a manifest", lambda m: manifests_directory, "load"),
-    ("planning", lambda m: reconcile, "plan"),
+    ("planning", lambda m: reconcile, "plan_steps"),
     ("what comes before a plan", lambda m: m.passwords, "want"),
     ("telling ExaBGP", lambda m: m.bgp, "want"),
     ("telling the wire process", lambda m: m.wire, "want"),
