@@ -197,6 +197,25 @@ def test_shown_neighbors() -> None:
     )
 
 
+def test_shown_neighbors_say_what_was_negotiated() -> None:
+    both = {"graceful-restart": True, "asn4": True}
+    shown = {
+        "state": "up",
+        "duration": 7,
+        "fsm": "ESTABLISHED",
+        "local": {"hold": 9, "capabilities": both, "add-path": {"ipv4 unicast": True, "ipv6 unicast": True}},
+        "peer": {"address": "10.0.0.1", "hold": 6, "capabilities": {**both, "asn4": False}},
+        "families": ["ipv4 unicast"],
+        "messages": {"sent": {"update": 3}},
+    }
+    parsed = text.parse(json.dumps([shown]).encode())
+    assert isinstance(parsed, text.Shown)
+    assert parsed.negotiated == {PEER.address: Negotiated((4,), (4,), 6, True, False)}
+    shown["fsm"] = "OPENSENT"
+    before = text.parse(json.dumps([shown]).encode())
+    assert isinstance(before, text.Shown) and not before.negotiated, "nothing is negotiated before it is established"
+
+
 @given(st.binary(max_size=200))
 def test_no_line_raises(line: bytes) -> None:
     text.parse(line)

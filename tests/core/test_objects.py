@@ -199,3 +199,13 @@ def test_an_object_that_makes_a_parser_fail_keeps_its_last_good_version_and_says
         assert "cannot be read (ZeroDivisionError)" in problem.message and problem.fatal
     assert objects.change("Eip", pool(3, "10.0.0.3"))
     assert objects.eips["pool"] != good and not objects.problems
+
+
+def test_generations_are_those_of_the_objects() -> None:
+    objects = Objects(True)
+    objects.change("Eip", {"metadata": meta("pool", generation=3), "spec": {"address": "nonsense"}})
+    objects.change("Eip", {"metadata": meta("bare"), "spec": {"address": "10.0.0.0/30"}})
+    assert objects.generations[ObjectKey("Eip", "", "pool")] == 3, "also where the object cannot be used"
+    assert objects.generations[ObjectKey("Eip", "", "bare")] == 0
+    objects.delete("Eip", "", "pool")
+    assert ObjectKey("Eip", "", "pool") not in objects.generations

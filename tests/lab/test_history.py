@@ -17,8 +17,9 @@ from tests.lab.scenarios import Stage
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
-NAMED_WITHIN = 1.0
-"""Seconds from the loss of power until a ``porterlb status`` that is begun then names the node."""
+NAMED_WITHIN = 3.0
+"""Seconds from the loss of power until a ``porterlb status`` that is begun then names the node: below 1 s on a quiet
+machine."""
 
 
 def porterlb(backend: DirBackend, *args: str) -> str:

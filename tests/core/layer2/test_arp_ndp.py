@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP as ScapyArp
 from scapy.layers.l2 import Ether
 
@@ -36,6 +36,7 @@ from porterlb.core.layer2.ndp import (
     parse_ndp,
     solicited_node,
 )
+from porterlb.core.layer2.questions import arp_question, ndp_question
 
 ARP_FRAME = bytes.fromhex(
     "ffffffffffff020000000001080600010800060400010200000000010a4d0001000000000000000000000a4d0064"
@@ -277,3 +278,18 @@ def test_nothing_is_sent_to_a_group_in_the_name_of_a_host(source: str, src: str,
     own = bytes.fromhex("020000000001")
     answer = ND.answer(own, own, target)
     assert (answer.reply(asked) is not None) is answered
+
+
+def test_only_questions_are_questions() -> None:
+    asked = (
+        Ether(src="02:00:00:00:00:01", dst="33:33:ff:00:00:64")
+        / IPv6(src="fd00::1", dst="ff02::1:ff00:64", hlim=255)
+        / ICMPv6ND_NS(tgt="fd00::64")
+        / ICMPv6NDOptSrcLLAddr(lladdr="02:00:00:00:00:01")
+    )
+    question = ndp_question(bytes(asked))
+    assert question is not None and question.target == ip_address("fd00::64").packed
+    assert ndp_question(NA_FRAME) is None and arp_question(NA_FRAME) is None
+    assert arp_question(ARP_FRAME) is not None and ndp_question(ARP_FRAME) is None
+    reply = ARP_FRAME[:20] + ARP_REPLY.to_bytes(2, "big") + ARP_FRAME[22:]
+    assert arp_question(reply) is None
