@@ -53,8 +53,8 @@ def test_every_switch_by_hand_loses_nothing(stage: ModeStage, wanted: str, mode:
     assert code == 0, err
     assert report.lost == 0, report
     for eip in ("standby", "quiet"):
-        assert f"Eip {eip} was switched from {before['protocol']} to {wanted}; 2 addresses are on the wire" in out
-        assert f"mode {mode}." in out and f"Eip {eip}: protocol {before['protocol']} -> {wanted}." in err
+        assert f"Eip {eip} was switched from {before['protocol']} to {wanted}; 2 addresses are served by {mode}." in out
+        assert f"Eip {eip}: protocol {before['protocol']} -> {wanted}." in err
         # It has waited until the other way was left: what it says is so now
         assert stage.record(eip)["served"] == mode
         for vip in stage.vips[eip]:
