@@ -41,7 +41,7 @@ from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable
 from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.notices import of_segments
-from porterlb.core.layer2.serving import Serving, ServingEvent, ServingState, Transition
+from porterlb.core.layer2.serving import LISTEN, Serving, ServingEvent, ServingState, Transition
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.targets import Gateway, find_targets
 from porterlb.core.layer2.vips import Vip, VipTable
@@ -76,6 +76,8 @@ class Layer2:
         self._own = config.node
         self._wanted = DesiredWire()
         self._confirmed = now
+        self._planned_anew = True  # since our own node counted as alive again
+        self._revived_at = 0.0  # when our own node counted as alive again
         self._goal: int | None = None  # digest to report as applied when all is decided
         self._chores = 0
         self._goodbyes: list[float] = []
@@ -180,7 +182,11 @@ class Layer2:
         """Once a hello interval; after a stall, take the hellos of the others in first."""
         self._confirmed = now
         since = self.hellos.heard_since(self.serving.returned_at)
-        self._entered(self.serving.check_returned(since, self._wanted.digest, now), now)
+        # While our own node counts as dead, our plan equals that of the others who hold it for dead. The plan that
+        # counts is made once the node is alive again; it is told soon, or it is the same.
+        current = self._planned_anew or now - self._revived_at >= LISTEN
+        if self._own not in self._around.dead and current:
+            self._entered(self.serving.check_returned(since, self._wanted.digest, now), now)
         if not self.serving.said_goodbye:
             self._say(now)
         return self._done()
@@ -248,6 +254,7 @@ class Layer2:
     def want_applied(self, digest: int) -> list[Action]:
         """The wanted set is complete up to here."""
         self._goal = digest
+        self._planned_anew = True
         self._wanted = replace(self._wanted, digest=digest)
         self.serving.complete()
         self._actions.append(Settled())
@@ -461,6 +468,8 @@ class Layer2:
             return
         dead = self.nodes.dead
         died, revived = dead - self._around.dead, self._around.dead - dead
+        if self._own in revived:
+            self._revived_at, self._planned_anew = now, False
         self._around.dead, self._around.dead_places = dead, judgement.dead
         self._around.forget()
         self.count("deaths", len(died - {self._own}))
