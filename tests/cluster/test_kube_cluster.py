@@ -626,31 +626,17 @@ def test_a_decision_about_an_older_version_is_refused(plane: ControlPlane, kubec
     run(scenario)
 
 
-def test_annotations_are_applied_and_given_up_and_never_make_an_object(plane: ControlPlane, kubeconfig: Path) -> None:
+def test_the_manager_may_not_change_services(plane: ControlPlane, kubeconfig: Path) -> None:
+    """Only their status: the right on Services would let a replica's token change any selector."""
     plane.apply(service("noted"))
     note = {"metadata": {"annotations": {"layer2.porter.kubesphere.io/v1alpha1": "node-a"}}}
 
     async def scenario() -> None:
         async with connected(kubeconfig) as cluster:
+            with pytest.raises(Denied, match="forbidden"):
+                await cluster.apply(Kind.SERVICE, "noted", "default", note, owner="porterlb")
             found = await service_of(cluster, "noted")
-            assert found
-            uid = found["metadata"]["uid"]
-            again = {"metadata": {**note["metadata"], "uid": uid}}
-            noted = await cluster.apply(Kind.SERVICE, "noted", "default", again, owner="porterlb")
-            assert noted["metadata"]["annotations"] == note["metadata"]["annotations"]
-            same = await cluster.apply(Kind.SERVICE, "noted", "default", again, owner="porterlb")
-            assert same["metadata"]["resourceVersion"] == noted["metadata"]["resourceVersion"]
-            bare = await cluster.apply(Kind.SERVICE, "noted", "default", {"metadata": {"uid": uid}}, owner="porterlb")
-            assert not bare["metadata"].get("annotations")
-            assert bare["spec"]["ports"]
-            with pytest.raises(Denied, match="forbidden"):  # the manager has no right to look for the uid
-                await cluster.apply(Kind.SERVICE, "gone", "default", note, owner="porterlb")
-            with pytest.raises((Denied, Conflict)):
-                await cluster.apply(Kind.SERVICE, "gone", "default", again, owner="porterlb")
-            delete(plane, Kind.SERVICE, service("noted"))
-            with pytest.raises((Denied, Conflict)):
-                await cluster.apply(Kind.SERVICE, "noted", "default", again, owner="porterlb")
-            assert await service_of(cluster, "noted") is None
+            assert found and not found["metadata"].get("annotations")
 
     run(scenario)
 
@@ -843,7 +829,8 @@ def test_every_right_is_used(plane: ControlPlane) -> None:
         for resource in each["resources"]
         for verb in each["verbs"]
     }
-    assert granted - set(used) == set()
+    elsewhere = {("", "pods", "list"), ("", "pods/status", "patch")}  # tests/cluster/test_pods_status.py
+    assert granted - set(used) == elsewhere
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -19,6 +19,7 @@ from porterlb.edge.kube import paths
 from porterlb.edge.kube.api import Api, decoded, shaped
 from porterlb.edge.kube.errors import Busy, Expired, trouble
 from porterlb.edge.kube.reach import Reach
+from porterlb.errors import PorterError
 
 log = logging.getLogger("porterlb.kube")
 
@@ -137,6 +138,8 @@ class Watch:
                 self._failed(one, str(error), refused=True)
                 one.failures += 1
                 await asyncio.sleep(delay(one.failures, random.random(), ceiling=DENIED_CEILING))
+            except PorterError:  # a mistake of the user, such as a kubeconfig that does not exist: it has a remedy
+                raise
             except Exception as error:  # a fault of ours: list again, and let the other kinds go on
                 if not one.failures:
                     log.exception("following %s failed", one.kind.plural)
