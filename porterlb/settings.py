@@ -90,7 +90,7 @@ class Settings:
     Kubernetes the chart sets it (nodeFailure.markPodsNotReady), where its admission policy bounds the right."""
 
     mark_again_after: float = 300.0
-    """The pods of a node that was marked are not marked again for so long."""
+    """Least time between two markings of the pods of one node."""
 
     log_format: str = "text"
     """``text`` or ``json``."""

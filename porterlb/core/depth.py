@@ -1,8 +1,8 @@
 """How deep a JSON value may be nested.
 
-Whoever walks a value recurses, and Python ends a deep recursion with an error, wherever it happens to be. So depth is
-limited once, where values come in. What lies deeper is replaced by a text: the object stays, and whoever reads the
-field says that a text is not what belongs there.
+Code that walks a value recurses, and Python ends a deep recursion with an error. The depth is therefore limited once,
+where values come in. A part that lies deeper is replaced by a text: the object stays, and the parser of that field
+reports a wrong type.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ class Agenda:
             self._repeats[peer] = (left - 1, now + END_OF_RIB_PAUSE)
 
     def up(self, peers: Collection[str]) -> None:
-        """These sessions came up, or their routes are said anew."""
+        """These sessions came up, or their routes are announced again."""
         self.owed.update(peers)
 
     def down(self, peers: Collection[str]) -> None:
