@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 
 from porterlb.cluster import Denied, Unavailable
-from porterlb.edge.kube.access import Kubeconfig
 from porterlb.edge.kube.kube_cluster import KubeCluster
+from tests.edge.kube_served import kube_cluster
 
 STATE = {"node": "node-a", "vips": {f"10.0.{n >> 8}.{n & 255}": {"since": ""} for n in range(3000)}}
 PORTS = [{"name": "hello", "containerPort": 7473}, {"name": "http", "containerPort": 80}]
@@ -62,22 +62,8 @@ async def served(server: Server, folder: Path) -> AsyncIterator[KubeCluster]:
     app = web.Application()
     app.router.add_get("/api/v1/namespaces/porterlb-system/pods", server.list)
     app.router.add_get("/api/v1/namespaces/porterlb-system/pods/porterlb-x/portforward", server.forward)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    config = {
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{runner.addresses[0][1]}"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c"}}],
-        "current-context": "c",
-    }
-    path = folder / "kubeconfig"
-    path.write_text(json.dumps(config))
-    cluster = KubeCluster("porterlb-system", Kubeconfig(str(path)))
-    try:
+    async with kube_cluster(app, folder) as cluster:
         yield cluster
-    finally:
-        await cluster.close()
-        await runner.cleanup()
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -19,6 +19,7 @@ from porterlb.core.depth import TOO_DEEP
 from porterlb.edge.kube import KubeCluster, watch
 from porterlb.edge.kube.access import Kubeconfig
 from porterlb.errors import PorterError
+from tests.edge.kube_served import kube_cluster
 
 Watching = Callable[[int, web.Request, web.StreamResponse], Awaitable[None]]
 Answer = Callable[[int, web.Request], Awaitable[web.StreamResponse]]
@@ -81,24 +82,8 @@ class Server:
 async def served(server: Server, folder: Path) -> AsyncIterator[KubeCluster]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    config = {
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c"}}],
-        "current-context": "c",
-    }
-    path = folder / "kubeconfig"
-    path.write_text(json.dumps(config))
-    cluster = KubeCluster("porterlb-system", Kubeconfig(str(path)))
-    try:
+    async with kube_cluster(app, folder) as cluster:
         yield cluster
-    finally:
-        await cluster.close()
-        await runner.cleanup()
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
