@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -95,10 +96,13 @@ def test_a_reader_that_does_not_read_stops_nobody() -> None:
             program.stdin.write("\n")
             program.stdin.flush()
             rest = reader.readlines()
-    kept = [line for line in first + rest if " line " in line]
-    assert [int(line.split()[4]) for line in kept] == list(range(len(kept)))
+    kept = [int(line.split()[4]) for line in first + rest if " line " in line]
+    # Nothing is dropped before the room is full. The thread that fills the pipe may make room again later.
+    assert kept[:5000] == list(range(5000))
+    assert kept == sorted(set(kept))
     assert len(kept) + int(dropped) == 20_000
-    assert any(f"{dropped} log lines were dropped" in line for line in first + rest)
+    said = [int(found[1]) for line in first + rest if (found := re.search(r"(\d+) log lines were dropped", line))]
+    assert sum(said) == int(dropped)
     assert rest[-1].rstrip().endswith("the last one")
 
 
