@@ -26,35 +26,40 @@ HEAD = """\
 <!-- Made by docs/configuration.py from porterlb/crds/*.yaml and porterlb/settings.py: change those, then run it. -->
 
 Three cluster-scoped custom resources of `network.kubesphere.io/v1alpha2`, annotations of Services, and the settings of
-the manager. The field names are those of PorterLB and OpenELB, so that their manifests apply unchanged; a field or a
-value that PorterLB knows of and does not support is named in a condition of the object. `porterlb crds` prints the
-definitions; `kubectl explain eip.spec` shows the same texts.
+the manager. The field names are those of OpenELB, so that its manifests apply unchanged. A condition of the object
+names each field and value that PorterLB does not support. `porterlb crds` prints the definitions.
+`kubectl explain eip.spec` shows the same texts.
 """
 
 SERVICES = """\
 ## Services
 
-A Service of type LoadBalancer is PorterLB's when its `spec.loadBalancerClass` is `network.kubesphere.io/porterlb`; or
-when it has no class and the annotation `lb.kubesphere.io/v1alpha1` is `porter` or `openelb`; or when it has neither and
-the setting `claim_services_without_class` is on. Services of another class are left alone.
+PorterLB serves a Service of type LoadBalancer in these cases:
+
+- `spec.loadBalancerClass` is `network.kubesphere.io/porterlb`;
+- it has no class, and the annotation `lb.kubesphere.io/v1alpha1` is `porter` or `openelb`;
+- it has neither, and the setting `claim_services_without_class` is on.
+
+PorterLB ignores Services of other classes.
 
 {annotations}
-Each is understood as `...openelb.kubesphere.io/...` too. An Eip with the annotation
-`eip.porter.kubesphere.io/is-default-eip: "true"` serves the Services that no other Eip matches.
+
+The prefix `...openelb.kubesphere.io/...` is accepted for each of them. An Eip with the annotation
+`eip.porter.kubesphere.io/is-default-eip: "true"` is used for Services that match no other Eip.
 """
 
 
 ANNOTATIONS = {
-    "eip.porter.kubesphere.io/v1alpha1": "the address that is wanted; two, separated by a comma, for both families. "
-    "`spec.loadBalancerIP` asks for the same",
-    "eip.porter.kubesphere.io/v1alpha2": "the Eip that the address is to come from",
-    "protocol.porter.kubesphere.io/v1alpha1": "`bgp` or `layer2`: the address is taken from an Eip of this protocol, "
-    "else from one with `auto`, and the Service is served this way only; `auto`: any Eip",
-    "share.porter.kubesphere.io/v1alpha1": "a key: Services of one namespace with the same key may have one address, "
-    "on different ports. MetalLB's `metallb.io/allow-shared-ip` (or `metallb.universe.tf/allow-shared-ip`) means the "
-    "same for all namespaces",
-    "layer2.porter.kubesphere.io/v1alpha1": "read only: the Layer 2 next hop, as earlier versions noted it. It is in "
-    "`Eip.status.layer2NextHops` now",
+    "eip.porter.kubesphere.io/v1alpha1": "the requested address, or two addresses separated by a comma, one of each "
+    "family. `spec.loadBalancerIP` has the same effect",
+    "eip.porter.kubesphere.io/v1alpha2": "the requested Eip",
+    "protocol.porter.kubesphere.io/v1alpha1": "`bgp` or `layer2`: the address comes from an Eip of this protocol, "
+    "otherwise from one with `auto`, and the Service is served by this protocol only; `auto`: any Eip",
+    "share.porter.kubesphere.io/v1alpha1": "a key: Services of one namespace with the same key can share an address, "
+    "on different ports. `metallb.io/allow-shared-ip` (or `metallb.universe.tf/allow-shared-ip`) has the "
+    "same effect across all namespaces",
+    "layer2.porter.kubesphere.io/v1alpha1": "read only: the Layer 2 next hop as recorded by earlier versions. It is "
+    "now in `Eip.status.layer2NextHops`",
 }
 """Of Services: what each is for."""
 
@@ -140,14 +145,14 @@ def settings() -> str:
         default = "" if setting.default in ("", dataclasses.MISSING) else f"Default: `{text(setting.default)}`."
         said = texts.get(name, "").replace("``", "`")
         rows.append((option, f"`{variable}`" if variable else "", f"{said} {default}".strip()))
-    served = "Where /healthz, /readyz, /metrics and /state are served. Default: `127.0.0.1:7472`."
+    served = "Address and port of /healthz, /readyz, /metrics and /state. Default: `127.0.0.1:7472`."
     rows.append(("`--http`", "`PORTERLB_HTTP`", served))
     profiles = [
         f"- `--profile {name}` (`PORTERLB_PROFILE`): {', '.join(f'{key} {value}' for key, value in values.items())}\n"
         for name, values in PROFILES.items()
         if values
     ]
-    head = "## Settings of the manager\n\nOptions of `porterlb manager`, or variables of its environment. "
+    head = "## Settings of the manager\n\nOptions of `porterlb manager`, or environment variables. "
     head += "Times are in seconds.\n"
     return "\n".join([head, table(("option", "variable", "meaning"), rows), *profiles])
 

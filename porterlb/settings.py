@@ -14,83 +14,86 @@ class Settings:
     """Frozen settings of one manager. All times in seconds."""
 
     node: str
-    """The name of the node that this replica runs on (NODE_NAME); also the replica's name."""
+    """Name of the node that this replica runs on (NODE_NAME). The replica has the same name."""
 
     cluster: str = "kube"
     """``kube``, or ``dir:PATH`` for a directory of manifests."""
 
     kubeconfig: str = ""
-    """A kubeconfig file; empty: KUBECONFIG, then the pod's service account, then ~/.kube/config."""
+    """Path of a kubeconfig. If empty: KUBECONFIG, then the service account of the pod, then ~/.kube/config."""
 
     context: str = ""
-    """The context of the kubeconfig; empty: its current one."""
+    """Context of the kubeconfig. If empty: its current context."""
 
     http_host: str = "127.0.0.1"
     http_port: int = 7472
-    """Where /healthz, /readyz, /metrics and /state are served."""
+    """Address and port of /healthz, /readyz, /metrics and /state."""
 
     namespace: str = "porterlb-system"
-    """Of the Leases, the hello key and BGP passwords: the release namespace (POD_NAMESPACE)."""
+    """Namespace of the Leases, the hello key and the BGP passwords: the release namespace (POD_NAMESPACE)."""
 
     hello_port: int = 7473
-    """UDP port of the hellos, the same on all nodes."""
+    """UDP port of the hellos. It must be the same on all nodes."""
 
     hello_address: str = ""
-    """Own hello address; empty: the node's first InternalIP."""
+    """Own address for hellos. If empty: the first InternalIP of the node."""
 
     hello_interval: float = 0.05
-    """Between two hellos. Under 16 CPU hogs the worst gap measured was 63 ms at 50 ms."""
+    """Interval between hellos. With 16 CPU hogs, the longest measured gap was 63 ms at an interval of 50 ms."""
 
     hello_fresh: float = 0.2
-    """A replica is live while its last hello is younger than this."""
+    """A replica is alive while its last hello is younger than this."""
 
     probe_interval: float = 0.05
-    """Between two ARP/NDP probes of a node."""
+    """Interval between ARP/NDP probes of a node."""
 
     probe_misses: int = 3
-    """So many unanswered probes in a row mean that the node is dead."""
+    """Number of consecutive unanswered probes after which a node is dead."""
 
     lease_duration: float = 4.0
-    """A leader that has not renewed for so long is replaced."""
+    """Time without renewal after which the leader is replaced."""
 
     lease_renew_deadline: float = 2.5
-    """A leader that could not renew for so long stops leading by itself; shorter than the duration."""
+    """Time without renewal after which the leader stops leading. It must be shorter than the lease duration."""
 
     lease_retry: float = 0.5
-    """Between two attempts to renew or to take the lease."""
+    """Interval between attempts to renew or take the lease."""
 
     return_after: float = 10.0
-    """BGP must be stable for so long before a VIP in layer2 goes back to it."""
+    """Time for which BGP must be stable before a VIP returns from Layer 2 to BGP."""
 
     widen_after: float = 0.0
-    """After the return to BGP, towards one next hop, so long until all next hops are announced."""
+    """Time after the return to BGP for which only one next hop is announced, before all next hops are announced."""
 
     proxy_delay: float = 1.5
-    """A next hop whose endpoint has just become ready waits this long for its node's kube-proxy, which writes its rules
-    at most once a second. For Services with policy Local and no health check port, while another next hop exists."""
+    """Time that a new next hop waits for the kube-proxy of its node after its endpoint has become ready. kube-proxy
+    writes its rules at most once a second. For policy Local without a health check port, while another next hop
+    exists."""
 
     proxy_limit: float = 5.0
-    """With a health check port (spec.healthCheckNodePort) the next hop waits for its answer, at most this long."""
+    """With a health check port (spec.healthCheckNodePort), a new next hop waits for its answer for at most this
+    time."""
 
     claim_services_without_class: bool = True
-    """Whether LoadBalancer Services without a class and without our annotation are ours."""
+    """Whether PorterLB serves LoadBalancer Services that have neither a class nor its annotation."""
 
     ignore_exclude_label: bool = False
-    """Whether nodes with the label node.kubernetes.io/exclude-from-external-load-balancers are used all the same.
-    kubeadm sets it on every control plane node, so on the only node of a small cluster."""
+    """Whether nodes with the label node.kubernetes.io/exclude-from-external-load-balancers are used. kubeadm sets this
+    label on every control plane node, and so on the only node of a single-node cluster."""
 
     gratuitous_rate: int = 2000
-    """Gratuitous ARP / unsolicited NA frames a second; switches with storm control may want less."""
+    """Maximum rate of gratuitous ARP and unsolicited NA frames, in frames a second. Lower it for switches with storm
+    control."""
 
     silence_after: float = 10.0
-    """Speakers whose manager has not given a beat for so long say goodbye and stop."""
+    """Time without a heartbeat from the manager after which the speakers stop."""
 
     mark_pods_not_ready: bool = False
-    """Whether the leader marks the pods of a dead node as not ready, so that no new connection is sent to them. On
-    Kubernetes the chart sets it (nodeFailure.markPodsNotReady), where its admission policy bounds the right."""
+    """Whether the leader marks the pods of a dead node not ready, so that they receive no new connections. On
+    Kubernetes, the chart sets it (nodeFailure.markPodsNotReady) if its admission policy is enforced."""
 
     mark_again_after: float = 300.0
-    """Least time between two markings of the pods of one node."""
+    """Minimum time between two markings of the pods of one node."""
 
     log_format: str = "text"
     """``text`` or ``json``."""
@@ -103,7 +106,7 @@ class Settings:
 
 def _contradiction(s: Settings) -> str:
     if not s.node:
-        return "The node's name is not set. Give --node NAME or NODE_NAME."
+        return "The name of the node is not set. Set --node NAME or NODE_NAME."
     if not is_name(s.node):
         return f"{s.node[:60]!r} is not the name of a node: {NAME_RULE}. Give --node NAME or NODE_NAME."
     if not is_namespace(s.namespace):

@@ -50,11 +50,11 @@ class Explanation:
 
 @click.command()
 @click.argument("name", metavar="NAMESPACE/SERVICE|ADDRESS")
-@click.option("--from", "source", metavar="URL", help="Ask one replica only, without the API: http://127.0.0.1:7472.")
+@click.option("--from", "source", metavar="URL", help="Query one replica only, without the API: http://127.0.0.1:7472.")
 @query
 @click.pass_context
 def explain(ctx: click.Context, options: Options, name: str, source: str | None) -> None:
-    """Follow one Service from its address to the wire: each step with its reason, as the replicas decided it.
+    """Show each step from the address of a Service to the wire, with the reasons of the replicas.
 
     Exit code 0: served; 3: degraded; 4: not served.
     """

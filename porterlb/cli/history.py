@@ -30,13 +30,13 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.command()
-@click.option("--vip", metavar="ADDRESS", help="Only what happened to this address.")
-@click.option("--node", metavar="NAME", help="Only what has to do with this node.")
-@click.option("--since", metavar="TIME", help="Only what is newer: 90s, 15m, 2h, 1d, or an RFC 3339 time.")
-@click.option("--from", "source", metavar="URL", help="Ask one replica only: http://127.0.0.1:7472 on its node.")
+@click.option("--vip", metavar="ADDRESS", help="Only entries about this address.")
+@click.option("--node", metavar="NAME", help="Only entries about this node.")
+@click.option("--since", metavar="TIME", help="Only newer entries: 90s, 15m, 2h, 1d, or an RFC 3339 time.")
+@click.option("--from", "source", metavar="URL", help="Query one replica only: http://127.0.0.1:7472 on its node.")
 @query
 def history(options: Options, *, vip: str | None, node: str | None, since: str | None, source: str | None) -> None:
-    """What happened: moves of addresses, nodes, sessions, the leader. The replicas keep it; the newest comes first."""
+    """Show past events: moves of addresses, nodes, sessions, leaders. The newest entry is first."""
     begin = _begin(since, datetime.now(UTC)) if since else None
     asked = _one(source) if source else options.ask(_all)
     rows = [row for row in merged(asked) if _wanted(row, vip, node, begin)]

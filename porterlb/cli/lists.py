@@ -22,13 +22,13 @@ Row = dict[str, Any]
 
 @click.group()
 def eip() -> None:
-    """Pools of addresses."""
+    """Show pools of addresses."""
 
 
 @eip.command("list")
 @query
 def eip_list(options: Options) -> None:
-    """Pools: how they are used, and which way their addresses are brought in."""
+    """List pools, their use, and how their addresses are announced."""
     found = options.ask(load)
     rows = eip_rows(found)
     show(options.output, rows, [eip_table(rows)], found.notes("Eip"))
@@ -36,13 +36,13 @@ def eip_list(options: Options) -> None:
 
 @click.group()
 def peer() -> None:
-    """BGP peers."""
+    """Show BGP peers."""
 
 
 @peer.command("list")
 @query
 def peer_list(options: Options) -> None:
-    """Routers: the session of each node, and why it was lost last."""
+    """List routers, the session of each node, and the reason of its last loss."""
     found = options.ask(load)
     rows = peer_rows(found)
     show(options.output, rows, [peer_table(rows)], found.notes("BgpPeer", "BgpConf"))
@@ -50,13 +50,13 @@ def peer_list(options: Options) -> None:
 
 @click.group()
 def service() -> None:
-    """Services of type LoadBalancer that are ours."""
+    """Show the LoadBalancer Services that PorterLB serves."""
 
 
 @service.command("list")
 @query
 def service_list(options: Options) -> None:
-    """Services: their addresses, and whether and how they are served."""
+    """List Services, their addresses, and how they are served."""
 
     async def work(cluster: Cluster) -> tuple[Loaded, list[Row]]:
         found = await load(cluster)

@@ -37,7 +37,7 @@ def _version() -> str:
 @cluster_options(env=True)
 @output_option
 def cli() -> None:
-    """Load balancer for bare-metal Kubernetes: BGP first, Layer 2 when BGP is not there."""
+    """Load balancer for bare-metal Kubernetes: BGP first, Layer 2 when BGP is unavailable."""
 
 
 for _command in (manager, status, explain, history, mode, eip, peer, service, plan, crds):

@@ -74,7 +74,7 @@ def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="HOST:PORT",
     envvar="PORTERLB_HTTP",
     show_envvar=True,
-    help="Where /healthz, /readyz, /metrics and /state are served. [default: 127.0.0.1:7472]",
+    help="Address and port of /healthz, /readyz, /metrics and /state. [default: 127.0.0.1:7472]",
 )
 @click.option(
     "--profile",
@@ -82,14 +82,14 @@ def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     default="default",
     envvar="PORTERLB_PROFILE",
     show_envvar=True,
-    help="fast: probes and hellos every 20 ms. Single options count more.",
+    help="fast: probes and hellos every 20 ms. Other options have precedence.",
 )
 @_setting_options
 @cluster_options()
 @pass_options
 @click.pass_context
 def manager(ctx: click.Context, options: Options, /, http: str | None, profile: str, **given: Any) -> None:
-    """Run one replica: give addresses, announce them by BGP, answer for them by ARP and NDP. Until SIGTERM."""
+    """Run one replica until SIGTERM: assign addresses, announce them by BGP, and answer ARP and NDP for them."""
     settings = settings_from(options, http, profile, given)
     logs.set_up(settings.log_format)
     from porterlb import app  # noqa: PLC0415  # everything that the manager needs, and nothing else does

@@ -1,4 +1,4 @@
-"""``porterlb mode``: which way each Eip's addresses are brought in, and the switch."""
+"""``porterlb mode``: shows and changes how the addresses of each Eip are announced."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ Row = dict[str, Any]
 
 @click.command()
 @click.argument("protocol", required=False, type=click.Choice([p.value for p in Protocol]))
-@click.option("--eip", "eips", multiple=True, metavar="NAME", help="Only this Eip (may be given again); else all.")
-@click.option("--no-wait", is_flag=True, help="Do not wait until it is on the wire.")
-@click.option("--force", is_flag=True, help="Also where it cannot work.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to wait.")
+@click.option("--eip", "eips", multiple=True, metavar="NAME", help="Only this Eip. Can be repeated. Default: all Eips.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the switch is complete.")
+@click.option("--force", is_flag=True, help="Switch even if the new mode cannot serve.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Timeout in seconds.")
 @query
 def mode(
     options: Options, protocol: str | None, eips: Sequence[str], *, no_wait: bool, force: bool, timeout: float
 ) -> None:
-    """Show which way the addresses of each Eip are brought in, or switch it.
+    """Show or switch the mode of each Eip: BGP or Layer 2.
 
-    Without an argument: the protocol wanted, the mode that serves, since when, and why. With bgp, layer2 or auto:
-    switches, and waits until all addresses are served so.
+    Without an argument: show the configured protocol, the current mode, the time of the last change, and the reason.
+    With bgp, layer2 or auto: switch, and wait until all addresses are served in the new mode.
     """
     if protocol is None:
         found = options.ask(load)

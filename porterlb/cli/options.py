@@ -66,14 +66,14 @@ def cluster_options(*, env: bool = False) -> Callable[[Command], Command]:
 
     def add(command: Command) -> Command:
         for option in (
-            _option("--namespace", metavar="NAME", env="POD_NAMESPACE" if env else "", help="The release namespace."),
-            _option("--context", metavar="NAME", help="The context of the kubeconfig file."),
-            _option("--kubeconfig", metavar="FILE", help="The kubeconfig file."),
+            _option("--namespace", metavar="NAME", env="POD_NAMESPACE" if env else "", help="Release namespace."),
+            _option("--context", metavar="NAME", help="Context of the kubeconfig."),
+            _option("--kubeconfig", metavar="FILE", help="Path of the kubeconfig."),
             _option(
                 "--cluster",
                 metavar="kube|dir:PATH",
                 env="PORTERLB_CLUSTER" if env else "",
-                help="The Kubernetes API (default), or a directory of manifests.",
+                help="Kubernetes API (default), or a directory of manifests.",
             ),
         ):
             command = option(command)
@@ -85,7 +85,7 @@ def cluster_options(*, env: bool = False) -> Callable[[Command], Command]:
 def output_option(command: Command) -> Command:
     """-o table|json|yaml."""
     choice = click.Choice(["table", "json", "yaml"])
-    return _option("-o", "--output", type=choice, help="How the answer is shown; table by default.")(command)
+    return _option("-o", "--output", type=choice, help="Output format. Default: table.")(command)
 
 
 def query(command: Command) -> Command:

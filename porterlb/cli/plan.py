@@ -19,18 +19,20 @@ from porterlb.errors import PorterError
 
 
 @click.command()
-@click.option("--without-node", "nodes", multiple=True, metavar="NAME", help="As if this node had lost power.")
-@click.option("--without-peer", "peers", multiple=True, metavar="NAME", help="As if all sessions with it were lost.")
-@click.option("--without-replica", "replicas", multiple=True, metavar="NODE", help="As if this replica were gone.")
-@click.option("--all", "everything", is_flag=True, help="Show also what would stay as it is.")
+@click.option("--without-node", "nodes", multiple=True, metavar="NAME", help="Assume that this node has lost power.")
+@click.option(
+    "--without-peer", "peers", multiple=True, metavar="NAME", help="Assume that all sessions with this peer are lost."
+)
+@click.option("--without-replica", "replicas", multiple=True, metavar="NODE", help="Assume that this replica is gone.")
+@click.option("--all", "everything", is_flag=True, help="Also show unchanged addresses.")
 @query
 def plan(
     options: Options, nodes: Sequence[str], peers: Sequence[str], replicas: Sequence[str], *, everything: bool
 ) -> None:
-    """What would be if: works out, with the manager's own code, what changes without some parts of the cluster.
+    """Preview a failure: show what changes without some parts of the cluster. Uses the code of the manager.
 
-    Nodes that do not answer probes now are left out. Without any option: what is planned now, and why Services have no
-    address. Nothing is written.
+    Nodes that do not answer probes are excluded. Without options: show the current plan, and why Services have no
+    address. The command changes nothing.
     """
 
     async def work(cluster: Cluster) -> tuple[Loaded, Asked]:

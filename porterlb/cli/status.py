@@ -26,21 +26,21 @@ Data = dict[str, Any]
 
 
 @click.command()
-@click.option("--watch", "-w", is_flag=True, help="Go on, and show it anew when something changes. Until Ctrl-C.")
+@click.option("--watch", "-w", is_flag=True, help="Update the output until Ctrl-C.")
 @click.option(
-    "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds, with --watch."
+    "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Interval of --watch in seconds."
 )
 @click.option(
     "--from",
     "source",
     metavar="URL",
-    help="Ask one replica only, without the API: http://127.0.0.1:7472 on its node.",
+    help="Query one replica only, without the API: http://127.0.0.1:7472 on its node.",
 )
 @query
 def status(options: Options, *, watch: bool, interval: float, source: str | None) -> None:
-    """Everything at a glance: replicas, nodes, pools, sessions, Services, and what is wrong.
+    """Show an overview: replicas, nodes, pools, sessions, Services and problems.
 
-    The replicas are asked for what they see now: they know of a dead node within a second, the API after some 40 s.
+    The command queries the replicas, which detect a dead node within a second. The API takes some 40 s.
     """
     if source:
         data = replica_view.overview(read(source))
