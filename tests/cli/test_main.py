@@ -57,7 +57,7 @@ def one_line(text: str) -> str:
             "porterlb: 'etcd' is no cluster. Give --cluster kube or --cluster dir:PATH.",
         ),
         (["--cluster", "dir:", "status"], 2, "porterlb: 'dir:' is no cluster."),
-        (["manager"], 2, "porterlb: The node's name is not set. Give --node NAME or NODE_NAME."),
+        (["manager"], 2, "porterlb: The name of the node is not set. Set --node NAME or NODE_NAME."),
         (["manager", "--node", "../n"], 2, "porterlb: '../n' is not the name of a node: lower-case letters"),
         (["--namespace", "a.b", "manager", "--node", "n"], 2, "porterlb: 'a.b' is not the name of a namespace."),
         (["manager", "--node", "n", "--http", "here"], 2, "porterlb: --http: 'here' is not HOST:PORT."),
