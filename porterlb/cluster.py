@@ -81,7 +81,7 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The API is back; Replaced events for every kind have been delivered since."""
+    """The API is available again; Replaced events for every kind have been delivered since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def lease_version(lease: Obj) -> str:
     """The version of a Lease object, as in its :class:`LeaseRecord`; empty for none.
 
     It has the uid too: the API server makes a Lease anew for a write to one that is gone, unless the uid says which
-    one is meant. A directory of manifests has no uids, and versions that never repeat.
+    one is used. A directory of manifests has no uids, and versions that never repeat.
     """
     metadata = lease.get("metadata") or {}
     return "/".join(str(part) for part in (metadata.get("uid"), metadata.get("resourceVersion")) if part)

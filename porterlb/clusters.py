@@ -22,7 +22,7 @@ def open_cluster(
         return KubeCluster.connect(namespace, kubeconfig, context)
     path = spec.removeprefix(DIRECTORY)
     if not spec.startswith(DIRECTORY) or not path:
-        raise PorterError(f"{spec!r} is no cluster.", "Give --cluster kube or --cluster dir:PATH.", exit_code=2)
+        raise PorterError(f"{spec!r} is not a cluster.", "Use --cluster kube or --cluster dir:PATH.", exit_code=2)
     from porterlb.edge.manifests import ManifestsCluster  # noqa: PLC0415
 
     return ManifestsCluster(path, namespace, read_only=read_only)

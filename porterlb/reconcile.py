@@ -159,7 +159,7 @@ class Reconciler:
         """What is not known yet, as a sentence; empty once plans are made."""
         missing = [kind.plural for kind in KINDS if kind not in self.synced]
         if missing:
-            return f"The API has not said yet which {', '.join(missing)} there are. {self.outage}".strip()
+            return f"The API has not listed the {', '.join(missing)} yet. {self.outage}".strip()
         return "" if self.wire_ready else "The wire process has not reported yet."
 
     # The loop
@@ -177,10 +177,10 @@ class Reconciler:
                     self.objects.delete(kind.kind, namespace, name)
                 case Outage(reason):
                     self.outage = reason
-                    log.warning("the API is away: what is known stays in force (%s)", reason)
+                    log.warning("the API is unavailable: what is known stays in force (%s)", reason)
                 case Restored():
                     self.outage = ""
-                    log.info("the API is back")
+                    log.info("the API is available again")
                 case Broken(where, message):
                     if message:
                         self.broken[where] = message
@@ -202,7 +202,7 @@ class Reconciler:
             except Exception:
                 # The speakers go on with the last plan. To end here would let every replica, which sees the same
                 # objects, end in the same way, and take every address off the wire.
-                log.exception("No plan can be made of what is known; the last one stays in force.")
+                log.exception("Planning failed. The last plan stays in force.")
                 await asyncio.sleep(PLAN_AGAIN)
             ended = time.monotonic()
             self._pace.took(ended)

@@ -62,7 +62,7 @@ def _remove(folder: Path) -> None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
-                log.info("removed %s, which a manager that was killed has left", folder)
+                log.info("removed %s, left by a manager that was killed", folder)
             finally:
                 os.close(lock)
         finally:

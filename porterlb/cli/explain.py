@@ -89,7 +89,7 @@ def explained(name: str, asked: Asked, found: Loaded | None) -> Explanation:
     service = _service(name, state)
     if service is None:
         raise PorterError(
-            f"No Service of ours is called {name}, or has that address.", _there(state, name), exit_code=2
+            f"PorterLB serves no Service with the name or address {name}.", _there(state, name), exit_code=2
         )
     made = Explanation(service)
     if found is not None:
@@ -152,7 +152,7 @@ def _endpoints(found: Loaded, service: str) -> str:
 def _address(made: Explanation, address: str, state: State, asked: Asked) -> None:
     vip = state["vips"].get(address)
     if vip is None:
-        made.add(address, "decided on, and not written to the Service's status yet")
+        made.add(address, "assigned, but not in the status of the Service yet")
         made.worse(DEGRADED, f"{address} is not planned yet.")
         return
     made.add(address, f"served by {vip['served']}; planned {vip['mode']} (protocol {vip['protocol']}, {vip['phase']})")

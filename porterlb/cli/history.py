@@ -121,5 +121,5 @@ def _begin(text: str, now: datetime) -> datetime:
         then = datetime.fromisoformat(text)
     except ValueError:
         remedy = "Write for example 15m or 2026-01-31T12:00:00Z."
-        raise PorterError(f"--since: {text!r} is no time.", remedy, exit_code=2) from None
+        raise PorterError(f"--since: {text!r} is not a time.", remedy, exit_code=2) from None
     return then if then.tzinfo else then.replace(tzinfo=UTC)

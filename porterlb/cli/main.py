@@ -77,12 +77,12 @@ def run(args: Sequence[str] | None = None) -> int:
     except Denied as error:
         return _fail(name, f"The API answers, but refuses: {error}")
     except Conflict as error:
-        return _fail(name, f"Somebody else has changed it at the same moment: {error} Try again.")
+        return _fail(name, f"Another program changed the object at the same time: {error} Try again.")
     except Exception as error:
         if os.environ.get("PORTERLB_DEBUG"):
             raise
         text = f"{type(error).__name__}: {error}"
-        return _fail(name, f"That should not have happened: {text} PORTERLB_DEBUG=1 shows where; please report it.")
+        return _fail(name, f"Internal error: {text} Set PORTERLB_DEBUG=1 to see the traceback, and report it.")
     return code if isinstance(code, int) else 0
 
 

@@ -103,7 +103,7 @@ def _chosen(found: Loaded, eips: Sequence[str]) -> list[str]:
     there = [key.name for key, _ in found.each("Eip")]
     for name in eips:
         if name not in there:
-            remedy = f"There are: {', '.join(there)}." if there else "There is no Eip at all."
+            remedy = f"There are: {', '.join(there)}." if there else "There is no Eip."
             raise PorterError(f"There is no Eip {name!r}.", remedy, exit_code=2)
     return list(dict.fromkeys(eips)) or there
 
@@ -145,10 +145,10 @@ def _did(row: Row, record: Mapping[str, Any], *, waited: bool) -> str:
         f"was switched from {row['before']} to {row['protocol']}" if row["changed"] else f"is {row['protocol']} already"
     )
     if not waited:
-        return f"Eip {row['name']} {verb}; the result was not waited for."
+        return f"Eip {row['name']} {verb}; the command did not wait for the result."
     vips = {name: count for name, count in (record.get("vips") or {}).items() if isinstance(count, int) and count}
     if not vips:
-        return f"Eip {row['name']} {verb}; no Service has an address of it."
+        return f"Eip {row['name']} {verb}; no Service has an address from it."
     missing = vips.pop(Mode.NONE.value, 0)
     told = [f"{_addresses(count)} served by {name}" for name, count in vips.items()]
     if missing:
@@ -166,13 +166,13 @@ def _unusable(found: Loaded, name: str, *, named: bool) -> bool:
         return False
     why = " ".join(problem["message"] for problem in found.problems("Eip", "", name))
     if named:
-        raise PorterError(f"Eip {name} cannot be used: {why}", "Mend it first, or give --force.")
-    click.echo(f"Eip {name} is left as it is, for it cannot be used: {why}", err=True)
+        raise PorterError(f"Eip {name} cannot be used: {why}", "Correct it first, or use --force.")
+    click.echo(f"Eip {name} is not changed, because it cannot be used: {why}", err=True)
     return True
 
 
 def _refuse_what_cannot_work(found: Loaded, wanted: Protocol, names: Sequence[str]) -> None:
-    force = "Or give --force."
+    force = "Or use --force."
     if wanted is Protocol.BGP and not any(not peer.admin_down for peer in found.objects.peers.values()):
         broken = " that can be used" if any(True for _ in found.each("BgpPeer")) else ""
         raise PorterError(
@@ -188,7 +188,7 @@ def _refuse_what_cannot_work(found: Loaded, wanted: Protocol, names: Sequence[st
         if wanted is Protocol.LAYER2 and row["name"] in names and row["layer2Possible"] == "False":
             raise PorterError(
                 f"layer2 cannot work for Eip {row['name']}: its addresses are in no connected subnet.",
-                f"Leave it with bgp, or give it addresses of the segment. {force}",
+                f"Keep bgp, or add addresses of the segment. {force}",
             )
 
 
@@ -218,7 +218,7 @@ async def _wait(
     while True:
         obj = await cluster.get(Kind.EIP, name)
         if obj is None:
-            raise PorterError(f"Eip {name} is gone.", "It was deleted while we waited.")
+            raise PorterError(f"Eip {name} is gone.", "It was deleted during the wait.")
         record = _mode_of(obj)
         waiting_for = still_missing(record, wanted, generation)
         if not waiting_for:
@@ -226,7 +226,9 @@ async def _wait(
         if time.monotonic() >= until:
             noticed = record.get("protocol") == wanted.value
             remedy = (
-                "It goes on by itself: see porterlb mode." if noticed else "Is a manager running? See porterlb status."
+                "It continues in the background: see porterlb mode."
+                if noticed
+                else "Is a manager running? See porterlb status."
             )
             raise PorterError(f"Eip {name}: after {patience:g} s, {waiting_for}", remedy)
         if waiting_for != said:
@@ -239,7 +241,7 @@ def still_missing(record: Mapping[str, Any], wanted: Protocol, generation: int) 
     """What is not there yet, as a sentence; empty when every address is served as wanted."""
     seen = record.get("observedGeneration")
     if record.get("protocol") != wanted.value or (isinstance(seen, int) and seen < generation):
-        return "the manager has not taken notice yet."
+        return "the manager has not read the change yet."
     waiting = record.get("waiting") or 0
     vips = record.get("vips") or {}
     others = sum(vips.get(m.value) or 0 for m in (Mode.BGP, Mode.LAYER2) if m.value != wanted.value)

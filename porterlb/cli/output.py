@@ -93,7 +93,7 @@ def plain_view(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
 
 
 def age(since: str, now: datetime | None = None) -> str:
-    """How long ago an RFC 3339 time is: ``12s``, ``5m``, ``3h``, ``8d``; empty where it is no time."""
+    """How long ago an RFC 3339 time is: ``12s``, ``5m``, ``3h``, ``8d``; empty where it is not a time."""
     try:
         then = datetime.fromisoformat(since)
     except ValueError:

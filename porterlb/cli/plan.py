@@ -49,7 +49,7 @@ def plan(
     result = what_if(without(offline_snapshot(found.objects, members), gone), missing, ModePolicy())
     asked = bool(nodes or peers or replicas)
     shown = [change for change in result.vips if change.changed or everything or not asked]
-    notes = [f"{name} is gone already: planned without it." for name in sorted(gone.nodes | gone.replicas)]
+    notes = [f"{name} is gone already. The plan excludes it." for name in sorted(gone.nodes | gone.replicas)]
     notes += _notes(found, members, result)
     show(options.output, as_json(result, missing), _tables(result, shown, asked=asked), notes)
 
@@ -73,7 +73,7 @@ def _notes(found: Loaded, members: dict[str, Member], result: WhatIf) -> list[st
     notes += [f"{key}: {problem}" for key, hints in sorted(found.objects.hints.items()) for problem in hints]
     notes += [f"{name}: {problem}" for name, problems in result.problems.items() for problem in problems]
     if not members and result.vips:
-        notes.append("No replica is known: nobody would announce or answer for anything. Is a manager running?")
+        notes.append("No replica is known, so nothing would be announced or answered. Is a manager running?")
     return notes
 
 

@@ -29,7 +29,7 @@ def overview(found: ReplicaState) -> Row:
     ]
     dead = [f"{row['name']} does not answer probes, as {node} says." for row in nodes if row["dead"]]
     silent = [name for name, replica in sorted(state["replicas"].items()) if not replica["fresh"]]
-    outage = [f"The API is away: {state['outage']}"] if state["outage"] else []
+    outage = [f"The API is unavailable: {state['outage']}"] if state["outage"] else []
     own = [f"{key}: {text}" for key, texts in sorted(state["problems"].items()) for text in texts]
     return {
         "leader": state["leader"],

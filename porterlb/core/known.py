@@ -33,7 +33,7 @@ class Known:
     broken: Mapping[str, str] = field(default_factory=dict)
     """What cannot be read at all, by place: a sentence."""
     outage: str = ""
-    """Why the API is away; empty while it is there."""
+    """Why the API is unavailable; empty while it is there."""
     unchecked: frozenset[Address] = frozenset()
     """New addresses that the duplicate address probe has not cleared yet: they are not written to a status."""
     leading: bool = False

@@ -316,7 +316,7 @@ _CLASS_FIELD = "spec.loadBalancerClass"
 
 
 _STILL_IN_FORCE = Problem(
-    Reason.KEPT, "The last version without this error stays in force until it is mended.", fatal=False
+    Reason.KEPT, "The last version without this error stays in force until it is corrected.", fatal=False
 )
 
 

@@ -384,7 +384,7 @@ def _eip(shared: Shared, eip: Eip, use: EipUse) -> EipPlan:
     text = str(first.first) if first.first == first.last else f"{first.first}-{first.last}"
     closed = next((net for net in shared.segments.closed if net.version == first[0].version and first[0] in net), None)
     where = (
-        f"{text} is in {closed}, which each node has for itself (all have the same address in it)"
+        f"{text} is in {closed}, which is local to each node (all nodes have the same address in it)"
         if closed is not None
         else f"{eip.can_reach} (spec.interface) is behind no interface of any replica"
         if eip.can_reach is not None

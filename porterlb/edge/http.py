@@ -107,7 +107,7 @@ class HttpServer:
         except (OSError, OverflowError) as error:
             raise PorterError(
                 f"Cannot serve HTTP on {_shown(self._host, self._wanted_port)}: {_because(error)}.",
-                "Choose another place with --http HOST:PORT (or PORTERLB_HTTP).",
+                "Choose another address with --http HOST:PORT (or PORTERLB_HTTP).",
             ) from error
 
     async def run(self) -> None:
@@ -168,7 +168,7 @@ class HttpServer:
     async def _answer(self, head: bytes) -> bytes:
         request = _REQUEST.match(head)
         if request is None:
-            answer = _text(HTTPStatus.BAD_REQUEST, f"This is no HTTP request of at most {HEAD_AT_MOST} bytes.")
+            answer = _text(HTTPStatus.BAD_REQUEST, f"This is not an HTTP request of at most {HEAD_AT_MOST} bytes.")
         elif request[1] not in (b"GET", b"HEAD"):
             answer = _text(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.")
         else:

@@ -26,7 +26,7 @@ Supervise = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], Coroutine[A
 
 
 class Membership:
-    """The replicas, by node. What was known stays known while the API is away.
+    """The replicas, by node. What was known stays known while the API is unavailable.
 
     ``address``: our hello address; empty while it is not known, then nothing is written until :meth:`describe`.
     ``on_change`` is called in the event loop whenever :attr:`members` is another one. ``vanished`` says which members
@@ -128,7 +128,7 @@ class Membership:
                 except (Conflict, Unavailable, Denied) as error:
                     log.debug("the lease of %s cannot be deleted: %s", node, error)
                     break
-                log.info("%s has gone for good: its lease is deleted", node)
+                log.info("%s is gone: its lease is deleted", node)
 
     async def _follow(self) -> None:
         async for event in self._cluster.watch([Kind.LEASE]):

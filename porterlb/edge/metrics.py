@@ -49,7 +49,7 @@ class Metrics:
         )
         self._mode_changes = Counter(
             "porterlb_mode_changes",
-            "VIPs that went from one mode to another.",
+            "Mode changes of VIPs.",
             ("before", "after"),
             registry=self.registry,
         )
@@ -74,7 +74,7 @@ class Metrics:
         )
         self._happened = Counter(
             "porterlb_history_events",
-            "What has happened as this replica saw it, by what (VipMoved, NodeDead ...) and why; each VIP counts.",
+            "Events in the history of this replica, by type (VipMoved, NodeDead ...) and reason. Each VIP counts.",
             ("what", "why"),
             registry=self.registry,
         )
@@ -221,7 +221,7 @@ class _Now(Collector):
         )
         yield _gauge(
             "porterlb_eip_addresses_used",
-            "Addresses of a pool that are given out.",
+            "Assigned addresses of a pool.",
             "eip",
             {name: len(eip.use.used) for name, eip in plan.eips.items()},
         )
@@ -240,7 +240,11 @@ class _Now(Collector):
         yield _plain("porterlb_leader", "Whether this replica leads.", int(known.leading))
         yield _plain("porterlb_replicas_fresh", "Live replicas, this one included.", len(wire.fresh) + 1)
         yield _plain("porterlb_nodes_dead", "Nodes that do not answer probes.", len(wire.dead))
-        yield _plain("porterlb_doubt", "Whether this replica sees nobody and doubts itself.", int(wire.doubt))
+        yield _plain(
+            "porterlb_doubt",
+            "Whether this replica hears no other host.",
+            int(wire.doubt),
+        )
         yield _plain("porterlb_rivals", "VIPs that a foreign host claims.", len(wire.rivals))
         counters = CounterMetricFamily(
             "porterlb_wire", "What the wire process counts: requests, answers, gratuitous, hellos ...", labels=("what",)

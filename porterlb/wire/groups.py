@@ -79,7 +79,7 @@ class SolicitedNodeGroups:
         except OSError as error:  # the interface is gone, and what it lets in with it
             if not self._failed:
                 self._failed = True
-                log.warning("cannot change which solicited-node groups an interface lets in: %s", error)
+                log.warning("cannot change the solicited-node groups of an interface: %s", error)
         if wanted:
             self._mld.join(group)
         else:

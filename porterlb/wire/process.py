@@ -38,7 +38,7 @@ _NOTES = {
     act.NoteKind.NODE_REVIVED: "node %s is alive again",
     act.NoteKind.DEAD_ON_SEGMENT: "node %s is dead on a segment, and alive on that of its InternalIP",
     act.NoteKind.ALIVE_ON_SEGMENT: "node %s is alive again on a segment",
-    act.NoteKind.TWO_ANSWERS: "another node answers too for %s: this replica falls silent for it",
+    act.NoteKind.TWO_ANSWERS: "another node also answers for %s: this replica stops answering for it",
     act.NoteKind.MANAGER_SILENT: "the manager has hung: handing over%s",
     act.NoteKind.MANAGER_BACK: "the manager is back%s",
 }

@@ -42,7 +42,7 @@ def test_eips_as_json(folder: Folder) -> None:
         "used": 1,
         "size": 11,
         "ready": "True",
-        "message": "Addresses are given out.",
+        "message": "Addresses are assigned.",
         "layer2Possible": "True",
         "disabled": False,
         "problems": [],

@@ -54,9 +54,9 @@ def one_line(text: str) -> str:
         (
             ["--cluster", "etcd", "status"],
             2,
-            "porterlb: 'etcd' is no cluster. Give --cluster kube or --cluster dir:PATH.",
+            "porterlb: 'etcd' is not a cluster. Use --cluster kube or --cluster dir:PATH.",
         ),
-        (["--cluster", "dir:", "status"], 2, "porterlb: 'dir:' is no cluster."),
+        (["--cluster", "dir:", "status"], 2, "porterlb: 'dir:' is not a cluster."),
         (["manager"], 2, "porterlb: The name of the node is not set. Set --node NAME or NODE_NAME."),
         (["manager", "--node", "../n"], 2, "porterlb: '../n' is not the name of a node: lower-case letters"),
         (["--namespace", "a.b", "manager", "--node", "n"], 2, "porterlb: 'a.b' is not the name of a namespace."),

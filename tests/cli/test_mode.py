@@ -71,7 +71,7 @@ def test_nobody_takes_notice(folder: Folder) -> None:
     assert folder.cli("mode", "layer2", "--eip", "pool", "--timeout", "0.3") == 1
     last = folder.err.splitlines()[-1]
     assert last == (
-        "porterlb: Eip pool: after 0.3 s, the manager has not taken notice yet. "
+        "porterlb: Eip pool: after 0.3 s, the manager has not read the change yet. "
         "Is a manager running? See porterlb status."
     )
 
@@ -83,7 +83,7 @@ def test_bgp_without_a_peer_is_refused(folder: Folder) -> None:
     before = (folder.path / "network.yaml").read_text()
     assert folder.cli("mode", "bgp", "--eip", "pool") == 1
     assert folder.err == (
-        "porterlb: bgp cannot work: there is no BgpPeer. Create one first (porterlb peer list). Or give --force.\n"
+        "porterlb: bgp cannot work: there is no BgpPeer. Create one first (porterlb peer list). Or use --force.\n"
     )
     assert (folder.path / "network.yaml").read_text() == before
     assert folder.cli("mode", "bgp", "--eip", "pool", "--force", "--no-wait") == 0
@@ -96,7 +96,7 @@ def test_bgp_without_a_session_is_refused(folder: Folder) -> None:
     assert folder.cli("mode", "bgp", "--eip", "pool") == 1
     assert folder.err == (
         "porterlb: bgp cannot work now: no replica has an established session. "
-        "See porterlb peer list. Or give --force.\n"
+        "See porterlb peer list. Or use --force.\n"
     )
     assert folder.cli("mode", "bgp", "--eip", "pool", "--force", "--no-wait") == 0
 
@@ -121,7 +121,7 @@ def test_an_eip_that_cannot_be_used(folder: Folder) -> None:
     assert folder.err.startswith("porterlb: Eip bad cannot be used: ")
     with folder.managed():
         assert folder.cli("mode", "bgp", "--timeout", "20") == 0, folder.err
-    assert "Eip bad is left as it is, for it cannot be used: " in folder.err
+    assert "Eip bad is not changed, because it cannot be used: " in folder.err
     assert (folder.path / "bad.yaml").read_text() == bad
 
 
@@ -133,8 +133,8 @@ def test_an_unknown_eip(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("record", "wanted", "generation", "missing"),
     [
-        ({}, Protocol.BGP, 2, "the manager has not taken notice yet."),
-        ({"protocol": "bgp", "observedGeneration": 1}, Protocol.BGP, 2, "the manager has not taken notice yet."),
+        ({}, Protocol.BGP, 2, "the manager has not read the change yet."),
+        ({"protocol": "bgp", "observedGeneration": 1}, Protocol.BGP, 2, "the manager has not read the change yet."),
         ({"protocol": "bgp", "observedGeneration": 2}, Protocol.BGP, 2, ""),
         (
             {"protocol": "bgp", "waiting": 2, "vips": {"layer2": 1}, "reason": "Why."},

@@ -87,7 +87,7 @@ def test_a_plan_leaves_out_what_is_dead_now(folder: Folder) -> None:
     (web,) = json.loads(folder.out)["vips"]
     assert web["after"]["nextHops"] and "node-c" not in web["after"]["nextHops"]
     folder.cli("plan")
-    assert "node-c is gone already: planned without it." in folder.out
+    assert "node-c is gone already. The plan excludes it." in folder.out
 
 
 def test_since_is_since_the_last_move(folder: Folder) -> None:
@@ -103,7 +103,7 @@ def test_one_replica_without_the_api(folder: Folder, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("porterlb.cli.status.read", lambda url: ReplicaState("node-a", seen, 0.0, url))
     assert folder.cli("status", "--from", "http://127.0.0.1:7472") == 0
     assert "2 of 3 ready; node-c is dead (seen by node-a)" in folder.out
-    assert "The API is away: The API does not answer." in folder.out
+    assert "The API is unavailable: The API does not answer." in folder.out
     assert "2 of 2 established" in folder.out
     assert "the API," not in folder.out and "node-a (http://127.0.0.1:7472" in folder.out
 

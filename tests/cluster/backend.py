@@ -99,7 +99,7 @@ class KubeBackend:
             except Exception as error:
                 if known is None:
                     raise LabError(f"the API does not list {kind}: {error}") from None
-                return known[1]  # the API is away: what was known stays, as in kube-proxy
+                return known[1]  # the API is unavailable: what was known stays, as in kube-proxy
             for item in found:
                 item.setdefault("kind", kind)
             known = self._lists[kind] = (time.monotonic(), found)

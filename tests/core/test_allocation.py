@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[list[Service], list[Eip], Reason, str]] = {
         [service("web")],
         [eip("e", "10.0.0.1", namespaces=frozenset({"x"}))],
         Reason.EIP_NOT_ALLOWED,
-        "e does not admit it",
+        "e does not allow it",
     ),
     "only by name": ([service("web")], [eip("e", "10.0.0.1", auto_assign=False)], Reason.NO_EIP, "autoAssign off"),
     "family": (
@@ -201,7 +201,7 @@ REFUSED: dict[str, tuple[list[Service], list[Eip], Reason, str]] = {
         [service("web", wanted_eip="e")],
         [eip("e", "10.0.0.1", service_selector=front())],
         Reason.EIP_NOT_ALLOWED,
-        "Asks for Eip e, but e does not admit it",
+        "Asks for Eip e, but e does not allow it",
     ),
     "address nowhere": (
         [service("web", wanted_addresses=addresses("10.9.9.9"))],
@@ -231,7 +231,7 @@ REFUSED: dict[str, tuple[list[Service], list[Eip], Reason, str]] = {
         [service("web", wanted_addresses=addresses("10.0.0.1"))],
         [eip("e", "10.0.0.1", namespaces=frozenset({"x"}))],
         Reason.EIP_NOT_ALLOWED,
-        "Eip e does not admit it",
+        "Eip e does not allow it",
     ),
     "address of the wrong family": (
         [service("web", wanted_addresses=addresses("2001:db8::1"))],

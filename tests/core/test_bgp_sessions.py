@@ -61,11 +61,11 @@ def test_the_answer_to_the_last_attempt_is_told_also_after_a_loss() -> None:
     sessions.hear(text.Up(HERE), 1.0)
     configure(sessions, replace(PEER, peer_as=64999), 2.0)
     sessions.hear(text.Down(HERE, "stop, message [removed]"), 2.0)
-    assert words.why_down(sessions.states["tor"]).startswith("We ended the session")
+    assert words.why_down(sessions.states["tor"]).startswith("PorterLB ended the session")
     sessions.hear(text.Down(HERE, "notification sent (2,2): OPEN message error"), 3.0)
     assert "bad peer AS (2/2)" in words.why_down(sessions.states["tor"])
     sessions.hear(text.Down(HERE, "closing connection: [Errno 111] refused"), 4.0)
-    assert words.why_down(sessions.states["tor"]).startswith("We ended")  # that nobody listens says less than the loss
+    assert words.why_down(sessions.states["tor"]).startswith("PorterLB ended")  # not the refused attempt
     sessions.hear(text.Up(HERE), 5.0)
     assert sessions.states["tor"].attempt is None
 

@@ -271,7 +271,7 @@ def test_e6_a_subnet_that_each_node_has_for_itself_is_no_segment() -> None:
     snap = replace(snap, members=members, eips={**snap.eips, "segment": pool}, services={MAIL: inside})
     made = plan(snap, None, 0.0, POLICY)
     assert not made.vips[ip_address("172.17.0.201")].on_link
-    assert "172.17.0.0/16, which each node has for itself" in made.eips["segment"].layer2_reason
+    assert "172.17.0.0/16, which is local to each node" in made.eips["segment"].layer2_reason
     alone = replace(snap, members={"node-a": members["node-a"]})
     assert plan(alone, None, 0.0, POLICY).vips[ip_address("172.17.0.201")].on_link, "one replica alone cannot know"
 

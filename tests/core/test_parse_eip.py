@@ -191,8 +191,8 @@ def test_wrong_ones(spec: dict[str, Any], reason: Reason, words: str) -> None:
     [
         ({"usingKnownIPs": True}, {}, Reason.UNSUPPORTED_FIELD, "spec.usingKnownIPs: is not supported"),
         ({"adress": "x"}, {}, Reason.UNSUPPORTED_FIELD, "spec.adress: is not a known field and has no effect."),
-        ({"address": "10.0.0.5/24"}, {}, Reason.INVALID_ADDRESS, "all of 10.0.0.0/24 is meant"),
-        ({}, {"annotations": {DEFAULT: "yes"}}, Reason.INVALID_FIELD, "taken for false"),
+        ({"address": "10.0.0.5/24"}, {}, Reason.INVALID_ADDRESS, "all of 10.0.0.0/24 is used"),
+        ({}, {"annotations": {DEFAULT: "yes"}}, Reason.INVALID_FIELD, "treated as false"),
         ({}, {"annotations": {UNKNOWN: "true"}}, Reason.UNSUPPORTED_FIELD, "not a known annotation"),
     ],
 )  # fmt: skip

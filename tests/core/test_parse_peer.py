@@ -158,7 +158,7 @@ def test_wrong_ones(spec: dict[str, Any], reason: Reason, words: str) -> None:
 WARNED: list[tuple[dict[str, Any], Reason, str]] = [
     ({"conf": {**CONF, "authPassword": "hunter2"}}, Reason.PLAIN_PASSWORD, "Put it into a Secret"),
     ({"conf": {**CONF, "vrf": "red"}}, Reason.UNSUPPORTED_FIELD, "spec.conf.vrf: is not supported"),
-    ({"timers": {"config": {"holdTime": 0}}}, Reason.INVALID_FIELD, "is not noticed by BGP"),
+    ({"timers": {"config": {"holdTime": 0}}}, Reason.INVALID_FIELD, "With 0, BGP does not detect"),
     ({"timers": {"config": {"minimumAdvertisementInterval": "5"}}}, Reason.UNSUPPORTED_FIELD, "is not supported"),
     ({"transport": {"tcpMss": 1400}}, Reason.UNSUPPORTED_FIELD, "spec.transport.tcpMss: is not supported"),
     ({"gracefulRestart": {"enabled": True, "mode": "x"}}, Reason.UNSUPPORTED_FIELD, "spec.gracefulRestart.mode"),

@@ -156,7 +156,7 @@ def test_a_wrong_wish_is_fatal_only_for_a_service_without_an_address() -> None:
         ({}, {"loadBalancerIP": "2001:db8::1", "ipFamilies": ["IPv4"]}, Reason.FAMILY_UNAVAILABLE, "is not of the"),
         ({}, {"loadBalancerIP": "10.0.0.1,10.0.0.2"}, Reason.INVALID_ADDRESS, "10.0.0.2 is ignored"),
         ({}, {"ipFamilies": ["IPv5", "IPv4"]}, Reason.INVALID_FIELD, '"IPv5" is neither'),
-        ({}, {"externalTrafficPolicy": "Any"}, Reason.INVALID_FIELD, "taken for Cluster"),
+        ({}, {"externalTrafficPolicy": "Any"}, Reason.INVALID_FIELD, "treated as Cluster"),
         ({}, {"ports": [{"port": 0}]}, Reason.INVALID_FIELD, "is not a port"),
     ],
 )  # fmt: skip

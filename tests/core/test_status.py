@@ -75,7 +75,7 @@ def test_an_answer_on_behalf_of_another_node_is_told() -> None:
     assert on_wire.answered is not None
     text = find(service_status(made, MAIL, None), "Serving")["message"]
     if on_wire.answered.next_hop != "node-b":
-        assert text.endswith(f"on {on_wire.answered.next_hop}, answered for by node-b.")
+        assert text.endswith(f"on {on_wire.answered.next_hop}, answered by node-b.")
 
 
 def test_planned_is_not_served() -> None:

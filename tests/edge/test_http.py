@@ -158,7 +158,7 @@ def test_a_taken_port_is_one_clear_line() -> None:
             asyncio.run(server(port).start())
     assert str(failed.value) == (
         f"Cannot serve HTTP on 127.0.0.1:{port}: another program listens there. "
-        "Choose another place with --http HOST:PORT (or PORTERLB_HTTP)."
+        "Choose another address with --http HOST:PORT (or PORTERLB_HTTP)."
     )
 
 

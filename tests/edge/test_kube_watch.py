@@ -330,7 +330,7 @@ def test_a_fault_of_ours_in_one_kind_lets_the_others_go_on(tmp_path: Path, monke
             seen = await first(cluster, 3, Kind.NODE, Kind.EIP, seconds=3.0)
         assert ("a", "b") in [names(event) for event in seen if isinstance(event, Replaced)]
         (outage,) = (event for event in seen if isinstance(event, Outage))
-        assert outage.reason == "What the API says of eips cannot be used (ZeroDivisionError)."
+        assert outage.reason == "The answer of the API about eips cannot be used (ZeroDivisionError)."
 
     run(scenario())
 

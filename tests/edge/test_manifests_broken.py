@@ -319,7 +319,7 @@ def test_two_files_with_one_object(tmp_path: Path) -> None:
         async with opened(tmp_path) as (_, seen):
             (tmp_path / "a.yaml").write_text(EIP.replace("/28", "/24"))
             await seen.until(lambda: seen.broken)
-            assert seen.broken == {"a.yaml:2": "Eip pool is in b.yaml:2 already; that one counts."}
+            assert seen.broken == {"a.yaml:2": "Eip pool is in b.yaml:2 already; that one is used."}
             assert seen.get(Kind.EIP, "pool")["spec"]["address"] == "192.0.2.0/28"
         async with opened(tmp_path) as (_, seen):
             assert seen.get(Kind.EIP, "pool")["spec"]["address"] == "192.0.2.0/28", (

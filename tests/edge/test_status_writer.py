@@ -575,7 +575,7 @@ def test_an_object_that_cannot_be_worked_out_stops_no_other(caplog: pytest.LogCa
         assert ("BgpPeer", "tor", "porterlb-node-a") in stage.cluster.sent
 
     run(stage, steps)
-    assert "The status of one object cannot be worked out." in caplog.text
+    assert "The status of one object cannot be computed." in caplog.text
 
 
 def test_what_only_counts_is_written_once_a_second() -> None:

@@ -384,6 +384,4 @@ class _Work(Claims):
 
 _NOTHING = Allocation()
 
-_NOT_LEADER = Problem(
-    Reason.NOT_LEADER, "Waits for the leader, which alone gives out addresses. This replica is not the leader."
-)
+_NOT_LEADER = Problem(Reason.NOT_LEADER, "Waiting for the leader to assign an address. This replica is not the leader.")

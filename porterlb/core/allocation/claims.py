@@ -100,20 +100,20 @@ class Bars:
         for code in sorted(code for code in self.codes if map_.name_of(code) == name):
             address = decode(code)
             if code in self.claimed:
-                why, what = Reason.ADDRESS_CLAIMED, "is answered for by a foreign host and is not given out"
+                why, what = Reason.ADDRESS_CLAIMED, "is used by a foreign host and is not assigned"
                 remedy = "Take it away from that host, or exclude it (spec.exclude)"
             elif code in self.elsewhere:
                 users = ", ".join(map(str, self.elsewhere[code][:3]))
-                why, what = Reason.ADDRESS_USED_BY_SERVICE, f"is used by Service {users} and is not given out"
+                why, what = Reason.ADDRESS_USED_BY_SERVICE, f"is used by Service {users} and is not assigned"
                 remedy = "Exclude it (spec.exclude), or remove it from spec.externalIPs"
             elif " of the connected subnet " in self.reserved[code]:
                 continue  # what any pool that is a whole subnet has
             else:
-                why, what = Reason.ADDRESS_RESERVED, f"{self.reserved[code]} and is not given out"
+                why, what = Reason.ADDRESS_RESERVED, f"{self.reserved[code]} and is not assigned"
                 remedy = "Exclude it (spec.exclude)"
             found.append(Problem(why, f"{address} {what}. {remedy}.", "spec.address", fatal=False))
         if len(found) > _NAMED:
-            more = f"{len(found) - _NAMED} more addresses are not given out."
+            more = f"{len(found) - _NAMED} more addresses are not assigned."
             found = [*found[:_NAMED], Problem(found[_NAMED].reason, more, fatal=False)]
         return tuple(found)
 

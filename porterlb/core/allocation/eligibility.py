@@ -53,8 +53,8 @@ class EipMap:
         return (
             Problem(
                 Reason.OVERLAPPING,
-                f"Overlaps the older Eip {them}: gives out no addresses until one of them is changed. "
-                "Addresses that Services hold already stay.",
+                f"Overlaps the older Eip {them}: assigns no addresses until one of them is changed. "
+                "Services keep the addresses that they have.",
                 "spec.address",
             ),
         )
@@ -122,13 +122,13 @@ class Eligibility:
     def why_closed(self, eip: Eip, service: Service) -> tuple[Reason, str] | None:
         """Why this Eip gives nothing new to this Service, as a reason and a clause; None if it may."""
         if not self.admits(eip, service):
-            return Reason.EIP_NOT_ALLOWED, f"{eip.name} does not admit it (namespaces or selectors)"
+            return Reason.EIP_NOT_ALLOWED, f"{eip.name} does not allow it (namespaces or selectors)"
         if eip.disabled:
             return Reason.EIP_DISABLED, f"{eip.name} is disabled"
         if eip.name in self._map.conflicting:
             return Reason.OVERLAPPING, f"{eip.name} overlaps {', '.join(self._map.conflicting[eip.name])}"
         if eip.name in self._closed:
-            return Reason.PROXY_ARP, f"{eip.name} gives nothing out: {self._closed[eip.name]}"
+            return Reason.PROXY_ARP, f"{eip.name} assigns no addresses: {self._closed[eip.name]}"
         return None
 
     def order(self, service: Service) -> tuple[Eip, ...]:

@@ -137,8 +137,8 @@ class Grants:
             return None
         return Problem(
             Reason.EIP_UNKNOWN,
-            f"Asks for Eip {service.wanted_eip}, which does not exist or has an error. Create or mend it, or ask "
-            "for another.",
+            f"Asks for Eip {service.wanted_eip}, which does not exist or has an error. Create or correct it, "
+            "or ask for another one.",
         )
 
     def _candidates(self, service: Service) -> tuple[tuple[Eip, ...], Problem | None]:
@@ -230,7 +230,7 @@ class Grants:
         end = "" if fatal else " It is served with the other family alone."
         return Problem(
             Reason.FAMILY_UNAVAILABLE if not fatal else reason,
-            f"No IPv{version} address can be had: {clauses}. Add addresses to an Eip, or create one.{end}",
+            f"No IPv{version} address is available: {clauses}. Add addresses to an Eip, or create one.{end}",
             fatal=fatal,
         )
 

@@ -76,8 +76,8 @@ _LOSSES = {
     LossKind.TIMED_OUT: "The TCP connection timed out: the peer cannot be reached.",
     LossKind.REFUSED: "The TCP connection was refused: no BGP router listens there.",
     LossKind.CONNECTION: "The TCP connection was lost.",
-    LossKind.RECONFIGURED: "We ended the session (configuration changed); graceful restart keeps the routes.",
-    LossKind.REMOVED: "We ended the session (peer removed, changed or stopping).",
+    LossKind.RECONFIGURED: "PorterLB ended the session (configuration changed); graceful restart keeps the routes.",
+    LossKind.REMOVED: "PorterLB ended the session (peer removed, changed or stopping).",
     LossKind.UNHEARD: "The session was lost while nobody listened.",
 }
 
@@ -114,7 +114,7 @@ def trouble(of: Trouble | None) -> str:
         return ""
     match of.kind:
         case TroubleKind.NOT_STARTED:
-            return f"ExaBGP could not be started: {of.text}. It is tried again."
+            return f"ExaBGP could not be started: {of.text}. PorterLB tries again."
         case TroubleKind.ENDED:
             return f"ExaBGP ended with code {of.code}{': ' + of.text if of.text else ''}."
         case TroubleKind.KILLED:
@@ -126,7 +126,7 @@ def trouble(of: Trouble | None) -> str:
         case TroubleKind.RELOAD_REFUSED:
             return f"ExaBGP refuses the new peers; the old ones stay: {of.text}"
         case TroubleKind.RELOAD_FAILED:
-            return f"The new peers cannot be given to ExaBGP; the old ones stay, and it is tried again: {of.text}."
+            return f"ExaBGP cannot be given the new peers. The old ones stay, and PorterLB tries again: {of.text}."
         case TroubleKind.NOT_TAKEN:
             return "ExaBGP did not take the new configuration: it was started again."
         case TroubleKind.PEERS_LOST:

@@ -97,7 +97,7 @@ def _range(part: str, path: str, problems: list[Problem]) -> AddressRange | None
                 problems.append(
                     Problem(
                         Reason.INVALID_ADDRESS,
-                        f"{show(part)} has bits set behind its prefix; all of {network} is meant.",
+                        f"{show(part)} has bits set behind its prefix; all of {network} is used.",
                         path,
                         fatal=False,
                     )

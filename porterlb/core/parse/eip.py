@@ -100,7 +100,7 @@ def _interface(spec: Fields) -> tuple[str, Address | None]:
 def _is_default(meta: Meta, problems: list[Problem]) -> bool:
     text = meta.annotation("eip", "is-default-eip").lower()
     if text not in ("", "true", "false"):
-        message = f"{show(text)} is neither true nor false, and is taken for false."
+        message = f"{show(text)} is neither true nor false, and is treated as false."
         problems.append(Problem(Reason.INVALID_FIELD, message, meta.given("eip", "is-default-eip"), fatal=False))
     duplicate_spellings(meta, "eip", "is-default-eip", problems)
     for key in meta.annotations:

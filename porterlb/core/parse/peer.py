@@ -96,8 +96,8 @@ def _neighbor(conf: Fields) -> Address | None:
     address = parse_address(text.partition("%")[0])
     if address is not None and (address.is_link_local or "%" in text):
         message = (
-            f"{show(text)}: link-local addresses are not supported, for they say nothing without an interface. Use the "
-            "router's global IPv6 address or its IPv4 address."
+            f"{show(text)}: link-local addresses are not supported, because they are ambiguous without an interface. "
+            "Use the router's global IPv6 address or its IPv4 address."
         )
         conf.wrong("neighborAddress", message, Reason.INVALID_ADDRESS)
         return None
@@ -135,7 +135,7 @@ def _password(conf: Fields) -> tuple[str, tuple[str, str] | None]:
     if password:
         conf.wrong(
             "authPassword",
-            "is readable for everyone who may read this object. Put it into a Secret and name that in "
+            "can be read by everyone who can read this object. Put it into a Secret and name that in "
             "authPasswordSecret.",
             Reason.PLAIN_PASSWORD,
             fatal=False,
@@ -169,9 +169,7 @@ def _timers(timers: Fields) -> tuple[int, int, int]:
     if not rules.hold_time_allowed(hold):
         config.wrong("holdTime", f"{hold} s is not allowed: it must be 3 or more, or 0 for none (RFC 4271, 4.2).")
     elif hold == 0:
-        config.wrong(
-            "holdTime", "0 means that a dead router or a dead node is not noticed by BGP. Use 3 or more.", fatal=False
-        )
+        config.wrong("holdTime", "With 0, BGP does not detect a dead router or node. Use 3 or more.", fatal=False)
     elif keepalive >= hold:
         config.wrong("keepaliveInterval", f"{keepalive} s must be below holdTime ({hold} s), best a third of it.")
     if keepalive and keepalive < hold and keepalive != rules.keepalive_of(hold):

@@ -99,7 +99,7 @@ def class_hint(obj: Mapping[str, Any]) -> str:
         return ""
     if not any(word in class_.lower() for word in _CLASS_WORDS):
         return ""
-    return f"{show(class_)} is not the class of PorterLB, so the Service is left alone. Write {CLASS}."
+    return f"{show(class_)} is not the class of PorterLB, so PorterLB ignores the Service. Write {CLASS}."
 
 
 def addresses_elsewhere(obj: Mapping[str, Any], *, ours: bool) -> tuple[Address, ...]:
@@ -224,7 +224,7 @@ def _traffic_policy(spec: Mapping[str, Any], problems: list[Problem]) -> Traffic
     if value in ("Local", "Cluster"):
         return TrafficPolicy(value)
     if value is not None and value != "":
-        message = f"{show(value)} is neither Cluster nor Local, and is taken for Cluster."
+        message = f"{show(value)} is neither Cluster nor Local, and is treated as Cluster."
         problems.append(Problem(Reason.INVALID_FIELD, message, "spec.externalTrafficPolicy", fatal=False))
     return TrafficPolicy.CLUSTER
 

@@ -69,7 +69,7 @@ def _assigned(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> 
     if not addresses:
         if allocation is not None and allocation.addresses:
             probed = listed(allocation.addresses)
-            return FALSE, "Probing", f"Whether a foreign host uses {probed} is being asked before its first use."
+            return FALSE, "Probing", f"Checking whether another host uses {probed} before its first use."
         return (FALSE, refusals[0].reason.value, sentences(refusals)) if refusals else (UNKNOWN, "Pending", "Waits.")
     pools = dict(zip(allocation.addresses, allocation.eips, strict=False)) if allocation else {}
     given = listed(f"{address} from Eip {pools[address]}" if address in pools else address for address in addresses)
@@ -107,7 +107,7 @@ _MODE_REASON = {Mode.BGP: "BGP", Mode.LAYER2: "Layer2"}
 def _serving_one(known: Known, address: Address) -> Verdict:
     vip = known.plan.vips.get(address)
     if vip is None:
-        return FALSE, "Pending", f"{address} has just been assigned and is not brought in yet."
+        return FALSE, "Pending", f"{address} has just been assigned and is not announced yet."
     served = known.on_wire.get(address, Served(Mode.NONE))
     rival = f" A foreign host ({served.rival}) claims the address." if served.rival else ""
     refused = "".join(f" {sentence}" for sentence in served.refused)
@@ -127,7 +127,7 @@ def _why_not_served(known: Known, vip: VipPlan) -> tuple[str, str]:
         return vip.problems[0].reason.value, f"{sentences(vip.problems)}{lost}".rstrip()
     if known.bgp.trouble and vip.announced:
         return "NotYetServed", words.trouble(known.bgp.trouble)
-    return "NotYetServed", "it is planned, and the speakers have not confirmed it yet."
+    return "NotYetServed", "it is planned, but the speakers have not confirmed it yet."
 
 
 def _bgp_sentence(known: Known, vip: VipPlan, served: Served) -> str:
@@ -144,17 +144,17 @@ def _bgp_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     if missing:
         text += f" Not announced: {listed(sorted(missing))}."
     if vip.mode.mode is Mode.LAYER2:
-        text += " It is going over to Layer 2."
+        text += " It is switching to Layer 2."
     return text
 
 
 def _layer2_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     assert served.answered is not None  # what Mode.LAYER2 means
     hop, answerer = served.answered.next_hop, served.answered.answerer
-    behalf = f", answered for by {answerer}" if answerer != hop else ""
+    behalf = f", answered by {answerer}" if answerer != hop else ""
     text = f"{vip.address} is served by Layer 2 on {hop}{behalf}."
     if vip.mode.mode is Mode.BGP:
-        text += f" BGP is planned, and not confirmed yet. {_lost(known, vip.announced)}".rstrip()
+        text += f" BGP is planned, but not confirmed yet. {_lost(known, vip.announced)}".rstrip()
     waits = [problem for problem in vip.problems if problem.reason is Reason.ROUTES_LOST]
     return f"{text} {sentences(waits)}".rstrip()
 
@@ -194,7 +194,7 @@ def eip_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status
     before = conditions.of(old)
     generation = known.generation_of("Eip", "", name)
     if eip is None or planned is None:
-        reason, message = _first(own, "Unknown", "It has not been looked at yet.")
+        reason, message = _first(own, "Unknown", "It has not been processed yet.")
         told = [condition(before, "Ready", FALSE, reason, message, known.now, generation)]
         return {"ready": False, "usage": 0, "occupied": False, "conditions": told}
     use = planned.use
@@ -270,11 +270,12 @@ def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Probl
         verdicts["Ready"] = (FALSE, reason, message or f"It overlaps with {listed(use.conflicting)}.")
     else:
         eip = known.snapshot.eips[name]
-        text = "Disabled: no new addresses are given out." if eip.disabled else "Addresses are given out."
+        text = "Disabled: no new addresses are assigned." if eip.disabled else "Addresses are assigned."
         reason = problems[0].reason.value if problems else "Ready"
         verdicts["Ready"] = (TRUE, reason, f"{text} {sentences(problems)}".strip())
     if use.conflicting:
-        older = f"It overlaps with the older Eip {listed(use.conflicting)}, which goes on; this one gives out nothing."
+        older = f"It overlaps with the older Eip {listed(use.conflicting)}, which has precedence."
+        older += " This Eip assigns no addresses."
         verdicts["Conflicting"] = (TRUE, Reason.OVERLAPPING.value, older)
     else:
         verdicts["Conflicting"] = (FALSE, "NoOverlap", "It overlaps with no older Eip.")

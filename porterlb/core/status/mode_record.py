@@ -122,7 +122,7 @@ def _same_story(served: str, vips: Sequence[VipPlan]) -> bool:
 
 def _reason(eip: Eip, served: str, vips: Sequence[VipPlan], lost: str) -> tuple[Cause, str]:
     if not vips:
-        return Cause.NO_ADDRESS, "No Service has an address of it."
+        return Cause.NO_ADDRESS, "No Service has an address from it."
     if served == Mode.NONE.value:
         problem = next((problem for vip in vips for problem in vip.problems), None)
         if problem is None:
@@ -138,12 +138,12 @@ def _reason(eip: Eip, served: str, vips: Sequence[VipPlan], lost: str) -> tuple[
         return Cause.PROTOCOL, text
     if served == Mode.BGP.value:
         if any(vip.mode.phase is Phase.NARROW for vip in vips):
-            return Cause.RETURNING, "BGP is back, for the present Layer 2 next hop first."
+            return Cause.RETURNING, "BGP is back, first towards the current Layer 2 next hop."
         return Cause.ESTABLISHED, "An established session carries it."
     if served == MIXED:
         return Cause.MIXED, f"Some VIPs are in bgp, others in layer2. {lost}".strip()
     if any(vip.mode.phase is Phase.WAITING for vip in vips):
-        text = "A session that carries it is back; BGP follows when it has been stable for a while."
+        text = "A session that carries it is back. BGP is used once the session has been stable (returnAfter)."
         return Cause.STABILISING, text
     return Cause.NO_SESSION, f"No established session carries it. {lost}".strip()
 

@@ -212,10 +212,10 @@ def _verdict(
     if fatal:
         return FALSE, fatal[0].reason.value, sentences(problems)
     if peer is None:
-        return FALSE, "Unknown", "It has not been looked at yet."
+        return FALSE, "Unknown", "It has not been processed yet."
     warnings = f" {sentences(problems)}".rstrip()
     if peer.admin_down:
-        return FALSE, "AdminDown", f"spec.conf.adminDown is set: no session is held.{warnings}"
+        return FALSE, "AdminDown", f"spec.conf.adminDown is set: there is no session.{warnings}"
     if not wanted:
         return FALSE, "NoNode", f"No live replica is on a node that spec.nodeSelector matches.{warnings}"
     down = [node for node in wanted if node not in up]

@@ -20,7 +20,7 @@
                       vips, message
 ``problems``          by object ("Eip pool"): sentences
 ``broken``            by place in a file: sentences
-``outage``            why the API is away; empty when it is there
+``outage``            why the API is unavailable; empty when it is there
 ====================  =====================================================================================
 
 No password is in it: what has one (peers, neighbours) is shown by its name and state only.

@@ -149,7 +149,7 @@ class Api:
             limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT)
             answer = await client.call_api(method, url, headers, body, _request_timeout=limits)
         except TimeoutError:
-            raise Unavailable(f"{client.configuration.host} does not take connections (no answer).") from None
+            raise Unavailable(f"{client.configuration.host} does not accept connections (no answer).") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Unavailable(f"{client.configuration.host} cannot be reached: {_reason(error)}.") from None
         response: aiohttp.ClientResponse = answer.response

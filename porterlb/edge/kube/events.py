@@ -121,7 +121,7 @@ class EventWriter:
                 await self.api.call(Request("POST", path, body=event), DEADLINE)
             except (Unavailable, Expired) as error:
                 failures += 1
-                log.debug("An Event waits: %s", error)
+                log.debug("An Event is delayed: %s", error)
                 await asyncio.sleep(delay(failures, random.random()))
                 continue
             except Conflict:

@@ -143,7 +143,9 @@ class Watch:
             except Exception as error:  # a fault of ours: list again, and let the other kinds go on
                 if not one.failures:
                     log.exception("following %s failed", one.kind.plural)
-                self._failed(one, f"What the API says of {one.kind.plural} cannot be used ({type(error).__name__}).")
+                self._failed(
+                    one, f"The answer of the API about {one.kind.plural} cannot be used ({type(error).__name__})."
+                )
                 one.failures += 1
                 await asyncio.sleep(delay(one.failures, random.random(), ceiling=DENIED_CEILING))
 
@@ -217,7 +219,7 @@ class Watch:
             version = str(obj["metadata"]["resourceVersion"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             one.version = ""
-            raise Unavailable(f"The watch of {one.path} brings what cannot be read: {error!r}") from None
+            raise Unavailable(f"The watch of {one.path} returns unreadable data: {error!r}") from None
         if type_ == "DELETED":
             metadata: dict[str, Any] = obj["metadata"]
             self._events.put_nowait(Deleted(one.kind, metadata.get("namespace") or "", metadata["name"]))

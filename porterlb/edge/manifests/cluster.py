@@ -263,7 +263,7 @@ class ManifestsCluster:
             if batch:
                 await self._call(lambda: events.append(self._home, batch))
         except (Unavailable, Denied) as error:
-            log.debug("events are waiting: %s", error)
+            log.debug("events are delayed: %s", error)
             self._emitted = (batch + self._emitted)[-EVENTS_WAITING:]
             await asyncio.sleep(1.0)
 

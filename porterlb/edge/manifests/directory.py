@@ -173,7 +173,7 @@ class Directory:
             chosen = candidates[file]
             if len(candidates) > 1:
                 self._duplicates[key] = {
-                    f"{other.file}:{other.line}": f"{key} is in {file}:{chosen.line} already; that one counts."
+                    f"{other.file}:{other.line}": f"{key} is in {file}:{chosen.line} already; that one is used."
                     for other in candidates.values()
                     if other is not chosen
                 }

@@ -86,7 +86,7 @@ def load(text: str, file: str) -> Loaded:
                     continue
                 key, obj = accepted
                 if key in seen:
-                    _note(troubles, line, f"{key} is in line {seen[key]} of this file already; that one counts.")
+                    _note(troubles, line, f"{key} is in line {seen[key]} of this file already; that one is used.")
                     continue
                 seen[key] = line
                 good.append(Document(key, obj, file, line, _digest(obj)))

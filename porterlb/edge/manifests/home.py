@@ -122,7 +122,7 @@ class Home:
         temporary = self.temporary(content, mode)
         try:
             if time.monotonic() > until:
-                raise Unavailable("Too late: the time for this write is over.")
+                raise Unavailable("The deadline of this write has passed.")
             os.link(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ class Home:
                     break
                 except BlockingIOError:
                     if time.monotonic() + pause > until:
-                        raise Unavailable(f"{what} is locked by a process that does not go on.") from None
+                        raise Unavailable(f"{what} is locked by a process that is stopped.") from None
                     time.sleep(pause)
                     pause = min(pause * 2, 0.02)
             yield

@@ -51,7 +51,7 @@ class Leases:
         self._home.guard()
         number, current = self._latest(record.name)
         if record.version != (current.version if current else ""):
-            raise Conflict(f"The lease {record.name} was changed by somebody else.")
+            raise Conflict(f"The lease {record.name} was changed by another process.")
         content = {
             "holder": record.holder,
             "duration": record.duration,
@@ -76,14 +76,14 @@ class Leases:
         try:
             self._home.link_new(folder / f"{number}.json", json.dumps(content).encode(), until=until)
         except FileExistsError:
-            raise Conflict(f"The lease {name} was changed by somebody else.") from None
+            raise Conflict(f"The lease {name} was changed by another process.") from None
         numbers = self._numbers(folder)
         if numbers and numbers[-1] > number:
             # Either somebody has followed us already, or we have made an old number that was tidied away.
             # The writer reads again in both cases.
             if numbers[-1] - number >= KEPT:
                 (folder / f"{number}.json").unlink(missing_ok=True)
-            raise Conflict(f"The lease {name} was changed by somebody else.")
+            raise Conflict(f"The lease {name} was changed by another process.")
         for old in numbers[:-KEPT]:
             (folder / f"{old}.json").unlink(missing_ok=True)
         return _record(name, number, content)

@@ -220,7 +220,7 @@ class State:
             def in_time() -> None:
                 self._home.guard()
                 if time.monotonic() > until:
-                    raise Unavailable("Too late: the time for this write is over.")
+                    raise Unavailable("The deadline of this write has passed.")
 
             record = self._records.change(key, checked, until, in_time)
             self._show(key, composed(document, record))

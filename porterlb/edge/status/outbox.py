@@ -28,7 +28,7 @@ LEAST_LEASE = 0.05  # seconds: with less left, an answer could not come in time
 DENIED_FOR = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds until what was refused is tried again: an API server that has just
 # started knows nobody's rights yet
 GONE_WITHIN = 0.1  # seconds that the watch may need to tell that an object is gone
-BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts while the API is away
+BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts while the API is unavailable
 COUNTS_EVERY = 1.0
 SETTLING = 0.3
 """Seconds, at least, from one write of a status to the next that nobody waits for: counts (of routes, of addresses)

@@ -142,7 +142,7 @@ class StatusWriter:
                     await self._look()
                 except Exception:
                     # What is told must never take down what serves: every replica would meet the same object.
-                    log.exception("The status cannot be worked out; what is on the wire is not touched.")
+                    log.exception("The status cannot be computed. Announcements and answers are not affected.")
                     # What was noted as looked at was perhaps not: the next look is at everything.
                     self._wire, self._memo = WireView(), {}
                     await asyncio.sleep(LOOK_AGAIN)
@@ -228,7 +228,7 @@ class StatusWriter:
         try:
             found = work()
         except Exception:
-            log.exception("The status of one object cannot be worked out.", extra=fields(object=str(key)))
+            log.exception("The status of one object cannot be computed.", extra=fields(object=str(key)))
             return ()
         return found if isinstance(found, Sequence) else (found,) if found else ()
 

@@ -38,7 +38,7 @@ class Agent:
             group.create_task(self._follow())
 
     async def _follow(self) -> None:
-        """Runs what is bound to the node. While the API is away everything goes on as it is."""
+        """Runs what is bound to the node. While the API is unavailable everything goes on as it is."""
         while True:
             try:
                 async for event in self._api.follow("/api/v1/pods", fieldSelector=f"spec.nodeName={self._name}"):
