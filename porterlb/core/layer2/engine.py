@@ -36,7 +36,7 @@ from porterlb.core.layer2.announcer import Announcer
 from porterlb.core.layer2.conflicts import Conflicts
 from porterlb.core.layer2.dad import DuplicateDetection
 from porterlb.core.layer2.double_answers import DoubleAnswers
-from porterlb.core.layer2.failure_detector import Place, Timing
+from porterlb.core.layer2.failure_detector import Timing
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable
 from porterlb.core.layer2.nodes import Nodes
@@ -44,6 +44,7 @@ from porterlb.core.layer2.notices import of_segments
 from porterlb.core.layer2.serving import LISTEN, Serving, ServingEvent, ServingState, Transition
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.targets import Gateway, find_targets
+from porterlb.core.layer2.verdict import Place
 from porterlb.core.layer2.vips import Vip, VipTable
 from porterlb.core.model import Address
 from porterlb.core.observed import Nic, Notice, NoticeKind
@@ -504,7 +505,7 @@ class Layer2:
         """Dead nodes by connected subnet."""
         found: dict[str, frozenset[str]] = {}
         for nic in {place.nic for place in self._around.dead_places}:
-            for network in self.nodes.detector.networks(nic):
+            for network in self.nodes.detector.statements.networks(nic):
                 found[str(network)] = self.nodes.judgement.on(nic)
         return found
 

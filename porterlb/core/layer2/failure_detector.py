@@ -7,40 +7,24 @@ are monotonic seconds, as arguments. The rule itself is :func:`porterlb.core.lay
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from porterlb.core.hello import GATEWAY, Hello, SegmentState
 from porterlb.core.layer2.probes import Finding, Heard, Probe, Probes
+from porterlb.core.layer2.statements import Statements
 from porterlb.core.layer2.targets import Key, Target
-from porterlb.core.layer2.verdict import Cause, Evidence, Hearing, Verdict, Vote, verdict
+from porterlb.core.layer2.verdict import Cause, Evidence, Hearing, Judgement, Place, Verdict, Vote, verdict
 from porterlb.core.model import Network
 from porterlb.core.observed import Nic
 
 CONTACT_ROUNDS = 4
 """Probe intervals for which an answer of a third party shows that our own link works: 200 ms, fast 80 ms."""
 
-STALE_ROUNDS = 3
-"""Hello intervals after which the hello of a node that somebody suspects is stale. It is asked to say hello at once
-(the hello that suspects it), so two regular ones and that one are missing. Nodes that nobody suspects have longer."""
-
 SAY_AT_ONCE = 5
 """Hellos in one interval, at most: what changes is said at once, but a lossy segment must not become a storm."""
 
-VOUCH_AFTER, VOUCH_FOR = 0.2, 2.0
-"""Hello intervals. A voter that does not suspect a node vouches for it when it says so at least 0.2 intervals after
-our suspicion (its hello may have crossed ours). A suspicion of its own takes that back after 2 intervals only, for the
-next answer mostly ends it."""
-
 DIFFERS = 0.3
 """Seconds for which our view may differ from that of two others before we doubt ourselves."""
-
-
-class Place(NamedTuple):
-    """A node on an interface of ours. Our own node is judged too."""
-
-    node: str
-    nic: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +38,6 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """Who is dead where, and why. ``causes``: of everything that is not plainly alive.
-
-    ``doubt``: we hear nobody at all, or have no interface towards any node: it is we who are cut off, and nothing
-    is to change. ``differs``: interfaces on which our own probes disagree with two others or more.
-    """
-
-    dead: frozenset[Place] = frozenset()
-    causes: Mapping[Place, Cause] = field(default_factory=dict)
-    doubt: bool = False
-    differs: frozenset[int] = frozenset()
-
-    def on(self, nic: int) -> frozenset[str]:
-        """The nodes that are dead on one interface."""
-        return frozenset(place.node for place in self.dead if place.nic == nic)
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """What is to be done now. ``changed``: the judgement is another one. ``say``: say hello now. ``probes``: of bursts;
     ``next_at``: when `step` is to be called again if nothing else happens; None: not by time alone."""
@@ -82,14 +48,6 @@ class Step:
     next_at: float | None = None
 
 
-@dataclass(slots=True)
-class _Said:
-    hello: Hello
-    at: float
-    states: dict[int, SegmentState] = field(default_factory=dict)  # by our interface
-    vouched: dict[Place, float] = field(default_factory=dict)  # when it said last that it hears a node
-
-
 class FailureDetector:
     """The judgement of one replica, on the node ``own``."""
 
@@ -98,10 +56,8 @@ class FailureDetector:
         self._timing = timing
         self.probes = Probes(timing.probe_interval, timing.probe_misses)
         self.nics: Mapping[int, Nic] = {}
-        self._networks: dict[int, frozenset[Network]] = {}
+        self.statements = Statements(timing.hello_interval, timing.hello_fresh)
         self._members: Collection[str] = ()
-        self._said: dict[str, _Said] = {}
-        self._named: set[Place] | None = None  # whom hellos put in question; None: to be found anew
         self._findings: dict[Place, Finding] = {}
         self._differs: dict[int, float] = {}
         self._told: tuple[object, ...] = ()
@@ -114,17 +70,13 @@ class FailureDetector:
 
     def set_nics(self, nics: Mapping[int, Nic]) -> None:
         self.nics = {index: nic for index, nic in nics.items() if _networks(nic)}
-        self._networks = {index: _networks(nic) for index, nic in self.nics.items()}
-        for said in self._said.values():
-            said.states = self._match(said.hello)
-        self._named = None
+        self.statements.set_segments({index: _networks(nic) for index, nic in self.nics.items()})
 
     def set_targets(self, targets: Iterable[Target], members: Collection[str]) -> None:
         """What is probed, and which nodes have a replica."""
         self.probes.set_targets(targets)
         self._findings = {Place(f.target.node, f.target.key.nic): f for f in self.probes.nodes}
         self._members = members
-        self._named = None
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> Heard | None:
         """An answer from the segment; None where it changes nothing."""
@@ -140,19 +92,12 @@ class FailureDetector:
 
         A node that it suspects as a voter gets a burst of ours too; a hello that suspects us is answered at once.
         """
-        known = self._said.get(hello.node)
-        if known is not None and known.hello.segments == hello.segments:
-            known.hello, known.at = hello, now
-            self._take_vouchers(known)
+        before = self.statements.on(hello.node)
+        news = self.statements.take(hello, now, self.probes.unwell.values())
+        if not news:
             return False
-        self._said[hello.node] = said = _Said(hello, now, self._match(hello))
-        if known is not None:
-            said.vouched = known.vouched
-        self._take_vouchers(said)
-        self._named = None
-        for nic, state in said.states.items():
-            before = known.states.get(nic) if known is not None else None
-            asked = before.suspect | before.silent if before is not None else frozenset()
+        for nic, state in self.statements.on(hello.node).items():
+            asked = before[nic].suspect | before[nic].silent if nic in before else frozenset()
             if self._own in state.suspect and self._own not in asked:
                 self._asked = True
             for node in (state.suspect | state.silent) - asked:
@@ -161,30 +106,10 @@ class FailureDetector:
                     self.probes.suspected_elsewhere(found.target.key, now)
         return True
 
-    def _take_vouchers(self, said: _Said) -> None:
-        """Whom that we suspect its sender does not."""
-        wait = VOUCH_AFTER * self._timing.hello_interval
-        for found in self.probes.unwell.values():
-            node, nic = found.target.node, found.target.key.nic
-            state = said.states.get(nic)
-            if found.since is None or state is None or said.at < found.since + wait:
-                continue
-            if node not in state.suspect and node not in state.silent and state.votes_on(node):
-                said.vouched[Place(node, nic)] = said.at
-
     @property
     def places(self) -> Collection[Place]:
         """Every probed node, by interface."""
         return self._findings.keys()
-
-    def networks(self, nic: int) -> frozenset[Network]:
-        """The subnets of an interface that make it a segment."""
-        return self._networks.get(nic, frozenset())
-
-    def said_on(self, node: str) -> Mapping[int, SegmentState]:
-        """What the last hello of a fresh replica says of our segments, by interface."""
-        said = self._said.get(node)
-        return said.states if said is not None else {}
 
     def is_silent(self, node: str, nic: int) -> bool:
         """By our own probes."""
@@ -207,8 +132,7 @@ class FailureDetector:
 
     def left(self, node: str) -> None:
         """A replica is not fresh any more."""
-        self._said.pop(node, None)
-        self._named = None
+        self.statements.left(node)
 
     def tick(self, now: float, lag: float) -> None:
         """Before the probes of a tick are sent: judges what was answered. A tick that is late by more than half an
@@ -276,7 +200,7 @@ class FailureDetector:
             known.setdefault(found.target.key.nic, set()).add(found.target.node)
         return tuple(
             SegmentState(
-                subnets=tuple(sorted(self._networks[index], key=str)),
+                subnets=tuple(sorted(self.statements.networks(index), key=str)),
                 up=nic.up,
                 isolated=nic.up and self.probes.isolated(index, CONTACT_ROUNDS),
                 answers=index in answers,
@@ -294,34 +218,17 @@ class FailureDetector:
         for found in self.probes.unwell.values():
             if not found.silent:
                 continue
-            if (said := self._said.get(found.target.node)) is not None:
-                times.append(said.at + self._stale_after)
-            place, lasts = Place(found.target.node, found.target.key.nic), VOUCH_FOR * self._timing.hello_interval
-            times += [said.vouched[place] + lasts for said in self._said.values() if place in said.vouched]
+            place = Place(found.target.node, found.target.key.nic)
+            times += [self.statements.stale_at(place.node), *self.statements.revoked_at(place)]
         return min((at for at in times if at is not None and at > now), default=None)
 
     # ---- the evidence
 
-    @property
-    def _stale_after(self) -> float:
-        return min(self._timing.hello_fresh, STALE_ROUNDS * self._timing.hello_interval)
-
-    def _match(self, hello: Hello) -> dict[int, SegmentState]:
-        """What a hello says of each of our segments: the one that shares a subnet with it."""
-        states: dict[int, SegmentState] = {}
-        for state in hello.segments:
-            for index, networks in self._networks.items():
-                if networks.intersection(state.subnets) and (index not in states or not states[index].up):
-                    states[index] = state
-        return states
-
     def _in_question(self) -> set[Place]:
         """Everybody of whom not everything is well. The others are alive, and cost nothing."""
-        if self._named is None:
-            self._named = self._found_in_hellos()
         places = set(self.judgement.dead)
         places.update(Place(f.target.node, f.target.key.nic) for f in self.probes.unwell.values())
-        places.update(self._named)
+        places.update(self.statements.questioned)
         for index, nic in self.nics.items():
             if not nic.up or self.probes.isolated(index, CONTACT_ROUNDS):
                 places.add(Place(self._own, index))
@@ -330,45 +237,32 @@ class FailureDetector:
     def _is_own(self, place: Place) -> bool:
         return place.node == self._own and place.nic in self.nics
 
-    def _found_in_hellos(self) -> set[Place]:
-        places: set[Place] = set()
-        for name, said in self._said.items():
-            for nic, state in said.states.items():
-                places.update(Place(node, nic) for node in state.silent)
-                if not state.up or state.isolated:
-                    places.add(Place(name, nic))
-            if said.hello.segments:
-                places.update(Place(name, nic) for nic in self.nics if nic not in said.states)
-        return places
-
     def _verdict(self, place: Place, now: float) -> Verdict:
         if place.node == self._own:
             ours = self._own_state(place.nic, now)
             own = Vote.HEARD if ours.up and not ours.isolated else None
-            votes = self._votes_of_others(place, None, now)
             # Where we are cut off from everybody, their last hellos came before: nobody is there to take over.
-            votes = {name: vote for name, vote in votes.items() if now < self._said[name].at + self._stale_after}
+            votes = self.statements.votes(place, None, now, fresh=True)
             return verdict(Evidence(Hearing.FRESH, own, votes, said=ours))
         found = self._findings[place]
         if not found.target.up:
             # Our own interface is down: we know nothing of others there.
             return Verdict(None, Cause.NO_VOTER)
-        said = self._said.get(place.node)
         hearing = self._hearing(place.node, found, now)
-        votes = self._votes_of_others(place, found.since, now)
+        votes = self.statements.votes(place, found.since, now)
         own = found.vote
         if own is not None and self._votes(found, now):
             votes[self._own] = own
         weak = found.since is not None and self._evidence > found.since
-        fresh = said is not None and hearing is Hearing.FRESH
+        fresh = hearing is Hearing.FRESH
         return verdict(
             Evidence(
                 hearing,
                 own,
                 votes,
                 weak=weak,
-                said=said.states.get(place.nic) if fresh and said is not None else None,
-                elsewhere=fresh and said is not None and bool(said.hello.segments) and place.nic not in said.states,
+                said=self.statements.on(place.node).get(place.nic) if fresh else None,
+                elsewhere=fresh and self.statements.names_others_only(place),
             )
         )
 
@@ -381,11 +275,11 @@ class FailureDetector:
         return self.probes.contacts(nic, now - CONTACT_ROUNDS * self._timing.probe_interval)
 
     def _hearing(self, node: str, found: Finding, now: float) -> Hearing:
-        said = self._said.get(node)
-        if said is None:
+        stale_at = self.statements.stale_at(node)
+        if stale_at is None:
             return Hearing.STALE if node in self._members else Hearing.NONE
         suspected = found.since is not None or found.silent
-        return Hearing.STALE if suspected and now >= said.at + self._stale_after else Hearing.FRESH
+        return Hearing.STALE if suspected and now >= stale_at else Hearing.FRESH
 
     def _votes(self, found: Finding, now: float) -> bool:
         """Whether we are a voter about this node: a third party answered us, since the suspicion if there is one."""
@@ -395,32 +289,13 @@ class FailureDetector:
             since = max(since, found.since)
         return bool(self.probes.contacts(nic, since, but=node))
 
-    def _votes_of_others(self, place: Place, suspected: float | None, now: float) -> dict[str, Vote]:
-        """``suspected``: since when we suspect the node ourselves; None: we do not, and nobody's word is too old."""
-        votes: dict[str, Vote] = {}
-        lasts = VOUCH_FOR * self._timing.hello_interval
-        for name, said in self._said.items():
-            state = said.states.get(place.nic)
-            if name == place.node or state is None or not state.votes_on(place.node):
-                continue
-            vouched = said.vouched.get(place, 0.0)
-            if place.node in state.silent:
-                votes[name] = Vote.SILENT
-            elif suspected is None:
-                votes[name] = Vote.SUSPECT if place.node in state.suspect else Vote.HEARD
-            else:
-                doubts = place.node in state.suspect
-                vouches = vouched > suspected and (not doubts or now < vouched + lasts)
-                votes[name] = Vote.HEARD if vouches else Vote.SUSPECT
-        return votes
-
     def _disagreement(self, now: float) -> frozenset[int]:
         """Interfaces on which two other voters hear nodes that we find silent, for long enough."""
         against: dict[int, set[str]] = {}
         for found in self.probes.unwell.values():
             if found.silent and found.target.last:
                 place = Place(found.target.node, found.target.key.nic)
-                votes = self._votes_of_others(place, found.since, now)
+                votes = self.statements.votes(place, found.since, now)
                 against.setdefault(place.nic, set()).update(name for name, vote in votes.items() if vote is Vote.HEARD)
         differs = [nic for nic, others in against.items() if len(others) >= 2]
         self._differs = {nic: self._differs.get(nic, now) for nic in differs}
@@ -441,7 +316,7 @@ class FailureDetector:
             return False
         first = min(found.since for found in undecided if found.since is not None)
         gateways = [f.target.last for f in self.probes.findings.values() if f.target.node == GATEWAY]
-        return max([said.at for said in self._said.values()] + gateways, default=0.0) < first
+        return max([self.statements.latest, *gateways]) < first
 
 
 def _urgent(states: tuple[SegmentState, ...]) -> tuple[object, ...]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from porterlb.core.hello import Hello
-from porterlb.core.layer2.failure_detector import FailureDetector, Judgement, Place, Step, Timing
+from porterlb.core.layer2.failure_detector import FailureDetector, Step, Timing
 from porterlb.core.layer2.probes import Heard, Probe
 from porterlb.core.layer2.targets import GATEWAY, Key, Target
+from porterlb.core.layer2.verdict import Judgement, Place
 from porterlb.core.model import Address
 from porterlb.core.observed import Nic
 
@@ -81,7 +82,7 @@ class Nodes:
         news = self.detector.said(hello, now)
         if news:
             self._said[hello.node] = frozenset(state.mac for state in hello.segments if any(state.mac))
-            for nic, state in self.detector.said_on(hello.node).items():
+            for nic, state in self.detector.statements.on(hello.node).items():
                 self._on_nic[hello.node, nic] = state.mac
             self._known = None
         return news

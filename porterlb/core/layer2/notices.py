@@ -89,7 +89,7 @@ def of_segments(nodes: Nodes, own: str) -> list[Notice]:
     found: list[Notice] = []
     detector = nodes.detector
     for nic in detector.nics:
-        subnet = ", ".join(sorted(str(network) for network in detector.networks(nic)))
+        subnet = ", ".join(sorted(str(network) for network in detector.statements.networks(nic)))
         for cause, kind in _KINDS.items():
             named = [p.node for p, why in nodes.judgement.causes.items() if p.nic == nic and why is cause]
             if cause is Cause.NO_VOTER:

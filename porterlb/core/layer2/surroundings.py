@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from porterlb.core.layer2.failure_detector import Place
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable, Usage
 from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.serving import Serving
+from porterlb.core.layer2.verdict import Place
 from porterlb.core.model import Address, Member
 
 

@@ -10,8 +10,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from porterlb.core.hello import SegmentState
+
+
+class Place(NamedTuple):
+    """A node on an interface of ours. Our own node is judged too."""
+
+    node: str
+    nic: int
 
 
 class Vote(enum.Enum):
@@ -72,6 +80,24 @@ class Evidence:
     said: SegmentState | None = None
     elsewhere: bool = False
     """X's fresh hello names segments, and S is not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Who is dead where, and why. ``causes``: of everything that is not plainly alive.
+
+    ``doubt``: we hear nobody at all, or have no interface towards any node: it is we who are cut off, and nothing
+    is to change. ``differs``: interfaces on which our own probes disagree with two others or more.
+    """
+
+    dead: frozenset[Place] = frozenset()
+    causes: Mapping[Place, Cause] = field(default_factory=dict)
+    doubt: bool = False
+    differs: frozenset[int] = frozenset()
+
+    def on(self, nic: int) -> frozenset[str]:
+        """The nodes that are dead on one interface."""
+        return frozenset(place.node for place in self.dead if place.nic == nic)
 
 
 def verdict(e: Evidence) -> Verdict:

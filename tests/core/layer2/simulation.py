@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 
 from porterlb.core.hello import GATEWAY, Hello
-from porterlb.core.layer2.failure_detector import FailureDetector, Place, Step, Timing
+from porterlb.core.layer2.failure_detector import FailureDetector, Step, Timing
 from porterlb.core.layer2.targets import Key, Target
+from porterlb.core.layer2.verdict import Place
 from porterlb.core.observed import Nic
 
 DEFAULT = Timing()

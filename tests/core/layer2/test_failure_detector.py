@@ -9,10 +9,10 @@ import pytest
 
 from porterlb.core.hello import GATEWAY, Hello, SegmentState
 from porterlb.core.layer2.arp import BROADCAST
-from porterlb.core.layer2.failure_detector import DIFFERS, FailureDetector, Place, Timing
+from porterlb.core.layer2.failure_detector import DIFFERS, FailureDetector, Timing
 from porterlb.core.layer2.probes import BURST, MOST_BURSTS, NEVER_HEARD, Probes
 from porterlb.core.layer2.targets import Key, Target
-from porterlb.core.layer2.verdict import Cause, Vote
+from porterlb.core.layer2.verdict import Cause, Place, Vote
 from porterlb.core.observed import Nic
 from tests.core.layer2.simulation import DEFAULT, FAST, World
 
