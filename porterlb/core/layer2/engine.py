@@ -1,8 +1,8 @@
 """Layer 2 of one replica: every event goes in here, with its time, and the actions that follow come out.
 
-The parts decide: `Nodes` who lives, `Serving` whether we may serve, `VipTable` who answers for each VIP, `Announcer`
-when to announce, `Hellos` which hellos count, `DuplicateDetection` and `Conflicts` who else has an address. This
-composes them: what a change in one means for the others.
+The parts decide: `Nodes` and `DeadNodes` who lives, `Serving` whether we may serve, `VipTable` who answers for each
+VIP, `Announcer` when to announce, `Hellos` which hellos count, `OwnHello` what ours says, `AddressClaims` who else has
+an address. This composes them: what a change in one means for the others.
 """
 
 from __future__ import annotations
@@ -13,38 +13,36 @@ from ipaddress import ip_address
 from typing import Any
 
 from porterlb.core.desired import DesiredWire
-from porterlb.core.hello import Change, Hello, Refusal, claimed_node
+from porterlb.core.hello import Change
+from porterlb.core.layer2.action_list import ActionList
 from porterlb.core.layer2.actions import (
     Action,
     Announce,
-    CheckAddress,
     CloseInterface,
     DropInterface,
     End,
     FindGateways,
     FindRoute,
-    Note,
     NoteKind,
     OpenInterface,
-    Report,
     Say,
     SendProbes,
     SetHelloPeers,
     Settled,
 )
+from porterlb.core.layer2.address_claims import AddressClaims
 from porterlb.core.layer2.announcer import Announcer
-from porterlb.core.layer2.conflicts import Conflicts
-from porterlb.core.layer2.dad import DuplicateDetection
-from porterlb.core.layer2.double_answers import DoubleAnswers
+from porterlb.core.layer2.dead_nodes import DeadNodes
 from porterlb.core.layer2.failure_detector import Timing
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable
 from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.notices import of_segments
-from porterlb.core.layer2.serving import LISTEN, Serving, ServingEvent, ServingState, Transition
+from porterlb.core.layer2.own_hello import OwnHello, told
+from porterlb.core.layer2.refused_hellos import RefusedHellos
+from porterlb.core.layer2.serving import Serving, ServingEvent, ServingState, Transition
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.targets import Gateway, find_targets
-from porterlb.core.layer2.verdict import Place
 from porterlb.core.layer2.vips import Vip, VipTable
 from porterlb.core.model import Address
 from porterlb.core.observed import Nic, Notice, NoticeKind
@@ -54,15 +52,6 @@ HOUSEKEEPING = 0.25
 """Seconds between two calls of `housekeeping`."""
 _SECOND = 4  # housekeepings
 _GATEWAY_CHECK = 40  # housekeepings between two looks at the default routes: the kernel does not notify us of them
-REFUSED_FOR = 10.0
-"""Seconds for which a refused hello is reported after the last one."""
-_REFUSED = {
-    Refusal.WRONG_KEY: NoticeKind.WRONG_KEY,
-    Refusal.REPLAY: NoticeKind.OLD_BOOT,
-    Refusal.VERSION: NoticeKind.OTHER_VERSION,
-    Refusal.OWN_NAME: NoticeKind.OWN_NAME,
-}
-_GOODBYES = (0.01, 0.02)  # seconds after the first goodbye, which may be lost
 
 
 class Layer2:
@@ -77,13 +66,9 @@ class Layer2:
         self._own = config.node
         self._wanted = DesiredWire()
         self._confirmed = now
-        self._planned_anew = True  # since our own node counted as alive again
-        self._revived_at = 0.0  # when our own node counted as alive again
         self._goal: int | None = None  # digest to report as applied when all is decided
         self._chores = 0
-        self._goodbyes: list[float] = []
-        self._actions: list[Action] = []
-        self.counters: dict[str, int] = {}
+        self._actions = ActionList()
         self.interfaces = InterfaceTable()
         timing = Timing(config.probe_interval, config.probe_misses, config.hello_interval, config.hello_fresh)
         self.nodes = Nodes(config.node, timing)
@@ -92,10 +77,10 @@ class Layer2:
         self._around = Surroundings(config.node, self.interfaces, self.nodes, self.hellos, self.serving)
         self._announcer = Announcer(config.gratuitous_rate, chance, now)
         self._vips = VipTable(self._around, self._announcer)
-        self._dad = DuplicateDetection(config.gratuitous_rate, now)
-        self._conflicts = Conflicts()
-        self._doubles = DoubleAnswers()
-        self._refused: dict[str, tuple[NoticeKind, float]] = {}  # members whose hellos are refused, and since when last
+        self._claims = AddressClaims(self._around, self.nodes, self._vips, self._actions, config.gratuitous_rate, now)
+        self._dead = DeadNodes(config.node, self.nodes, self._around, self._vips, self._actions)
+        self._hello = OwnHello(self._around, self.nodes, self.hellos, self.serving)
+        self._refused = RefusedHellos(config.node)
         self._notices: tuple[Notice, ...] = ()
         self._doubt = False
         self._link_heard = 0.0
@@ -116,28 +101,31 @@ class Layer2:
     def next_at(self) -> float | None:
         times = (
             self._announcer.next_at,
-            self._dad.next_at,
+            self._claims.probe_at,
             self.hellos.next_at,
             self.serving.next_at,
             self._detector_at,
-            self._doubles.next_at,
+            self._claims.settle_at,
+            self._hello.next_at,
         )
-        pending = [at for at in (*times, *self._goodbyes[:1]) if at is not None]
-        return min(pending, default=None)
+        return min((at for at in times if at is not None), default=None)
 
     def fit(self, now: float) -> bool:
         """Whether we may send answers: not just out of a stall in which the others have taken over."""
         return now - self._confirmed < self._config.hello_fresh
 
+    @property
+    def counters(self) -> Mapping[str, int]:
+        return self._actions.counters
+
     def count(self, name: str, by: int) -> None:
-        if by:
-            self.counters[name] = self.counters.get(name, 0) + by
+        self._actions.count(name, by)
 
     # ---- time
 
     def step(self, now: float) -> list[Action]:
         """Decides the next few VIPs."""
-        self._actions += self._vips.step(now)
+        self._actions.add(*self._vips.step(now))
         return self._done()
 
     def wake(self, now: float, link_heard: float) -> list[Action]:
@@ -145,12 +133,11 @@ class Layer2:
         self._link_heard = link_heard
         if self._detector_at is not None and self._detector_at <= now:
             self._take_verdict(now)
-        if self._doubles.next_at is not None and self._doubles.next_at <= now:
-            self._settle_doubles(now)
+        if self._claims.settle_at is not None and self._claims.settle_at <= now:
+            self._claims.settle(now)
         if self.serving.check_overlap(now):
             self._overlap_ended()
-        if self._goodbyes and self._goodbyes[0] <= now:
-            self._goodbyes.pop(0)
+        if self._hello.goodbye_due(now):
             self._say(now, goodbye=True)
         if self.hellos.next_at is not None and self.hellos.next_at <= now:
             heard = max(self.nodes.latest, link_heard)
@@ -158,16 +145,7 @@ class Layer2:
                 self._replica_left(node, now)
         for vip in self._announcer.due(now):
             self._announce(vip, now)
-        step = self._dad.due(now, lambda address: self.interfaces.on_link(address) is not None)
-        decided = step.decided
-        for address in step.probes:
-            nic = self.interfaces.on_link(address)
-            assert nic is not None
-            if any(interface.ip == address for interface in nic.addresses):
-                decided = self._dad.heard(address.packed, nic.mac) or decided
-            self._actions.append(CheckAddress(nic.index, address))
-        if decided:
-            self._report_checked()
+        self._claims.probe(now)
         return self._done()
 
     def probe(self, now: float, lag: float, link_heard: float) -> list[Action]:
@@ -183,10 +161,7 @@ class Layer2:
         """Once a hello interval; after a stall, take the hellos of the others in first."""
         self._confirmed = now
         since = self.hellos.heard_since(self.serving.returned_at)
-        # While our own node counts as dead, our plan equals that of the others who hold it for dead. The plan that
-        # counts is made once the node is alive again; it is told soon, or it is the same.
-        current = self._planned_anew or now - self._revived_at >= LISTEN
-        if self._own not in self._around.dead and current:
+        if self._dead.plan_is_current(now):
             self._entered(self.serving.check_returned(since, self._wanted.digest, now), now)
         if not self.serving.said_goodbye:
             self._say(now)
@@ -200,16 +175,12 @@ class Layer2:
         if self._chores % _SECOND == 0 and self.interfaces.try_again():
             self._vips.touch_all()
         if self._chores % _GATEWAY_CHECK == 0:
-            self._actions.append(FindGateways())
+            self._actions.add(FindGateways())
         if self.serving.listened(now):
-            review = self._conflicts.review(now, self.nodes.known())
-            for address in review.defend:
-                self._announce(address, now, defence=True)
-            if review.changed:
-                self._report(rivals=self._conflicts.found)
+            self._claims.review(now)
         if self._chores % _SECOND == 0:
             self._take_notices(now)
-            self._report(counters=dict(self.counters))
+            self._actions.report(counters=dict(self.counters))
         return self._done()
 
     # ---- what the manager says
@@ -224,10 +195,8 @@ class Layer2:
         for text in gone:
             vip = self._vips.find(text)
             if vip is not None:
-                self._conflicts.forget(vip.packed)
-                self._doubles.forget(vip.packed)
-                self._around.yielded.pop(vip.packed, None)
-        self._actions += self._vips.wanted(rows, gone)
+                self._claims.forget(vip.packed)
+        self._actions.add(*self._vips.wanted(rows, gone))
         return self._done()
 
     def want(self, wanted: DesiredWire, now: float) -> list[Action]:
@@ -237,28 +206,27 @@ class Layer2:
             self._around.members = wanted.members
             self._around.forget()
             gone = self.hellos.set_members(wanted.members)
-            self._actions.append(SetHelloPeers(wanted.members))
+            self._actions.add(SetHelloPeers(wanted.members))
             for node in sorted(gone):
                 self._replica_left(node, now)
         if wanted.members != old.members or wanted.nodes != old.nodes:
-            self._actions.append(FindGateways())
+            self._actions.add(FindGateways())
         if wanted.leader != old.leader:
             self._around.leader = wanted.leader
             self._vips.replica_came(wanted.leader)
         if wanted.check != old.check:
-            self._dad.want(wanted.check, now)
-            self._report_checked()
-        if _told(wanted) != _told(old):
+            self._claims.check(wanted.check, now)
+        if told(wanted) != told(old):
             self._say(now)
         return self._done()
 
     def want_applied(self, digest: int) -> list[Action]:
         """The wanted set is complete up to here."""
         self._goal = digest
-        self._planned_anew = True
+        self._dead.planned()
         self._wanted = replace(self._wanted, digest=digest)
         self.serving.complete()
-        self._actions.append(Settled())
+        self._actions.add(Settled())
         return self._done()
 
     def stop(self, now: float) -> list[Action]:
@@ -273,11 +241,11 @@ class Layer2:
         self.nodes.set_nics(nics)
         change = self.interfaces.update(nics)
         if change is not None:
-            self._actions += [CloseInterface(index) for index in change.closed]
-            self._actions += [DropInterface(index) for index in change.gone]
+            self._actions.add(*[CloseInterface(index) for index in change.closed])
+            self._actions.add(*[DropInterface(index) for index in change.gone])
             self._around.forget()
-            self._actions.append(FindGateways())
-            self._report(nics=tuple(nic for nic in nics.values() if nic.addresses))
+            self._actions.add(FindGateways())
+            self._actions.report(nics=tuple(nic for nic in nics.values() if nic.addresses))
             self._vips.touch_all()
             self._say(now)
         return self._done()
@@ -289,7 +257,7 @@ class Layer2:
         self.nodes.set_targets(targets, self._wanted.members.keys(), self._own_addresses())
         for target in targets:
             self.interfaces.use(target.key.nic)
-        self._report(probed=self.nodes.probed)
+        self._actions.report(probed=self.nodes.probed)
         return self._done()
 
     def route_found(self, goal: Address, index: int) -> list[Action]:
@@ -301,7 +269,7 @@ class Layer2:
     def interface_failed(self, index: int, trouble: str, now: float) -> list[Action]:
         """Sockets of an interface could not be opened, or cannot go on: it is given up; housekeeping tries again."""
         self.interfaces.failed(index, trouble)
-        self._actions.append(CloseInterface(index))
+        self._actions.add(CloseInterface(index))
         self._around.forget()
         self._vips.touch_all()
         self._say(now)
@@ -314,7 +282,7 @@ class Layer2:
         change = self.hellos.receive(data, now)
         if not isinstance(change, Change):
             self.count(f"hellos_{change.value}", 1)
-            self._refuse(change, data, now)
+            self._refused.add(change, data, self._wanted.members, self.hellos.fresh, now)
             return []
         self.count("hellos_heard", 1)
         hello = change.hello
@@ -329,7 +297,7 @@ class Layer2:
             else:
                 self._vips.replica_left(hello.node)
             self._take_verdict(now)
-            self._report(change.came, fresh=self.hellos.fresh)
+            self._actions.report(change.came, fresh=self.hellos.fresh)
         elif segments:
             self._take_verdict(now)
         return self._done()
@@ -341,70 +309,39 @@ class Layer2:
             if change.mac:
                 self._vips.mac_changed(change.node)
             self._take_verdict(now)
-        is_vip, known = address in self._vips.by_packed, self.nodes.is_known(mac)
-        if (not is_vip or not known) and self._dad.heard(address, mac):
-            self._report_checked()
-        if is_vip and not known:
-            self._conflicts.claim(address, mac, now)
-        elif is_vip:
-            self._claimed_by_ours(address, mac, now)
-            self._settle_doubles(now)
+        self._claims.heard(address, mac, now)
         return self._done()
 
     def claimed(self, address: bytes, mac: bytes, now: float) -> None:
         """A question came from a host that says that it has ``address``, which is a VIP."""
-        if self.nodes.is_known(mac):
-            self._claimed_by_ours(address, mac, now)
-        elif not mac[0] & 1:
-            self._conflicts.claim(address, mac, now)
-
-    def _claimed_by_ours(self, address: bytes, mac: bytes, now: float) -> None:
-        """A node of ours has a VIP, by its own announcement or answer."""
-        vip = self._vips.by_packed.get(address)
-        if vip is None or vip.usage is None or vip.mac == mac or not (vip.mac or address in self._around.yielded):
-            return
-        node = self.nodes.node_with(mac, vip.usage.ifindex)
-        if node:
-            self._doubles.claim(address, node, now)
+        self._claims.asked(address, mac, now)
 
     def announced(self, address: bytes, sent: bool, now: float, *, defence: bool = False) -> None:
         """The outcome of an Announce."""
         if not defence:
             self._announcer.done(address, sent, now)
         elif sent:
-            self._conflicts.defended(address, now)
-            self.count("defences", 1)
+            self._claims.defended(address, now)
 
     # ---- inside
 
     def _done(self) -> list[Action]:
         """The actions of this event, with interfaces opened before they are used."""
         if self._goal is not None and (self._vips.settled or self.serving.frozen):
-            self._report(applied=self._goal)
+            self._actions.report(applied=self._goal)
             self._goal = None
-        opened: list[Action] = [OpenInterface(nic) for nic in self.interfaces.to_open]
-        found: list[Action] = [FindRoute(goal) for goal in self.interfaces.to_find]
+        opened = [OpenInterface(nic) for nic in self.interfaces.to_open]
+        found = [FindRoute(goal) for goal in self.interfaces.to_find]
         self.interfaces.to_open.clear()
         self.interfaces.to_find.clear()
-        actions, self._actions = self._actions, []
-        if not opened and not found:
-            return actions
-        closing = [action for action in actions if isinstance(action, CloseInterface | DropInterface)]
-        rest = [action for action in actions if not isinstance(action, CloseInterface | DropInterface)]
-        return [*closing, *opened, *rest, *found]
+        return self._actions.take(opened, found)
 
-    def _report(self, at_once: bool = False, **fields: Any) -> None:
-        self._actions.append(Report(fields, at_once))
-
-    def _report_checked(self) -> None:
-        self._report(claimed=dict(self._dad.claimed), clear=frozenset(self._dad.clear))
-
-    def _announce(self, address: bytes, now: float, *, defence: bool = False) -> None:
+    def _announce(self, address: bytes, now: float) -> None:
         index = 0 if self.serving.frozen else self._vips.announced_on(address)
         if index:
-            self._actions.append(Announce(index, address, defence))
+            self._actions.add(Announce(index, address))
         else:
-            self.announced(address, False, now, defence=defence)
+            self._announcer.done(address, False, now)
 
     def _entered(self, change: Transition | None, now: float) -> None:
         """What follows from a transition."""
@@ -415,19 +352,23 @@ class Layer2:
             self._vips.touch_all()
             self._say(now)
             # Also what is empty: the manager may still have what a wire process before us said.
-            fresh, rivals = self.hellos.fresh, self._conflicts.found
-            self._report(
-                dead=self._around.dead, dead_on=self._dead_on(), fresh=fresh, doubt=self.serving.frozen, rivals=rivals
+            fresh, rivals = self.hellos.fresh, self._claims.rivals
+            self._actions.report(
+                dead=self._around.dead,
+                dead_on=self._dead.by_subnet(),
+                fresh=fresh,
+                doubt=self.serving.frozen,
+                rivals=rivals,
             )
         elif change.state in (ServingState.SILENT, ServingState.LEAVING):
-            self._goodbyes = [now + after for after in _GOODBYES]
+            self._hello.repeat_goodbye(now)
             self._say(now, goodbye=True)
             if change.state is ServingState.SILENT:
-                self._actions.append(Note(NoteKind.MANAGER_SILENT))
+                self._actions.note(NoteKind.MANAGER_SILENT)
         elif change.event is ServingEvent.MANAGER_BACK:
-            self._goodbyes.clear()
+            self._hello.cancel_goodbyes()
             self._vips.touch_all()
-            self._actions.append(Note(NoteKind.MANAGER_BACK))
+            self._actions.note(NoteKind.MANAGER_BACK)
         elif change.state is ServingState.RETURNED:
             self._say(now)
 
@@ -436,7 +377,7 @@ class Layer2:
         self._around.forget()
         if self.serving.state is ServingState.LEAVING:
             self._announcer.close()
-            self._actions.append(End())
+            self._actions.add(End())
         else:
             self._vips.touch_all()
 
@@ -448,7 +389,7 @@ class Layer2:
         step = self.nodes.step(now, evidence)
         self._detector_at = step.next_at
         if step.probes:
-            self._actions.append(SendProbes(step.probes))
+            self._actions.add(SendProbes(step.probes))
         if step.changed:
             self._judged(now)
         if step.say:
@@ -459,37 +400,13 @@ class Layer2:
         judgement = self.nodes.judgement
         if judgement.doubt != self._doubt:
             self._doubt = judgement.doubt
-            self._report(True, doubt=self._doubt)
+            self._actions.report(True, doubt=self._doubt)
             others = bool(self._wanted.members.keys() - {self._own})
             self._entered(self.serving.doubt(self._doubt, others, now), now)
             if not self._doubt:
                 self._vips.touch_again()
-        before = self._around.dead_places
-        if judgement.dead == before or self._doubt:
-            return
-        dead = self.nodes.dead
-        died, revived = dead - self._around.dead, self._around.dead - dead
-        if self._own in revived:
-            self._revived_at, self._planned_anew = now, False
-        self._around.dead, self._around.dead_places = dead, judgement.dead
-        self._around.forget()
-        self.count("deaths", len(died - {self._own}))
-        self._report(True, dead=dead, dead_on=self._dead_on())
-        for node in sorted(died):
-            self._actions.append(Note(NoteKind.NODE_DIED, node))
-        self._actions += [Note(NoteKind.NODE_REVIVED, node) for node in sorted(revived)]
-        for place in sorted(judgement.dead - before):
-            self._vips.node_died(place.node, now)
-            if place.node not in dead:
-                self._actions.append(Note(NoteKind.DEAD_ON_SEGMENT, self._told_of(place)))
-        if judgement.dead - before and self._own in {place.node for place in judgement.dead - before}:
-            self._vips.touch_all()  # we answered on behalf of others too
-        for place in sorted(before - judgement.dead):
-            if place.node not in revived:
-                self._actions.append(Note(NoteKind.ALIVE_ON_SEGMENT, self._told_of(place)))
-        if before - judgement.dead:
-            self._vips.touch_again()  # a partition has two sides: they may have held us for dead
-        self._say(now)
+        if not self._doubt and self._dead.update(now):
+            self._say(now)
 
     def _own_addresses(self) -> tuple[Address, ...]:
         """Our InternalIPs, else our hello address: the manager names only the nodes to probe, not our own."""
@@ -497,100 +414,29 @@ class Layer2:
         named = self._wanted.nodes.get(self._own, ())
         return named or ((ip_address(member.address),) if member is not None and member.address else ())
 
-    def _told_of(self, place: Place) -> str:
-        nic = self.interfaces.nics.get(place.nic)
-        return f"{place.node} ({nic.name if nic is not None else place.nic})"
-
-    def _dead_on(self) -> dict[str, frozenset[str]]:
-        """Dead nodes by connected subnet."""
-        found: dict[str, frozenset[str]] = {}
-        for nic in {place.nic for place in self._around.dead_places}:
-            for network in self.nodes.detector.statements.networks(nic):
-                found[str(network)] = self.nodes.judgement.on(nic)
-        return found
-
-    def _settle_doubles(self, now: float) -> None:
-        def ours(address: bytes) -> tuple[str, str]:
-            vip = self._vips.by_packed.get(address)
-            return (vip.text, vip.served.next_hop) if vip is not None and vip.mac and vip.served else ("", "")
-
-        settled = self._doubles.review(now, ours)
-        for address in settled.ask:
-            vip = self._vips.by_packed.get(address)
-            if vip is not None and vip.usage is not None:
-                self._actions.append(CheckAddress(vip.usage.ifindex, vip.address))
-            if vip is not None and vip.mac:
-                self._announce(address, now, defence=True)  # the other one is to notice it too
-        for address, node in settled.silence:
-            self._around.yielded[address] = node
-            self._vips.settled_with(address)
-            self.count("double_answers", 1)
-            self._actions.append(Note(NoteKind.TWO_ANSWERS, f"{ip_address(address)} ({node})"))
-        for address in settled.resume:
-            self._around.yielded.pop(address, None)
-            self._vips.settled_with(address)
-
-    def _refuse(self, refusal: Refusal, data: bytes, now: float) -> None:
-        """Remembers whose hellos are refused, as far as they are members that we do not hear."""
-        kind = _REFUSED.get(refusal)
-        node = claimed_node(data)
-        mine = node == self._own
-        if kind is None or node not in self._wanted.members or mine is not (refusal is Refusal.OWN_NAME):
-            return
-        if mine or node not in self.hellos.fresh:
-            self._refused[node] = (kind, now)
-
     def _take_notices(self, now: float) -> None:
-        found = of_segments(self.nodes, self._own)
-        self._refused = {node: (kind, at) for node, (kind, at) in self._refused.items() if now - at < REFUSED_FOR}
         fresh = self.hellos.fresh
-        for kind in _REFUSED.values():
-            named = [n for n, (why, _) in self._refused.items() if why is kind and (n == self._own or n not in fresh)]
-            if named:
-                found.append(Notice(kind, "", tuple(sorted(named))))
+        found = of_segments(self.nodes, self._own) + self._refused.notices(fresh, now)
         others = self._wanted.members.keys() - {self._own}
         if self.serving.listened(now) and others and not fresh:
-            quiet = [node for node in sorted(others - self._refused.keys()) if self.nodes.detector.answers(node)]
+            quiet = [node for node in sorted(others - self._refused.nodes) if self.nodes.detector.answers(node)]
             if quiet:
                 found.append(Notice(NoticeKind.HELLOS_MISSING, "", tuple(quiet)))
-        doubles = self._doubles.confirmed.items()
-        found += [Notice(NoticeKind.TWO_ANSWERS, str(ip_address(address)), (node,)) for address, node in doubles]
+        found += self._claims.notices()
         notices = tuple(found)
         if notices != self._notices:
             self._notices = notices
-            self._report(notices=notices)
+            self._actions.report(notices=notices)
 
     def _replica_left(self, node: str, now: float) -> None:
         self.nodes.left(node)
         self._around.forget()
-        self._report(True, fresh=self.hellos.fresh)
+        self._actions.report(True, fresh=self.hellos.fresh)
         self._vips.replica_left(node)
         self._take_verdict(now)
 
     def _say(self, now: float, *, goodbye: bool = False) -> None:
         """Says our hello now; after a goodbye nothing but goodbyes."""
-        member = self._wanted.members.get(self._own)
-        if member is None or (self.serving.said_goodbye and not goodbye):
-            return
-        answers = self.serving.answers and not self.interfaces.trouble
-        hello = Hello(
-            node=self._own,
-            boot=member.boot,
-            sequence=self.hellos.next_sequence(now),
-            leader=self._wanted.leader,
-            sessions=self._wanted.sessions,
-            hold_downs=self._wanted.hold_downs,
-            negotiated=self._wanted.negotiated,
-            dead=self._around.dead,
-            digest=self._wanted.digest,
-            applied=self._wanted.applied,
-            answers=answers,
-            goodbye=goodbye,
-            segments=self.nodes.detector.speak(now, self.interfaces.used if answers else ()),
-        )
-        self._actions.append(Say(hello))
-
-
-def _told(wanted: DesiredWire) -> tuple[object, ...]:
-    """What of the wanted set our hello says."""
-    return (wanted.leader, wanted.sessions, wanted.hold_downs, wanted.negotiated)
+        hello = self._hello.compose(self._wanted, now, goodbye=goodbye)
+        if hello is not None:
+            self._actions.add(Say(hello))

@@ -1,0 +1,48 @@
+"""The actions of one event, collected in their order, and the counters that are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from porterlb.core.layer2.actions import (
+    Action,
+    CloseInterface,
+    DropInterface,
+    FindRoute,
+    Note,
+    NoteKind,
+    OpenInterface,
+    Report,
+)
+
+
+class ActionList:
+    def __init__(self) -> None:
+        self._actions: list[Action] = []
+        self.counters: dict[str, int] = {}
+
+    def add(self, *actions: Action) -> None:
+        self._actions += actions
+
+    def report(self, at_once: bool = False, **fields: Any) -> None:
+        """These fields of WireReport, whole; ``at_once``: without waiting for others."""
+        self._actions.append(Report(fields, at_once))
+
+    def note(self, kind: NoteKind, subject: str = "") -> None:
+        """A line in the log."""
+        self._actions.append(Note(kind, subject))
+
+    def count(self, name: str, by: int) -> None:
+        if by:
+            self.counters[name] = self.counters.get(name, 0) + by
+
+    def take(self, opened: Iterable[OpenInterface], found: Iterable[FindRoute]) -> list[Action]:
+        """The actions so far, which are then forgotten: interfaces are closed, then opened, before they are used."""
+        opened, found = list(opened), list(found)
+        actions, self._actions = self._actions, []
+        if not opened and not found:
+            return actions
+        closing = [action for action in actions if isinstance(action, CloseInterface | DropInterface)]
+        rest = [action for action in actions if not isinstance(action, CloseInterface | DropInterface)]
+        return [*closing, *opened, *rest, *found]

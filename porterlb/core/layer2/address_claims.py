@@ -1,0 +1,164 @@
+"""Who else claims a VIP: a foreign host, another replica, or a host that has an address before it becomes a VIP.
+
+`Conflicts`, `DoubleAnswers` and `DuplicateDetection` judge what is heard; this says what follows for the VIPs. Times:
+monotonic seconds, as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from ipaddress import ip_address
+
+from porterlb.core.layer2.action_list import ActionList
+from porterlb.core.layer2.actions import Announce, CheckAddress, NoteKind
+from porterlb.core.layer2.conflicts import Conflicts
+from porterlb.core.layer2.dad import DuplicateDetection
+from porterlb.core.layer2.double_answers import DoubleAnswers
+from porterlb.core.layer2.nodes import Nodes
+from porterlb.core.layer2.surroundings import Surroundings
+from porterlb.core.layer2.vips import VipTable
+from porterlb.core.model import Address
+from porterlb.core.observed import Notice, NoticeKind, Rival
+
+
+class AddressClaims:
+    """Writes ``yielded`` of `Surroundings`.
+
+    Args:
+        rate: duplicate address probes per second.
+    """
+
+    def __init__(
+        self, around: Surroundings, nodes: Nodes, vips: VipTable, actions: ActionList, rate: int, now: float
+    ) -> None:
+        self._around = around
+        self._nodes = nodes
+        self._vips = vips
+        self._actions = actions
+        self._dad = DuplicateDetection(rate, now)
+        self._conflicts = Conflicts()
+        self._doubles = DoubleAnswers()
+
+    # ---- what is claimed
+
+    def heard(self, address: bytes, mac: bytes, now: float) -> None:
+        """An ARP reply or an advertisement: ``address`` is at ``mac``."""
+        is_vip, known = address in self._vips.by_packed, self._nodes.is_known(mac)
+        if (not is_vip or not known) and self._dad.heard(address, mac):
+            self._report_checked()
+        if is_vip and not known:
+            self._conflicts.claim(address, mac, now)
+        elif is_vip:
+            self._claimed_by_ours(address, mac, now)
+            self.settle(now)
+
+    def asked(self, address: bytes, mac: bytes, now: float) -> None:
+        """A question came from a host that says that it has ``address``, which is a VIP."""
+        if self._nodes.is_known(mac):
+            self._claimed_by_ours(address, mac, now)
+        elif not mac[0] & 1:
+            self._conflicts.claim(address, mac, now)
+
+    def _claimed_by_ours(self, address: bytes, mac: bytes, now: float) -> None:
+        """A node of ours has a VIP, by its own announcement or answer."""
+        vip = self._vips.by_packed.get(address)
+        if vip is None or vip.usage is None or vip.mac == mac or not (vip.mac or address in self._around.yielded):
+            return
+        node = self._nodes.node_with(mac, vip.usage.ifindex)
+        if node:
+            self._doubles.claim(address, node, now)
+
+    def forget(self, address: bytes) -> None:
+        """Not a VIP any more."""
+        self._conflicts.forget(address)
+        self._doubles.forget(address)
+        self._around.yielded.pop(address, None)
+
+    # ---- foreign hosts
+
+    def review(self, now: float) -> None:
+        """Confirms conflicts, and defends our VIPs."""
+        review = self._conflicts.review(now, self._nodes.known())
+        for address in review.defend:
+            self._defend(address)
+        if review.changed:
+            self._actions.report(rivals=self._conflicts.found)
+
+    def _defend(self, address: bytes) -> None:
+        index = 0 if self._around.frozen else self._vips.announced_on(address)
+        if index:
+            self._actions.add(Announce(index, address, True))
+
+    def defended(self, address: bytes, now: float) -> None:
+        """An announcement that defends a VIP has left."""
+        self._conflicts.defended(address, now)
+        self._actions.count("defences", 1)
+
+    @property
+    def rivals(self) -> Mapping[Address, Rival]:
+        """Confirmed conflicts."""
+        return self._conflicts.found
+
+    # ---- other replicas
+
+    @property
+    def settle_at(self) -> float | None:
+        """When `settle` is due, if no answer comes before."""
+        return self._doubles.next_at
+
+    def settle(self, now: float) -> None:
+        """Asks for, silences or resumes the VIPs that another replica answers too."""
+
+        def ours(address: bytes) -> tuple[str, str]:
+            vip = self._vips.by_packed.get(address)
+            return (vip.text, vip.served.next_hop) if vip is not None and vip.mac and vip.served else ("", "")
+
+        settled = self._doubles.review(now, ours)
+        for address in settled.ask:
+            vip = self._vips.by_packed.get(address)
+            if vip is not None and vip.usage is not None:
+                self._actions.add(CheckAddress(vip.usage.ifindex, vip.address))
+            if vip is not None and vip.mac:
+                self._defend(address)  # the other one is to notice it too
+        for address, node in settled.silence:
+            self._around.yielded[address] = node
+            self._vips.settled_with(address)
+            self._actions.count("double_answers", 1)
+            self._actions.note(NoteKind.TWO_ANSWERS, f"{ip_address(address)} ({node})")
+        for address in settled.resume:
+            self._around.yielded.pop(address, None)
+            self._vips.settled_with(address)
+
+    def notices(self) -> list[Notice]:
+        """VIPs that two replicas answered."""
+        doubles = self._doubles.confirmed.items()
+        return [Notice(NoticeKind.TWO_ANSWERS, str(ip_address(address)), (node,)) for address, node in doubles]
+
+    # ---- addresses before their first use
+
+    def check(self, addresses: Collection[Address], now: float) -> None:
+        """The whole set of addresses to know about."""
+        self._dad.want(addresses, now)
+        self._report_checked()
+
+    @property
+    def probe_at(self) -> float | None:
+        """When `probe` has something to do."""
+        return self._dad.next_at
+
+    def probe(self, now: float) -> None:
+        """Sends the duplicate address probes that are due."""
+        interfaces = self._around.interfaces
+        step = self._dad.due(now, lambda address: interfaces.on_link(address) is not None)
+        decided = step.decided
+        for address in step.probes:
+            nic = interfaces.on_link(address)
+            assert nic is not None
+            if any(interface.ip == address for interface in nic.addresses):
+                decided = self._dad.heard(address.packed, nic.mac) or decided
+            self._actions.add(CheckAddress(nic.index, address))
+        if decided:
+            self._report_checked()
+
+    def _report_checked(self) -> None:
+        self._actions.report(claimed=dict(self._dad.claimed), clear=frozenset(self._dad.clear))

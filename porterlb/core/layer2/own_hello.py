@@ -1,0 +1,69 @@
+"""Our own hello: what it says now, and the goodbyes at the end. Times: monotonic seconds, as arguments."""
+
+from __future__ import annotations
+
+from porterlb.core.desired import DesiredWire
+from porterlb.core.hello import Hello
+from porterlb.core.layer2.hellos import Hellos
+from porterlb.core.layer2.nodes import Nodes
+from porterlb.core.layer2.serving import Serving
+from porterlb.core.layer2.surroundings import Surroundings
+
+_GOODBYES = (0.01, 0.02)  # seconds after the first goodbye, which may be lost
+
+
+class OwnHello:
+    """Reads the other parts; decides nothing about them."""
+
+    def __init__(self, around: Surroundings, nodes: Nodes, hellos: Hellos, serving: Serving) -> None:
+        self._around = around
+        self._nodes = nodes
+        self._hellos = hellos
+        self._serving = serving
+        self._goodbyes: list[float] = []
+
+    def compose(self, wanted: DesiredWire, now: float, *, goodbye: bool = False) -> Hello | None:
+        """What to say now; None while we are no member, and after a goodbye, which is followed by goodbyes only."""
+        around = self._around
+        member = wanted.members.get(around.own)
+        if member is None or (self._serving.said_goodbye and not goodbye):
+            return None
+        answers = self._serving.answers and not around.interfaces.trouble
+        return Hello(
+            node=around.own,
+            boot=member.boot,
+            sequence=self._hellos.next_sequence(now),
+            leader=wanted.leader,
+            sessions=wanted.sessions,
+            hold_downs=wanted.hold_downs,
+            negotiated=wanted.negotiated,
+            dead=around.dead,
+            digest=wanted.digest,
+            applied=wanted.applied,
+            answers=answers,
+            goodbye=goodbye,
+            segments=self._nodes.detector.speak(now, around.interfaces.used if answers else ()),
+        )
+
+    def repeat_goodbye(self, now: float) -> None:
+        """A goodbye is being said: it is said again twice."""
+        self._goodbyes = [now + after for after in _GOODBYES]
+
+    def cancel_goodbyes(self) -> None:
+        self._goodbyes.clear()
+
+    @property
+    def next_at(self) -> float | None:
+        """When a goodbye is to be repeated."""
+        return self._goodbyes[0] if self._goodbyes else None
+
+    def goodbye_due(self, now: float) -> bool:
+        if not self._goodbyes or self._goodbyes[0] > now:
+            return False
+        self._goodbyes.pop(0)
+        return True
+
+
+def told(wanted: DesiredWire) -> tuple[object, ...]:
+    """What of the wanted set our hello says at once when it changes."""
+    return (wanted.leader, wanted.sessions, wanted.hold_downs, wanted.negotiated)

@@ -1,0 +1,51 @@
+"""The members whose hellos are refused, and why, for as long as that is worth reporting."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from porterlb.core.hello import Refusal, claimed_node
+from porterlb.core.observed import Notice, NoticeKind
+
+REFUSED_FOR = 10.0
+"""Seconds for which a refused hello is reported after the last one."""
+_KINDS: Mapping[Refusal, NoticeKind] = {
+    Refusal.WRONG_KEY: NoticeKind.WRONG_KEY,
+    Refusal.REPLAY: NoticeKind.OLD_BOOT,
+    Refusal.VERSION: NoticeKind.OTHER_VERSION,
+    Refusal.OWN_NAME: NoticeKind.OWN_NAME,
+}
+
+
+class RefusedHellos:
+    """Args:
+    own: our node.
+    """
+
+    def __init__(self, own: str) -> None:
+        self._own = own
+        self._refused: dict[str, tuple[NoticeKind, float]] = {}  # why, and when last
+
+    def add(self, refusal: Refusal, data: bytes, members: Collection[str], fresh: Collection[str], now: float) -> None:
+        """A hello was refused. Remembered if it names a member that we do not hear, or our own node."""
+        kind = _KINDS.get(refusal)
+        node = claimed_node(data)
+        mine = node == self._own
+        if kind is None or node not in members or mine is not (refusal is Refusal.OWN_NAME):
+            return
+        if mine or node not in fresh:
+            self._refused[node] = (kind, now)
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        return frozenset(self._refused)
+
+    def notices(self, fresh: Collection[str], now: float) -> list[Notice]:
+        """What to report now. Older refusals are forgotten."""
+        self._refused = {node: (kind, at) for node, (kind, at) in self._refused.items() if now - at < REFUSED_FOR}
+        found: list[Notice] = []
+        for kind in _KINDS.values():
+            named = [n for n, (why, _) in self._refused.items() if why is kind and (n == self._own or n not in fresh)]
+            if named:
+                found.append(Notice(kind, "", tuple(sorted(named))))
+        return found
