@@ -31,6 +31,7 @@ from porterlb.core.proxy_wait import NewHop
 from porterlb.core.status.state import state_of
 from porterlb.core.status.writes import owner_of
 from porterlb.edge.bgp import BgpSpeaker
+from porterlb.edge.host import Host
 from porterlb.edge.http import HttpServer
 from porterlb.edge.layer2 import Layer2Speaker
 from porterlb.edge.leader import Leader
@@ -45,6 +46,7 @@ from porterlb.edge.status import StatusWriter
 from porterlb.logs import fields
 from porterlb.pulse import Pulse
 from porterlb.reconcile import Reconciler
+from porterlb.release import release
 from porterlb.settings import Settings
 from porterlb.supervise import Supervisor
 from porterlb.workplace import workplace
@@ -192,6 +194,7 @@ class _Manager:
         self.recorder = Recorder(
             cluster, objects, reporter, self.metrics, on_entries=self.sharer.changed, clock=time.monotonic
         )
+        self.host = Host(release(), self._interfaces)
         self.status = StatusWriter(
             cluster,
             self.reconciler.objects,
@@ -230,6 +233,7 @@ class _Manager:
             "http": self.http.run,
             "recorder": self.recorder.run,
             "sharer": self.sharer.run,
+            "host": self.host.run,
         }
         tasks = [asyncio.create_task(self.parts.keep(name, part), name=name) for name, part in parts.items()]
         speaking = {task for task in tasks if task.get_name() == "layer2"}
@@ -364,4 +368,10 @@ class _Manager:
         if known is None:
             return {"ready": False, "waitingFor": self.reconciler.waiting_for()}
         state = state_of(known, self.recorder.history, time.monotonic())
-        return {**state, "nodeFailures": self.node_failures.state()}
+        more = {"nodeFailures": self.node_failures.state(), "host": self.host.state(), "clock": round(time.time(), 3)}
+        return {**state, **more}
+
+    def _interfaces(self) -> list[str]:
+        """Those with an address of a subnet: pods' interfaces have none."""
+        nics = self.reconciler.wire_report.nics
+        return [nic.name for nic in nics if any(a.network.prefixlen < a.max_prefixlen for a in nic.addresses)]

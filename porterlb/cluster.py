@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from porterlb.core.doctor.facts import Installation
+
 Obj = Mapping[str, Any]
 
 GROUP = "network.kubesphere.io"
@@ -226,5 +228,11 @@ class Cluster(Protocol):
 
     async def replica_state(self, node: str) -> ReplicaState:
         """What the replica on ``node`` knows. Raises Unavailable or Denied; takes as long as the caller lets it."""
+
+    async def installation(self) -> Installation:
+        """What is installed in the cluster. Raises nothing: the parts that cannot be read say why."""
+
+    async def replica_texts(self, node: str) -> Mapping[str, str]:
+        """Logs and metrics of the replica on ``node``, by file name. Raises Unavailable or Denied."""
 
     async def close(self) -> None: ...

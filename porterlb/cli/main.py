@@ -6,13 +6,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from porterlb.cli.crds import crds
+from porterlb.cli.doctor import doctor
 from porterlb.cli.explain import explain
 from porterlb.cli.history import history
 from porterlb.cli.lists import eip, peer, service
@@ -23,24 +23,18 @@ from porterlb.cli.plan import plan
 from porterlb.cli.status import status
 from porterlb.cluster import Conflict, Denied, Unavailable
 from porterlb.errors import PorterError
-
-
-def _version() -> str:
-    try:
-        return version("porterlb")
-    except PackageNotFoundError:
-        return "unknown"
+from porterlb.release import release
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(_version(), prog_name="porterlb")
+@click.version_option(release(), prog_name="porterlb")
 @cluster_options(env=True)
 @output_option
 def cli() -> None:
     """Load balancer for bare-metal Kubernetes: BGP first, Layer 2 when BGP is unavailable."""
 
 
-for _command in (manager, status, explain, history, mode, eip, peer, service, plan, crds):
+for _command in (manager, status, explain, doctor, history, mode, eip, peer, service, plan, crds):
     cli.add_command(_command)
 
 

@@ -55,6 +55,14 @@ def show(output: str, data: Json, tables: Sequence[Table], notes: Sequence[str] 
         print(plain_view(tables, notes), flush=True)
 
 
+def show_text(output: str, data: Json, lines: Sequence[str]) -> None:
+    """Prints ``data`` as JSON or YAML, or these lines."""
+    if output == "table":
+        print("\n".join(lines), flush=True)
+    else:
+        show(output, data, [])
+
+
 def rich_view(tables: Sequence[Table], notes: Sequence[str] = ()) -> RenderableType:
     """For a terminal."""
     parts: list[RenderableType] = []

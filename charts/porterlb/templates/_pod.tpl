@@ -70,6 +70,8 @@ spec:
       image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       command: [porterlb]
+      # The last words of a manager that cannot start are in the pod's status: porterlb doctor shows them.
+      terminationMessagePolicy: FallbackToLogsOnError
       args: [manager]
       env:
         - name: NODE_NAME

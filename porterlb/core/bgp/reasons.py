@@ -6,6 +6,7 @@ The sentences are made by :mod:`porterlb.core.bgp.words`, where somebody reads t
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from porterlb.core.model import Address
@@ -93,6 +94,22 @@ class Loss:
             administrative = self.code == CEASE and self.subcode in ADMINISTRATIVE
             return LossCategory.SHUTDOWN if administrative else LossCategory.NOTIFICATION
         return LossCategory.RESET if self.kind in _CONNECTION else LossCategory.OTHER
+
+
+def written(loss: Loss | None) -> dict[str, object] | None:
+    """A loss as JSON values, for those who judge it elsewhere."""
+    if loss is None:
+        return None
+    return {"kind": loss.kind.value, "code": loss.code, "subcode": loss.subcode, "local": loss.local, "text": loss.text}
+
+
+def read(value: object) -> Loss | None:
+    """What :func:`written` made; None for anything else. A kind that this release does not know is OTHER."""
+    if not isinstance(value, Mapping):
+        return None
+    kind = next((kind for kind in LossKind if kind.value == value.get("kind")), LossKind.OTHER)
+    code, subcode = (number if isinstance(number := value.get(name), int) else 0 for name in ("code", "subcode"))
+    return Loss(kind, code, subcode, str(value.get("text") or ""), value.get("local") is True)
 
 
 class RefusalKind(enum.StrEnum):

@@ -13,9 +13,13 @@
                       in this phase), since (RFC 3339, the last move; empty: before this replica could know),
                       nextHops, candidates, announced {peer: {replica: [node]}}, carried {peer: [node]}, answering
                       {nextHop, answerer} or null, rival, problems
-``peers``             by name: state, age (seconds in this state), reason and number of losses, problems
+``peers``             by name: state, age (seconds in this state), reason and number of losses, loss and attempt (the
+                      last ones: kind, code, subcode, local, text; or null), problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
-``wire``              nics, dead, deadOn, notices, probed, doubt, rivals, claimed, counters
+``wire``              trouble, nics, dead, deadOn, notices (sentences), noticed (the same: kind, subject, nodes),
+                      probed, doubt, rivals, claimed, counters
+``host``              release, all and nics (kernel settings), ipvs, memory (used, limit: bytes); see edge/host
+``clock``             the node's clock when this was shown, seconds since 1970
 ``history``           the last entries, the oldest first: time, what, subject, before, after, why, cause, detail, count,
                       vips, message
 ``problems``          by object ("Eip pool"): sentences
@@ -31,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from porterlb.core.bgp import words
+from porterlb.core.bgp import reasons, words
 from porterlb.core.history import History, Place
 from porterlb.core.history.words import as_json
 from porterlb.core.known import Known
@@ -101,7 +105,7 @@ def state_of(known: Known, history: History, now: float) -> State:
             str(address): _vip(vip, known.on_wire.get(address), history.places.get(address), now)
             for address, vip in plan.vips.items()
         },
-        "peers": {name: _peer(known, name, now) for name in snapshot.peers},
+        "peers": {name: _peer(known, name, now) for name in {**snapshot.peers, **plan.peers}},
         "bgp": {
             "trouble": words.trouble(known.bgp.trouble),
             "restarts": known.bgp.restarts,
@@ -172,6 +176,8 @@ def _peer(known: Known, name: str, now: float) -> State:
         "lastAttempt": words.loss(session.attempt) if session else "",
         "refusal": words.refusal(session.refusal or session.limit) if session else "",
         "losses": session.losses if session else 0,
+        "loss": reasons.written(session.loss) if session else None,
+        "attempt": reasons.written(session.attempt) if session else None,
         "problems": _sentences(known.plan.peers.get(name, ())),
     }
 
@@ -179,9 +185,14 @@ def _peer(known: Known, name: str, now: float) -> State:
 def _wire(known: Known) -> State:
     wire = known.wire
     return {
+        "trouble": wire.trouble,
         "nics": [_nic(nic) for nic in wire.nics],
         "dead": sorted(wire.dead),
         "notices": [str(sentence(notice)) for notice in wire.notices],
+        "noticed": [
+            {"kind": notice.kind.value, "subject": notice.subject, "nodes": list(notice.nodes)}
+            for notice in wire.notices
+        ],
         "deadOn": {subnet: sorted(nodes) for subnet, nodes in sorted(wire.dead_on.items())},
         "probed": sorted(wire.probed),
         "doubt": wire.doubt,

@@ -62,6 +62,19 @@ class Api:
                 notify()
             raise Unavailable(f"The Kubernetes API has not answered within {deadline:g} s.") from None
 
+    async def text(self, request: Request, deadline: float) -> str:
+        """One request whose answer is a plain text (the log of a pod), in ``deadline`` seconds."""
+        try:
+            async with asyncio.timeout(deadline), self.access.client() as client:
+                response = await self._send(client, request)
+                if not 200 <= response.status < 300:
+                    raise await self._failed(response, request.path)
+                return (await response.read()).decode("utf-8", "replace")
+        except TimeoutError:
+            raise Unavailable(f"The Kubernetes API has not answered within {deadline:g} s.") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"The answer of the Kubernetes API cannot be read: {_reason(error)}.") from None
+
     async def pages(self, path: str, *, deadline: float) -> tuple[list[Json], str]:
         """Every object of a list and the resourceVersion of the list. ``deadline``: seconds for each page."""
         for _ in range(3):

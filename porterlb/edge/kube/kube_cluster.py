@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from porterlb.cluster import Conflict, Event, Kind, Labels, LeaseRecord, Marked, Obj, ReplicaState
-from porterlb.edge.kube import lease, paths, pods, port_forward
+from porterlb.cluster import (
+    Conflict,
+    Denied,
+    Event,
+    Kind,
+    Labels,
+    LeaseRecord,
+    Marked,
+    Obj,
+    ReplicaState,
+    Unavailable,
+)
+from porterlb.core.doctor.facts import Installation
+from porterlb.edge.kube import installation, lease, paths, pods, port_forward
 from porterlb.edge.kube.access import Access, Source, find_source
 from porterlb.edge.kube.api import APPLY, Api, Request, shaped
 from porterlb.edge.kube.errors import Missing
@@ -181,6 +194,16 @@ class KubeCluster:
 
     async def replica_state(self, node: str) -> ReplicaState:
         return await port_forward.replica_state(self._api, self.namespace, node)
+
+    async def installation(self) -> Installation:
+        return await installation.installation(self._api, self.namespace)
+
+    async def replica_texts(self, node: str) -> dict[str, str]:
+        found = await installation.texts(self._api, self.namespace, node)
+        with contextlib.suppress(Unavailable, Denied):
+            _, answer = await port_forward.page(self._api, self.namespace, node, "/metrics")
+            found["metrics.txt"] = port_forward.body(answer)
+        return found
 
     async def close(self) -> None:
         await self._events.close()

@@ -33,6 +33,12 @@ ANSWER_AT_MOST = 64 * 2**20
 
 async def replica_state(api: Api, namespace: str, node: str) -> ReplicaState:
     """What the replica on ``node`` knows, by its /state. Raises Unavailable or Denied."""
+    name, answer = await page(api, namespace, node, "/state")
+    return ReplicaState(node, _state(answer, name), 0.0, f"port-forward to {name}")
+
+
+async def page(api: Api, namespace: str, node: str, path: str) -> tuple[str, bytes]:
+    """A page of the web server of the replica on ``node``: the pod's name, and the whole HTTP answer."""
     query = [("fieldSelector", f"spec.nodeName={node}"), ("labelSelector", SELECTOR)]
     pods = await api.call(Request("GET", f"/api/v1/namespaces/{namespace}/pods", query), PODS_DEADLINE)
     found = [pod for pod in pods.get("items") or [] if not pod["metadata"].get("deletionTimestamp")]
@@ -41,9 +47,13 @@ async def replica_state(api: Api, namespace: str, node: str) -> ReplicaState:
     name, port = found[0]["metadata"]["name"], _port(found[0])
     if not port:
         raise Unavailable(f"The pod {name} has no port named {HTTP_PORT}.")
-    path = f"/api/v1/namespaces/{namespace}/pods/{name}/portforward"
-    answer = await _get(api, path, port, "/state")
-    return ReplicaState(node, _state(answer, name), 0.0, f"port-forward to {name}")
+    forward = f"/api/v1/namespaces/{namespace}/pods/{name}/portforward"
+    return name, await _get(api, forward, port, path)
+
+
+def body(answer: bytes) -> str:
+    """The body of an HTTP answer."""
+    return answer.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")
 
 
 def _port(pod: dict[str, Any]) -> int:

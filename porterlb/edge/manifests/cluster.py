@@ -32,6 +32,7 @@ from porterlb.cluster import (
     Restored,
     Unavailable,
 )
+from porterlb.core.doctor.facts import Installation
 from porterlb.edge.manifests import events, replica_states
 from porterlb.edge.manifests.documents import Key
 from porterlb.edge.manifests.feed import Feed
@@ -317,6 +318,14 @@ class ManifestsCluster:
 
     async def replica_state(self, node: str) -> ReplicaState:
         return await self._call(lambda: replica_states.read(self._home, node))
+
+    async def installation(self) -> Installation:
+        """Nothing: there is no Kubernetes here."""
+        return Installation()
+
+    async def replica_texts(self, node: str) -> dict[str, str]:
+        """Nothing: a replica's log is where it was started."""
+        return {}
 
     # --- ending
 

@@ -1,0 +1,89 @@
+"""What the findings are made from: plain values that the command line has collected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from porterlb.core.doctor.rights import Right
+from porterlb.core.model import Network, ServiceKey, Snapshot
+from porterlb.core.objects import ObjectKey
+from porterlb.core.problems import Problem
+
+State = Mapping[str, Any]
+"""What a replica shows at /state: see :mod:`porterlb.core.status.state`. An older replica leaves parts out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of the manager. ``why``: the reason in the status of its container (``CrashLoopBackOff``).
+    ``message``: the last words of the container that ended last."""
+
+    name: str
+    node: str
+    ready: bool
+    why: str = ""
+    message: str = ""
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A Deployment or DaemonSet of anybody."""
+
+    namespace: str
+    name: str
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KubeProxy:
+    """The configuration of kube-proxy. ``mode`` empty: the default."""
+
+    mode: str = ""
+    strict_arp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is installed in the cluster; empty for a directory of manifests.
+
+    ``schemas``: the OpenAPI schema of each of our kinds as the API has it, None: there is no such CRD. ``rights``:
+    whether the manager has each right. ``settings``: of other components, by ConfigMap (``kube-system/cilium-config``).
+    ``unread``: what could not be read, and why: those checks were left out.
+    """
+
+    schemas: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    rights: Mapping[Right, bool] = field(default_factory=dict)
+    pods: tuple[Pod, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+    kube_proxy: KubeProxy | None = None
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """``release``: of the command line. ``api``: why the objects could not be read, empty when they were; ``refused``:
+    the API answers, and refuses. ``snapshot``: the objects, without what replicas find dead; None: not read.
+
+    ``states``: by node, of the replicas that answered; ``silent``: why the others did not. ``clocks``: seconds by which
+    the clock of a node is ahead of ours. ``ranges``: networks that no pool may overlap, with what they are.
+    ``writers``: other field managers of the addresses of Services. ``schemas``: of our kinds, as this release has them.
+    """
+
+    release: str = ""
+    api: str = ""
+    refused: bool = False
+    snapshot: Snapshot | None = None
+    problems: Mapping[ObjectKey, tuple[Problem, ...]] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+    leader: str = ""
+    states: Mapping[str, State] = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
+    clocks: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[Network, str] = field(default_factory=dict)
+    writers: Mapping[ServiceKey, tuple[str, ...]] = field(default_factory=dict)
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    installation: Installation = Installation()

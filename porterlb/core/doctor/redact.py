@@ -1,0 +1,53 @@
+"""Takes secrets out of what is put into a bug report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+REDACTED = "(redacted)"
+
+_SECRET = re.compile(r"password|passwd|secret|token|credential|private.?key|api.?key", re.IGNORECASE)
+_COPIES = ("kubectl.kubernetes.io/last-applied-configuration", "managedFields")
+"""Copies of the whole object, secrets included, in a text."""
+
+SHORTEST = 3
+"""Characters: a shorter secret would take half of every text away. Such a password is in no field that is kept."""
+
+
+def redacted(value: Any) -> Any:
+    """The same JSON value without what a name calls a secret. References (mappings with names) stay."""
+    if isinstance(value, Mapping):
+        return {name: _field(str(name), part) for name, part in value.items() if name not in _COPIES}
+    if isinstance(value, list | tuple):
+        return [redacted(part) for part in value]
+    return value
+
+
+def _field(name: str, value: Any) -> Any:
+    if _SECRET.search(name) and not isinstance(value, Mapping | bool | int | None):
+        return REDACTED
+    return redacted(value)
+
+
+def secrets_in(values: Iterable[Any]) -> frozenset[str]:
+    """Every text that :func:`redacted` takes out of these values: to be taken out of logs too."""
+    found: set[str] = set()
+    waiting: list[tuple[str, Any]] = [("", value) for value in values]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(str(key), part) for key, part in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(name, part) for part in value]
+        elif isinstance(value, str) and _SECRET.search(name) and len(value) >= SHORTEST:
+            found.add(value)
+    return frozenset(found)
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """A text without these secrets, the longest first: one may be a part of another."""
+    for secret in sorted(secrets, key=lambda found: (-len(found), found)):
+        text = text.replace(secret, REDACTED)
+    return text
