@@ -5,6 +5,7 @@ A backend for a real API server has the same few verbs, so that scenarios run on
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterable
@@ -14,9 +15,12 @@ from typing import Any, Protocol
 import yaml
 
 from lab.netns import LabError, run_command
+from porterlb.cluster import Kind
+from porterlb.edge.manifests import ManifestsCluster
 
 Object = dict[str, Any]
 
+_KINDS = {kind.kind: kind for kind in Kind}
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -142,6 +146,18 @@ class DirBackend:
         except (OSError, ValueError):
             return {}
         return before[1]
+
+    def write_status(self, kind: str, name: str, fields: Object, manager: str, namespace: str = "") -> None:
+        """Write fields of a status as another controller does: under its own field manager, taking them from others."""
+
+        async def write() -> None:
+            cluster = ManifestsCluster(self.folder)
+            try:
+                await cluster.apply_status(_KINDS[kind], name, namespace, fields, owner=manager)
+            finally:
+                await cluster.close()
+
+        asyncio.run(write())
 
     # Nodes
 

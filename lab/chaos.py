@@ -3,8 +3,9 @@
 Three replicas announce two Services to one router and serve two more by Layer 2, one on each segment. A step kills,
 stops (and continues) one part: a manager, its ExaBGP, that one's API process, the wire process, the router's daemon;
 or it begins a fault of `lab.chaos_network`: loss, a filter, a one-way link, a second NIC that fails, a router that
-changes its capabilities. After every few steps all faults end, and everything
-has to be as wanted again: the router's next hops exactly, one MAC per Layer 2 VIP, every replica in agreement.
+changes its capabilities, another controller that writes the status of a Service. After every few steps all faults
+end, and everything has to be as wanted again: the router's next hops exactly, one MAC per Layer 2 VIP, every replica in
+agreement. Then another controller sometimes writes into the status of one Service: its VIP has to stay served.
 Between them the table is looked at all the time: **no route of a dead manager may outlive the hold time or, where
 graceful restart keeps it, the restart time** that was asked for.
 """
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lab.chaos_network import FAULTS
+from lab.chaos_network import FAULTS, write_foreign
 from lab.client import Client
 from lab.cluster import Lab
 from lab.frames import who_has
@@ -38,6 +39,8 @@ PARTS = {"exabgp": "exabgp.conf", "api process": "api.py", "wire": "porterlb.wir
 CALM = 90.0  # seconds within which all must be as wanted
 SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second"}
 """Service -> Eip."""
+ROBBED_FOR = 1.0
+"""Seconds for which the VIP of a Service whose status another controller has written is observed."""
 
 
 @dataclass
@@ -220,10 +223,7 @@ class Chaos:
         # A router that was stopped or away may have missed that a fault ended.
         lab.router.reconfigure(self.config)
         vips = self.addresses
-        wanted = {
-            f"{vips['everywhere']}/32": lab.hops(*(node.name for node in lab.nodes)),
-            f"{vips['somewhere']}/32": lab.hops(lab.nodes[0].name),
-        }
+        wanted = self.routes()
         addresses = {node.v4 for node in lab.nodes}
 
         right = {
@@ -252,11 +252,39 @@ class Chaos:
             wait_equal(lab.router.kernel_routes, wanted, 10, "the kernel's routes")
         took = time.monotonic() - begun
         self.slowest = max(self.slowest, took)
+        if self.random.random() < 0.3:
+            self.rob(self.random.choice(sorted(SERVICES)))
         return took
+
+    def routes(self) -> dict[str, frozenset[str]]:
+        """What the router has when all is well."""
+        lab, vips = self.lab, self.addresses
+        return {
+            f"{vips['everywhere']}/32": lab.hops(*(node.name for node in lab.nodes)),
+            f"{vips['somewhere']}/32": lab.hops(lab.nodes[0].name),
+        }
+
+    def rob(self, name: str) -> None:
+        """Another controller writes its address into the status of a Service: the VIP stays served, and the status
+        gets the VIP again (after a pause that grows with each such write)."""
+        lab, vip = self.lab, self.addresses[name]
+        self.note("foreign writer while all is well")
+        write_foreign(lab, name)
+        begun = time.monotonic()
+        while time.monotonic() < begun + ROBBED_FOR:
+            if name == "first":
+                served = self.one_answer(lab.segment_client, vip, 0)
+            elif name == "second":
+                served = self.one_answer(lab.second_client, vip, 1)
+            else:
+                served = lab.router.routes() == self.routes()
+            if not served:
+                raise LabError(f"{vip} of {name} is not served as wanted while another controller writes its status")
+        wait_equal(lambda: lab.vips(name), [vip], CALM, f"the status of {name} to have its own address again")
 
     def one_answer(self, client: Client, vip: str, nic: int) -> bool:
         """Whether exactly one MAC is given for a VIP, and it is a node's."""
-        given = {answer.mac for answer in who_has(client, vip, 0.1)}
+        given = {answer.mac for answer in who_has(client, vip, 0.2)}
         return len(given) == 1 and given <= {node.nics[nic].mac for node in self.lab.nodes}
 
     def agreed(self) -> bool:

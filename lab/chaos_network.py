@@ -1,4 +1,4 @@
-"""The faults of the network and the routers that a chaos run injects.
+"""The faults of the network, the routers and other controllers that a chaos run injects.
 
 Each function begins one fault on one node and returns its name and the function that ends it.
 """
@@ -10,8 +10,13 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+from lab.backend import DirBackend
 from lab.cluster import Lab
 from lab.netns import LabError
+
+FOREIGN_ADDRESS = "203.0.113.99"
+"""What another controller writes into the status of a Service (RFC 5737)."""
+FOREIGN_MANAGER = "servicelb"
 
 End = Callable[[], None]
 Fault = Callable[[Lab, str, random.Random], tuple[str, End]]
@@ -69,6 +74,18 @@ def capabilities(lab: Lab, _node: str, _chance: random.Random) -> tuple[str, End
     return "router without add-path", lambda: negotiate(True)
 
 
+def foreign_writer(lab: Lab, _node: str, chance: random.Random) -> tuple[str, End]:
+    """Another controller writes its own address into the status of a Service. The product writes its own back."""
+    write_foreign(lab, chance.choice(sorted(obj["metadata"]["name"] for obj in lab.backend.objects("Service"))))
+    return "foreign writer", lambda: None
+
+
+def write_foreign(lab: Lab, service: str) -> None:
+    assert isinstance(lab.backend, DirBackend)
+    fields = {"loadBalancer": {"ingress": [{"ip": FOREIGN_ADDRESS}]}}
+    lab.backend.write_status("Service", service, fields, FOREIGN_MANAGER, "default")
+
+
 FAULTS: tuple[Fault, ...] = (
     loss,
     heavy_loss,
@@ -76,4 +93,5 @@ FAULTS: tuple[Fault, ...] = (
     one_way,
     second_cable,
     capabilities,
+    foreign_writer,
 )

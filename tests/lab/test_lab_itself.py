@@ -166,6 +166,20 @@ def test_the_proxies_follow_manifests_that_anybody_writes(lab: Lab) -> None:
     assert not lab.client.reaches(VIP4, timeout=0.3)
 
 
+def test_a_second_controller_takes_a_field_of_a_status_from_its_writer(tmp_path: Path) -> None:
+    backend = DirBackend(tmp_path / "cluster", tmp_path / "mounts")
+    backend.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "default"}, "spec": {}}
+    )
+    ours = {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}, "conditions": [{"type": "Serving", "status": "True"}]}
+    theirs = {"loadBalancer": {"ingress": [{"ip": "203.0.113.99"}]}}
+    backend.write_status("Service", "a", ours, "porterlb", "default")
+    backend.write_status("Service", "a", theirs, "servicelb", "default")
+    assert backend.status("Service", "a", "default") == {**ours, **theirs}
+    backend.write_status("Service", "a", ours, "porterlb", "default")
+    assert backend.status("Service", "a", "default") == ours
+
+
 def test_a_flow_of_datagrams_follows_the_endpoints(lab: Lab) -> None:
     route_to(lab, "node-a")
     lab.service("web", pods=["pod-a1"])
