@@ -52,6 +52,22 @@ MATRIX: Mapping[str, dict[str, Any]] = {
             "serviceMonitor": {"enabled": True, "interval": "10s"},
         }
     },
+    "alerts": {
+        "metrics": {
+            "podMonitor": {
+                "enabled": True,
+                "scrapeTimeout": "5s",
+                "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}],
+                "metricRelabelings": [{"action": "drop", "regex": "porterlb_wire_.*"}],
+            },
+            "prometheusRule": {
+                "enabled": True,
+                "labels": {"team": "net"},
+                "disabled": ["PorterLBSingleReplica"],
+                "runbookUrl": "https://docs.example/alerts.html",
+            },
+        }
+    },
     "own-account": {"serviceAccount": {"create": False, "name": "mine"}, "rbac": {"create": False}},
     "names": {"nameOverride": "lb", "fullnameOverride": "edge-lb", "serviceAccount": {"annotations": {"a": "b"}}},
     "placed": {
@@ -62,6 +78,26 @@ MATRIX: Mapping[str, dict[str, Any]] = {
         "podLabels": {"c": "d"},
         "env": [{"name": "PYTHONASYNCIODEBUG", "value": "1"}],
         "priorityClassName": "",
+        "runtimeClassName": "runc",
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+    },
+    "common": {
+        "commonLabels": {"team": "net"},
+        "commonAnnotations": {"owner": "net@example.com"},
+        "image": {"pullSecrets": [{"name": "pull"}]},
+        "extraContainers": [{"name": "shipper", "image": "images.example/shipper:1"}],
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {
+                    "name": "{{ .Release.Name }}-extra",
+                    "labels": {"app.kubernetes.io/instance": "{{ .Release.Name }}"},
+                },
+            }
+        ],
     },
 }
 
@@ -94,7 +130,8 @@ def pod(objects: Iterable[Object]) -> Object:
 
 
 def container(objects: Iterable[Object]) -> Object:
-    (found,) = pod(objects)["containers"]
+    """The container of the manager, which is the first."""
+    found, *_ = pod(objects)["containers"]
     whole: Object = found
     return whole
 

@@ -253,3 +253,18 @@ def test_lint() -> None:
     # The one thing that lint misses is an icon.
     assert [message for message in report["messages"] if message["severity"] > 1] == []
     assert report["errors"] == []
+
+
+def test_common_labels_and_annotations_are_on_every_object_but_the_definitions() -> None:
+    objects = chart.rendered(chart.MATRIX["common"])
+    for obj in objects:
+        if obj["kind"] in ("CustomResourceDefinition", "ConfigMap"):
+            continue
+        assert obj["metadata"]["labels"]["team"] == "net", obj["kind"]
+        assert obj["metadata"]["annotations"]["owner"] == "net@example.com", obj["kind"]
+    template = chart.only(objects, "Deployment")["spec"]["template"]
+    assert template["metadata"]["labels"]["team"] == "net"
+    assert "team" not in chart.only(objects, "Deployment")["spec"]["selector"]["matchLabels"]
+    assert [one["name"] for one in template["spec"]["containers"]] == ["manager", "shipper"]
+    assert template["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+    assert chart.only(objects, "ConfigMap")["metadata"]["name"] == f"{chart.RELEASE}-extra"

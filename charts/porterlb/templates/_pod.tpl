@@ -3,10 +3,10 @@
 metadata:
   labels:
     {{- include "porterlb.selector" . | nindent 4 }}
-    {{- with .Values.podLabels }}
+    {{- with merge (deepCopy .Values.podLabels) .Values.commonLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with .Values.podAnnotations }}
+  {{- with merge (deepCopy .Values.podAnnotations) .Values.commonAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -15,15 +15,22 @@ spec:
   {{- with .Values.image.pullSecrets }}
   imagePullSecrets:
     {{- range . }}
-    - name: {{ . }}
+    - name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
     {{- end }}
   {{- end }}
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
-  # ARP, NDP and BGP are spoken on the node's own network.
+  {{- with .Values.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- with .Values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  # ARP, NDP and BGP use the network of the node.
   hostNetwork: true
-  # Nothing is looked up in the cluster's DNS, which may be down when we are needed.
+  # PorterLB does not use the cluster's DNS, which may be down when PorterLB is needed.
   dnsPolicy: Default
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
   securityContext:
@@ -159,6 +166,9 @@ spec:
       volumeMounts:
         - name: run
           mountPath: /run/porterlb
+    {{- with .Values.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   volumes:
     - name: run
       # In memory: ExaBGP's configuration has the passwords of the peers.
