@@ -171,6 +171,16 @@ def test_other_kinds_are_none_of_our_business() -> None:
     assert [document.key.name for document in loaded.documents] == ["pool"] and not loaded.troubles
 
 
+def test_a_kind_of_metallb_is_named_with_what_to_write_and_harms_nothing() -> None:
+    pool = (
+        "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: p}\nspec: {addresses: [10.0.0.0/24]}\n"
+    )
+    loaded = load(f"{pool}---\n{EIP}", "both.yaml")
+    assert loaded.troubles == {1: "IPAddressPool is a kind of MetalLB and is ignored. Write an Eip with spec.address."}
+    assert len(loaded.documents) == 1 and not loaded.refused and not loaded.doubtful
+    assert load(pool.replace("metallb.io", "example.com"), "other.yaml").troubles == {}
+
+
 def test_a_list_a_secret_and_a_status_that_is_not_its_own() -> None:
     text = """\
 apiVersion: v1

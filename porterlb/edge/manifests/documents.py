@@ -61,6 +61,17 @@ class _Refused(Exception):
         self.key = key
 
 
+_INSTEAD = {
+    "IPAddressPool": "an Eip with spec.address",
+    "AddressPool": "an Eip with spec.address",
+    "L2Advertisement": "spec.protocol of the Eip: auto or layer2",
+    "BGPAdvertisement": "spec.advertise of the BgpPeer",
+    "BGPPeer": "a BgpPeer",
+    "Community": "spec.advertise[].communities of the BgpPeer",
+}
+"""Kind of MetalLB -> what has its function here."""
+
+
 def load(text: str, file: str) -> Loaded:
     """Reads a whole file; never raises."""
     good: list[Document] = []
@@ -83,6 +94,8 @@ def load(text: str, file: str) -> Loaded:
                         doubtful = True
                     continue
                 if accepted is None:
+                    if hint := _hint(value):
+                        _note(troubles, line, hint)
                     continue
                 key, obj = accepted
                 if key in seen:
@@ -133,6 +146,13 @@ def accept(value: Any) -> tuple[Key, dict[str, Any]] | None:
         if not isinstance(obj.get(part, {}), Mapping):
             raise _Refused((part,), f"{part} must be a mapping.", key)
     return key, obj
+
+
+def _hint(value: Mapping[str, Any]) -> str:
+    """What to write instead of an object of MetalLB; empty for all others."""
+    kind = str(value.get("kind"))
+    instead = _INSTEAD.get(kind) if str(value.get("apiVersion")).rpartition("/")[0] == "metallb.io" else None
+    return f"{kind} is a kind of MetalLB and is ignored. Write {instead}." if instead else ""
 
 
 def _objects(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
