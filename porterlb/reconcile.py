@@ -79,8 +79,12 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.objects = Objects(s.claim_services_without_class, ignore_exclude_label=s.ignore_exclude_label)
-        self.policy = ModePolicy(return_after=s.return_after, widen_after=s.widen_after)
+        self.objects = Objects(
+            s.claim_services_without_class,
+            ignore_exclude_label=s.ignore_exclude_label,
+            drain_cordoned=s.drain_cordoned,
+        )
+        self.policy = ModePolicy(return_after=s.return_after, widen_after=s.widen_after, drain_after=s.drain_after)
         self.known: Known | None = None
         self.synced: set[Kind] = set()
         self.outage = ""

@@ -81,6 +81,12 @@ class Settings:
     """Whether nodes with the label node.kubernetes.io/exclude-from-external-load-balancers are used. kubeadm sets this
     label on every control plane node, and so on the only node of a single-node cluster."""
 
+    drain_after: float = 10.0
+    """Time for which the routes of a draining node carry the community GRACEFUL_SHUTDOWN before they are withdrawn."""
+
+    drain_cordoned: bool = False
+    """Drain every cordoned node (``kubectl cordon``), as ``porterlb drain`` does."""
+
     gratuitous_rate: int = 2000
     """Maximum rate of gratuitous ARP and unsolicited NA frames, in frames a second. Lower it for switches with storm
     control."""
@@ -133,6 +139,8 @@ def _contradiction(s: Settings) -> str:
         )
     if s.return_after < 0 or s.widen_after < 0:
         return "return_after and widen_after must be 0 or more."
+    if s.drain_after < 0:
+        return "drain_after must be 0 or more."
     if s.proxy_delay < 0 or s.proxy_limit < 0:
         return "proxy_delay and proxy_limit must be 0 or more."
     if s.mark_again_after < 0:

@@ -13,6 +13,7 @@ import click
 
 from porterlb.cli.crds import crds
 from porterlb.cli.doctor import doctor
+from porterlb.cli.drain import drain, undrain
 from porterlb.cli.explain import explain
 from porterlb.cli.history import history
 from porterlb.cli.lists import eip, peer, service
@@ -34,7 +35,7 @@ def cli() -> None:
     """Load balancer for bare-metal Kubernetes: BGP first, Layer 2 when BGP is unavailable."""
 
 
-for _command in (manager, status, explain, doctor, history, mode, eip, peer, service, plan, crds):
+for _command in (manager, status, explain, doctor, history, mode, eip, peer, service, plan, drain, undrain, crds):
     cli.add_command(_command)
 
 

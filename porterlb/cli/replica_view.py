@@ -22,6 +22,7 @@ def overview(found: ReplicaState) -> Row:
             "addresses": known["addresses"],
             "ready": known["ready"],
             "cordoned": known["cordoned"],
+            "draining": bool(known.get("drain")),
             "dead": known["dead"],
             "deadBy": [node] if known["dead"] else [],
         }

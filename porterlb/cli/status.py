@@ -113,6 +113,8 @@ def overview(found: Loaded, asked: Asked) -> Data:
         peer["established"] = sum(session["state"] == "ESTABLISHED" for session in peer["sessions"])
     notes = [f"{name} does not answer probes, as {listed(seen)} {_say(seen)}." for name, seen in sorted(dead.items())]
     notes += [f"The replica on {name} is silent: {asked.silent.get(name) or 'nobody hears it'}." for name in silent]
+    draining = [node.name for node in found.objects.nodes.values() if node.draining]
+    notes += [f"Node {name} is drained (porterlb undrain {name})." for name in sorted(draining)]
     unasked = [name for name in sorted(asked.silent) if name not in silent]
     notes += [f"The replica on {name} could not be asked: {asked.silent[name]}." for name in unasked]
     return {
@@ -124,6 +126,7 @@ def overview(found: Loaded, asked: Asked) -> Data:
                 "addresses": [str(address) for address in node.addresses],
                 "ready": node.ready.value,
                 "cordoned": node.cordoned,
+                "draining": node.draining,
                 "dead": node.name in dead,
                 "deadBy": dead.get(node.name, []),
             }

@@ -38,13 +38,15 @@ class ModePolicy:
     """Seconds. ``narrow_dwell``: the least time between announcing towards one next hop and widening, so that
     routers have the first route before the flows may move. ``overlap``: how long the way that is left by hand stays.
     ``start``: a first session is used at once only within so long; who waited longer has served by Layer 2, and goes
-    over as after a loss."""
+    over as after a loss. ``drain_after``: how long the routes of a draining node are announced with the community
+    GRACEFUL_SHUTDOWN before they are withdrawn."""
 
     return_after: float = 10.0
     widen_after: float = 0.0
     narrow_dwell: float = 0.5
     overlap: float = 3.0
     start: float = 10.0
+    drain_after: float = 10.0
 
 
 SOON = 10.0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from porterlb.core.allocation import AllocationMemory, ReservedMemo
+from porterlb.core.drain import Drains
 from porterlb.core.holddown import HoldDown
 from porterlb.core.mode import VipMode
 from porterlb.core.model import Address
@@ -27,4 +28,5 @@ class Memory:
     sessions: Sessions = field(default_factory=dict)
     modes: Mapping[Address, VipMode] = field(default_factory=dict)
     allocation: AllocationMemory = field(default_factory=AllocationMemory)
+    drains: Drains | None = None  # None: nothing has been planned yet
     reserved: ReservedMemo = field(default_factory=ReservedMemo, compare=False, repr=False)

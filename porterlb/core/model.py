@@ -95,6 +95,7 @@ class Node:
     excluded: bool = False  # label node.kubernetes.io/exclude-from-external-load-balancers
     out_of_service: bool = False  # taint node.kubernetes.io/out-of-service
     cordoned: bool = False  # spec.unschedulable
+    draining: bool = False  # our annotation: see porterlb.core.drain
     other_addresses: tuple[Address, ...] = ()
 
     def address(self, version: int) -> Address | None:

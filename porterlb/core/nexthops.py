@@ -250,6 +250,7 @@ def layer2_order(
     among: Sequence[Tier] | None = None,
     *,
     many: bool = False,
+    draining: frozenset[str] = frozenset(),
 ) -> tuple[str, ...]:
     """The order in which ``hops`` serve a VIP on the segment.
 
@@ -257,15 +258,16 @@ def layer2_order(
     replica, cordoned ones last. The same on every replica that sees the same, and for both VIPs of a dual-stack
     Service: the rank is by its first address. ``among``: the tiers of the VIP's segment, where MOST of many next hops
     are enough. ``many``: the cluster has more than MOST nodes; then the rank of nodes with an endpoint costs less, and
-    is spread a little less evenly.
+    is spread a little less evenly. ``draining``: the last choice, also where the VIP is pinned there.
     """
     key = str((service.held or service.recorded or (service.key,))[0])
     names: Iterable[str] = hops.nodes
     if among is not None:
         names = picked(key, service.pinned_node, hops, among)
 
-    def preference(name: str) -> tuple[bool, bool, bool, bool]:
+    def preference(name: str) -> tuple[bool, ...]:
         return (
+            name in draining,
             name != service.pinned_node,
             name in cordoned,
             name not in hops.endpoints,

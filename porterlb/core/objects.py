@@ -87,12 +87,15 @@ class Objects:
 
     Args:
         claim_without_class: the setting of that name: are LoadBalancer Services without a class ours?
-        ignore_exclude_label: the setting of that name.
+        ignore_exclude_label, drain_cordoned: the settings of these names.
     """
 
-    def __init__(self, claim_without_class: bool, *, ignore_exclude_label: bool = False) -> None:
+    def __init__(
+        self, claim_without_class: bool, *, ignore_exclude_label: bool = False, drain_cordoned: bool = False
+    ) -> None:
         self._claim_without_class = claim_without_class
         self._ignore_exclude_label = ignore_exclude_label
+        self._drain_cordoned = drain_cordoned
         self._raw: dict[str, dict[ObjectKey, Obj]] = {}
         self._problems: _Store[ObjectKey, tuple[Problem, ...]] = _Store()
         self._generations: _Store[ObjectKey, int] = _Store()
@@ -236,7 +239,8 @@ class Objects:
         return self._keep(store, name, key, parsed)
 
     def _node(self, key: ObjectKey, obj: Obj | None) -> bool:
-        parsed = parse_node(obj, ignore_exclude_label=self._ignore_exclude_label) if obj else _gone()
+        rules = {"ignore_exclude_label": self._ignore_exclude_label, "drain_cordoned": self._drain_cordoned}
+        parsed = parse_node(obj, **rules) if obj else _gone()
         return self._keep(self._nodes, key.name, key, parsed)
 
     def _namespace(self, key: ObjectKey, obj: Obj | None) -> bool:

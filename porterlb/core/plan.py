@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from porterlb.core import holddown
+from porterlb.core import drain, holddown
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, ReservedMemo, allocate
 from porterlb.core.bgp.peers import own_sessions, peer_problems
 from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
@@ -88,7 +88,9 @@ def plan_steps(
     reserved = memory.reserved.updated(snapshot.nodes, snapshot.members, snapshot.peers)
     allocations = _allocations(snapshot, memory.allocation, reserved, now)
     yield
-    shared = shared_by_all(snapshot, memory.sessions, now, policy, before.shared)
+    drains = drain.step(memory.drains, snapshot.nodes, now)
+    at = drain.stages(drains, now, policy)
+    shared = shared_by_all(snapshot, memory.sessions, now, policy, before.shared, at)
     keys = _changed(shared, allocations, before)
     look, moved = _to_plan(shared, allocations, before, keys)
     yield
@@ -110,7 +112,8 @@ def plan_steps(
     yield
     unwritten = _unwritten(snapshot, allocations, before, keys)
     wakes = list(tables.waking.values())
-    wakes += [at for state in hold_downs.values() if (at := holddown.wakes_at(state, policy)) is not None]
+    wakes += [due for state in hold_downs.values() if (due := holddown.wakes_at(state, policy)) is not None]
+    wakes += [due for due in (drain.wakes_at(drains, now, policy),) if due is not None]
     sessions = own_sessions(snapshot)
     routes = tables.routes()
     yield
@@ -143,7 +146,7 @@ def plan_steps(
         ),
         digest=tables.digest,
         wake_at=min(wakes, default=None),
-        memory=Memory(hold_downs, shared.sessions, tables.modes.frozen(), allocations.memory, reserved),
+        memory=Memory(hold_downs, shared.sessions, tables.modes.frozen(), allocations.memory, drains, reserved),
         unwritten=unwritten,
         routes=routes,
         waking=tables.waking.frozen(),

@@ -11,6 +11,7 @@ from porterlb.core.announce import Announcers, Arrangement, Reach
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.peers import own_sessions
 from porterlb.core.desired import Path
+from porterlb.core.drain import NO_DRAIN, Stages
 from porterlb.core.holddown import ModePolicy, SessionsSeen
 from porterlb.core.memory import Sessions
 from porterlb.core.model import Address, Eip, Network, Peer, RouteAttributes, Service, Snapshot
@@ -34,6 +35,7 @@ class Shared:
     snapshot: Snapshot
     usable: frozenset[str]
     cordoned: frozenset[str]
+    """Nodes that are the last choice in Layer 2: cordoned ones, and those that drain."""
     segments: Segments
     replicas: frozenset[str]
     peers: Mapping[str, Peer]
@@ -44,6 +46,7 @@ class Shared:
     policy: ModePolicy
     by_service: bool
     """Whether what a peer gets depends on the labels of Services."""
+    drain: Stages = Stages()
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Why the other nodes are not usable, as clauses."""
     _tiers: dict[Network | None, tuple[Tier, ...]] = field(default_factory=dict)
@@ -88,9 +91,13 @@ class Shared:
             among = self._tiers.get(segment)
             if among is None:
                 present: frozenset[str] = self.nodes_on(segment) if segment is not None else frozenset()
-                among = nexthops.tiers(self.usable, present, self.replicas, self.cordoned)
+                # A draining node stays picked: its routes are to be announced with the community first.
+                cordoned = frozenset(name for name in self.cordoned if self.snapshot.nodes[name].cordoned)
+                among = nexthops.tiers(self.usable, present, self.replicas, cordoned)
                 self._tiers[segment] = among
-        return nexthops.layer2_order(services[0], hops, self.replicas, self.cordoned, among, many=many)
+        return nexthops.layer2_order(
+            services[0], hops, self.replicas, self.cordoned, among, many=many, draining=self.drain.all
+        )
 
     def nodes_on(self, subnet: Network) -> frozenset[str]:
         """The nodes with an address in a subnet."""
@@ -271,6 +278,7 @@ class Shared:
         ):
             return None
         lost = (other.usable - self.usable) | (other.replicas - self.replicas) | (self.cordoned - other.cordoned)
+        lost |= (self.drain.announced ^ other.drain.announced) | (self.drain.withdrawn ^ other.drain.withdrawn)
         for peer, replicas in self.speakers.items():
             before = other.speakers[peer]
             if replicas == before or peer not in self.peers:
@@ -297,10 +305,16 @@ _AMPLE = 8 * nexthops.MOST
 
 
 def shared_by_all(
-    snapshot: Snapshot, sessions: Sessions, now: float, policy: ModePolicy, before: Shared | None
+    snapshot: Snapshot,
+    sessions: Sessions,
+    now: float,
+    policy: ModePolicy,
+    before: Shared | None,
+    at: Stages = NO_DRAIN,
 ) -> Shared:
-    """``sessions``: as remembered from the last plan. ``before``: of the last plan, to use again what stays."""
-    if before is not None and before.policy == policy and _same_inputs(snapshot, before.snapshot):
+    """``sessions``: as remembered from the last plan. ``before``: of the last plan, to use again what stays.
+    ``at``: the nodes that drain."""
+    if before is not None and (before.policy, before.drain) == (policy, at) and _same_inputs(snapshot, before.snapshot):
         seen = before._seen if snapshot.view.hold_downs == before.snapshot.view.hold_downs else {}
         return replace(before, snapshot=snapshot, now=now, _seen=seen)
     view = snapshot.view
@@ -331,7 +345,8 @@ def shared_by_all(
         snapshot=snapshot,
         usable=frozenset(snapshot.nodes.keys() - unusable),
         unusable=unusable,
-        cordoned=frozenset(name for name, node in snapshot.nodes.items() if node.cordoned),
+        cordoned=frozenset(name for name, node in snapshot.nodes.items() if node.cordoned or name in at.all),
+        drain=at,
         segments=segments,
         replicas=replicas,
         peers={name: peer for name, peer in peers.items() if not peer.admin_down},

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from porterlb.core import drain
 from porterlb.core.announce import Arrangement
 from porterlb.core.desired import Layer2Vip, Path, Prefix
 from porterlb.core.holddown import HoldDown, wait
@@ -74,7 +75,7 @@ def plan_vip(
     mode = decide(last, ways, hold_down, shared.now, shared.policy)
     announced: Announced = {}
     if mode.announce is not Announce.NONE and order:
-        told = order if mode.announce is Announce.FULL else (candidates or order)[:1]
+        told = drain.announced(order if mode.announce is Announce.FULL else (candidates or order)[:1], shared.drain)
         announced = {name: shared.arrangement(name, address, told) for name in recipients.attributes}
     reachable = candidates if on_link else None
     return VipPlan(
@@ -88,12 +89,19 @@ def plan_vip(
         announced=announced,
         on_link=on_link,
         problems=_problems(problem, ways, recipients=bool(recipients.names)) + _losses(mode, hold_down, shared.policy),
-        digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}"),
+        digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}{_drained(shared, order)}"),
         peers=recipients.names,
         prefix=f"{text}/{address.max_prefixlen}",
         paths=_own_paths(shared, address.version, recipients.attributes, announced),
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
     )
+
+
+def _drained(shared: Shared, order: Sequence[str]) -> str:
+    """What a drain changes of the announcements; empty without one, so that digests stay those of earlier releases."""
+    if shared.drain.all.isdisjoint(order):
+        return ""
+    return f"|{sorted(shared.drain.announced)}|{sorted(shared.drain.withdrawn)}"
 
 
 def _digest(text: str) -> int:
@@ -108,7 +116,7 @@ def _own_paths(
     """What this replica itself announces: one path for each next hop that falls to it."""
     me = shared.snapshot.view.node
     found = [
-        shared.path(peer, node, version, recipients[peer])
+        shared.path(peer, node, version, drain.attributes(recipients[peer], node, shared.drain))
         for peer, by_replica in announced.items()
         for node in (by_replica.own(me) if isinstance(by_replica, Arrangement) else by_replica.get(me, ()))
     ]

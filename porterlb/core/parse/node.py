@@ -15,8 +15,16 @@ EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"  # label; i
 _OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # taint (KEP-2268)
 
 
-def parse_node(obj: Mapping[str, Any], *, ignore_exclude_label: bool = False) -> Parsed[Node]:
-    """Any JSON object to a Node and its problems; never raises. ``ignore_exclude_label``: the setting of that name.
+DRAIN = ("drain", "v1alpha2")
+"""Annotation: ``drain.porter.kubesphere.io/v1alpha2``; any value but ``false`` drains the node."""
+
+
+def parse_node(
+    obj: Mapping[str, Any], *, ignore_exclude_label: bool = False, drain_cordoned: bool = False
+) -> Parsed[Node]:
+    """Any JSON object to a Node and its problems; never raises.
+
+    ``ignore_exclude_label``, ``drain_cordoned``: the settings of these names.
 
     A node without a Ready condition counts as ready: nobody has judged it, as in a directory of manifests.
     """
@@ -31,6 +39,7 @@ def parse_node(obj: Mapping[str, Any], *, ignore_exclude_label: bool = False) ->
         if isinstance(entry.get("type"), str)
     }
     ready = conditions.get("Ready", "True")
+    cordoned = spec.get("unschedulable") is True
     node = Node(
         name=meta.name,
         addresses=_addresses(status, problems),
@@ -40,7 +49,8 @@ def parse_node(obj: Mapping[str, Any], *, ignore_exclude_label: bool = False) ->
         network_unavailable=conditions.get("NetworkUnavailable") == "True",
         excluded=EXCLUDED in meta.labels and not ignore_exclude_label,
         out_of_service=any(taint.get("key") == _OUT_OF_SERVICE for taint in entries(spec.get("taints"))),
-        cordoned=spec.get("unschedulable") is True,
+        cordoned=cordoned,
+        draining=meta.annotation(*DRAIN).lower() not in ("", "false") or (drain_cordoned and cordoned),
     )
     return Parsed(None if is_fatal(problems) else node, tuple(problems))
 

@@ -140,7 +140,8 @@ def _bgp_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     waiting = [peer for peer in without if peer not in silent]
     if waiting:
         text += f" Not confirmed yet for {listed(waiting)}."
-    missing = [hop for hop in vip.next_hops if hop not in hops]
+    drained = known.plan.shared.drain.withdrawn if known.plan.shared else frozenset()
+    missing = [hop for hop in vip.next_hops if hop not in hops and hop not in drained]
     if missing:
         text += f" Not announced: {listed(sorted(missing))}."
     if vip.mode.mode is Mode.LAYER2:

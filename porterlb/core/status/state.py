@@ -6,7 +6,8 @@
 ``time``              when this was so (RFC 3339)
 ``plan``              digest; applied (the digest that its BGP speaker has acknowledged); wakeIn (seconds or null)
 ``replicas``          by node: fresh, boot, sessions (established, by peer name), leader, digest, applied
-``nodes``             by name: addresses, ready, usable, why (not), dead, deadOn, probed, cordoned
+``nodes``             by name: addresses, ready, usable, why (not), dead, deadOn, probed, cordoned, drain (empty,
+                      announced: with the community GRACEFUL_SHUTDOWN, or withdrawn)
 ``eips``              by name: protocol, size, used, layer2Possible, problems
 ``services``          by namespace/name: addresses, eips, problems
 ``vips``              by address: eip, services, protocol, mode (planned), served (on the wire), phase, age (seconds
@@ -36,6 +37,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from porterlb.core.bgp import reasons, words
+from porterlb.core.drain import Stages
 from porterlb.core.history import History, Place
 from porterlb.core.history.words import as_json
 from porterlb.core.known import Known
@@ -54,6 +56,7 @@ def state_of(known: Known, history: History, now: float) -> State:
     """See above. ``now``: monotonic seconds, the clock of plan and reports."""
     snapshot, plan, view = known.snapshot, known.plan, known.snapshot.view
     usable = plan.shared.usable if plan.shared else frozenset()
+    at = plan.shared.drain if plan.shared else Stages()
     nobody_ready = not any(node.ready is Ready.TRUE for node in snapshot.nodes.values())
     return {
         "version": 1,
@@ -79,6 +82,7 @@ def state_of(known: Known, history: History, now: float) -> State:
                 "deadOn": sorted(str(subnet) for node, subnet in view.dead_on if node == name),
                 "probed": name in view.probed,
                 "cordoned": node.cordoned,
+                "drain": "withdrawn" if name in at.withdrawn else "announced" if name in at.announced else "",
             }
             for name, node in snapshot.nodes.items()
         },
