@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from porterlb.core.doctor.facts import Installation
+from porterlb.core.doctor.installed import Installation
 
 Obj = Mapping[str, Any]
 

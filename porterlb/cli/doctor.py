@@ -22,7 +22,9 @@ from porterlb.cli.options import Options, query
 from porterlb.cli.output import show_text
 from porterlb.cli.replicas import Asked, ask, read
 from porterlb.cluster import Cluster, Denied, Unavailable
-from porterlb.core.doctor import Facts, Finding, Severity, examine, verdict
+from porterlb.core.doctor.examine import examine
+from porterlb.core.doctor.facts import Facts
+from porterlb.core.doctor.finding import Finding, Severity, verdict
 from porterlb.core.doctor.pools import ranges_of
 from porterlb.core.model import Network, ServiceKey, Snapshot
 from porterlb.core.whatif import Missing, offline_snapshot, without

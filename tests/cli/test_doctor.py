@@ -13,7 +13,9 @@ from porterlb.cli.doctor import ERRORS, HEALTHY, WARNINGS, facts_of, lines
 from porterlb.cli.loading import load
 from porterlb.cli.replicas import Asked
 from porterlb.cluster import ReplicaState
-from porterlb.core.doctor import Check, Facts, Finding, Severity, examine
+from porterlb.core.doctor.examine import examine
+from porterlb.core.doctor.facts import Facts
+from porterlb.core.doctor.finding import Check, Finding, Severity
 from porterlb.core.doctor.redact import REDACTED, redacted, secrets_in, without
 from porterlb.edge.manifests import ManifestsCluster
 from porterlb.release import release

@@ -13,10 +13,11 @@ import pytest
 from porterlb import crds
 from porterlb.cli.doctor import lines
 from porterlb.core.bgp.reasons import Loss, LossKind, Trouble, TroubleKind, read, written
-from porterlb.core.doctor import Check, Facts, Finding, Severity, examine, verdict
-from porterlb.core.doctor.facts import Installation, KubeProxy, Pod, Workload
-from porterlb.core.doctor.finding import ordered
+from porterlb.core.doctor.examine import examine
+from porterlb.core.doctor.facts import Facts
+from porterlb.core.doctor.finding import Check, Finding, Severity, ordered, verdict
 from porterlb.core.doctor.installation import missing_fields
+from porterlb.core.doctor.installed import Installation, KubeProxy, Pod, Workload
 from porterlb.core.doctor.rights import NEEDED
 from porterlb.core.doctor.sessions import cause
 from porterlb.core.history import History

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from porterlb.core.doctor.facts import Installation, KubeProxy, Pod, Workload
+from porterlb.core.doctor.installed import Installation, KubeProxy, Pod, Workload
 from porterlb.core.doctor.rights import NEEDED
 from porterlb.edge.kube.installation import kube_proxy_of, pod_of
 from tests.edge.kube_served import kube_cluster

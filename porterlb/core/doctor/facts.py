@@ -6,61 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from porterlb.core.doctor.rights import Right
+from porterlb.core.doctor.installed import Installation
 from porterlb.core.model import Network, ServiceKey, Snapshot
 from porterlb.core.objects import ObjectKey
 from porterlb.core.problems import Problem
 
 State = Mapping[str, Any]
 """What a replica shows at /state: see :mod:`porterlb.core.status.state`. An older replica leaves parts out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """A pod of the manager. ``why``: the reason in the status of its container (``CrashLoopBackOff``).
-    ``message``: the last words of the container that ended last."""
-
-    name: str
-    node: str
-    ready: bool
-    why: str = ""
-    message: str = ""
-    restarts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """A Deployment or DaemonSet of anybody."""
-
-    namespace: str
-    name: str
-    images: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class KubeProxy:
-    """The configuration of kube-proxy. ``mode`` empty: the default."""
-
-    mode: str = ""
-    strict_arp: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """What is installed in the cluster; empty for a directory of manifests.
-
-    ``schemas``: the OpenAPI schema of each of our kinds as the API has it, None: there is no such CRD. ``rights``:
-    whether the manager has each right. ``settings``: of other components, by ConfigMap (``kube-system/cilium-config``).
-    ``unread``: what could not be read, and why: those checks were left out.
-    """
-
-    schemas: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    rights: Mapping[Right, bool] = field(default_factory=dict)
-    pods: tuple[Pod, ...] = ()
-    workloads: tuple[Workload, ...] = ()
-    kube_proxy: KubeProxy | None = None
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

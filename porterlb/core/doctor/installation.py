@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from porterlb.core.doctor.facts import Facts, Installation
+from porterlb.core.doctor.facts import Facts
 from porterlb.core.doctor.finding import Check, Finding, Severity
+from porterlb.core.doctor.installed import Installation
 from porterlb.core.doctor.text import grouped, some
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from porterlb.cluster import GROUP, VERSION, Denied, Kind, Unavailable
-from porterlb.core.doctor.facts import Installation, KubeProxy, Pod, Workload
+from porterlb.core.doctor.installed import Installation, KubeProxy, Pod, Workload
 from porterlb.core.doctor.rights import NEEDED, Right
 from porterlb.edge.kube.api import Api, Json, Request
 from porterlb.edge.kube.errors import Missing

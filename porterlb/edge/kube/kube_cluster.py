@@ -23,7 +23,7 @@ from porterlb.cluster import (
     ReplicaState,
     Unavailable,
 )
-from porterlb.core.doctor.facts import Installation
+from porterlb.core.doctor.installed import Installation
 from porterlb.edge.kube import installation, lease, paths, pods, port_forward
 from porterlb.edge.kube.access import Access, Source, find_source
 from porterlb.edge.kube.api import APPLY, Api, Request, shaped

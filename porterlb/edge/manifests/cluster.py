@@ -32,7 +32,7 @@ from porterlb.cluster import (
     Restored,
     Unavailable,
 )
-from porterlb.core.doctor.facts import Installation
+from porterlb.core.doctor.installed import Installation
 from porterlb.edge.manifests import events, replica_states
 from porterlb.edge.manifests.documents import Key
 from porterlb.edge.manifests.feed import Feed
