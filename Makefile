@@ -12,7 +12,7 @@ define second_look
   $(PY) -m pytest $(1) --last-failed --last-failed-no-failures none; }
 endef
 
-.PHONY: help setup demo lab test test-fast mutants lint bench image pins clean
+.PHONY: help setup demo lab test test-fast mutants lint bench image release pins clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ bench: setup ## benchmarks: tables on the screen, JSON in bench/results/
 image: ## the container image, as root on Debian without docker: build/image/porterlb.tar (BASE=..., TAG=...)
 	@lab/install-packages mmdebstrap buildah
 	@image/build
+
+release: setup ## dist/: wheel, sdist, chart, SBOM, checksums. Options: RELEASE="--image --key minisign.key"
+	@$(PY) -m release $(RELEASE)
 
 pins: ## write requirements.txt (from what .venv holds) and the image's, with hashes, anew
 	@{ echo '# Every Python package that development and tests use, pinned. Made by `make pins`.'; \

@@ -1,0 +1,1 @@
+"""What is published: `make release` builds and describes it."""
