@@ -38,8 +38,9 @@ def fields(**values: object) -> Mapping[str, object]:
     return {"fields": values}
 
 
-def set_up(format_: str, stream: TextIO | None = None, level: int = logging.INFO) -> None:
-    """Sends everything that is logged to ``stream`` (standard error). ``format_``: ``text`` or ``json``.
+def set_up(format_: str, stream: TextIO | None = None, level: str = "info") -> None:
+    """Sends everything that is logged to ``stream`` (standard error). ``format_``: ``text`` or ``json``. ``level``: the
+    least important that is written, such as ``warning``.
 
     So are warnings, and exceptions that nobody could catch: written directly they could block.
     """
@@ -47,7 +48,7 @@ def set_up(format_: str, stream: TextIO | None = None, level: int = logging.INFO
     handler.setFormatter(Json() if format_ == "json" else Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(level.upper())
     # These say at INFO what we say ourselves, or nothing that helps an operator.
     for chatty in ("aiohttp.access", "kubernetes", "urllib3", "watchfiles", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from porterlb.core.names import NAME_RULE, is_name, is_namespace
 from porterlb.errors import PorterError
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -104,6 +106,9 @@ class Settings:
     log_format: str = "text"
     """``text`` or ``json``."""
 
+    log_level: str = "info"
+    """``debug``, ``info``, ``warning`` or ``error``: less important lines are not written."""
+
     def __post_init__(self) -> None:
         problem = _contradiction(self)
         if problem:
@@ -149,6 +154,8 @@ def _contradiction(s: Settings) -> str:
         return "gratuitous_rate must be 1 or more."
     if s.log_format not in ("text", "json"):
         return f"log_format must be text or json, not {s.log_format!r}."
+    if s.log_level not in LOG_LEVELS:
+        return f"log_level must be one of {', '.join(LOG_LEVELS)}, not {s.log_level!r}."
     if s.cluster != "kube" and not s.cluster.startswith("dir:"):
         return f"--cluster must be kube or dir:PATH, not {s.cluster!r}."
     return ""

@@ -50,6 +50,15 @@ def test_text() -> None:
     assert found[-1] == "ValueError: boom"
 
 
+def test_less_important_lines_are_not_written() -> None:
+    stream = io.StringIO()
+    set_up("text", stream, level="warning")
+    logging.getLogger("porterlb.x").info("small")
+    logging.getLogger("porterlb.x").warning("big")
+    logging.getLogger().handlers[0].flush()
+    assert [line.split()[-1] for line in stream.getvalue().splitlines()] == ["big"]
+
+
 def test_json() -> None:
     found = [json.loads(line) for line in lines("json")]
     assert len(found) == 3

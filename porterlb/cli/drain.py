@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from porterlb.cli.completion import names
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import show_text
@@ -33,7 +34,7 @@ POLL = 0.5
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", shell_complete=names("Node"))
 @click.option("--no-wait", is_flag=True, help="Do not wait until the node is drained.")
 @click.option("--force", is_flag=True, help="Drain the node even if it is the only one that can serve some addresses.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=120.0, show_default=True, help="Seconds to wait.")
@@ -66,7 +67,7 @@ def drain(options: Options, node: str, *, no_wait: bool, force: bool, timeout: f
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", shell_complete=names("Node"))
 @query
 def undrain(options: Options, node: str) -> None:
     """Put a drained node into service again: it is announced again at once. Layer 2 addresses stay where they are."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from porterlb.cli.completion import names
 from porterlb.cli.history import merged
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
@@ -49,7 +50,7 @@ class Explanation:
 
 
 @click.command()
-@click.argument("name", metavar="NAMESPACE/SERVICE|ADDRESS")
+@click.argument("name", metavar="NAMESPACE/SERVICE|ADDRESS", shell_complete=names("Service"))
 @click.option("--from", "source", metavar="URL", help="Query one replica only, without the API: http://127.0.0.1:7472.")
 @query
 @click.pass_context

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from porterlb.cli.completion import names
 from porterlb.cli.loading import load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, show
@@ -31,7 +32,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @click.command()
 @click.option("--vip", metavar="ADDRESS", help="Only entries about this address.")
-@click.option("--node", metavar="NAME", help="Only entries about this node.")
+@click.option("--node", metavar="NAME", shell_complete=names("Node"), help="Only entries about this node.")
 @click.option("--since", metavar="TIME", help="Only newer entries: 90s, 15m, 2h, 1d, or an RFC 3339 time.")
 @click.option("--from", "source", metavar="URL", help="Query one replica only: http://127.0.0.1:7472 on its node.")
 @query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +43,7 @@ class Loaded:
     @property
     def members(self) -> dict[str, Member]:
         """The replicas that have a Lease, by node."""
-        parsed = [membership.parse(lease.name, lease.annotations).value for lease in self.leases]
-        return {member.node: member for member in sorted(filter(None, parsed), key=lambda member: member.node)}
+        return members_of(self.leases)
 
     @property
     def leader(self) -> str:
@@ -62,6 +61,12 @@ class Loaded:
     def each(self, kind: str) -> Iterator[tuple[ObjectKey, Mapping[str, Any]]]:
         """All objects of a kind in the order of their names."""
         yield from sorted(self.objects.all_raw(kind).items())
+
+
+def members_of(leases: Iterable[LeaseRecord]) -> dict[str, Member]:
+    """The replicas that these Leases describe, by node."""
+    parsed = [membership.parse(lease.name, lease.annotations).value for lease in leases]
+    return {member.node: member for member in sorted(filter(None, parsed), key=lambda member: member.node)}
 
 
 async def load(cluster: Cluster, *, claim_without_class: bool = True) -> Loaded:

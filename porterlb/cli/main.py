@@ -3,40 +3,79 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from porterlb.cli.crds import crds
-from porterlb.cli.doctor import doctor
-from porterlb.cli.drain import drain, undrain
-from porterlb.cli.explain import explain
-from porterlb.cli.history import history
-from porterlb.cli.lists import eip, peer, service
-from porterlb.cli.manager import manager
-from porterlb.cli.mode import mode
 from porterlb.cli.options import cluster_options, output_option
-from porterlb.cli.plan import plan
-from porterlb.cli.status import status
 from porterlb.cluster import Conflict, Denied, Unavailable
 from porterlb.errors import PorterError
-from porterlb.release import release
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "status": ("status", "Everything at a glance: replicas, nodes, pools, sessions, Services and problems."),
+    "explain": ("explain", "Follow one Service from its address to the wire, with the reason of each step."),
+    "doctor": ("doctor", "Look for what is wrong, and say what to do."),
+    "history": ("history", "What happened: moves of addresses, nodes, sessions, the leader."),
+    "service": ("lists", "Services of type LoadBalancer that are ours."),
+    "eip": ("lists", "Pools of addresses."),
+    "peer": ("lists", "BGP peers."),
+    "mode": ("mode", "Show or switch the protocol of each Eip."),
+    "plan": ("plan", "Show what would change without a node, a peer or a replica."),
+    "drain": ("drain", "Take a node out of service without a loss."),
+    "undrain": ("drain", "Put a drained node into service again."),
+    "version": ("version", "The release of this command and of the replicas."),
+    "completion": ("completion", "Print the completion script of a shell."),
+    "crds": ("crds", "Print the custom resource definitions."),
+    "manager": ("manager", "Run one replica, until SIGTERM."),
+}
+"""By name: the module in porterlb.cli that has the command, and its line in ``porterlb --help``. A module is loaded
+when its command is used: loading all of them takes longer than a person waits for help or for a completion."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(release(), prog_name="porterlb")
+class Commands(click.Group):
+    """Loads a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *(name for name in super().list_commands(ctx) if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        found = getattr(importlib.import_module(f"porterlb.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from porterlb.release import release  # noqa: PLC0415  # 60 ms
+
+        click.echo(f"porterlb, version {release()}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 @cluster_options(env=True)
 @output_option
 def cli() -> None:
     """Load balancer for bare-metal Kubernetes: BGP first, Layer 2 when BGP is unavailable."""
-
-
-for _command in (manager, status, explain, doctor, history, mode, eip, peer, service, plan, drain, undrain, crds):
-    cli.add_command(_command)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

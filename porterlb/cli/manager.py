@@ -91,7 +91,7 @@ def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def manager(ctx: click.Context, options: Options, /, http: str | None, profile: str, **given: Any) -> None:
     """Run one replica until SIGTERM: assign addresses, announce them by BGP, and answer ARP and NDP for them."""
     settings = settings_from(options, http, profile, given)
-    logs.set_up(settings.log_format)
+    logs.set_up(settings.log_format, level=settings.log_level)
     from porterlb import app  # noqa: PLC0415  # everything that the manager needs, and nothing else does
 
     ctx.exit(app.run(settings))

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from porterlb.cli.completion import names
 from porterlb.cli.lists import eip_rows
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
@@ -30,7 +31,14 @@ Row = dict[str, Any]
 
 @click.command()
 @click.argument("protocol", required=False, type=click.Choice([p.value for p in Protocol]))
-@click.option("--eip", "eips", multiple=True, metavar="NAME", help="Only this Eip. Can be repeated. Default: all Eips.")
+@click.option(
+    "--eip",
+    "eips",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=names("Eip"),
+    help="Only this Eip. Can be repeated. Default: all Eips.",
+)
 @click.option("--no-wait", is_flag=True, help="Do not wait until the switch is complete.")
 @click.option("--force", is_flag=True, help="Switch even if the new mode cannot serve.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Timeout in seconds.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +27,9 @@ class Options:
 
     def ask(self, work: Callable[[Cluster], Awaitable[T]], *, writes: bool = False) -> T:
         """Runs ``work`` with the cluster, and closes it whatever happens."""
+        import asyncio  # noqa: PLC0415  # with logging 40 ms that --help and completion need not wait for
+        import logging  # noqa: PLC0415
+
         # What goes wrong is said once, in one line, by whoever ends the program.
         logging.getLogger().addHandler(logging.NullHandler())
 

@@ -43,12 +43,21 @@ _COLOURS: Mapping[str, str] = {
 }
 
 
+VERSION = 1
+"""Of the shape of JSON and YAML answers; raised when something changes its meaning or goes away."""
+
+
+def versioned(data: Json) -> dict[str, Any]:
+    """An answer with its version; a list is in ``items``."""
+    return {"version": VERSION, **data} if isinstance(data, Mapping) else {"version": VERSION, "items": list(data)}
+
+
 def show(output: str, data: Json, tables: Sequence[Table], notes: Sequence[str] = ()) -> None:
     """Prints ``data`` as JSON or YAML, or the tables with the notes (sentences) below them."""
     if output == "json":
-        print(json.dumps(data, indent=2, ensure_ascii=False), flush=True)
+        print(json.dumps(versioned(data), indent=2, ensure_ascii=False), flush=True)
     elif output == "yaml":
-        print(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), end="", flush=True)
+        print(yaml.safe_dump(versioned(data), sort_keys=False, allow_unicode=True), end="", flush=True)
     elif sys.stdout.isatty():
         Console().print(rich_view(tables, notes))
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from porterlb.cli.completion import names
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, show
@@ -19,11 +20,30 @@ from porterlb.errors import PorterError
 
 
 @click.command()
-@click.option("--without-node", "nodes", multiple=True, metavar="NAME", help="Assume that this node has lost power.")
 @click.option(
-    "--without-peer", "peers", multiple=True, metavar="NAME", help="Assume that all sessions with this peer are lost."
+    "--without-node",
+    "nodes",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=names("Node"),
+    help="Assume that this node has lost power.",
 )
-@click.option("--without-replica", "replicas", multiple=True, metavar="NODE", help="Assume that this replica is gone.")
+@click.option(
+    "--without-peer",
+    "peers",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=names("BgpPeer"),
+    help="Assume that all sessions with this peer are lost.",
+)
+@click.option(
+    "--without-replica",
+    "replicas",
+    multiple=True,
+    metavar="NODE",
+    shell_complete=names("Node"),
+    help="Assume that this replica is gone.",
+)
 @click.option("--all", "everything", is_flag=True, help="Also show unchanged addresses.")
 @query
 def plan(

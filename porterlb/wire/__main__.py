@@ -80,13 +80,13 @@ def main() -> int:
     if os.getppid() != parent:
         return 0
     try:
-        log_format, beat = sys.argv[1], int(sys.argv[2])
+        log_format, log_level, beat = sys.argv[1], sys.argv[2], int(sys.argv[3])
         pipe, beats = socket.socket(fileno=os.dup(0)), socket.socket(fileno=beat)
     except (IndexError, ValueError, OSError):
         print("porterlb.wire is started by `porterlb manager`, not by hand.", file=sys.stderr)
         return 2
     try:
-        logs.set_up(log_format)
+        logs.set_up(log_format, level=log_level)
         asyncio.run(_serve(pipe, beats))
     except (OSError, RuntimeError) as error:
         print(f"porterlb.wire: {error}", file=sys.stderr)

@@ -30,6 +30,7 @@ NOT_A_SETTING_OF_THE_CHART = {
     "hello_port": "hello.port",
     "hello_address": "the Node's InternalIP",
     "log_format": "log.format",
+    "log_level": "log.level",
 }
 
 

@@ -67,7 +67,7 @@ def test_errors_and_warnings_have_their_exit_codes(folder: Folder) -> None:
 
 def test_without_a_manager_and_without_an_api(folder: Folder) -> None:
     assert folder.cli("doctor") == ERRORS and "No manager runs" in folder.out
-    folder.path.rename(folder.path.with_name("gone"))
+    folder.path.rename(folder.path / ".." / f"{folder.path.name}-gone")
     assert folder.cli("doctor") == ERRORS and folder.out.startswith("ERROR API server: The API cannot be reached")
 
 

@@ -31,7 +31,7 @@ def test_eips_that_are_served(folder: Folder) -> None:
 def test_eips_as_json(folder: Folder) -> None:
     folder.manage()
     assert folder.cli("eip", "list", "-o", "json") == 0
-    pool, _ = json.loads(folder.out)
+    pool, _ = json.loads(folder.out)["items"]
     assert pool == {
         "name": "pool",
         "address": "10.77.0.200-10.77.0.210",
@@ -59,7 +59,7 @@ def test_peers_with_every_session_and_the_last_loss(folder: Folder) -> None:
     assert lines[2][:2] == ["node-c", "ACTIVE"]
     assert lines[2][-1].startswith(f"{EXPIRED_WORDS.rstrip('.')} (")
     folder.cli("peer", "list", "-o", "yaml")
-    (tor,) = yaml.safe_load(folder.out)
+    (tor,) = yaml.safe_load(folder.out)["items"]
     assert (tor["established"], len(tor["sessions"])) == (2, 3)
     assert tor["sessions"][2]["lastLoss"] == {"reason": EXPIRED_WORDS, "time": NOW, "count": 1}
 
@@ -73,7 +73,7 @@ def test_services(folder: Folder) -> None:
     assert stuck[:3] == ["default/stuck", "-", "no"]
     assert "nowhere" in stuck[-1]
     folder.cli("-o", "json", "service", "list")
-    by_name = {row["name"]: row for row in json.loads(folder.out)}
+    by_name = {row["name"]: row for row in json.loads(folder.out)["items"]}
     assert by_name["stuck"]["reason"] == "EipUnknown"
     assert by_name["web"]["addresses"] == ["10.77.0.200"]
     assert by_name["web"]["mode"] == "bgp"
@@ -92,7 +92,7 @@ def test_status_at_a_glance(folder: Folder) -> None:
     folder.cli("status", "-o", "json")
     data = json.loads(folder.out)
     assert data["leader"] == "node-a"
-    assert list(data) == ["leader", "replicas", "nodes", "eips", "peers", "services", "sources", "problems"]
+    assert list(data) == ["version", "leader", "replicas", "nodes", "eips", "peers", "services", "sources", "problems"]
     assert {name: data["replicas"][0][name] for name in ("node", "address", "boot", "heard")} == {
         "node": "node-a",
         "address": "10.77.0.11",

@@ -67,6 +67,7 @@ def one_line(text: str) -> str:
             "porterlb: hello_fresh (0.01 s) must be at least twice",
         ),
         (["manager", "--node", "n", "--lease-retry", "x"], 2, "Try 'porterlb manager --help'."),
+        (["manager", "--node", "n", "--log-level", "loud"], 2, "porterlb: log_level must be one of debug, info,"),
         (["manager", "--node", "n", "--log-format", "xml"], 2, "porterlb: log_format must be text or json, not 'xml'."),
     ],
 )

@@ -23,7 +23,7 @@ def test_the_mode_is_shown_with_its_reason(folder: Folder) -> None:
     assert 'lost tor: The peer sent NOTIFICATION cease, administrative shutdown (6/2): "maintenance".' in pool
     assert "bgp to layer2" in folder.out
     folder.cli("mode", "--eip", "pool", "-o", "json")
-    (row,) = json.loads(folder.out)
+    (row,) = json.loads(folder.out)["items"]
     assert list(row) == [
         "name",
         "protocol",
@@ -49,7 +49,7 @@ def test_switched_and_waited_for(folder: Folder) -> None:
     assert pool["spec"]["protocol"] == "layer2"
     assert "# on the segment" in (folder.path / "network.yaml").read_text()
     folder.cli("mode", "--eip", "pool", "-o", "json")
-    (row,) = json.loads(folder.out)
+    (row,) = json.loads(folder.out)["items"]
     assert (row["protocol"], row["mode"], row["vips"]["layer2"]) == ("layer2", "layer2", 1)
 
 
@@ -62,7 +62,7 @@ def test_back_to_what_it_is_already(folder: Folder) -> None:
 def test_without_waiting(folder: Folder) -> None:
     folder.manage()
     assert folder.cli("mode", "layer2", "--eip", "pool", "--no-wait", "-o", "json") == 0
-    (row,) = json.loads(folder.out)
+    (row,) = json.loads(folder.out)["items"]
     assert (row["changed"], row["protocol"], row["mode"]) == (True, "layer2", "")
 
 

@@ -94,7 +94,7 @@ def test_since_is_since_the_last_move(folder: Folder) -> None:
     folder.manage()
     write(folder, "node-a", state("node-a") | {"vips": {"10.77.0.200": {"since": LATER}}})
     assert folder.cli("service", "list", "-o", "json") == 0
-    (web,) = [row for row in json.loads(folder.out) if row["name"] == "web"]
+    (web,) = [row for row in json.loads(folder.out)["items"] if row["name"] == "web"]
     assert web["since"] == LATER
 
 
@@ -150,13 +150,13 @@ def test_history_of_all_replicas_is_one(folder: Folder) -> None:
     assert sum("Node node-c does not" in line for line in lines) == 1
     assert any(line.startswith(LATER) and "node-a, node-b" in line for line in lines)
     assert folder.cli("history", "--vip", str(AUTO_VIP), "-o", "json") == 0
-    assert [row["what"] for row in json.loads(folder.out)] == ["VipMoved"]
+    assert [row["what"] for row in json.loads(folder.out)["items"]] == ["VipMoved"]
     assert folder.cli("history", "--node", "node-c", "-o", "json") == 0
-    assert {row["what"] for row in json.loads(folder.out)} == {"VipMoved", "NodeDead"}
+    assert {row["what"] for row in json.loads(folder.out)["items"]} == {"VipMoved", "NodeDead"}
     assert folder.cli("history", "--since", LATER, "-o", "json") == 0
-    assert {row["what"] for row in json.loads(folder.out)} == {"VipMoved", "NodeDead"}
+    assert {row["what"] for row in json.loads(folder.out)["items"]} == {"VipMoved", "NodeDead"}
     assert folder.cli("history", "--since", "1s", "-o", "json") == 0
-    assert json.loads(folder.out) == []
+    assert json.loads(folder.out)["items"] == []
     assert folder.cli("history", "--since", "soon") == 2
 
 

@@ -215,7 +215,8 @@ class ModeStage:
         code, out, err = self.command(*words, "-o", "json")
         if code:
             raise LabError(f"porterlb {' '.join(words)}: {code} {err}")
-        return json.loads(out)
+        data = json.loads(out)
+        return data.get("items", data)
 
     def metric(self, node: str, name: str) -> float:
         """The sum of a metric over its labels, or that with the labels given; 0 when there is none."""

@@ -56,7 +56,7 @@ def told(lab: Product, *words: str) -> str:
         return any(NODE in event["message"] and reason in event["message"] for event in lost)
 
     wait_until(in_events, 10, f"an event that says {reason!r}")
-    rows = json.loads(peer_list(lab, "-o", "json"))
+    rows = json.loads(peer_list(lab, "-o", "json"))["items"]
     (row,) = [row for row in rows if row["name"] == PEER]
     assert row["sessions"][0]["lastLoss"]["reason"] == reason
     return reason

@@ -52,7 +52,7 @@ def test_a_node_that_loses_its_power_is_named_within_a_second_with_log_event_and
         wait_until(lambda: f"silent: {victim}" in porterlb(backend, "status"), 5, "status to call the replica silent")
 
         def moved() -> set[str]:
-            rows = json.loads(porterlb(backend, "history", "--node", victim, "--since", "60s", "-o", "json"))
+            rows = json.loads(porterlb(backend, "history", "--node", victim, "--since", "60s", "-o", "json"))["items"]
             assert any(row["what"] == "NodeDead" and row["seenBy"] == survivors for row in rows)
             moves = [row for row in rows if row["what"] == "VipMoved" and row["why"] == "NodeDead"]
             return {vip for row in moves for vip in row["vips"]}
@@ -72,7 +72,7 @@ def test_a_node_that_loses_its_power_is_named_within_a_second_with_log_event_and
         (event,) = events()
         assert (event["name"], event["count"]) == (victim, 1)
         assert f"{len(expected)} addresses moved" in str(event["message"])
-        by_name = {row["name"]: row for row in json.loads(porterlb(backend, "service", "list", "-o", "json"))}
+        by_name = {row["name"]: row for row in json.loads(porterlb(backend, "service", "list", "-o", "json"))["items"]}
         assert any(row["since"] for row in by_name.values())
         _, metrics = stage.lab.manager_http(survivors[0], "/metrics")
         assert 'porterlb_history_events_total{what="NodeDead",why=""} 1.0' in metrics

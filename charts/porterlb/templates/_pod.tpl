@@ -97,6 +97,8 @@ spec:
           value: {{ .Values.profile | quote }}
         - name: PORTERLB_LOG_FORMAT
           value: {{ .Values.log.format | quote }}
+        - name: PORTERLB_LOG_LEVEL
+          value: {{ .Values.log.level | quote }}
         - name: PORTERLB_MARK_PODS_NOT_READY
           value: {{ ternary "true" "false" (eq (include "porterlb.marksPods" .) "true") | quote }}
         {{- range $key, $value := .Values.settings }}

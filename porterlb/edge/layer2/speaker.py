@@ -63,7 +63,7 @@ class Layer2Speaker:
             gratuitous_rate=settings.gratuitous_rate,
             silence_after=settings.silence_after,
         )
-        self._log_format = settings.log_format
+        self._log = (settings.log_format, settings.log_level)
         self._lock = threading.Lock()
         self._beats: socket.socket | None = None  # of the present process; it hears each byte as a beat
         self._wanted: DesiredWire | None = None
@@ -114,7 +114,7 @@ class Layer2Speaker:
         """Starts one process and stays with it to its end; says why it ended."""
         ours, theirs = socket.socketpair()
         beats, heard = socket.socketpair()
-        argv = (sys.executable, "-m", "porterlb.wire", self._log_format, str(heard.fileno()))
+        argv = (sys.executable, "-m", "porterlb.wire", *self._log, str(heard.fileno()))
         try:
             process = self._process = await asyncio.create_subprocess_exec(
                 *argv, stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL, pass_fds=(heard.fileno(),)
