@@ -58,11 +58,11 @@ def license_of(name: str) -> str:
         data = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return "unknown"
-    expression = data.get("License-Expression")
-    if expression:
-        return str(expression)
+    told = data.json
+    if told.get("license_expression"):
+        return str(told["license_expression"])
     known = sorted({CLASSIFIERS[line] for line in data.get_all("Classifier") or () if line in CLASSIFIERS})
-    return " OR ".join(known) or (data.get("License") or "unknown").splitlines()[0][:80]
+    return " OR ".join(known) or str(told.get("license") or "unknown").splitlines()[0][:80]
 
 
 def sbom(version: str, found: Iterable[Package], epoch: int) -> str:
