@@ -1,0 +1,92 @@
+"""The documents: links lead somewhere, sentences are short, and words that only we use stay out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+EVERY = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+LONGEST = 45
+"""Words of a sentence."""
+
+PRIVATE = {
+    r"\bgoes on\b": "continues",
+    r"\bgo on\b": "continue",
+    r"\bmend(s|ed|ing)?\b": "correct, repair",
+    r"\bnobody\b": "no replica, no host",
+    r"\bwhoever\b": "name the subject",
+    r"\bso many\b": "the number of",
+    r"\bfor so long\b(?! that)": "for this time",
+    r"\ball the same\b": "nevertheless",
+    r"\bgive(s|n)? out\b": "assign",
+    r"\bbrought in\b": "announced",
+    r"\bnot there\b": "missing, unavailable",
+    r"\bof ours\b": "of PorterLB",
+    r"\bneighbour": "neighbor, as in the RFCs",
+}
+"""Words and phrases -> what to write."""
+
+
+def prose(text: str) -> Iterator[str]:
+    """The paragraphs, list items and table cells, without code, links and headings."""
+    text = re.sub(r"```.*?```", "\n\n", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"`[^`]*`", "X", text)
+    for block in re.split(r"\n\s*\n|\n(?=\s*[-*\d|])", text):
+        for cell in block.split("|") if block.lstrip().startswith("|") else [block]:
+            if cell.strip() and not cell.lstrip().startswith(("#", "    ")):
+                yield " ".join(cell.split())
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as the usual forges make them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.replace("`", "").lower()).replace(" ", "-") for head in heads}
+
+
+@EVERY
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+://|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(found), f"{page.name}: {target}"
+
+
+@EVERY
+def test_sentences_are_short(page: Path) -> None:
+    long = [
+        sentence
+        for part in prose(page.read_text())
+        for sentence in re.split(r"(?<=[.:;?!]) ", part)
+        if len(sentence.split()) > LONGEST
+    ]
+    assert long == []
+
+
+@EVERY
+def test_words_that_only_we_use_stay_out(page: Path) -> None:
+    found = [
+        f"{match[0]!r} (write: {instead}): {part[:100]}"
+        for part in prose(page.read_text())
+        for pattern, instead in PRIVATE.items()
+        for match in [re.search(pattern, part, re.IGNORECASE)]
+        if match
+    ]
+    assert found == []
