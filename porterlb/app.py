@@ -43,6 +43,7 @@ from porterlb.edge.proxy_health import ProxyHealth
 from porterlb.edge.recorder import Recorder
 from porterlb.edge.state_sharer import StateSharer
 from porterlb.edge.status import StatusWriter
+from porterlb.errors import PorterError
 from porterlb.logs import fields
 from porterlb.pulse import Pulse
 from porterlb.reconcile import Reconciler
@@ -147,6 +148,7 @@ class _Manager:
     def __init__(self, settings: Settings, cluster: Cluster, key: bytes, folder: Path) -> None:
         self.settings = settings
         self.parts = Supervisor()
+        self._namesake = asyncio.Event()
         contained = self.parts.contained
         self.bgp = BgpSpeaker(
             contained("bgp", self._on_bgp), run_dir=folder / "bgp", silence_after=settings.silence_after
@@ -175,6 +177,8 @@ class _Manager:
             vanished=self._vanished,
             on_lease=contained("leader", self._on_lease),
             supervise=self.parts.keep,
+            on_challenge=contained("membership", self.reconciler.on_challenge),
+            on_end=self._namesake.set,
         )
         self.node_failures = NodeFailures(
             cluster,
@@ -215,7 +219,8 @@ class _Manager:
         )
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Until ``stop`` is set or a part has ended, which none of them should: one that fails runs again."""
+        """Until ``stop`` is set or a part has ended, which none of them should: one that fails runs again. Raises
+        PorterError when another manager with the name of our node was there first."""
         await self.http.start()
         log.info("manager started", extra=fields(node=self.settings.node, cluster=self.settings.cluster))
         parts = {
@@ -238,7 +243,8 @@ class _Manager:
         tasks = [asyncio.create_task(self.parts.keep(name, part), name=name) for name, part in parts.items()]
         speaking = {task for task in tasks if task.get_name() == "layer2"}
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        usurped = asyncio.create_task(self._namesake.wait(), name="namesake")
+        await asyncio.wait([*tasks, stopping, usurped], return_when=asyncio.FIRST_COMPLETED)
         ended = next((task for task in tasks if task.done()), None)
         if ended is not None:
             # A manager without one of its parts must not look alive.
@@ -246,9 +252,15 @@ class _Manager:
         try:
             await self._hand_over(speaking)
         finally:
-            for task in [*tasks, stopping]:
+            for task in [*tasks, stopping, usurped]:
                 task.cancel()
-            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, stopping, usurped, return_exceptions=True)
+        if self._namesake.is_set():
+            node = self.settings.node
+            raise PorterError(
+                f"Another manager runs with the node name {node}, so this one ends.",
+                "Give each manager the name of its own node with --node.",
+            )
         return 0 if ended is None else 1
 
     async def _hand_over(self, wire: set[asyncio.Task[None]]) -> None:
@@ -267,8 +279,9 @@ class _Manager:
             await self.bgp.stop(withdraw=others)
         with contextlib.suppress(Exception):
             await self.leader.release()
-        with contextlib.suppress(Exception):
-            await self.sharer.stop()
+        if not self._namesake.is_set():  # else the state that is shared is that of the other manager
+            with contextlib.suppress(Exception):
+                await self.sharer.stop()
 
     def _others_announce(self) -> bool:
         """Whether each peer that we have a session with also has one with another live replica."""
@@ -333,6 +346,10 @@ class _Manager:
 
     async def _follow_members(self) -> None:
         """Membership says where we are heard, so it waits until that is known."""
+        if not self.reconciler.named:
+            if not await self.membership.claim():
+                await asyncio.Event().wait()  # the manager ends
+            self.reconciler.on_named()
         await self._described.wait()
         await self.membership.run()
 

@@ -24,8 +24,9 @@ from porterlb.core.duplicates import Verdicts
 from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Snapshot, View
+from porterlb.core.namesake import TOLD_FOR
 from porterlb.core.objects import Objects
-from porterlb.core.observed import BgpReport, WireReport
+from porterlb.core.observed import BgpReport, Notice, NoticeKind, WireReport
 from porterlb.core.pace import Pace
 from porterlb.core.plan import Plan, plan_steps
 from porterlb.core.problems import Problem, Reason
@@ -94,6 +95,8 @@ class Reconciler:
         self.bgp_report = BgpReport()
         self.wire_report = WireReport()
         self.wire_ready = False
+        self.named = False
+        self.challenged_at: float | None = None
         self.checking: dict[Address, float] = {}
         self.verdicts = Verdicts()
         self.passwords: Mapping[str, str] = {}
@@ -154,6 +157,16 @@ class Reconciler:
         self.members = members
         self.touch()
 
+    def on_named(self) -> None:
+        """No other live manager has the name of our node: the speakers may be told what to say."""
+        self.named = True
+        self.touch()
+
+    def on_challenge(self) -> None:
+        """Another manager was started with the name of our node."""
+        self.challenged_at = time.monotonic()
+        self.touch()
+
     def on_delivering(self, hops: frozenset[NewHop]) -> None:
         """Next hops that wait, and whose kube-proxy has said that it can deliver."""
         self._delivering = hops
@@ -164,7 +177,9 @@ class Reconciler:
         missing = [kind.plural for kind in KINDS if kind not in self.synced]
         if missing:
             return f"The API has not listed the {', '.join(missing)} yet. {self.outage}".strip()
-        return "" if self.wire_ready else "The wire process has not reported yet."
+        if not self.wire_ready:
+            return "The wire process has not reported yet."
+        return "" if self.named else "Checking whether another manager runs with the name of this node."
 
     # The loop
 
@@ -264,7 +279,7 @@ class Reconciler:
             snapshot=snapshot,
             plan=made,
             bgp=self.bgp_report,
-            wire=self.wire_report,
+            wire=self._wire_known(now),
             applied=applied,
             problems=problems,
             generations=generations,
@@ -276,6 +291,13 @@ class Reconciler:
             at=now,
         )
         self.publish(self.known, time.perf_counter() - started)
+
+    def _wire_known(self, now: float) -> WireReport:
+        """The report of the wire process, with the notice that this process cannot know of."""
+        if self.challenged_at is None or now - self.challenged_at >= TOLD_FOR:
+            return self.wire_report
+        notice = Notice(NoticeKind.OWN_NAME, "", (self.settings.node,))
+        return replace(self.wire_report, notices=tuple(dict.fromkeys((*self.wire_report.notices, notice))))
 
     def _settled_endpoints(self, now: float) -> Mapping[ServiceKey, tuple[Endpoint, ...]]:
         """The endpoints without those whose kube-proxy cannot deliver yet, while the Service has others."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
 from porterlb.cluster import Changed, Cluster, Conflict, Deleted, Denied, Kind, LeaseRecord, Obj, Replaced, Unavailable
-from porterlb.core import membership
+from porterlb.core import membership, namesake
 from porterlb.core.model import Address, Interface, Member
+from porterlb.core.namesake import Claim, Verdict
 
 log = logging.getLogger(__name__)
 
 RENEW = 30.0  # seconds; only so that people see when a replica was there last. Liveness is hello alone
 RETRY = 0.5
 SWEEP = 2.0  # seconds between two looks for Leases of nodes that have gone for good
+LOOK = 0.1  # seconds between two looks at the Lease while a challenge is open
 
 
 Supervise = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
@@ -32,7 +35,8 @@ class Membership:
     ``on_change`` is called in the event loop whenever :attr:`members` is another one. ``vanished`` says which members
     have gone for good (nobody, where we do not lead): their Leases are deleted. ``on_lease`` is told of every other
     Lease, which is watched along with theirs: its name and how it is now (None: deleted). ``supervise`` runs each of
-    its three tasks.
+    its three tasks. ``on_challenge``: another manager was started with our node's name, and is told to end.
+    ``on_end``: another manager with our node's name owns the Lease; we are to end. See `porterlb.core.namesake`.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class Membership:
         vanished: Callable[[], Collection[str]] = frozenset,
         on_lease: Callable[[str, Obj | None], None] = lambda name, lease: None,
         supervise: Supervise = lambda name, part: part(),
+        on_challenge: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._cluster = cluster
         self._me = Member(node, address, port, 0, subnets)
@@ -54,6 +60,11 @@ class Membership:
         self._vanished = vanished
         self._on_lease = on_lease
         self._supervise = supervise
+        self._on_challenge = on_challenge
+        self._on_end = on_end
+        self._instance = secrets.token_hex(8)
+        self._answered = ""  # the last challenger that was reported
+        self._ended = False
         self._known = False  # our boot number, once it has been written down
         self._stale = asyncio.Event()
         self.members: Mapping[str, Member] = {}
@@ -66,6 +77,44 @@ class Membership:
         if new != self._me:
             self._me = new
             self._stale.set()
+
+    async def claim(self) -> bool:
+        """Decides whether we are the only manager with our node's name; nothing may be said before. False: we are not,
+        and are to end."""
+        name = membership.lease_name(self._me.node)
+        challenged: float | None = None
+        while True:
+            try:
+                async with asyncio.timeout(5.0):
+                    old = await self._cluster.read_lease(name)
+                    said = namesake.read(old.annotations) if old else Claim()
+                    waited = 0.0 if challenged is None else time.monotonic() - challenged
+                    verdict = namesake.starting(said, self._instance, challenged is not None, waited)
+                    if verdict is Verdict.END:
+                        self._end()
+                        return False
+                    if verdict is Verdict.TAKE and old is None:
+                        return True
+                    if old is not None and verdict is not Verdict.WAIT:
+                        new = replace(said, challenger=self._instance)
+                        if verdict is Verdict.TAKE:
+                            new = Claim(owner=self._instance)
+                        annotations = {**old.annotations, **namesake.written(new)}
+                        await self._cluster.write_lease(replace(old, annotations=annotations))
+                        if verdict is Verdict.TAKE:
+                            return True
+                        challenged = time.monotonic()
+                    pause = LOOK
+            except Conflict:
+                pause = 0.0
+            except (Unavailable, TimeoutError, Denied) as error:
+                log.debug("the lease %s cannot be claimed: %s", name, error)
+                pause = RETRY
+            await asyncio.sleep(pause)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._on_end()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -102,6 +151,9 @@ class Membership:
     async def _write(self, name: str, old: LeaseRecord | None) -> None:
         before = membership.parse(name, old.annotations).value if old else None
         me = self._me
+        said = namesake.read(old.annotations) if old else Claim()
+        if self._ended or self._judged(said, before) is Verdict.END:
+            return
         if not self._known or (before and before.boot > me.boot):
             # The wall clock only helps where the Lease was deleted; it is never compared with anything.
             me = replace(me, boot=max(before.boot + 1 if before else 0, me.boot, int(time.time())))
@@ -112,12 +164,30 @@ class Membership:
                 duration=RENEW * 2,
                 transitions=old.transitions if old else 0,
                 renewals=(old.renewals if old else 0) + 1,
-                annotations=membership.described(me),
+                annotations={
+                    **membership.described(me),
+                    **namesake.written(Claim(owner=self._instance, answered=said.challenger or said.answered)),
+                },
                 version=old.version if old else "",
             )
         )
         self._me = replace(self._me, boot=me.boot)
         self._known = True
+
+    def _judged(self, said: Claim, member: Member | None) -> Verdict:
+        """What the Lease in our name says of other managers with that name."""
+        verdict = namesake.owning(said, self._instance, member is not None and member.boot > self._me.boot)
+        if verdict is Verdict.END:
+            self._end()
+        elif verdict is Verdict.ANSWER and said.challenger != self._answered:
+            self._answered = said.challenger
+            log.warning(
+                "Another manager was started with the name of this node, %s, and is told to end. "
+                "Give each manager its own --node.",
+                self._me.node,
+            )
+            self._on_challenge()
+        return verdict
 
     async def _sweep(self) -> None:
         while True:
@@ -153,9 +223,14 @@ class Membership:
                 self._on_change()
 
     def _hear(self, lease: Obj) -> None:
-        name = str((lease.get("metadata") or {}).get("name", ""))
+        metadata = lease.get("metadata") or {}
+        name = str(metadata.get("name", ""))
         if not membership.node_of(name):
             self._on_lease(name, lease)
+        elif name == membership.lease_name(self._me.node) and self._known:
+            said = namesake.read(metadata.get("annotations") or {})
+            if self._judged(said, _member(lease)) in (Verdict.ANSWER, Verdict.TAKE):
+                self._stale.set()
 
 
 def _member(lease: Mapping[str, Any]) -> Member | None:

@@ -217,11 +217,55 @@ def test_boot_numbers_rise_strictly(tmp_path: Path) -> None:
         for _ in range(3):
             cluster = ManifestsCluster(tmp_path)
             member = Membership(cluster, "n1", "192.0.2.1", 7473)
+            assert await member.claim()
             task = asyncio.create_task(member.run())
             await until(lambda: any(m.boot > boot for m in member.members.values()))  # noqa: B023
             boot = member.members["n1"].boot
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await cluster.close()
+
+    asyncio.run(main())
+
+
+def test_g7_of_two_managers_with_one_name_the_younger_one_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        clusters = [ManifestsCluster(tmp_path) for _ in range(2)]
+        told: list[str] = []
+        one = Membership(
+            clusters[0],
+            "n1",
+            "192.0.2.1",
+            7473,
+            on_challenge=lambda: told.append("one challenged"),
+            on_end=lambda: told.append("one ends"),
+        )
+        two = Membership(clusters[1], "n1", "192.0.2.2", 7473, on_end=lambda: told.append("two ends"))
+        assert await one.claim()
+        task = asyncio.create_task(one.run())
+        await until(lambda: set(one.members) == {"n1"})
+        begun = time.monotonic()
+        assert not await two.claim()
+        assert time.monotonic() - begun < 1.0
+        assert sorted(told) == ["one challenged", "two ends"]
+        assert one.members["n1"].address == "192.0.2.1"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        # Now the first one is dead: its Lease is taken over.
+        three = Membership(clusters[1], "n1", "192.0.2.2", 7473, on_end=lambda: told.append("three ends"))
+        assert await three.claim()
+        task = asyncio.create_task(three.run())
+        await until(lambda: "n1" in three.members and three.members["n1"].address == "192.0.2.2")
+        assert three.members["n1"].boot > one.members["n1"].boot
+        # The first one was only stopped, and goes on: it finds that the name is not its own any more.
+        task_of_one = asyncio.create_task(one.run())
+        await until(lambda: "one ends" in told)
+        await asyncio.sleep(0.2)
+        assert three.members["n1"].address == "192.0.2.2" and "three ends" not in told
+        for each in (task, task_of_one):
+            each.cancel()
+        await asyncio.gather(task, task_of_one, return_exceptions=True)
+        for cluster in clusters:
             await cluster.close()
 
     asyncio.run(main())

@@ -54,6 +54,25 @@ def test_a_rival_host_is_reported_and_defended_against(cluster: str) -> None:
             assert stage.owner(vip) == "node-b"
 
 
+def test_g7_a_second_manager_with_the_name_of_a_node_ends(cluster: str) -> None:
+    """It was started on another node by mistake. The first one serves all the time, and names the mistake."""
+    with Stage(cluster) as stage:
+        vip = stage.serve("web", at="node-b", families=("IPv4",))[0]
+        stage.settle()
+        stage.manager("node-c").terminate()
+        wait_until(lambda: stage.owners(vip) == {"node-b"}, 5.0, "node-b to answer")
+        second = stage.lab.start_manager("node-c", "--node", "node-b")
+        seen = set()
+        while second.alive:
+            seen.add(frozenset(stage.owners(vip, 0.1)))
+            assert len(seen) < 10  # the loop ends with the process, or with the timeout of the test
+        assert second.returncode == 1
+        assert "Another manager runs with the node name node-b" in second.output()
+        assert seen == {frozenset({"node-b"})}
+        assert any("Another manager was started" in said for said in stage.lab.state("node-b")["wire"]["notices"])
+        assert stage.owners(vip) == {"node-b"}
+
+
 def _announces(frame: bytes, vip: str) -> bool:
     """A gratuitous ARP for the VIP that a node sent."""
     packed = ip_address(vip).packed

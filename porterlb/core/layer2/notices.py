@@ -65,7 +65,7 @@ _SENTENCES: Mapping[NoticeKind, tuple[Reason, str]] = {
     ),
     NoticeKind.OWN_NAME: (
         Reason.DUPLICATE_NODE,
-        "Another manager sends hellos with the name of this node, {nodes}. Give each manager its own --node.",
+        "Another manager was started with the name of this node, {nodes}. Give each manager its own --node.",
     ),
     NoticeKind.CONTESTED: (
         Reason.ADDRESS_CONTESTED,

@@ -1,0 +1,91 @@
+"""Two managers that were started with one node name: noticed by their membership Lease, and the younger one ends.
+
+Each start of a manager has a random ``instance``, and the Lease names the instance that owns it. A manager that starts
+writes its instance into the Lease as a challenge, and speaks to nobody before the challenge is decided. A live owner
+answers at once by writing its Lease again; a dead one does not, and after `ANSWER_WITHIN` the Lease is taken over.
+Whoever finds that another manager has taken its Lease over ends. The wall clock has no part in this.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ANNOTATION = "porter.kubesphere.io/instance"
+ANSWER_WITHIN = 0.5
+"""Seconds for the owner's answer: a watch event and a write, some 20 ms in a healthy cluster."""
+TOLD_FOR = 600.0
+"""Seconds for which a challenge is reported: kubelet starts a container that ends again at least every 5 minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a membership Lease says of its owner. ``challenger``: the instance of a manager that starts; ``answered``:
+    the last challenger that the owner has answered. Empty texts: nobody."""
+
+    owner: str = ""
+    challenger: str = ""
+    answered: str = ""
+
+
+class Verdict(enum.StrEnum):
+    WAIT = "wait"  # until the owner answers or the time is over
+    CHALLENGE = "challenge"  # write our challenge, then wait
+    TAKE = "take"  # write the Lease as its owner
+    ANSWER = "answer"  # another manager with our name starts: write the Lease again, with an answer
+    KEEP = "keep"  # it is ours
+    END = "end"  # another manager with our name is alive, and was there first
+
+
+def starting(claim: Claim, me: str, challenged: bool, waited: float) -> Verdict:
+    """What a manager that does not own the Lease yet is to do.
+
+    Args:
+        claim: what the Lease says now.
+        me: our instance.
+        challenged: whether we have written our challenge.
+        waited: seconds since then.
+    """
+    if claim.owner in ("", me):
+        return Verdict.TAKE
+    if not challenged:
+        return Verdict.CHALLENGE
+    if claim.answered == me:
+        return Verdict.END
+    if claim.challenger != me:
+        return Verdict.END  # a third one has started after us, or has the Lease by now
+    return Verdict.TAKE if waited >= ANSWER_WITHIN else Verdict.WAIT
+
+
+def owning(claim: Claim, me: str, newer: bool) -> Verdict:
+    """What the owner of the Lease is to do about what the Lease says now.
+
+    Args:
+        newer: whether the boot number there is above ours. One that is not comes from a backup, not from a take-over.
+    """
+    if claim.owner != me:
+        return Verdict.END if claim.owner and newer else Verdict.TAKE
+    if claim.challenger and claim.challenger not in (me, claim.answered):
+        return Verdict.ANSWER
+    return Verdict.KEEP
+
+
+def written(claim: Claim) -> dict[str, str]:
+    """The annotation of the Lease."""
+    content = {"owner": claim.owner, "challenger": claim.challenger, "answered": claim.answered}
+    return {ANNOTATION: json.dumps({name: text for name, text in content.items() if text}, sort_keys=True)}
+
+
+def read(carried: Mapping[str, Any]) -> Claim:
+    """What the annotations of a Lease say; written by others, so whatever is not ours counts as nothing."""
+    try:
+        content = json.loads(carried[ANNOTATION])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return Claim()
+    if not isinstance(content, dict):
+        return Claim()
+    texts = [content.get(name, "") for name in ("owner", "challenger", "answered")]
+    return Claim(*(text if isinstance(text, str) else "" for text in texts))
