@@ -24,7 +24,7 @@ from porterlb.core import node_failure
 from porterlb.core.backoff import delay
 from porterlb.core.known import Known
 from porterlb.core.lease import Timing
-from porterlb.core.membership import Absence
+from porterlb.core.membership import Absence, member_here
 from porterlb.core.model import Address
 from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.proxy_wait import NewHop
@@ -358,17 +358,14 @@ class _Manager:
         self._describe_ourselves()
 
     def _describe_ourselves(self) -> None:
-        """Our hello address and interfaces, as the other replicas are to know them.
-
-        Addresses without a subnet (/32, /128) say nothing about a segment, and kube-ipvs0 has one for each VIP.
-        """
-        nics = self.reconciler.wire_report.nics
-        found = [a for nic in nics for a in nic.addresses if a.network.prefixlen < a.max_prefixlen]
-        node = self.reconciler.objects.nodes.get(self.settings.node)
-        address = self.settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
-        if address and nics:
-            gateways = self.reconciler.wire_report.gateways
-            self.membership.describe(address, self.settings.hello_port, tuple(found), gateways)
+        """Our hello address and interfaces, as the other replicas are to know them."""
+        report, objects, settings = self.reconciler.wire_report, self.reconciler.objects, self.settings
+        node = objects.nodes.get(settings.node)
+        address = settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
+        if address and report.nics:
+            named = {eip.interface for eip in objects.eips.values() if eip.interface}
+            me = member_here(settings.node, address, settings.hello_port, report.nics, report.gateways, named)
+            self.membership.describe(me)
             self._described.set()
 
     def _publish(self, known: Known, seconds: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from porterlb import app, reconcile, supervise
+from porterlb.core.model import Member
 from porterlb.core.observed import BgpReport, Nic, WireReport
 from porterlb.edge import membership
 from porterlb.edge.manifests import ManifestsCluster
@@ -137,7 +138,7 @@ class World:
         """Something is new for every part."""
         self.number += 1
         (self.folder / f"web-{self.number}.yaml").write_text(SERVICE.format(number=self.number))
-        self.manager.membership.describe("10.0.0.1", 7473 + self.number, ())
+        self.manager.membership.describe(Member("n1", "10.0.0.1", 7473 + self.number, 0))
         self.manager.membership._on_change()
         self.manager.membership._on_lease("porterlb", None)
         self.manager.leader._on_change()

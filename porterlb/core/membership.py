@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from porterlb.core.model import Interface, Member
+from porterlb.core.model import Address, Interface, Member
+from porterlb.core.observed import Nic
 from porterlb.core.problems import Parsed, Problem, Reason
 
 PREFIX = "porterlb-"  # of the Lease's name; the node's name follows
@@ -42,6 +43,22 @@ def node_of(name: str) -> str:
     return name[len(PREFIX) :] if name.startswith(PREFIX) else ""
 
 
+def member_here(
+    node: str, address: str, port: int, nics: Iterable[Nic], gateways: tuple[Address, ...], named: Iterable[str]
+) -> Member:
+    """What the replica on this node says of itself, without a boot number.
+
+    Addresses without a subnet (/32, /128) say nothing about a segment, and kube-ipvs0 has one for each VIP.
+    ``named``: the interfaces that Eips ask for.
+    """
+    nics = list(nics)
+    found = [(nic, a) for nic in nics for a in nic.addresses if a.network.prefixlen < a.max_prefixlen]
+    inner = [interface.network for nic, interface in found if nic.inner]
+    lacks = set(named) - {nic.name for nic in nics if nic.up}
+    subnets = tuple(interface for _, interface in found)
+    return Member(node, address, port, 0, subnets, gateways, tuple(dict.fromkeys(inner)), tuple(sorted(lacks)))
+
+
 def described(member: Member) -> dict[str, str]:
     """What the Lease of a member carries."""
     content = {
@@ -50,6 +67,8 @@ def described(member: Member) -> dict[str, str]:
         "boot": member.boot,
         "subnets": [str(subnet) for subnet in member.subnets],
         "gateways": [str(gateway) for gateway in member.gateways],
+        "inner": [str(subnet) for subnet in member.inner],
+        "lacks": list(member.lacks),
     }
     return {ANNOTATION: json.dumps(content, sort_keys=True)}
 
@@ -75,7 +94,9 @@ def parse(name: str, carried: Mapping[str, str]) -> Parsed[Member]:
     try:
         interfaces: tuple[Interface, ...] = tuple(ip_interface(subnet) for subnet in subnets)
         gateways = tuple(ip_address(str(text)) for text in content.get("gateways") or ())
-        return Parsed(Member(node, str(ip_address(str(address))), port, boot, interfaces, gateways))
+        inner = tuple(ip_network(str(text)) for text in content.get("inner") or ())
+        lacks = tuple(str(text) for text in content.get("lacks") or ())
+        return Parsed(Member(node, str(ip_address(str(address))), port, boot, interfaces, gateways, inner, lacks))
     except (ValueError, TypeError) as error:
         return _refused(f"The Lease {name} of replica {node}: {error}.")
 

@@ -285,6 +285,8 @@ class Member:
     """A replica as its membership Lease describes it. ``boot`` rises strictly with each start.
 
     ``subnets``: the interfaces of its node as address/prefix, so that every replica knows what is on-link for it.
+    ``inner``: those of its subnets that only connect what runs on the node (cni0). ``lacks``: names of interfaces that
+    Eips ask for (spec.interface) and that its node does not have, or that are down there.
     """
 
     node: str
@@ -293,6 +295,8 @@ class Member:
     boot: int
     subnets: tuple[Interface, ...] = ()
     gateways: tuple[Address, ...] = ()  # of its default routes
+    inner: tuple[Network, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

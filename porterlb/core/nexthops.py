@@ -123,7 +123,7 @@ class Segments:
     subnets: tuple[Network, ...]
     addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)  # by node
     closed: tuple[Network, ...] = ()
-    """Subnets that every node has for itself, with the same address in it (docker0): no segment."""
+    """Subnets that connect nothing but what runs on one node (docker0, cni0): no segments."""
     gateways: tuple[Address, ...] = ()
     """The next hops of the nodes' default routes, those of most nodes first."""
     _by_prefix: dict[tuple[int, int], dict[int, Network]] = field(default_factory=dict, compare=False, repr=False)
@@ -167,7 +167,12 @@ def segments(nodes: Mapping[str, Node], members: Mapping[str, Member]) -> Segmen
                     own.setdefault(interface.network, {})[member.node] = interface.ip
                 if member.node in addresses:
                     addresses[member.node][interface.ip] = None
+    inner = {(member.node, subnet) for member in members.values() for subnet in member.inner}
     closed = {subnet for subnet, hosts in own.items() if _is_closed(hosts, nodes)}
+    lone = {subnet for subnet, hosts in own.items() if len(hosts) == 1 and (next(iter(hosts)), subnet) in inner}
+    met = [address for node in nodes.values() for address in node.addresses]
+    met += [gateway for member in members.values() for gateway in member.gateways]
+    closed |= {subnet for subnet in lone if not on_subnet(met, subnet)}
     count = Counter(gateway for member in members.values() for gateway in dict.fromkeys(member.gateways))
     gateways = sorted(count, key=lambda gateway: (-count[gateway], gateway.version, int(gateway)))
     return Segments(

@@ -65,6 +65,7 @@ class Nic:
     mac: bytes
     up: bool  # administratively up and with carrier
     addresses: tuple[Interface, ...] = ()
+    inner: bool = False  # a bridge or the like that only connects what runs on this node: cni0, docker0, virbr0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,24 +15,15 @@ from porterlb.core import drain, holddown
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, ReservedMemo, allocate
 from porterlb.core.bgp.peers import own_sessions, peer_problems
 from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
+from porterlb.core.eip_plan import EipPlan, eip_plan
 from porterlb.core.holddown import HoldDown
 from porterlb.core.memory import Memory
 from porterlb.core.mode import ModePolicy, wakes_at
-from porterlb.core.model import Address, AddressRange, Eip, Protocol, Service, ServiceKey, Snapshot
+from porterlb.core.model import Address, Service, ServiceKey, Snapshot
 from porterlb.core.persistent import PersistentMap, PersistentSet, differing, editing
 from porterlb.core.problems import Problem
 from porterlb.core.shared import Shared, shared_by_all
 from porterlb.core.vip import VipPlan, plan_vip
-
-
-@dataclass(frozen=True, slots=True)
-class EipPlan:
-    """One pool: how it is used, whether Layer 2 can serve it (None: not known yet), and what is wrong with it."""
-
-    use: EipUse
-    layer2_possible: bool | None = None
-    layer2_reason: str = ""
-    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +314,7 @@ def _eips(shared: Shared, allocations: Allocations, before: Plan) -> PersistentM
         names = {*before.eips, *allocations.eips}
     for name in names:
         if name in allocations.eips:
-            found[name] = _eip(shared, eips[name], allocations.eips[name])
+            found[name] = eip_plan(shared, eips[name], allocations.eips[name])
         else:
             found.pop(name, None)
     return found.frozen()
@@ -375,40 +366,6 @@ def _holders_of(snapshot: Snapshot, allocations: Allocations, address: Address, 
     keys = allocations.eips[eip].used.get(address, ())
     found = [snapshot.services[key] for key in keys if snapshot.services[key].has(address)]
     return sorted(found, key=lambda service: (service.created, service.uid, service.key))
-
-
-def _eip(shared: Shared, eip: Eip, use: EipUse) -> EipPlan:
-    if eip.protocol is Protocol.BGP or not shared.segments.subnets:
-        return EipPlan(use, problems=use.problems)
-    outside = _outside(shared, eip)
-    if not outside:
-        return EipPlan(use, True, "Every address is in a connected subnet.", use.problems)
-    first = outside[0]
-    text = str(first.first) if first.first == first.last else f"{first.first}-{first.last}"
-    closed = next((net for net in shared.segments.closed if net.version == first[0].version and first[0] in net), None)
-    where = (
-        f"{text} is in {closed}, which is local to each node (all nodes have the same address in it)"
-        if closed is not None
-        else f"{eip.can_reach} (spec.interface) is behind no interface of any replica"
-        if eip.can_reach is not None
-        else f"{text} is in no connected subnet of any replica"
-    )
-    return EipPlan(
-        use,
-        False,
-        f"{where}, so Layer 2 cannot serve it"
-        + ("; it has no fallback when BGP is lost." if eip.protocol is Protocol.AUTO else "."),
-        use.problems,
-    )
-
-
-def _outside(shared: Shared, eip: Eip) -> list[AddressRange]:
-    """The ranges of an Eip that Layer 2 cannot serve, for they are on no segment."""
-    if eip.interface:
-        return []
-    if eip.can_reach is not None:
-        return [] if shared.segments.towards(eip.can_reach) is not None else list(eip.ranges)
-    return [r for r in eip.ranges if shared.segments.of(r.first) is None or shared.segments.of(r.last) is None]
 
 
 def _new_on_link(shared: Shared, unwritten: Mapping[ServiceKey, tuple[Address, ...]]) -> frozenset[Address]:

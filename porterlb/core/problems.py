@@ -48,6 +48,7 @@ class Reason(enum.StrEnum):
     NO_PEER = "NoPeer"
     ROUTES_LOST = "RoutesLostAfterAnnouncing"
     OFF_SEGMENT = "OffSegment"
+    NO_INTERFACE = "InterfaceMissing"
     NOT_LEADER = "NotLeader"
     RIVAL = "RivalHost"
     # segments and replicas

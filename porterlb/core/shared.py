@@ -109,11 +109,18 @@ class Shared:
     def on_segment(self, eip: Eip, segment: Network | None, order: tuple[str, ...]) -> tuple[str, ...] | None:
         """Those nodes of ``order`` that are alive on the segment of the VIP; None when it is on no segment of ours."""
         if eip.interface:
-            return order[: nexthops.MOST]
+            lack = self.lacking(eip.interface)
+            if self.snapshot.members and lack >= self.snapshot.members.keys():
+                return None
+            return tuple([node for node in order if node not in lack][: nexthops.MOST])
         if segment is None:
             return None
         present = self.nodes_on(segment) - self.snapshot.view.dead_there(segment)
         return tuple([node for node in order if node in present][: nexthops.MOST])
+
+    def lacking(self, interface: str) -> frozenset[str]:
+        """The nodes whose replica says that it has no such interface, or that it is down."""
+        return frozenset(name for name, member in self.snapshot.members.items() if interface in member.lacks)
 
     def arrangement(self, peer: str, address: Address, hops: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
         """Next hops by replica, for one peer: see :mod:`porterlb.core.announce`."""

@@ -88,7 +88,9 @@ def plan_vip(
         candidates=candidates or (),
         announced=announced,
         on_link=on_link,
-        problems=_problems(problem, ways, recipients=bool(recipients.names)) + _losses(mode, hold_down, shared.policy),
+        problems=_problems(problem, ways, recipients=bool(recipients.names))
+        + _nobody_there(eip, ways, order, candidates)
+        + _losses(mode, hold_down, shared.policy),
         digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}{_drained(shared, order)}"),
         peers=recipients.names,
         prefix=f"{text}/{address.max_prefixlen}",
@@ -142,6 +144,20 @@ def _problems(hops: Problem | None, ways: Ways, *, recipients: bool) -> tuple[Pr
         else:
             found.append(Problem(Reason.NO_PEER, f"There is no BgpPeer that it is announced to.{fallback}"))
     return tuple(found)
+
+
+def _nobody_there(
+    eip: Eip, ways: Ways, order: tuple[str, ...], candidates: tuple[str, ...] | None
+) -> tuple[Problem, ...]:
+    """Layer 2 is the only way, and none of the nodes that could serve the VIP is alive on its segment."""
+    elsewhere = ways.protocol is Protocol.BGP or (ways.protocol is not Protocol.LAYER2 and ways.carried)
+    if candidates != () or not order or elsewhere:
+        return ()
+    few = f"{', '.join(order[:3])}{' ...' if len(order) > 3 else ''}"
+    where = (
+        f"has an interface {eip.interface} that is up" if eip.interface else "is alive on the segment of the address"
+    )
+    return (Problem(Reason.OFF_SEGMENT, f"None of its next hops ({few}) {where}: Layer 2 cannot serve it."),)
 
 
 def _losses(mode: VipMode, hold_down: HoldDown, policy: ModePolicy) -> tuple[Problem, ...]:

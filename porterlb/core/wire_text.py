@@ -54,7 +54,7 @@ def read_config(message: Mapping[str, Any]) -> WireConfig:
 def state_line(wanted: DesiredWire) -> bytes:
     """Everything of the wanted set but its VIPs and its digest."""
     members = {
-        name: [m.node, m.address, m.port, m.boot, [str(subnet) for subnet in m.subnets]]
+        name: [m.node, m.address, m.port, m.boot, [str(subnet) for subnet in m.subnets], m.lacks]
         for name, m in wanted.members.items()
     }
     return line(
@@ -76,8 +76,8 @@ def read_state(message: Mapping[str, Any]) -> DesiredWire:
     """The wanted set of a ``state`` message, without VIPs."""
     return DesiredWire(
         members={
-            name: Member(node, address, port, boot, tuple(ip_interface(subnet) for subnet in subnets))
-            for name, (node, address, port, boot, subnets) in message["members"].items()
+            name: Member(node, address, port, boot, tuple(map(ip_interface, subnets)), lacks=tuple(lacks))
+            for name, (node, address, port, boot, subnets, lacks) in message["members"].items()
         },
         nodes={name: tuple(ip_address(text) for text in texts) for name, texts in message["nodes"].items()},
         sessions=frozenset(message["sessions"]),
@@ -102,7 +102,7 @@ STOP = line({"t": "stop"})
 
 
 _WRITE: Mapping[str, Callable[[Any], Any]] = {
-    "nics": lambda nics: [[n.name, n.index, n.mac.hex(), n.up, [str(a) for a in n.addresses]] for n in nics],
+    "nics": lambda nics: [[n.name, n.index, n.mac.hex(), n.up, [str(a) for a in n.addresses], n.inner] for n in nics],
     "dead": sorted,
     "dead_on": lambda dead: {subnet: sorted(nodes) for subnet, nodes in sorted(dead.items())},
     "probed": sorted,
@@ -120,8 +120,8 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
 }
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "nics": lambda rows: tuple(
-        Nic(name, index, bytes.fromhex(mac), up, tuple(ip_interface(a) for a in addresses))
-        for name, index, mac, up, addresses in rows
+        Nic(name, index, bytes.fromhex(mac), up, tuple(ip_interface(a) for a in addresses), inner)
+        for name, index, mac, up, addresses, inner in rows
     ),
     "dead": frozenset,
     "dead_on": lambda rows: {subnet: frozenset(nodes) for subnet, nodes in rows.items()},

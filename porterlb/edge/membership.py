@@ -13,7 +13,7 @@ from typing import Any
 
 from porterlb.cluster import Changed, Cluster, Conflict, Deleted, Denied, Kind, LeaseRecord, Obj, Replaced, Unavailable
 from porterlb.core import membership, namesake
-from porterlb.core.model import Address, Interface, Member
+from porterlb.core.model import Interface, Member
 from porterlb.core.namesake import Claim, Verdict
 
 log = logging.getLogger(__name__)
@@ -69,11 +69,9 @@ class Membership:
         self._stale = asyncio.Event()
         self.members: Mapping[str, Member] = {}
 
-    def describe(
-        self, address: str, port: int, subnets: tuple[Interface, ...], gateways: tuple[Address, ...] = ()
-    ) -> None:
-        """Our address or interfaces are other ones now: the Lease is written again."""
-        new = replace(self._me, address=address, port=port, subnets=subnets, gateways=gateways)
+    def describe(self, me: Member) -> None:
+        """Our address or interfaces are other ones now: the Lease is written again. The boot number stays ours."""
+        new = replace(me, boot=self._me.boot)
         if new != self._me:
             self._me = new
             self._stale.set()

@@ -22,7 +22,13 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _GETROUTE = 24, 26
 _GROUPS = 0x1 | 0x10 | 0x100  # links, IPv4 addresses, IPv6 addresses
 _REQUEST, _DUMP = 0x1, 0x300
-_IFLA_EVENT = 44
+_IFLA_MASTER, _IFLA_LINKINFO, _IFLA_EVENT = 10, 18, 44
+_IFLA_INFO_KIND = 1
+_PF_BRIDGE = 7  # messages about a port of a bridge, not about the interface
+_INSIDE = ("bridge", "openvswitch", "dummy")
+"""Kinds of interfaces that may connect only what runs on this node."""
+_PORTS_INSIDE = ("veth", "tun")
+"""Kinds of bridge ports that lead to a container or a virtual machine. Every other port leads to the network."""
 _MOVED = (4, 5)  # NOTIFY_PEERS, IGMP_RESEND: a bond goes on through another cable, a machine on another host
 _IFF_UP, _IFF_LOOPBACK, _IFF_LOWER_UP = 0x1, 0x8, 0x10000
 _NOT_USABLE = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
@@ -70,6 +76,7 @@ class NicTable:
         self._socket.setblocking(False)
         self._links: dict[int, Nic] = {}
         self._addresses: dict[int, set[Interface]] = {}
+        self._kinds: dict[int, tuple[str, int]] = {}  # by index: kind, empty for a physical one; index of its master
         self.returned: set[int] = set()
         self._read_all()
 
@@ -81,8 +88,13 @@ class NicTable:
 
     @property
     def nics(self) -> dict[int, Nic]:
+        outward = {master for kind, master in self._kinds.values() if master and kind not in _PORTS_INSIDE}
         return {
-            index: replace(nic, addresses=tuple(sorted(self._addresses.get(index, ()), key=str)))
+            index: replace(
+                nic,
+                addresses=tuple(sorted(self._addresses.get(index, ()), key=str)),
+                inner=self._kinds.get(index, ("", 0))[0] in _INSIDE and index not in outward,
+            )
             for index, nic in self._links.items()
         }
 
@@ -100,26 +112,32 @@ class NicTable:
             self._read_all()
 
     def _read_all(self) -> None:
-        links, addresses = self._links, self._addresses
-        self._links, self._addresses = {}, {}
+        links, addresses, kinds = self._links, self._addresses, self._kinds
+        self._links, self._addresses, self._kinds = {}, {}, {}
         try:
             for request in (_GETLINK, _GETADDR):
                 for kind, payload in _ask(request, _REQUEST | _DUMP, bytes(16)):
                     self._apply(kind, payload)
         except OSError:
-            self._links, self._addresses = links, addresses
+            self._links, self._addresses, self._kinds = links, addresses, kinds
             raise
 
     def _apply(self, kind: int, payload: bytes) -> None:
         if kind in (_NEWLINK, _DELLINK) and len(payload) >= 16:
+            if payload[0] == _PF_BRIDGE:  # a port that leaves its bridge is "deleted" as a port only
+                return
             index, flags = struct.unpack_from("=iI", payload, 4)
             found = attributes(payload[16:])
             mac, name = found.get(1, b""), found.get(3, b"").rstrip(b"\0").decode(errors="replace")
             if kind == _DELLINK or len(mac) != 6 or flags & _IFF_LOOPBACK:
                 self._links.pop(index, None)
+                self._kinds.pop(index, None)
                 if kind == _DELLINK:
                     self._addresses.pop(index, None)
                 return
+            info = attributes(found.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
+            master = int.from_bytes(found.get(_IFLA_MASTER, b""), sys.byteorder)
+            self._kinds[index] = info.rstrip(b"\0").decode(errors="replace"), master
             up = bool(flags & _IFF_UP and flags & _IFF_LOWER_UP)
             before = self._links.get(index)
             event = int.from_bytes(found.get(_IFLA_EVENT, b""), sys.byteorder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
@@ -19,9 +19,11 @@ from porterlb.core.model import (
     Port,
     Protocol,
     ServiceKey,
+    Snapshot,
     TrafficPolicy,
 )
 from porterlb.core.objects import Objects
+from porterlb.core.observed import Nic
 from porterlb.core.parse import addresses_elsewhere, class_hint, parse_eip, parse_node, parse_service
 from porterlb.core.plan import plan
 from porterlb.core.problems import Reason
@@ -271,7 +273,7 @@ def test_e6_a_subnet_that_each_node_has_for_itself_is_no_segment() -> None:
     snap = replace(snap, members=members, eips={**snap.eips, "segment": pool}, services={MAIL: inside})
     made = plan(snap, None, 0.0, POLICY)
     assert not made.vips[ip_address("172.17.0.201")].on_link
-    assert "172.17.0.0/16, which is local to each node" in made.eips["segment"].layer2_reason
+    assert "172.17.0.0/16, which is local to each node: it connects nothing but" in made.eips["segment"].layer2_reason
     alone = replace(snap, members={"node-a": members["node-a"]})
     assert plan(alone, None, 0.0, POLICY).vips[ip_address("172.17.0.201")].on_link, "one replica alone cannot know"
 
@@ -283,6 +285,104 @@ def test_e6_a_lease_that_a_renamed_node_left_behind_closes_nothing() -> None:
     assert plan(replace(snap, members=both), None, 0.0, POLICY).vips[LAYER2_VIP].on_link
     nodes = {**snap.nodes, "old-name": replace(snap.nodes["node-a"], name="old-name")}
     assert plan(replace(snap, members=both, nodes=nodes), None, 0.0, POLICY).vips[LAYER2_VIP].on_link
+
+
+def with_cni0(snap: Snapshot, *, inner: bool = True, third: str = "10.244.3.1/24") -> Snapshot:
+    """Each node has a pod subnet of its own on a bridge; the pool is inside that of node-a."""
+    subnets = dict(zip(NAMES, ("10.244.1.1/24", "10.244.2.1/24", third), strict=True))
+    members = {
+        name: replace(
+            snap.members[name],
+            subnets=(*snap.members[name].subnets, ip_interface(text)),
+            inner=(ip_interface(text).network,) if inner else (),
+        )
+        for name, text in subnets.items()
+    }
+    pool = replace(snap.eips["segment"], ranges=eip("x", "10.244.1.200-10.244.1.210").ranges)
+    held = replace(snap.services[MAIL], held=addresses("10.244.1.201"))
+    return replace(snap, members=members, eips={**snap.eips, "segment": pool}, services={MAIL: held})
+
+
+def test_e6_the_pod_subnet_of_one_node_is_no_segment() -> None:
+    vip = ip_address("10.244.1.201")
+    made = plan(with_cni0(cluster()), None, 0.0, POLICY)
+    assert not made.vips[vip].on_link
+    assert "10.244.1.0/24, which is local to each node" in made.eips["segment"].layer2_reason
+    physical = plan(with_cni0(cluster(), inner=False), None, 0.0, POLICY)
+    assert physical.vips[vip].on_link, "a NIC in a subnet where only one node is (a rack) is one"
+
+
+def test_e6_a_bridge_is_a_segment_where_nodes_or_a_gateway_are_on_it() -> None:
+    vip, snap = ip_address("10.244.1.201"), cluster()
+    assert plan(with_cni0(snap, third="10.244.1.3/24"), None, 0.0, POLICY).vips[vip].on_link, "two nodes meet there"
+    node = replace(snap.nodes["node-a"], addresses=addresses("10.244.1.1"))
+    known = replace(with_cni0(snap), nodes={**snap.nodes, "node-a": node})
+    assert plan(known, None, 0.0, POLICY).vips[vip].on_link, "br0 with the InternalIP of the node"
+    bridged = with_cni0(snap)
+    routed = replace(bridged.members["node-a"], gateways=addresses("10.244.1.254"))
+    bridged = replace(bridged, members={**bridged.members, "node-a": routed})
+    assert plan(bridged, None, 0.0, POLICY).vips[vip].on_link, "the default route goes through it"
+
+
+def test_e6_which_interfaces_are_inside_a_node_travels_in_the_membership_lease() -> None:
+    nics = [
+        Nic("eth0", 2, bytes(6), True, (ip_interface("10.77.0.11/24"), ip_interface("10.77.0.11/32"))),
+        Nic("cni0", 3, bytes(6), True, (ip_interface("10.244.1.1/24"),), inner=True),
+        Nic("eth1", 4, bytes(6), False),
+    ]
+    member = membership.member_here("node-a", "10.77.0.11", 7473, nics, (), {"eth0", "eth1", "ens3"})
+    assert member.subnets == (ip_interface("10.77.0.11/24"), ip_interface("10.244.1.1/24"))
+    assert member.inner == (ip_network("10.244.1.0/24"),) and member.lacks == ("ens3", "eth1")
+    assert membership.parse("porterlb-node-a", membership.described(member)).value == member
+
+
+# --- E2
+
+
+def on_eth0(snap: Snapshot, *lacking: str) -> Snapshot:
+    pool = replace(snap.eips["segment"], interface="eth0")
+    members = {name: replace(m, lacks=("eth0",) if name in lacking else ()) for name, m in snap.members.items()}
+    return replace(snap, members=members, eips={**snap.eips, "segment": pool})
+
+
+def test_e2_nodes_without_the_interface_are_no_candidates_and_the_eip_names_them() -> None:
+    made = plan(on_eth0(cluster(), "node-b", "node-c"), None, 0.0, POLICY)
+    assert made.vips[LAYER2_VIP].candidates == ("node-a",)
+    (problem,) = made.eips["segment"].problems
+    assert problem.reason is Reason.NO_INTERFACE and not problem.fatal and problem.field == "spec.interface"
+    assert problem.message.startswith("node-b, node-c have no interface eth0 that is up")
+    every = plan(on_eth0(cluster()), None, 0.0, POLICY)
+    assert set(every.vips[LAYER2_VIP].candidates) == set(NAMES) and every.eips["segment"].problems == ()
+
+
+def test_e2_where_no_node_has_the_interface_the_eip_and_the_service_say_so() -> None:
+    made = plan(on_eth0(cluster(), *NAMES), None, 0.0, POLICY)
+    assert not made.vips[LAYER2_VIP].on_link and made.vips[LAYER2_VIP].problems[0].reason is Reason.OFF_SEGMENT
+    assert not made.eips["segment"].layer2_possible
+    assert made.eips["segment"].layer2_reason.startswith("No replica has an interface eth0 that is up")
+
+
+def test_e2_a_service_with_pods_on_nodes_without_the_interface_only_is_told_why() -> None:
+    snap = on_eth0(cluster(), "node-b", "node-c")
+    local = replace(snap.services[MAIL], traffic_policy=TrafficPolicy.LOCAL)
+    snap = replace(
+        snap, services={**snap.services, MAIL: local}, endpoints={**snap.endpoints, MAIL: (Endpoint("node-b"),)}
+    )
+    vip = plan(snap, None, 0.0, POLICY).vips[LAYER2_VIP]
+    assert vip.candidates == ()
+    assert "None of its next hops (node-b) has an interface eth0 that is up" in vip.problems[0].message
+
+
+@pytest.mark.parametrize("text", ["eth0,eth1", "en.*,eth0", "eth*", "eth[01]", "^eth", "en.*"])
+def test_e2_lists_and_patterns_are_refused(text: str) -> None:
+    parsed = parse_eip({"metadata": {"name": "x"}, "spec": {"address": "10.0.0.0/24", "interface": text}})
+    assert parsed.value is None and "is a list or a pattern" in parsed.problems[0].message
+
+
+@pytest.mark.parametrize("text", ["eth0", "bond0.100", "br-lan", "enp3s0f1np1", "vlan_5", "eth0@if3"])
+def test_e2_usual_names_are_taken(text: str) -> None:
+    parsed = parse_eip({"metadata": {"name": "x"}, "spec": {"address": "10.0.0.0/24", "interface": text}})
+    assert parsed.value is not None and parsed.value.interface == text
 
 
 # --- F9

@@ -178,7 +178,7 @@ def test_members_find_one_another(tmp_path: Path) -> None:
         await until(lambda: set(one.members) == set(two.members) == {"n1", "n2"})
         assert two.members["n1"] == Member("n1", "192.0.2.1", 7473, one.members["n1"].boot, subnets)
         assert changes
-        one.describe("192.0.2.9", 7474, ())
+        one.describe(Member("n1", "192.0.2.9", 7474, 0))
         await until(lambda: two.members["n1"].address == "192.0.2.9")
         assert two.members["n1"].boot == one.members["n1"].boot
         # Nonsense from others is left out, and hurts nobody.
@@ -202,7 +202,7 @@ def test_nothing_is_said_before_there_is_an_address(tmp_path: Path) -> None:
         task = asyncio.create_task(one.run())
         await asyncio.sleep(0.3)
         assert await cluster.leases() == []
-        one.describe("192.0.2.1", 7473, ())
+        one.describe(Member("n1", "192.0.2.1", 7473, 0))
         await until(lambda: set(one.members) == {"n1"})
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

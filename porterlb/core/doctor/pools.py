@@ -8,9 +8,10 @@ from porterlb.core.bgp.peers import peer_problems
 from porterlb.core.doctor.facts import Facts
 from porterlb.core.doctor.finding import Check, Finding, Severity
 from porterlb.core.doctor.text import grouped, some
+from porterlb.core.eip_plan import EipPlan
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import AddressRange, Eip, Network, Protocol, ServiceKey, Snapshot
-from porterlb.core.plan import EipPlan, Plan
+from porterlb.core.plan import Plan
 from porterlb.core.problems import Reason
 from porterlb.core.whatif import settled
 

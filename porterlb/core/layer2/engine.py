@@ -245,7 +245,7 @@ class Layer2:
             self._actions.add(*[DropInterface(index) for index in change.gone])
             self._around.forget()
             self._actions.add(FindGateways())
-            self._actions.report(nics=tuple(nic for nic in nics.values() if nic.addresses))
+            self._actions.report(nics=tuple(nics.values()))
             self._vips.touch_all()
             self._say(now)
         return self._done()

@@ -59,9 +59,11 @@ class Surroundings:
         nics = self.interfaces.nics.items()
         return next((index for index, nic in nics if any(address in own.network for own in nic.addresses)), 0)
 
-    def replicas(self, usage: Usage | None, address: Address) -> Collection[str]:
+    def replicas(self, usage: Usage | None, address: Address, interface: str = "") -> Collection[str]:
         """Replicas that answer on that segment: on it, their hello fresh, their node alive, beyond their listening;
-        and ourselves, if we serve."""
+        and ourselves, if we serve. ``interface``: the name that the Eip gives; we may not have it."""
+        if usage is None and interface:
+            return frozenset(node for node in self._answering(None) if self._has(node, interface))
         if usage is None:
             here = (node for node in self._answering(None) if self._on_link(node, lambda s: address in s.network))
             return frozenset(here)
@@ -85,6 +87,10 @@ class Surroundings:
         if usage is None:
             return frozenset()
         return frozenset(place.node for place in self.dead_places if place.nic == usage.ifindex)
+
+    def _has(self, node: str, interface: str) -> bool:
+        member = self.members.get(node)
+        return member is not None and interface not in member.lacks
 
     def _on_link(self, node: str, fits: Callable[[Any], bool]) -> bool:
         member = self.members.get(node)

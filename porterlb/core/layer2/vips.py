@@ -190,7 +190,7 @@ class VipTable:
     def _decide(self, vip: Vip, now: float) -> list[Action]:
         around = self._around
         usage = around.interfaces.of(vip.address, vip.interface, vip.can_reach)
-        replicas = around.replicas(usage, vip.address)
+        replicas = around.replicas(usage, vip.address, vip.interface)
         dead = around.dead_on(usage, vip.address)
         served, mac = answering(vip.text, vip.candidates, dead, replicas, around.leader), b""
         other = around.yielded.get(vip.packed)

@@ -14,6 +14,8 @@ from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Parsed, Problem, Reason
 
 _NIC = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ - 1 (net/if.h), and what the kernel refuses in a name
+_SEVERAL = re.compile(r"[,;*?^$|\[\](){}\\+]")
+"""Lists and patterns. The kernel allows these characters in a name, and nobody uses them."""
 _CAN_REACH = "can_reach:"
 _ELSEWHERE = {
     "addresses": "write them into spec.address, separated by commas",
@@ -92,7 +94,12 @@ def _interface(spec: Fields) -> tuple[str, Address | None]:
             message = f"{show(text)} has no IP address behind can_reach:.{remedy}"
             spec.wrong("interface", message, Reason.INVALID_ADDRESS)
         return "", address
-    if text and (not _NIC.fullmatch(text) or text in (".", "..")):
+    if _SEVERAL.search(text):
+        spec.wrong(
+            "interface",
+            f"{show(text)} is a list or a pattern; write the name of one interface, or can_reach:IP.",
+        )
+    elif text and (not _NIC.fullmatch(text) or text in (".", "..")):
         spec.wrong("interface", f"{show(text)} is neither the name of a network interface nor can_reach:IP.")
     return text, None
 

@@ -14,9 +14,9 @@ from porterlb.core import node_failure
 from porterlb.core.allocation import EipUse
 from porterlb.core.bgp import words
 from porterlb.core.bgp.peers import router_id
+from porterlb.core.eip_plan import EipPlan
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode, ServiceKey
-from porterlb.core.plan import EipPlan
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.served import Served
 from porterlb.core.status import conditions, mode_record
