@@ -19,6 +19,7 @@ from typing import Protocol
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
 from porterlb.core import proxy_wait
 from porterlb.core.bgp.negotiated import from_text
+from porterlb.core.bgp.peers import secret_missing
 from porterlb.core.desired import DesiredBgp, DesiredWire
 from porterlb.core.duplicates import Verdicts
 from porterlb.core.known import Known
@@ -29,7 +30,7 @@ from porterlb.core.objects import Objects
 from porterlb.core.observed import BgpReport, Notice, NoticeKind, WireReport
 from porterlb.core.pace import Pace
 from porterlb.core.plan import Plan, plan_steps
-from porterlb.core.problems import Problem, Reason
+from porterlb.core.problems import Problem
 from porterlb.core.proxy_wait import NewHop, ProxyPolicy, ProxyWait, settled, step
 from porterlb.settings import Settings
 
@@ -356,10 +357,7 @@ class Reconciler:
         found = dict(made.peers)
         for name, peer in self.objects.peers.items():
             if peer.password_secret is not None and name not in self.passwords:
-                secret, key = peer.password_secret
-                sentence = f"There is no key {key!r} in the Secret {self.settings.namespace}/{secret}: no session."
-                field = "spec.conf.authPasswordSecret"
-                found[name] = (*found.get(name, ()), Problem(Reason.SECRET_MISSING, sentence, field))
+                found[name] = (*found.get(name, ()), secret_missing(peer, self.settings.namespace))
         return found
 
     def _check(self, wanted: frozenset[Address], now: float) -> None:

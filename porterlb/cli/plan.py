@@ -12,10 +12,12 @@ from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, show
 from porterlb.cli.replicas import Asked, ask
-from porterlb.cluster import Cluster
+from porterlb.cluster import Cluster, Denied
+from porterlb.core.bgp.peers import secret_missing
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Member
 from porterlb.core.whatif import Missing, VipChange, Way, WhatIf, offline_snapshot, what_if, without
+from porterlb.edge.passwords import read_password
 from porterlb.errors import PorterError
 
 
@@ -55,11 +57,11 @@ def plan(
     address. The command changes nothing.
     """
 
-    async def work(cluster: Cluster) -> tuple[Loaded, Asked]:
+    async def work(cluster: Cluster) -> tuple[Loaded, Asked, list[str]]:
         there = await load(cluster)
-        return there, await ask(cluster, there.members)
+        return there, await ask(cluster, there.members), await _passwords(cluster, there)
 
-    found, told = options.ask(work)
+    found, told, passwords = options.ask(work)
     members = found.members
     _known("node", nodes, found.objects.nodes)
     _known("BgpPeer", peers, found.objects.peers)
@@ -70,8 +72,22 @@ def plan(
     asked = bool(nodes or peers or replicas)
     shown = [change for change in result.vips if change.changed or everything or not asked]
     notes = [f"{name} is gone already. The plan excludes it." for name in sorted(gone.nodes | gone.replicas)]
-    notes += _notes(found, members, result)
+    notes += [*_notes(found, members, result), *passwords]
     show(options.output, as_json(result, missing), _tables(result, shown, asked=asked), notes)
+
+
+async def _passwords(cluster: Cluster, found: Loaded) -> list[str]:
+    """The BgpPeers without a session because their Secret is missing, as the managers find it."""
+    notes = []
+    for name, peer in sorted(found.objects.peers.items()):
+        if peer.password_secret is None:
+            continue
+        try:
+            if not await read_password(cluster, *peer.password_secret):
+                notes.append(f"BgpPeer {name}: {secret_missing(peer, cluster.namespace)}")
+        except Denied as error:
+            notes.append(f"BgpPeer {name}: its Secret cannot be checked: {error}")
+    return notes
 
 
 def _gone(found: Loaded, asked: Asked) -> Missing:

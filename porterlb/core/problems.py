@@ -46,6 +46,7 @@ class Reason(enum.StrEnum):
     NO_USABLE_NODE = "NoUsableNode"
     NO_SESSION = "NoSession"
     NO_PEER = "NoPeer"
+    NOT_NEGOTIATED = "FamilyNotNegotiated"
     ROUTES_LOST = "RoutesLostAfterAnnouncing"
     OFF_SEGMENT = "OffSegment"
     NO_INTERFACE = "InterfaceMissing"

@@ -203,6 +203,11 @@ class Shared:
         reach = self._reach(peer, version)
         return any(reach.address(replica, hop) for replica in groups.values() for hop in hops)
 
+    def not_carried(self, recipients: Recipients, version: int) -> tuple[str, ...]:
+        """Those of the peers whose established sessions all did not negotiate this IP version."""
+        names = sorted(recipients.names)
+        return tuple(peer for peer in names if self.up.get(peer) and not self._session_groups(peer, version))
+
     def _session_groups(self, peer: str, version: int) -> Mapping[int, str]:
         """One replica with a session of each group that can announce the same next hops."""
         found = self._groups.get((peer, version))

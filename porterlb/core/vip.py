@@ -89,6 +89,7 @@ def plan_vip(
         announced=announced,
         on_link=on_link,
         problems=_problems(problem, ways, recipients=bool(recipients.names))
+        + _not_negotiated(shared.not_carried(recipients, address.version), address.version, protocol)
         + _nobody_there(eip, ways, order, candidates)
         + _losses(mode, hold_down, shared.policy),
         digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}{_drained(shared, order)}"),
@@ -144,6 +145,17 @@ def _problems(hops: Problem | None, ways: Ways, *, recipients: bool) -> tuple[Pr
         else:
             found.append(Problem(Reason.NO_PEER, f"There is no BgpPeer that it is announced to.{fallback}"))
     return tuple(found)
+
+
+def _not_negotiated(peers: tuple[str, ...], version: int, protocol: Protocol) -> tuple[Problem, ...]:
+    if not peers or protocol is Protocol.LAYER2:
+        return ()
+    whose = "session" if len(peers) == 1 else "sessions"
+    sentence = (
+        f"The {whose} with {', '.join(peers)} did not negotiate IPv{version} routes, so BGP does not carry it there. "
+        f"Enable IPv{version} unicast for this neighbor on the router."
+    )
+    return (Problem(Reason.NOT_NEGOTIATED, sentence, fatal=False),)
 
 
 def _nobody_there(

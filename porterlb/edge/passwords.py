@@ -56,7 +56,7 @@ class Passwords:
         complete = True
         for peer, (secret, key) in dict(self._wanted).items():
             try:
-                password = _value(await self._cluster.get(Kind.SECRET, secret, self._cluster.namespace) or {}, key)
+                password = await read_password(self._cluster, secret, key)
             except Exception as error:  # whatever one Secret does ends at its peer
                 log.warning("the Secret %s of BgpPeer %s cannot be read: %s", secret, peer, _said(error))
                 complete = False
@@ -72,6 +72,11 @@ class Passwords:
             self._known = found
             self._changed(dict(found))
         return complete
+
+
+async def read_password(cluster: Cluster, secret: str, key: str) -> str:
+    """The text of one key of a Secret in the release namespace; empty: there is none."""
+    return _value(await cluster.get(Kind.SECRET, secret, cluster.namespace) or {}, key)
 
 
 def _said(error: Exception) -> str:

@@ -90,8 +90,9 @@ class Recorder:
             try:
                 await self._compare(self._latest)
                 self._pending, due = self._pending.due(self._latest, self._clock())
-                if due and tells(self._latest):
-                    for event in due:
+                mine = tells(self._latest)
+                for event in due:
+                    if mine or event.by_all:
                         await self._tell(event)
             except Exception:
                 # What is told must never take down what serves.

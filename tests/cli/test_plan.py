@@ -82,3 +82,22 @@ def test_unknown_names_are_usage_errors(folder: Folder, option: str, message: st
     folder.manage()
     assert folder.cli("plan", option, "x") == 2
     assert folder.err == f"porterlb: {message}\n"
+
+
+def test_d5_a_missing_secret_is_shown_as_the_manager_refuses_it(folder: Folder) -> None:
+    peer = """
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpPeer
+metadata: {name: secured}
+spec:
+  conf: {neighborAddress: 10.77.0.2, peerAs: 64500, authPasswordSecret: {name: router, key: password}}
+"""
+    (folder.path / "secured.yaml").write_text(peer)
+    folder.manage()
+    assert folder.cli("plan") == 0
+    wanted = "There is no key 'password' in the Secret porterlb-system/router: no session."
+    assert f"BgpPeer secured: spec.conf.authPasswordSecret: {wanted}" in " ".join((folder.out + folder.err).split())
+    secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: router, namespace: porterlb-system}\nstringData: "
+    (folder.path / "secret.yaml").write_text(f"{secret}{{password: x}}\n")
+    assert folder.cli("plan") == 0
+    assert "Secret porterlb-system/router" not in folder.out + folder.err

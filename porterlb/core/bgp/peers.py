@@ -82,6 +82,13 @@ def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:
     return {name: tuple(own) for name, own in found.items()}
 
 
+def secret_missing(peer: Peer, namespace: str) -> Problem:
+    """Why a peer has no session: the Secret or the key that it names is not there."""
+    secret, key = peer.password_secret or ("", "")
+    sentence = f"There is no key {key!r} in the Secret {namespace}/{secret}: no session."
+    return Problem(Reason.SECRET_MISSING, sentence, "spec.conf.authPasswordSecret")
+
+
 def local_as(peer: Peer, conf: BgpConf) -> int:
     """Our AS towards this peer; 0: none is known."""
     return peer.local_as or conf.local_as

@@ -28,6 +28,8 @@ class What(enum.StrEnum):
     DOUBT_OVER = "DoubtOver"
     API_AWAY = "ApiAway"
     API_BACK = "ApiBack"
+    NOTICED = "Noticed"
+    NOTICE_OVER = "NoticeOver"
 
     @property
     def bad(self) -> bool:
@@ -48,6 +50,7 @@ _BAD = frozenset(
         What.CONFLICT,
         What.DOUBT,
         What.API_AWAY,
+        What.NOTICED,
     }
 )
 
@@ -74,7 +77,8 @@ class Entry:
 
     ``time``: RFC 3339, the clock of the replica that saw it. ``subject``: the node or peer that it is about; for VIPs
     empty, they are in ``vips``. ``before`` and ``after``: next hops, or for a change of leader the node. ``cause``: the
-    node or peer that ``why`` speaks of. ``detail``: what is known beyond that, as text (a session's loss, a MAC).
+    node or peer that ``why`` speaks of. ``detail``: what is known beyond that, as text (a session's loss, a MAC). Of a
+    notice, ``before``: the nodes that it is about; ``cause``: its reason, as conditions and Events have it.
     """
 
     time: str

@@ -36,16 +36,18 @@ _OF_NODES = {
 _WITH_NODE = {What.REPLICA_SILENT: What.NODE_DEAD, What.REPLICA_BACK: What.NODE_BACK}
 """A node's death or return says the same of its replica: one Event is enough."""
 
-_TOLD = frozenset({*_OF_NODES, What.VIP_MOVED, What.LEADER})
+_TOLD = frozenset({*_OF_NODES, What.VIP_MOVED, What.LEADER, What.NOTICED})
 """What has no other Event: sessions, conflicts, modes of pools and Services have theirs from the status writer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``about``: the object. A Lease is in the release namespace, which is not known here: its namespace is empty."""
+    """``about``: the object. A Lease is in the release namespace, which is not known here: its namespace is empty.
+    ``by_all``: each replica that knows it tells it; the others are told by one of them (:func:`tells`)."""
 
     about: ObjectKey
     notice: Notice
+    by_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,19 @@ def events(entries: Iterable[Entry], known: Known) -> Iterable[Event]:
             yield Event(ObjectKey("Lease", "", LEASE), Notice(False, entry.what.value, sentence(entry)))
         elif entry.what is What.VIP_MOVED and number not in explained:
             yield from _of_vips(entry, known)
+        elif entry.what is What.NOTICED:
+            yield from _of_notice(entry, known)
+
+
+def _of_notice(entry: Entry, known: Known) -> Iterable[Event]:
+    """On the Services of the VIP, or on the nodes that it is about. What concerns our own node only we may know."""
+    notice = Notice(True, entry.cause, sentence(entry))
+    for address in entry.vips:
+        vip = known.plan.vips.get(address)
+        yield from (Event(ObjectKey("Service", *key), notice, by_all=True) for key in (vip.services if vip else ()))
+    if not entry.vips:
+        for node in entry.before[:SINGLE]:
+            yield Event(ObjectKey("Node", "", node), notice, by_all=node == known.node)
 
 
 def _moved(moves: Iterable[Entry]) -> str:

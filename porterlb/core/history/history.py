@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 
 from porterlb.core.bgp import words
 from porterlb.core.history.entries import Entry, What, Why
 from porterlb.core.known import Known
+from porterlb.core.layer2.notices import sentence
 from porterlb.core.model import Address, Mode, Protocol
+from porterlb.core.observed import Notice, NoticeKind
 from porterlb.core.served import Served
 from porterlb.core.vip import VipPlan
 
@@ -117,6 +120,7 @@ def _changes(before: Known, after: Known) -> list[Entry]:
         why = Why.NODE_DEAD if old.leader in new.dead else Why.NONE if after.is_live(old.leader) else Why.REPLICA_SILENT
         found.append(Entry(time, What.LEADER, before=(old.leader,), after=(new.leader,), why=why, cause=old.leader))
     found += _conflicts(before, after)
+    found += _notices(before, after)
     if new.doubt != old.doubt:
         found.append(Entry(time, What.DOUBT if new.doubt else What.DOUBT_OVER, after.node))
     if bool(before.outage) != bool(after.outage):
@@ -153,6 +157,22 @@ def _conflicts(before: Known, after: Known) -> list[Entry]:
         elif is_ is None and was is not None:
             found.append(Entry(after.now, What.CONFLICT_OVER, detail=was.mac.hex(":"), vips=(address,)))
     return found
+
+
+def _notices(before: Known, after: Known) -> list[Entry]:
+    """What the wire process notices of segments and of other replicas, and what it does not notice any more."""
+    old, new = before.wire.notices, after.wire.notices
+    found = [(notice, What.NOTICED) for notice in new if notice not in old]
+    found += [(notice, What.NOTICE_OVER) for notice in old if notice not in new]
+    return [_of_notice(after, notice, what) for notice, what in found]
+
+
+def _of_notice(known: Known, notice: Notice, what: What) -> Entry:
+    said = sentence(notice)
+    vips: tuple[Address, ...] = ()
+    if notice.kind is NoticeKind.TWO_ANSWERS:
+        vips = (ip_address(notice.subject),)
+    return Entry(known.now, what, before=notice.nodes, cause=said.reason.value, detail=said.message, vips=vips)
 
 
 # --- VIPs

@@ -37,6 +37,8 @@ _PLAIN: Mapping[What, str] = {
     What.DOUBT_OVER: "{subject} hears other hosts again.",
     What.API_AWAY: "The API is unavailable: {detail}",
     What.API_BACK: "The API is available again.",
+    What.NOTICED: "{detail}",
+    What.NOTICE_OVER: "Not the case any more: {detail}",
     What.VIP_SERVED: "{vips}: served by {detail} on {after}.",
     What.VIP_NOT_SERVED: "{vips}: not served any more. {detail}",
     What.VIP_MOVED: "{vips}: moved from {before} to {after} ({detail}){why}.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from porterlb.core import node_failure
@@ -16,7 +17,9 @@ from porterlb.core.bgp import words
 from porterlb.core.bgp.peers import router_id
 from porterlb.core.eip_plan import EipPlan
 from porterlb.core.known import Known
-from porterlb.core.model import Address, Mode, ServiceKey
+from porterlb.core.layer2.notices import sentence
+from porterlb.core.model import Address, Eip, Mode, Protocol, ServiceKey
+from porterlb.core.observed import Notice, NoticeKind
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.served import Served
 from porterlb.core.status import conditions, mode_record
@@ -146,7 +149,7 @@ def _bgp_sentence(known: Known, vip: VipPlan, served: Served) -> str:
         text += f" Not announced: {listed(sorted(missing))}."
     if vip.mode.mode is Mode.LAYER2:
         text += " It is switching to Layer 2."
-    return text
+    return f"{text} {sentences(_of(vip, Reason.NOT_NEGOTIATED))}".rstrip()
 
 
 def _layer2_sentence(known: Known, vip: VipPlan, served: Served) -> str:
@@ -156,8 +159,11 @@ def _layer2_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     text = f"{vip.address} is served by Layer 2 on {hop}{behalf}."
     if vip.mode.mode is Mode.BGP:
         text += f" BGP is planned, but not confirmed yet. {_lost(known, vip.announced)}".rstrip()
-    waits = [problem for problem in vip.problems if problem.reason is Reason.ROUTES_LOST]
-    return f"{text} {sentences(waits)}".rstrip()
+    return f"{text} {sentences(_of(vip, Reason.ROUTES_LOST, Reason.NOT_NEGOTIATED))}".rstrip()
+
+
+def _of(vip: VipPlan, *reasons: Reason) -> list[Problem]:
+    return [problem for problem in vip.problems if problem.reason in reasons]
 
 
 def _have(peers: Iterable[str]) -> str:
@@ -263,7 +269,7 @@ def _has(known: Known, key: ServiceKey, address: Address) -> bool:
 def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Problem]) -> dict[str, Verdict]:
     use = planned.use
     # A problem of the pool may be known to both the plan and its use: each is said once.
-    problems = list(dict.fromkeys((*own, *use.problems, *planned.problems)))
+    problems = list(dict.fromkeys((*own, *use.problems, *planned.problems, *_of_segments(known, name))))
     fatal = [problem for problem in problems if problem.fatal]
     verdicts: dict[str, Verdict] = {}
     if fatal or use.conflicting:
@@ -285,6 +291,29 @@ def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Probl
         reason = "OnSegment" if possible else Reason.OFF_SEGMENT.value
         verdicts["Layer2Possible"] = (TRUE if possible else FALSE, reason, planned.layer2_reason)
     return verdicts
+
+
+def _of_segments(known: Known, name: str) -> list[Problem]:
+    """What this replica notices of the segments of an Eip that Layer 2 may serve, and of the other replicas."""
+    eip = known.snapshot.eips[name]
+    if eip.protocol is Protocol.BGP:
+        return []
+    return [sentence(notice) for notice in known.wire.notices if _concerns(notice, eip)]
+
+
+def _concerns(notice: Notice, eip: Eip) -> bool:
+    """A notice has a subnet, several, an address, or no subject: then it is about replicas."""
+    if notice.kind is NoticeKind.TWO_ANSWERS:
+        return ip_address(notice.subject) in eip
+    if notice.kind is NoticeKind.CONTESTED or not notice.subject:
+        return True
+    subnets = [ip_network(text) for text in notice.subject.split(", ")]
+    within = any(
+        r.first.version == net.version and int(r.first) <= int(net[-1]) and int(net[0]) <= int(r.last)
+        for r in eip.ranges
+        for net in subnets
+    )
+    return within or bool(eip.interface or eip.can_reach)
 
 
 def _first(problems: Sequence[Problem], reason: str, message: str) -> tuple[str, str]:
