@@ -1,4 +1,4 @@
-"""C1, C2, B3 with the real ExaBGP and BIRD: a peer that cannot work is refused alone, the others keep their sessions."""
+"""C1, C2, B3 with real ExaBGP and BIRD: a peer that cannot work is refused alone; the others keep their sessions."""
 
 from __future__ import annotations
 
