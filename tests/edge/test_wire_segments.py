@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from lab.frames import who_has
 from lab.measure import wait_until
+from porterlb.core.observed import Notice, NoticeKind
+from porterlb.core.rendezvous import ranked
 from tests.edge.wire_lab import Replica, Segment, neighbour, resolve, vips
 
 pytestmark = pytest.mark.lab
@@ -107,6 +110,29 @@ def test_hellos_filtered_everywhere_leave_one_mac_per_vip_and_a_failover(segment
     segment.net.carrier("n2", False)
     wait_until(lambda: macs(segment, A) == {segment.host("n1").mac}, 3.0, "n1 serves")
     segment.net.carrier("n2", True)
+
+
+def test_g7_two_replicas_that_answer_for_one_vip_settle_within_a_second(segment):
+    """n1 alone is told another order, as no plan does it. Both name the other one in a notice."""
+    n1, n2 = segment.host("n1"), segment.host("n2")
+    assert macs(segment, A) == {n2.mac}
+    rows = ((A, ("n1", "n2", "n3")), (B, ("n1", "n3", "n2")), (SECOND, ("n3", "n1", "n2")))
+    other = replace(segment.wanted, digest=segment.wanted.digest + 1, vips=vips(*rows))
+    segment.replicas["n1"].want(other)
+    segment.replicas["n1"].until(lambda r: r.report.applied == other.digest, "n1 has the other order")
+    begun = time.monotonic()
+    winner = ranked(A, ["n1", "n2"])[0]
+    wait_until(lambda: macs(segment, A) == {segment.host(winner).mac}, 3.0, "one MAC, that of the first in rank")
+    assert time.monotonic() - begun < 2.0  # 0.4 s on a quiet machine
+    loser = ({"n1", "n2"} - {winner}).pop()
+    segment.replicas[loser].until(
+        lambda r: Notice(NoticeKind.TWO_ANSWERS, A, (winner,)) in r.report.notices, "the loser says who answers"
+    )
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        assert macs(segment, A) <= {n1.mac, n2.mac} and len(macs(segment, A)) == 1
+    segment.tell()
+    wait_until(lambda: macs(segment, A) == {n2.mac}, 5.0, "n2 serves again")
 
 
 @pytest.mark.parametrize("percent", [3, 10])
