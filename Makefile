@@ -12,7 +12,7 @@ define second_look
   $(PY) -m pytest $(1) --last-failed --last-failed-no-failures none; }
 endef
 
-.PHONY: help setup demo lab test test-fast mutants lint bench image release pins clean
+.PHONY: help setup demo lab test test-fast mutants lint bench image release generate pins clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,10 @@ image: ## the container image, as root on Debian without docker: build/image/por
 
 release: setup ## dist/: wheel, sdist, chart, SBOM, checksums. Options: RELEASE="--image --key minisign.key"
 	@$(PY) -m release $(RELEASE)
+
+generate: setup ## write the files that are made from others: CRDs of the chart, docs/configuration.md
+	@cp porterlb/crds/*.yaml charts/porterlb/files/crds/
+	@$(PY) docs/configuration.py
 
 pins: ## write requirements.txt (from what .venv holds) and the image's, with hashes, anew
 	@{ echo '# Every Python package that development and tests use, pinned. Made by `make pins`.'; \
