@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import click
 
+from porterlb.cli.filters import Filter, eip_wrong, filters, service_wrong
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, age, show
 from porterlb.cli.replicas import Asked, ask
-from porterlb.cluster import Cluster
-from porterlb.core.model import ServiceKey
+from porterlb.cluster import Cluster, Kind
+from porterlb.core.model import Eip, ServiceKey
 from porterlb.core.status import conditions
 from porterlb.core.status.peer import entries
 from porterlb.core.status.writes import ingress
+from porterlb.errors import PorterError
 
 Row = dict[str, Any]
 
@@ -27,10 +30,14 @@ def eip() -> None:
 
 @eip.command("list")
 @query
-def eip_list(options: Options) -> None:
+@filters("eip", "problems")
+def eip_list(options: Options, *, chosen: Filter) -> None:
     """List pools, their use, and how their addresses are announced."""
-    found = options.ask(load)
+    found = options.ask(_some)
+    found.require(Kind.EIP)
     rows = eip_rows(found)
+    chosen.known((row["name"] for row in rows), ())
+    rows = chosen.eips(rows)
     show(options.output, rows, [eip_table(rows)], found.notes("Eip"))
 
 
@@ -41,10 +48,13 @@ def peer() -> None:
 
 @peer.command("list")
 @query
-def peer_list(options: Options) -> None:
+@filters("node", "problems")
+def peer_list(options: Options, *, chosen: Filter) -> None:
     """List routers, the session of each node, and the reason of its last loss."""
-    found = options.ask(load)
-    rows = peer_rows(found)
+    found = options.ask(_some)
+    found.require(Kind.BGP_PEER)
+    chosen.known((), found.objects.nodes)
+    rows = chosen.peers(peer_rows(found))
     show(options.output, rows, [peer_table(rows)], found.notes("BgpPeer", "BgpConf"))
 
 
@@ -55,15 +65,26 @@ def service() -> None:
 
 @service.command("list")
 @query
-def service_list(options: Options) -> None:
+@filters("namespace", "all", "eip", "node", "problems")
+def service_list(options: Options, *, chosen: Filter) -> None:
     """List Services, their addresses, and how they are served."""
 
     async def work(cluster: Cluster) -> tuple[Loaded, list[Row]]:
-        found = await load(cluster)
-        return found, service_rows(found, await ask(cluster, found.members))
+        found = await _some(cluster)
+        found.require(Kind.SERVICE)
+        asked = await ask(cluster, found.members)
+        chosen.known((key.name for key, _ in found.each("Eip")), found.objects.nodes)
+        if chosen.node and not asked.states:
+            raise PorterError("No replica can be asked for the next hops (--node).", "See porterlb status.")
+        return found, chosen.services(service_rows(found, asked))
 
     found, rows = options.ask(work)
     show(options.output, rows, [service_table(rows)], found.notes("Service"))
+
+
+async def _some(cluster: Cluster) -> Loaded:
+    """What the user may read is enough for a list."""
+    return await load(cluster, partial=True)
 
 
 def eip_rows(found: Loaded) -> list[Row]:
@@ -112,6 +133,8 @@ def eip_table(rows: list[Row]) -> Table:
         ],
         "Eips",
         "There is no Eip: create one, so that Services get addresses.",
+        message=True,
+        wrong=[eip_wrong(row) for row in rows],
     )
 
 
@@ -159,22 +182,27 @@ def _session(node: str, entry: Mapping[str, Any]) -> Row:
 def peer_table(rows: list[Row]) -> Table:
     """One line a session; a peer without one has a line of its own, with the reason."""
     lines: list[tuple[str, ...]] = []
+    wrong: list[bool] = []
     for row in rows:
         head = (row["name"], row["address"], str(row["as"] or ""))
         if not row["sessions"]:
             lines.append((*head, "", "none", "", "", _message(row)))
+            wrong.append(True)
         for number, session in enumerate(row["sessions"]):
             loss = session["lastLoss"]
             lost = session["reason"] if session["reason"] != (loss or {}).get("reason") else ""
             lost = lost or (f"{loss['reason'].rstrip('.')} ({age(loss['time'])} ago)" if loss else "")
             announced = "" if session["announced"] is None else str(session["announced"])
             shown = head if number == 0 else (" ", " ", " ")
+            wrong.append(session["state"] != "ESTABLISHED" or bool(session["reason"]))
             lines.append((*shown, session["node"], session["state"], age(session["since"]), announced, lost))
     return Table(
         ("NAME", "ADDRESS", "AS", "NODE", "SESSION", "SINCE", "ROUTES", "LAST LOSS"),
         lines,
         "BGP peers",
         "There is no BgpPeer.",
+        message=True,
+        wrong=wrong,
     )
 
 
@@ -194,6 +222,8 @@ def service_rows(found: Loaded, asked: Asked) -> list[Row]:
                 "namespace": key.namespace,
                 "name": key.name,
                 "addresses": addresses,
+                "eips": [name for name, eip in sorted(found.objects.eips.items()) if _holds(eip, addresses)],
+                "nextHops": asked.next_hops(addresses),
                 "assigned": assigned.get("status"),
                 "serving": serving.get("status"),
                 "mode": _MODES.get(str(serving.get("reason", "")), ""),
@@ -206,10 +236,16 @@ def service_rows(found: Loaded, asked: Asked) -> list[Row]:
     return rows
 
 
+def _holds(eip: Eip, addresses: Iterable[str]) -> bool:
+    return any(ip_address(address) in eip for address in addresses)
+
+
 _MODES: Mapping[str, str] = {"BGP": "bgp", "Layer2": "layer2"}
 
 
 def service_table(rows: list[Row]) -> Table:
+    """Those with a problem first."""
+    rows = sorted(rows, key=lambda row: not service_wrong(row))
     return Table(
         ("NAME", "ADDRESS", "SERVED", "MODE", "SINCE", "MESSAGE"),
         [
@@ -225,6 +261,8 @@ def service_table(rows: list[Row]) -> Table:
         ],
         "Services",
         "There is no Service of type LoadBalancer that is ours.",
+        message=True,
+        wrong=[service_wrong(row) for row in rows],
     )
 
 

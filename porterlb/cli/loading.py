@@ -24,11 +24,18 @@ BROKEN_WITHIN = 0.05  # seconds; what cannot be read is told right behind the ob
 
 @dataclass
 class Loaded:
-    """``broken``: what cannot be read at all, by place (``web.yaml:12``): a sentence."""
+    """``broken``: what cannot be read at all, by place (``web.yaml:12``): a sentence. ``unread``: kinds (plural) that
+    the API refuses, and why: the answer is without them."""
 
     objects: Objects
     broken: Mapping[str, str] = field(default_factory=dict)
     leases: Sequence[LeaseRecord] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    def require(self, kind: Kind) -> None:
+        """Raises Denied where this kind could not be read: the answer would be about nothing else."""
+        if kind.plural in self.unread:
+            raise Denied(self.unread[kind.plural])
 
     def notes(self, *kinds: str) -> list[str]:
         """One sentence for each thing that is wrong, with the object's name; ``kinds``: only of these."""
@@ -38,7 +45,8 @@ class Loaded:
             for problem in problems
             if not kinds or key.kind in kinds
         ]
-        return [*found, *(f"{where}: {message}" for where, message in sorted(self.broken.items()))]
+        found += [f"{where}: {message}" for where, message in sorted(self.broken.items())]
+        return [*found, *(f"Not read: {plural}: {why}" for plural, why in sorted(self.unread.items()))]
 
     @property
     def members(self) -> dict[str, Member]:
@@ -69,9 +77,9 @@ def members_of(leases: Iterable[LeaseRecord]) -> dict[str, Member]:
     return {member.node: member for member in sorted(filter(None, parsed), key=lambda member: member.node)}
 
 
-async def load(cluster: Cluster, *, claim_without_class: bool = True) -> Loaded:
+async def load(cluster: Cluster, *, claim_without_class: bool = True, partial: bool = False) -> Loaded:
     """Reads everything. Raises Unavailable where the cluster cannot be reached, Denied where it refuses: rights or CRDs
-    are missing."""
+    are missing. ``partial``: what can be read is enough; Denied only where that is nothing."""
     objects = Objects(claim_without_class)
     broken: dict[str, str] = {}
     missing = set(KINDS)
@@ -84,6 +92,8 @@ async def load(cluster: Cluster, *, claim_without_class: bool = True) -> Loaded:
                     objects.replace(event.kind.kind, event.objects)
                     missing.discard(event.kind)
                 elif isinstance(event, Outage):
+                    if event.refused and partial:
+                        return await _piecewise(cluster, objects)
                     raise Denied(event.reason) if event.refused else Unavailable(event.reason)
                 elif isinstance(event, Broken):
                     broken[event.where] = event.message
@@ -98,4 +108,33 @@ async def load(cluster: Cluster, *, claim_without_class: bool = True) -> Loaded:
     finally:
         with contextlib.suppress(Exception):
             await events.aclose()  # type: ignore[attr-defined]
-    return Loaded(objects, {where: text for where, text in broken.items() if text}, await cluster.leases())
+    unread: dict[str, str] = {}
+    leases = await _leases(cluster, unread if partial else None)
+    return Loaded(objects, {where: text for where, text in broken.items() if text}, leases, unread)
+
+
+async def _leases(cluster: Cluster, unread: dict[str, str] | None) -> Sequence[LeaseRecord]:
+    try:
+        return await cluster.leases()
+    except Denied as error:
+        if unread is None:
+            raise
+        unread[Kind.LEASE.plural] = str(error)
+        return ()
+
+
+async def _piecewise(cluster: Cluster, objects: Objects) -> Loaded:
+    """Each kind by itself, for somebody who may not read all of them."""
+    unread: dict[str, str] = {}
+
+    async def one(kind: Kind) -> None:
+        try:
+            objects.replace(kind.kind, await cluster.objects(kind))
+        except Denied as error:
+            unread[kind.plural] = str(error)
+
+    async with asyncio.timeout(READ_WITHIN):
+        await asyncio.gather(*map(one, KINDS))
+    if len(unread) == len(KINDS):
+        raise Denied(next(iter(unread.values())))
+    return Loaded(objects, {}, await _leases(cluster, unread), unread)

@@ -84,8 +84,8 @@ def cluster_options(*, env: bool = False) -> Callable[[Command], Command]:
 
 
 def output_option(command: Command) -> Command:
-    """-o table|json|yaml."""
-    choice = click.Choice(["table", "json", "yaml"])
+    """-o table|wide|json|yaml."""
+    choice = click.Choice(["table", "wide", "json", "yaml"])
     return _option("-o", "--output", type=choice, help="Output format. Default: table.")(command)
 
 

@@ -1,33 +1,52 @@
 """Answers: tables for people, JSON and YAML for programs.
 
-In a terminal tables are drawn by rich, and fit its width; in a pipe they are plain columns, whole and without colour.
+Problems come first. A table fits the width of a terminal: long cells are folded between words, and the message of a row
+that has a problem is on lines of its own. In a pipe, lines are whole and without colour. ``-o wide`` has every message
+in a column.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import yaml
-from rich.console import Console, Group, RenderableType
-from rich.table import Table as RichTable
+from rich.console import Console
 from rich.text import Text
 
 Json = Mapping[str, Any] | Sequence[Any]
 
+TABLES = ("table", "wide")
+"""Answers for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """``title`` is left out where there is one table only. Cells are plain text; an empty one is shown as a dash."""
+    """``title`` is left out where there is one table only. Cells are plain text; an empty one is shown as a dash.
+
+    ``message``: the last cell of a row is a sentence, which is shown for rows with a problem. ``wrong``: whether each
+    row has one.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     empty: str = "Nothing."
+    message: bool = False
+    wrong: Sequence[bool] = ()
+
+    def problems_only(self) -> Table:
+        """The rows with a problem."""
+        kept = [row for row, wrong in zip(self.rows, self.wrong, strict=True) if wrong]
+        return Table(self.columns, kept, self.title, "No problem.", self.message, [True] * len(kept))
 
 
 _COLOURS: Mapping[str, str] = {
@@ -42,6 +61,10 @@ _COLOURS: Mapping[str, str] = {
     "ESTABLISHED": "green",
 }
 
+_NOTE, _TITLE, _HEAD = "yellow", "bold", "bold dim"
+
+Part = tuple[str, str]
+"""A text and its style; empty: none."""
 
 VERSION = 1
 """Of the shape of JSON and YAML answers; raised when something changes its meaning or goes away."""
@@ -53,60 +76,117 @@ def versioned(data: Json) -> dict[str, Any]:
 
 
 def show(output: str, data: Json, tables: Sequence[Table], notes: Sequence[str] = ()) -> None:
-    """Prints ``data`` as JSON or YAML, or the tables with the notes (sentences) below them."""
+    """Prints ``data`` as JSON or YAML, or the notes (sentences about problems) and the tables."""
     if output == "json":
         print(json.dumps(versioned(data), indent=2, ensure_ascii=False), flush=True)
     elif output == "yaml":
         print(yaml.safe_dump(versioned(data), sort_keys=False, allow_unicode=True), end="", flush=True)
     elif sys.stdout.isatty():
-        Console().print(rich_view(tables, notes))
+        Console(soft_wrap=True).print(rich_view(tables, notes, wide=output == "wide"), highlight=False)
     else:
-        print(plain_view(tables, notes), flush=True)
+        print(plain_view(tables, notes, wide=output == "wide"), flush=True)
 
 
 def show_text(output: str, data: Json, lines: Sequence[str]) -> None:
     """Prints ``data`` as JSON or YAML, or these lines."""
-    if output == "table":
+    if output in TABLES:
         print("\n".join(lines), flush=True)
     else:
         show(output, data, [])
 
 
-def rich_view(tables: Sequence[Table], notes: Sequence[str] = ()) -> RenderableType:
-    """For a terminal."""
-    parts: list[RenderableType] = []
-    for table in tables:
-        if table.title:
-            parts.append(Text(f"\n{table.title}" if parts else table.title, style="bold"))
-        if not table.rows:
-            parts.append(Text(table.empty, style="dim"))
-            continue
-        drawn = RichTable(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
-        for name in table.columns:
-            drawn.add_column(name, overflow="fold", no_wrap=name in ("NAME", "ADDRESS", "MODE", "SINCE", "AS"))
-        for row in table.rows:
-            drawn.add_row(*(Text(cell or "-", style=_COLOURS.get(cell, "")) for cell in row))
-        parts.append(drawn)
-    if notes:
-        parts.append(Text("\n" + "\n".join(notes), style="yellow"))
-    return Group(*parts)
+def rich_view(tables: Sequence[Table], notes: Sequence[str] = (), *, wide: bool = False) -> Text:
+    """For a terminal: coloured, and as wide as it is (-o wide: as wide as needed)."""
+    width = 0 if wide else shutil.get_terminal_size().columns
+    text = Text(no_wrap=True)
+    for number, line in enumerate(_view(tables, notes, width, wide=wide)):
+        text.append("\n" if number else "")
+        for part, style in line:
+            text.append(part, style=style)
+    return text
 
 
-def plain_view(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
-    """For a pipe: columns, two spaces apart, as kubectl has them."""
-    parts: list[str] = []
-    for table in tables:
-        lines = [f"{table.title}:"] if table.title else []
-        if table.rows:
-            cells = [list(table.columns), *([cell or "-" for cell in row] for row in table.rows)]
-            widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
-            lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        else:
-            lines.append(table.empty)
-        parts.append("\n".join(lines))
+def plain_view(tables: Sequence[Table], notes: Sequence[str] = (), *, width: int = 0, wide: bool = False) -> str:
+    """For a pipe: columns, two spaces apart, as kubectl has them. ``width`` 0: lines are not folded."""
+    lines = _view(tables, notes, width, wide=wide)
+    return "\n".join("".join(part for part, _ in line).rstrip() for line in lines)
+
+
+def _view(tables: Sequence[Table], notes: Sequence[str], width: int, *, wide: bool) -> list[list[Part]]:
+    lines: list[list[Part]] = []
+    blocks: list[list[list[Part]]] = []
     if notes:
-        parts.append("\n".join(notes))
-    return "\n\n".join(parts)
+        folded = [line for note in notes for line in _folded(note, width, "  ")]
+        told: list[list[Part]] = [[(line, _NOTE)] for line in folded]
+        blocks.append(told)
+    for table in tables:
+        shown: list[list[Part]] = [[(f"{table.title}:", _TITLE)]] if table.title else []
+        shown += _table(table, width, wide=wide) if table.rows else [[(table.empty, "")]]
+        blocks.append(shown)
+    for number, block in enumerate(blocks):
+        lines += [*([[]] if number else []), *block]
+    return lines
+
+
+def _table(table: Table, width: int, *, wide: bool) -> list[list[Part]]:
+    own = table.message and not wide
+    columns = table.columns[:-1] if own else table.columns
+    cells = [[cell or "-" for cell in row[: len(columns)]] for row in table.rows]
+    widths = _fitted([list(columns), *cells], width)
+    lines = _row(list(columns), widths, _HEAD)
+    for number, row in enumerate(cells):
+        lines += _row(row, widths)
+        message = str(table.rows[number][-1]) if own else ""
+        if message and table.wrong[number]:
+            lines += [[(f"  {line}", _NOTE)] for line in _folded(message, max(0, width - 2))]
+    return lines
+
+
+def _fitted(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The widths of the columns: the widest ones become smaller until all fit, but never smaller than a word."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    least = [max(len(word) for row in rows for word in _words(row[column])) for column in range(len(rows[0]))]
+    while width and sum(widths) + 2 * (len(widths) - 1) > width:
+        column = max(range(len(widths)), key=lambda each: (widths[each] - least[each], widths[each]))
+        if widths[column] <= least[column]:
+            break
+        widths[column] -= 1
+    return widths
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], style: str = "") -> list[list[Part]]:
+    """One row: as many lines as its longest cell needs."""
+    columns = [_in_words(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    lines: list[list[Part]] = []
+    for parts in zip_longest(*columns, fillvalue=""):
+        line: list[Part] = []
+        for number, (part, width) in enumerate(zip(parts, widths, strict=True)):
+            gap = "  " if number < len(widths) - 1 else ""
+            line += [(part, style or _COLOURS.get(part, "")), (" " * (width - len(part)) + gap, "")]
+        lines.append(line)
+    return lines
+
+
+def _words(cell: str) -> list[str]:
+    """Where a cell may be folded: behind a space, a comma, or the dash of a range."""
+    return [word.strip() for word in re.split(r"(?<=[ ,])|(?<=[0-9a-f]-)(?=[0-9a-f])", cell) if word.strip()] or [""]
+
+
+def _in_words(cell: str, width: int) -> list[str]:
+    if len(cell) <= width:
+        return [cell]
+    lines = [""]
+    for word in re.split(r"(?<=[ ,])|(?<=[0-9a-f]-)(?=[0-9a-f])", cell):
+        if lines[-1] and len(f"{lines[-1]}{word}".rstrip()) > width:
+            lines.append("")
+        lines[-1] += word if lines[-1] else word.lstrip()
+    return [line.rstrip() for line in lines]
+
+
+def _folded(text: str, width: int, indent: str = "") -> Iterable[str]:
+    if not width or len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def age(since: str, now: datetime | None = None) -> str:

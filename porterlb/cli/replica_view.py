@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from porterlb.cli.replicas import served_by
 from porterlb.cluster import ReplicaState
 
 Row = dict[str, Any]
@@ -60,12 +61,14 @@ def _service(state: Mapping[str, Any], name: str, service: Mapping[str, Any]) ->
     modes = [str(vip.get("served", "none")) for vip in vips]
     ok = bool(modes) and "none" not in modes
     problems = [*service["problems"], *(text for vip in vips for text in vip.get("problems", ()))]
-    hops = sorted({hop for vip in vips for hop in _hops(vip)})
+    hops = sorted({hop for vip in vips for hop in served_by(vip)})
     where = f"Next hops: {', '.join(hops)}." if hops else ""
     return {
         "namespace": namespace,
         "name": short,
         "addresses": service["addresses"],
+        "eips": list(service["eips"]),
+        "nextHops": hops,
         "assigned": "True" if service["addresses"] else "False",
         "serving": "True" if ok else "False",
         "mode": modes[0] if ok else "",
@@ -74,14 +77,6 @@ def _service(state: Mapping[str, Any], name: str, service: Mapping[str, Any]) ->
         "message": " ".join([where, *problems]).strip(),
         "problems": [],
     }
-
-
-def _hops(vip: Mapping[str, Any]) -> list[str]:
-    """Where the traffic of a VIP goes now."""
-    if vip.get("served") == "bgp":
-        return [hop for hops in vip.get("carried", {}).values() for hop in hops]
-    answering = vip.get("answering")
-    return [answering["nextHop"]] if answering else []
 
 
 def _eip(state: Mapping[str, Any], name: str, eip: Mapping[str, Any]) -> Row:

@@ -50,10 +50,28 @@ class Asked:
             return True
         return bool(self.saying("replicas", node, "fresh", True)) if self.states else None
 
+    def next_hops(self, addresses: Iterable[str]) -> list[str]:
+        """Where the traffic of these addresses goes, as any replica knows it."""
+        vips = [
+            vip
+            for _, asked in sorted(self.states.items())
+            for address in addresses
+            if isinstance(vip := (asked.state.get("vips") or {}).get(address), Mapping)
+        ]
+        return sorted({hop for vip in vips for hop in served_by(vip)})
+
     def since(self, address: str) -> str:
         """When a VIP moved last, as the replica that knows the latest move says; empty: no replica knows."""
         found = ((state.state.get("vips") or {}).get(address) or {} for state in self.states.values())
         return max((str(vip.get("since") or "") for vip in found), default="")
+
+
+def served_by(vip: Mapping[str, Any]) -> list[str]:
+    """Where the traffic of a VIP goes, as a state shows it."""
+    if vip.get("served") == "bgp":
+        return [hop for hops in (vip.get("carried") or {}).values() for hop in hops]
+    answering = vip.get("answering")
+    return [answering["nextHop"]] if answering else []
 
 
 async def ask(cluster: Cluster, nodes: Iterable[str], within: float = ASK_WITHIN) -> Asked:

@@ -11,16 +11,17 @@ import click
 from rich.live import Live
 
 from porterlb.cli import replica_view
+from porterlb.cli.filters import EVERYTHING, Filter, filters, service_wrong
 from porterlb.cli.lists import eip_rows, eip_table, peer_rows, peer_table, service_rows, service_table
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
-from porterlb.cli.output import Table, plain_view, rich_view, show
+from porterlb.cli.output import TABLES, Table, plain_view, rich_view, show
 from porterlb.cli.replicas import Asked, ask, read
 from porterlb.cluster import Cluster, Unavailable
 from porterlb.core.status.serving import listed
 
 SHOWN_SERVICES = 20
-"""Services that are not served come first; of the others, no more than these are listed."""
+"""Services with a problem come first, and all of them are listed; others only as far as this number goes."""
 
 Data = dict[str, Any]
 
@@ -37,34 +38,38 @@ Data = dict[str, Any]
     help="Query one replica only, without the API: http://127.0.0.1:7472 on its node.",
 )
 @query
-def status(options: Options, *, watch: bool, interval: float, source: str | None) -> None:
+@filters("namespace", "all", "eip", "node", "problems")
+def status(options: Options, *, watch: bool, interval: float, source: str | None, chosen: Filter) -> None:
     """Show an overview: replicas, nodes, pools, sessions, Services and problems.
 
     The command queries the replicas, which detect a dead node within a second. The API takes some 40 s.
     """
     if source:
-        data = replica_view.overview(read(source))
-        show(options.output, data, tables(data), data["problems"])
+        data = filtered(replica_view.overview(read(source)), chosen)
+        show(options.output, data, tables(data, chosen), data["problems"])
         return
     if not watch:
-        data = options.ask(look)
-        show(options.output, data, tables(data), data["problems"])
+        data = filtered(options.ask(look), chosen)
+        show(options.output, data, tables(data, chosen), data["problems"])
         return
 
     async def work(cluster: Cluster) -> None:
-        await _follow(lambda: look(cluster), options.output, interval)
+        async def once() -> Data:
+            return filtered(await look(cluster), chosen)
+
+        await _follow(once, options.output, interval, chosen)
 
     options.ask(work)
 
 
 async def look(cluster: Cluster) -> Data:
     """Asks the API, then the replicas that it names."""
-    found = await load(cluster)
+    found = await load(cluster, partial=True)
     return overview(found, await ask(cluster, found.members))
 
 
-async def _follow(read: Callable[[], Awaitable[Data]], output: str, interval: float) -> None:
-    live = Live(screen=True, auto_refresh=False) if output == "table" and sys.stdout.isatty() else None
+async def _follow(read: Callable[[], Awaitable[Data]], output: str, interval: float, chosen: Filter) -> None:
+    live = Live(screen=True, auto_refresh=False) if output in TABLES and sys.stdout.isatty() else None
     last: object = None
     if live:
         live.start()
@@ -76,10 +81,12 @@ async def _follow(read: Callable[[], Awaitable[Data]], output: str, interval: fl
             except Unavailable as error:
                 data, notes = {}, [str(error)]
             if live:
-                live.update(rich_view(tables(data) if data else [], notes), refresh=True)
+                shown = rich_view(tables(data, chosen) if data else [], notes, wide=output == "wide")
+                live.update(shown, refresh=True)
             elif (data, notes) != last:
-                if output == "table":
-                    print(plain_view(tables(data) if data else [], notes), end="\n\n", flush=True)
+                if output in TABLES:
+                    view = plain_view(tables(data, chosen) if data else [], notes, wide=output == "wide")
+                    print(view, end="\n\n", flush=True)
                 else:
                     show(output, data, [])
                     sys.stdout.flush()
@@ -162,8 +169,16 @@ def _session(asked: Asked, peer: str, node: str, known: str, silent: list[str]) 
     return str(state).upper() if state else known
 
 
-def tables(data: Mapping[str, Any]) -> list[Table]:
-    """What the overview looks like."""
+def filtered(data: Data, chosen: Filter) -> Data:
+    """The part of an overview that was asked for; the counts stay those of everything."""
+    chosen.known((row["name"] for row in data["eips"]), (row["name"] for row in data["nodes"]))
+    services = {**data["services"], "list": chosen.services(data["services"]["list"])}
+    found = {"nodes": chosen.nodes(data["nodes"]), "eips": chosen.eips(data["eips"])}
+    return {**data, **found, "peers": chosen.peers(data["peers"]), "services": services}
+
+
+def tables(data: Mapping[str, Any], chosen: Filter = EVERYTHING) -> list[Table]:
+    """What the overview looks like; with ``chosen.problems`` without the summary."""
     services = data["services"]
     sessions = [session for peer in data["peers"] for session in peer["sessions"]]
     up = sum(session["state"] == "ESTABLISHED" for session in sessions)
@@ -181,14 +196,17 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
                      f"{services['layer2']} by layer2"),
         ("Sources", _sources(data)),
     ]  # fmt: skip
-    listed_ = sorted(services["list"], key=lambda row: row["serving"] == "True")
-    hidden = len(listed_) - SHOWN_SERVICES
+    listed_ = sorted(services["list"], key=lambda row: not service_wrong(row))
+    shown = max(SHOWN_SERVICES, sum(map(service_wrong, listed_)))
+    hidden = len(listed_) - shown
     found = [
         Table(("WHAT", "NOW"), summary),
         eip_table(data["eips"]),
         peer_table(data["peers"]),
-        service_table(listed_[:SHOWN_SERVICES]),
+        service_table(listed_[:shown]),
     ]
+    if chosen.problems:
+        return [table.problems_only() for table in (found[1], found[2], service_table(listed_)) if any(table.wrong)]
     if hidden > 0:
         found.append(Table(("", ""), [], empty=f"And {hidden} more: porterlb service list."))
     return found

@@ -20,7 +20,7 @@ def columns(line: str) -> list[str]:
 
 def test_eips_that_are_served(folder: Folder) -> None:
     folder.manage()
-    assert folder.cli("eip", "list") == 0
+    assert folder.cli("eip", "list", "-o", "wide") == 0
     head, pool, routed = folder.out.splitlines()[1:]
     assert columns(head) == ["NAME", "ADDRESS", "PROTOCOL", "MODE", "SINCE", "USED", "READY", "MESSAGE"]
     assert columns(pool)[:4] == ["pool", "10.77.0.200-10.77.0.210", "auto", "bgp"]
@@ -52,7 +52,7 @@ def test_eips_as_json(folder: Folder) -> None:
 def test_peers_with_every_session_and_the_last_loss(folder: Folder) -> None:
     folder.up, folder.lost = ("node-a", "node-b"), EXPIRED
     folder.manage()
-    assert folder.cli("peer", "list") == 0
+    assert folder.cli("peer", "list", "-o", "wide") == 0
     lines = [columns(line) for line in folder.out.splitlines()[2:]]
     assert lines[0][:5] == ["tor", "10.77.0.1", "64500", "node-a", "ESTABLISHED"]
     assert lines[1][:2] == ["node-b", "ESTABLISHED"]
@@ -67,7 +67,7 @@ def test_peers_with_every_session_and_the_last_loss(folder: Folder) -> None:
 def test_services(folder: Folder) -> None:
     folder.add_service("stuck", **{"eip.porter.kubesphere.io_v1alpha2": "nowhere"})
     folder.manage()
-    assert folder.cli("service", "list") == 0
+    assert folder.cli("service", "list", "-o", "wide") == 0
     stuck, web = [columns(line) for line in folder.out.splitlines()[2:4]]
     assert web[:4] == ["default/web", "10.77.0.200", "yes", "bgp"]
     assert stuck[:3] == ["default/stuck", "-", "no"]
@@ -147,7 +147,7 @@ def test_overlapping_eips_are_told(folder: Folder) -> None:
     )
     folder.write("twin.yaml", text)
     folder.manage()
-    folder.cli("eip", "list")
+    folder.cli("eip", "list", "-o", "wide")
     twin = next(line for line in folder.out.splitlines() if line.startswith("twin"))
     assert "False" in twin and "pool" in twin
 
@@ -177,7 +177,7 @@ def test_a_directory_that_is_not_there(folder: Folder, capsys: pytest.CaptureFix
 
 def test_columns_are_aligned_and_empty_cells_shown() -> None:
     table = Table(("NAME", "MODE"), [("pool", "bgp"), ("a-long-name", "")], "Eips")
-    assert plain_view([table], ["Note."]) == "Eips:\nNAME         MODE\npool         bgp\na-long-name  -\n\nNote."
+    assert plain_view([table], ["Note."]) == "Note.\n\nEips:\nNAME         MODE\npool         bgp\na-long-name  -"
     assert plain_view([Table(("NAME",), [], empty="There is none.")]) == "There is none."
 
 

@@ -17,7 +17,7 @@ from porterlb.cli import options
 from porterlb.cli.main import run
 from porterlb.cli.manager import documentation, host_and_port, settings_from
 from porterlb.cli.options import Options
-from porterlb.cluster import Outage
+from porterlb.cluster import Denied, Outage
 from porterlb.errors import PorterError
 from porterlb.settings import Settings
 from tests.cli.conftest import Folder
@@ -193,6 +193,9 @@ def test_a_cluster_that_refuses_is_not_said_to_be_away(
     class Refusing:
         async def watch(self, kinds: object) -> AsyncIterator[Outage]:
             yield event
+
+        async def objects(self, kind: object) -> list[object]:
+            raise Denied("There are no such kinds.")
 
         async def close(self) -> None:
             pass
