@@ -22,6 +22,7 @@ from porterlb.clusters import open_cluster
 from porterlb.collector import collect_seldom
 from porterlb.core import node_failure
 from porterlb.core.backoff import delay
+from porterlb.core.history import Entry, What
 from porterlb.core.known import Known
 from porterlb.core.lease import Timing
 from porterlb.core.membership import Absence, member_here
@@ -35,6 +36,7 @@ from porterlb.edge.host import Host
 from porterlb.edge.http import HttpServer
 from porterlb.edge.layer2 import Layer2Speaker
 from porterlb.edge.leader import Leader
+from porterlb.edge.life_signs import LifeSigns
 from porterlb.edge.membership import Membership
 from porterlb.edge.metrics import Faults, Metrics
 from porterlb.edge.node_failure import Look, NodeFailures
@@ -64,6 +66,9 @@ ASK_AGAIN = 2.0
 STUCK_AFTER = 30.0
 """Seconds without a turn of the event loop after which the manager counts as hung: its speakers fall silent
 ``silence_after`` later. Planning gives way every few milliseconds; no other work on the loop takes a tenth of this."""
+
+WIRE_REPORTS = 1.5
+"""Seconds without a report of the wire process after which it counts as stopped: it sends its counters each second."""
 
 VANISHED_AFTER = 10.0
 """Seconds without a Node and without a hello until the leader deletes a replica's Lease: a kubelet that registers its
@@ -137,6 +142,10 @@ async def _first_answer(settings: Settings, cluster: Cluster, stop: asyncio.Even
         await http.stop()
 
 
+def _utc() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 async def _later(seconds: float, cluster: Cluster) -> bytes:
     await asyncio.sleep(seconds)
     return await cluster.hello_key()
@@ -168,6 +177,7 @@ class _Manager:
         self.passwords = Passwords(cluster, self.reconciler.on_passwords)
         timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry)
         self.leader = Leader(cluster, settings.node, timing, on_change=contained("leader", self._on_leader))
+        self.life_signs = LifeSigns(self._node_addresses, contained("life-signs", self._on_sign))
         self.membership = Membership(
             cluster,
             settings.node,
@@ -176,15 +186,21 @@ class _Manager:
             on_change=contained("membership", self._on_members),
             vanished=self._vanished,
             on_lease=contained("leader", self._on_lease),
+            on_sign=contained("membership", self.life_signs.heard),
             supervise=self.parts.keep,
             on_challenge=contained("membership", self.reconciler.on_challenge),
             on_end=self._namesake.set,
         )
+        self._wire_news = asyncio.Event()
+        self._wire_heard = 0.0
         self.node_failures = NodeFailures(
             cluster,
             settings.node,
             node_failure.Rules(settings.mark_pods_not_ready, again_after=settings.mark_again_after),
             self._node_failure_look,
+            ask=self.life_signs.ask,
+            on_done=self._on_pods_changed,
+            on_bounded=self.reconciler.on_bounded,
             on_change=lambda: self.metrics.node_failures(
                 self.node_failures.counts, self.node_failures.refused.values()
             ),
@@ -205,7 +221,7 @@ class _Manager:
             settings.node,
             leading=lambda: self.leader.leading,
             time_left=self.leader.remaining,
-            now=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            now=_utc,
             clock=time.monotonic,
             meter=self.metrics,
             on_known=self._on_known,
@@ -235,6 +251,7 @@ class _Manager:
             "status": self.status.run,
             "proxy health": self.proxy_health.run,
             "node-failures": self.node_failures.run,
+            "life-sign": self._show_life,
             "http": self.http.run,
             "recorder": self.recorder.run,
             "sharer": self.sharer.run,
@@ -301,6 +318,8 @@ class _Manager:
     def _on_wire(self, report: WireReport) -> None:
         self.reconciler.on_wire(report)
         self.node_failures.touch()
+        self._wire_heard = time.monotonic()
+        self._wire_news.set()
         self._describe_ourselves()
 
     def _on_leader(self) -> None:
@@ -312,9 +331,18 @@ class _Manager:
     def _on_delivering(self, hops: frozenset[NewHop]) -> None:
         self.reconciler.on_delivering(hops)
 
-    def _node_address(self, name: str) -> Address | None:
+    def _on_pods_changed(self, what: What, node: str, pods: int) -> None:
+        self.recorder.note(Entry(_utc(), what, node, detail=str(pods)))
+
+    def _on_sign(self) -> None:
+        self.node_failures.touch()
+
+    def _node_addresses(self, name: str) -> tuple[Address, ...]:
         node = self.reconciler.objects.nodes.get(name)
-        return next(iter(node.addresses), None) if node else None
+        return node.addresses if node else ()
+
+    def _node_address(self, name: str) -> Address | None:
+        return next(iter(self._node_addresses(name)), None)
 
     def _on_members(self) -> None:
         self.reconciler.on_members(self.membership.members)
@@ -329,11 +357,31 @@ class _Manager:
         if known.waiting_for():
             return None
         report, nodes = known.wire_report, known.objects.nodes
-        others = {name: replica.dead for name, replica in report.fresh.items()}
-        asked = frozenset(self.node_failures.stages).union(report.dead, *others.values()) & nodes.keys()
-        found = node_failure.verdicts(asked, self.settings.node, report.dead, others)
-        seen = node_failure.Seen(nodes, found, self.leader.remaining(), report.doubt, bool(known.outage))
+        asked = frozenset(self.node_failures.stages).union(report.dead, report.votes) & nodes.keys() - {
+            self.settings.node
+        }
+        found = node_failure.verdicts(asked, report)
+        left, signs = self.leader.remaining(), self.life_signs.signs
+        seen = node_failure.Seen(nodes, found, left, report.doubt, bool(known.outage), signs=signs)
         return Look(seen, known.objects.services.values())
+
+    async def _show_life(self) -> None:
+        """Writes signs of life to the API while the other replicas may hold our node for dead."""
+        if not self.settings.mark_pods_not_ready:
+            await asyncio.Event().wait()
+        while True:
+            self._wire_news.clear()
+            report, members = self.reconciler.wire_report, self.membership.members
+            deaf = time.monotonic() - self._wire_heard > WIRE_REPORTS
+            started = bool(report.nics)
+            cut_off = started and node_failure.cut_off(self.settings.node, members, report, deaf=deaf)
+            self.membership.sign(cut_off)
+            if cut_off:
+                await asyncio.sleep(node_failure.SIGN_EVERY)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WIRE_REPORTS):
+                    await self._wire_news.wait()
 
     def _vanished(self) -> frozenset[str]:
         """The nodes whose replicas' Leases are to go, now: there is no such node any more, and nobody hears them."""

@@ -214,6 +214,9 @@ class Cluster(Protocol):
         ``first``: the namespace and labels of a pod that is to come before others. ``deadline``: seconds for each
         request. May be repeated: what is not ready already is left alone."""
 
+    async def marking_bounded(self, deadline: float) -> bool:
+        """Whether the right of :meth:`mark_endpoints` can do nothing else. ``deadline``: seconds for each request."""
+
     async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
         """Undo what :meth:`mark_endpoints` did with this reason and nobody has changed since, and nothing else."""
 

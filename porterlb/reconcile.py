@@ -26,6 +26,7 @@ from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Snapshot, View
 from porterlb.core.namesake import TOLD_FOR
+from porterlb.core.node_failure import Marking
 from porterlb.core.objects import Objects
 from porterlb.core.observed import BgpReport, Notice, NoticeKind, WireReport
 from porterlb.core.pace import Pace
@@ -92,6 +93,7 @@ class Reconciler:
         self.outage = ""
         self.broken: dict[str, str] = {}
         self.members: Mapping[str, Member] = {}
+        self.bounded = True
         self.leader = ""
         self.bgp_report = BgpReport()
         self.wire_report = WireReport()
@@ -148,6 +150,12 @@ class Reconciler:
     def on_leader(self, leader: str) -> None:
         self.leader = leader
         self.touch()
+
+    def on_bounded(self, bounded: bool) -> None:
+        """Whether an admission policy bounds the right to mark pods."""
+        if bounded != self.bounded:
+            self.bounded = bounded
+            self.touch()
 
     def on_passwords(self, passwords: Mapping[str, str]) -> None:
         """BGP passwords by peer name, of the peers that name a Secret which is there."""
@@ -288,7 +296,7 @@ class Reconciler:
             outage=self.outage,
             unchecked=self.unchecked(now),
             # Without Kubernetes there is no node controller to wait for, and nothing that its Services could set.
-            marks_pods=self.settings.mark_pods_not_ready or self.settings.cluster != "kube",
+            marking=self._marking(),
             at=now,
         )
         self.publish(self.known, time.perf_counter() - started)
@@ -299,6 +307,11 @@ class Reconciler:
             return self.wire_report
         notice = Notice(NoticeKind.OWN_NAME, "", (self.settings.node,))
         return replace(self.wire_report, notices=tuple(dict.fromkeys((*self.wire_report.notices, notice))))
+
+    def _marking(self) -> Marking:
+        if not self.settings.mark_pods_not_ready and self.settings.cluster == "kube":
+            return Marking.OFF
+        return Marking.ON if self.bounded else Marking.UNBOUNDED
 
     def _settled_endpoints(self, now: float) -> Mapping[ServiceKey, tuple[Endpoint, ...]]:
         """The endpoints without those whose kube-proxy cannot deliver yet, while the Service has others."""

@@ -109,6 +109,8 @@ def explained(name: str, asked: Asked, found: Loaded | None) -> Explanation:
         made.worse(NOT_SERVED, "")
     if found is not None:
         made.add("Endpoints", _endpoints(found, service))
+    if death := allocation.get("atNodeDeath"):
+        made.add("Node's death", death)
     out = [f"{n} {known['why']}" for n, known in sorted(state["nodes"].items()) if known.get("why")]
     made.add("Nodes", f"{len(state['nodes']) - len(out)} usable" + (f"; left out: {', '.join(out)}" if out else ""))
     for address in addresses:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from porterlb.core.model import Address, ServiceKey, Snapshot
+from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.plan import Plan
@@ -37,7 +38,7 @@ class Known:
     unchecked: frozenset[Address] = frozenset()
     """New addresses that the duplicate address probe has not cleared yet: they are not written to a status."""
     leading: bool = False
-    marks_pods: bool = True
+    marking: Marking = Marking.ON
     """Whether the pods of a dead node are marked not ready at once; else Kubernetes does it after some 40 s."""
     at: float = 0.0
     """When the plan was made, monotonic seconds."""

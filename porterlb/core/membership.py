@@ -14,6 +14,8 @@ from porterlb.core.problems import Parsed, Problem, Reason
 
 PREFIX = "porterlb-"  # of the Lease's name; the node's name follows
 ANNOTATION = "porter.kubesphere.io/member"
+SIGN = "porter.kubesphere.io/alive"
+"""Annotation of the Lease of a replica that is cut off from the others: a number that rises with each sign of life."""
 
 
 @dataclass(slots=True, eq=False)

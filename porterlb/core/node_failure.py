@@ -6,6 +6,11 @@ soon as the replicas agree: it sets the condition Ready=False in the status of t
 
 A wrong verdict costs the node its share of new connections for some seconds, so the rules are strict: see
 :class:`Refusal`. What was marked is undone when the node lives and nobody else has put it right.
+
+A node without power and a node that its segment has lost (a partition, a dead switch port) are equally silent. Two
+signs tell that the node lives (:attr:`Seen.signs`): its replica is cut off and writes that to the API, or its kernel
+answers the leader's TCP connections. A node that is cut off from the API as well, or that runs no replica, cannot be
+told from one without power. Its pods are marked, as Kubernetes itself does after the grace period.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from porterlb.core.model import Endpoint, Node, Ready, Service, TrafficPolicy
+from porterlb.core.observed import WireReport
 
 REASON = "PorterLBNodeDead"
 """Reason of the condition Ready=False: it tells which conditions are ours, also to the next leader."""
@@ -26,7 +32,9 @@ MESSAGE = "PorterLB found that the node of this pod does not answer; a majority 
 class Rules:
     """Settings. Times in seconds.
 
-    ``confirm``: the replicas must agree for so long without a break; three probes take 150 ms already.
+    ``confirm``: the replicas must agree for so long without a break; three probes take 150 ms already. In this time a
+    cut-off replica writes to the API, and the leader learns of it.
+    ``sign_lasts``: a sign of life counts for so long. A replica that is cut off repeats it every SIGN_EVERY.
     ``again_after``: a node that was marked is not marked again for so long.
     ``restore_after``: a node that lives for so long, and whose pods nobody has put right, gets them restored. A kubelet
     that lives does it by itself within seconds.
@@ -34,10 +42,15 @@ class Rules:
     """
 
     enabled: bool = False
-    confirm: float = 0.2
+    confirm: float = 0.3
+    sign_lasts: float = 3.0
     again_after: float = 300.0
     restore_after: float = 10.0
     lease_margin: float = 0.5
+
+
+SIGN_EVERY = 1.0
+"""Seconds between two signs of life of a replica that is cut off (:func:`cut_off`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +58,13 @@ class Verdict:
     """What the replicas find out about one node, on the segment of its InternalIP.
 
     ``voters``: replicas that can tell, never the node's own. ``silent``: those of them to whom it does not answer.
-    ``hello_fresh``: the node's own replica says hello.
+    ``hello_fresh``: the node's own replica says hello. ``heard``: it answers some replica, there or on another segment.
     """
 
     voters: frozenset[str] = frozenset()
     silent: frozenset[str] = frozenset()
     hello_fresh: bool = False
+    heard: bool = False
 
     @property
     def majority(self) -> bool:
@@ -59,31 +73,55 @@ class Verdict:
 
     @property
     def dead(self) -> bool:
-        """As after a loss of power: no hello, and at least two voters of which most find the node silent."""
-        return not self.hello_fresh and len(self.voters) >= 2 and self.majority
+        """As after a loss of power: no hello, no answer to anybody, and at least two voters of which most find the node
+        silent."""
+        return not (self.hello_fresh or self.heard) and len(self.voters) >= 2 and self.majority
 
     @property
     def alive(self) -> bool:
-        """Somebody hears the node, and nobody finds it silent in a way that counts. Neither dead nor alive: unknown."""
-        return self.hello_fresh or (bool(self.voters) and not self.silent)
+        """Somebody hears the node. Neither dead nor alive: unknown."""
+        return self.hello_fresh or self.heard
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the decision is made from. ``lease_left``: seconds for which we lead for certain, 0: we do not lead."""
+    """What the decision is made from. ``lease_left``: seconds for which we lead for certain, 0: we do not lead.
+
+    ``bounded``: an admission policy is enforced that bounds the right to change the status of pods.
+    ``signs``: when a node showed last that it lives, although the segment does not hear it (monotonic seconds).
+    """
 
     nodes: Mapping[str, Node]
     verdicts: Mapping[str, Verdict]
     lease_left: float = 0.0
     doubt: bool = False
     outage: bool = False
+    bounded: bool = True
+    signs: Mapping[str, float] = field(default_factory=dict)
+
+    def alive(self, node: str, rules: Rules, now: float) -> bool:
+        """Whether it is known that the node lives."""
+        verdict = self.verdicts.get(node)
+        return (verdict is not None and verdict.alive) or self.signed(node, rules, now)
+
+    def signed(self, node: str, rules: Rules, now: float) -> bool:
+        """Whether the node has shown a sign of life that still counts."""
+        return node in self.signs and now < self.signs[node] + rules.sign_lasts
 
 
-EXPOSED = (
-    "When a node dies, new connections fail until Kubernetes notices (some 40 s): set the chart's value "
-    "nodeFailure.markPodsNotReady to auto, or the Service's spec.trafficDistribution to PreferSameNode."
-)
-"""What a Service whose pods would not be marked is told; see :func:`exposed`."""
+class Marking(enum.Enum):
+    """Whether the pods of a dead node are marked. The value: what it costs where they are not."""
+
+    ON = ""
+    OFF = (
+        "When a node dies, new connections fail until Kubernetes notices (some 40 s): set the chart's value "
+        "nodeFailure.markPodsNotReady to auto, or the Service's spec.trafficDistribution to PreferSameNode."
+    )
+    UNBOUNDED = (
+        "When a node dies, new connections fail until Kubernetes notices (some 40 s): the admission policy that bounds "
+        "the right to change the status of pods is not enforced, and PorterLB does not use the right without it. "
+        "Install the chart again, or set the Service's spec.trafficDistribution to PreferSameNode."
+    )
 
 
 class Stage(enum.StrEnum):
@@ -116,11 +154,17 @@ class Refusal(enum.Enum):
     """Why the pods of a silent node are not marked. The value is a sentence."""
 
     OFF = "Marking pods is off (markPodsNotReady): new connections go to the node's pods until Kubernetes notices."
+    UNBOUNDED = "The admission policy that bounds the right to change the status of pods is not enforced."
     DOUBT = "This replica hears no other host: it may be cut off itself, and marks nothing."
     OUTAGE = "The API is unavailable."
     LEASE = "It is not certain that this replica is the leader."
     FEW_VOTERS = "Fewer than two replicas can tell whether the node is dead: run replicas on at least three nodes."
     NO_MAJORITY = "Fewer than half of the replicas find the node silent."
+    SIGN_OF_LIFE = (
+        "The node lives, but does not answer the probes: its replica writes to the API, or its kernel answers TCP. "
+        "Look at the network of the node."
+    )
+    HEARD = "The node answers some replicas, and others not. Look at the network of the node."
     HELLO_FRESH = "The replica on the node still sends hellos: only the probes fail. Look at the network of the node."
     TOO_MANY = "More than a third of the nodes are silent at once: this looks like a fault of the network."
     RECENT = "The pods of this node were marked a short time ago (markAgainAfter)."
@@ -132,28 +176,44 @@ class Step:
     """What to do now. The caller writes ``memory.failures`` down before it marks anything, repeats what fails, and
     tells :func:`marked` and :func:`restored`.
 
-    ``mark``, ``restore``: nodes. ``refused``: silent nodes that Kubernetes believes Ready, and why their pods are not
-    marked. ``next_at``: when time alone changes the answer (monotonic seconds), or None.
+    ``mark``, ``restore``: nodes. ``ask``: nodes that the caller is to ask for a sign of life. ``refused``: silent nodes
+    that Kubernetes believes Ready, and why their pods are not marked. ``next_at``: when time alone changes the answer
+    (monotonic seconds), or None.
     """
 
     memory: Memory
     mark: tuple[str, ...] = ()
     restore: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     next_at: float | None = None
 
 
-def verdicts(
-    nodes: Iterable[str], me: str, silent: Collection[str], others: Mapping[str, Collection[str]]
-) -> dict[str, Verdict]:
-    """The verdict on each node. ``silent``: what we find; ``others``: by replica with a fresh hello, what it finds."""
+def verdicts(nodes: Iterable[str], report: WireReport) -> dict[str, Verdict]:
+    """The verdict on each node. A node on which nobody has voted is alive if it answers our own probes."""
     found = {}
-    views = {**others, me: silent}
     for node in nodes:
-        voters = frozenset(views) - {node}
-        against = frozenset(voter for voter in voters if node in views[voter])
-        found[node] = Verdict(voters, against, hello_fresh=node in views)
+        fresh = node in report.fresh
+        counted = report.votes.get(node)
+        if counted is None:
+            heard = node in report.probed and node not in report.dead and not report.doubt
+            found[node] = Verdict(hello_fresh=fresh, heard=heard)
+        else:
+            found[node] = Verdict(counted.voters, counted.silent, fresh, bool(counted.heard))
     return found
+
+
+def cut_off(me: str, members: Collection[str], report: WireReport, *, deaf: bool = False) -> bool:
+    """Whether the others may hold our node for dead: then its replica writes a sign of life to the API.
+
+    At most half of the replicas' nodes answer it or say hello, or another replica holds its node for dead, or its wire
+    process stands still (``deaf``). With two replicas nobody can outvote the other, and nothing is written.
+    """
+    if len(set(members) | {me}) < 3:
+        return False
+    heard = len(report.fresh.keys() | {me})
+    accused = me in report.dead or any(me in replica.dead for replica in report.fresh.values())
+    return deaf or report.alone or report.doubt or accused or 2 * heard <= len(set(members) | {me})
 
 
 def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
@@ -166,7 +226,7 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
     waits: list[float] = []
     failures = {}
     for name, failure in sorted(memory.failures.items()):
-        kept = _followed(failure, seen.verdicts.get(name), rules, now) if name in seen.nodes else None
+        kept = _followed(failure, seen.alive(name, rules, now), rules, now) if name in seen.nodes else None
         if kept is not None:
             failures[name] = kept
             if kept.alive_since is not None and kept.stage in (Stage.MARKING, Stage.MARKED):
@@ -180,7 +240,7 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
     for name in sorted(believed & seen.verdicts.keys()):
         if not seen.verdicts[name].silent:
             continue
-        why = _refusal(name, failures, seen, rules)
+        why = _refusal(name, failures, seen, rules, now)
         if why is None and now < dead_since[name] + rules.confirm:
             why = Refusal.CONFIRMING
             waits.append(dead_since[name] + rules.confirm)
@@ -193,6 +253,11 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
         fresh = []
     failures.update({name: Failure(Stage.MARKING, now) for name in fresh})
 
+    waits += [
+        seen.signs[name] + rules.sign_lasts
+        for name in sorted(seen.nodes.keys() & seen.signs.keys())
+        if seen.signed(name, rules, now) and (name in dead_since or name in failures)
+    ]
     acting = _may_act(seen, rules) is None
     mark = tuple(name for name, one in failures.items() if one.stage is Stage.MARKING and one.alive_since is None)
     restore = tuple(name for name, one in failures.items() if one.stage is Stage.RESTORING)
@@ -200,6 +265,7 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
         Memory(failures, dead_since),
         tuple(name for name in mark if name not in refused) if acting else (),
         restore if acting else (),
+        _to_ask(seen, failures, dead_since) if acting else (),
         refused,
         min(waits, default=None),
     )
@@ -209,6 +275,8 @@ def _may_act(seen: Seen, rules: Rules) -> Refusal | None:
     """Why nothing may be written to any pod now."""
     if not rules.enabled:
         return Refusal.OFF
+    if not seen.bounded:
+        return Refusal.UNBOUNDED
     if seen.doubt:
         return Refusal.DOUBT
     if seen.outage:
@@ -218,29 +286,40 @@ def _may_act(seen: Seen, rules: Rules) -> Refusal | None:
     return None
 
 
-def _refusal(name: str, failures: Mapping[str, Failure], seen: Seen, rules: Rules) -> Refusal | None:
+def _to_ask(seen: Seen, failures: Mapping[str, Failure], dead: Collection[str]) -> tuple[str, ...]:
+    """Those that may be marked next, and those that are marked while nobody hears them."""
+    marked = {name for name, one in failures.items() if one.stage in (Stage.MARKING, Stage.MARKED)}
+    unheard = {name for name in marked & seen.verdicts.keys() if not seen.verdicts[name].alive}
+    return tuple(sorted((unheard | set(dead)) & seen.nodes.keys()))
+
+
+def _refusal(name: str, failures: Mapping[str, Failure], seen: Seen, rules: Rules, now: float) -> Refusal | None:
     verdict = seen.verdicts[name]
     why = _may_act(seen, rules)
     if why is not None:
         return why
+    if seen.signed(name, rules, now):
+        return Refusal.SIGN_OF_LIFE
     if verdict.hello_fresh:
         return Refusal.HELLO_FRESH
     if len(verdict.voters) < 2:
         return Refusal.FEW_VOTERS
     if not verdict.majority:
         return Refusal.NO_MAJORITY
+    if verdict.heard:
+        return Refusal.HEARD
     if name in failures and failures[name].stage not in (Stage.MARKING, Stage.MARKED):
         return Refusal.RECENT
     return None
 
 
-def _followed(failure: Failure, verdict: Verdict | None, rules: Rules, now: float) -> Failure | None:
+def _followed(failure: Failure, alive: bool, rules: Rules, now: float) -> Failure | None:
     """The failure as it is now; None once it is forgotten."""
     if failure.stage is Stage.OVER:
         return None if now >= failure.since + rules.again_after else failure
-    if failure.stage is Stage.RESTORING or verdict is None:
+    if failure.stage is Stage.RESTORING:
         return failure
-    if not verdict.alive:
+    if not alive:
         return replace(failure, alive_since=None)
     alive_since = now if failure.alive_since is None else failure.alive_since
     stage = Stage.RESTORING if now >= alive_since + rules.restore_after else failure.stage
@@ -283,6 +362,11 @@ def exposed(service: Service, endpoints: Iterable[Endpoint], usable: int) -> boo
     spread = len({endpoint.node for endpoint in ready}) > 1 and usable > 1
     same_node = all(endpoint.same_node for endpoint in ready)
     return service.traffic_policy is TrafficPolicy.CLUSTER and spread and not same_node
+
+
+def cost(service: Service, endpoints: Iterable[Endpoint], usable: int, marking: Marking) -> str:
+    """What a node's death costs a Service and which setting helps, in words; empty: nothing."""
+    return marking.value if marking is not Marking.ON and exposed(service, endpoints, usable) else ""
 
 
 def behind_load_balancers(services: Iterable[Service]) -> Callable[[str, Mapping[str, str]], bool]:

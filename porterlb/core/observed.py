@@ -128,19 +128,35 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Votes:
+    """What the replicas find of one node on the segments of its InternalIPs, each by its own probes.
+
+    ``voters``: those that can tell, for a third party answers them; never the node's own. ``silent``: voters that it
+    does not answer. ``heard``: replicas that it answers, there or on another segment.
+    """
+
+    voters: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
+    heard: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class WireReport:
     """What the wire process sees and does.
 
     ``dead``: nodes that are dead on the segments of their InternalIPs, perhaps our own; ``dead_on``: the dead by
-    connected subnet (CIDR text). ``probed``: nodes that have answered at least once or whose
-    address is on a segment of ours. ``fresh``: live replicas by node, without our own. ``answering``: VIPs whose
-    answerer or next hop changed or, in a full report, all of them. ``claimed``: result of the duplicate address
-    probe, foreign MAC by address; ``clear``: addresses that nobody claimed.
+    connected subnet (CIDR text); ``votes``: on every node that a voter finds silent; ``alone``: more
+    than half of the other replicas' nodes do not answer. ``probed``: nodes that have
+    answered at least once or whose address is on a segment of ours. ``fresh``: live replicas by node, without our
+    own. ``answering``: VIPs whose answerer or next hop changed or, in a full report, all of them. ``claimed``: result
+    of the duplicate address probe, foreign MAC by address; ``clear``: addresses that nobody claimed.
     """
 
     nics: tuple[Nic, ...] = ()
     dead: frozenset[str] = frozenset()
     dead_on: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    votes: Mapping[str, Votes] = field(default_factory=dict)
+    alone: bool = False
     probed: frozenset[str] = frozenset()
     fresh: Mapping[str, FreshReplica] = field(default_factory=dict)
     doubt: bool = False

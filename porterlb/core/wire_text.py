@@ -16,7 +16,7 @@ from typing import Any
 
 from porterlb.core.desired import DesiredWire, Layer2Vip
 from porterlb.core.model import Address, Member
-from porterlb.core.observed import Answering, FreshReplica, Nic, Notice, NoticeKind, Rival
+from porterlb.core.observed import Answering, FreshReplica, Nic, Notice, NoticeKind, Rival, Votes
 
 PIECE = 40
 """VIPs in one ``vips`` message: the wire process takes it over in about half a millisecond."""
@@ -105,6 +105,9 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "nics": lambda nics: [[n.name, n.index, n.mac.hex(), n.up, [str(a) for a in n.addresses], n.inner] for n in nics],
     "dead": sorted,
     "dead_on": lambda dead: {subnet: sorted(nodes) for subnet, nodes in sorted(dead.items())},
+    "votes": lambda votes: {
+        node: [sorted(one.voters), sorted(one.silent), sorted(one.heard)] for node, one in sorted(votes.items())
+    },
     "probed": sorted,
     "fresh": lambda fresh: [
         {**asdict(f), "sessions": sorted(f.sessions), "dead": sorted(f.dead), "hold_downs": sorted(f.hold_downs)}
@@ -125,6 +128,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     ),
     "dead": frozenset,
     "dead_on": lambda rows: {subnet: frozenset(nodes) for subnet, nodes in rows.items()},
+    "votes": lambda rows: {node: Votes(*map(frozenset, lists)) for node, lists in rows.items()},
     "probed": frozenset,
     "fresh": lambda rows: {row["node"]: _fresh(row) for row in rows},
     "answering": lambda rows: {ip_address(vip): Answering(next_hop, answerer) for vip, next_hop, answerer in rows},

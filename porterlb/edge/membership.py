@@ -35,7 +35,8 @@ class Membership:
     ``on_change`` is called in the event loop whenever :attr:`members` is another one. ``vanished`` says which members
     have gone for good (nobody, where we do not lead): their Leases are deleted. ``on_lease`` is told of every other
     Lease, which is watched along with theirs: its name and how it is now (None: deleted). ``supervise`` runs each of
-    its three tasks. ``on_challenge``: another manager was started with our node's name, and is told to end.
+    its three tasks. ``on_sign`` is told of each node whose replica has written a sign of life (:meth:`sign`).
+    ``on_challenge``: another manager was started with our node's name, and is told to end.
     ``on_end``: another manager with our node's name owns the Lease; we are to end. See `porterlb.core.namesake`.
     """
 
@@ -50,6 +51,7 @@ class Membership:
         on_change: Callable[[], None] = lambda: None,
         vanished: Callable[[], Collection[str]] = frozenset,
         on_lease: Callable[[str, Obj | None], None] = lambda name, lease: None,
+        on_sign: Callable[[str], None] = lambda node: None,
         supervise: Supervise = lambda name, part: part(),
         on_challenge: Callable[[], None] = lambda: None,
         on_end: Callable[[], None] = lambda: None,
@@ -59,6 +61,7 @@ class Membership:
         self._on_change = on_change
         self._vanished = vanished
         self._on_lease = on_lease
+        self._on_sign = on_sign
         self._supervise = supervise
         self._on_challenge = on_challenge
         self._on_end = on_end
@@ -67,6 +70,9 @@ class Membership:
         self._ended = False
         self._known = False  # our boot number, once it has been written down
         self._stale = asyncio.Event()
+        self._last: LeaseRecord | None = None  # as written last; None: it may be another one
+        self._sign: int | None = None  # ours
+        self._signs: Mapping[str, str] = {}  # of the others, as seen last
         self.members: Mapping[str, Member] = {}
 
     def describe(self, me: Member) -> None:
@@ -114,6 +120,15 @@ class Membership:
         self._ended = True
         self._on_end()
 
+    def sign(self, cut_off: bool) -> None:
+        """Whether the other replicas may hold our node for dead: each call with True writes a sign that it lives."""
+        if cut_off:
+            self._sign = int(time.time() * 1000)  # another one than any before; it is never compared with a clock
+            self._stale.set()
+        elif self._sign is not None:
+            self._sign = None
+            self._stale.set()
+
     async def run(self) -> None:
         """Until cancelled."""
         parts = {"keep": self._keep, "follow": self._follow, "sweep": self._sweep}
@@ -131,13 +146,17 @@ class Membership:
             pause = RENEW * random.uniform(0.9, 1.1)
             try:
                 async with asyncio.timeout(5.0):
-                    await self._write(name, await self._cluster.read_lease(name))
+                    # A sign of life is urgent: what we have written last is mostly still there.
+                    held = self._last if self._sign is not None else None
+                    self._last = await self._write(name, held or await self._cluster.read_lease(name))
             except Conflict:
-                pause = 0.0
+                self._last, pause = None, 0.0
             except (Unavailable, TimeoutError) as error:
+                self._last = None
                 log.debug("the lease %s cannot be written: %s", name, error)
                 pause = RETRY
             except Denied as error:
+                self._last = None
                 log.warning("The lease %s cannot be written: %s", name, error)
                 pause = RETRY * 10
             try:
@@ -146,16 +165,16 @@ class Membership:
             except TimeoutError:
                 continue
 
-    async def _write(self, name: str, old: LeaseRecord | None) -> None:
+    async def _write(self, name: str, old: LeaseRecord | None) -> LeaseRecord | None:
         before = membership.parse(name, old.annotations).value if old else None
         me = self._me
         said = namesake.read(old.annotations) if old else Claim()
         if self._ended or self._judged(said, before) is Verdict.END:
-            return
+            return None
         if not self._known or (before and before.boot > me.boot):
             # The wall clock only helps where the Lease was deleted; it is never compared with anything.
             me = replace(me, boot=max(before.boot + 1 if before else 0, me.boot, int(time.time())))
-        await self._cluster.write_lease(
+        written = await self._cluster.write_lease(
             LeaseRecord(
                 name=name,
                 holder=me.node,
@@ -163,6 +182,7 @@ class Membership:
                 transitions=old.transitions if old else 0,
                 renewals=(old.renewals if old else 0) + 1,
                 annotations={
+                    **self._signed(),
                     **membership.described(me),
                     **namesake.written(Claim(owner=self._instance, answered=said.challenger or said.answered)),
                 },
@@ -171,6 +191,10 @@ class Membership:
         )
         self._me = replace(self._me, boot=me.boot)
         self._known = True
+        return written
+
+    def _signed(self) -> dict[str, str]:
+        return {} if self._sign is None else {membership.SIGN: str(self._sign)}
 
     def _judged(self, said: Claim, member: Member | None) -> Verdict:
         """What the Lease in our name says of other managers with that name."""
@@ -199,22 +223,34 @@ class Membership:
                 log.info("%s is gone: its lease is deleted", node)
 
     async def _follow(self) -> None:
+        listed = False
         async for event in self._cluster.watch([Kind.LEASE]):
             found = dict(self.members)
             if isinstance(event, Replaced):
                 for lease in event.objects:
                     self._hear(lease)
+                signs = {node: sign for lease in event.objects for node, sign in _sign_of(lease)}
+                fresh = [node for node, sign in sorted(signs.items()) if self._signs.get(node) != sign]
+                self._signs = signs
+                for node in fresh if listed else ():  # the first list tells nothing of when it was written
+                    self._on_sign(node)
+                listed = True
                 found = {m.node: m for obj in event.objects if (m := _member(obj))}
             elif isinstance(event, Changed):
                 self._hear(event.object)
                 member = _member(event.object)
                 if member:
                     found[member.node] = member
+                for node, sign in _sign_of(event.object):
+                    if self._signs.get(node) != sign:
+                        self._signs = {**self._signs, node: sign}
+                        self._on_sign(node)
             elif isinstance(event, Deleted):
                 found.pop(membership.node_of(event.name), None)
                 if not membership.node_of(event.name):
                     self._on_lease(event.name, None)
                 if event.name == membership.lease_name(self._me.node):
+                    self._last = None
                     self._stale.set()  # we are still here: write it again at once
             if found != self.members:
                 self.members = found
@@ -229,6 +265,14 @@ class Membership:
             said = namesake.read(metadata.get("annotations") or {})
             if self._judged(said, _member(lease)) in (Verdict.ANSWER, Verdict.TAKE):
                 self._stale.set()
+
+
+def _sign_of(lease: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The node and its sign of life, if the Lease has one."""
+    metadata = lease.get("metadata", {})
+    node = membership.node_of(str(metadata.get("name", "")))
+    sign = (metadata.get("annotations") or {}).get(membership.SIGN)
+    return ((node, sign),) if node and isinstance(sign, str) else ()
 
 
 def _member(lease: Mapping[str, Any]) -> Member | None:

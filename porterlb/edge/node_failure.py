@@ -9,11 +9,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from porterlb.cluster import Cluster, Conflict, Denied, Kind, Labels, LeaseRecord, Marked, Unavailable
 from porterlb.core import node_failure
+from porterlb.core.history import What
 from porterlb.core.model import Service
 from porterlb.core.node_failure import Memory, Refusal, Rules, Seen, Step
 
@@ -25,6 +26,18 @@ RECORD = "porterlb.node-failures"
 ANNOTATION = "porter.kubesphere.io/node-failures"
 RETRY = 0.2
 """Seconds until something that failed is tried again."""
+
+CHECK, CHECK_UNBOUNDED = 300.0, 10.0
+"""Seconds between two questions whether the admission policy is in force, while it is and while it is not."""
+
+BOUNDED = {
+    True: "The pods of dead nodes are marked not ready: the admission policy that bounds this right is in force.",
+    False: f"{Refusal.UNBOUNDED.value} No pods are marked. Install the chart again, or set the chart's value "
+    "nodeFailure.markPodsNotReady to false.",
+}
+
+_POLICY = ""
+"""The name of the task that asks: no node has it."""
 
 DEADLINE = 2.0
 """Seconds for one request, or less: as long as we lead for certain."""
@@ -43,6 +56,9 @@ class NodeFailures:
 
     Args:
         look: what is known now; None before anything is.
+        on_done: called with what was done, the node, and how many of its pods were changed.
+        on_bounded: called with whether an admission policy bounds the right, each time that it is asked.
+        ask: given the nodes that are to be asked for a sign of life, after each step.
         on_change: called after each step, from the event loop.
     """
 
@@ -53,6 +69,9 @@ class NodeFailures:
         rules: Rules,
         look: Callable[[], Look | None],
         *,
+        ask: Callable[[Collection[str]], None] = lambda nodes: None,
+        on_done: Callable[[What, str, int], None] = lambda what, node, pods: None,
+        on_bounded: Callable[[bool], None] = lambda bounded: None,
         clock: Callable[[], float] = time.monotonic,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -60,11 +79,18 @@ class NodeFailures:
         self._node = node
         self._rules = rules
         self._look = look
+        self._ask = ask
+        self._on_done = on_done
+        self._on_bounded = on_bounded
+        self._bounded: bool | None = None  # None: not asked since we lead
+        self._ask_bounded_at = 0.0
+        self._changed: Counter[str] = Counter()  # pods, by node, in the attempts so far
         self._clock = clock
         self._on_change = on_change
         self._memory: Memory | None = None  # None: the record has not been read since we lead
         self._record = LeaseRecord(RECORD, node, 1.0)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._marking: set[str] = set()  # the nodes whose task marks
         self._told: list[Callable[[Memory], Memory]] = []  # what the tasks have done since the last step
         self._wake = asyncio.Event()
         self.counts: Counter[str] = Counter()
@@ -114,30 +140,55 @@ class NodeFailures:
         if look is None:
             return None
         if not look.seen.lease_left or not self._rules.enabled:
-            self._memory = None
+            self._memory = self._bounded = None
             self._told.clear()
             # Without the record it is still told why nothing is done.
             self.refused = node_failure.step(Memory(), look.seen, self._rules, now).refused
+            self._ask(())
             self._on_change()
             return None
         try:
-            memory = await self._read() if self._memory is None else self._memory
+            if self._memory is None:
+                memory, _ = await asyncio.gather(self._read(), self._check_bounded())
+            else:
+                memory = self._memory
             told, self._told = self._told, []
             for change in told:
                 memory = change(memory)
-            made = node_failure.step(memory, look.seen, self._rules, now)
+            seen = replace(look.seen, bounded=bool(self._bounded))
+            made = node_failure.step(memory, seen, self._rules, now)
             await self._keep(made)
         except (Unavailable, Denied, Conflict) as error:
             log.warning("The record of failed nodes cannot be read or written: %s", error)
             self._memory = None
             return self._clock() + RETRY
         self._memory, self.refused = made.memory, made.refused
+        self._ask(made.ask)
+        for node in self._marking - set(made.mark):
+            self._tasks[node].cancel()  # the node lives, or we may not act any more
         for node in made.mark:
             self._start(node, self._mark(node, look))
+            self._marking.add(node)
         for node in made.restore:
             self._start(node, self._restore(node))
+        if now >= self._ask_bounded_at:
+            self._start(_POLICY, self._check_bounded_again())
         self._on_change()
-        return made.next_at
+        return min(self._ask_bounded_at, made.next_at or self._ask_bounded_at)
+
+    async def _check_bounded(self) -> None:
+        before, self._bounded = self._bounded, await self._cluster.marking_bounded(DEADLINE)
+        self._ask_bounded_at = self._clock() + (CHECK if self._bounded else CHECK_UNBOUNDED)
+        if self._bounded is not before:
+            log.log(logging.INFO if self._bounded else logging.WARNING, "%s", BOUNDED[self._bounded])
+        self._on_bounded(self._bounded)
+
+    async def _check_bounded_again(self) -> None:
+        self._ask_bounded_at = self._clock() + CHECK_UNBOUNDED
+        try:
+            await self._check_bounded()
+        except (Unavailable, Denied, Conflict) as error:
+            log.debug("whether an admission policy is in force cannot be asked: %s", error)
 
     def _start(self, node: str, work: Any) -> None:
         """One thing at a time for each node; what fails is asked for again."""
@@ -149,42 +200,47 @@ class NodeFailures:
 
     def _ended(self, node: str) -> None:
         self._tasks.pop(node, None)
+        self._marking.discard(node)
         self.touch()
 
     async def _mark(self, node: str, look: Look) -> None:
         begun = self._clock()
         first: Callable[[str, Labels], bool] = node_failure.behind_load_balancers(look.services)
         done = await self._attempt(
+            node,
             lambda deadline: self._cluster.mark_endpoints(
                 node, first, reason=node_failure.REASON, message=node_failure.MESSAGE, deadline=deadline
-            )
+            ),
         )
         if done is None:
             return
         self._told.append(lambda memory: node_failure.marked(memory, node))
+        count = self._changed.pop(node, 0)
         self.counts["nodes_marked"] += 1
-        self.counts["pods_marked"] += done.done
+        self.counts["pods_marked"] += count
         message = (
-            f"The node does not answer and a majority of the replicas agrees: {done.done} of its endpoints were marked "
-            "not ready, so that no new connection is sent to them."
+            f"The node does not answer and a majority of the replicas agrees: {count} of its pods were marked not "
+            "ready, so that no new connection is sent to them."
         )
-        log.warning("%s: %s (%.2f s)", node, message, self._clock() - begun)
+        log.debug("the pods of %s were marked in %.2f s", node, self._clock() - begun)
+        self._on_done(What.PODS_MARKED, node, count)
         await self._tell(node, "Warning", message)
 
     async def _restore(self, node: str) -> None:
         done = await self._attempt(
-            lambda deadline: self._cluster.restore_endpoints(node, reason=node_failure.REASON, deadline=deadline)
+            node, lambda deadline: self._cluster.restore_endpoints(node, reason=node_failure.REASON, deadline=deadline)
         )
         if done is None:
             return
         self._told.append(lambda memory: node_failure.restored(memory, node))
+        count = self._changed.pop(node, 0)
         self.counts["nodes_restored"] += 1
-        self.counts["pods_restored"] += done.done
-        message = f"The node answers again: {done.done} endpoints that were still marked not ready were restored."
-        log.info("%s: %s", node, message)
+        self.counts["pods_restored"] += count
+        message = f"The node answers again: {count} of its pods that were still marked not ready were restored."
+        self._on_done(What.PODS_RESTORED, node, count)
         await self._tell(node, "Normal", message)
 
-    async def _attempt(self, work: Callable[[float], Any]) -> Marked | None:
+    async def _attempt(self, node: str, work: Callable[[float], Any]) -> Marked | None:
         """Does it within the time for which we lead; None where it is to be tried again."""
         look = self._look()
         deadline = min(DEADLINE, look.seen.lease_left if look else 0.0)
@@ -197,6 +253,7 @@ class NodeFailures:
                 log.warning("The endpoints of a failed node cannot be changed: %s", error or "no answer in time")
             else:
                 self.counts["failed"] += done.failed
+                self._changed[node] += done.done
         if done is None or done.failed:
             await asyncio.sleep(RETRY)
             return None

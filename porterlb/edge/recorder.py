@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from porterlb.cluster import Cluster, Conflict, Denied, Kind, Obj, Unavailable
-from porterlb.core.history import History, step
+from porterlb.core.history import Entry, History, noted, step
 from porterlb.core.history.events import Event, Pending, counts, tells
 from porterlb.core.history.words import sentence
 from porterlb.core.known import Known
@@ -69,12 +69,18 @@ class Recorder:
         self._known: Known | None = None  # what the history was compared with last
         self._pending = Pending()
         self._news = asyncio.Event()
+        self._noted: list[Entry] = []
         self.history = History()
 
     def observe(self, known: Known, touched: Collection[Address]) -> None:
         """What is known now. ``touched``: the VIPs that are served in another way than at the last call."""
         self._latest = known
         self._touched.update(touched)
+        self._news.set()
+
+    def note(self, entry: Entry) -> None:
+        """Something has happened that what is known does not show."""
+        self._noted.append(entry)
         self._news.set()
 
     async def run(self) -> None:
@@ -105,7 +111,10 @@ class Recorder:
         touched, self._touched = self._touched, set()
         work = partial(step, self.history, before, latest, self._clock(), touched)
         many = len(touched) > MANY or before is None
-        self.history, fresh = await asyncio.to_thread(work) if many else work()
+        self.history, found = await asyncio.to_thread(work) if many else work()
+        notes, self._noted = tuple(self._noted), []
+        self.history = noted(self.history, notes)
+        fresh = (*found, *notes)
         for entry in fresh:
             level = logging.WARNING if entry.what.bad else logging.INFO
             more = {"what": entry.what.value, "why": entry.why.value, "vips": len(entry.vips)}

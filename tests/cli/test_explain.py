@@ -13,6 +13,8 @@ from porterlb.cli.replicas import Asked
 from porterlb.cluster import ReplicaState
 from porterlb.core.history import Entry, History, What, Why
 from porterlb.core.known import Known
+from porterlb.core.model import Endpoint
+from porterlb.core.node_failure import Marking
 from porterlb.core.observed import Rival
 from porterlb.core.status.state import state_of
 from porterlb.errors import PorterError
@@ -49,6 +51,17 @@ def test_a_dead_node_is_named_as_left_out_with_the_move() -> None:
     assert texts(made, "Nodes") == ["2 usable; left out: node-c does not answer probes"]
     assert texts(made, "History")[0].endswith("because node-c does not answer probes.")
     assert made.code == SERVED
+
+
+def test_the_cost_of_a_nodes_death_is_told_where_no_pods_are_marked() -> None:
+    base = snapshot()
+    of = replace(base, endpoints={**base.endpoints, SHOP: (Endpoint("node-a"), Endpoint("node-b"))})
+    made = explained("default/shop", asked(replace(situation(of), marking=Marking.OFF)), None)
+    assert texts(made, "Node's death") == [Marking.OFF.value]
+    assert (made.code, made.problems) == (SERVED, []), "it is served, and this is no fault"
+    unbounded = explained("default/shop", asked(replace(situation(of), marking=Marking.UNBOUNDED)), None)
+    assert "is not enforced" in texts(unbounded, "Node's death")[0]
+    assert texts(explained("default/shop", asked(situation(of)), None), "Node's death") == []
 
 
 def test_what_is_degraded_or_not_served() -> None:

@@ -93,14 +93,25 @@ def test_new_connections_fail_for_a_moment_only(lab: Whole, eip: str) -> None:
     assert "PorterLBNodeDead" in told, told
 
 
+def cut_off(lab: Whole, victim: str) -> list[str]:
+    """No other node hears the victim; the API server does. Returns the keys of the faults."""
+    return [lab.faults.filter("all", victim, name) for name in NAMES if name != victim]
+
+
+def why_not(lab: Whole, victim: str) -> str:
+    """Why the leader does not mark the pods of a silent node."""
+    refused: dict[str, str] = lab.state(lab.leader())["nodeFailures"]["refused"]
+    return refused.get(victim, "")
+
+
 def test_a_false_verdict_costs_a_moment(lab: Whole) -> None:
-    """Nobody gets an answer to the probes of a node that lives: its kubelet puts the pods right at once, and they stay
+    """No other node hears a node that lives and runs no replica: its kubelet puts the pods right at once, and they stay
     so, for a node is not marked twice."""
     with served(lab, "web", "routed", policy="Cluster") as vip:
         victim = spare(lab)
         with lab.client.attempts(vip) as attempts:
             moment = time.monotonic()
-            keys = [lab.faults.filter(protocol, source=victim) for protocol in ("arp", "ndp")]
+            keys = cut_off(lab, victim)
             try:
                 wait_until(lambda: f'"{victim}": "marked"' in record(lab), 10, f"{victim} to be marked", 0.02)
                 marked = time.monotonic() - moment
@@ -116,10 +127,41 @@ def test_a_false_verdict_costs_a_moment(lab: Whole) -> None:
         wait_until(lambda: "{}" in record(lab), 60, "the node to be forgotten")
 
 
-def test_the_leaders_node_is_the_victim(lab: Whole) -> None:
-    """A replica on every node: a new leader first, some 4 s, then the same."""
+def test_a_node_whose_probes_are_filtered_answers_tcp_and_is_not_marked(lab: Whole) -> None:
+    victim = spare(lab)
+    keys = [lab.faults.filter(protocol, source=victim) for protocol in ("arp", "ndp")]
+    try:
+        wait_until(lambda: "answers TCP" in why_not(lab, victim), 10, "the leader to say why", 0.05)
+        time.sleep(2.0)
+        assert victim not in record(lab)
+    finally:
+        for key in keys:
+            lab.faults.lift(key)
+
+
+def every_node(lab: Whole) -> None:
+    """A replica on every node."""
     lab.upgrade(kind="DaemonSet", settings={"markAgainAfter": 5})
     assert set(lab.wait_replicas(3, timeout=120)) == set(NAMES)
+
+
+def test_a_replica_that_no_other_hears_writes_that_it_lives(lab: Whole) -> None:
+    every_node(lab)
+    wait_until(lambda: lab.leader() in NAMES, 20, "a leader")
+    victim = next(name for name in NAMES if name != lab.leader())
+    keys = cut_off(lab, victim)
+    try:
+        wait_until(lambda: "writes to the API" in why_not(lab, victim), 10, "the leader to say why", 0.05)
+        time.sleep(5.0)
+        assert victim not in record(lab)
+    finally:
+        for key in keys:
+            lab.faults.lift(key)
+
+
+def test_the_leaders_node_is_the_victim(lab: Whole) -> None:
+    """A replica on every node: a new leader first, some 4 s, then the same."""
+    every_node(lab)
     with served(lab, "web", "routed", policy="Cluster") as vip:
         wait_until(lambda: lab.leader() in NAMES, 20, "a leader")
         victim = lab.leader()

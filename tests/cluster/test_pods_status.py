@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from lab.measure import wait_until
 from porterlb.cluster import Denied, Labels, Marked
 from porterlb.core.node_failure import MESSAGE, REASON
 from porterlb.edge.kube import KubeCluster
@@ -163,9 +164,33 @@ def test_nobody_is_made_ready_whom_we_have_not_marked(plane: ControlPlane, kubec
         request = Request("PATCH", "/api/v1/namespaces/default/pods/p1/status", (), condition("Ready", "True", None))
         await cluster._api.call(Request(request.method, request.path, (), request.body, STRATEGIC_MERGE), 5.0)
 
-    with pytest.raises(Denied, match="PorterLB may"):
-        run(kubeconfig, make_ready)
-    assert ready(plane)["p1"] == ("False", "Theirs")
+    async def take_over(cluster: KubeCluster) -> None:
+        """With our reason the next step would be allowed."""
+        path = "/api/v1/namespaces/default/pods/p1/status"
+        await cluster._api.call(Request("PATCH", path, (), MARK, STRATEGIC_MERGE), 5.0)
+
+    for change in (make_ready, take_over):
+        with pytest.raises(Denied, match="PorterLB may"):
+            run(kubeconfig, change)
+        assert ready(plane)["p1"] == ("False", "Theirs")
+
+
+def test_whether_the_policy_is_enforced_is_asked_without_a_change(plane: ControlPlane, kubeconfig: Path) -> None:
+    def bounded() -> bool:
+        answer: bool = run(kubeconfig, lambda cluster: cluster.marking_bounded(5.0))
+        return answer
+
+    assert bounded()
+    kind = "ValidatingAdmissionPolicyBinding"
+    (binding,) = [obj for obj in rights() if obj["kind"] == kind]
+    before = plane.kubectl("get", "pods", "-o", "json")
+    plane.kubectl("delete", kind, binding["metadata"]["name"])
+    try:
+        wait_until(lambda: not bounded(), 20, "the API server to notice that the policy is not bound any more", 0.2)
+        assert plane.kubectl("get", "pods", "-o", "json") == before
+    finally:
+        plane.apply(binding)
+        wait_until(bounded, 20, "the policy to be in force again", 0.2)
 
 
 def test_nothing_but_the_status_of_a_pod_can_be_changed(plane: ControlPlane, kubeconfig: Path) -> None:

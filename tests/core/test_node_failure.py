@@ -19,6 +19,7 @@ from porterlb.core.node_failure import (
     Step,
     Verdict,
     behind_load_balancers,
+    cut_off,
     marked,
     read,
     restored,
@@ -26,16 +27,18 @@ from porterlb.core.node_failure import (
     verdicts,
     written,
 )
+from porterlb.core.observed import FreshReplica, Votes, WireReport
 
 RULES = Rules(enabled=True, confirm=0.2, again_after=300, restore_after=10, lease_margin=0.5)
 NODES = {name: Node(name) for name in ("a", "b", "c")}
 DEAD = Verdict(frozenset("ab"), frozenset("ab"))
-ALIVE = Verdict(frozenset("ab"))
+ALIVE = Verdict(frozenset("ab"), heard=True)
 
 
 def seen(verdict: Verdict = DEAD, **more: object) -> Seen:
     """Node c as ``verdict`` says; a leads."""
-    base = Seen(NODES, {"a": Verdict(frozenset("b")), "b": Verdict(frozenset("a")), "c": verdict}, lease_left=2.0)
+    others = {"a": Verdict(frozenset("b"), heard=True), "b": Verdict(frozenset("a"), heard=True)}
+    base = Seen(NODES, {**others, "c": verdict}, lease_left=2.0)
     return replace(base, **more)  # type: ignore[arg-type]
 
 
@@ -73,10 +76,13 @@ def test_an_answer_in_between_begins_the_wait_again() -> None:
     [
         (seen(doubt=True), Refusal.DOUBT),
         (seen(outage=True), Refusal.OUTAGE),
+        (seen(bounded=False), Refusal.UNBOUNDED),
         (seen(lease_left=0.49), Refusal.LEASE),
         (seen(Verdict(frozenset("a"), frozenset("a"))), Refusal.FEW_VOTERS),
         (seen(Verdict(frozenset("ab"), frozenset("a"))), Refusal.NO_MAJORITY),
         (seen(replace(DEAD, hello_fresh=True)), Refusal.HELLO_FRESH),
+        (seen(replace(DEAD, heard=True)), Refusal.HEARD),
+        (seen(signs={"c": 97.3}), Refusal.SIGN_OF_LIFE),
         # Those who may not vote do not count.
         (seen(Verdict(frozenset("abd"), frozenset("axyz"))), Refusal.NO_MAJORITY),
     ],
@@ -166,14 +172,23 @@ def test_a_false_verdict_is_undone_as_soon_as_the_nodes_own_replica_is_heard() -
 
 def test_what_nobody_can_tell_is_neither_dead_nor_alive() -> None:
     memory = marked(confirmed(seen()).memory, "c")
-    for unknown in (Verdict(), Verdict(frozenset("a"), frozenset("a")), Verdict(frozenset("ab"), frozenset("b"))):
+    for unknown in (Verdict(), Verdict(frozenset("ab")), Verdict(frozenset("ab"), frozenset("b"))):
         first = step(memory, seen(unknown), RULES, 101.0)
         assert step(first.memory, seen(unknown), RULES, 150.0).restore == ()
 
 
-def test_marking_stops_when_the_node_answers() -> None:
+def test_marking_stops_when_the_node_answers_or_a_rule_forbids_it_meanwhile() -> None:
     last = confirmed(seen())
-    assert step(last.memory, seen(ALIVE), RULES, 101).mark == ()
+    assert step(last.memory, seen(), RULES, 101).mark == ("c",)
+    for verdict in (ALIVE, Verdict(frozenset("ab"), frozenset("b")), Verdict(frozenset("a"), frozenset("a"))):
+        assert step(last.memory, seen(verdict), RULES, 101).mark == ()
+
+
+def test_a_node_is_dead_by_the_vote_of_two_if_nobody_hears_it() -> None:
+    assert DEAD.dead and Verdict(frozenset("abd"), frozenset("ab")).dead
+    assert not Verdict(frozenset("a"), frozenset("a")).dead
+    assert not Verdict(frozenset("abde"), frozenset("ab")).dead, "half is no majority"
+    assert not replace(DEAD, hello_fresh=True).dead and not replace(DEAD, heard=True).dead
 
 
 def test_nothing_is_restored_by_one_who_does_not_lead_for_certain() -> None:
@@ -203,12 +218,87 @@ def test_what_is_told_too_late_changes_nothing() -> None:
     assert marked(memory, "x") is memory
 
 
-def test_a_verdict_counts_every_replica_but_the_nodes_own() -> None:
-    found = verdicts("abc", "a", {"c"}, {"b": {"c"}, "c": {"a"}})
-    assert found["c"] == Verdict(frozenset("ab"), frozenset("ab"), hello_fresh=True)
-    assert found["a"] == Verdict(frozenset("bc"), frozenset("c"), hello_fresh=True)
-    without = verdicts("abc", "a", {"c"}, {"b": {"c"}})
-    assert without["c"].dead and not without["c"].hello_fresh and without["b"].alive
+def test_a_sign_of_life_counts_for_a_while_and_then_the_node_is_marked() -> None:
+    cut_off = seen(signs={"c": 100.1, "gone": 100.1})
+    memory = confirmed(cut_off).memory
+    last = step(memory, cut_off, RULES, 103.09)
+    assert (last.mark, last.refused, last.next_at) == ((), {"c": Refusal.SIGN_OF_LIFE}, pytest.approx(103.1))
+    assert step(last.memory, cut_off, RULES, 103.11).mark == ("c",)
+
+
+def test_the_nodes_that_decide_are_asked_for_a_sign_of_life() -> None:
+    first = step(Memory(), seen(), RULES, 100.0)
+    assert first.ask == ("c",), "while it is confirmed"
+    assert step(first.memory, seen(ALIVE), RULES, 100.1).ask == ()
+    assert step(Memory(), seen(replace(DEAD, heard=True)), RULES, 100.0).ask == ()
+    assert step(Memory(), seen(lease_left=0.0), RULES, 100.0).ask == (), "the leader alone decides"
+    memory = marked(confirmed(seen()).memory, "c")
+    assert step(memory, seen(), RULES, 101.0).ask == ("c",), "so that it is restored"
+    unheard = Verdict(frozenset("a"), frozenset("a"))
+    assert step(memory, seen(unheard), RULES, 101.0).ask == ("c",)
+    assert step(memory, seen(ALIVE), RULES, 101.0).ask == ()
+
+
+def test_a_marked_node_that_shows_signs_of_life_is_restored() -> None:
+    memory = marked(confirmed(seen()).memory, "c")
+    for second in range(10):
+        now = 101.0 + second
+        memory = step(memory, seen(signs={"c": now}), RULES, now).memory
+        assert memory.failures["c"].stage is Stage.MARKED
+    assert step(memory, seen(signs={"c": 111.0}), RULES, 111.0).restore == ("c",)
+
+
+def votes(voters: str, silent: str, heard: str = "") -> Votes:
+    return Votes(frozenset(voters), frozenset(silent), frozenset(heard))
+
+
+def fresh(**dead: str) -> dict[str, FreshReplica]:
+    return {name: FreshReplica(name, 1, dead=frozenset(nodes)) for name, nodes in dead.items()}
+
+
+def test_a_verdict_is_made_of_the_votes_and_not_of_what_the_replicas_conclude() -> None:
+    dead = frozenset("c")
+    report = WireReport(dead=dead, fresh=fresh(b="c"), votes={"c": votes("ab", "ab")}, probed=frozenset("bc"))
+    assert verdicts("bc", report) == {"b": Verdict(hello_fresh=True, heard=True), "c": DEAD}
+    assert verdicts("c", report)["c"].dead
+    one = replace(report, votes={"c": votes("ab", "a")})
+    assert not verdicts("c", one)["c"].dead, "both hold it for dead, and one alone has probed it in vain"
+    assert not verdicts("c", replace(report, votes={"c": votes("abd", "ab", "d")}))["c"].dead
+    assert verdicts("c", replace(report, votes={"c": votes("ab", "ab", "a")}))["c"].alive
+
+
+def test_without_votes_a_node_lives_if_it_answers_our_own_probes() -> None:
+    report = WireReport(probed=frozenset("c"))
+    assert verdicts("c", report)["c"].alive
+    for unknown in (
+        replace(report, probed=frozenset()),
+        replace(report, dead=frozenset("c")),
+        replace(report, doubt=True),
+    ):
+        assert not verdicts("c", unknown)["c"].alive and not verdicts("c", unknown)["c"].dead
+    assert verdicts("c", replace(report, dead=frozenset("c"), fresh=fresh(c="")))["c"].alive
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (WireReport(fresh=fresh(b="", c="", d="")), False),
+        (WireReport(fresh=fresh(b="", c="")), False),
+        (WireReport(fresh=fresh(b="")), True),  # half of four: the other side may hold us for dead
+        (WireReport(), True),
+        (WireReport(fresh=fresh(b="", c="", d=""), doubt=True), True),
+        (WireReport(fresh=fresh(b="", c="", d=""), alone=True), True),
+        (WireReport(fresh=fresh(b="", c="", d=""), dead=frozenset("a")), True),
+        (WireReport(fresh=fresh(b="", c="", d=""), dead=frozenset("b")), False),
+        (WireReport(fresh=fresh(b="a", c="", d="")), True),
+        (WireReport(fresh=fresh(b="c", c="", d="")), False),
+    ],
+)
+def test_who_may_be_held_for_dead_shows_a_sign_of_life(report: WireReport, expected: bool) -> None:
+    assert cut_off("a", "abcd", report) is expected
+    assert cut_off("a", "abcd", report, deaf=True)
+    assert not cut_off("a", "ab", report, deaf=True), "nobody can outvote us"
+    assert cut_off("a", "bcd", WireReport()), "our own Lease may not have been read yet"
 
 
 def test_pods_behind_load_balancers_are_told_by_namespace_and_labels() -> None:
@@ -224,8 +314,13 @@ def test_pods_behind_load_balancers_are_told_by_namespace_and_labels() -> None:
 
 
 VERDICTS = st.builds(
-    Verdict, st.frozensets(st.sampled_from("abde")), st.frozensets(st.sampled_from("abde")), st.booleans()
+    Verdict,
+    st.frozensets(st.sampled_from("abde")),
+    st.frozensets(st.sampled_from("abde")),
+    st.booleans(),
+    st.booleans(),
 )
+Event = tuple[float, dict[str, Verdict], bool, float, bool, dict[str, float]]
 EVENTS = st.lists(
     st.tuples(
         st.floats(0.05, 30),
@@ -233,26 +328,29 @@ EVENTS = st.lists(
         st.booleans(),
         st.sampled_from([0.0, 0.4, 2.0]),
         st.booleans(),
+        st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 5)),
     ),
     max_size=25,
 )
 
 
 @given(EVENTS)
-def test_whatever_happens_the_rules_hold(events: list[tuple[float, dict[str, Verdict], bool, float, bool]]) -> None:
+def test_whatever_happens_the_rules_hold(
+    events: list[tuple[float, dict[str, Verdict], bool, float, bool, dict[str, float]]],
+) -> None:
     nodes = {name: Node(name) for name in "abcdef"}
     memory, now = Memory(), 0.0
     begun: dict[str, float] = {}
-    for wait, found, doubt, left, tell in events:
+    for wait, found, doubt, left, tell, ages in events:
         now += wait
-        made = step(memory, Seen(nodes, found, left, doubt), RULES, now)
-        assert made == step(
-            memory, Seen(dict(reversed(nodes.items())), dict(reversed(found.items())), left, doubt), RULES, now
-        )
+        signs = {name: now - age for name, age in ages.items()}
+        made = step(memory, Seen(nodes, found, left, doubt, signs=signs), RULES, now)
+        turned = Seen(dict(reversed(nodes.items())), dict(reversed(found.items())), left, doubt, signs=signs)
+        assert made == step(memory, turned, RULES, now)
         assert not (made.mark or made.restore) or (left >= 0.5 and not doubt)
         fresh = [name for name in made.mark if name not in memory.failures]
         for name in made.mark:
-            assert found[name].dead
+            assert found[name].dead and ages.get(name, 3.0) >= 3.0 - 1e-9
             if name in fresh:
                 assert now >= begun.get(name, float("-inf")) + RULES.again_after
                 begun[name] = now

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from porterlb.core import node_failure
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import Loss, LossKind, Refusal, RefusalKind, Trouble, TroubleKind
 from porterlb.core.desired import Path
 from porterlb.core.model import AddressRange, Endpoint, Mode, Node, Peer, Protocol, Ready, ServiceKey, Snapshot
+from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import FreshReplica, Rival
 from porterlb.core.plan import plan
@@ -610,17 +610,18 @@ def test_a_vip_that_waits_longer_for_bgp_says_why() -> None:
 
 
 def test_a_service_whose_pods_would_not_be_marked_is_told_what_a_nodes_death_costs() -> None:
-    def message(*, marks_pods: bool, endpoints: list[Endpoint]) -> str:
+    def message(marking: Marking, endpoints: list[Endpoint]) -> str:
         base = snapshot()
         of = replace(base, endpoints={**base.endpoints, SHOP: tuple(endpoints)})
-        status = service_status(replace(situation(of), marks_pods=marks_pods), SHOP, None)
+        status = service_status(replace(situation(of), marking=marking), SHOP, None)
         return str(next(c["message"] for c in status["conditions"] if c["type"] == "Serving"))
 
     spread = [Endpoint("node-a"), Endpoint("node-b")]
-    assert node_failure.EXPOSED in message(marks_pods=False, endpoints=spread)
-    assert node_failure.EXPOSED not in message(marks_pods=True, endpoints=spread)
+    for off in (Marking.OFF, Marking.UNBOUNDED):
+        assert off.value in message(off, spread)
+    assert "When a node dies" not in message(Marking.ON, spread)
     same = [replace(endpoint, same_node=True) for endpoint in spread]
-    assert node_failure.EXPOSED not in message(marks_pods=False, endpoints=same)
+    assert "When a node dies" not in message(Marking.OFF, same)
 
 
 def test_what_was_negotiated_and_what_a_session_lacks_is_told() -> None:

@@ -195,6 +195,49 @@ def test_members_find_one_another(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_sign_of_life_reaches_the_others_once_each(tmp_path: Path) -> None:
+    async def main() -> None:
+        clusters = [ManifestsCluster(tmp_path) for _ in range(3)]
+        signs: list[str] = []
+        changes: list[int] = []
+        one = Membership(clusters[0], "n1", "192.0.2.1", 7473)
+        two = Membership(
+            clusters[1], "n2", "192.0.2.2", 7473, on_sign=signs.append, on_change=lambda: changes.append(len(signs))
+        )
+        tasks = [asyncio.create_task(each.run()) for each in (one, two)]
+        await until(lambda: set(one.members) == set(two.members) == {"n1", "n2"})
+        one.sign(False)
+        changes.clear()
+        one.sign(True)
+        await until(lambda: signs == ["n1"])
+        one.sign(True)
+        await until(lambda: signs == ["n1", "n1"])
+        one.sign(False)
+        lease = membership.lease_name("n1")
+
+        for _ in range(200):
+            found = await clusters[2].read_lease(lease)
+            if found and membership.SIGN not in found.annotations:
+                break
+            await asyncio.sleep(0.02)
+        assert found and membership.SIGN not in found.annotations
+        assert signs == ["n1", "n1"] and changes == [], "the members are the same"
+        one.sign(True)
+        await until(lambda: len(signs) == 3)
+        late: list[str] = []
+        three = Membership(clusters[2], "n3", "192.0.2.3", 7473, on_sign=late.append)
+        tasks.append(asyncio.create_task(three.run()))
+        await until(lambda: set(three.members) == {"n1", "n2", "n3"})
+        assert late == [], "nobody knows when a sign was written that was there before"
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for cluster in clusters:
+            await cluster.close()
+
+    asyncio.run(main())
+
+
 def test_nothing_is_said_before_there_is_an_address(tmp_path: Path) -> None:
     async def main() -> None:
         cluster = ManifestsCluster(tmp_path)

@@ -10,18 +10,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from porterlb.cluster import Conflict, Kind, Labels, LeaseRecord, Marked, Unavailable
+import pytest
+
+from porterlb.cluster import Conflict, Denied, Kind, Labels, LeaseRecord, Marked, Unavailable
+from porterlb.core.history import What
 from porterlb.core.model import Node, Service, ServiceKey
 from porterlb.core.node_failure import REASON, Refusal, Rules, Seen, Verdict
 from porterlb.edge.kube import pods
 from porterlb.edge.kube.api import Request
+from porterlb.edge.kube.errors import Missing
 from porterlb.edge.manifests import ManifestsCluster
 from porterlb.edge.node_failure import ANNOTATION, RECORD, Look, NodeFailures
 
 RULES = Rules(enabled=True, confirm=0.0, restore_after=0.05)
 NODES = {name: Node(name) for name in ("a", "b", "c")}
 DEAD = {"c": Verdict(frozenset("ab"), frozenset("ab"))}
-ALIVE = {"c": Verdict(frozenset("ab"))}
+ALIVE = {"c": Verdict(frozenset("ab"), heard=True)}
 WEB = Service(ServiceKey("shop", "web"), selector=(("app", "web"),))
 
 
@@ -32,6 +36,9 @@ class FakeCluster:
         self.told: list[str] = []
         self.trouble: dict[str, Exception] = {}
         self.failed = 0
+        self.bounded = True
+        self.pause = 0.0
+        self.messages: list[str] = []
         self.lease: LeaseRecord | None = None
 
     def _do(self, what: str, *more: str) -> None:
@@ -58,6 +65,11 @@ class FakeCluster:
         assert reason == REASON and 0 < deadline <= 2
         assert first("shop", {"app": "web"}) and not first("shop", {"app": "db"})
         self._do("mark", node)
+        try:
+            await asyncio.sleep(self.pause)
+        except asyncio.CancelledError:
+            self.told.append("cut short")
+            raise
         failed, self.failed = self.failed, 0
         return Marked(3, failed)
 
@@ -65,8 +77,13 @@ class FakeCluster:
         self._do("restore", node)
         return Marked(2)
 
+    async def marking_bounded(self, deadline: float) -> bool:
+        self._do("bounded?")
+        return self.bounded
+
     async def emit(self, kind: Kind, obj: Any, *, type_: str, reason: str, message: str, reporter: str) -> None:
         self._do("event", type_, reason, obj["metadata"]["name"])
+        self.messages.append(message)
 
 
 class World:
@@ -75,7 +92,16 @@ class World:
     def __init__(self, cluster: FakeCluster) -> None:
         self.verdicts, self.left = DEAD, 2.0
         self.cluster = cluster
-        self.failures = NodeFailures(cluster, "a", RULES, self.look)  # type: ignore[arg-type]
+        self.done: list[tuple[What, str, int]] = []
+        self.bounded: list[bool] = []
+        self.failures = NodeFailures(
+            cluster,  # type: ignore[arg-type]
+            "a",
+            RULES,
+            self.look,
+            on_done=lambda what, node, pods: self.done.append((what, node, pods)),
+            on_bounded=self.bounded.append,
+        )
 
     def look(self) -> Look:
         return Look(Seen(NODES, self.verdicts, self.left), [WEB])
@@ -109,14 +135,31 @@ def test_it_is_written_down_before_it_is_done_and_told_once() -> None:
         await world.until(lambda: world.failures.stages == {"c": "over"})
         assert world.failures.counts["pods_restored"] == 2 and world.failures.counts["nodes_restored"] == 1
 
+        assert world.done == [(What.PODS_MARKED, "c", 3), (What.PODS_RESTORED, "c", 2)]
+        assert "3 of its pods" in world.cluster.messages[0] and "2 of its pods" in world.cluster.messages[1]
+
     assert [line for line in run(scene).told if not line.startswith("write")] == [
         "read",
+        "bounded?",
         "mark c",
         f"event Warning {REASON} c",
         "restore c",
         "event Normal PorterLBNodeBack c",
     ]
-    assert run(scene).told[:3] == ["read", 'write {"c": "marking"}', "mark c"]
+    assert run(scene).told[:4] == ["read", "bounded?", 'write {"c": "marking"}', "mark c"]
+
+
+def test_marking_ends_in_the_middle_when_the_node_shows_that_it_lives() -> None:
+    cluster = FakeCluster()
+    cluster.pause = 5.0
+
+    async def scene(world: World) -> None:
+        await world.until(lambda: "mark c" in cluster.told)
+        world.verdicts = ALIVE
+        await world.until(lambda: "restore c" in cluster.told)
+        assert world.done == [(What.PODS_RESTORED, "c", 2)] and "cut short" in cluster.told
+
+    run(scene, cluster)
 
 
 def test_what_fails_is_tried_again() -> None:
@@ -126,8 +169,9 @@ def test_what_fails_is_tried_again() -> None:
 
     async def scene(world: World) -> None:
         await world.until(lambda: world.failures.stages == {"c": "marked"})
+        assert world.done == [(What.PODS_MARKED, "c", 6)], "those of every attempt are counted"
 
-    told = run(scene, cluster).told
+    told = [line for line in run(scene, cluster).told if line != "bounded?"]
     assert told[:4] == ["read failed", "read", "write failed", "read"], "the record is read anew after a conflict"
     assert [line for line in told if line.startswith("mark")] == ["mark failed", "mark c", "mark c"]
     assert cluster.trouble == {}
@@ -154,6 +198,40 @@ def test_a_record_that_is_not_ours_is_begun_anew() -> None:
             await world.until(lambda: world.failures.stages == {"c": "marked"})
 
         assert "mark c" in run(scene, cluster).told
+
+
+def test_without_the_policy_nothing_is_marked_until_it_is_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster = FakeCluster()
+    cluster.bounded = False
+
+    async def scene(world: World) -> None:
+        await world.until(lambda: world.failures.refused == {"c": Refusal.UNBOUNDED})
+        assert world.bounded == [False] and world.failures.stages == {}
+        cluster.bounded = True
+        world.failures._ask_bounded_at = 0.0
+        await world.until(lambda: world.failures.stages == {"c": "marked"})
+        assert world.bounded == [False, True]
+
+    with caplog.at_level("INFO"):
+        run(scene, cluster)
+    told = [record for record in caplog.records if "admission policy" in record.message]
+    assert [record.levelname for record in told] == ["WARNING", "INFO"]
+
+
+def test_whether_the_policy_is_there_cannot_be_asked_now() -> None:
+    cluster = FakeCluster()
+
+    async def scene(world: World) -> None:
+        await world.until(lambda: world.failures.stages == {"c": "marked"})
+        cluster.trouble["bounded?"] = Unavailable("x")
+        world.failures._ask_bounded_at = 0.0
+        await world.until(lambda: "bounded? failed" in cluster.told)
+        world.verdicts = ALIVE
+        await world.until(lambda: world.failures.stages == {"c": "over"})
+
+    run(scene, cluster)
 
 
 def test_who_does_not_lead_says_why_and_does_nothing() -> None:
@@ -234,6 +312,31 @@ def test_ready_pods_are_marked_those_behind_load_balancers_first_and_some_at_onc
         "message": "Sentence.",
         "lastTransitionTime": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, False),  # the API server took it
+        (Denied("pods p is forbidden: ValidatingAdmissionPolicy x denied request: PorterLB may change no field"), True),
+        (Denied('pods "p" is forbidden: User porterlb cannot patch resource pods/status'), False),
+    ],
+)
+def test_the_api_server_itself_says_whether_the_right_is_bounded(answer: Exception | None, expected: bool) -> None:
+    api = FakeApi([pod("p")], {"p": answer} if answer else {})
+    assert asyncio.run(pods.bounded(api, 1.0)) is expected  # type: ignore[arg-type]
+    assert dict(api.asked[0].query) == {"limit": "1"} and dict(api.asked[1].query) == {"dryRun": "All"}
+    assert api.asked[1].body == {
+        "metadata": {"uid": "uid-p"},
+        "status": {"message": "PorterLB asks whether its right is bounded"},
+    }
+
+
+def test_a_pod_that_is_gone_says_nothing_of_the_policy() -> None:
+    for gone in (Conflict("another uid"), Missing("no such pod", named=True)):
+        with pytest.raises(Unavailable):
+            asyncio.run(pods.bounded(FakeApi([pod("p")], {"p": gone}), 1.0))  # type: ignore[arg-type]
+    assert not asyncio.run(pods.bounded(FakeApi([]), 1.0))  # type: ignore[arg-type]
 
 
 def test_pods_that_are_gone_are_done_and_others_are_counted_as_failed() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from porterlb.cluster import Kind, Obj
+from porterlb.core.history import Entry, What
 from porterlb.core.history import history as module
 from porterlb.core.history.events import HOLD
 from porterlb.core.known import Known
@@ -92,6 +93,21 @@ def test_a_death_is_one_line_a_count_and_one_event(caplog: pytest.LogCaptureFixt
     labels = {"what": "NodeDead", "why": ""}
     assert metrics.registry.get_sample_value("porterlb_history_events_total", labels) == 1.0
     assert "NodeDead" in {entry.what.value for entry in recorder.history.entries}
+
+
+def test_what_was_done_about_a_dead_node_is_an_entry_a_line_and_a_count(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "porterlb.history")
+    marked = Entry(LATER, What.PODS_MARKED, "node-c", detail="7")
+    restored = Entry(LATER, What.PODS_RESTORED, "node-c", detail="2")
+    steps = [dies("node-a"), lambda recorder: recorder.note(marked), lambda recorder: recorder.note(restored)]
+    teller, metrics, recorder = record("node-a", *steps)
+    found = {line.getMessage(): line.levelname for line in caplog.records}
+    assert found["Node node-c is dead: 7 of its pods were marked not ready."] == "WARNING"
+    assert found["Node node-c lives: 2 of its pods that were still marked not ready were restored."] == "INFO"
+    assert [e for e in recorder.history.entries if e in (marked, restored)] == [marked, restored]
+    assert not [event for event in teller.events if event[1].startswith("Pods")], "whoever did it tells of it"
+    labels = {"what": "PodsMarkedNotReady", "why": ""}
+    assert metrics.registry.get_sample_value("porterlb_history_events_total", labels) == 1.0
 
 
 def test_another_replica_logs_and_does_not_tell(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from porterlb.cluster import Conflict, Denied, Kind, Obj, Unavailable
+from porterlb.core.model import Endpoint
+from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.plan import Plan, plan
 from porterlb.edge.status import StatusWriter
@@ -555,6 +557,31 @@ def test_problems_reach_the_object_that_has_them() -> None:
         assert (ready["status"], "10.0.0.300" in ready["message"]) == ("False", True)
         assert ("bad", "InvalidAddress") in stage.cluster.events
         assert ObjectKey("Eip", "", "bad") in stage.objects.problems
+
+    run(stage, steps)
+
+
+def test_what_a_nodes_death_costs_is_written_when_it_changes() -> None:
+    stage = Stage()
+    endpoints = {SHOP: (Endpoint("node-a"), Endpoint("node-b"))}
+
+    def message() -> str:
+        obj = stage.objects.raw("Service", *SHOP)
+        assert obj is not None
+        return str(next(c["message"] for c in obj["status"]["conditions"] if c["type"] == "Serving"))
+
+    async def steps() -> None:
+        for marking in (Marking.ON, Marking.UNBOUNDED, Marking.OFF, Marking.ON):
+            stage.clock += 30.0  # what changes in words only waits for a lull
+            of = snapshot(stage.node, leader=stage.node)
+            of = replace(of, services=stage.objects.services, endpoints={**of.endpoints, **endpoints})
+            known = seen(
+                plan(of, None, 0.0, POLICY), of, problems=stage.objects.problems, generations=stage.objects.generations
+            )
+            stage.writer.update(replace(known, marking=marking))
+            await stage.settle()
+            assert ("When a node dies" in message()) is (marking is not Marking.ON)
+            assert marking.value in message()
 
     run(stage, steps)
 

@@ -30,6 +30,8 @@ class What(enum.StrEnum):
     API_BACK = "ApiBack"
     NOTICED = "Noticed"
     NOTICE_OVER = "NoticeOver"
+    PODS_MARKED = "PodsMarkedNotReady"
+    PODS_RESTORED = "PodsRestored"
 
     @property
     def bad(self) -> bool:
@@ -51,6 +53,7 @@ _BAD = frozenset(
         What.DOUBT,
         What.API_AWAY,
         What.NOTICED,
+        What.PODS_MARKED,
     }
 )
 

@@ -93,6 +93,11 @@ def step(
     return History(entries, places, returned, unsettled, began), tuple(fresh)
 
 
+def noted(history: History, entries: Iterable[Entry]) -> History:
+    """The history with entries that no comparison finds."""
+    return replace(history, entries=_bounded((*history.entries, *entries)))
+
+
 def _bounded(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     kept = list(entries[-ENTRIES:])
     mentions = sum(len(entry.vips) for entry in kept)

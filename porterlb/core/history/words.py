@@ -39,6 +39,8 @@ _PLAIN: Mapping[What, str] = {
     What.API_BACK: "The API is available again.",
     What.NOTICED: "{detail}",
     What.NOTICE_OVER: "Not the case any more: {detail}",
+    What.PODS_MARKED: "Node {subject} is dead: {detail} of its pods were marked not ready.",
+    What.PODS_RESTORED: "Node {subject} lives: {detail} of its pods that were still marked not ready were restored.",
     What.VIP_SERVED: "{vips}: served by {detail} on {after}.",
     What.VIP_NOT_SERVED: "{vips}: not served any more. {detail}",
     What.VIP_MOVED: "{vips}: moved from {before} to {after} ({detail}){why}.",

@@ -44,6 +44,7 @@ from porterlb.core.layer2.serving import Serving, ServingEvent, ServingState, Tr
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.targets import Gateway, find_targets
 from porterlb.core.layer2.vips import Vip, VipTable
+from porterlb.core.layer2.votes import CountedVotes
 from porterlb.core.model import Address
 from porterlb.core.observed import Nic, Notice, NoticeKind
 from porterlb.core.wire_text import WireConfig
@@ -82,6 +83,7 @@ class Layer2:
         self._hello = OwnHello(self._around, self.nodes, self.hellos, self.serving)
         self._refused = RefusedHellos(config.node)
         self._notices: tuple[Notice, ...] = ()
+        self._votes = CountedVotes(config.node, self.nodes, self.hellos, self._actions)
         self._doubt = False
         self._link_heard = 0.0
         self._detector_at: float | None = None  # when the failure detector is to be asked again
@@ -356,6 +358,8 @@ class Layer2:
             self._actions.report(
                 dead=self._around.dead,
                 dead_on=self._dead.by_subnet(),
+                votes=self._votes.latest,
+                alone=self._votes.alone,
                 fresh=fresh,
                 doubt=self.serving.frozen,
                 rivals=rivals,
@@ -392,6 +396,7 @@ class Layer2:
             self._actions.add(SendProbes(step.probes))
         if step.changed:
             self._judged(now)
+        self._votes.update(self._wanted, now)
         if step.say:
             self._say(now)
 

@@ -116,6 +116,11 @@ class FailureDetector:
         found = self._findings.get(Place(node, nic))
         return found is not None and found.silent
 
+    @property
+    def finds_silence(self) -> bool:
+        """Whether our own probes find anybody silent."""
+        return any(found.silent for found in self.probes.unwell.values())
+
     def answers(self, node: str) -> bool:
         """Whether a node answers our probes anywhere."""
         return any(f.vote is Vote.HEARD for f in self.probes.nodes if f.target.node == node)

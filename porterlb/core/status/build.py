@@ -93,15 +93,15 @@ def _serving(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> V
     text = " ".join(message for _, _, message in verdicts)
     # One address that is not served (of two families) is what the user should hear about.
     status, reason, _ = next((v for v in verdicts if v[0] != TRUE), verdicts[0])
-    return status, reason, f"{text} {_at_a_nodes_death(known, key)}".rstrip() if status == TRUE else text
+    return status, reason, f"{text} {at_a_nodes_death(known, key)}".rstrip() if status == TRUE else text
 
 
-def _at_a_nodes_death(known: Known, key: ServiceKey) -> str:
+def at_a_nodes_death(known: Known, key: ServiceKey) -> str:
+    """What the death of a node costs the Service, and which setting helps; empty: nothing."""
     service, shared = known.snapshot.services.get(key), known.plan.shared
-    if known.marks_pods or service is None or shared is None:
+    if service is None or shared is None:
         return ""
-    endpoints = known.snapshot.endpoints.get(key, ())
-    return node_failure.EXPOSED if node_failure.exposed(service, endpoints, len(shared.usable)) else ""
+    return node_failure.cost(service, known.snapshot.endpoints.get(key, ()), len(shared.usable), known.marking)
 
 
 _MODE_REASON = {Mode.BGP: "BGP", Mode.LAYER2: "Layer2"}

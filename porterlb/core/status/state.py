@@ -9,7 +9,8 @@
 ``nodes``             by name: addresses, ready, usable, why (not), dead, deadOn, probed, cordoned, drain (empty,
                       announced: with the community GRACEFUL_SHUTDOWN, or withdrawn)
 ``eips``              by name: protocol, size, used, layer2Possible, problems
-``services``          by namespace/name: addresses, eips, problems
+``services``          by namespace/name: addresses, eips, problems, atNodeDeath (what the death of a node costs new
+                      connections, and which setting helps; empty: nothing)
 ``vips``              by address: eip, services, protocol, mode (planned), served (on the wire), phase, age (seconds
                       in this phase), since (RFC 3339, the last move; empty: before this replica could know),
                       nextHops, candidates, announced {peer: {replica: [node]}}, carried {peer: [node]}, answering
@@ -47,6 +48,7 @@ from porterlb.core.nexthops import unusable_because
 from porterlb.core.observed import Nic
 from porterlb.core.problems import Problem
 from porterlb.core.served import Served
+from porterlb.core.status.build import at_a_nodes_death
 from porterlb.core.vip import VipPlan
 
 State = dict[str, Any]
@@ -102,6 +104,7 @@ def state_of(known: Known, history: History, now: float) -> State:
                 "addresses": [str(address) for address in allocation.addresses],
                 "eips": list(allocation.eips),
                 "problems": _sentences(allocation.refusals),
+                "atNodeDeath": at_a_nodes_death(known, key),
             }
             for key, allocation in plan.services.items()
         },

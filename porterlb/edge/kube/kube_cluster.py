@@ -164,6 +164,10 @@ class KubeCluster:
         """See the protocol. The EndpointSlice controller takes it over from the pods' status within milliseconds."""
         return await pods.mark(self._api, node, first, reason, message, deadline)
 
+    async def marking_bounded(self, deadline: float) -> bool:
+        """Asks the API server itself: the policy may be there and not in force."""
+        return await pods.bounded(self._api, deadline)
+
     async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
         return await pods.restore(self._api, node, reason, deadline)
 

@@ -14,6 +14,9 @@ from porterlb.edge.kube.api import STRATEGIC_MERGE, Api, Json, Request
 
 log = logging.getLogger("porterlb.kube")
 
+POLICY_SAYS = "PorterLB may "
+"""How the sentences of the chart's admission policy begin."""
+
 AT_ONCE = 16
 """Patches under way at the same time: 110 pods, the most that a kubelet runs by default, are seven rounds."""
 
@@ -55,6 +58,29 @@ async def restore(api: Api, node: str, reason: str, deadline: float) -> Marked:
     condition = {"status": "False", "reason": reason}
     ours = [pod for pod in await _of_node(api, node, deadline) if condition.items() <= ready(pod).items()]
     return await _patch(api, ours, "True", "", "", deadline)
+
+
+async def bounded(api: Api, deadline: float) -> bool:
+    """Whether the chart's admission policy is in force: the API server refuses what it forbids (dry run: in no case is
+    anything changed). Without any pod the answer is no: there is nothing to mark either."""
+    try:
+        found = (await api.call(Request("GET", paths.PODS, (("limit", "1"),)), deadline)).get("items")
+    except Denied:
+        return False  # the right itself is missing
+    if not found:
+        return False
+    metadata = found[0]["metadata"]
+    path = paths.pod_status(metadata["namespace"], metadata["name"])
+    body = {"metadata": {"uid": metadata["uid"]}, "status": {"message": "PorterLB asks whether its right is bounded"}}
+    try:
+        await api.call(Request("PATCH", path, (("dryRun", "All"),), body, STRATEGIC_MERGE), deadline)
+    except Denied as refused:
+        if getattr(refused, "named", False):
+            raise Unavailable("The pod is gone.") from None
+        return POLICY_SAYS in str(refused)
+    except Conflict:
+        raise Unavailable("The pod is gone.") from None
+    return False
 
 
 async def _of_node(api: Api, node: str, deadline: float) -> list[Json]:

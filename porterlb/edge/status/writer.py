@@ -19,6 +19,7 @@ from porterlb.core.known import Known
 from porterlb.core.model import Address, ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.served import Served
+from porterlb.core.status.build import at_a_nodes_death
 from porterlb.core.status.peer import entries
 from porterlb.core.status.serving import Acknowledged, WireView
 from porterlb.core.status.writes import (
@@ -211,7 +212,8 @@ class StatusWriter:
             else:
                 vips = tuple(plan.vips.get(address) for address in addresses)
                 generation = known.generation_of("Service", *key)
-                inputs = (have, service, generation, plan.services.get(key), addresses, known.rewriters.get(key), *vips)
+                inputs: tuple[object, ...] = (have, service, generation, plan.services.get(key), addresses)
+                inputs += (known.rewriters.get(key), at_a_nodes_death(known, key), *vips)
                 looked = self._memo.get(key) if same and touched.isdisjoint(addresses) else None
                 if looked is None or not looked.still(inputs):
                     work = partial(service_write, known, key, self._outbox.have)
