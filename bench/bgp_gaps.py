@@ -9,50 +9,67 @@ from lab.measure import wait_until
 from tests.lab.product import Product, product
 
 NAMES = ("node-a", "node-b", "node-c")
+CONNECT = 0.01
+"""Seconds between two new connections."""
 FLOWS = 12
 """So many flows over three next hops: some of them go over the one that dies."""
+
+
+ROWS = (("default", "Local", "300"), ("fast", "Local", "150"), ("default", "Cluster", ""))
+"""Profile, externalTrafficPolicy, target of the stream's gap in ms. With Cluster, a flow that goes to a pod of the dead
+node is lost whoever is the next hop: its gap has no target, and the pods of the node are marked as not ready."""
 
 
 def next_hop(quick: bool) -> Table:
     """Ten trials with each profile."""
     count = 3 if quick else 10
     table = Table(
-        f"BGP next hop loses power: worst gap of {FLOWS} flows, ms ({count} trials)",
-        ("profile", "median", "worst", "target", "own stall"),
-        notes=["BIRD with add-path; externalTrafficPolicy Local; a request every 2 ms a flow"],
+        f"BGP next hop loses power: worst gap of {FLOWS} flows and new connections, ms ({count} trials)",
+        ("profile", "policy", "median", "worst", "target", "new connections", "own stall"),
+        notes=[
+            "BIRD with add-path; a request every 2 ms a flow; the leader lives",
+            "new connections: until the last one that failed had begun, worst; 100 a second, time-out 1 s",
+            "Cluster: the dead node's endpoints are marked (mark-pods-not-ready); the flows to its pod do not count",
+        ],
     )
-    for profile, target in (("default", "300"), ("fast", "150")):
-        gaps, stalls = _trials(profile, count)
-        table.rows.append((profile, percentile(gaps, 0.5), max(gaps), target, max(stalls)))
-        table.raw[profile] = {"gaps": gaps, "stalls": stalls}
+    for profile, policy, target in ROWS:
+        gaps, connections, stalls = _trials(profile, policy, count)
+        streams = (percentile(gaps, 0.5), max(gaps)) if policy == "Local" else ("", "")
+        table.rows.append((profile, policy, *streams, target, max(connections), max(stalls)))
+        table.raw[f"{profile}, {policy}"] = {"gaps": gaps, "connections": connections, "stalls": stalls}
     return table
 
 
-def _trials(profile: str, count: int) -> tuple[list[float], list[float]]:
-    gaps, stalls = [], []
+def _trials(profile: str, policy: str, count: int) -> tuple[list[float], list[float], list[float]]:
+    found = []
     with product("manifests", nodes=3, routers=["bird"]) as lab:
         lab.prepare()
-        lab.manage(options=("--return-after", "3", "--profile", profile))
-        (vip,) = lab.give("web", "routed")
+        options = ("--return-after", "3", "--profile", profile, "--mark-pods-not-ready", "--mark-again-after", "1")
+        lab.manage(options=options)
+        (vip,) = lab.give("web", "routed", policy=policy)
         lab.wait_hops(vip, *NAMES, timeout=40)
         lab.wait_settled()
         for number in range(count):
-            victim = NAMES[number % len(NAMES)]
-            gap, stall = _one(lab, vip, victim)
-            gaps.append(gap)
-            stalls.append(stall)
-    return gaps, stalls
+            leader = lab.wait_leader()
+            others = [name for name in NAMES if name != leader]
+            found.append(_one(lab, vip, others[number % len(others)]))
+    gaps, connections, stalls = (list(column) for column in zip(*found, strict=True))
+    return gaps, connections, stalls
 
 
-def _one(lab: Product, vip: str, victim: str) -> tuple[float, float]:
-    with lab.client.stream(vip, flows=FLOWS, interval=0.002) as stream:
+def _one(lab: Product, vip: str, victim: str) -> tuple[float, float, float]:
+    attempts = lab.client.attempts(vip, interval=CONNECT)
+    with attempts, lab.client.stream(vip, flows=FLOWS, interval=0.002) as stream:
         time.sleep(0.4)
+        moment = time.monotonic()
         lab.node(victim).power_off()
         lab.wait_hops(vip, *(name for name in NAMES if name != victim), timeout=10)
-        time.sleep(0.4)
+        time.sleep(1.2)
         report = stream.report()
+        connections = attempts.report().last(moment) * 1000
     lab.node(victim).power_on()
     lab.wait_settled()
     lab.wait_hops(vip, *NAMES)
     wait_until(lambda: lab.client.reaches(vip), 10, "an answer")
-    return report.worst_gap_ms, report.sender_stall_ms
+    wait_until(lambda: len(lab.client.pods_answering(vip, 30)) == len(NAMES), 40, "no endpoint to be marked any more")
+    return report.worst_gap_ms, connections, report.sender_stall_ms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +20,19 @@ NODES = 5
 LEAST = 2
 """Nodes are powered off one after the other, until so many are left; then all come back at once."""
 
+CONNECT = 0.01
+"""Seconds between two new connections."""
+
 KEEPALIVED = {"default (1 s adverts)": "1", "100 ms adverts": "0.1", "10 ms adverts": "0.01"}
 
 
 @dataclass
 class Trials:
-    """``gaps``: ms; ``stalls``: how late our own sender was at worst, ms; ``waits``: seconds without allocation."""
+    """``gaps``: of the stream, ms; ``connections``: from the failure to the beginning of the last new connection that
+    failed, ms; ``stalls``: how late our own sender was at worst, ms; ``waits``: seconds without allocation."""
 
     gaps: list[float] = field(default_factory=list)
+    connections: list[float] = field(default_factory=list)
     stalls: list[float] = field(default_factory=list)
     lost_elsewhere: int = 0
     waits: list[float] = field(default_factory=list)
@@ -42,6 +48,7 @@ class Trials:
             who,
             percentile(self.gaps, 0.5),
             max(self.gaps),
+            max(self.connections),
             target,
             self.lost_elsewhere,
             f"{max(self.waits):.1f}" if self.waits else "",
@@ -54,8 +61,19 @@ def failover(quick: bool) -> Table:
     count = 3 if quick else 20
     table = Table(
         f"Failover: gap of a 1 ms stream, ms ({count} trials)",
-        ("what fails", "who", "median", "worst", "target", "lost elsewhere", "no allocation s", "own stall"),
+        (
+            "what fails",
+            "who",
+            "median",
+            "worst",
+            "new connections",
+            "target",
+            "lost elsewhere",
+            "no allocation s",
+            "own stall",
+        ),
         notes=[
+            "new connections: until the last one that failed had begun, worst; 100 a second, time-out 1 s",
             f"{NODES} nodes; IPv4 and IPv6 at once for PorterLB, the longer gap of both counts; IPv4 for keepalived",
             "lost elsewhere: requests to a VIP whose node did not fail; own stall: how late our sender was at worst",
         ],
@@ -76,8 +94,9 @@ def failover(quick: bool) -> Table:
 
 def _say(table: Table) -> None:
     """For whoever waits: it takes a quarter of an hour."""
-    what, who, median, worst, *_ = table.rows[-1]
-    print(f"  {what}, {who}: median {median:.0f} ms, worst {worst:.0f} ms", file=sys.stderr, flush=True)
+    what, who, median, worst, connections, *_ = table.rows[-1]
+    words = f"median {median:.0f} ms, worst {worst:.0f} ms; new connections {connections:.0f} ms"
+    print(f"  {what}, {who}: {words}", file=sys.stderr, flush=True)
 
 
 Trial = Callable[[Stage, Trials, str], str]
@@ -112,12 +131,29 @@ def _served(stage: Stage, name: str, victim: str) -> tuple[list[str], list[str]]
     return affected, stage.vips["steady"]
 
 
+def _during(
+    stage: Stage, done: Trials, affected: list[str], others: list[str], off: Callable[[], object], after: float
+) -> None:
+    """Notes what a stream and new connections see of a power loss."""
+    moments: list[float] = []
+
+    def timed() -> None:
+        moments.append(time.monotonic())
+        off()
+
+    with ExitStack() as stack:
+        client = stage.lab.segment_client
+        running = [stack.enter_context(client.attempts(vip, interval=CONNECT)) for vip in affected]
+        report = stage.during([*affected, *others], timed, after=after)
+        done.connections.append(max(one.report().last(moments[0]) for one in running) * 1000)
+    done.add(report, affected, others)
+
+
 def _next_hop(stage: Stage, done: Trials, name: str) -> str:
     leader = stage.leader()
     victim = next(node for node in stage.running if node != leader)
     affected, others = _served(stage, name, victim)
-    report = stage.during([*affected, *others], stage.lab.node(victim).power_off, after=1.2)
-    done.add(report, affected, others)
+    _during(stage, done, affected, others, stage.lab.node(victim).power_off, after=1.2)
     _forget(stage, name)
     return victim
 
@@ -130,8 +166,7 @@ def _leader(stage: Stage, done: Trials, name: str) -> str:
         stage.lab.node(leader).power_off()
         done.waits.append(stage.time_to_allocate(f"late-{name}"))
 
-    report = stage.during([*affected, *others], off, after=0.3)
-    done.add(report, affected, others)
+    _during(stage, done, affected, others, off, after=0.3)
     stage.lab.delete_service(f"late-{name}")
     _forget(stage, name)
     return leader
@@ -185,11 +220,14 @@ def keepalived(interval: str, count: int) -> Trials:
             assert master is not None
             lab.segment_client.flush_neighbours()
             wait_until(lambda: lab.segment_client.reaches(VIP), 10.0, "an answer through keepalived")
-            with lab.segment_client.stream(VIP) as stream:
+            client = lab.segment_client
+            with client.attempts(VIP, interval=CONNECT) as attempts, client.stream(VIP) as stream:
                 time.sleep(0.4)
+                moment = time.monotonic()
                 master.power_off()
                 time.sleep(down_for + 0.7)
                 done.add(stream.report(), [VIP])
+                done.connections.append(attempts.report().last(moment) * 1000)
             off.append(master)
     return done
 

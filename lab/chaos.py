@@ -7,7 +7,9 @@ changes its capabilities, another controller that writes the status of a Service
 end, and everything has to be as wanted again: the router's next hops exactly, one MAC per Layer 2 VIP, every replica in
 agreement. Then another controller sometimes writes into the status of one Service: its VIP has to stay served.
 Between them the table is looked at all the time: **no route of a dead manager may outlive the hold time or, where
-graceful restart keeps it, the restart time** that was asked for.
+graceful restart keeps it, the restart time** that was asked for. As no node loses its power, **no endpoint of a node
+may be marked as not ready**. One case is counted apart: a node that a partition has cut off and that has no running
+manager at that moment. It cannot be told from one without power.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lab.chaos_network import FAULTS, write_foreign
+from lab.chaos_network import FAULTS, partition, write_foreign
 from lab.client import Client
 from lab.cluster import Lab
 from lab.frames import who_has
@@ -37,6 +39,8 @@ HOLD, RESTART = 6, 12  # seconds, of the BgpPeer
 SLACK = 4.0  # seconds for a busy machine, and for our own looking
 PARTS = {"exabgp": "exabgp.conf", "api process": "api.py", "wire": "porterlb.wire"}
 CALM = 90.0  # seconds within which all must be as wanted
+SEEN_LATE = 1.0  # seconds that a mark may be seen after it was decided
+START = 5.0  # seconds within which a manager has started and hears the others
 SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second"}
 """Service -> Eip."""
 ROBBED_FOR = 1.0
@@ -51,6 +55,10 @@ class Watcher:
     dead_since: dict[str, float] = field(default_factory=dict)  # address of the node
     longest: float = 0.0
     errors: list[str] = field(default_factory=list)
+    mute: dict[str, float] = field(default_factory=dict)  # until when a node has had no running manager
+    cut: dict[str, float] = field(default_factory=dict)  # when a partition has cut it off last
+    marked: set[str] = field(default_factory=set)  # nodes whose endpoints are marked now
+    unknowable: int = 0  # marked while mute and cut off
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -66,6 +74,7 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._end.wait(0.1):
+            self._look_at_marks(time.monotonic())
             dead = dict(self.dead_since)
             if not dead:
                 continue
@@ -77,10 +86,28 @@ class Watcher:
                     if self.dead_since.get(neighbor) == dead[neighbor]:
                         self._stale(neighbor, asked - dead[neighbor])
 
+    def _look_at_marks(self, now: float) -> None:
+        names = [node.name for node in self.lab.nodes]  # those of their ports on the first segment too
+        parted = {a for a in names for b in names if self.lab.net.parted(a, b)}
+        self.cut.update(dict.fromkeys(parted, now))
+        marked = {node.name for node in self.lab.nodes if is_marked(self.lab, node.name)}
+        for name in marked - self.marked:
+            if min(self.mute.get(name, 0.0), self.cut.get(name, 0.0)) >= now - SEEN_LATE:
+                self.unknowable += 1
+            else:
+                self.errors.append(f"the endpoints of {name} were marked as not ready, and it lives")
+        self.marked = marked
+
     def _stale(self, neighbor: str, age: float) -> None:
         self.longest = max(self.longest, age)
         if age > HOLD + RESTART + SLACK:
             self.errors.append(f"a route of {neighbor} is there {age:.1f} s after the death of its manager")
+
+
+def is_marked(lab: Lab, node: str) -> bool:
+    """Whether the product has written that the node's endpoints are not to be used."""
+    conditions = lab.backend.status("Node", node).get("conditions") or []
+    return any(one["type"] == "EndpointsReady" and one["status"] == "False" for one in conditions)
 
 
 class Chaos:
@@ -115,7 +142,9 @@ class Chaos:
         self.settle()
 
     def start(self, name: str) -> None:
-        self.managers[name] = self.lab.start_manager(name, "--return-after", "1")
+        options = ("--return-after", "1", "--mark-pods-not-ready", "--mark-again-after", "1")
+        self.managers[name] = self.lab.start_manager(name, *options)
+        self.watcher.mute[name] = time.monotonic() + START
         self.watcher.dead_since.pop(self.lab.node(name).v4, None)
 
     # Disturbing
@@ -124,7 +153,7 @@ class Chaos:
         """One thing at random. What is stopped or cut goes on by itself some time later."""
         name = self.random.choice([node.name for node in self.lab.nodes])
         kinds = [self.kill_manager, self.stop_manager, self.kill_part, self.stop_part, self.end_manager]
-        kinds += [self.kill_part, self.stop_part, self.router_goes, self.router_stops]
+        kinds += [self.kill_part, self.stop_part, self.router_goes, self.router_stops, self.stop_leader]
         self.random.choice([*kinds, *[self.network] * len(FAULTS)])(name)
         self.heal(time.monotonic())
 
@@ -142,6 +171,7 @@ class Chaos:
         self.gone(name)
 
     def gone(self, name: str) -> None:
+        self.watcher.mute[name] = float("inf")
         self.watcher.dead_since.setdefault(self.lab.node(name).v4, time.monotonic())
         self.later(self.random.choice([0.0, 0.5, 3.0]), lambda: self.start(name) if not self.alive(name) else None)
 
@@ -150,7 +180,36 @@ class Chaos:
 
     def stop_manager(self, name: str) -> None:
         self.note("manager stopped")
-        self.stop(self.managers[name].pid)
+        self.stop(self.managers[name].pid, self.muted(name))
+
+    def muted(self, name: str) -> Callable[[], None]:
+        """The node has no running manager from now on; what to do once it runs again."""
+        self.watcher.mute[name] = float("inf")
+
+        def again() -> None:
+            if self.alive(name):
+                self.watcher.mute[name] = time.monotonic() + SEEN_LATE
+
+        return again
+
+    def stop_leader(self, name: str) -> None:
+        """The leader stands still for longer than its lease while another node is cut off, and wakes up."""
+        leader = self.lab.leader()
+        if leader not in self.managers or not self.alive(leader):
+            return
+        self.note("leader stopped and woken up")
+        others = [node.name for node in self.lab.nodes if node.name != leader]
+        what, end = partition(self.lab, self.random.choice(others), self.random)
+        self.note(what)
+        time.sleep(self.random.choice([0.1, 0.2, 0.3, 0.4]))
+        again, pid = self.muted(leader), self.managers[leader].pid
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(self.random.choice([0.0, 6.0]))
+            end()
+            time.sleep(self.random.choice([0.0, 0.5]))
+            os.kill(pid, signal.SIGCONT)
+        again()
 
     def kill_part(self, name: str) -> None:
         part = self.random.choice(sorted(PARTS))
@@ -190,13 +249,14 @@ class Chaos:
             return self.managers[name].find(PARTS[part])
         return 0  # it is being started, or its manager is dead
 
-    def stop(self, pid: int) -> None:
+    def stop(self, pid: int, again: Callable[[], None] = lambda: None) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
 
             def go_on() -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
+                again()
 
             self.later(self.random.choice([0.2, 1.0, 3.0]), go_on)
 
@@ -233,6 +293,7 @@ class Chaos:
             "addresses": {name: [vip] for name, vip in vips.items()},
             "one answer on": ["the first segment", "the second segment"],
             "replicas agree": True,
+            "endpoints marked": set(),
         }
 
         def seen() -> dict[str, object]:
@@ -246,6 +307,7 @@ class Chaos:
                 "addresses": {name: lab.vips(name) for name in SERVICES},
                 "one answer on": [where for where, one in answered.items() if one],
                 "replicas agree": self.agreed(),
+                "endpoints marked": {node.name for node in lab.nodes if is_marked(lab, node.name)},
             }
 
         wait_equal(seen, right, CALM, "everything to be as wanted", interval=0.1)
@@ -318,7 +380,8 @@ class Chaos:
         return (
             f"{sum(self.counted.values())} disturbances {dict(sorted(self.counted.items()))}; slowest return "
             f"{self.slowest:.1f} s; a route outlived its manager by {self.watcher.longest:.1f} s at most "
-            f"(hold {HOLD} s, restart {RESTART} s)"
+            f"(hold {HOLD} s, restart {RESTART} s); {self.watcher.unknowable} nodes marked that a partition had cut "
+            "off while their manager did not run"
         )
 
 
@@ -327,11 +390,12 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end the disturbing after so long")
     parser.add_argument("--seed", type=int, default=None, help="of an earlier run; a new one by default")
+    parser.add_argument("--nodes", type=int, default=3, help="partitions are 2-1 with three, 3-1 and 2-2 with four")
     parser.add_argument("--router", default="bird", help="bird, frr or gobgp")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}, router {options.router}", flush=True)
-    with Lab(nodes=3, routers=[options.router], pod_servers=False, second=True) as lab:
+    with Lab(nodes=options.nodes, routers=[options.router], pod_servers=False, second=True) as lab:
         chaos = Chaos(lab, seed, lambda line: print(line, flush=True))
         try:
             chaos.prepare()

@@ -50,6 +50,20 @@ def one_way(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
     return "one-way link", lambda: lab.faults.lift(key)
 
 
+def partition(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
+    """The switch splits the nodes in two, on the first segment or on all; the router is on either side."""
+    names = [one.name for one in lab.nodes]
+    size = chance.randint(1, len(names) // 2)
+    side = {node, *chance.sample([name for name in names if name != node], size - 1)}
+    cards = chance.choice([1, len(lab.nodes[0].nics)])
+    ports = [lab.node(name).port(nic) for name in sorted(side) for nic in lab.node(name).nics[:cards]]
+    if chance.random() < 0.5:
+        ports += [router.port(router.nics[0]) for router in lab.routers]
+    lab.net.partition(ports)
+    where = "all segments" if cards > 1 else "one segment"
+    return f"partition {len(names) - size}-{size} on {where}", lambda: lab.net.heal(ports)
+
+
 def second_cable(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
     """The second NIC loses its carrier, or its switch port leaves the VLAN."""
     machine = lab.node(node)
@@ -91,6 +105,7 @@ FAULTS: tuple[Fault, ...] = (
     heavy_loss,
     protocol_filter,
     one_way,
+    partition,
     second_cable,
     capabilities,
     foreign_writer,

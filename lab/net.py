@@ -157,6 +157,10 @@ class Net:
         self._cut = keep
         self._write_cut()
 
+    def parted(self, one: str, other: str) -> bool:
+        """Whether `partition` is in force between two ports."""
+        return (one, other) in self._cut
+
     def _write_cut(self) -> None:
         elements = ", ".join(f'"{a}" . "{b}"' for a, b in sorted(self._cut))
         add = f"add element bridge lab cut {{ {elements} }}\n" if elements else ""
