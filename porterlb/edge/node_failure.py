@@ -163,6 +163,8 @@ class NodeFailures:
             self._memory = None
             return self._clock() + RETRY
         self._memory, self.refused = made.memory, made.refused
+        if self._told:
+            return now  # something was done while the record was written: the next step knows of it
         self._ask(made.ask)
         for node in self._marking - set(made.mark):
             self._tasks[node].cancel()  # the node lives, or we may not act any more
