@@ -193,6 +193,23 @@ def test_secrets_are_read_by_name_only() -> None:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
 
 
+def test_roles_for_people_are_bound_to_nobody_and_read_no_secret() -> None:
+    plain, more = chart.rendered(), chart.rendered({"rbac": {"userRoles": True}})
+    names = {(obj["kind"], obj["metadata"]["name"]): obj for obj in more}
+    fresh = names.keys() - {(obj["kind"], obj["metadata"]["name"]) for obj in plain}
+    assert {kind for kind, _ in fresh} == {"ClusterRole", "Role"} and len(fresh) == 4
+    rules = [rule for key in fresh for rule in names[key]["rules"]]
+    assert not [rule for rule in rules if "secrets" in rule["resources"]]
+    for rule in rules:
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+    aggregated = {
+        name: {label.rpartition("-")[2] for label in names[kind, name]["metadata"]["labels"] if "aggregate-to" in label}
+        for kind, name in fresh
+        if kind == "ClusterRole"
+    }
+    assert sorted(map(sorted, aggregated.values())) == [[], ["admin"], ["admin", "edit", "view"]]
+
+
 def test_hello_key() -> None:
     made = {chart.only(chart.rendered(), "Secret")["data"]["key"] for _ in range(2)}
     assert len(made) == 2, "each first installation has a key of its own"
