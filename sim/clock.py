@@ -1,0 +1,80 @@
+"""Clocks and chance of the process that asks."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+EPOCH = 1_900_000_000.0
+"""The wall clock when a simulation begins."""
+
+
+class Stand:
+    """A module with some of its names replaced."""
+
+    def __init__(self, module: Any, **names: Any) -> None:
+        self._module = module
+        self.__dict__.update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+class Clock(Stand):
+    """In place of the module ``time``. Work takes no time here."""
+
+    def __init__(self, host: Any) -> None:
+        super().__init__(time)
+        self._host = host
+
+    def monotonic(self) -> float:
+        return float(self._host.now())
+
+    def perf_counter(self) -> float:
+        return float(self._host.now())
+
+    def clock_gettime(self, which: int) -> float:
+        return float(self._host.now())
+
+    def time(self) -> float:
+        return EPOCH + float(self._host.site.world.now)
+
+
+class Chance:
+    """In place of the module ``random``."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    def random(self) -> float:
+        return float(self._host.process().random.random())
+
+    def uniform(self, low: float, high: float) -> float:
+        return float(self._host.process().random.uniform(low, high))
+
+    def getrandbits(self, count: int) -> int:
+        return int(self._host.process().random.getrandbits(count))
+
+
+class Secrets:
+    """In place of the module ``secrets``."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    def token_hex(self, count: int) -> str:
+        return f"{self._host.process().random.getrandbits(8 * count):0{2 * count}x}"
+
+    def randbits(self, count: int) -> int:
+        return int(self._host.process().random.getrandbits(count))
+
+
+class Dates:
+    """In place of the class ``datetime``."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    def now(self, zone: Any = UTC) -> datetime:
+        return datetime.fromtimestamp(EPOCH + float(self._host.site.world.now), zone)

@@ -1,0 +1,335 @@
+"""Replaces, in the loaded modules of porterlb, what they ask the operating system for.
+
+Clocks, chance, sockets, subprocesses and the API become simulated ones; every decision, loop and protocol above them is
+the production code. Which process asks is known from the event that runs (:attr:`World.current`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import porterlb.app
+import porterlb.edge.layer2.speaker
+import porterlb.wire.__main__
+import porterlb.wire.hello_socket
+import porterlb.wire.netlink
+import porterlb.wire.packet
+import porterlb.wire.prober
+import porterlb.wire.process
+from porterlb.core.model import Address
+from porterlb.pulse import Pulse
+from porterlb.wire import packet
+from porterlb.wire.responder import PacketResponder
+from sim import bgp, sockets
+from sim.clock import Chance, Clock, Dates, Secrets, Stand
+from sim.world import Process, World
+
+if TYPE_CHECKING:
+    from sim.cluster import Site
+
+_ARP = {str(packet.arp_program(operation)): operation for operation in (1, 2)}
+
+
+class Host:
+    """The world and the site that the replaced functions act on. One at a time."""
+
+    site: Site
+
+    @classmethod
+    def process(cls) -> Process:
+        process = cls.site.world.current
+        assert process is not None, "only a process asks"
+        return process
+
+    @classmethod
+    def now(cls) -> float:
+        """Monotonic seconds of the process that asks."""
+        process = cls.site.world.current
+        return cls.site.world.now + (process.clock if process is not None else 0.0)
+
+
+# ---- the network of a node
+
+
+def _open_socket(nic: str, ethertype: int, program: packet.Program) -> Any:
+    process = Host.process()
+    port = Host.site.segment.ports[process.node]
+    return sockets.RawSocket(process, port, _ARP.get(str(program), 0))
+
+
+def _route(address: Address) -> tuple[int, Address | None]:
+    return (2, Host.site.gateway) if Host.site.segment.ports[Host.process().node].link else (0, None)
+
+
+class _NicTable(sockets.Readable):
+    """In place of the table that netlink keeps."""
+
+    def __init__(self) -> None:
+        super().__init__(Host.process())
+        self.port = Host.site.segment.ports[Host.process().node]
+        self.port.tables.append(self)
+        self.returned: set[int] = set()
+
+    def update(self) -> None:
+        self.queue.clear()
+
+    @property
+    def nics(self) -> Any:
+        return {2: self.port.nic}
+
+
+class _Groups:
+    """Multicast groups: IPv6 is not simulated."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def join(self, address: bytes) -> None: ...
+    def leave(self, address: bytes) -> None: ...
+    def rejoin(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Responder(PacketResponder):
+    """The production responder; the promises look at what it owns, and are told of each change."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.process = Host.process()
+        Host.site.responders.append(self)
+
+    @property
+    def owns(self) -> dict[bytes, bytes]:
+        """The MAC by VIP."""
+        return self._macs
+
+    def own(self, address: bytes, mac: bytes) -> None:
+        super().own(address, mac)
+        Host.site.world.dirty = True
+
+    def disown(self, address: bytes) -> None:
+        super().disown(address)
+        Host.site.world.dirty = True
+
+    def close(self) -> None:
+        super().close()
+        Host.site.responders.remove(self)
+        Host.site.world.dirty = True
+
+
+def _udp(family: int, kind: int) -> Any:
+    if family == socket.AF_INET6:
+        raise OSError(97, "no IPv6 here")
+    return sockets.Datagram(Host.process(), Host.site.segment.ports[Host.process().node])
+
+
+# ---- subprocesses of the manager
+
+
+class Child:
+    """What asyncio says of a subprocess."""
+
+    def __init__(self, parent: Process, process: Process) -> None:
+        self.process = process
+        self.pid = id(process) & 0xFFFF
+        self.returncode: int | None = None
+        self._over = asyncio.Event()
+        process.on_end.append(lambda: parent.world.after(0.001, self._ended, process=parent))
+
+    def _ended(self) -> None:
+        self.returncode = self.process.code
+        self._over.set()
+
+    async def wait(self) -> int:
+        await self._over.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def kill(self) -> None:
+        self.process.end(-9)
+
+    def terminate(self) -> None:
+        self.process.signal(15)
+
+
+_serve: Any = porterlb.wire.__main__._serve
+
+
+async def _create_wire(*argv: str, stdin: int, pass_fds: tuple[int, ...], **more: Any) -> Child:
+    """The wire process: it starts within a fraction of a second."""
+    parent = Host.process()
+    world, streams = parent.world, sockets.world_streams(parent.world)
+    pipe, beats = streams[stdin], streams[pass_fds[0]]
+    child = Process(world, f"{parent.node}/wire", parent.node, parent.clock)
+    parent.children.append(child)
+    for stream in (pipe, beats):
+        stream.users += 1
+        stream.owner = child
+
+    def ended() -> None:
+        for stream in (pipe, beats):
+            stream.close()
+        Host.site.wire_ended(child)
+
+    child.on_end.append(ended)
+    world.say(child.name, "is started")
+    Host.site.wires[parent.node] = child
+    start = 0.1 + 0.3 * parent.random.random()
+    child.begins = world.now + start
+    world.after(start, run_main, child, _serve(pipe, beats), process=child)
+    return Child(parent, child)
+
+
+def run_main(process: Process, main: Any) -> None:
+    """In the process: its main coroutine; the process ends with it."""
+
+    def over(task: asyncio.Task[Any]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            process.world.say(process.name, f"ends with {error!r}")
+            process.loop.failed.append(f"main: {error!r}")
+        process.end(0 if error is None else 1)
+
+    task = process.loop.create_task(main, name="main")
+    task.add_done_callback(over)
+
+
+class _Writer:
+    def __init__(self, stream: sockets.Stream) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.send(data)
+
+    async def drain(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+async def _open_connection(*, sock: sockets.Stream, limit: int) -> tuple[asyncio.StreamReader, _Writer]:
+    reader = asyncio.StreamReader(limit=limit, loop=asyncio.get_running_loop())
+
+    def readable() -> None:
+        while sock.queue:
+            data = sock.recv(0)
+            if data:
+                reader.feed_data(data)
+            else:
+                reader.feed_eof()
+
+    asyncio.get_running_loop().add_reader(sock, readable)
+    return reader, _Writer(sock)
+
+
+class _Pulse(Pulse):
+    """Beats from the loop: in the simulator a thread stops together with its process, and nothing else delays it."""
+
+    async def run(self) -> None:
+        while True:
+            for beat in self._beats:
+                with contextlib.suppress(Exception):
+                    beat()
+            await asyncio.sleep(self._every)
+
+
+class _Http:
+    """The web server: nobody asks it here."""
+
+    def __init__(self, host: str, port: int, **more: Any) -> None:
+        self.port = port
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class _Kernel:
+    """What the node's kernel is set to: nothing is read."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None: ...
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[Path]:
+    yield Path("/nonexistent")
+
+
+def substitute() -> None:
+    """Once for each Python process."""
+    clock, chance, tokens = Clock(Host), Chance(Host), Secrets(Host)
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("porterlb"):
+            continue
+        space = vars(module)
+        for real, fake in ((time, clock), (random, chance), (secrets, tokens)):
+            for at in [at for at, value in space.items() if value is real]:
+                space[at] = fake
+        for thing in list(space.values()):
+            members = vars(thing).values() if isinstance(thing, type) else (thing,)
+            for function in members:
+                if isinstance(function, FunctionType):
+                    _defaults(function, clock)
+    app: Any = porterlb.app
+    app.datetime = Dates(Host)
+    app.HttpServer, app.Pulse, app.workplace = _Http, _Pulse, _workplace
+    app.BgpSpeaker, app.Host = bgp.Speaker, _Kernel
+    app.open_cluster = lambda *arguments, **more: Host.site.client(Host.process())
+    app.keep_only = app.collect_seldom = lambda *arguments, **more: None
+    wire: Any = porterlb.wire.process
+    wire.NicTable, wire.SolicitedNodeGroups = _NicTable, _Groups
+    wire.gc = Stand(gc, freeze=lambda: None)
+    main: Any = porterlb.wire.__main__
+    main.gc = wire.gc
+    interfaces: Any = sys.modules["porterlb.wire.interfaces"]
+    interfaces.PacketResponder = _Responder
+    packets: Any = porterlb.wire.packet
+    packets.open_socket, packets.enlarge_buffer = _open_socket, lambda opened, size: None
+    packets.dropped = lambda opened: 0
+    netlink: Any = porterlb.wire.netlink
+    netlink.route = _route
+    hellos: Any = porterlb.wire.hello_socket
+    hellos.socket = Stand(socket, socket=_udp)
+    speaker: Any = porterlb.edge.layer2.speaker
+    speaker.socket = Stand(socket, socketpair=lambda: sockets.pair(Host.site.world, Host.process()))
+    speaker.asyncio = Stand(asyncio, create_subprocess_exec=_create_wire, open_connection=_open_connection)
+
+
+def _defaults(function: FunctionType, clock: Clock) -> None:
+    fakes = {time.monotonic: clock.monotonic, time.time: clock.time}
+    if function.__defaults__:
+        function.__defaults__ = tuple([_fake(value, fakes) for value in function.__defaults__])
+    named = function.__kwdefaults__
+    for name in list(named or ()):
+        assert named is not None
+        named[name] = _fake(named[name], fakes)
+
+
+def _fake(value: Any, fakes: dict[Any, Any]) -> Any:
+    return (
+        fakes[value] if callable(value) and getattr(value, "__module__", None) == "time" and value in fakes else value
+    )
+
+
+__all__ = ["Host", "World", "run_main", "substitute"]

@@ -1,0 +1,96 @@
+"""One run: a seed, its site, its faults, and what came of them."""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.cluster import Site
+from sim.faults import Fault, Faults, draw
+from sim.platform import substitute
+from sim.promises import Promises, Violation
+from sim.world import World
+
+_READY: list[bool] = []
+
+
+@dataclass
+class Result:
+    """``worst``: the longest time that each condition was broken without a violation."""
+
+    seed: int
+    seconds: float
+    faults: list[Fault]
+    begun: int
+    violation: Violation | None
+    worst: dict[str, float]
+    events: int
+    frames: int
+    timeline: list[tuple[float, str, str]] = field(default_factory=list)
+
+
+def run(seed: int, seconds: float, faults: list[Fault] | None = None, *, timeline: bool = False) -> Result:
+    """Runs one seed. ``faults``: instead of those that the seed draws."""
+    if not _READY:
+        _READY.append(True)
+        substitute()
+        sys.unraisablehook = lambda unraisable: None  # coroutines of processes that were killed
+    chance = random.Random(f"{seed}/site")
+    names = tuple(f"n{number}" for number in range(1, chance.choice((2, 3, 3, 3, 4)) + 1))
+    world = World(seed)
+    site = Site(world, names, _settings(chance))
+    site.eip("segment", "10.77.0.200-10.77.0.229", "layer2")
+    for number in range(chance.randint(2, 4)):
+        nodes = sorted(chance.sample(names, chance.randint(1, len(names))))
+        site.service(f"s{number}", "segment", chance.choice(("Local", "Cluster")), nodes)
+    drawn = draw(seed, names, tuple(site.services), seconds) if faults is None else faults
+    site.run_all()
+    carried = Faults(site, drawn)
+    promises = Promises(site, carried, seconds)
+    handler = _listen(world) if timeline else None
+    violation: Violation | None = None
+    try:
+        world.run(seconds)
+    except Violation as found:
+        violation = found
+    except Exception as error:
+        error.add_note(f"in seed {seed}, at {world.now:.3f}")
+        raise
+    finally:
+        if handler is not None:
+            handler()
+    lines = list(world.said) if timeline else []
+    result = Result(
+        seed, world.now, drawn, carried.begun, violation, promises.worst, world.events, site.segment.frames, lines
+    )
+    for process in world.processes:
+        process.alive = False
+    return result
+
+
+def _settings(chance: random.Random) -> dict[str, Any]:
+    return {"mark_pods_not_ready": chance.random() < 0.5}
+
+
+def _listen(world: World) -> Any:
+    """Puts what porterlb logs into the timeline, until the returned function is called."""
+    import logging  # noqa: PLC0415
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            who = world.current.name if world.current is not None else record.name
+            world.say(who, record.getMessage())
+
+    handler = Handler(logging.INFO)
+    logger = logging.getLogger("porterlb")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+
+    def end() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+    return end

@@ -1,0 +1,205 @@
+"""The segment: a switch with ports, its faults, and what kernels do with ARP.
+
+A datagram goes the same way as a frame: it is lost and cut where a frame would be. ARP of the nodes' kernels for it is
+left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, ip_interface
+from typing import TYPE_CHECKING
+
+from porterlb.core.layer2.arp import ARP_REPLY, ARP_REQUEST, BROADCAST, Arp, ArpTemplate, arp_frame, parse_arp
+from porterlb.core.observed import Nic
+
+if TYPE_CHECKING:
+    from sim.sockets import Datagram, RawSocket, Readable
+    from sim.world import World
+
+PREFIX = "10.77.0."
+TEMPLATE = ArpTemplate(arp_frame())
+
+
+@dataclass
+class Weather:
+    """What the switch does to frames now. ``cut``: pairs (from, to) of ports between which nothing arrives."""
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    jitter: float = 0.0  # seconds, at most, on top: frames overtake one another
+    cut: set[tuple[str, str]] = field(default_factory=set)
+    lossy: dict[str, float] = field(default_factory=dict)  # loss by port, in both directions
+
+    @property
+    def calm(self) -> bool:
+        return not (self.loss or self.duplicate or self.jitter or self.cut or self.lossy)
+
+
+class Port:
+    """The NIC of a host, and what its kernel does. ``powered``: the host; ``link``: the cable."""
+
+    def __init__(self, segment: Segment, name: str, number: int) -> None:
+        self.segment = segment
+        self.world = segment.world
+        self.name = name
+        self.number = number
+        self.mac = bytes((2, 0, 0, 0, 0, number))
+        self.address = f"{PREFIX}{number}"
+        self.packed = IPv4Address(self.address).packed
+        self.powered = True
+        self.link = True
+        self.sockets: list[RawSocket] = []
+        self.datagrams: list[Datagram] = []
+        self.tables: list[Readable] = []
+        self.cache: NeighbourCache | None = None
+
+    @property
+    def up(self) -> bool:
+        return self.powered and self.link
+
+    @property
+    def nic(self) -> Nic:
+        return Nic("eth0", 2, self.mac, self.up, (ip_interface(f"{self.address}/24"),))
+
+    def changed(self) -> None:
+        """The carrier: the kernel tells whoever listens."""
+        self.world.dirty = True
+        for table in self.tables:
+            table.arrive(None)
+
+    def send(self, frame: bytes) -> None:
+        if self.up:
+            self.segment.frame(self, frame)
+
+    def receive(self, frame: bytes) -> None:
+        """In the world: a frame has arrived."""
+        if not self.up:
+            return
+        arp = parse_arp(frame)
+        if arp is None:
+            return
+        for opened in self.sockets:
+            if opened.operation == arp.operation:
+                opened.arrive(frame)
+        if arp.operation == ARP_REQUEST and arp.target == self.packed and arp.sender != self.packed:
+            self.send(arp.mac + self.mac + frame[12:20] + b"\0\2" + self.mac + self.packed + arp.mac + arp.sender)
+        if self.cache is not None:
+            self.cache.hear(arp)
+
+
+class NeighbourCache:
+    """Of a host that talks to VIPs all the time, after Linux: an entry is reachable for some 30 s, then asked again
+    after 5 s by unicast three times, a second apart, then by broadcast; a gratuitous request replaces it at once,
+    another change only a second after the one before (locktime)."""
+
+    REACHABLE, DELAY, AGAIN, LOCKTIME = 30.0, 5.0, 1.0, 1.0
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.world = port.world
+        self.macs: dict[bytes, bytes] = {}
+        self._updated: dict[bytes, float] = {}
+        self._asked: dict[bytes, int] = {}
+        self._turn: dict[bytes, int] = {}
+
+    def talk(self, address: bytes) -> None:
+        """From now on this host talks to an address."""
+        if address not in self._turn:
+            self._turn[address] = 0
+            self._ask(address, 0, 0)
+
+    def quiet(self, address: bytes) -> None:
+        self._turn.pop(address, None)
+        self.macs.pop(address, None)
+
+    def _later(self, address: bytes, seconds: float, tries: int) -> None:
+        self._turn[address] += 1
+        self.world.after(seconds, self._ask, address, self._turn[address], tries)
+
+    def _ask(self, address: bytes, turn: int, tries: int) -> None:
+        if self._turn.get(address) != turn:
+            return
+        known = self.macs.get(address, b"")
+        if known and tries >= 3:
+            del self.macs[address]
+            self.world.dirty = True
+            known = b""
+        port = self.port
+        port.send(TEMPLATE.request(port.mac, known or BROADCAST, port.mac, port.packed, address))
+        self._later(address, self.AGAIN, tries + 1)
+
+    def hear(self, arp: Arp) -> None:
+        if arp.sender not in self._turn:
+            return
+        known, now = self.macs.get(arp.sender, b""), self.world.now
+        gratuitous = arp.sender == arp.target
+        answer = arp.operation == ARP_REPLY and arp.target == self.port.packed
+        if not gratuitous and not answer:
+            return
+        if known and known != arp.mac and not gratuitous and now < self._updated.get(arp.sender, -9.0) + self.LOCKTIME:
+            return
+        if known != arp.mac:
+            self.macs[arp.sender] = arp.mac
+            self._updated[arp.sender] = now
+            self.world.dirty = True
+        if answer:
+            self._later(arp.sender, self.REACHABLE * self.world.random.uniform(0.5, 1.5) + self.DELAY, 0)
+
+
+class Segment:
+    """The switch. A frame takes 0.1 to 0.3 ms."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.weather = Weather()
+        self.ports: dict[str, Port] = {}
+        self.by_mac: dict[bytes, Port] = {}
+        self.by_address: dict[str, Port] = {}
+        self.frames = 0
+
+    def plug(self, name: str, number: int) -> Port:
+        port = self.ports[name] = Port(self, name, number)
+        self.by_mac[port.mac] = port
+        self.by_address[port.address] = port
+        return port
+
+    def passes(self, sender: str, receiver: str) -> bool:
+        """Whether frames pass at all."""
+        return (sender, receiver) not in self.weather.cut
+
+    def frame(self, sender: Port, frame: bytes) -> None:
+        self.frames += 1
+        if frame[0] & 1:
+            for port in self.ports.values():
+                if port is not sender:
+                    self._carry(sender, port, port.receive, frame)
+            return
+        found = self.by_mac.get(frame[:6])
+        if found is not None and found is not sender:
+            self._carry(sender, found, found.receive, frame)
+
+    def datagram(self, sender: Port, to: str, data: bytes) -> None:
+        found = self.by_address.get(to)
+        if found is not None:
+            self.frames += 1
+            self._carry(sender, found, self._arrived, found, data)
+
+    def _arrived(self, port: Port, data: bytes) -> None:
+        if port.up:
+            for opened in port.datagrams:
+                opened.arrive(data)
+
+    def _carry(self, sender: Port, receiver: Port, do: object, *arguments: object) -> None:
+        world, weather = self.world, self.weather
+        delay = 0.0001 + 0.0002 * world.random.random()
+        if not weather.calm:
+            if (sender.name, receiver.name) in weather.cut:
+                return
+            loss = max(weather.loss, weather.lossy.get(sender.name, 0.0), weather.lossy.get(receiver.name, 0.0))
+            if loss and world.random.random() < loss:
+                return
+            delay += weather.jitter * world.random.random()
+            if weather.duplicate and world.random.random() < weather.duplicate:
+                world.after(delay + 0.001 * world.random.random(), do, *arguments)  # type: ignore[arg-type]
+        world.after(delay, do, *arguments)  # type: ignore[arg-type]

@@ -1,0 +1,64 @@
+"""The simulator itself, as a part of the gate: some seeds, and the seeds that once found something."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SEEDS = int(os.environ.get("PORTERLB_SIM_SEEDS", "8"))
+"""Some 40 s of processor time; `python -m sim --continue` runs more."""
+
+
+def sim(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """One run of ``python -m sim`` in this checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "sim", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(1000)
+def test_no_promise_is_broken() -> None:
+    done = sim("--seeds", str(SEEDS), "--first", "1000001", "--no-shrink")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    assert f"{SEEDS} seeds" in done.stdout
+    assert " 0 violations" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_a_seed_runs_the_same_twice(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps([{"at": 8.0, "kind": "power", "a": "n1", "seconds": 6.0}]))
+    one, two = (sim("--first", "3", "--seeds", "1", "--seconds", "40", "--faults", str(faults)) for _ in range(2))
+    assert one.stdout == two.stdout
+    assert one.returncode == 0, one.stdout[-3000:]
+    assert "FAULT         power n1 for 6.00 s" in one.stdout
+    assert "node n1 is dead" in one.stdout
+
+
+FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("path", FOUND, ids=[path.stem for path in FOUND])
+def test_what_was_found_stays_mended(path: Path, tmp_path: Path) -> None:
+    """``never``: what must not be in the timeline, beside a violation."""
+    found = json.loads(path.read_text())
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps(found["faults"]))
+    seed, seconds = str(found["seed"]), str(found["seconds"])
+    done = sim("--first", seed, "--seeds", "1", "--seconds", seconds, "--faults", str(faults))
+    assert done.returncode == 0, found["what"] + done.stdout[-3000:]
+    assert not found["never"] or found["never"] not in done.stdout, found["what"]
+    assert done.stdout.count("FAULT") == 2 * len([fault for fault in found["faults"] if fault["seconds"]])
