@@ -27,6 +27,8 @@ BEAT = 1.0
 """Seconds between two beats from the manager's own loop."""
 SILENT = 5.0
 """A wire process that has not reported for so long (it does so every second) is ended and started again."""
+STALLED = 1.0
+"""A timeout that comes so many seconds late says that the manager did not run, and nothing of the wire process."""
 START_WITHIN = 30.0
 """Seconds until its first report: a busy machine may take longer than SILENT to start a Python process."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
@@ -165,12 +167,16 @@ class Layer2Speaker:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Hands reports on until the process closes its end. Raises WireSilent when none comes for too long."""
+        loop = asyncio.get_running_loop()
         while True:
             limit = SILENT if self._alive else START_WITHIN
+            until = loop.time() + limit
             try:
                 async with asyncio.timeout(limit):
                     data = await reader.readline()
             except TimeoutError:
+                if loop.time() - until > STALLED:
+                    continue  # the manager itself was stopped: the wire process may have reported meanwhile
                 raise WireSilent(f"no report for {limit:.0f} s") from None
             if not data:
                 return
