@@ -27,6 +27,7 @@ from tests.core.stage import (
     situation,
     snapshot,
 )
+from tests.core.test_drain import draining
 
 START = 100.0
 SETTLED = START + module.SETTLING
@@ -84,6 +85,25 @@ def test_a_node_that_dies_and_every_vip_that_moves() -> None:
     assert whats(back)[:2] == [What.NODE_BACK, What.REPLICA_BACK]
     returned = [entry for entry in back if entry.what is What.VIP_MOVED]
     assert returned and {(entry.why, entry.cause) for entry in returned} == {(Why.NODE_BACK, node)}
+
+
+def test_a_drain_is_told_and_is_the_reason_of_the_moves() -> None:
+    replica = Replica()
+    node = replica.history.places[LAYER2_VIP].hops[0]
+    found = replica.see(situation(draining(snapshot(), node), now=LATER))
+    assert [(e.what, e.subject) for e in found if not e.what.of_vips] == [(What.NODE_DRAINS, node)]
+    moves = [entry for entry in found if entry.what is What.VIP_MOVED]
+    assert {(entry.why, entry.cause) for entry in moves} == {(Why.NODE_DRAINS, node)}
+    assert {LAYER2_VIP, BGP_VIP} <= {address for entry in moves for address in entry.vips}
+    (event,) = events(found, situation(snapshot()))
+    assert str(event.about) == f"Node {node}" and event.notice.message.startswith(f"Node {node} is being drained. ")
+    back = replica.see(situation(snapshot(), now=LATER), AT + 5)
+    assert whats(back)[0] is What.NODE_UNDRAINED
+    gained = [entry for entry in back if entry.what is What.VIP_MOVED and node in entry.after]
+    assert gained and {(entry.why, entry.cause) for entry in gained} == {(Why.NODE_UNDRAINED, node)}
+    assert replica.history.undrained == {node: AT + 5}
+    assert replica.see(situation(snapshot()), AT + 5 + module.RETURN_COUNTS) == []
+    assert replica.history.undrained == {}
 
 
 def test_places_that_are_found_at_the_start_are_no_moves() -> None:

@@ -60,6 +60,8 @@ class History:
     places: Mapping[Address, Place] = field(default_factory=dict)
     returned: Mapping[str, float] = field(default_factory=dict)
     """When nodes came back, monotonic seconds."""
+    undrained: Mapping[str, float] = field(default_factory=dict)
+    """When nodes came into service again after a drain, monotonic seconds."""
     unsettled: frozenset[Address] = frozenset()
     began: float | None = None
 
@@ -81,16 +83,19 @@ def step(
     """
     began = now if history.began is None else history.began
     returned = {node: at for node, at in history.returned.items() if now - at < RETURN_COUNTS}
+    undrained = {node: at for node, at in history.undrained.items() if now - at < RETURN_COUNTS}
     fresh: list[Entry] = []
     if before is not None:
         fresh += _changes(before, after)
         returned.update((entry.subject, now) for entry in fresh if entry.what is What.NODE_BACK)
+        undrained.update((entry.subject, now) for entry in fresh if entry.what is What.NODE_UNDRAINED)
     looked = after.on_wire if before is None or touched is None else {*touched, *history.unsettled}
-    moved, places, unsettled = _moves(replace(history, returned=returned), looked, after, now, first=before is None)
+    recent = replace(history, returned=returned, undrained=undrained)
+    moved, places, unsettled = _moves(recent, looked, after, now, first=before is None)
     if now - began >= SETTLING:
         fresh += moved
     entries = _bounded((*history.entries, *fresh))
-    return History(entries, places, returned, unsettled, began), tuple(fresh)
+    return replace(recent, entries=entries, places=places, unsettled=unsettled, began=began), tuple(fresh)
 
 
 def noted(history: History, entries: Iterable[Entry]) -> History:
@@ -115,6 +120,7 @@ def _changes(before: Known, after: Known) -> list[Entry]:
     known = after.snapshot.nodes
     found = [Entry(time, What.NODE_DEAD, node) for node in sorted(new.dead - old.dead)]
     found += [Entry(time, What.NODE_BACK, node) for node in sorted(old.dead - new.dead) if node in known]
+    found += _drains(before, after)
     found += [
         Entry(time, What.REPLICA_SILENT, node, cause=node if node in new.dead else "")
         for node in sorted(before.live - after.live)
@@ -131,6 +137,13 @@ def _changes(before: Known, after: Known) -> list[Entry]:
     if bool(before.outage) != bool(after.outage):
         found.append(Entry(time, What.API_AWAY if after.outage else What.API_BACK, detail=after.outage))
     return found
+
+
+def _drains(before: Known, after: Known) -> list[Entry]:
+    """Nodes that are there before and after: a node that registers anew says nothing."""
+    old, new = before.snapshot.nodes, after.snapshot.nodes
+    changed = [name for name in sorted(old.keys() & new.keys()) if old[name].draining is not new[name].draining]
+    return [Entry(after.now, What.NODE_DRAINS if new[n].draining else What.NODE_UNDRAINED, n) for n in changed]
 
 
 def _sessions(before: Known, after: Known) -> list[Entry]:
@@ -281,6 +294,10 @@ def _why(history: History, place: Place, fresh: Place, vip: VipPlan, known: Know
     dead = _first(hop for hop in lost if hop in known.snapshot.view.dead)
     if dead:
         return Why.NODE_DEAD, dead
+    nodes = known.snapshot.nodes
+    drains = _first(hop for hop in lost if hop in nodes and nodes[hop].draining)
+    if drains:
+        return Why.NODE_DRAINS, drains
     if fresh.protocol is not place.protocol:
         return Why.PROTOCOL, ""
     if fresh.mode is not place.mode:
@@ -300,6 +317,9 @@ def _why(history: History, place: Place, fresh: Place, vip: VipPlan, known: Know
     back = _first(hop for hop in gained if hop in history.returned)
     if back:
         return Why.NODE_BACK, back
+    undrained = _first(hop for hop in gained if hop in history.undrained)
+    if undrained:
+        return Why.NODE_UNDRAINED, undrained
     if gained and not lost:
         return Why.ENDPOINTS, ""
     return Why.PLAN, ""

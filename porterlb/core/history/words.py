@@ -14,6 +14,8 @@ NAMED = 5
 _WHY: Mapping[Why, str] = {
     Why.NODE_DEAD: "{cause} does not answer probes",
     Why.NODE_BACK: "{cause} answers probes again",
+    Why.NODE_DRAINS: "{cause} is being drained",
+    Why.NODE_UNDRAINED: "{cause} is in service again",
     Why.NODE_UNUSABLE: "{cause} is not usable for load balancing",
     Why.REPLICA_SILENT: "the replica on {cause} is not heard",
     Why.ENDPOINTS: "the ready endpoints have changed",
@@ -26,6 +28,8 @@ _WHY: Mapping[Why, str] = {
 _PLAIN: Mapping[What, str] = {
     What.NODE_DEAD: "Node {subject} does not answer probes.",
     What.NODE_BACK: "Node {subject} answers probes again.",
+    What.NODE_DRAINS: "Node {subject} is being drained.",
+    What.NODE_UNDRAINED: "Node {subject} is in service again after a drain.",
     What.REPLICA_SILENT: "The replica on {subject} is not heard.",
     What.REPLICA_BACK: "The replica on {subject} is heard.",
     What.SESSION_UP: "{cause} has a session with {subject}.",
