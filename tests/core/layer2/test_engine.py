@@ -17,7 +17,7 @@ from porterlb.core.layer2.questions import Question
 from porterlb.core.layer2.serving import LISTEN, OVERLAP, ServingState
 from porterlb.core.layer2.vips import QUESTION_LIVES, SLICE
 from porterlb.core.observed import Answering, Nic
-from tests.core.layer2.world import KEY, NIC, World, mac_of, nics_of
+from tests.core.layer2.world import KEY, NIC, Replica, World, mac_of, nics_of
 
 A, B = "10.0.0.100", "10.0.0.101"
 PACKED = ip_address(A).packed
@@ -90,6 +90,54 @@ def test_who_was_cut_off_waits_until_it_has_the_plan_of_the_others(world):
     world.run(0.2)
     assert returned.layer2.serving.state is ServingState.SERVING
     assert world.answers(A) == {"n2": mac_of("n2")}
+
+
+@pytest.fixture
+def returned(world: World) -> World:
+    """n2 was cut off, has returned, and counts as dead, also for itself: it answers no probes yet."""
+    world.cut = {"n2"}
+    world.run(0.5)
+    world.digest += 1  # all plan without n2
+    for node in world.nodes:
+        world.tell(node)
+    world.cut, world.mute = set(), {"n2"}
+    world.run(0.2)
+    assert all(replica.report["dead"] == {"n2"} for replica in world.replicas.values())
+    return world
+
+
+def waits(replica: Replica) -> bool:
+    return replica.layer2.serving.state is ServingState.RETURNED and not replica.owned
+
+
+def test_who_counts_as_dead_answers_nothing_though_its_plan_is_that_of_the_others(returned):
+    n2 = returned.replicas["n2"]
+    returned.run(LISTEN + 0.5)
+    assert waits(n2) and n2.report["dead"] == {"n2"}
+    assert returned.answers(A) == {"n1": mac_of("n1")}
+
+
+def test_who_has_returned_waits_for_a_plan_that_was_made_after_it_counted_as_alive(returned):
+    n2 = returned.replicas["n2"]
+    returned.run(0.5)
+    returned.mute = set()
+    returned.run(LISTEN - 0.2)
+    assert waits(n2) and n2.report["dead"] == frozenset()
+    returned.digest += 1
+    for node in returned.nodes:
+        returned.tell(node)
+    returned.run(0.15)
+    assert n2.layer2.serving.state is ServingState.SERVING and returned.answers(A) == {"n2": mac_of("n2")}
+
+
+def test_who_has_returned_takes_the_plan_for_the_same_when_none_comes(returned):
+    n2 = returned.replicas["n2"]
+    returned.run(0.5)
+    returned.mute = set()
+    returned.run(LISTEN - 0.1)
+    assert waits(n2)
+    returned.run(0.3)
+    assert n2.layer2.serving.state is ServingState.SERVING and returned.answers(A) == {"n2": mac_of("n2")}
 
 
 def test_a_replica_that_hangs_is_answered_for_with_its_mac_and_without_an_announcement(world):

@@ -116,7 +116,10 @@ class Replica:
 
 
 class World:
-    """``cut``: nodes without a link. ``hung``: replicas whose process stands still. ``quiet``: managers that hang."""
+    """``cut``: nodes without a link. ``hung``: replicas whose process stands still. ``quiet``: managers that hang.
+
+    ``mute``: nodes that answer no probes; their hellos arrive.
+    """
 
     def __init__(self, *nodes: str, start: float = 1000.0) -> None:
         self._start = self.now = start
@@ -125,6 +128,7 @@ class World:
         self.cut: set[str] = set()
         self.hung: set[str] = set()
         self.quiet: set[str] = set()
+        self.mute: set[str] = set()
         self.digest = 1
         self.wanted = DesiredWire(
             members={
@@ -184,7 +188,7 @@ class World:
 
     def _probe(self, replica: Replica, probe: Probe) -> None:
         other = f"n{probe.key.address[3]}"
-        if self.hears(replica.node, other):  # its kernel answers
+        if self.hears(replica.node, other) and other not in self.mute:  # its kernel answers
             replica.do(replica.layer2.heard(NIC, probe.key.address, mac_of(other), self.now), self.now)
 
     def _turn(self, node: str, replica: Replica) -> None:
