@@ -6,11 +6,15 @@ Objects travel as plain JSON mappings, exactly as the Kubernetes API has them; :
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from porterlb.core.doctor.installed import Installation
+from porterlb.core.status.notices import Notice
+
+log = logging.getLogger(__name__)
 
 Obj = Mapping[str, Any]
 
@@ -47,6 +51,9 @@ class Kind(enum.Enum):
     @property
     def namespaced(self) -> bool:
         return bool(self.value[4])
+
+
+KINDS: Mapping[str, Kind] = {kind.kind: kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,3 +246,13 @@ class Cluster(Protocol):
         """Logs and metrics of the replica on ``node``, by file name. Raises Unavailable or Denied."""
 
     async def close(self) -> None: ...
+
+
+async def tell(cluster: Cluster, kind: str, obj: Obj, notice: Notice, *, reporter: str) -> None:
+    """Writes an Event about ``obj``. It is a courtesy: status says the same, so a refusal is only logged."""
+    try:
+        await cluster.emit(
+            KINDS[kind], obj, type_=notice.type_, reason=notice.reason, message=notice.message, reporter=reporter
+        )
+    except (Unavailable, Conflict, Denied) as error:
+        log.debug("An Event was not taken: %s", error)

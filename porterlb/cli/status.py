@@ -18,7 +18,7 @@ from porterlb.cli.options import Options, query
 from porterlb.cli.output import TABLES, Table, plain_view, rich_view, show
 from porterlb.cli.replicas import Asked, ask, read
 from porterlb.cluster import Cluster, Unavailable
-from porterlb.core.status.serving import listed
+from porterlb.core.sentences import listed
 
 SHOWN_SERVICES = 20
 """Services with a problem come first, and all of them are listed; others only as far as this number goes."""

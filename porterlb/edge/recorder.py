@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Protocol
 
-from porterlb.cluster import Cluster, Conflict, Denied, Kind, Obj, Unavailable
+from porterlb.cluster import Cluster, Kind, Obj, tell
 from porterlb.core.history import Entry, History, noted, step
 from porterlb.core.history.events import Event, Pending, counts, tells
 from porterlb.core.history.words import sentence
@@ -28,8 +28,6 @@ MANY = 200
 
 IDLE = 60.0
 """Seconds, at most, between two looks at whether something is due."""
-
-_KINDS = {kind.kind: kind for kind in Kind}
 
 
 class Meter(Protocol):
@@ -129,16 +127,5 @@ class Recorder:
         obj: Obj | None = self._objects.raw(*about)
         if about.kind == Kind.LEASE.kind:
             obj = {"metadata": {"name": about.name, "namespace": self._cluster.namespace}}
-        if obj is None:
-            return
-        try:
-            await self._cluster.emit(
-                _KINDS[about.kind],
-                obj,
-                type_=notice.type_,
-                reason=notice.reason,
-                message=notice.message,
-                reporter=self._reporter,
-            )
-        except (Unavailable, Conflict, Denied) as error:
-            log.debug("An Event was not taken: %s", error)
+        if obj is not None:
+            await tell(self._cluster, about.kind, obj, notice, reporter=self._reporter)

@@ -19,11 +19,12 @@ from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import FreshReplica, Rival
 from porterlb.core.plan import plan
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.sentences import listed
 from porterlb.core.status import conditions
 from porterlb.core.status.build import Known, conf_status, eip_status, service_status
 from porterlb.core.status.notices import eip_notices, object_notices, service_notices, session_notices
 from porterlb.core.status.peer import negotiated_of, own_entry, peer_conditions
-from porterlb.core.status.serving import Acknowledged, listed, served_now
+from porterlb.core.status.serving import Acknowledged, served_now
 from tests.core.stage import (
     AUTO_VIP,
     BGP_VIP,

@@ -34,6 +34,7 @@ from porterlb.core.allocation.reserved import Reserved
 from porterlb.core.model import Address, Eip, Service, ServiceKey
 from porterlb.core.persistent import Editor, PersistentMap, differing, editing
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.sentences import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +273,7 @@ class _Work(Claims):
         grant = grants.give(service, base)
         refusals = grant.refusals
         if unmet and not unmet <= grant.codes.keys():
-            stays = " and ".join(str(kept[version].address) for version in service.families if version in kept)
+            stays = listed(kept[version].address for version in service.families if version in kept)
             refusals = tuple(replace(p, message=f"{p.message} It keeps {stays}.", fatal=False) for p in refusals)
             self._conclude(service, kept, refusals)
             return

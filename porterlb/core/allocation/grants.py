@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from porterlb.core import sentences
 from porterlb.core.allocation.claims import Bars
 from porterlb.core.allocation.eligibility import EipMap, Eligibility, suits
 from porterlb.core.allocation.lastholders import LastHolders
@@ -247,7 +248,7 @@ _GRAVEST = (
 
 
 def _wrong_family(service: Service, asked: Address) -> Problem:
-    families = " and ".join(f"IPv{version}" for version in service.families)
+    families = sentences.families(service.families)
     return Problem(
         Reason.FAMILY_UNAVAILABLE,
         f"Asks for {asked}, but its ipFamilies are {families}. Ask for another address, or change ipFamilies.",

@@ -14,6 +14,7 @@ from porterlb.core.bgp.reasons import (
 )
 from porterlb.core.desired import SessionConfig
 from porterlb.core.observed import SessionState
+from porterlb.core.sentences import families
 
 _CODES = {
     1: "message header error",
@@ -140,11 +141,11 @@ def lacks(config: SessionConfig, agreed: Negotiated) -> str:
     found = []
     missing = [version for version in config.families if version not in agreed.families]
     if missing:
-        names = " and ".join(f"IPv{version}" for version in missing)
+        names = families(missing)
         found.append(f"The router did not negotiate {names}: it gets no {names} routes.")
     single = [version for version in agreed.families if version not in agreed.add_path] if config.add_path else []
     if single:
-        names = " and ".join(f"IPv{version}" for version in single)
+        names = families(single)
         found.append(
             f"The router did not negotiate add-path (sendMax) for {names}: each node announces one next hop to it."
         )

@@ -139,15 +139,20 @@ _FAMILIES = {"ipv4 unicast": 4, "ipv6 unicast": 6}
 
 
 def _negotiated(said: Mapping[str, Any]) -> Negotiated:
-    families = _versions(said["families"])
-    sends = _versions(said["add_path"]["send"])
-    return Negotiated(
-        families,
-        tuple(version for version in sends if version in families),
+    return _of(
+        _versions(said["families"]),
+        _versions(said["add_path"]["send"]),
         int(said["hold_time"]),
-        bool(said.get("graceful_restart")),
-        bool(said["asn4"]),
+        graceful_restart=bool(said.get("graceful_restart")),
+        asn4=bool(said["asn4"]),
     )
+
+
+def _of(
+    families: tuple[int, ...], sends: tuple[int, ...], hold_time: int, *, graceful_restart: bool, asn4: bool
+) -> Negotiated:
+    """``sends``: what ExaBGP may send with path identifiers, perhaps of families that were not negotiated."""
+    return Negotiated(families, tuple(v for v in sends if v in families), hold_time, graceful_restart, asn4)
 
 
 def _versions(names: Iterable[object]) -> tuple[int, ...]:
@@ -197,16 +202,14 @@ def _shown(peers: Sequence[object]) -> Shown:
 
 def _shown_negotiated(local: Mapping[str, Any], peer: Mapping[str, Any], names: Iterable[object]) -> Negotiated:
     """``add-path`` of the local side is what we may send."""
-    families = _versions(names)
-    sends = _versions(name for name, on in local["add-path"].items() if on)
-    both = {
-        name: bool(local["capabilities"].get(name)) and bool(peer["capabilities"].get(name))
-        for name in ("graceful-restart", "asn4")
-    }
-    return Negotiated(
-        families,
-        tuple(version for version in sends if version in families),
+
+    def both(name: str) -> bool:
+        return bool(local["capabilities"].get(name)) and bool(peer["capabilities"].get(name))
+
+    return _of(
+        _versions(names),
+        _versions(name for name, on in local["add-path"].items() if on),
         min(int(local["hold"]), int(peer["hold"])),
-        both["graceful-restart"],
-        both["asn4"],
+        graceful_restart=both("graceful-restart"),
+        asn4=both("asn4"),
     )

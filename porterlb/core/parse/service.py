@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from porterlb.core import sentences
 from porterlb.core.model import Address, Port, Protocol, Service, ServiceKey, TrafficPolicy
 from porterlb.core.parse.addresses import parse_address, respelled
 from porterlb.core.parse.fields import entries, mapping, plain, show
@@ -50,7 +51,7 @@ def parse_service(obj: Mapping[str, Any], claim_without_class: bool) -> Parsed[S
     families = _families(spec, wanted or held, problems)
     for address in wanted:
         if address.version not in families:
-            shown = " and ".join(f"IPv{version}" for version in families)
+            shown = sentences.families(families)
             message = f"{address} is not of the Service's ipFamilies ({shown})."
             problems.append(Problem(Reason.FAMILY_UNAVAILABLE, message, _wanted_path(meta), fatal=False))
     _check_annotations(meta, problems)

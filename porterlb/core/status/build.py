@@ -21,10 +21,10 @@ from porterlb.core.layer2.notices import sentence
 from porterlb.core.model import Address, Eip, Mode, Protocol, ServiceKey
 from porterlb.core.observed import Notice, NoticeKind
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.sentences import listed
 from porterlb.core.served import Served
 from porterlb.core.status import conditions, mode_record
 from porterlb.core.status.conditions import FALSE, TRUE, UNKNOWN, condition, sentences
-from porterlb.core.status.serving import listed
 from porterlb.core.vip import VipPlan
 
 Status = dict[str, Any]

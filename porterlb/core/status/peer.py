@@ -18,10 +18,10 @@ from porterlb.core.known import Known
 from porterlb.core.model import Peer
 from porterlb.core.observed import BgpReport, SessionState
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.sentences import listed
 from porterlb.core.status import conditions
 from porterlb.core.status.build import Status
 from porterlb.core.status.conditions import FALSE, TRUE, condition, sentences
-from porterlb.core.status.serving import listed
 
 DEGRADED = "Degraded"
 """Reason of Ready=False: some wanted sessions are established, others are not."""

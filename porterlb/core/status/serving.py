@@ -7,7 +7,7 @@ it is live and the next hop is not known dead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -180,9 +180,3 @@ def _answered(vip: VipPlan, known: Known) -> Answering | None:
     if any(found.next_hop in dead and vip.address in ip_network(on) for on, dead in known.wire.dead_on.items()):
         return None
     return found
-
-
-def listed(names: Iterable[object]) -> str:
-    """``a``, ``a and b``, ``a, b and c``: names in a sentence."""
-    words = [str(name) for name in names]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

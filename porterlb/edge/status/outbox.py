@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from porterlb.cluster import Cluster, Conflict, Denied, Kind, Unavailable
+from porterlb.cluster import KINDS, Cluster, Conflict, Denied, Unavailable, tell
 from porterlb.core.known import Known
 from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
@@ -38,8 +38,6 @@ LULL = 0.5
 PATIENCE = 5.0
 """Seconds: while addresses are given out or taken, one after the other with less than a LULL between them, somebody
 waits for those, and the API's time is theirs. What becomes of an address waits for its PATIENCE, at most."""
-
-_KINDS = {kind.kind: kind for kind in Kind}
 
 
 class Meter(Protocol):
@@ -224,7 +222,7 @@ class Outbox:
 
     def _forget(self) -> None:
         """Lets go of what is remembered about objects that are gone."""
-        if len(self._latest) > sum(len(self._objects.all_raw(kind)) for kind in _KINDS):
+        if len(self._latest) > sum(len(self._objects.all_raw(kind)) for kind in KINDS):
             for key in [key for key in self._latest if self._objects.raw(*key) is None]:
                 del self._latest[key]
             for memory in (self._written, self._stale, self._denied, self._rewriting):
@@ -272,7 +270,7 @@ class Outbox:
             return
         try:
             result = await self._cluster.apply_status(
-                _KINDS[key.kind],
+                KINDS[key.kind],
                 key.name,
                 key.namespace,
                 write.status,
@@ -325,18 +323,7 @@ class Outbox:
         if notice.reason in IN_HISTORY:
             level = logging.DEBUG
         log.log(level, "%s", notice.message, extra=fields(object=str(key), reason=notice.reason))
-        try:
-            await self._cluster.emit(
-                _KINDS[key.kind],
-                obj,
-                type_=notice.type_,
-                reason=notice.reason,
-                message=notice.message,
-                reporter=owner_of(self._node),
-            )
-        except (Unavailable, Conflict, Denied) as error:
-            # An Event is a courtesy: status says the same, and stays.
-            log.debug("An Event was not taken: %s", error)
+        await tell(self._cluster, key.kind, obj, notice, reporter=owner_of(self._node))
 
     async def _pause(self, why: str) -> None:
         if not self._failures:
