@@ -75,6 +75,20 @@ def test_a_freed_address_is_the_last_to_come_again() -> None:
     assert order == [2, 1, 3]
 
 
+def test_a_freed_address_that_was_forgotten_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "REMEMBERED", 1)
+    pool, taken = Pool(((1, 3), (5, 6))), {1, 2, 3, 5, 6}
+    assert pool.longest_free(taken) is None
+    for code in (2, 6, 5):
+        taken.discard(code)
+        pool.release(code, float(code))
+    order = []
+    while (code := pool.longest_free(taken)) is not None:
+        taken.add(code)
+        order.append(code)
+    assert order == [5, 2, 6]
+
+
 def test_a_v6_pool_costs_nothing() -> None:
     """A /64, and one in which somebody holds the far end: no step walks through the pool."""
     big = eip("big", "2001:db8::-2001:db8::ffff:ffff:ffff:ffff")
