@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
+
+import pytest
 
 from porterlb.core.announce import Reach, arrange
-from porterlb.core.bgp.peers import own_sessions, peer_problems
+from porterlb.core.bgp.peers import own_sessions, peer_problems, router_id
 from porterlb.core.model import (
     AdvertiseRule,
     BgpConf,
@@ -91,6 +93,15 @@ def test_what_only_all_objects_show_is_told() -> None:
     assert (local_pref.field, local_pref.fatal) == ("spec.advertise[0].localPref", False)
     _, prepend = peer_problems(snapshot(Peer("a", GATEWAY, 64512, advertise=(rule,))))["a"]
     assert prepend.field == "spec.advertise[0].asPathPrepend"
+
+
+@pytest.mark.parametrize(("node", "expected"), [("node-a", "120.153.77.171"), ("node-tjohud", "0.0.0.1")])
+def test_a_node_without_an_ipv4_address_has_a_router_id_made_of_its_name(node: str, expected: str) -> None:
+    """Never 0.0.0.0, which no router takes (RFC 6286, 2.1): the hash of the second name is 0."""
+    of = snapshot(node=node)
+    without = replace(of, nodes={})
+    assert str(router_id(without)) == expected
+    assert str(router_id(replace(without, conf=replace(of.conf, router_id=IPv4Address("192.0.2.7"))))) == "192.0.2.7"
 
 
 def members() -> dict[str, Member]:

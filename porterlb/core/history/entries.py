@@ -40,10 +40,6 @@ class What(enum.StrEnum):
         """Whether it is logged as a warning."""
         return self in _BAD
 
-    @property
-    def of_vips(self) -> bool:
-        return self in (What.VIP_SERVED, What.VIP_NOT_SERVED, What.VIP_MOVED, What.VIP_MODE)
-
 
 _BAD = frozenset(
     {

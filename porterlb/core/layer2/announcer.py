@@ -30,7 +30,7 @@ class Announcer:
         self._bucket = TokenBucket(float(rate), max(float(AT_ONCE), rate / 10), now)  # a tenth of a second's worth
         self._chance = chance
         self._current: dict[bytes, int] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count()
         self._later: list[tuple[float, int, bytes, int]] = []  # heap: when, number, address, round
         self._ready: tuple[deque[tuple[bytes, int, int]], ...] = (deque(), deque(), deque())
         self._tried: dict[bytes, tuple[int, int]] = {}  # number and round of what `due` has returned
@@ -90,11 +90,12 @@ class Announcer:
 
     def done(self, address: bytes, sent: bool, now: float) -> None:
         """An announcement that `due` returned has left, or could not be sent."""
-        number, turn = self._tried.pop(address, (0, 0))
+        tried = self._tried.pop(address, None)
         if not sent:
             self._bucket.give_back()
-        if self._current.get(address) != number:
+        if tried is None or self._current.get(address) != tried[0]:
             return
+        number, turn = tried
         if not sent:
             heapq.heappush(self._later, (now + AGAIN, number, address, turn))
         elif turn + 1 < len(ROUNDS):

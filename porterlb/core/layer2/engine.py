@@ -84,7 +84,6 @@ class Layer2:
         self._refused = RefusedHellos(config.node)
         self._notices: tuple[Notice, ...] = ()
         self._votes = CountedVotes(config.node, self.nodes, self.hellos, self._actions)
-        self._doubt = False
         self._link_heard = 0.0
         self._detector_at: float | None = None  # when the failure detector is to be asked again
 
@@ -143,7 +142,7 @@ class Layer2:
             self._say(now, goodbye=True)
         if self.hellos.next_at is not None and self.hellos.next_at <= now:
             heard = max(self.nodes.latest, link_heard)
-            for node in sorted(self.hellos.expire(now, heard, self._doubt)):
+            for node in sorted(self.hellos.expire(now, heard, self.nodes.judgement.doubt)):
                 self._replica_left(node, now)
         for vip in self._announcer.due(now):
             self._announce(vip, now)
@@ -390,27 +389,27 @@ class Layer2:
         evidence = self._link_heard
         if self._wanted.sessions and not self.nodes.gateways:
             evidence = now  # a BGP session stays up for its hold time: only where there is nothing better
+        doubted = self.nodes.judgement.doubt
         step = self.nodes.step(now, evidence)
         self._detector_at = step.next_at
         if step.probes:
             self._actions.add(SendProbes(step.probes))
         if step.changed:
-            self._judged(now)
+            self._judged(doubted, now)
         self._votes.update(self._wanted, now)
         if step.say:
             self._say(now)
 
-    def _judged(self, now: float) -> None:
-        """The judgement of the failure detector is another one."""
-        judgement = self.nodes.judgement
-        if judgement.doubt != self._doubt:
-            self._doubt = judgement.doubt
-            self._actions.report(True, doubt=self._doubt)
+    def _judged(self, doubted: bool, now: float) -> None:
+        """The judgement of the failure detector is another one. ``doubted``: whether there was doubt before it."""
+        doubt = self.nodes.judgement.doubt
+        if doubt != doubted:
+            self._actions.report(True, doubt=doubt)
             others = bool(self._wanted.members.keys() - {self._own})
-            self._entered(self.serving.doubt(self._doubt, others, now), now)
-            if not self._doubt:
+            self._entered(self.serving.doubt(doubt, others, now), now)
+            if not doubt:
                 self._vips.touch_again()
-        if not self._doubt and self._dead.update(now):
+        if not doubt and self._dead.update(now):
             self._say(now)
 
     def _own_addresses(self) -> tuple[Address, ...]:

@@ -23,7 +23,7 @@ class Hellos:
         self._receiver = Receiver(node, key, fresh_for)
         self._sequence = 0
         self._expire_at: float | None = None
-        self.last_heard = 0.0
+        self.last_heard = float("-inf")
 
     @property
     def fresh(self) -> dict[str, FreshReplica]:

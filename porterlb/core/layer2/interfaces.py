@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class InterfaceTable:
         self._found: dict[Address, int] = {}
         self._routes: dict[Address, int | None] = {}  # None: asked for
         self._named: set[str] = set()
-        self._number = 0
+        self._numbers = itertools.count()
 
     def update(self, nics: Mapping[int, Nic]) -> InterfaceChange | None:
         """Takes a new table over; None when nothing has changed that can matter to us.
@@ -78,8 +79,7 @@ class InterfaceTable:
         usage = self.used.get(index)
         nic = self.nics.get(index)
         if usage is None and nic is not None and nic.up and index not in self.trouble:
-            self._number += 1
-            usage = self.used[index] = Usage(index, self._number)
+            usage = self.used[index] = Usage(index, next(self._numbers))
             self._opened[index] = nic
             self._ever_opened.add(index)
             self.to_open.append(nic)

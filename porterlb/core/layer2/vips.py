@@ -57,7 +57,7 @@ class Vip:
         self.candidates: tuple[str, ...] = ()
         self.interface = ""
         self.can_reach: Address | None = None
-        self.asked = 0.0
+        self.asked = float("-inf")
         self.question: Question | None = None
         self.mac = b""
         self.told = b""

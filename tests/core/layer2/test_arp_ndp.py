@@ -254,6 +254,18 @@ def solicitation(src: bytes, dst: bytes, target: bytes, option: bytes = b"") -> 
     return remade(ndp.multicast_mac(dst) + bytes.fromhex("020000000009") + b"\x86\xdd" + header + message)
 
 
+def test_an_advertisement_is_solicited_and_overrides() -> None:
+    """RFC 4861, 4.4: without Override a cache keeps the MAC that it has; an unsolicited one is not Solicited."""
+    target, asker = ip_address("2001:db8::1").packed, ip_address("2001:db8::9").packed
+    question = ndp_question(solicitation(asker, solicited_node(target), target))
+    assert question is not None
+    answer = ND.answer(b"\2" * 6, b"\2" * 6, target)
+    reply = answer.reply(question)
+    assert reply is not None and (reply[54], reply[58]) == (136, 0x60)
+    to_all = answer.reply(question._replace(sender=UNSPECIFIED))
+    assert to_all is not None and (to_all[54], to_all[58]) == (136, 0x20)
+
+
 def test_a_probe_for_a_duplicate_has_no_address_to_answer_to_and_goes_to_the_group_of_its_target() -> None:
     """RFC 4861 7.1.1."""
     target = bytes.fromhex("20010db8000000000000000000000001")

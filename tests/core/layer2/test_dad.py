@@ -59,6 +59,12 @@ def test_who_claims_it_is_named_and_it_is_not_probed_on():
     assert [address for _, address in run.probes].count(A) == 1
 
 
+def test_thirty_probes_leave_at_once_at_any_rate():
+    run = Run(rate=10)
+    run.dad.want([ip_address(number) for number in range(1, 41)], 0.0)
+    assert len(run.dad.due(0.0, lambda address: True).probes) == 30
+
+
 def test_what_is_off_every_segment_is_clear_at_once_without_a_probe():
     run = Run(off_link=frozenset({A}))
     run.dad.want([A], 0.0)

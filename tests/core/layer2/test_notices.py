@@ -86,6 +86,7 @@ def test_two_answers_for_one_vip_are_settled_within_a_second():
     begun = made.now
     seen = dict.fromkeys(both, 0)
     both["n1"].layer2.claimed(PACKED, mac_of("n2"), made.now)
+    notices = {"n1": Notice(NoticeKind.TWO_ANSWERS, A, ("n2",)), "n2": Notice(NoticeKind.TWO_ANSWERS, A, ("n1",))}
     while len(made.answers(A)) > 1:
         assert made.now - begun < 1.0
         made.tick()
@@ -104,3 +105,6 @@ def test_two_answers_for_one_vip_are_settled_within_a_second():
     (loser,) = both.keys() - {winner}
     assert both[loser].answering[A].answerer == winner
     assert any(note.kind is act.NoteKind.TWO_ANSWERS for note in both[loser].notes)
+    made.run(1.0)
+    assert notices[loser] in both[loser].report["notices"]
+    assert not made.replicas["n3"].report.get("notices")
