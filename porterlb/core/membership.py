@@ -72,7 +72,7 @@ def described(member: Member) -> dict[str, str]:
         "inner": [str(subnet) for subnet in member.inner],
         "lacks": list(member.lacks),
     }
-    return {ANNOTATION: json.dumps(content, sort_keys=True)}
+    return {ANNOTATION: json.dumps(content)}
 
 
 def parse(name: str, carried: Mapping[str, str]) -> Parsed[Member]:

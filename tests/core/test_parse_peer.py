@@ -92,6 +92,15 @@ def test_what_absent_and_zero_mean() -> None:
     assert good(conf={**CONF, "authPasswordSecret": {"name": "bgp"}}).password_secret == ("bgp", "password")
 
 
+@pytest.mark.parametrize(("field", "name"), [("localPref", "local_pref"), ("med", "med"), ("asPathPrepend", "prepend")])
+def test_an_attribute_of_zero_is_not_an_attribute_that_is_absent(field: str, name: str) -> None:
+    parsed = parse_peer(obj({"conf": CONF, "advertise": [{field: 0}, {}]}))
+    assert not parsed.problems and parsed.value is not None
+    zero, absent = parsed.value.advertise
+    assert getattr(zero.attributes, name) == 0
+    assert getattr(absent.attributes, name) == (0 if field == "asPathPrepend" else None)
+
+
 def test_advertise_rules() -> None:
     peer = good(
         advertise=[

@@ -34,12 +34,6 @@ class DropInterface(NamedTuple):
     ifindex: int
 
 
-class Rejoin(NamedTuple):
-    """The interface may be at another switch: report its multicast groups anew."""
-
-    ifindex: int
-
-
 class FindRoute(NamedTuple):
     """Ask the kernel which interface leads to ``goal``, and say `Layer2.route_found`."""
 
@@ -162,7 +156,6 @@ Action = (
     OpenInterface
     | CloseInterface
     | DropInterface
-    | Rejoin
     | FindRoute
     | Own
     | Disown
