@@ -26,6 +26,11 @@ MOVES = 5
 
 State = Mapping[str, Any]
 
+_DRAIN = {
+    "announced": "routes with the community GRACEFUL_SHUTDOWN",
+    "withdrawn": "next hop of nothing that others serve",
+}
+
 
 @dataclass
 class Explanation:
@@ -113,6 +118,9 @@ def explained(name: str, asked: Asked, found: Loaded | None) -> Explanation:
         made.add("Node's death", death)
     out = [f"{n} {known['why']}" for n, known in sorted(state["nodes"].items()) if known.get("why")]
     made.add("Nodes", f"{len(state['nodes']) - len(out)} usable" + (f"; left out: {', '.join(out)}" if out else ""))
+    drains = [f"{n} ({_DRAIN[stage]})" for n, known in sorted(state["nodes"].items()) if (stage := known.get("drain"))]
+    if drains:
+        made.add("Drained", ", ".join(drains))
     for address in addresses:
         _address(made, address, state, asked)
     for entry in _moves(asked, addresses):

@@ -21,6 +21,7 @@ from porterlb.errors import PorterError
 from tests.cli.conftest import Folder
 from tests.cli.test_replicas import state, write
 from tests.core.stage import AUTO_VIP, LATER, LAYER2_VIP, NAMES, SHOP, situation, snapshot
+from tests.core.test_drain import draining
 
 
 def asked(*known: Known, history: History | None = None) -> Asked:
@@ -62,6 +63,13 @@ def test_the_cost_of_a_nodes_death_is_told_where_no_pods_are_marked() -> None:
     unbounded = explained("default/shop", asked(replace(situation(of), marking=Marking.UNBOUNDED)), None)
     assert "is not enforced" in texts(unbounded, "Node's death")[0]
     assert texts(explained("default/shop", asked(situation(of)), None), "Node's death") == []
+
+
+def test_a_drained_node_is_named() -> None:
+    made = explained("default/shop", asked(situation(draining(snapshot(), "node-c"))), None)
+    assert texts(made, "Drained") == ["node-c (next hop of nothing that others serve)"]
+    assert made.code == SERVED
+    assert texts(explained("default/shop", asked(situation(snapshot())), None), "Drained") == []
 
 
 def test_what_is_degraded_or_not_served() -> None:
