@@ -8,8 +8,13 @@ from dataclasses import replace
 from sim.faults import Fault
 from sim.run import Result, run
 
+Attempt = Callable[[int, float, list[Fault]], Result]
+"""Runs a seed for some seconds with these faults."""
 
-def shrink(failed: Result, seconds: float, say: Callable[[str], None], most: int = 80) -> Result:
+
+def shrink(
+    failed: Result, seconds: float, say: Callable[[str], None], most: int = 80, attempt: Attempt = run
+) -> Result:
     """Runs the seed again with fewer and shorter faults, ``most`` times at most."""
     assert failed.violation is not None
     promise, best, left = failed.violation.promise, failed, most
@@ -17,7 +22,7 @@ def shrink(failed: Result, seconds: float, say: Callable[[str], None], most: int
     def breaks(faults: list[Fault]) -> Result | None:
         nonlocal left
         left -= 1
-        tried = run(failed.seed, seconds, faults)
+        tried = attempt(failed.seed, seconds, faults)
         return tried if tried.violation is not None and tried.violation.promise == promise else None
 
     faults = [fault for fault in failed.faults if fault.at <= failed.violation.at]
