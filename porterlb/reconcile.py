@@ -17,7 +17,7 @@ from ipaddress import ip_network
 from typing import Protocol
 
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
-from porterlb.core import proxy_wait
+from porterlb.core import node_return, proxy_wait
 from porterlb.core.bgp.negotiated import from_text
 from porterlb.core.bgp.peers import secret_missing
 from porterlb.core.desired import DesiredBgp, DesiredWire
@@ -27,6 +27,7 @@ from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Snapshot, View
 from porterlb.core.namesake import TOLD_FOR
 from porterlb.core.node_failure import Marking
+from porterlb.core.node_return import Returns
 from porterlb.core.objects import Objects
 from porterlb.core.observed import BgpReport, Notice, NoticeKind, WireReport
 from porterlb.core.pace import Pace
@@ -105,6 +106,7 @@ class Reconciler:
         self.passwords: Mapping[str, str] = {}
         self.proxy_policy = ProxyPolicy(s.proxy_delay, s.proxy_limit)
         self.proxy_wait: ProxyWait | None = None
+        self.returns = Returns()
         self._delivering: frozenset[NewHop] = frozenset()
         self._endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = {}
         self._dirty = asyncio.Event()
@@ -241,6 +243,7 @@ class Reconciler:
         times = [self.known.plan.wake_at] if self.known else []
         if self.proxy_wait:
             times.append(proxy_wait.wakes_at(self.proxy_wait, self.proxy_policy))
+        times.append(self.returns.wakes_at(self.proxy_policy.delay))
         if due := [at for at in times if at is not None]:
             timeout = max(0.0, min(due) - time.monotonic())
         if self.verdicts.next_at is not None:
@@ -325,6 +328,10 @@ class Reconciler:
 
     def _snapshot(self, now: float) -> Snapshot:
         objects, report, me = self.objects, self.wire_report, self.settings.node
+        fresh = frozenset(report.fresh) | {me}
+        if not report.doubt:
+            delay = self.proxy_policy.delay
+            self.returns = node_return.step(self.returns, report.dead, self.members, fresh, now, delay)
         sessions = {(me, peer) for peer, state in self.bgp_report.sessions.items() if state.up}
         negotiated = {(me, peer): s.negotiated for peer, s in self.bgp_report.sessions.items() if s.negotiated}
         for name, replica in report.fresh.items():
@@ -338,12 +345,13 @@ class Reconciler:
                 dead=report.dead,
                 dead_on=frozenset((n, ip_network(subnet)) for subnet, dead in report.dead_on.items() for n in dead),
                 probed=report.probed,
-                fresh=frozenset(report.fresh) | {me},
+                fresh=fresh,
                 sessions=frozenset(sessions),
                 negotiated=negotiated,
                 hold_downs={name: replica.hold_downs for name, replica in report.fresh.items()},
                 leader=self.leader,
                 doubt=report.doubt,
+                settling=self.returns.settling,
             ),
             nodes=objects.nodes,
             services=objects.services,

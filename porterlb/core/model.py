@@ -309,6 +309,7 @@ class View:
     own node in it.
     ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas. ``negotiated``: what they
     negotiated; our own also while they are not established: the last time.
+    ``settling``: nodes that were dead, have returned, and wait (:mod:`porterlb.core.node_return`).
     ``doubt``: we see everyone dead and hear nobody: then it is we who are cut off, and nothing is to change.
     """
 
@@ -322,6 +323,7 @@ class View:
     hold_downs: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by other replica, as its hello says them
     leader: str = ""
     doubt: bool = False
+    settling: frozenset[str] = frozenset()
 
     def dead_there(self, subnet: Network) -> frozenset[str]:
         """The nodes that are dead on a connected subnet; none while we doubt ourselves."""

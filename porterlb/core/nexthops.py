@@ -44,7 +44,15 @@ def unusable_nodes(nodes: Mapping[str, Node], view: View) -> dict[str, str]:
     """The other nodes, each with the reason as a clause."""
     nobody_ready = not any(node.ready is Ready.TRUE for node in nodes.values())
     found = {name: unusable_because(node, view, ignore_ready=nobody_ready) for name, node in nodes.items()}
-    return {name: why for name, why in found.items() if why}
+    unusable = {name: why for name, why in found.items() if why}
+    settling = (view.settling & nodes.keys()) - unusable.keys()
+    if settling and nodes.keys() - unusable.keys() - settling:  # nothing is gained by waiting where no other node is
+        unusable |= dict.fromkeys(settling, RETURNED)
+    return unusable
+
+
+RETURNED = "has just returned, and its kube-proxy may not forward yet"
+"""Why a node of ``View.settling`` is not usable."""
 
 
 @dataclass(frozen=True, slots=True)

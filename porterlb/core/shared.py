@@ -49,6 +49,8 @@ class Shared:
     drain: Stages = Stages()
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Why the other nodes are not usable, as clauses."""
+    settling: frozenset[str] = frozenset()
+    """Nodes that are not usable only because they have just returned."""
     _tiers: dict[Network | None, tuple[Tier, ...]] = field(default_factory=dict)
     _present: dict[Network, frozenset[str]] = field(default_factory=dict)
     _reaches: dict[tuple[str, int], Reach] = field(default_factory=dict)
@@ -81,7 +83,13 @@ class Shared:
         endpoints = self.snapshot.endpoints.get(service.key, ())
         if any(endpoint.version not in (0, version) for endpoint in endpoints):
             endpoints = tuple(endpoint for endpoint in endpoints if endpoint.version in (0, version))
-        return nexthops.next_hops(service.traffic_policy, endpoints, self.usable, self.unusable)
+        policy = service.traffic_policy
+        found = nexthops.next_hops(policy, endpoints, self.usable, self.unusable)
+        if found.nodes or not self.settling:
+            return found
+        # Policy Local, and the only endpoints are on a node that has just returned.
+        with_settling = nexthops.next_hops(policy, endpoints, self.usable | self.settling, self.unusable)
+        return with_settling if with_settling.nodes else found
 
     def order(self, services: Sequence[Service], hops: NextHops, segment: Network | None) -> tuple[str, ...]:
         """The next hops of a VIP on ``segment``, best first: see :func:`porterlb.core.nexthops.layer2_order`."""
@@ -289,7 +297,12 @@ class Shared:
             and self._reachable() == other._reachable()
         ):
             return None
-        lost = (other.usable - self.usable) | (other.replicas - self.replicas) | (self.cordoned - other.cordoned)
+        lost = (
+            (other.settling - self.settling - self.usable)
+            | (other.usable - self.usable)
+            | (other.replicas - self.replicas)
+            | (self.cordoned - other.cordoned)
+        )
         lost |= (self.drain.announced ^ other.drain.announced) | (self.drain.withdrawn ^ other.drain.withdrawn)
         for peer, replicas in self.speakers.items():
             before = other.speakers[peer]
@@ -357,6 +370,7 @@ def shared_by_all(
         snapshot=snapshot,
         usable=frozenset(snapshot.nodes.keys() - unusable),
         unusable=unusable,
+        settling=view.settling & frozenset(name for name, why in unusable.items() if why == nexthops.RETURNED),
         cordoned=frozenset(name for name, node in snapshot.nodes.items() if node.cordoned or name in at.all),
         drain=at,
         segments=segments,

@@ -1,0 +1,95 @@
+"""A node that returns receives traffic once its replica is heard and its kube-proxy has had time, while others can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porterlb.core.model import Endpoint, Node, TrafficPolicy, View
+from porterlb.core.nexthops import unusable_nodes, usable_nodes
+from porterlb.core.node_return import REPLICA_WITHIN, Returns, step
+from porterlb.core.plan import plan
+from tests.core.stage import LAYER2_VIP, MAIL, POLICY
+from tests.core.test_plan import NAMES, cluster
+
+DELAY = 1.5
+C = frozenset({"c"})
+
+
+def returned(at: float = 10.0, fresh: frozenset[str] = frozenset("ab")) -> Returns:
+    dead = step(Returns(), C, "abc", "ab", at - 5.0, DELAY)
+    return step(dead, frozenset(), "abc", fresh, at, DELAY)
+
+
+def test_nothing_waits_that_never_died() -> None:
+    assert step(Returns(), frozenset(), "abc", "abc", 0.0, DELAY).settling == frozenset()
+
+
+def test_a_returned_node_waits_for_its_replica_and_then_for_its_kube_proxy() -> None:
+    state = returned()
+    assert state.settling == C and state.wakes_at(DELAY) == 10.0 + REPLICA_WITHIN
+    state = step(state, frozenset(), "abc", "abc", 14.0, DELAY)
+    assert state.settling == C and state.wakes_at(DELAY) == 14.0 + DELAY
+    assert step(state, frozenset(), "abc", "abc", 15.4, DELAY).settling == C
+    assert step(state, frozenset(), "abc", "abc", 14.0 + DELAY, DELAY) == Returns()
+
+
+def test_a_replica_that_falls_silent_again_is_waited_for_again() -> None:
+    state = step(returned(), frozenset(), "abc", "abc", 14.0, DELAY)
+    state = step(state, frozenset(), "abc", "ab", 15.0, DELAY)
+    assert step(state, frozenset(), "abc", "ab", 20.0, DELAY).settling == C
+
+
+def test_the_wait_for_a_replica_is_bounded() -> None:
+    assert step(returned(), frozenset(), "abc", "ab", 10.0 + REPLICA_WITHIN, DELAY).settling == frozenset()
+
+
+def test_a_node_without_a_replica_waits_for_its_kube_proxy_only() -> None:
+    state = step(Returns(C), frozenset(), "ab", "ab", 10.0, DELAY)
+    assert state.wakes_at(DELAY) == 10.0 + DELAY
+
+
+def test_a_node_that_dies_again_begins_anew() -> None:
+    state = step(returned(), C, "abc", "ab", 11.0, DELAY)
+    assert state.settling == frozenset() and state.dead == C
+    assert step(state, frozenset(), "abc", "abc", 12.0, DELAY).wakes_at(DELAY) == 12.0 + DELAY
+
+
+@given(st.lists(st.tuples(st.sets(st.sampled_from("abc")), st.sets(st.sampled_from("abc")), st.floats(0.01, 20.0))))
+def test_who_waits_is_alive_was_dead_and_does_not_wait_for_ever(steps: list[tuple[set[str], set[str], float]]) -> None:
+    state, now, ever = Returns(), 0.0, set[str]()
+    for dead, fresh, pause in steps:
+        now += pause
+        ever |= dead
+        state = step(state, frozenset(dead), "abc", fresh, now, DELAY)
+        assert not state.settling & dead and state.settling <= ever
+        assert all(now - found.since < REPLICA_WITHIN + DELAY for found in state.waiting.values() if not found.heard)
+    assert step(state, frozenset(), "abc", "", now + REPLICA_WITHIN + DELAY, DELAY).settling <= state.dead
+
+
+def test_the_plan_leaves_it_out_while_there_is_another_node() -> None:
+    nodes = {name: Node(name) for name in NAMES}
+    view = View("node-a", settling=frozenset({"node-c"}))
+    assert usable_nodes(nodes, view) == {"node-a", "node-b"}
+    assert "kube-proxy" in unusable_nodes(nodes, view)["node-c"]
+    assert usable_nodes(nodes, View("node-a", settling=frozenset(NAMES))) == set(NAMES)
+    alone = View("node-a", dead=frozenset({"node-a", "node-b"}), settling=frozenset({"node-c"}))
+    assert usable_nodes(nodes, alone) == {"node-c"}
+    made = plan(cluster(settling=frozenset({"node-c"})), None, 0.0, POLICY)
+    for vip in made.vips.values():
+        assert "node-c" not in vip.next_hops and "node-c" not in vip.candidates
+
+
+def test_the_only_endpoint_of_policy_local_is_used_at_once_also_where_it_has_just_returned() -> None:
+    snap = cluster(settling=frozenset({"node-c"}))
+    local = replace(snap.services[MAIL], traffic_policy=TrafficPolicy.LOCAL)
+    endpoints = {**snap.endpoints, MAIL: (Endpoint("node-c"),)}
+    snap = replace(snap, services={**snap.services, MAIL: local}, endpoints=endpoints)
+    first = plan(snap, None, 0.0, POLICY)
+    assert first.vips[LAYER2_VIP].next_hops == ("node-c",)
+    dead = replace(snap, view=replace(snap.view, settling=frozenset(), dead=frozenset({"node-c"})))
+    assert plan(dead, first, 1.0, POLICY).vips[LAYER2_VIP].next_hops == ()
+    two = replace(snap, endpoints={**snap.endpoints, MAIL: (Endpoint("node-c"), Endpoint("node-b"))})
+    assert plan(two, None, 0.0, POLICY).vips[LAYER2_VIP].next_hops == ("node-b",)
