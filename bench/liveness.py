@@ -1,10 +1,11 @@
-"""False deaths under random loss: in memory on a virtual clock, and on a segment with real kernels.
+"""False deaths under random loss, in memory on a virtual clock and with real kernels; and beside busy processes.
 
 ``python -m bench liveness [--loss PERCENT ...] [--minutes N]``
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -73,6 +74,33 @@ def real(quick: bool) -> Table:
     return table
 
 
+HOGS = 16
+
+
+def hogs(quick: bool) -> Table:
+    """Three replicas on a machine whose processors are busy with HOGS processes that compute; no frame is lost."""
+    minutes = _minutes(quick)
+    table = Table(
+        f"False deaths beside {HOGS} busy processes, {minutes:g} minutes, three nodes and a gateway",
+        ("profile", "loss %", "deaths", "replicas given up", "judgements skipped"),
+    )
+    for profile in ("default", "fast"):
+        segment, busy = Segment(), list[subprocess.Popen[bytes]]()
+        try:
+            segment.tell(vips=vips(("10.77.0.100", ("n2", "n1", "n3"))))
+            segment.start(**PROFILES[profile])
+            segment.settled()
+            busy += [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(HOGS)]
+            table.rows.append((profile, 0, *_lossy(segment, 0, minutes)))
+            _say(table)
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
+            segment.close()
+    return table
+
+
 def _lossy(segment: Segment, loss: int, minutes: float) -> tuple[int, int, int]:
     replicas = segment.replicas.values()
     before = {replica: dict(replica.report.counters) for replica in replicas}
@@ -98,4 +126,4 @@ def _say(table: Table) -> None:
     print(f"  {profile}, {loss} % loss: {deaths} false deaths", file=sys.stderr, flush=True)
 
 
-PARTS: Mapping[str, Callable[[bool], Table]] = {"simulated": simulated, "real": real}
+PARTS: Mapping[str, Callable[[bool], Table]] = {"simulated": simulated, "real": real, "hogs": hogs}
