@@ -159,29 +159,6 @@ def test_a_bgp_next_hop_loses_power(lab: Whole) -> None:
         assert figures.worst < 4000
 
 
-def test_e7_a_node_that_returns_loses_nothing_with_policy_cluster(lab: Whole) -> None:
-    """Its kernel answers probes before its kube-proxy forwards. What the power loss itself costs does not count."""
-    with served(lab, "web", "routed", policy="Cluster") as vip:
-
-        def one(number: int) -> float:
-            lab.wait_hops(vip, *NAMES, timeout=60)
-            victim = NAMES[number % 3]
-            lab.node(victim).power_off()
-            lab.wait_hops(vip, *(name for name in NAMES if name != victim), timeout=20)
-            time.sleep(6.0)  # the pods of the node are marked not ready, and the other kube-proxies have left them out
-            with lab.client.stream(vip, flows=12, interval=0.005) as stream:
-                lab.back(victim)
-                lab.wait_hops(vip, *NAMES, timeout=60)
-                time.sleep(1.5)
-                report = stream.report()
-            lab.wait_replicas(2)
-            return float(report.lost)
-
-        figures = trials(TRIALS, one)
-        print(f"requests lost at a node's return, policy Cluster: {figures.figures}")
-        assert figures.worst == 0
-
-
 def test_scenario_2_the_only_replica_is_created_again_elsewhere(lab: Whole) -> None:
     lab.upgrade(bgp={"passwordSecrets": [PASSWORD_SECRET]}, replicas=1)
     try:
