@@ -291,14 +291,3 @@ class Site:
 
 async def _manage(settings: Settings) -> int:
     return await porterlb.app._run(settings)
-
-
-_plain = porterlb.app._Manager.__init__
-
-
-def _noted(self: Any, *arguments: Any, **more: Any) -> None:
-    _plain(self, *arguments, **more)
-    Host.process().manager = self
-
-
-porterlb.app._Manager.__init__ = _noted  # type: ignore[method-assign]

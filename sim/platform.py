@@ -292,6 +292,7 @@ def substitute() -> None:
                 if isinstance(function, FunctionType):
                     _defaults(function, clock)
     app: Any = porterlb.app
+    app._Manager.__init__ = _noted(app._Manager.__init__)
     app.datetime = Dates(Host)
     app.HttpServer, app.Pulse, app.workplace = _Http, _Pulse, _workplace
     app.BgpSpeaker, app.Host = bgp.Speaker, _Kernel
@@ -314,6 +315,16 @@ def substitute() -> None:
     speaker: Any = porterlb.edge.layer2.speaker
     speaker.socket = Stand(socket, socketpair=lambda: sockets.pair(Host.site.world, Host.process()))
     speaker.asyncio = Stand(asyncio, create_subprocess_exec=_create_wire, open_connection=_open_connection)
+
+
+def _noted(plain: Any) -> Any:
+    """The promises look into the managers, so each process is given its own."""
+
+    def begin(self: Any, *arguments: Any, **more: Any) -> None:
+        plain(self, *arguments, **more)
+        Host.process().manager = self
+
+    return begin
 
 
 def _defaults(function: FunctionType, clock: Clock) -> None:
