@@ -1,0 +1,135 @@
+"""UDP sockets of BFD (RFC 5881, RFC 5883): one that receives for each port and IP version, one that sends a session."""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from porterlb.core.bfd.values import (
+    ALL_TTL,
+    FIRST_SOURCE_PORT,
+    LAST_SOURCE_PORT,
+    Address,
+    BfdTarget,
+    Obstacle,
+    ObstacleKind,
+)
+
+_IP_RECVTTL = 12  # linux/in.h; Python has no name for it
+_CONTROL = 0xC0  # DSCP CS6, network control: routers drop it last
+_LONGEST = 128  # bytes of a datagram that are read; a packet has 24
+_BURST = 64  # datagrams read in one go: another socket gets its turn
+_PORTS_TRIED = 64
+
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+
+
+class Blocked(Exception):
+    """The socket cannot be opened now."""
+
+    def __init__(self, obstacle: Obstacle) -> None:
+        super().__init__(obstacle.kind)
+        self.obstacle = obstacle
+
+
+class Receiver:
+    """One port of one IP version, on all addresses of the node. Raises Blocked when another process has the port."""
+
+    def __init__(self, version: int, port: int) -> None:
+        six = version == 6
+        self._socket = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._socket.setblocking(False)
+            if six:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+            else:
+                self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+            # Without SO_REUSEADDR: two processes on one port would each get some packets.
+            self._socket.bind(("::" if six else "0.0.0.0", port))
+        except OSError as error:
+            self._socket.close()
+            if error.errno == errno.EADDRINUSE:
+                raise Blocked(Obstacle(ObstacleKind.PORT_TAKEN, port)) from None
+            raise Blocked(_other(error)) from None
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> Iterator[tuple[bytes, Address, int]]:
+        """Datagrams that have arrived, with the address of the sender and the TTL on arrival (0: not known)."""
+        for _ in range(_BURST):
+            try:
+                data, ancillary, _, source = self._socket.recvmsg(_LONGEST, 64)
+            except OSError:  # nothing is there, or an ICMP error that belongs to no datagram of ours
+                return
+            yield data, ip_address(str(source[0]).partition("%")[0]), _ttl(ancillary)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Sender:
+    """Sends the packets of one session, all from one source port. Raises Blocked when it cannot be opened now."""
+
+    def __init__(self, target: BfdTarget) -> None:
+        six = target.address.version == 6
+        self._socket = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+        self.broken = False
+        try:
+            self._socket.setblocking(False)
+            if six:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ALL_TTL)
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _CONTROL)
+            else:
+                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ALL_TTL)
+                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _CONTROL)
+            self._bind(str(target.local_address or ("::" if six else "0.0.0.0")))
+            self._socket.connect((str(target.address), target.port))
+        except OSError as error:
+            self._socket.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise Blocked(Obstacle(ObstacleKind.ADDRESS_ABSENT)) from None
+            raise Blocked(Obstacle(ObstacleKind.NO_ROUTE) if error.errno in _NO_ROUTE else _other(error)) from None
+
+    def _bind(self, address: str) -> None:
+        for _ in range(_PORTS_TRIED):
+            try:
+                self._socket.bind((address, random.randint(FIRST_SOURCE_PORT, LAST_SOURCE_PORT)))
+                return
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise OSError(errno.EADDRINUSE, "no source port is free")
+
+    def send(self, data: bytes) -> None:
+        """Never raises: a packet that cannot leave is a lost packet."""
+        for _ in range(2):
+            try:
+                self._socket.send(data)
+                return
+            except ConnectionRefusedError:
+                continue  # the answer to the packet before: the router had no BFD then
+            except OSError as error:
+                # The node may have another route or address by now: a new socket finds it.
+                self.broken = error.errno != errno.EAGAIN
+                return
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _ttl(ancillary: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        four = (level, kind) == (socket.IPPROTO_IP, socket.IP_TTL)
+        if (four or (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)) and len(data) >= 4:
+            return int(struct.unpack_from("=i", data)[0])
+    return 0
+
+
+def _other(error: OSError) -> Obstacle:
+    return Obstacle(ObstacleKind.OTHER, text=str(error.strerror or error))
