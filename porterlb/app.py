@@ -31,6 +31,7 @@ from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.proxy_wait import NewHop
 from porterlb.core.status.state import state_of
 from porterlb.core.status.writes import owner_of
+from porterlb.edge.bfd import BfdSpeaker
 from porterlb.edge.bgp import BgpSpeaker
 from porterlb.edge.host import Host
 from porterlb.edge.http import HttpServer
@@ -163,7 +164,8 @@ class _Manager:
             contained("bgp", self._on_bgp), run_dir=folder / "bgp", silence_after=settings.silence_after
         )
         self.wire = Layer2Speaker(contained("layer2", self._on_wire), settings=settings, key=key)
-        self.pulse = Pulse([self.bgp.beat, self.wire.beat], STUCK_AFTER)
+        self.bfd = BfdSpeaker(contained("bfd", self.bgp.hear_bfd), settings=settings)
+        self.pulse = Pulse([self.bgp.beat, self.wire.beat, self._beat_bfd], STUCK_AFTER)
         self.proxy_health = ProxyHealth(self._node_address, contained("proxy health", self._on_delivering))
         self.reconciler = Reconciler(
             settings,
@@ -243,6 +245,7 @@ class _Manager:
             "pulse": self.pulse.run,
             "bgp": self.bgp.run,
             "layer2": self.wire.run,
+            "bfd": self.bfd.run,
             "watch": self.reconciler.watch,
             "reconcile": self.reconciler.run,
             "passwords": self.passwords.run,
@@ -293,6 +296,8 @@ class _Manager:
         if others:
             await asyncio.sleep(TAKE_OVER)
         with contextlib.suppress(Exception):
+            await self.bfd.stop()  # before BGP ends: AdminDown leaves the routes to graceful restart
+        with contextlib.suppress(Exception):
             await self.bgp.stop(withdraw=others)
         with contextlib.suppress(Exception):
             await self.leader.release()
@@ -314,6 +319,11 @@ class _Manager:
     def _on_bgp(self, report: BgpReport) -> None:
         self.metrics.heard(report)
         self.reconciler.on_bgp(report)
+
+    def _beat_bfd(self) -> None:
+        """BFD speaks for ExaBGP too: without it for good, the routers are not told that all is well."""
+        if self.bgp.running:
+            self.bfd.beat()
 
     def _on_wire(self, report: WireReport) -> None:
         self.reconciler.on_wire(report)
@@ -419,6 +429,7 @@ class _Manager:
     def _publish(self, known: Known, seconds: float) -> None:
         self.metrics.planned(seconds)
         self.metrics.api(up=not known.outage)
+        self.bfd.want(known.plan.bgp.bfd)
         self.status.update(known)
 
     def _on_known(self, known: Known, touched: Set[Address]) -> None:

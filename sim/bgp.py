@@ -22,6 +22,10 @@ class Speaker:
         self._token = token
         self._wanted.set()
 
+    running = True
+
+    def hear_bfd(self, sessions: object) -> None: ...
+
     def beat(self) -> None: ...
 
     async def stop(self, *, withdraw: bool) -> None: ...

@@ -82,6 +82,10 @@ class Speaker:
 
 class Bgp(Speaker):
     token = 0
+    running = True
+
+    def hear_bfd(self, sessions: Any) -> None:
+        pass
 
     def want(self, wanted: Any, token: int) -> None:
         self.token = token

@@ -40,6 +40,7 @@ class Session:
         keepalive: seconds; 0 for a third of the hold time.
         port: TCP port on which the node listens, for routers that connect.
         graceful_restart: keep the routes of a neighbour that announced graceful restart and went away (RFC 4724).
+        bfd: milliseconds between BFD packets, three of which may be missing (RFC 5881); 0: no BFD.
     """
 
     node: str
@@ -54,6 +55,7 @@ class Session:
     keepalive: int = 0
     port: int = 179
     graceful_restart: bool = True
+    bfd: int = 0
 
     @property
     def over_v6(self) -> bool:
@@ -171,6 +173,10 @@ class Router(Host, ABC):
     @abstractmethod
     def enable_session(self, neighbor: str) -> None:
         """Undo `shutdown_session`."""
+
+    def bfd_states(self) -> dict[str, str]:
+        """The state of each BFD session (up, down, init or admindown), by the neighbour's address."""
+        raise LabError(f"{self.kind} has no BFD here")
 
     # The same for all
 

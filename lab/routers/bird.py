@@ -38,13 +38,22 @@ class Bird(Router):
             f"router id {self.v4};\n"
             "watchdog warning 5 s;\n"
             "protocol device { scan time 2; }\n"
-            "protocol direct { ipv4; ipv6; }\n"
+            "protocol direct { ipv4; ipv6; }\n" + self._bfd() +
             # merge paths: every path of equal rank becomes a next hop of one kernel route
             f"protocol kernel kernel_v4 {{ ipv4 {{ import none; export where source = RTS_BGP; }}; "
             f"merge paths on limit {c.max_paths}; }}\n"
             f"protocol kernel kernel_v6 {{ ipv6 {{ import none; export where source = RTS_BGP; }}; "
             f"merge paths on limit {c.max_paths}; }}\n" + statics + "".join(self._session(s) for s in c.sessions)
         )
+
+    def _bfd(self) -> str:
+        rates = {s.bfd for s in self.config.sessions if s.bfd}
+        rules = f"interval {min(rates)} ms; multiplier 3;" if rates else ""
+        return f'protocol bfd {{ interface "*" {{ {rules} }}; multihop {{ {rules} }}; }}\n' if rates else ""
+
+    def bfd_states(self) -> dict[str, str]:
+        rows = [line.split() for line in self.birdc("show bfd sessions").splitlines()]
+        return {row[0]: row[2].lower() for row in rows if len(row) >= 4 and row[0][0] in "0123456789abcdef"}
 
     def _session(self, s: Session) -> str:
         c = self.config
@@ -60,6 +69,8 @@ class Bird(Router):
             "connect delay time 1; connect retry time 1; error wait time 1, 2; error forget time 1;",
             f"graceful restart {'aware' if s.graceful_restart else 'off'};",
         ]
+        if s.bfd:
+            lines.append("bfd on;")
         if s.password:
             lines.append(f'password "{s.password}";')
         for family in s.families:

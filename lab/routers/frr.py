@@ -26,6 +26,7 @@ class Frr(Router):
 
     _running: RouterConfig | None = None
     zebra: Process | None = None
+    bfdd: Process | None = None
 
     # Configuration
 
@@ -33,6 +34,7 @@ class Frr(Router):
         shutil.chown(self.files, "frr", "frr")
         config_file(self, "zebra.conf", f"hostname {self.name}\n")
         config_file(self, "bgpd.conf", self.render())
+        config_file(self, "bfdd.conf", f"hostname {self.name}\n")
 
     def render(self) -> str:
         c = self.config
@@ -72,6 +74,8 @@ class Frr(Router):
         ]
         if s.passive:
             lines.append(f"{who} passive")
+        if s.bfd:
+            lines += [f"{who} bfd", f"{who} bfd profile every-{s.bfd}"]
         if s.password:
             lines.append(f"{who} password {s.password}")
         if s.multihop and s.asn != self.config.asn:
@@ -99,7 +103,25 @@ class Frr(Router):
 
         wait_until(zebra_listens, 10.0, "zebra's socket", interval=0.005)
         self._running = self.config
+        self._common = common
+        self._start_bfd()
         return self._daemon("bgpd", [*common, "-p", str(self.config.port)])
+
+    def _start_bfd(self) -> None:
+        """Starts bfdd where a session has BFD, and gives it the intervals."""
+        rates = sorted({s.bfd for s in self.config.sessions if s.bfd})
+        if rates and self.bfdd is None:
+            control = str(self.files / "bfdd.sock")
+            self.bfdd = self._daemon("bfdd", [*self._common, "--bfdctl", control])
+            wait_until((self.files / "bfdd.vty").exists, 10.0, "bfdd's socket", interval=0.005)
+        for rate in rates:
+            lines = [f"profile every-{rate}", "detect-multiplier 3"]
+            lines += [f"receive-interval {rate}", f"transmit-interval {rate}"]
+            self.vty("configure terminal", "bfd", *lines, "end", daemon="bfdd")
+
+    def bfd_states(self) -> dict[str, str]:
+        found = self._json("show bfd peers json", "bfdd") or []
+        return {one["peer"]: one["status"].replace("shutdown", "admindown") for one in found}
 
     @property
     def _zserv(self) -> str:
@@ -122,20 +144,25 @@ class Frr(Router):
 
     def start_daemon(self) -> None:
         # bgpd alone may have been ended; zebra then goes on, and a new bgpd goes to it
-        if self.zebra is not None:
-            self.zebra.close()
+        for other in (self.bfdd, self.zebra):
+            if other is not None:
+                other.close()
+        self.bfdd = None
         super().start_daemon()
 
     def stop_daemon(self) -> None:
         super().stop_daemon()
-        if self.zebra is not None:
-            self.zebra.terminate()
+        for other in (self.bfdd, self.zebra):
+            if other is not None:
+                other.terminate()
+        self.bfdd = None
 
     def reload(self) -> None:
         """Only what differs from the running configuration is said, so that other sessions are untouched."""
         old, new = self._running or RouterConfig(), self.config
         if (old.asn, old.port) != (new.asn, new.port):
             raise LabError("FRR cannot change its AS or port while it runs; stop and start it")
+        self._start_bfd()
         lines = [f"router bgp {new.asn}"]
         before = {s.address: s for s in old.sessions}
         after = {s.address: s for s in new.sessions}
@@ -156,22 +183,22 @@ class Frr(Router):
 
     # Asking
 
-    def vty(self, *commands: str, timeout: float = 10.0) -> str:
-        """The answer to the last of these commands on bgpd's vty socket. OSError when bgpd is not there.
+    def vty(self, *commands: str, timeout: float = 10.0, daemon: str = "bgpd") -> str:
+        """The answer to the last of these commands on the vty socket of bgpd or bfdd. OSError when bgpd is not there.
 
         An answer ends with three zero bytes and one of status, as vtysh has it.
         """
         answer = b""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(timeout)
-            control.connect(str(self.files / "bgpd.vty"))
+            control.connect(str(self.files / f"{daemon}.vty"))
             for command in ("enable", *commands):
                 control.sendall(command.encode() + b"\0")
                 answer = b""
                 while len(answer) < 4 or answer[-4:-1] != b"\0\0\0":
                     part = control.recv(1 << 20)
                     if not part:
-                        raise ConnectionError("bgpd closed its vty socket")
+                        raise ConnectionError(f"{daemon} closed its vty socket")
                     answer += part
                 # 0 success, 1 warning, 5 already done
                 if answer[-1] not in (0, 1, 5):
@@ -183,8 +210,8 @@ class Frr(Router):
         """Say configuration lines to the running bgpd."""
         self.vty("configure terminal", *(line.strip() for line in lines), "end")
 
-    def _json(self, command: str) -> Any:
-        text = self.vty(command)
+    def _json(self, command: str, daemon: str = "bgpd") -> Any:
+        text = self.vty(command, daemon=daemon)
         try:
             return json.loads(text or "{}")
         except ValueError:

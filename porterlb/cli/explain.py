@@ -205,6 +205,11 @@ def _peer(
     if down:
         why = str((state["peers"].get(peer) or {}).get("reason") or "")
         made.add("", f"no session: {', '.join(down)}. {why}".strip())
+    bfd = (state["peers"].get(peer) or {}).get("bfd")
+    if bfd:
+        remote = f", the router says {bfd['remoteState']}" if bfd["remoteState"] else ""
+        times = f", {bfd['detectionTime']} ms until a failure is found" if bfd["state"] == "Up" else ""
+        made.add("", f"BFD of {state['node']}: {bfd['state']}{remote}{times}. {bfd['reason']}".strip())
     missing = [hop for hop in planned if hop not in carried]
     if missing and vip["mode"] == "bgp":
         made.worse(DEGRADED, f"{peer} lacks next hop {', '.join(missing)} of {address}.")

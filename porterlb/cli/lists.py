@@ -169,6 +169,7 @@ def _session(node: str, entry: Mapping[str, Any]) -> Row:
         "announced": entry.get("announced"),
         "reason": str(entry.get("reason", "")),
         "negotiated": entry.get("negotiated"),
+        "bfd": entry.get("bfd"),
         "lastLoss": {
             "reason": str(loss.get("reason", "")),
             "time": str(loss.get("time", "")),
@@ -183,10 +184,11 @@ def peer_table(rows: list[Row]) -> Table:
     """One line a session; a peer without one has a line of its own, with the reason."""
     lines: list[tuple[str, ...]] = []
     wrong: list[bool] = []
+    with_bfd = any(session.get("bfd") for row in rows for session in row["sessions"])
     for row in rows:
         head = (row["name"], row["address"], str(row["as"] or ""))
         if not row["sessions"]:
-            lines.append((*head, "", "none", "", "", _message(row)))
+            lines.append((*head, "", "none", *([""] if with_bfd else []), "", "", _message(row)))
             wrong.append(True)
         for number, session in enumerate(row["sessions"]):
             loss = session["lastLoss"]
@@ -195,9 +197,10 @@ def peer_table(rows: list[Row]) -> Table:
             announced = "" if session["announced"] is None else str(session["announced"])
             shown = head if number == 0 else (" ", " ", " ")
             wrong.append(session["state"] != "ESTABLISHED" or bool(session["reason"]))
-            lines.append((*shown, session["node"], session["state"], age(session["since"]), announced, lost))
+            bfd = (str((session.get("bfd") or {}).get("state", "")),) if with_bfd else ()
+            lines.append((*shown, session["node"], session["state"], *bfd, age(session["since"]), announced, lost))
     return Table(
-        ("NAME", "ADDRESS", "AS", "NODE", "SESSION", "SINCE", "ROUTES", "LAST LOSS"),
+        ("NAME", "ADDRESS", "AS", "NODE", "SESSION", *(("BFD",) if with_bfd else ()), "SINCE", "ROUTES", "LAST LOSS"),
         lines,
         "BGP peers",
         "There is no BgpPeer.",

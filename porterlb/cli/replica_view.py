@@ -112,6 +112,7 @@ def _peer(state: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Row:
             "announced": None,
             "reason": _why_down(peer) if node == state["node"] else "",
             "negotiated": None,
+            "bfd": peer.get("bfd") if node == state["node"] else None,
             "lastLoss": None,
         }
         for node, replica in sorted(state["replicas"].items())

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from porterlb.core.bfd.values import BfdTarget
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.model import Address, Member, RouteAttributes
 
@@ -54,7 +55,7 @@ class DesiredBgp:
     """Every session and every route that this replica is to have. ``routes``: prefixes by path.
 
     ``negotiated``: what the routes of each peer were planned for, by peer name; a peer of which nothing is known yet
-    is not in it.
+    is not in it. ``bfd``: the BFD sessions, by peer name; they are no part of ExaBGP's configuration.
     """
 
     sessions: Mapping[str, SessionConfig] = field(default_factory=dict)  # by peer name
@@ -62,6 +63,7 @@ class DesiredBgp:
     listen_port: int = 0
     listen_addresses: tuple[Address, ...] = ()
     negotiated: Mapping[str, Negotiated] = field(default_factory=dict)
+    bfd: Mapping[str, BfdTarget] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import NamedTuple
 
+from porterlb.core.bfd.values import BfdSettings
 from porterlb.core.bgp.negotiated import Negotiated
 
 Address = IPv4Address | IPv6Address
@@ -265,6 +266,7 @@ class Peer:
     add_path: int = 0  # how many paths a prefix may have (sendMax); 0 or 1: no add-path
     node_selector: Selector | None = None
     router_per_node: bool = False
+    bfd: BfdSettings | None = None  # None: no BFD
     advertise: tuple[AdvertiseRule, ...] = ()
 
 

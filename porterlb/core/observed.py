@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import Loss, Refusal, Trouble
 from porterlb.core.desired import Path, Prefix
@@ -19,7 +20,7 @@ class SessionState:
     ``since``: when it came into this state. ``loss``: why it was lost last; kept until the next loss. ``losses``: how
     often it was lost since the start. ``attempt``: why the last attempt failed, since it was up last. ``negotiated``:
     when it was established last. ``refusal``: why the peer is kept out of ExaBGP. ``limit``: why the peer cannot open
-    the session, where it was to be able to.
+    the session, where it was to be able to. ``bfd``: of the BFD session with the same router, where there is to be one.
     """
 
     peer: str
@@ -31,6 +32,7 @@ class SessionState:
     negotiated: Negotiated | None = None
     refusal: Refusal | None = None
     limit: Refusal | None = None
+    bfd: BfdSession | None = None
 
     @property
     def up(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from porterlb.core import drain, holddown
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, ReservedMemo, allocate
-from porterlb.core.bgp.peers import own_sessions, peer_problems
+from porterlb.core.bgp.peers import own_bfd, own_sessions, peer_problems
 from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
 from porterlb.core.eip_plan import EipPlan, eip_plan
 from porterlb.core.holddown import HoldDown
@@ -119,6 +119,7 @@ def plan_steps(
             snapshot.conf.listen_port,
             snapshot.conf.listen_addresses,
             {peer: of for (replica, peer), of in snapshot.view.negotiated.items() if replica == snapshot.view.node},
+            own_bfd(snapshot, sessions),
         ),
         wire=DesiredWire(
             members=snapshot.members,

@@ -231,6 +231,24 @@ class _Now(Collector):
             "peer",
             {name: int(name in bgp.sessions and bgp.sessions[name].up) for name in plan.bgp.sessions},
         )
+        bfd = {name: session.bfd for name, session in bgp.sessions.items() if session.bfd is not None}
+        yield _gauge(
+            "porterlb_bfd_session_up",
+            "Whether this replica's BFD session with a peer is up.",
+            "peer",
+            {name: int(name in bfd and bfd[name].up) for name in plan.bgp.bfd},
+        )
+        transitions = CounterMetricFamily(
+            "porterlb_bfd_transitions", "How often BFD with a peer came up or went down.", labels=("peer",)
+        )
+        failures = CounterMetricFamily(
+            "porterlb_bfd_failures", "How often BFD with a peer found a failure.", labels=("peer",)
+        )
+        for name, session in sorted(bfd.items()):
+            transitions.add_metric([name], session.transitions)
+            failures.add_metric([name], session.failures)
+        yield transitions
+        yield failures
         yield _plain("porterlb_bgp_routes_wanted", "Routes that this replica announces.", _routes(plan))
         yield _plain("porterlb_bgp_routes_rejected", "Routes that ExaBGP refused.", len(bgp.rejected))
         yield _plain("porterlb_bgp_up", "Whether ExaBGP runs.", int(bgp.running))

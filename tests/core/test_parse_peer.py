@@ -172,7 +172,7 @@ WARNED: list[tuple[dict[str, Any], Reason, str]] = [
     ({"transport": {"tcpMss": 1400}}, Reason.UNSUPPORTED_FIELD, "spec.transport.tcpMss: is not supported"),
     ({"gracefulRestart": {"enabled": True, "mode": "x"}}, Reason.UNSUPPORTED_FIELD, "spec.gracefulRestart.mode"),
     ({"advertise": [{"aggregation": 24}]}, Reason.UNSUPPORTED_FIELD, "every address is announced by itself"),
-    ({"bfd": True}, Reason.UNSUPPORTED_FIELD, "spec.bfd: is not a known field and has no effect."),
+    ({"bdf": True}, Reason.UNSUPPORTED_FIELD, "spec.bdf: is not a known field and has no effect."),
 ]
 
 

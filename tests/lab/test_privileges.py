@@ -28,6 +28,7 @@ def effective(pid: int) -> set[int]:
 def test_raw_sockets_are_for_the_wire_process_alone() -> None:
     with product("manifests", nodes=2, routers=["bird"]) as lab:
         lab.prepare()
+        lab.peer(bfd={"enabled": True})
         lab.manage()
         (vip,) = lab.give("web", "auto")
         lab.wait_hops(vip, "node-a", "node-b", timeout=40)
@@ -38,6 +39,7 @@ def test_raw_sockets_are_for_the_wire_process_alone() -> None:
         assert effective(manager) == set()
         assert len(wire) == 1 and all(effective(pid) == {Capability.NET_RAW} for pid in wire)
         speakers = set(rest) - wire
-        assert len(speakers) >= 2, names  # ExaBGP and its API process
+        assert len(speakers) >= 3, names  # ExaBGP and its API process, BFD
+        assert any("porterlb.bfd" in names[pid] for pid in speakers)
         for pid in speakers:
             assert effective(pid) <= {Capability.NET_BIND_SERVICE}, names[pid]

@@ -24,6 +24,13 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Teardown:
+    """The session with this peer is to be ended: BFD found that the router cannot be reached."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Clear:
     """Everything that this peer was told is to be withdrawn, and said anew: it was planned for other capabilities."""
 
@@ -64,7 +71,7 @@ class Wait:
     settled: bool
 
 
-Step = Beat | Line | Clear | EndOfRib | Finish | Check | Reload | Wait
+Step = Teardown | Beat | Line | Clear | EndOfRib | Finish | Check | Reload | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +89,13 @@ class Configs:
 @dataclass(slots=True)
 class Agenda:
     """Of one ExaBGP. ``owed``: peers whose End-of-RIB is due once all their routes are said; ``unfit``: peers
-    whose routes in ExaBGP do not fit what was negotiated now."""
+    whose routes in ExaBGP do not fit what was negotiated now; ``torn``: peers whose session is to be ended."""
 
     difference: Difference
     heartbeat: float
     owed: set[str] = field(default_factory=set)
     unfit: set[str] = field(default_factory=set)
+    torn: set[str] = field(default_factory=set)
     line: NextLine = field(init=False)
     _beaten: float = float("-inf")
     _repeats: dict[str, tuple[int, float]] = field(default_factory=dict)  # how many are left, when the next is due
@@ -99,6 +107,8 @@ class Agenda:
         """``current``: the newest desired set is the one that the difference works on. ``planned``: peers whose routes
         in it are planned for what their session negotiated: before that, an End-of-RIB would make the router drop
         routes that are still to come (RFC 4724)."""
+        if self.torn:
+            return Teardown(min(self.torn))
         if now - self._beaten >= self.heartbeat:
             return Beat()
         if self.unfit:
@@ -133,6 +143,11 @@ class Agenda:
     def up(self, peers: Collection[str]) -> None:
         """These sessions came up, or their routes are announced again."""
         self.owed.update(peers)
+
+    def tear_down(self, peers: Collection[str]) -> None:
+        """These sessions are lost, and ExaBGP does not know it."""
+        self.down(peers)
+        self.torn.update(peers)
 
     def down(self, peers: Collection[str]) -> None:
         """These sessions are over."""

@@ -6,7 +6,7 @@ all its sessions, when it cannot listen on one address: so what the node does no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from porterlb.core.bgp.reasons import Refusal, RefusalKind
@@ -63,8 +63,11 @@ class Arranged:
     limited: Mapping[str, Refusal] = field(default_factory=dict)
 
 
-def arrange(desired: DesiredBgp, local: Local) -> Arranged:
-    """Sorts the peers: one that cannot work here is refused alone, and one that can at least open its session does."""
+def arrange(desired: DesiredBgp, local: Local, waiting: Set[str] = frozenset()) -> Arranged:
+    """Sorts the peers: one that cannot work here is refused alone, and one that can at least open its session does.
+
+    ``waiting``: peers whose session is not to be opened before BFD is up.
+    """
     sessions: dict[str, SessionConfig] = {}
     listen: dict[str, int] = {}
     refused: dict[str, Refusal] = {}
@@ -78,6 +81,9 @@ def arrange(desired: DesiredBgp, local: Local) -> Arranged:
             continue
         if session.local_address is not None and session.local_address in local.absent:
             refused[name] = Refusal(RefusalKind.ADDRESS_ABSENT, session.local_address)
+            continue
+        if name in waiting:
+            refused[name] = Refusal(RefusalKind.BFD_NOT_UP)
             continue
         port = desired.listen_port
         address = session.local_address

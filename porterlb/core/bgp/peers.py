@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 
+from porterlb.core.bfd.values import BfdTarget
 from porterlb.core.bgp import rules
 from porterlb.core.desired import SessionConfig
 from porterlb.core.model import Address, BgpConf, Peer, Snapshot
@@ -63,6 +64,20 @@ def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
         for name, peer in sorted(snapshot.peers.items())
         if name not in hidden and _refusal(peer, conf) is None and selects(peer, snapshot, node)
     }
+
+
+def own_bfd(snapshot: Snapshot, sessions: Mapping[str, SessionConfig]) -> dict[str, BfdTarget]:
+    """The BFD sessions that go with these BGP sessions, by peer name.
+
+    Routers use multihop BFD (RFC 5883) for multihop and for internal sessions: so do FRR and BIRD.
+    """
+    found = {}
+    for name, session in sessions.items():
+        settings = snapshot.peers[name].bfd
+        if settings is not None and not session.admin_down:
+            multihop = bool(session.multihop_ttl) or session.local_as == session.peer_as
+            found[name] = BfdTarget(name, session.address, session.local_address, multihop, settings)
+    return found
 
 
 def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:

@@ -13,6 +13,8 @@ from porterlb.core.model import Address
 
 CEASE = 6
 HOLD_TIMER_EXPIRED = 4
+BFD_DOWN = 10
+"""Subcode of a cease (RFC 9384)."""
 ADMINISTRATIVE = frozenset({2, 4})
 """Subcodes of a cease (RFC 4486): administrative shutdown, administrative reset."""
 
@@ -59,6 +61,7 @@ class LossKind(enum.StrEnum):
     REMOVED = "removed"
     UNHEARD = "unheard"  # found out afterwards
     SPEAKER = "speaker"  # trouble: with ExaBGP
+    BFD = "bfd"  # code: the diagnostic (RFC 5880, 4.1)
     OTHER = "other"  # text: ExaBGP's words, perhaps none
 
 
@@ -72,6 +75,7 @@ class LossCategory(enum.StrEnum):
     SHUTDOWN = "shutdown"
     NOTIFICATION = "notification"
     RESET = "reset"
+    BFD = "bfd"
     OTHER = "other"
 
 
@@ -92,7 +96,11 @@ class Loss:
             if self.code == HOLD_TIMER_EXPIRED:
                 return LossCategory.HOLD_TIMER
             administrative = self.code == CEASE and self.subcode in ADMINISTRATIVE
-            return LossCategory.SHUTDOWN if administrative else LossCategory.NOTIFICATION
+            if administrative:
+                return LossCategory.SHUTDOWN
+            return LossCategory.BFD if (self.code, self.subcode) == (CEASE, BFD_DOWN) else LossCategory.NOTIFICATION
+        if self.kind is LossKind.BFD:
+            return LossCategory.BFD
         return LossCategory.RESET if self.kind in _CONNECTION else LossCategory.OTHER
 
 
@@ -122,6 +130,7 @@ class RefusalKind(enum.StrEnum):
     NOT_LISTENING = "not_listening"  # address: ours, not among listenAddresses
     PORT_TAKEN = "port_taken"  # address: ours; port
     PORT_PRIVILEGED = "port_privileged"  # port
+    BFD_NOT_UP = "bfd_not_up"  # spec.bfd.strict
 
 
 @dataclass(frozen=True, slots=True)

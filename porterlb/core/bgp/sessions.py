@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from porterlb.core import exabgp_text as text
+from porterlb.core.bfd.values import BfdSession, BfdTarget, Diagnostic
 from porterlb.core.bgp.config import Arranged
 from porterlb.core.bgp.difference import Difference
 from porterlb.core.bgp.negotiated import Negotiated
@@ -17,6 +18,10 @@ from porterlb.core.observed import SessionState
 
 ADMIN_DOWN = "admin down"
 
+SETTLING = 1.0
+"""Seconds. FRR (8.4) begins its BFD session anew when it accepts a BGP connection, and says Down: measured some 0.1 s
+before ExaBGP says that the session is established. A little later than that, it must not end the new session."""
+
 
 @dataclass(slots=True)
 class Sessions:
@@ -27,6 +32,8 @@ class Sessions:
     _names: dict[Address, str] = field(default_factory=dict)
     _notifications: dict[Address, text.Notification] = field(default_factory=dict)
     _opened: dict[Address, Negotiated] = field(default_factory=dict)  # of sessions that are not established yet
+    torn: set[str] = field(default_factory=set)
+    """Peers whose session counts as lost because of BFD, while ExaBGP still has it."""
 
     def configure(self, wanted: Mapping[str, SessionConfig], arranged: Arranged, now: float) -> None:
         """The whole set of peers: new ones start idle, ones that are gone are forgotten."""
@@ -35,6 +42,7 @@ class Sessions:
         self._names = {session.address: name for name, session in arranged.config.sessions.items()}
         for name in self.states.keys() - wanted.keys():
             del self.states[name]
+            self.torn.discard(name)
         for name, config in wanted.items():
             state = self.states.get(name) or SessionState(name, self._resting(name), now)
             refusal = arranged.refused.get(name)
@@ -61,6 +69,7 @@ class Sessions:
                 return []
             state = self.states[name]
             if isinstance(said, text.Up):
+                self.torn.discard(name)
                 self._notifications.pop(said.address, None)
                 negotiated = self._opened.pop(said.address, state.negotiated)
                 self.states[name] = replace(_at(state, "established", now), attempt=None, negotiated=negotiated)
@@ -73,6 +82,36 @@ class Sessions:
                 self.states[name] = _at(state, said.state if attempt else self._resting(name), now)
         return []
 
+    def hear_bfd(self, found: Mapping[str, BfdSession], now: float) -> frozenset[str]:
+        """What BFD knows of the routers, by peer name. Returns the peers whose established session is lost by it.
+
+        BFD that the router has switched off is no failure, nor is BFD that was never up (RFC 5882, 4).
+        """
+        lost = set()
+        for name, state in self.states.items():
+            before, bfd = state.bfd, found.get(name)
+            if bfd == before:
+                continue
+            self.states[name] = replace(state, bfd=bfd)
+            failed = before is not None and bfd is not None and bfd.failures > before.failures
+            if failed and bfd is not None and state.up and not _begins_anew(bfd, now - state.since):
+                loss = Loss(LossKind.BFD, bfd.diagnostic, local=True)
+                self.states[name] = self._lost(self.states[name], loss, now)
+                lost.add(name)
+        self.torn |= lost
+        return frozenset(lost)
+
+    def waiting_for_bfd(self, targets: Mapping[str, BfdTarget]) -> frozenset[str]:
+        """Strict peers whose session is not to be opened yet. One that is established stays: BFD that the BFD process
+        or the router ends without a failure takes nothing away."""
+        found = set()
+        for name, target in targets.items():
+            state = self.states.get(name)
+            permitted = state is not None and (state.up or (state.bfd is not None and state.bfd.permits_bgp))
+            if target.settings.strict and not permitted:
+                found.add(name)
+        return frozenset(found)
+
     def lose_all(self, trouble: Trouble, now: float) -> None:
         """ExaBGP is gone, and every session with it."""
         for name, state in self.states.items():
@@ -81,6 +120,7 @@ class Sessions:
                 self.states[name] = self._lost(state, loss, now) if state.up else _at(state, "idle", now)
         self._notifications.clear()
         self._opened.clear()
+        self.torn.clear()
 
     def fits(self, path: Path) -> bool:
         """Whether a path can be told to its peer: one of several needs add-path, as it was negotiated last."""
@@ -101,6 +141,9 @@ class Sessions:
     def _down(self, name: str, said: text.Down, now: float) -> list[str]:
         state = self.states[name]
         loss = text.loss(said, self._notifications.pop(said.address, None))
+        if name in self.torn:  # that it is lost was told, with the reason
+            self.torn.discard(name)
+            return []
         if state.up:
             self.states[name] = self._lost(state, loss, now)
             return [name]
@@ -119,7 +162,10 @@ class Sessions:
         changed: list[str] = []
         for address, name in self._names.items():
             state, shown = self.states[name], said.states.get(address, "idle")
-            if shown == "established" and not state.up:
+            if name in self.torn:
+                if shown != "established":
+                    self.torn.discard(name)
+            elif shown == "established" and not state.up:
                 since = now - said.duration.get(address, 0.0)
                 negotiated = said.negotiated.get(address, state.negotiated)
                 self.states[name] = replace(state, state=shown, since=since, attempt=None, negotiated=negotiated)
@@ -133,6 +179,11 @@ class Sessions:
         """Without a TCP connection ExaBGP says idle, active and connect in turn: one RFC 4271 name for each side."""
         config = self._wanted.get(name)
         return "active" if config is not None and config.passive else "connect"
+
+
+def _begins_anew(bfd: BfdSession, age: float) -> bool:
+    """Whether the router has only begun its BFD session anew with the BGP session. ``age``: of that, seconds."""
+    return bfd.diagnostic == Diagnostic.NEIGHBOR_DOWN and age < SETTLING
 
 
 def _at(state: SessionState, name: str, now: float) -> SessionState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from porterlb.core.bfd import words as bfd_words
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import (
     HOLD_TIMER_EXPIRED,
@@ -92,6 +93,8 @@ def loss(of: Loss | None) -> str:
             return "Hold timer expired: nothing was heard from the peer (4/0)."
         sender = "We" if of.local else "The peer"
         return f"{sender} sent NOTIFICATION {notification(of.code, of.subcode, of.text)}."
+    if of.kind is LossKind.BFD:
+        return bfd_words.failure(of.code)
     if of.kind is LossKind.SPEAKER and of.trouble is not None:
         return trouble(of.trouble)
     if of.kind is LossKind.OTHER and of.text:
@@ -102,7 +105,8 @@ def loss(of: Loss | None) -> str:
 def why_down(session: SessionState) -> str:
     """Why there is no session: what keeps it out, else the answer to the last attempt, else why it was lost."""
     if session.refusal is not None:
-        return refusal(session.refusal)
+        bfd = bfd_words.sentence(session.bfd) if session.refusal.kind is RefusalKind.BFD_NOT_UP else ""
+        return f"{refusal(session.refusal)} {bfd}".strip()
     attempt = session.attempt
     if attempt is not None and (attempt.kind is LossKind.NOTIFICATION or session.loss is None):
         return loss(attempt)
@@ -172,6 +176,8 @@ def refusal(of: Refusal | None) -> str:
                 f"Another process listens on {of.address} port {of.port}: stop it, or set another listenPort in the "
                 "BgpConf."
             )
+        case RefusalKind.BFD_NOT_UP:
+            return "spec.bfd.strict is set: the BGP session waits until BFD is up."
         case RefusalKind.PORT_PRIVILEGED:
             return (
                 f"PorterLB may not listen on port {of.port}: set bgp.listenOnPrivilegedPort=true in the chart's values "

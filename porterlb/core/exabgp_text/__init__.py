@@ -13,6 +13,7 @@ from porterlb.core.exabgp_text.commands import (
     announce,
     clear,
     end_of_rib,
+    teardown,
     withdraw,
 )
 from porterlb.core.exabgp_text.configuration import configuration
@@ -58,5 +59,6 @@ __all__ = [
     "loss",
     "parse",
     "rejection",
+    "teardown",
     "withdraw",
 ]

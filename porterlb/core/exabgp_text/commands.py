@@ -54,6 +54,11 @@ def clear(neighbor: SessionConfig | None = None) -> str:
     return f"neighbor {neighbor.address} clear adj-rib out" if neighbor is not None else "clear adj-rib out"
 
 
+def teardown(neighbor: SessionConfig, subcode: int) -> str:
+    """Ends an established session with a cease of this subcode (RFC 4486, RFC 9384); ExaBGP opens it again."""
+    return f"neighbor {neighbor.address} teardown {subcode}"
+
+
 def end_of_rib(neighbor: SessionConfig, version: int) -> str:
     """The End-of-RIB marker (RFC 4724) of one family."""
     return f"neighbor {neighbor.address} announce eor ipv{version} unicast"

@@ -23,6 +23,8 @@ class What(enum.StrEnum):
     REPLICA_BACK = "ReplicaBack"
     SESSION_UP = "SessionUp"
     SESSION_DOWN = "SessionDown"
+    BFD_UP = "BfdUp"
+    BFD_DOWN = "BfdDown"
     LEADER = "LeaderChanged"
     CONFLICT = "AddressConflict"
     CONFLICT_OVER = "AddressConflictOver"
@@ -47,6 +49,7 @@ _BAD = frozenset(
         What.NODE_DEAD,
         What.REPLICA_SILENT,
         What.SESSION_DOWN,
+        What.BFD_DOWN,
         What.CONFLICT,
         What.DOUBT,
         What.API_AWAY,

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
+from porterlb.core.bfd import words as bfd_words
+from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp import words
 from porterlb.core.history.entries import Entry, What, Why
 from porterlb.core.known import Known
@@ -157,6 +159,19 @@ def _sessions(before: Known, after: Known) -> list[Entry]:
             found.append(Entry(after.now, What.SESSION_DOWN, peer, cause=after.node, detail=_loss(after, peer)))
         if is_ and (not was or again):
             found.append(Entry(after.now, What.SESSION_UP, peer, cause=after.node))
+        found += _bfd(old.bfd if old else None, new.bfd if new else None, peer, after)
+    return found
+
+
+def _bfd(old: BfdSession | None, new: BfdSession | None, peer: str, after: Known) -> list[Entry]:
+    was, is_ = old is not None and old.up, new is not None and new.up
+    again = old is not None and new is not None and new.failures > old.failures
+    found = []
+    if was and new is not None and (not is_ or again):
+        detail = bfd_words.sentence(new) or "it came back at once"
+        found.append(Entry(after.now, What.BFD_DOWN, peer, cause=after.node, detail=detail))
+    if is_ and (not was or again):
+        found.append(Entry(after.now, What.BFD_UP, peer, cause=after.node))
     return found
 
 

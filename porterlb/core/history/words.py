@@ -34,6 +34,8 @@ _PLAIN: Mapping[What, str] = {
     What.REPLICA_BACK: "The replica on {subject} is heard.",
     What.SESSION_UP: "{cause} has a session with {subject}.",
     What.SESSION_DOWN: "{cause} lost its session with {subject}: {detail}.",
+    What.BFD_UP: "BFD between {cause} and {subject} is up.",
+    What.BFD_DOWN: "BFD between {cause} and {subject} is not up any more: {detail}.",
     What.LEADER: "The leader is {after}; before it was {before}{why}.",
     What.CONFLICT: "A foreign host ({detail}) claims {vips}.",
     What.CONFLICT_OVER: "The foreign host ({detail}) does not claim {vips} any more.",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
+from porterlb.core.bfd.values import MAX_INTERVAL, MAX_MULTIPLIER, MIN_INTERVAL, MIN_MULTIPLIER, BfdSettings
 from porterlb.core.bgp import rules
 from porterlb.core.model import Address, BgpConf, Peer
 from porterlb.core.names import KEY_RULE, NAME_RULE, is_key, is_name
@@ -64,6 +65,7 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
         add_path=add_path,
         node_selector=parse_selector(spec, "nodeSelector"),
         router_per_node=spec.flag("routerPerNode", False),
+        bfd=_bfd(spec.object("bfd")),
         advertise=advertise,
     )
     conf.unsupported(_CONF)
@@ -206,6 +208,23 @@ def parse_graceful_restart(spec: Fields) -> int | None:
     )
     restart.done()
     return (seconds or BgpConf().graceful_restart) if enabled else 0
+
+
+def _bfd(bfd: Fields) -> BfdSettings | None:
+    """None where it is not enabled. Intervals in milliseconds."""
+    default = BfdSettings()
+    enabled = bfd.flag("enabled", False)
+    settings = BfdSettings(
+        detect_multiplier=bfd.number("detectMultiplier", default.detect_multiplier, MIN_MULTIPLIER, MAX_MULTIPLIER),
+        min_transmit=bfd.number("minTransmit", default.min_transmit, MIN_INTERVAL, MAX_INTERVAL),
+        min_receive=bfd.number("minReceive", default.min_receive, MIN_INTERVAL, MAX_INTERVAL),
+        passive=bfd.flag("passiveMode", default.passive),
+        minimum_ttl=bfd.number("minimumTtl", default.minimum_ttl, 1, 255),
+        strict=bfd.flag("strict", default.strict),
+    )
+    bfd.unsupported(["authentication", "echoMode", "echoInterval", "demandMode"])
+    bfd.done()
+    return settings if enabled else None
 
 
 def _families(spec: Fields) -> tuple[tuple[int, ...], int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from porterlb.core.bfd import words as bfd_words
+from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp import words
 from porterlb.core.bgp.negotiated import Negotiated, as_configured
 from porterlb.core.bgp.peers import selects, shadowed
@@ -48,6 +50,8 @@ def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     }
     if session is not None and session.negotiated is not None:
         entry["negotiated"] = _negotiated(session.negotiated)
+    if name in known.plan.bgp.bfd:
+        entry["bfd"] = _bfd(session.bfd if session else None)
     if reason := _reason(session, neighbor, known.bgp):
         entry["reason"] = reason
     loss = _last_loss(session, before, known.now)
@@ -66,13 +70,30 @@ def _negotiated(agreed: Negotiated) -> Status:
     }
 
 
+def _bfd(session: BfdSession | None) -> Status:
+    """Of the BFD session. It has nothing that changes while the state stays: each change is a write."""
+    of = session or BfdSession()
+    found: Status = {"state": bfd_words.STATES[of.state], "diagnostic": bfd_words.diagnostic(of.diagnostic)}
+    if of.heard:
+        found["remoteState"] = bfd_words.STATES[of.remote_state]
+        found["remoteDiagnostic"] = bfd_words.diagnostic(of.remote_diagnostic)
+    if of.up:
+        found["transmitInterval"] = round(of.transmit_interval / 1000)
+        found["detectionTime"] = round(of.detection_time / 1000)
+    if reason := bfd_words.sentence(session):
+        found["reason"] = reason
+    return found
+
+
 def _reason(session: SessionState | None, config: SessionConfig, report: BgpReport) -> str:
     """Why there is no session now, or why it cannot do all that it is asked to."""
     if session is None or not session.up:
         why = words.why_down(session) if session else ""
         return why or words.trouble(report.trouble)
     lacks = words.lacks(config, session.negotiated) if session.negotiated else ""
-    return f"{lacks} {words.refusal(session.limit)}".strip()
+    obstacle = session.bfd.obstacle if session.bfd is not None else None
+    bfd = bfd_words.obstacle(obstacle) if obstacle is not None else ""
+    return " ".join(text for text in (lacks, words.refusal(session.limit), bfd) if text)
 
 
 def limit_of(known: Known, name: str) -> str:

@@ -16,7 +16,8 @@
                       nextHops, candidates, announced {peer: {replica: [node]}}, carried {peer: [node]}, answering
                       {nextHop, answerer} or null, rival, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, loss and attempt (the
-                      last ones: kind, code, subcode, local, text; or null), problems
+                      last ones: kind, code, subcode, local, text; or null), bfd (state, remoteState, diagnostic,
+                      reason, transmitInterval and detectionTime in ms, failures, transitions; or null), problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
 ``wire``              trouble, nics, dead, deadOn, notices (sentences), noticed (the same: kind, subject, nodes),
                       probed, doubt, rivals, claimed, counters
@@ -37,6 +38,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from porterlb.core.bfd import words as bfd_words
+from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp import reasons, words
 from porterlb.core.drain import Stages
 from porterlb.core.history import History, Place
@@ -183,9 +186,27 @@ def _peer(known: Known, name: str, now: float) -> State:
         "lastAttempt": words.loss(session.attempt) if session else "",
         "refusal": words.refusal(session.refusal or session.limit) if session else "",
         "losses": session.losses if session else 0,
+        "bfd": _bfd(session.bfd if session else None, wanted=name in known.plan.bgp.bfd),
         "loss": reasons.written(session.loss) if session else None,
         "attempt": reasons.written(session.attempt) if session else None,
         "problems": _sentences(known.plan.peers.get(name, ())),
+    }
+
+
+def _bfd(session: BfdSession | None, *, wanted: bool) -> State | None:
+    """None where there is to be no BFD. Times in milliseconds."""
+    if not wanted:
+        return None
+    of = session or BfdSession()
+    return {
+        "state": bfd_words.STATES[of.state],
+        "remoteState": bfd_words.STATES[of.remote_state] if of.heard else "",
+        "diagnostic": bfd_words.diagnostic(of.diagnostic),
+        "reason": bfd_words.sentence(session),
+        "transmitInterval": round(of.transmit_interval / 1000),
+        "detectionTime": round(of.detection_time / 1000),
+        "failures": of.failures,
+        "transitions": of.transitions,
     }
 
 

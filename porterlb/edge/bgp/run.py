@@ -8,15 +8,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from porterlb.core import exabgp_text as text
 from porterlb.core.bgp import words
-from porterlb.core.bgp.agenda import Agenda, Beat, Check, Clear, Configs, EndOfRib, Finish, Reload, Wait
+from porterlb.core.bgp.agenda import Agenda, Beat, Check, Clear, Configs, EndOfRib, Finish, Reload, Teardown, Wait
 from porterlb.core.bgp.config import Config
 from porterlb.core.bgp.next_line import Line
-from porterlb.core.bgp.reasons import Trouble, TroubleKind
+from porterlb.core.bgp.reasons import BFD_DOWN, Trouble, TroubleKind
 from porterlb.core.desired import Path
 from porterlb.edge.bgp.channel import Channel, Closed, Hung
 from porterlb.edge.bgp.config import API_SOCKET, content, write
@@ -124,6 +124,8 @@ class Run:
         """Does the next thing, or waits for one. False when ExaBGP is not needed any more."""
         now = time.monotonic()
         match self._agenda.next(now, self._configs(now), current=self._state.is_current, planned=self._state.planned):
+            case Teardown(peer):
+                await self._tear_down(peer)
             case Beat():
                 await self._beat()
             case Line() as line:
@@ -163,6 +165,17 @@ class Run:
         channel = self._channel
         if channel is not None:
             channel.beat()
+
+    def tear_down(self, peers: Collection[str]) -> None:
+        """Ends these sessions, which count as lost already; ExaBGP opens them again."""
+        self._agenda.tear_down(self._loaded.sessions.keys() & peers)
+        self._state.wake.set()
+
+    async def _tear_down(self, peer: str) -> None:
+        self._agenda.torn.discard(peer)
+        session = self._loaded.sessions.get(peer)
+        if session is not None and peer in self._state.sessions.torn:
+            await self._command(text.teardown(session, BFD_DOWN))
 
     async def _beat(self) -> None:
         self._agenda.beaten(time.monotonic())
@@ -338,6 +351,7 @@ class Run:
         for peer in self._loaded.sessions:
             self._state.difference.resync(peer)
         self._agenda.up(self._state.sessions.up())
+        self._agenda.tear_down(self._state.sessions.torn)  # the command may be lost
 
     async def _stop(self) -> None:
         if self._state.withdraw:

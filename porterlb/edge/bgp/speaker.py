@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp import words
 from porterlb.core.bgp.reasons import Trouble, TroubleKind
 from porterlb.core.desired import DesiredBgp
@@ -62,6 +63,18 @@ class BgpSpeaker:
         """The whole set of sessions and routes from now on. Returns at once; the token comes back when applied."""
         self._state.wanted, self._state.token = wanted, token
         self._state.wake.set()
+
+    def hear_bfd(self, sessions: Mapping[str, BfdSession]) -> None:
+        """What BFD knows of the routers, by peer name: a session whose BFD has failed is lost at once, and ended."""
+        lost = self._state.hear_bfd(sessions)
+        if lost and self._run is not None:
+            self._run.tear_down(lost)
+
+    @property
+    def running(self) -> bool:
+        """Whether ExaBGP runs, or is not needed; from any thread."""
+        trouble = self._state.trouble
+        return trouble is None or trouble.runs
 
     def beat(self) -> None:
         """Tells the API process that the manager is alive; from any thread. Beats are given by the loop anyway: this

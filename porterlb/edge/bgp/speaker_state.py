@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from porterlb.core import exabgp_text as text
+from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp.config import Arranged, Config, arrange
 from porterlb.core.bgp.difference import Difference
 from porterlb.core.bgp.reasons import Trouble, TroubleKind
@@ -41,6 +42,7 @@ class SpeakerState:
     loaded: Config | None = None  # of the running ExaBGP
     difference: Difference = field(default_factory=Difference)
     sessions: Sessions = field(default_factory=Sessions)
+    bfd: Mapping[str, BfdSession] = field(default_factory=dict)
     trouble: Trouble | None = None
     restarts: int = 0
     applied: int = 0
@@ -53,13 +55,14 @@ class SpeakerState:
         if not new and not again:
             return
         self._taken = self.wanted
-        arranged = arrange(self.wanted, look(self.wanted, self.loaded))
+        arranged = arrange(self.wanted, look(self.wanted, self.loaded), self.sessions.waiting_for_bfd(self.wanted.bfd))
         if not new and arranged == self.arranged:
             return
         self.arranged = arranged
         self.log.secrets = frozenset(self.log.secrets | secrets(arranged.config))
         self.want_routes()
         self.sessions.configure(self.wanted.sessions, arranged, time.monotonic())
+        self.sessions.hear_bfd(self.bfd, time.monotonic())  # of peers that are new
         if not new:
             self.tell()
 
@@ -100,6 +103,18 @@ class SpeakerState:
         if self.sessions.states != before:
             self.tell()
         return changed
+
+    def hear_bfd(self, found: Mapping[str, BfdSession]) -> frozenset[str]:
+        """What BFD knows, by peer name. Returns the peers whose session is lost by it; that is reported at once."""
+        before = dict(self.sessions.states)
+        self.bfd = found
+        lost = self.sessions.hear_bfd(found, time.monotonic())
+        if self.sessions.states != before:
+            self.tell()
+        if any(target.settings.strict for target in self.wanted.bfd.values()):
+            self.take_over(again=True)
+            self.wake.set()
+        return lost
 
     def ended(self) -> None:
         """ExaBGP is gone with its sessions and routes."""
