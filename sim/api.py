@@ -342,6 +342,10 @@ class Client:
         await self._call(lambda: self._api.marking(node, True), deadline)
         return Marked(1)
 
+    async def marking_bounded(self, deadline: float) -> bool:
+        await self._call(lambda: None, deadline)
+        return True
+
     async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
         await self._call(lambda: self._api.marking(node, False), deadline)
         return Marked(1)
@@ -354,6 +358,12 @@ class Client:
     async def unshare_state(self, node: str) -> None: ...
 
     async def replica_state(self, node: str) -> Any:
+        raise Unavailable("not here")
+
+    async def installation(self) -> Any:
+        raise Unavailable("not here")
+
+    async def replica_texts(self, node: str) -> Mapping[str, str]:
         raise Unavailable("not here")
 
     async def close(self) -> None: ...

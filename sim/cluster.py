@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import porterlb.app
-from porterlb.cluster import Kind
+from porterlb.cluster import Cluster, Kind
 from porterlb.core.model import Address
 from porterlb.settings import Settings
 from sim.api import Api, Client
@@ -184,7 +184,7 @@ class Site:
 
     # ---- nodes and processes
 
-    def client(self, process: Process) -> Client:
+    def client(self, process: Process) -> Cluster:
         return Client(self.api, process)
 
     def start(self, name: str) -> None:
