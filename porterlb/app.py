@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from porterlb import logs
 from porterlb.capabilities import Capability, keep_only
 from porterlb.cluster import Cluster, Denied, Obj, Unavailable
-from porterlb.clusters import open_cluster
 from porterlb.collector import collect_seldom
 from porterlb.core import node_failure
 from porterlb.core.backoff import delay
@@ -48,6 +47,7 @@ from porterlb.edge.state_sharer import StateSharer
 from porterlb.edge.status import StatusWriter
 from porterlb.errors import PorterError
 from porterlb.logs import fields
+from porterlb.open_cluster import open_cluster
 from porterlb.pulse import Pulse
 from porterlb.reconcile import Reconciler
 from porterlb.release import release

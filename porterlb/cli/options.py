@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from porterlb.cluster import Cluster
-from porterlb.clusters import open_cluster
+from porterlb.open_cluster import open_cluster
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])

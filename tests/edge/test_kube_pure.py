@@ -16,7 +16,7 @@ from porterlb.edge.kube.access import InCluster, Kubeconfig, find_source
 from porterlb.edge.kube.api import shaped
 from porterlb.edge.kube.errors import Busy, Expired, Missing, trouble
 from porterlb.edge.kube.event_series import BURST, REFILL, SERIES_LIFE, EventSeries, Series
-from porterlb.edge.kube.reach import Reach
+from porterlb.edge.kube.outage import OutageTracker
 
 # -- Events -------------------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ def test_other_spellings_of_a_time() -> None:
 
 
 def test_an_outage_is_over_when_every_kind_is_followed_again() -> None:
-    reach = Reach([Kind.NODE, Kind.EIP])
+    reach = OutageTracker([Kind.NODE, Kind.EIP])
     assert reach.followed(Kind.NODE, 0) is None  # there was none
     assert reach.failed(Kind.NODE, "gone", 1.0, 0.5) == Outage("gone")
     assert reach.failed(Kind.EIP, "gone too", 1.0, 0.5) is None
@@ -181,7 +181,7 @@ def test_an_outage_is_over_when_every_kind_is_followed_again() -> None:
 
 
 def test_a_wait_that_the_api_asks_for_is_kept() -> None:
-    reach = Reach([Kind.NODE])
+    reach = OutageTracker([Kind.NODE])
     reach.failed(Kind.NODE, "busy", 1.0, 0.0, after=30)
     assert reach.retry_at == 31
 

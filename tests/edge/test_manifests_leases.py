@@ -181,8 +181,8 @@ def test_a_lock_that_a_stopped_process_keeps(tmp_path: Path) -> None:
             [
                 sys.executable,
                 "-c",
-                "import sys, time; from pathlib import Path; from porterlb.edge.manifests.home import Home\n"
-                "with Home(Path(sys.argv[1])).locked('Service shop/web', float('inf')):\n"
+                "import sys, time; from pathlib import Path; from porterlb.edge.manifests.state_dir import StateDir\n"
+                "with StateDir(Path(sys.argv[1])).locked('Service shop/web', float('inf')):\n"
                 "    print('held', flush=True); time.sleep(60)",
                 str(tmp_path),
             ],

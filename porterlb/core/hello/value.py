@@ -44,7 +44,7 @@ class Hello:
     ``sequence`` rises with every datagram of a boot. ``goodbye``: it stops; take over at once. ``answers``: it
     answers ARP and NDP now; False while it only listens after its start. ``dead``: nodes that it holds for dead.
     ``sessions``: established BGP sessions by peer name; ``negotiated``: what each of them negotiated, by peer name.
-    ``hold_downs``: how far it hold_downs BGP (:func:`porterlb.core.trust.said`). ``segments``: by interface.
+    ``hold_downs``: how far its hold-downs of BGP are (:func:`porterlb.core.holddown.said`). ``segments``: by interface.
 
     Two managers may run with one node name by mistake. ``instance`` is a random number of this manager's start,
     and ``echo`` the instance of the other manager that it has heard, 0 for none; ``uptime`` is its age in milliseconds,

@@ -18,7 +18,7 @@ from porterlb.core.depth import limited
 from porterlb.edge.kube import paths
 from porterlb.edge.kube.api import Api, decoded, shaped
 from porterlb.edge.kube.errors import Busy, Expired, trouble
-from porterlb.edge.kube.reach import Reach
+from porterlb.edge.kube.outage import OutageTracker
 from porterlb.errors import PorterError
 
 log = logging.getLogger("porterlb.kube")
@@ -78,7 +78,7 @@ class Watch:
         self._followed = [
             _Followed(kind, paths.collection(kind, namespace if kind is Kind.LEASE else "")) for kind in kinds
         ]
-        self._reach = Reach([followed.kind for followed in self._followed])
+        self._outages = OutageTracker([followed.kind for followed in self._followed])
         # Not bounded: what waits here is what the reader has yet to take, and the loop that reads it coalesces.
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._turn = asyncio.Lock()
@@ -120,7 +120,7 @@ class Watch:
         while True:
             try:
                 async with self._attempt():
-                    if not one.version or one.outage != self._reach.number:
+                    if not one.version or one.outage != self._outages.number:
                         await self._list(one)
                 await self._stream(one)
             except Expired:
@@ -129,7 +129,7 @@ class Watch:
                 await asyncio.sleep(delay(one.failures - 1, random.random()))
             except Busy as busy:
                 one.busy += 1
-                if one.busy >= BUSY_TRIES or not self._reach.over:
+                if one.busy >= BUSY_TRIES or not self._outages.over:
                     self._failed(one, str(busy), busy.after)
                 await asyncio.sleep(busy.after * (1 + random.random() / 2))
             except Unavailable as error:
@@ -153,17 +153,17 @@ class Watch:
     async def _attempt(self) -> AsyncIterator[None]:
         """While the API is in doubt one kind asks, and the others wait for what it finds."""
         async with self._turn:
-            if self._reach.failures:
-                await asyncio.sleep(max(0.0, self._reach.retry_at - time.monotonic()))
+            if self._outages.failures:
+                await asyncio.sleep(max(0.0, self._outages.retry_at - time.monotonic()))
                 yield
                 return
         yield
 
     async def _list(self, one: _Followed) -> None:
-        number = self._reach.number
+        number = self._outages.number
         objects, one.version = await self._api.pages(one.path, deadline=PAGE_DEADLINE)
         one.outage = number
-        self._reach.answered()
+        self._outages.answered()
         self._events.put_nowait(Replaced(one.kind, tuple(shaped(one.kind, obj) for obj in objects)))
 
     async def _stream(self, one: _Followed) -> None:
@@ -175,11 +175,11 @@ class Watch:
             ("timeoutSeconds", str(random.randint(*LIFE))),
         ]
         async with self._api.stream(one.path, query, deadline=OPEN_DEADLINE) as lines:
-            if one.outage != self._reach.number:
+            if one.outage != self._outages.number:
                 return  # an outage was found while this began
             begun = time.monotonic()
             one.busy, one.heard = 0, False
-            if restored := self._reach.followed(one.kind, one.outage):
+            if restored := self._outages.followed(one.kind, one.outage):
                 self._events.put_nowait(restored)
             try:
                 await self._read(one, lines)
@@ -200,7 +200,7 @@ class Watch:
         try:
             async with asyncio.timeout(QUIET) as one.scope:
                 async for line in lines:
-                    if one.outage != self._reach.number:
+                    if one.outage != self._outages.number:
                         return
                     one.scope.reschedule(loop.time() + QUIET)
                     if line:
@@ -229,7 +229,7 @@ class Watch:
 
     def _failed(self, one: _Followed, reason: str, after: float = 0.0, *, refused: bool = False) -> None:
         one.version = ""
-        outage = self._reach.failed(one.kind, reason, time.monotonic(), random.random(), after)
+        outage = self._outages.failed(one.kind, reason, time.monotonic(), random.random(), after)
         if outage is None:
             return
         self._events.put_nowait(replace(outage, refused=refused))

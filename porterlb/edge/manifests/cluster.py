@@ -35,10 +35,10 @@ from porterlb.cluster import (
 from porterlb.core.doctor.installed import Installation
 from porterlb.edge.manifests import events, replica_states
 from porterlb.edge.manifests.documents import Key
-from porterlb.edge.manifests.feed import Feed
-from porterlb.edge.manifests.home import Home, outage_as_unavailable
 from porterlb.edge.manifests.leases import Leases
 from porterlb.edge.manifests.state import State
+from porterlb.edge.manifests.state_dir import StateDir, outage_as_unavailable
+from porterlb.edge.manifests.watch_queue import WatchQueue
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +62,14 @@ class ManifestsCluster:
 
     def __init__(self, path: str | Path, namespace: str = "porterlb-system", *, read_only: bool = False) -> None:
         self.namespace = namespace
-        self._home = Home(Path(path).absolute(), read_only=read_only)
-        self._leases = Leases(self._home)
-        self._state = State(self._home, self._leases, namespace)
+        self._state_dir = StateDir(Path(path).absolute(), read_only=read_only)
+        self._leases = Leases(self._state_dir)
+        self._state = State(self._state_dir, self._leases, namespace)
         # Of our own: threads that hang in a dead file system must not use up those of everybody else.
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="manifests")
         self._objects: dict[Key, Obj] = {}
         self._broken: dict[str, str] = {}
-        self._feeds: set[Feed] = set()
+        self._queues: set[WatchQueue] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._looked = asyncio.Event()
         self._moved = asyncio.Event()
@@ -84,20 +84,20 @@ class ManifestsCluster:
     async def watch(self, kinds: Iterable[Kind]) -> AsyncIterator[Event]:
         self._start()
         await self._looked.wait()
-        feed = Feed(kinds)
+        queue = WatchQueue(kinds)
         if self._state.trouble:
-            feed.put(Outage(self._state.trouble))
+            queue.put(Outage(self._state.trouble))
         else:
-            for kind in feed.kinds:
-                feed.put(Replaced(kind, tuple(obj for key, obj in self._objects.items() if key.kind is kind)))
+            for kind in queue.kinds:
+                queue.put(Replaced(kind, tuple(obj for key, obj in self._objects.items() if key.kind is kind)))
         for where, message in self._broken.items():
-            feed.put(Broken(where, message))
-        self._feeds.add(feed)
+            queue.put(Broken(where, message))
+        self._queues.add(queue)
         try:
             while True:
-                yield await feed.get()
+                yield await queue.get()
         finally:
-            self._feeds.discard(feed)
+            self._queues.discard(queue)
 
     def _start(self) -> None:
         if not self._tasks:
@@ -133,7 +133,7 @@ class ManifestsCluster:
             self._noticing_since = time.monotonic()
             try:
                 async for changes in watchfiles.awatch(
-                    self._home.path,
+                    self._state_dir.path,
                     watch_filter=None,
                     step=10,
                     debounce=50,
@@ -147,15 +147,15 @@ class ManifestsCluster:
                         folders = any(path.suffix == "" for path in relevant)
                         await self._look(None if folders else relevant)
             except (OSError, RuntimeError) as error:
-                log.debug("no notifications for %s: %s", self._home.path, error)
+                log.debug("no notifications for %s: %s", self._state_dir.path, error)
             if not self._moved.is_set():
                 await asyncio.sleep(TICK)
 
     def _relevant(self, path: Path) -> bool:
-        if path.is_relative_to(self._home.inside):
-            parts = path.relative_to(self._home.inside).parts
+        if path.is_relative_to(self._state_dir.inside):
+            parts = path.relative_to(self._state_dir.inside).parts
             return len(parts) == 3 and parts[0] in ("status", "leases") and path.suffix == ".json"
-        return not any(part.startswith(".") for part in path.relative_to(self._home.path).parts)
+        return not any(part.startswith(".") for part in path.relative_to(self._state_dir.path).parts)
 
     async def _look(self, paths: Iterable[Path] | None) -> None:
         try:
@@ -166,11 +166,11 @@ class ManifestsCluster:
         except Exception:  # a fault of ours: look again, for nobody else would
             if time.monotonic() - self._failed > FAILED_AGAIN:
                 self._failed = time.monotonic()
-                log.exception("looking at %s failed", self._home.path)
+                log.exception("looking at %s failed", self._state_dir.path)
 
     def _inode_now(self) -> tuple[int, int] | None:
         try:
-            found = os.stat(self._home.path)  # noqa: PTH116
+            found = os.stat(self._state_dir.path)  # noqa: PTH116
         except OSError:
             return None
         return found.st_dev, found.st_ino
@@ -192,9 +192,9 @@ class ManifestsCluster:
             elif isinstance(event, Outage):
                 log.warning("%s", event.reason)
             elif isinstance(event, Restored):
-                log.info("The directory %s is back.", self._home.path)
-            for feed in self._feeds:
-                feed.put(event)
+                log.info("The directory %s is back.", self._state_dir.path)
+            for queue in self._queues:
+                queue.put(event)
 
     # --- reading
 
@@ -246,7 +246,7 @@ class ManifestsCluster:
 
     async def emit(self, kind: Kind, obj: Obj, *, type_: str, reason: str, message: str, reporter: str) -> None:
         """Written within moments; lost if the directory is away for long."""
-        if self._home.read_only:
+        if self._state_dir.read_only:
             raise Denied("This directory was opened for reading only.")
         self._emitted.append(events.event(kind, obj, type_=type_, reason=reason, message=message, reporter=reporter))
         del self._emitted[:-EVENTS_WAITING]
@@ -262,7 +262,7 @@ class ManifestsCluster:
         batch, self._emitted = events.folded(self._emitted), []
         try:
             if batch:
-                await self._call(lambda: events.append(self._home, batch))
+                await self._call(lambda: events.append(self._state_dir, batch))
         except (Unavailable, Denied) as error:
             log.debug("events are delayed: %s", error)
             self._emitted = (batch + self._emitted)[-EVENTS_WAITING:]
@@ -270,7 +270,7 @@ class ManifestsCluster:
 
     async def events(self) -> list[dict[str, Any]]:
         """The Events that were kept, the oldest first."""
-        return await self._call(lambda: events.read(self._home))
+        return await self._call(lambda: events.read(self._state_dir))
 
     # --- failed nodes
 
@@ -306,21 +306,21 @@ class ManifestsCluster:
 
     async def hello_key(self) -> bytes:
         def work() -> bytes:
-            self._home.guard()
-            return self._home.make_once("hello.key", secrets.token_hex(32).encode(), 0o600)
+            self._state_dir.guard()
+            return self._state_dir.make_once("hello.key", secrets.token_hex(32).encode(), 0o600)
 
         return await self._call(work)
 
     # --- what replicas know
 
     async def share_state(self, node: str, text: str | None) -> None:
-        await self._call(lambda: replica_states.write(self._home, node, text))
+        await self._call(lambda: replica_states.write(self._state_dir, node, text))
 
     async def unshare_state(self, node: str) -> None:
-        await self._call(lambda: replica_states.remove(self._home, node))
+        await self._call(lambda: replica_states.remove(self._state_dir, node))
 
     async def replica_state(self, node: str) -> ReplicaState:
-        return await self._call(lambda: replica_states.read(self._home, node))
+        return await self._call(lambda: replica_states.read(self._state_dir, node))
 
     async def installation(self) -> Installation:
         """Nothing: there is no Kubernetes here."""
@@ -355,6 +355,6 @@ class ManifestsCluster:
             async with asyncio.timeout(deadline):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
         except TimeoutError:
-            raise Unavailable(f"The file system of {self._home.path} does not answer.") from None
+            raise Unavailable(f"The file system of {self._state_dir.path} does not answer.") from None
         finally:
             self._deliver()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from porterlb.cluster import Kind, Obj
-from porterlb.edge.manifests.home import Home
+from porterlb.edge.manifests.state_dir import StateDir
 
 KEPT = 1000
 IDENTITY = ("type", "reason", "message", "kind", "namespace", "name", "reporter")
@@ -47,19 +47,21 @@ def folded(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())[-KEPT:]
 
 
-def append(home: Home, entries: list[dict[str, Any]], until: float | None = None) -> None:
+def append(state_dir: StateDir, entries: list[dict[str, Any]], until: float | None = None) -> None:
     """Adds events to the file. Blocking. Raises OSError or Unavailable."""
-    home.guard()
-    path = home.inside / "events.jsonl"
-    with home.locked("events", until or time.monotonic() + 1.0):
-        home.replace(path, "".join(json.dumps(entry) + "\n" for entry in folded(read(home) + entries)).encode())
+    state_dir.guard()
+    path = state_dir.inside / "events.jsonl"
+    with state_dir.locked("events", until or time.monotonic() + 1.0):
+        state_dir.replace(
+            path, "".join(json.dumps(entry) + "\n" for entry in folded(read(state_dir) + entries)).encode()
+        )
 
 
-def read(home: Home) -> list[dict[str, Any]]:
+def read(state_dir: StateDir) -> list[dict[str, Any]]:
     """The events, the oldest first; damaged lines are left out. Blocking."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for line in (home.inside / "events.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in (state_dir.inside / "events.jsonl").read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
                 if isinstance(entry, dict) and isinstance(entry.get("count"), int) and "firstTimestamp" in entry:

@@ -18,7 +18,7 @@ from typing import Any
 
 from porterlb.cluster import Conflict, Denied, Kind, LeaseRecord
 from porterlb.core.names import NAME_RULE, is_name
-from porterlb.edge.manifests.home import Home
+from porterlb.edge.manifests.state_dir import StateDir
 
 KEPT = 8
 """So many versions stay. A listing that runs while others write may miss the newest ones, never all of them."""
@@ -27,28 +27,28 @@ KEPT = 8
 class Leases:
     """Blocking; stateless, so that any number of threads may use it."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, state_dir: StateDir) -> None:
+        self._state_dir = state_dir
 
     def read(self, name: str) -> LeaseRecord | None:
         """The newest version, or None. Raises OSError."""
-        self._home.guard(writing=False)
+        self._state_dir.guard(writing=False)
         return self._latest(name)[1]
 
     def all(self) -> list[LeaseRecord]:
         """Every lease. Raises OSError."""
-        self._home.guard(writing=False)
+        self._state_dir.guard(writing=False)
         try:
-            names = sorted(entry.name for entry in os.scandir(self._home.inside / "leases") if is_name(entry.name))
+            names = sorted(entry.name for entry in os.scandir(self._state_dir.inside / "leases") if is_name(entry.name))
         except FileNotFoundError:
-            if self._home.read_only and not self._home.identity:
+            if self._state_dir.read_only and not self._state_dir.identity:
                 return []
             raise
         return [record for name in names if (record := self.read(name))]
 
     def write(self, record: LeaseRecord, until: float) -> LeaseRecord:
         """Creates or replaces; nothing is written past ``until`` (monotonic). Raises Conflict, Unavailable, OSError."""
-        self._home.guard()
+        self._state_dir.guard()
         number, current = self._latest(record.name)
         if record.version != (current.version if current else ""):
             raise Conflict(f"The lease {record.name} was changed by another process.")
@@ -64,7 +64,7 @@ class Leases:
 
     def delete(self, name: str) -> None:
         """Takes a lease away; numbers go on, so that a late writer cannot hit an old one. Raises OSError."""
-        self._home.guard()
+        self._state_dir.guard()
         number, current = self._latest(name)
         if current:
             with contextlib.suppress(Conflict):
@@ -74,7 +74,7 @@ class Leases:
         folder = self._folder(name)
         folder.mkdir(exist_ok=True)
         try:
-            self._home.link_new(folder / f"{number}.json", json.dumps(content).encode(), until=until)
+            self._state_dir.link_new(folder / f"{number}.json", json.dumps(content).encode(), until=until)
         except FileExistsError:
             raise Conflict(f"The lease {name} was changed by another process.") from None
         numbers = self._numbers(folder)
@@ -102,7 +102,7 @@ class Leases:
     def _folder(self, name: str) -> Path:
         if not is_name(name):
             raise Denied(f"{name[:60]!r} is not the name of a Lease: {NAME_RULE}.")
-        return self._home.inside / "leases" / name
+        return self._state_dir.inside / "leases" / name
 
     @staticmethod
     def _numbers(folder: Path) -> list[int]:

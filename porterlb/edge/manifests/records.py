@@ -23,7 +23,7 @@ from porterlb.cluster import Kind
 from porterlb.core.depth import limited
 from porterlb.edge.manifests import merge
 from porterlb.edge.manifests.documents import OWN_STATUS, Document, Key
-from porterlb.edge.manifests.home import Home
+from porterlb.edge.manifests.state_dir import StateDir
 
 _LOCK_WAIT = 1.0  # seconds; the lock is held for some 100 µs
 
@@ -52,13 +52,13 @@ class Record:
 class Records:
     """The records of a directory, with a cache. Blocking; used by one thread at a time."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, state_dir: StateDir) -> None:
+        self._state_dir = state_dir
         self._cache: dict[Key, tuple[tuple[int, int, int], Record]] = {}
 
     def path(self, key: Key) -> Path:
         name = f"{key.namespace}_{key.name}" if key.namespace else key.name
-        return self._home.inside / "status" / key.kind.kind / f"{name}.json"
+        return self._state_dir.inside / "status" / key.kind.kind / f"{name}.json"
 
     def key_of(self, path: Path) -> Key | None:
         """The object that a file in .porterlb/status is about."""
@@ -91,7 +91,7 @@ class Records:
         found = []
         for kind in Kind:
             with contextlib.suppress(FileNotFoundError):
-                for entry in os.scandir(self._home.inside / "status" / kind.kind):
+                for entry in os.scandir(self._state_dir.inside / "status" / kind.kind):
                     key = self.key_of(Path(entry.path))
                     if key:
                         found.append(key)
@@ -102,7 +102,7 @@ class Records:
         record = self.read(document.key)
         if record and record.digest == document.digest and record.file == document.file:
             return record
-        if self._home.read_only:
+        if self._state_dir.read_only:
             return self._advanced(record, document)
         return self.change(document.key, lambda old: self._advanced(old, document), time.monotonic() + _LOCK_WAIT)
 
@@ -113,7 +113,7 @@ class Records:
 
         ``check`` is called at the last moment and may raise.
         """
-        with self._home.locked(str(key), until):
+        with self._state_dir.locked(str(key), until):
             old = self.read(key)
             new = make(old)
             if new == old:
@@ -122,12 +122,12 @@ class Records:
             mode = 0o600 if key.kind is Kind.SECRET else 0o644
             content = json.dumps({name: getattr(new, name) for name in Record.__slots__}, separators=(",", ":"))
             check()
-            self._home.replace(self.path(key), content.encode(), mode)
+            self._state_dir.replace(self.path(key), content.encode(), mode)
             return self.read(key) or new
 
     def drop(self, key: Key, digest: str) -> None:
         """Forgets an object that was deleted, unless it has come back in another shape since."""
-        with self._home.locked(str(key), time.monotonic() + _LOCK_WAIT):
+        with self._state_dir.locked(str(key), time.monotonic() + _LOCK_WAIT):
             record = self.read(key)
             if record and record.digest == digest:
                 self.path(key).unlink(missing_ok=True)
@@ -138,7 +138,7 @@ class Records:
         if old is None:
             made_up = uuid.uuid5(uuid.NAMESPACE_URL, str(document.key))  # the same at each look, nothing is kept
             old = Record(
-                uid=str(made_up if self._home.read_only else uuid.uuid4()),
+                uid=str(made_up if self._state_dir.read_only else uuid.uuid4()),
                 created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 generation=0,
             )

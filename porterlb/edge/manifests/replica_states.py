@@ -9,33 +9,33 @@ from pathlib import Path
 from urllib.parse import quote
 
 from porterlb.cluster import Obj, ReplicaState, Unavailable
-from porterlb.edge.manifests.home import Home
+from porterlb.edge.manifests.state_dir import StateDir
 
 
-def _path(home: Home, node: str) -> Path:
-    return home.inside / "replicas" / f"{quote(node, safe='')}.json"
+def _path(state_dir: StateDir, node: str) -> Path:
+    return state_dir.inside / "replicas" / f"{quote(node, safe='')}.json"
 
 
-def write(home: Home, node: str, text: str | None) -> None:
+def write(state_dir: StateDir, node: str, text: str | None) -> None:
     """Replaces the state of a replica; None: it is still as it was, now. Blocking. Raises OSError or Unavailable."""
-    home.guard()
-    path = _path(home, node)
+    state_dir.guard()
+    path = _path(state_dir, node)
     if text is None:
         os.utime(path)
         return
     path.parent.mkdir(exist_ok=True)
-    home.replace(path, text.encode())
+    state_dir.replace(path, text.encode())
 
 
-def remove(home: Home, node: str) -> None:
+def remove(state_dir: StateDir, node: str) -> None:
     """A replica that stops leaves nothing behind. Blocking."""
-    home.guard()
-    _path(home, node).unlink(missing_ok=True)
+    state_dir.guard()
+    _path(state_dir, node).unlink(missing_ok=True)
 
 
-def read(home: Home, node: str) -> ReplicaState:
+def read(state_dir: StateDir, node: str) -> ReplicaState:
     """Blocking. Raises Unavailable where there is none, or none that can be read."""
-    path = _path(home, node)
+    path = _path(state_dir, node)
     try:
         age = time.time() - path.stat().st_mtime
         state: Obj = json.loads(path.read_bytes())

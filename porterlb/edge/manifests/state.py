@@ -28,9 +28,9 @@ from porterlb.cluster import (
 from porterlb.edge.manifests import edit, merge, schema
 from porterlb.edge.manifests.directory import GRACE, Directory
 from porterlb.edge.manifests.documents import CUSTOM, Document, Key
-from porterlb.edge.manifests.home import Home
 from porterlb.edge.manifests.leases import Leases, as_object
 from porterlb.edge.manifests.records import Record, Records, annotated, composed, last_good
+from porterlb.edge.manifests.state_dir import StateDir
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +40,16 @@ Object = dict[str, Any]
 class State:
     """Blocking: its methods run in threads, one at a time. ``events`` is drained by the event loop."""
 
-    def __init__(self, home: Home, leases: Leases, namespace: str) -> None:
+    def __init__(self, state_dir: StateDir, leases: Leases, namespace: str) -> None:
         self.trouble: str | None = None  # None: not looked yet; empty: all is well
         self.recheck: float | None = None  # monotonic: look again then, whatever happens
         self.seconds = 0.0  # what the last look at everything took
         self.events: deque[Event] = deque()
-        self._home = home
+        self._state_dir = state_dir
         self._leases = leases
         self._namespace = namespace
-        self._records = Records(home)
-        self._directory = Directory(home.path)
+        self._records = Records(state_dir)
+        self._directory = Directory(state_dir.path)
         self._mutex = threading.Lock()
         self._objects: dict[Key, Object] = {}
         self._unsynced: dict[Key, Document | None] = {}
@@ -74,12 +74,12 @@ class State:
     def _look(self, paths: Iterable[Path] | None) -> str:
         started = time.monotonic()
         paths = None if self.trouble is None or self.trouble else paths
-        trouble = self._home.trouble(in_use=bool(self._objects))
+        trouble = self._state_dir.trouble(in_use=bool(self._objects))
         if not trouble:
             try:
                 trouble = self._take_in(paths, started)
             except OSError as error:
-                trouble = f"The directory {self._home.path} cannot be read: {error.strerror}."
+                trouble = f"The directory {self._state_dir.path} cannot be read: {error.strerror}."
         if trouble and trouble != self.trouble:
             self.events.append(Outage(trouble))
         elif self.trouble and not trouble:
@@ -95,10 +95,10 @@ class State:
         if not self._seeded:
             records = {key: self._records.read(key) for key in self._records.keys()}  # noqa: SIM118 — no mapping
             self._directory.seed(last_good(key, record) for key, record in records.items() if record and record.object)
-        inside = self._home.inside
+        inside = self._state_dir.inside
         touched = self._directory.read(None if paths is None else [p for p in paths if not p.is_relative_to(inside)])
         # The mount may have vanished while we were reading: then nothing of what was seen counts.
-        trouble = self._home.trouble(in_use=bool(self._objects or self._directory.published))
+        trouble = self._state_dir.trouble(in_use=bool(self._objects or self._directory.published))
         if trouble:
             return trouble
         changed = self._directory.resolve(touched, now, GRACE if self._seeded else 0.0)
@@ -121,7 +121,7 @@ class State:
             if document:
                 self._show(key, composed(document, self._records.synced(document)))
             else:
-                if before and not self._home.read_only:
+                if before and not self._state_dir.read_only:
                     self._records.drop(key, before.digest)
                 self._show(key, None)
             self._unsynced.pop(key, None)
@@ -135,7 +135,7 @@ class State:
             keys: Iterable[Key] = [key for key in self._objects if key.kind is not Kind.LEASE]
             leases = True
         else:
-            folder, lease_folder = self._home.inside / "status", self._home.inside / "leases"
+            folder, lease_folder = self._state_dir.inside / "status", self._state_dir.inside / "leases"
             keys = [key for p in paths if p.is_relative_to(folder) and (key := self._records.key_of(p))]
             leases = any(path.is_relative_to(lease_folder) for path in paths)
         for key in keys:
@@ -199,14 +199,14 @@ class State:
         with self._alone(until - time.monotonic()):
             self._refresh(key)
             document = self._known(key)
-            with self._home.locked(document.file, until):
-                edit.rewrite(self._home.path / document.file, document, spec)
-            self._look([self._home.path / document.file])
+            with self._state_dir.locked(document.file, until):
+                edit.rewrite(self._state_dir.path / document.file, document, spec)
+            self._look([self._state_dir.path / document.file])
             return self._objects[key]
 
     def _write(self, key: Key, make: Callable[[Record], Record], version: str, until: float) -> Object:
         with self._alone(until - time.monotonic()):
-            self._home.guard()
+            self._state_dir.guard()
             self._refresh(key)
             document = self._known(key)
 
@@ -218,7 +218,7 @@ class State:
                 return make(record)
 
             def in_time() -> None:
-                self._home.guard()
+                self._state_dir.guard()
                 if time.monotonic() > until:
                     raise Unavailable("The deadline of this write has passed.")
 
@@ -229,7 +229,7 @@ class State:
     def _refresh(self, key: Key) -> None:
         """Makes sure that a write is judged by what the manifest says now, not by what it said some ms ago."""
         document = self._directory.published.get(key)
-        trouble = self._look([self._home.path / document.file, self._records.path(key)] if document else None)
+        trouble = self._look([self._state_dir.path / document.file, self._records.path(key)] if document else None)
         if trouble:
             raise Unavailable(trouble)
 
@@ -242,7 +242,7 @@ class State:
     @contextlib.contextmanager
     def _alone(self, wait: float) -> Iterator[None]:
         if not self._mutex.acquire(timeout=max(0.0, wait)):
-            raise Unavailable(f"The file system of {self._home.path} does not answer.")
+            raise Unavailable(f"The file system of {self._state_dir.path} does not answer.")
         try:
             yield
         finally:

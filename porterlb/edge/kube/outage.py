@@ -13,7 +13,7 @@ from porterlb.core.backoff import delay
 
 
 @dataclass(slots=True, eq=False)
-class Reach:
+class OutageTracker:
     """One outage at a time. Every outage has a number; a kind is back when it was listed in that outage.
 
     A broken stream is not an outage, for it may be followed from where it broke. The first attempt that fails is:

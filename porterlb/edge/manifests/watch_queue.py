@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable
 from porterlb.cluster import Broken, Changed, Deleted, Event, Kind, Outage, Replaced, Restored
 
 
-class Feed:
+class WatchQueue:
     """Keeps the latest event about each thing, in the order of the latest change. One event loop."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:

@@ -22,7 +22,7 @@ from porterlb.cluster import Denied, Kind, Unavailable
 _counter = itertools.count()
 
 
-class Home:
+class StateDir:
     """One directory of manifests. Every method does blocking I/O: call it in a thread."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
