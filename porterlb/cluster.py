@@ -9,10 +9,12 @@ import enum
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from porterlb.core.doctor.installed import Installation
-from porterlb.core.status.notices import Notice
+
+if TYPE_CHECKING:
+    from porterlb.core.status.notices import Notice  # with the planner: help and completion need not wait for it
 
 log = logging.getLogger(__name__)
 
