@@ -143,6 +143,7 @@ def measure(services: int, nodes: int, policy: TrafficPolicy, trials: int = 5) -
         seconds, _ = timed(lambda: plan(replace(seen, eips=edit.frozen()), made, now + 1, POLICY))  # noqa: B023
         eip.append(seconds)
     longest = _longest_step(snapshot)
+    placement, place_one = _placement(snapshot, trials)
     found = {
         "first_plan_ms": first,
         "node_death_ms": median(dead),
@@ -150,6 +151,8 @@ def measure(services: int, nodes: int, policy: TrafficPolicy, trials: int = 5) -
         "eip_edit_ms": median(eip),
         "one_service_ms": median(one),
         "longest_step_ms": longest,
+        "placement_ms": placement,
+        "place_one_ms": place_one,
     }
     return {name: round(1000 * seconds, 3) for name, seconds in found.items()}
 
@@ -165,7 +168,38 @@ def _longest_step(snapshot: Snapshot) -> float:
             return longest
 
 
-COLUMNS = ("first_plan_ms", "node_death_ms", "session_loss_ms", "eip_edit_ms", "one_service_ms", "longest_step_ms")
+def _placement(snapshot: Snapshot, trials: int) -> tuple[float, float]:
+    """Seconds of a plan that places every VIP at once (the cluster has settled), and of one that places one more."""
+    made = plan(snapshot, None, 0.0, POLICY)
+    everything, made = timed(lambda: plan(snapshot, made, 10.0, POLICY))
+    assert made.memory.placement is not None and len(made.memory.placement.decided) == len(snapshot.services)
+    decided = made.memory.placement.decided
+    assert isinstance(snapshot.services, PersistentMap)
+    edit = snapshot.services.edit()
+    for key, node in decided.items():
+        edit[key] = replace(edit[key], pinned_node=node)
+    made = plan(replace(snapshot, services=edit.frozen()), made, 11.0, POLICY)
+    one = []
+    for trial in range(trials):
+        key = ServiceKey("default", f"svc-{trial * 37 + 5}")
+        edit[key] = replace(edit[key], pinned_node="")
+        seen = replace(snapshot, services=edit.frozen())
+        seconds, made = timed(lambda seen=seen, made=made, trial=trial: plan(seen, made, 12.0 + trial, POLICY))  # type: ignore[misc]
+        assert made.memory.placement is not None and key in made.memory.placement.decided
+        one.append(seconds)
+    return everything, median(one)
+
+
+COLUMNS = (
+    "first_plan_ms",
+    "node_death_ms",
+    "session_loss_ms",
+    "eip_edit_ms",
+    "one_service_ms",
+    "longest_step_ms",
+    "placement_ms",
+    "place_one_ms",
+)
 
 
 def growth(quick: bool) -> Table:

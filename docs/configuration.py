@@ -46,6 +46,9 @@ PorterLB ignores Services of other classes.
 
 The prefix `...openelb.kubesphere.io/...` is accepted for each of them. An Eip with the annotation
 `eip.porter.kubesphere.io/is-default-eip: "true"` is used for Services that match no other Eip.
+
+A Node has one annotation for placement: `capacity.porter.kubesphere.io/v1alpha1`, a number from 0.1 to 100 (1 by
+default): its share of the VIPs that Layer 2 serves.
 """
 
 
@@ -58,6 +61,8 @@ ANNOTATIONS = {
     "share.porter.kubesphere.io/v1alpha1": "a key: Services of one namespace with the same key can share an address, "
     "on different ports. `metallb.io/allow-shared-ip` (or `metallb.universe.tf/allow-shared-ip`) has the "
     "same effect across all namespaces",
+    "weight.porter.kubesphere.io/v1alpha1": "a whole number from 1 to 1000 (1 by default): the weight of each address "
+    "of the Service when Layer 2 VIPs are placed by load",
     "layer2.porter.kubesphere.io/v1alpha1": "read only: the Layer 2 next hop as recorded by earlier versions. It is "
     "now in `Eip.status.layer2NextHops`",
 }

@@ -209,7 +209,7 @@ class _Manager:
         )
         self._absence = Absence(VANISHED_AFTER)
         self._described = asyncio.Event()
-        self.metrics = Metrics(lambda: self.status.known, time.monotonic)
+        self.metrics = Metrics(lambda: self.status.known, time.monotonic, rebalances=settings.rebalance == "auto")
         self.metrics.registry.register(Faults(lambda: self.parts.failures, logs.dropped))
         objects, reporter = self.reconciler.objects, owner_of(settings.node)
         self.sharer = StateSharer(cluster, settings.node, lambda: self._state() if self.status.known else None)

@@ -31,6 +31,7 @@ from porterlb.core.node_return import Returns
 from porterlb.core.objects import Objects
 from porterlb.core.observed import BgpReport, Notice, NoticeKind, WireReport
 from porterlb.core.pace import Pace
+from porterlb.core.placement.policy import PlacementPolicy
 from porterlb.core.plan import Plan, plan_steps
 from porterlb.core.problems import Problem
 from porterlb.core.proxy_wait import NewHop, ProxyPolicy, ProxyWait, settled, step
@@ -89,6 +90,12 @@ class Reconciler:
             drain_cordoned=s.drain_cordoned,
         )
         self.policy = ModePolicy(return_after=s.return_after, widen_after=s.widen_after, drain_after=s.drain_after)
+        self.placement_policy = PlacementPolicy(
+            settle_after=s.settle_after,
+            automatic=s.rebalance == "auto",
+            rebalance_after=s.rebalance_after,
+            pace=s.rebalance_pace,
+        )
         self.known: Known | None = None
         self.synced: set[Kind] = set()
         self.outage = ""
@@ -267,7 +274,7 @@ class Reconciler:
         between the steps, so a plan of any length silences nobody."""
         started = time.perf_counter()
         snapshot, problems, generations = self._snapshot(now), self.objects.problems, self.objects.generations
-        steps = plan_steps(snapshot, self.known.plan if self.known else None, now, self.policy)
+        steps = plan_steps(snapshot, self.known.plan if self.known else None, now, self.policy, self.placement_policy)
         while True:
             try:
                 next(steps)
@@ -352,6 +359,8 @@ class Reconciler:
                 leader=self.leader,
                 doubt=report.doubt,
                 settling=self.returns.settling,
+                outage=bool(self.outage),
+                asked=report.asked,
             ),
             nodes=objects.nodes,
             services=objects.services,

@@ -76,6 +76,20 @@ class Settings:
     """With a health check port (spec.healthCheckNodePort), a new next hop waits for its answer for at most this
     time."""
 
+    settle_after: float = 10.0
+    """Layer 2 next hops are recorded, and kept from then on, once no node and no replica has come or gone for so long.
+    While a node is down, or at a first start some node has no replica yet: after six times as long."""
+
+    rebalance: str = "auto"
+    """``auto``: the leader moves Layer 2 VIPs where nodes are used unevenly. ``manual``: only ``porterlb rebalance``
+    does."""
+
+    rebalance_after: float = 600.0
+    """VIPs are moved once no node and no replica has come or gone for so long."""
+
+    rebalance_pace: float = 10.0
+    """Between two moves of a rebalancing."""
+
     claim_services_without_class: bool = True
     """Whether PorterLB serves LoadBalancer Services that have neither a class nor its annotation."""
 
@@ -146,6 +160,16 @@ def _contradiction(s: Settings) -> str:
         return "return_after and widen_after must be 0 or more."
     if s.drain_after < 0:
         return "drain_after must be 0 or more."
+    if s.rebalance not in ("auto", "manual"):
+        return f"rebalance must be auto or manual, not {s.rebalance!r}."
+    for name in ("settle_after", "rebalance_after", "rebalance_pace"):
+        if getattr(s, name) < 0:
+            return f"{name} must be 0 or more."
+    if s.rebalance_after < s.settle_after:
+        return (
+            f"rebalance_after ({s.rebalance_after} s) must be at least settle_after ({s.settle_after} s): "
+            "else VIPs are moved while nodes still arrive."
+        )
     if s.proxy_delay < 0 or s.proxy_limit < 0:
         return "proxy_delay and proxy_limit must be 0 or more."
     if s.mark_again_after < 0:

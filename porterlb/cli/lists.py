@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -38,7 +39,7 @@ def eip_list(options: Options, *, chosen: Filter) -> None:
     rows = eip_rows(found)
     chosen.known((row["name"] for row in rows), ())
     rows = chosen.eips(rows)
-    show(options.output, rows, [eip_table(rows)], found.notes("Eip"))
+    show(options.output, rows, [eip_table(rows, wide=options.output == "wide")], found.notes("Eip"))
 
 
 @click.group()
@@ -108,6 +109,7 @@ def eip_rows(found: Loaded) -> list[Row]:
                 "ready": ready.get("status"),
                 "message": str(ready.get("message", "")),
                 "layer2Possible": _condition(status, "Layer2Possible").get("status"),
+                "layer2": dict(sorted(Counter(_recorded(status)).items())),
                 "disabled": bool(parsed and parsed.disabled),
                 "problems": found.problems(*key),
             }
@@ -115,9 +117,24 @@ def eip_rows(found: Loaded) -> list[Row]:
     return rows
 
 
-def eip_table(rows: list[Row]) -> Table:
+def _recorded(status: Mapping[str, Any]) -> list[str]:
+    """The nodes that are recorded as Layer 2 next hops, one for each address."""
+    return [node for node in _mapping(status, "layer2NextHops").values() if isinstance(node, str)]
+
+
+def vips_per_node(found: Loaded) -> dict[str, int]:
+    """The addresses of all pools by the node that is recorded as their Layer 2 next hop."""
+    return dict(Counter(node for _, obj in found.each("Eip") for node in _recorded(_mapping(obj, "status"))))
+
+
+def per_node(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{node} {count}" for node, count in sorted(counts.items()))
+
+
+def eip_table(rows: list[Row], *, wide: bool = False) -> Table:
+    """``wide``: with the addresses by Layer 2 next hop."""
     return Table(
-        ("NAME", "ADDRESS", "PROTOCOL", "MODE", "SINCE", "USED", "READY", "MESSAGE"),
+        ("NAME", "ADDRESS", "PROTOCOL", "MODE", "SINCE", "USED", *(["LAYER 2"] if wide else []), "READY", "MESSAGE"),
         [
             (
                 row["name"],
@@ -126,6 +143,7 @@ def eip_table(rows: list[Row]) -> Table:
                 row["mode"] if row["used"] else "",
                 age(row["since"]) if row["used"] else "",
                 f"{row['used']} of {row['size']}" if row["size"] is not None else "",
+                *([per_node(row["layer2"])] if wide else []),
                 row["ready"] or ("False" if _fatal(row) else ""),
                 _message(row),
             )

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "peer": ("lists", "BGP peers."),
     "mode": ("mode", "Show or switch the protocol of each Eip."),
     "plan": ("plan", "Show what would change without a node, a peer or a replica."),
+    "rebalance": ("rebalance", "Show which Layer 2 VIPs would move to spread them evenly, or move them."),
     "drain": ("drain", "Take a node out of service without a loss."),
     "undrain": ("drain", "Put a drained node into service again."),
     "version": ("version", "The release of this command and of the replicas."),

@@ -86,7 +86,8 @@ def cluster_options(*, env: bool = False) -> Callable[[Command], Command]:
 def output_option(command: Command) -> Command:
     """-o table|wide|json|yaml."""
     choice = click.Choice(["table", "wide", "json", "yaml"])
-    return _option("-o", "--output", type=choice, help="Output format. Default: table.")(command)
+    text = "Output format. Default: table. wide: a table with more columns, if the command has them."
+    return _option("-o", "--output", type=choice, help=text)(command)
 
 
 def query(command: Command) -> Command:

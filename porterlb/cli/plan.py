@@ -16,6 +16,8 @@ from porterlb.cluster import Cluster, Denied
 from porterlb.core.bgp.peers import secret_missing
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Member
+from porterlb.core.placement.load import FULL
+from porterlb.core.placement.overview import Overview
 from porterlb.core.whatif import Missing, VipChange, Way, WhatIf, offline_snapshot, what_if, without
 from porterlb.edge.passwords import read_password
 from porterlb.errors import PorterError
@@ -67,11 +69,11 @@ def plan(
     _known("BgpPeer", peers, found.objects.peers)
     _known("replica", replicas, members)
     missing = Missing(frozenset(nodes), frozenset(peers), frozenset(replicas))
-    gone = _gone(found, told)
-    result = what_if(without(offline_snapshot(found.objects, members), gone), missing, ModePolicy())
+    lost = gone(found, told)
+    result = what_if(without(offline_snapshot(found.objects, members), lost), missing, ModePolicy())
     asked = bool(nodes or peers or replicas)
     shown = [change for change in result.vips if change.changed or everything or not asked]
-    notes = [f"{name} is gone already. The plan excludes it." for name in sorted(gone.nodes | gone.replicas)]
+    notes = [f"{name} is gone already. The plan excludes it." for name in sorted(lost.nodes | lost.replicas)]
     notes += [*_notes(found, members, result), *passwords]
     show(options.output, as_json(result, missing), _tables(result, shown, asked=asked), notes)
 
@@ -90,7 +92,7 @@ async def _passwords(cluster: Cluster, found: Loaded) -> list[str]:
     return notes
 
 
-def _gone(found: Loaded, asked: Asked) -> Missing:
+def gone(found: Loaded, asked: Asked) -> Missing:
     """What replicas see missing now, before the API knows of it."""
     nodes = frozenset(name for name in asked.dead if name in found.objects.nodes)
     return Missing(nodes, replicas=frozenset(name for name in found.members if asked.heard(name) is False) - nodes)
@@ -124,6 +126,8 @@ def _tables(result: WhatIf, shown: Sequence[VipChange], *, asked: bool) -> list[
         columns = ("ADDRESS", "SERVICE", "MODE", "NEXT HOPS", "WHY")
         rows = [(*_head(c), *_way(c.after), c.after.why if c.after else "") for c in shown]
         tables = [Table(columns, rows, "Planned", "No Service has an address.")]
+    if any(share.vips for spread in (result.spread, result.spread_then) for share in spread.shares.values()):
+        tables.append(_placement(result, asked=asked))
     if result.new:
         new = [(str(key), ", ".join(map(str, addresses))) for key, addresses in result.new.items()]
         tables.append(Table(("SERVICE", "WOULD GET"), new, "New addresses"))
@@ -131,6 +135,44 @@ def _tables(result: WhatIf, shown: Sequence[VipChange], *, asked: bool) -> list[
         refused = [(str(key), p.reason.value, str(p)) for key, problems in result.refused.items() for p in problems]
         tables.append(Table(("SERVICE", "REASON", "MESSAGE"), refused, "Refused"))
     return tables
+
+
+def _placement(result: WhatIf, *, asked: bool) -> Table:
+    """Layer 2: what each node serves, or would serve once BGP is lost."""
+    now, then = result.spread, result.spread_then
+    names = sorted({*now.shares, *then.shares})
+    rows = [
+        (name, *(_share(spread, name) for spread in ((now, then) if asked else (then,))), _capacity(result, name))
+        for name in names
+    ]
+    ratios = f"{then.balance.ratio:.2f} times the mean on the fullest node"
+    if asked:
+        ratios = f"{now.balance.ratio:.2f} and then {ratios}"
+    columns = ("NODE", "VIPS", "VIPS THEN", "CAPACITY") if asked else ("NODE", "VIPS", "CAPACITY")
+    return Table(columns, rows, f"Layer 2 placement ({ratios})")
+
+
+def _share(spread: Overview, name: str) -> str:
+    share = spread.shares.get(name)
+    if share is None:
+        return "0"
+    return str(share.vips) if share.vips == share.load else f"{share.vips} (weight {share.load})"
+
+
+def _capacity(result: WhatIf, name: str) -> str:
+    share = result.spread_then.shares.get(name) or result.spread.shares.get(name)
+    return f"{(share.capacity if share else FULL) / FULL:g}"
+
+
+def spread_json(spread: Overview) -> dict[str, Any]:
+    """The stable shape: ``imbalance`` (the fullest node over the mean) and ``nodes`` by name."""
+    return {
+        "imbalance": round(spread.balance.ratio, 3),
+        "nodes": {
+            name: {"vips": share.vips, "load": share.load, "capacity": share.capacity / FULL}
+            for name, share in spread.shares.items()
+        },
+    }
 
 
 def _head(change: VipChange) -> tuple[str, str]:
@@ -142,7 +184,7 @@ def _way(way: Way | None) -> tuple[str, str]:
 
 
 def as_json(result: WhatIf, missing: Missing) -> dict[str, Any]:
-    """The stable shape: ``without``, ``vips`` (all, with ``changed``), ``new``, ``refused``."""
+    """The stable shape: ``without``, ``vips`` (all, with ``changed``), ``new``, ``refused``, ``placement``."""
     return {
         "without": {
             "nodes": sorted(missing.nodes),
@@ -169,6 +211,7 @@ def as_json(result: WhatIf, missing: Missing) -> dict[str, Any]:
             for key, problems in result.refused.items()
             for problem in problems
         ],
+        "placement": {"before": spread_json(result.spread), "after": spread_json(result.spread_then)},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ def overview(found: ReplicaState) -> Row:
     services = [_service(state, name, service) for name, service in sorted(state["services"].items())]
     served = [row for row in services if row["serving"] == "True"]
     node = str(state["node"])
+    vips = Counter(str(vip["layer2"]) for vip in state["vips"].values() if vip.get("layer2"))
     nodes = [
         {
             "name": name,
@@ -26,6 +28,7 @@ def overview(found: ReplicaState) -> Row:
             "draining": bool(known.get("drain")),
             "dead": known["dead"],
             "deadBy": [node] if known["dead"] else [],
+            "vips": vips[name],
         }
         for name, known in sorted(state["nodes"].items())
     ]

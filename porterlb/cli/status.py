@@ -12,7 +12,16 @@ from rich.live import Live
 
 from porterlb.cli import replica_view
 from porterlb.cli.filters import EVERYTHING, Filter, filters, service_wrong
-from porterlb.cli.lists import eip_rows, eip_table, peer_rows, peer_table, service_rows, service_table
+from porterlb.cli.lists import (
+    eip_rows,
+    eip_table,
+    peer_rows,
+    peer_table,
+    per_node,
+    service_rows,
+    service_table,
+    vips_per_node,
+)
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import TABLES, Table, plain_view, rich_view, show
@@ -112,6 +121,7 @@ def overview(found: Loaded, asked: Asked) -> Data:
     ]
     silent = [row["node"] for row in replicas if row["heard"] is False]
     services = service_rows(found, asked)
+    vips = vips_per_node(found)
     served = [row for row in services if row["serving"] == "True"]
     peers = peer_rows(found)
     for peer in peers:
@@ -136,6 +146,7 @@ def overview(found: Loaded, asked: Asked) -> Data:
                 "draining": node.draining,
                 "dead": node.name in dead,
                 "deadBy": dead.get(node.name, []),
+                "vips": vips.get(node.name, 0),
             }
             for _, node in sorted(found.objects.nodes.items())
         ],
@@ -194,6 +205,7 @@ def tables(data: Mapping[str, Any], chosen: Filter = EVERYTHING) -> list[Table]:
         ("Sessions", f"{up} of {len(sessions)} established"),
         ("Services", f"{services['served']} of {services['total']} served: {services['bgp']} by bgp, "
                      f"{services['layer2']} by layer2"),
+        ("Layer 2", _layer2(data)),
         ("Sources", _sources(data)),
     ]  # fmt: skip
     listed_ = sorted(services["list"], key=lambda row: not service_wrong(row))
@@ -210,6 +222,12 @@ def tables(data: Mapping[str, Any], chosen: Filter = EVERYTHING) -> list[Table]:
     if hidden > 0:
         found.append(Table(("", ""), [], empty=f"And {hidden} more: porterlb service list."))
     return found
+
+
+def _layer2(data: Mapping[str, Any]) -> str:
+    """How many VIPs each node serves in Layer 2, or would serve once BGP is lost."""
+    counts = {node["name"]: node["vips"] for node in data["nodes"]}
+    return f"VIPs: {per_node(counts)}" if any(counts.values()) else "no next hop is recorded"
 
 
 def _sources(data: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from porterlb.core.drain import Drains
 from porterlb.core.holddown import HoldDown
 from porterlb.core.mode import VipMode
 from porterlb.core.model import Address
+from porterlb.core.placement.state import Placement
 
 Sessions = Mapping[tuple[str, str], float]
 """Since when each established session (replica, peer) has been up without a break: monotonic seconds."""
@@ -29,4 +30,5 @@ class Memory:
     modes: Mapping[Address, VipMode] = field(default_factory=dict)
     allocation: AllocationMemory = field(default_factory=AllocationMemory)
     drains: Drains | None = None  # None: nothing has been planned yet
+    placement: Placement | None = None  # None: nothing was planned yet
     reserved: ReservedMemo = field(default_factory=ReservedMemo, compare=False, repr=False)

@@ -97,6 +97,7 @@ class Node:
     out_of_service: bool = False  # taint node.kubernetes.io/out-of-service
     cordoned: bool = False  # spec.unschedulable
     draining: bool = False  # our annotation: see porterlb.core.drain
+    capacity: int = 100  # for VIPs in Layer 2, in hundredths: by annotation
     other_addresses: tuple[Address, ...] = ()
 
     def address(self, version: int) -> Address | None:
@@ -166,6 +167,7 @@ class Service:
     pinned_node: str = ""  # its present Layer 2 next hop: Eip.status.layer2NextHops, or the annotation of old versions
     recorded: tuple[Address, ...] = ()
     foreign_writer: str = ""
+    weight: int = 1  # of each of its VIPs where VIPs are placed by load: by annotation
 
     def has(self, address: Address) -> bool:
         """Whether the API says that the Service has this address: in its own status, or in our records."""
@@ -202,6 +204,7 @@ class Eip:
     probe: bool = True  # ask the segment for a foreign host before an address is used for the first time
     is_default: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    rebalance: str = ""  # a request to rebalance that has not been answered yet: by annotation
 
     def __contains__(self, address: Address) -> bool:
         return any(
@@ -326,6 +329,8 @@ class View:
     leader: str = ""
     doubt: bool = False
     settling: frozenset[str] = frozenset()
+    outage: bool = False  # the API is away
+    asked: frozenset[Address] = frozenset()  # VIPs that a host has asked for lately, as far as we heard it
 
     def dead_there(self, subnet: Network) -> frozenset[str]:
         """The nodes that are dead on a connected subnet; none while we doubt ourselves."""

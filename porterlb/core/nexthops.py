@@ -292,3 +292,13 @@ def layer2_order(
     near = hops.endpoints.intersection(names)
     by_rank = [*shuffled(key, near), *ranked(key, [name for name in names if name not in near])]
     return tuple(sorted(by_rank, key=preference))
+
+
+def best_of(
+    order: Sequence[str], hops: NextHops, replicas: frozenset[str], cordoned: frozenset[str]
+) -> tuple[str, ...]:
+    """The nodes of ``order`` that are equally good for a new VIP, in the same order: those of the best rank, as
+    :func:`layer2_order` ranks them. Where a VIP is at present does not matter."""
+    ranks = [(name in cordoned, name not in hops.endpoints, name not in replicas) for name in order]
+    best = min(ranks, default=None)
+    return tuple([name for name, rank in zip(order, ranks, strict=True) if rank == best])

@@ -152,6 +152,8 @@ class WireReport:
     answered at least once or whose address is on a segment of ours. ``fresh``: live replicas by node, without our
     own. ``answering``: VIPs whose answerer or next hop changed or, in a full report, all of them. ``claimed``: result
     of the duplicate address probe, foreign MAC by address; ``clear``: addresses that nobody claimed.
+    ``asked``: VIPs that a host has asked for in the last minute, as far as its question came to this node (a question
+    by unicast goes to the next hop only).
     """
 
     nics: tuple[Nic, ...] = ()
@@ -166,6 +168,7 @@ class WireReport:
     rivals: Mapping[Address, Rival] = field(default_factory=dict)
     claimed: Mapping[Address, bytes] = field(default_factory=dict)
     clear: frozenset[Address] = frozenset()
+    asked: frozenset[Address] = frozenset()
     gateways: tuple[Address, ...] = ()  # of the default routes
     notices: tuple[Notice, ...] = ()
     applied: int = 0  # digest of the last wanted set taken over

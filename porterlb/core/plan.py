@@ -21,6 +21,8 @@ from porterlb.core.memory import Memory
 from porterlb.core.mode import ModePolicy, wakes_at
 from porterlb.core.model import Address, Service, ServiceKey, Snapshot
 from porterlb.core.persistent import PersistentMap, PersistentSet, differing, editing
+from porterlb.core.placement.planned import Planned, placed
+from porterlb.core.placement.policy import DEFAULT, PlacementPolicy
 from porterlb.core.problems import Problem
 from porterlb.core.shared import Shared, shared_by_all
 from porterlb.core.vip import VipPlan, plan_vip
@@ -45,6 +47,8 @@ class Plan:
     unwritten: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)  # decided on, not in the API yet
     routes: Mapping[Path, PersistentSet[Prefix]] = field(default_factory=dict, repr=False)
     waking: Mapping[Address, float] = field(default_factory=dict, repr=False)  # when time alone changes the mode
+    loads: Mapping[str, int] = field(default_factory=dict, repr=False)  # weights of the VIPs that each node serves
+    unrecorded: Mapping[Address, ServiceKey] = field(default_factory=dict, repr=False)  # VIPs without a recorded node
     uses: Mapping[str, EipUse] = field(default_factory=dict, repr=False, compare=False)
     shared: Shared | None = field(default=None, compare=False, repr=False)
 
@@ -53,13 +57,19 @@ BATCH = 100
 """VIPs that are planned between two yields of :func:`plan_steps`: some 5 ms."""
 
 
-def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy) -> Plan:
+def plan(
+    snapshot: Snapshot,
+    previous: Plan | None,
+    now: float,
+    policy: ModePolicy,
+    placement: PlacementPolicy = DEFAULT,
+) -> Plan:
     """The plan for ``snapshot``. ``now``: monotonic seconds.
 
     Of ``previous``, the last plan, only the memory has an influence on the result; the rest of it is used again where
     what it was made from is the same. A replica in doubt about itself changes nothing: it keeps the last plan.
     """
-    steps = plan_steps(snapshot, previous, now, policy)
+    steps = plan_steps(snapshot, previous, now, policy, placement)
     while True:
         try:
             next(steps)
@@ -69,7 +79,11 @@ def plan(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePoli
 
 
 def plan_steps(
-    snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy
+    snapshot: Snapshot,
+    previous: Plan | None,
+    now: float,
+    policy: ModePolicy,
+    placement: PlacementPolicy = DEFAULT,
 ) -> Generator[None, None, Plan]:
     """:func:`plan` in small steps: whoever runs it may do something else after each. The result is the same."""
     if snapshot.view.doubt and previous is not None:
@@ -105,6 +119,11 @@ def plan_steps(
     wakes = list(tables.waking.values())
     wakes += [due for state in hold_downs.values() if (due := holddown.wakes_at(state, policy)) is not None]
     wakes += [due for due in (drain.wakes_at(drains, now, policy),) if due is not None]
+    planned = Planned(tables.vips, tables.loads, tables.unrecorded, allocations.services, unwritten)
+    placement_now, due = placed(shared, planned, memory.placement, placement)
+    if due is not None:
+        wakes.append(due)
+    yield
     sessions = own_sessions(snapshot)
     routes = tables.routes()
     yield
@@ -138,10 +157,20 @@ def plan_steps(
         ),
         digest=tables.digest,
         wake_at=min(wakes, default=None),
-        memory=Memory(hold_downs, shared.sessions, tables.modes.frozen(), allocations.memory, drains, reserved),
+        memory=Memory(
+            hold_downs,
+            shared.sessions,
+            tables.modes.frozen(),
+            allocations.memory,
+            drains,
+            placement_now,
+            reserved,
+        ),
         unwritten=unwritten,
         routes=routes,
         waking=tables.waking.frozen(),
+        loads=tables.loads,
+        unrecorded=tables.unrecorded.frozen(),
         uses=allocations.eips,
         shared=shared,
     )
@@ -174,6 +203,8 @@ class Tables:
         self.layer2 = editing(before.wire.vips)
         self.waking = editing(before.waking)
         self.digest = before.digest
+        self.loads = dict(before.loads)
+        self.unrecorded = editing(before.unrecorded)
         self._lost: dict[Path, list[Prefix]] = {}
         self._gained: dict[Path, list[Prefix]] = {}
 
@@ -193,6 +224,11 @@ class Tables:
             self.waking.pop(address, None)
         else:
             self.waking[address] = at
+        self._carried(old, vip)
+        if vip.place and not vip.recorded:
+            self.unrecorded[address] = vip.services[0]
+        else:
+            self.unrecorded.pop(address, None)
         if old is None or old.paths != vip.paths:
             self._routed(old.paths if old else (), vip.paths, vip.prefix)
 
@@ -202,9 +238,20 @@ class Tables:
         if old is None:
             return
         self.digest ^= old.digest
-        for table in (self.modes, self.layer2, self.waking):
+        self._carried(old, None)
+        for table in (self.modes, self.layer2, self.waking, self.unrecorded):
             table.pop(address, None)
         self._routed(old.paths, (), old.prefix)
+
+    def _carried(self, old: VipPlan | None, new: VipPlan | None) -> None:
+        """Keeps count of what each node carries in Layer 2."""
+        for vip, sign in ((old, -1), (new, 1)):
+            if vip is not None and vip.place:
+                load = self.loads.get(vip.place, 0) + sign * vip.weight
+                if load:
+                    self.loads[vip.place] = load
+                else:
+                    self.loads.pop(vip.place, None)
 
     def _routed(self, before: Iterable[Path], now: Iterable[Path], prefix: Prefix) -> None:
         for path in before:

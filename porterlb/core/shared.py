@@ -130,6 +130,10 @@ class Shared:
         """The nodes whose replica says that it has no such interface, or that it is down."""
         return frozenset(name for name, member in self.snapshot.members.items() if interface in member.lacks)
 
+    def best(self, candidates: tuple[str, ...], hops: NextHops) -> tuple[str, ...]:
+        """Those of the candidates that a new VIP may be placed on: see :func:`porterlb.core.nexthops.best_of`."""
+        return nexthops.best_of(candidates, hops, self.replicas, self.cordoned)
+
     def arrangement(self, peer: str, address: Address, hops: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
         """Next hops by replica, for one peer: see :mod:`porterlb.core.announce`."""
         capacity = self.capacity(peer, address.version)
@@ -398,7 +402,7 @@ def shared_by_all(
 
 def _same_inputs(one: Snapshot, two: Snapshot) -> bool:
     """Whether all is equal that :class:`Shared` is made from; Services and endpoints are looked at one by one."""
-    rest: dict[str, Any] = {"leader": "", "hold_downs": {}}
+    rest: dict[str, Any] = {"leader": "", "hold_downs": {}, "outage": False, "asked": frozenset()}
     return (
         replace(one.view, **rest) == replace(two.view, **rest)
         and one.nodes == two.nodes

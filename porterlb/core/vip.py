@@ -42,6 +42,14 @@ class VipPlan:
     prefix: Prefix = ""
     paths: tuple[Path, ...] = ()  # as this replica itself announces it
     layer2: Layer2Vip | None = None  # what the wire process is told; None: nothing
+    best: tuple[str, ...] = ()  # the candidates that it may be placed on: those of the best rank
+    weight: int = 1  # where VIPs are placed by load
+    recorded: str = ""  # the node that was its Layer 2 next hop last, by the API; it may be unusable
+
+    @property
+    def place(self) -> str:
+        """The node that serves it in Layer 2, now or once BGP is lost; empty where Layer 2 cannot serve it."""
+        return self.candidates[0] if self.candidates and self.protocol is not Protocol.BGP else ""
 
 
 def plan_vip(
@@ -59,13 +67,7 @@ def plan_vip(
     hops are the same: what is left to decide is the mode.
     """
     owner, text = holders[0], str(address)
-    segment = shared.segments.towards(eip.can_reach) if eip.can_reach else shared.segments.of(address)
-    if known is not None and known.next_hops:
-        order, problem = known.next_hops, None
-    else:
-        hops = shared.hops(holders, address.version)
-        order, problem = shared.order(holders, hops, segment), hops.problem
-    candidates = shared.on_segment(eip, segment, order)
+    order, candidates, best, problem = layer2_candidates(shared, address, eip, holders, known)
     on_link = candidates is not None
     recipients = shared.recipients(eip, address.version, holders)
     carried = shared.carried(recipients, address.version, order)
@@ -97,6 +99,9 @@ def plan_vip(
         prefix=f"{text}/{address.max_prefixlen}",
         paths=_own_paths(shared, address.version, recipients.attributes, announced),
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
+        best=best,
+        weight=owner.weight,
+        recorded=owner.pinned_node,
     )
 
 
@@ -105,6 +110,20 @@ def _drained(shared: Shared, order: Sequence[str]) -> str:
     if shared.drain.all.isdisjoint(order):
         return ""
     return f"|{sorted(shared.drain.announced)}|{sorted(shared.drain.withdrawn)}"
+
+
+def layer2_candidates(
+    shared: Shared, address: Address, eip: Eip, holders: Sequence[Service], known: VipPlan | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[str, ...], Problem | None]:
+    """The next hops, those of them on the VIP's segment (None: it is on no segment), the best of these for a new VIP,
+    and why there is no next hop. ``known``: as for :func:`plan_vip`."""
+    segment = shared.segments.towards(eip.can_reach) if eip.can_reach else shared.segments.of(address)
+    if known is not None and known.next_hops:
+        return known.next_hops, shared.on_segment(eip, segment, known.next_hops), known.best, None
+    hops = shared.hops(holders, address.version)
+    order = shared.order(holders, hops, segment)
+    candidates = shared.on_segment(eip, segment, order)
+    return order, candidates, shared.best(candidates or (), hops), hops.problem
 
 
 def _digest(text: str) -> int:

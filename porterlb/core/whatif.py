@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Member, Mode, ServiceKey, Snapshot, View
 from porterlb.core.objects import Objects
+from porterlb.core.placement.overview import Overview, decided, overview, place_of
+from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Problem
 from porterlb.core.status.peer import entries, negotiated_of
@@ -61,13 +63,16 @@ class VipChange:
 class WhatIf:
     """``new``: addresses that Services would be given. ``refused``: why others get none.
 
-    ``problems``: what only all objects together show, and slips in objects that are not ours.
+    ``problems``: what only all objects together show, and slips in objects that are not ours. ``spread``: how the VIPs
+    are spread over the nodes in Layer 2, now and then.
     """
 
     vips: tuple[VipChange, ...]
     new: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)
     refused: Mapping[ServiceKey, tuple[Problem, ...]] = field(default_factory=dict)
     problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    spread: Overview = Overview()
+    spread_then: Overview = Overview()
 
 
 def offline_snapshot(objects: Objects, members: Mapping[str, Member], node: str = "") -> Snapshot:
@@ -118,12 +123,12 @@ def without(snapshot: Snapshot, missing: Missing) -> Snapshot:
 
 def settled(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy) -> tuple[Plan, float]:
     """The plan once time has done what it does (waiting for a session to be stable, widening), and when that is."""
-    made = plan(snapshot, previous, now, policy)
+    made = plan(snapshot, previous, now, policy, AT_ONCE)
     for _ in range(ROUNDS):
         if made.wake_at is None:
             break
         now = max(now, made.wake_at) + 0.001
-        made = plan(snapshot, made, now, policy)
+        made = plan(snapshot, made, now, policy, AT_ONCE)
     return made, now
 
 
@@ -135,7 +140,15 @@ def what_if(snapshot: Snapshot, missing: Missing, policy: ModePolicy) -> WhatIf:
     addresses = sorted({*before.vips, *after.vips}, key=lambda address: (address.version, int(address)))
     return WhatIf(
         tuple(
-            _change(address, before.vips.get(address), after.vips.get(address), snapshot, then) for address in addresses
+            VipChange(
+                address,
+                shown.eip,
+                shown.services,
+                _way(before, address, snapshot.view),
+                _way(after, address, then.view),
+            )
+            for address in addresses
+            if (shown := after.vips.get(address) or before.vips.get(address)) is not None
         ),
         {
             key: tuple(address for address in allocation.addresses if not snapshot.services[key].has(address))
@@ -145,25 +158,21 @@ def what_if(snapshot: Snapshot, missing: Missing, policy: ModePolicy) -> WhatIf:
         {key: allocation.refusals for key, allocation in sorted(after.services.items()) if allocation.refusals},
         {f"Eip {name}": eip.problems for name, eip in sorted(before.eips.items()) if eip.problems}
         | {f"BgpPeer {name}": problems for name, problems in before.peers.items()},
+        overview(before),
+        overview(after),
     )
 
 
-def _change(
-    address: Address, before: VipPlan | None, after: VipPlan | None, now: Snapshot, then: Snapshot
-) -> VipChange:
-    shown = after or before
-    assert shown is not None  # the address is in one of the two plans
-    return VipChange(
-        address,
-        shown.eip,
-        shown.services,
-        way(before, now.view) if before else None,
-        way(after, then.view) if after else None,
-    )
+def _way(made: Plan, address: Address, view: View) -> Way | None:
+    vip = made.vips.get(address)
+    return None if vip is None else way(vip, view, place_of(vip, decided(made)))
 
 
-def way(vip: VipPlan, view: View) -> Way:
-    """How a planned VIP is brought in: what is planned is done, but only where there is somebody to do it."""
+def way(vip: VipPlan, view: View, place: str) -> Way:
+    """How a planned VIP is brought in: what is planned is done, but only where there is somebody to do it.
+
+    ``place``: the node that serves it in Layer 2.
+    """
     why = " ".join(map(str, vip.problems))
     if not vip.next_hops:
         return Way(Mode.NONE, why=why or "No node can receive its traffic.")
@@ -175,7 +184,7 @@ def way(vip: VipPlan, view: View) -> Way:
     if vip.mode.mode is Mode.BGP and hops:
         return Way(Mode.BGP, hops, _sorted(peer for peer, found in carried.items() if found), why)
     if vip.mode.answer and vip.candidates and view.fresh - {""}:
-        return Way(Mode.LAYER2, vip.candidates[:1], (), why)
+        return Way(Mode.LAYER2, (place or vip.candidates[0],), (), why)
     if not view.fresh - {""}:
         why = "No replica is left to announce it or to answer for it."
     return Way(Mode.NONE, why=why or "No session carries it, and Layer 2 does not answer for it.")

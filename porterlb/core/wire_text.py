@@ -116,6 +116,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "answering": lambda answering: [[str(vip), a.next_hop, a.answerer] for vip, a in answering.items()],
     "rivals": lambda rivals: [[str(r.address), r.mac.hex(), r.seen] for r in rivals.values()],
     "claimed": lambda claimed: [[str(address), mac.hex()] for address, mac in claimed.items()],
+    "asked": lambda asked: sorted(str(address) for address in asked),
     "clear": lambda clear: sorted(str(address) for address in clear),
     "gateways": lambda gateways: [str(address) for address in gateways],
     "notices": lambda notices: [[notice.kind, notice.subject, notice.nodes] for notice in notices],
@@ -136,6 +137,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
         ip_address(text): Rival(ip_address(text), bytes.fromhex(mac), seen) for text, mac, seen in rows
     },
     "claimed": lambda rows: {ip_address(text): bytes.fromhex(mac) for text, mac in rows},
+    "asked": lambda rows: frozenset(ip_address(text) for text in rows),
     "clear": lambda rows: frozenset(ip_address(text) for text in rows),
     "gateways": lambda rows: tuple(ip_address(text) for text in rows),
     "notices": lambda rows: tuple(Notice(NoticeKind(kind), subject, tuple(nodes)) for kind, subject, nodes in rows),

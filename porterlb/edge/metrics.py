@@ -19,6 +19,7 @@ from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode
 from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import BgpReport
+from porterlb.core.placement.overview import overview
 from porterlb.core.plan import Plan
 from porterlb.core.problems import Reason
 from porterlb.core.status.notices import Notice
@@ -31,16 +32,19 @@ class Metrics:
     Args:
         known: what is known now, or None before the first plan.
         clock: monotonic seconds, the same clock as the plan's.
+        rebalances: whether the leader moves Layer 2 VIPs without a request.
     """
 
-    def __init__(self, known: Callable[[], Known | None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, known: Callable[[], Known | None], clock: Callable[[], float], *, rebalances: bool = True
+    ) -> None:
         self._clock = clock
         self._modes: dict[Address, Mode] = {}
         self._changing: dict[Address, float] = {}
         self._lost: dict[str, int] = {}
         self._reachable = True
         self.registry = CollectorRegistry()
-        self.registry.register(_Now(known))
+        self.registry.register(_Now(known, rebalances=rebalances))
         self.plan_seconds = Histogram(
             "porterlb_plan_seconds",
             "How long one plan took.",
@@ -192,8 +196,9 @@ class Faults(Collector):
 class _Now(Collector):
     """What is, worked out when asked."""
 
-    def __init__(self, known: Callable[[], Known | None]) -> None:
+    def __init__(self, known: Callable[[], Known | None], *, rebalances: bool) -> None:
         self._known = known
+        self._rebalances = rebalances
 
     def describe(self) -> Iterable[Metric]:
         return []  # nothing is known when we register
@@ -255,6 +260,28 @@ class _Now(Collector):
         restarts = CounterMetricFamily("porterlb_exabgp_restarts", "Restarts of ExaBGP.")
         restarts.add_metric([], bgp.restarts)
         yield restarts
+        spread = overview(plan)
+        yield _gauge(
+            "porterlb_layer2_vips",
+            "VIPs by the node that serves them in Layer 2, or would serve them once BGP is lost.",
+            "node",
+            {name: share.vips for name, share in spread.shares.items()},
+        )
+        yield _plain(
+            "porterlb_layer2_imbalance",
+            "Load of the fullest node over the mean, by weight and capacity; 1 is even.",
+            spread.balance.ratio,
+        )
+        yield _plain(
+            "porterlb_layer2_excess",
+            "Load of the fullest node above its share, in VIPs of weight 1.",
+            float(spread.balance.excess),
+        )
+        yield _plain(
+            "porterlb_layer2_rebalances",
+            "Whether the leader moves VIPs without a request (1), or only porterlb rebalance does (0).",
+            int(self._rebalances),
+        )
         yield _plain("porterlb_leader", "Whether this replica leads.", int(known.leading))
         yield _plain("porterlb_replicas_fresh", "Live replicas, this one included.", len(wire.fresh) + 1)
         yield _plain("porterlb_nodes_dead", "Nodes that do not answer probes.", len(wire.dead))

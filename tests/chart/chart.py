@@ -41,6 +41,7 @@ MATRIX: Mapping[str, dict[str, Any]] = {
             "markAgainAfter": 60,
         }
     },
+    "layer2": {"layer2": {"rebalance": "manual", "rebalanceAfter": 60, "rebalancePace": 2.5, "settleAfter": 5}},
     "api-server": {"apiServer": {"host": "2001:db8::1", "port": 443}},
     "bgp": {"bgp": {"passwordSecrets": ["router-a", "router-b"], "listenOnPrivilegedPort": True}},
     "key-given": {"hello": {"key": "0123456789abcdef", "port": 17473}, "http": {"port": 17472, "host": "::1"}},

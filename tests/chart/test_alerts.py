@@ -37,7 +37,14 @@ FIRES: dict[str, tuple[str, str, str, int]] = {
     "PorterLBInternalError": ('porterlb_part_failures_total{part="plan",instance="a"}', "0+1x30", "1x30", 15),
     "PorterLBLogLinesDropped": ('porterlb_log_lines_dropped_total{instance="a"}', "0+9x30", "7x30", 15),
 }
+_UNBALANCED = {
+    'porterlb_layer2_imbalance{instance="a"}': "2x40",
+    'porterlb_layer2_excess{instance="a"}': "4x40",
+    'porterlb_layer2_rebalances{instance="a"}': "0x40",
+    'porterlb_leader{instance="a"}': "1x40",
+}
 PAIRS = {
+    "PorterLBLayer2Unbalanced": (_UNBALANCED, {**_UNBALANCED, 'porterlb_layer2_rebalances{instance="a"}': "1x40"}, 20),
     "PorterLBPoolNearlyFull": (
         {'porterlb_eip_addresses{eip="p"}': "10x30", 'porterlb_eip_addresses_used{eip="p"}': "10x30"},
         {'porterlb_eip_addresses{eip="p"}': "10x30", 'porterlb_eip_addresses_used{eip="p"}': "8x30"},
@@ -94,7 +101,7 @@ def test_every_alert_fires_when_it_should_and_not_otherwise(tmp_path: Path) -> N
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_every_alert_has_a_page_and_metrics_that_exist(rule: dict[str, Any]) -> None:
     source = Path(metrics.__file__).read_text()
-    for metric in re.findall(r"porterlb_[a-z_]+", rule["expr"]):
+    for metric in re.findall(r"porterlb_[a-z0-9_]+", rule["expr"]):
         assert f'"{metric.removesuffix("_total")}"' in source, metric
     assert f"\n## {rule['alert']}\n" in PAGE.read_text()
     assert rule["labels"]["severity"] in ("critical", "warning", "info")

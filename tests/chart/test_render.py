@@ -25,6 +25,10 @@ NOT_A_SETTING_OF_THE_CHART = {
     "kubeconfig": "always the service account",
     "context": "always the service account",
     "mark_pods_not_ready": "nodeFailure.markPodsNotReady",
+    "rebalance": "layer2.rebalance",
+    "rebalance_after": "layer2.rebalanceAfter",
+    "rebalance_pace": "layer2.rebalancePace",
+    "settle_after": "layer2.settleAfter",
     "http_host": "http.host",
     "http_port": "http.port",
     "hello_port": "hello.port",
@@ -150,6 +154,17 @@ def test_the_policy_is_about_the_service_account_and_the_reason_that_the_manager
     assert binding == {"policyName": policy, "validationActions": ["Deny"]}
 
 
+def test_the_settings_of_layer2_reach_the_manager() -> None:
+    found = chart.environment(chart.rendered(chart.MATRIX["layer2"]))
+    names = ("REBALANCE", "REBALANCE_AFTER", "REBALANCE_PACE", "SETTLE_AFTER")
+    assert [found[f"PORTERLB_{name}"] for name in names] == ["manual", "60", "2.5", "5"]
+    found = chart.environment(chart.rendered({}))
+    defaults = Settings(node="n")
+    for name in names:
+        default = getattr(defaults, name.lower())
+        assert type(default)(found[f"PORTERLB_{name}"]) == default
+
+
 def test_settings_reach_the_manager() -> None:
     found = chart.environment(chart.rendered(chart.MATRIX["all-settings"]))
     assert found["PORTERLB_HELLO_INTERVAL"] == "0.1"
@@ -232,6 +247,7 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"settings": {"helloInterval": 0.2}}, "settings.helloFresh (0.2 s) must be at least twice settings.helloInterval"),
     ({"profile": "fast", "settings": {"helloFresh": 0.03}}, "settings.helloFresh (0.03 s) must be at least twice"),
     ({"settings": {"leaseDuration": 2}}, "settings.leaseRenewDeadline (2.5 s) must be below settings.leaseDuration"),
+    ({"layer2": {"rebalanceAfter": 5}}, "layer2.rebalanceAfter (5 s) must be at least layer2.settleAfter (10 s)"),
     ({"settings": {"leaseRetry": 2}}, "settings.leaseRetry (2 s) must be at most half of settings.leaseRenewDeadline"),
     ({"hello": {"port": 7472}}, "choose two different ports"),
     ({"hello": {"key": "too short"}}, "hello.key has fewer than 16 characters: give more"),

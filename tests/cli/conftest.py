@@ -22,6 +22,7 @@ from porterlb.core.membership import described, lease_name
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Member, ServiceKey, Snapshot, View
 from porterlb.core.objects import ObjectKey, Objects
+from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import plan
 from porterlb.core.status.serving import Acknowledged
 from porterlb.core.status.writes import Write, context_writes, losses_of, service_write
@@ -144,7 +145,7 @@ class Folder:
                 objects.namespaces,
                 MEMBERS,
             )
-            made = plan(snapshot, None, 0.0, ModePolicy())
+            made = plan(snapshot, None, 0.0, ModePolicy(), AT_ONCE)
             lost = node not in self.up and self.lost is not None
             saw = seen(
                 made,

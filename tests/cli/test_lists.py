@@ -22,9 +22,9 @@ def test_eips_that_are_served(folder: Folder) -> None:
     folder.manage()
     assert folder.cli("eip", "list", "-o", "wide") == 0
     head, pool, routed = folder.out.splitlines()[1:]
-    assert columns(head) == ["NAME", "ADDRESS", "PROTOCOL", "MODE", "SINCE", "USED", "READY", "MESSAGE"]
+    assert columns(head) == ["NAME", "ADDRESS", "PROTOCOL", "MODE", "SINCE", "USED", "LAYER 2", "READY", "MESSAGE"]
     assert columns(pool)[:4] == ["pool", "10.77.0.200-10.77.0.210", "auto", "bgp"]
-    assert columns(pool)[5:7] == ["1 of 11", "True"]
+    assert columns(pool)[5:8] == ["1 of 11", "node-b 1", "True"]
     assert columns(routed)[:4] == ["routed", "172.16.0.0/29", "bgp", "-"]
 
 
@@ -44,6 +44,7 @@ def test_eips_as_json(folder: Folder) -> None:
         "ready": "True",
         "message": "Addresses are assigned.",
         "layer2Possible": "True",
+        "layer2": {"node-b": 1},
         "disabled": False,
         "problems": [],
     }

@@ -39,6 +39,7 @@ VALUES: Mapping[str, Any] = {
     "image": {"repository": images.MANAGER},
     "apiServer": {"host": "10.77.0.240", "port": 6443},
     "settings": {"returnAfter": 3},
+    "layer2": {"settleAfter": 1},
     "minReadySeconds": 5,
 }
 """What a user of this cluster would give: the API server without kube-proxy, and what keeps tests short."""

@@ -14,6 +14,7 @@ from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Protocol, ServiceKey, Snapshot, View
 from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import Answering, BgpReport, FreshReplica, SessionState, WireReport
+from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.core.served import Served
 from porterlb.core.status.serving import Acknowledged, served_now
@@ -96,7 +97,7 @@ def wire_view(known: Known, acknowledged: Acknowledged) -> dict[Address, Served]
 
 def situation(of: Snapshot, previous: Plan | None = None, at: float = 0.0, now: str = NOW, **more: Any) -> Known:
     """What is known about ``of`` once it is planned and done. ``more``: for :func:`seen`."""
-    made = plan(of, previous, at, POLICY)
+    made = plan(of, previous, at, POLICY, AT_ONCE)
     saw = seen(made, of, now=now, **more)
     return replace(saw, on_wire=wire_view(saw, Acknowledged().updated(saw)))
 

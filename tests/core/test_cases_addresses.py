@@ -600,6 +600,8 @@ def test_g8_the_layer2_next_hop_is_read_from_the_eip_and_from_the_old_annotation
 
 def test_g8_a_next_hop_that_is_not_answered_for_now_is_remembered() -> None:
     snap = snapshot()
+    services = {key: replace(service, pinned_node="node-c") for key, service in snap.services.items()}
+    snap = replace(snap, services=services)
     old = {"layer2NextHops": {"10.77.0.201": "node-c", "10.77.0.221": "gone"}}
     silent = replace(snap.eips["auto"], layer2_standby=False)
     made = situation(replace(snap, eips={**snap.eips, "auto": silent}))

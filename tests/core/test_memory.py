@@ -24,6 +24,7 @@ from porterlb.core.model import (
     Snapshot,
     TrafficPolicy,
 )
+from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Reason
 from tests.core.test_plan import NAMES, POLICY, cluster, eip, service
@@ -78,17 +79,17 @@ def test_the_hold_down_is_there_before_the_first_service() -> None:
 
 def test_an_automatic_vip_that_is_lost_with_each_announcement_says_so() -> None:
     up, down = (two_pools((router("r1"), router("r2")), live) for live in (("r1", "r2"), ()))
-    made, now = plan(up, None, 0.0, POLICY), 0.0
+    made, now = plan(up, None, 0.0, POLICY, AT_ONCE), 0.0
     for losses in (1, 2, 3):
-        made = plan(down, made, now := now + 1, POLICY)
+        made = plan(down, made, now := now + 1, POLICY, AT_ONCE)
         problems = [problem for problem in made.vips[X].problems if problem.reason is Reason.ROUTES_LOST]
         assert len(problems) == (losses > 1)
         if problems:
             assert "1.0 s after" in problems[0].message and f"{losses} times" in problems[0].message
             assert f"{10 * 2 ** (losses - 1)} s" in problems[0].message and not problems[0].fatal
-        made = plan(up, made, now := now + 1, POLICY)
+        made = plan(up, made, now := now + 1, POLICY, AT_ONCE)
         assert made.vips[X].mode.phase is Phase.WAITING and made.wake_at == now + 10 * 2 ** (losses - 1)
-        made = plan(up, made, now := made.wake_at, POLICY)
+        made = plan(up, made, now := made.wake_at, POLICY, AT_ONCE)
         assert made.vips[X].mode.phase is Phase.NARROW
 
 

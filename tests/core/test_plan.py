@@ -28,6 +28,7 @@ from porterlb.core.model import (
     TrafficPolicy,
     View,
 )
+from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Reason
 
@@ -145,15 +146,15 @@ def test_sessions_lost_withdraws_automatic_vips_at_once_and_keeps_strict_ones_re
 
 
 def test_way_back_goes_to_the_present_layer2_next_hop_first() -> None:
-    made = plan(cluster(), None, 0.0, POLICY)
-    made = plan(cluster(sessions=frozenset()), made, 1.0, POLICY)
-    made = plan(cluster(), made, 2.0, POLICY)
+    made = plan(cluster(), None, 0.0, POLICY, AT_ONCE)
+    made = plan(cluster(sessions=frozenset()), made, 1.0, POLICY, AT_ONCE)
+    made = plan(cluster(), made, 2.0, POLICY, AT_ONCE)
     assert made.wake_at == 12.0
     shop = ip_address("10.77.0.201")
-    narrow = plan(cluster(), made, 12.0, POLICY)
+    narrow = plan(cluster(), made, 12.0, POLICY, AT_ONCE)
     hops = {hop for told in narrow.vips[shop].announced.values() for by in told.values() for hop in by}
     assert hops == {narrow.vips[shop].candidates[0]}
-    wide = plan(cluster(), narrow, narrow.wake_at or 0.0, POLICY)
+    wide = plan(cluster(), narrow, narrow.wake_at or 0.0, POLICY, AT_ONCE)
     assert {hop for told in wide.vips[shop].announced.values() for by in told.values() for hop in by} == set(NAMES)
 
 

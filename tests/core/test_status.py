@@ -17,6 +17,7 @@ from porterlb.core.model import AddressRange, Endpoint, Mode, Node, Peer, Protoc
 from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import FreshReplica, Rival
+from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import plan
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.sentences import listed
@@ -599,12 +600,12 @@ def _with_a_sick_node(of: Snapshot) -> dict[str, Node]:
 
 def test_a_vip_that_waits_longer_for_bgp_says_why() -> None:
     """A prefix limit: the sessions are lost each time that the routes are announced."""
-    made, now = plan(snapshot(), None, 0.0, POLICY), 0.0
+    made, now = plan(snapshot(), None, 0.0, POLICY, AT_ONCE), 0.0
     for _ in range(3):
-        made = plan(snapshot(up=()), made, now := now + 1, POLICY)
-        made = plan(snapshot(), made, now := now + 1, POLICY)
+        made = plan(snapshot(up=()), made, now := now + 1, POLICY, AT_ONCE)
+        made = plan(snapshot(), made, now := now + 1, POLICY, AT_ONCE)
         waiting, at = made, now
-        made = plan(snapshot(), made, now := made.wake_at or 0.0, POLICY)
+        made = plan(snapshot(), made, now := made.wake_at or 0.0, POLICY, AT_ONCE)
     text = find(service_status(situation(snapshot(), waiting, at), SHOP, None), "Serving")["message"]
     assert "is served by Layer 2" in text
     assert "1.0 s after they were announced, 3 times in a row" in text and "prefix limit" in text

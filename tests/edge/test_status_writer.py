@@ -15,6 +15,7 @@ from porterlb.cluster import Conflict, Denied, Kind, Obj, Unavailable
 from porterlb.core.model import Endpoint
 from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey, Objects
+from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.edge.status import StatusWriter
 from tests.core.stage import LAYER2_VIP, NAMES, NOW, POLICY, SHOP, WEB, seen, snapshot
@@ -151,7 +152,7 @@ class Stage:
         """What is known: that all is well, with the Services as the cluster has them. ``more``: for snapshot()."""
         of = snapshot(self.node, leader=self.node if self.leads else "node-z", **more)
         of = replace(of, services=self.objects.services)
-        made = plan(of, previous, self.clock, POLICY)
+        made = plan(of, previous, self.clock, POLICY, AT_ONCE)
         self.writer.update(seen(made, of, problems=self.objects.problems, generations=self.objects.generations))
         return made
 
@@ -525,7 +526,9 @@ def test_g8_the_layer2_next_hops_are_noted_in_the_eips() -> None:
         noted: dict[str, str] = {}
         for key in stage.objects.all_raw("Eip"):
             noted |= (stage.objects.raw(*key) or {}).get("status", {}).get("layer2NextHops", {})
-        answered = {str(a): vip.candidates[0] for a, vip in made.vips.items() if vip.mode.answer and vip.candidates}
+        assert made.memory.placement is not None
+        decided = made.memory.placement.decided
+        answered = {str(a): decided[vip.services[0]] for a, vip in made.vips.items() if vip.mode.answer}
         assert answered and noted == answered
 
     run(stage, steps)

@@ -52,7 +52,8 @@ class Stage:
     ) -> None:
         self._product = product(cluster, nodes=nodes, **{"routers": ("bird",), **lab})
         self._replicas = replicas
-        self._options = ("--profile", profile, *options)
+        # Next hops are recorded soon: what a failover needs is tested, not the arrival of replicas.
+        self._options = ("--profile", profile, "--settle-after", "1", *options)
         self._pool = pool
         self.vips: dict[str, list[str]] = {}
 
@@ -175,6 +176,8 @@ class Stage:
             if not set(running) <= fresh or not wanted <= set(state.get("vips", ())) or state["leader"] not in running:
                 raise LabError(f"{name} hears {sorted(fresh)}, knows {len(state.get('vips', ()))} VIPs")
             views[name] = {vip: state["vips"][vip]["answering"] for vip in wanted}
+            if not all(state["vips"][vip]["recorded"] for vip in wanted):
+                raise LabError(f"{name} does not know the recorded next hop of every VIP yet")
             # A node that has just come back answers for itself only after it has listened
             for vip, seen in views[name].items():
                 if not seen or (seen["nextHop"] in running and seen["answerer"] != seen["nextHop"]):

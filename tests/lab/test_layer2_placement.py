@@ -23,7 +23,9 @@ def test_300_vips_are_spread_evenly_and_a_returning_node_takes_none_back(cluster
             found = {
                 vip: vip_state["answering"]["nextHop"]
                 for vip, vip_state in stage.lab.state("node-a").get("vips", {}).items()
-                if vip_state["answering"] and vip_state["answering"]["answerer"]
+                if vip_state["answering"]
+                and vip_state["answering"]["answerer"]
+                and vip_state["recorded"] == vip_state["answering"]["nextHop"]
             }
             return found if len(found) == MANY else {}
 

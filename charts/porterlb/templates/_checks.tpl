@@ -15,6 +15,11 @@
 {{- if gt (mulf 2.0 $retry) $deadline -}}
 {{- fail (printf "settings.leaseRetry (%v s) must be at most half of settings.leaseRenewDeadline (%v s): else one slow answer loses the lease." $retry $deadline) -}}
 {{- end -}}
+{{- $after := float64 .Values.layer2.rebalanceAfter -}}
+{{- $settle := float64 .Values.layer2.settleAfter -}}
+{{- if lt $after $settle -}}
+{{- fail (printf "layer2.rebalanceAfter (%v s) must be at least layer2.settleAfter (%v s): else VIPs are moved while nodes still arrive." $after $settle) -}}
+{{- end -}}
 {{- if eq (int .Values.hello.port) (int .Values.http.port) -}}
 {{- fail (printf "hello.port and http.port are both %v: choose two different ports, both are opened on the nodes." (int .Values.http.port)) -}}
 {{- end -}}

@@ -101,6 +101,14 @@ spec:
           value: {{ .Values.log.level | quote }}
         - name: PORTERLB_MARK_PODS_NOT_READY
           value: {{ ternary "true" "false" (eq (include "porterlb.marksPods" .) "true") | quote }}
+        - name: PORTERLB_REBALANCE
+          value: {{ .Values.layer2.rebalance | quote }}
+        - name: PORTERLB_REBALANCE_AFTER
+          value: {{ .Values.layer2.rebalanceAfter | toJson | quote }}
+        - name: PORTERLB_REBALANCE_PACE
+          value: {{ .Values.layer2.rebalancePace | toJson | quote }}
+        - name: PORTERLB_SETTLE_AFTER
+          value: {{ .Values.layer2.settleAfter | toJson | quote }}
         {{- range $key, $value := .Values.settings }}
         - name: PORTERLB_{{ snakecase $key | upper }}
           value: {{ $value | toJson | quote }}

@@ -52,6 +52,7 @@ from porterlb.core.wire_text import WireConfig
 HOUSEKEEPING = 0.25
 """Seconds between two calls of `housekeeping`."""
 _SECOND = 4  # housekeepings
+_ASKED = 10 * _SECOND  # chores between two reports of the VIPs that were asked for
 _GATEWAY_CHECK = 40  # housekeepings between two looks at the default routes: the kernel does not notify us of them
 
 
@@ -84,6 +85,7 @@ class Layer2:
         self._refused = RefusedHellos(config.node)
         self._notices: tuple[Notice, ...] = ()
         self._votes = CountedVotes(config.node, self.nodes, self.hellos, self._actions)
+        self._asked: frozenset[str] = frozenset()  # as reported last
         self._link_heard = 0.0
         self._detector_at: float | None = None  # when the failure detector is to be asked again
 
@@ -182,6 +184,9 @@ class Layer2:
         if self._chores % _SECOND == 0:
             self._take_notices(now)
             self._actions.report(counters=dict(self.counters))
+        if self._chores % _ASKED == 0 and (asked := self._vips.asked_lately(now)) != self._asked:
+            self._asked = asked
+            self._actions.report(asked=asked)
         return self._done()
 
     # ---- what the manager says

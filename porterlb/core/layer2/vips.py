@@ -97,6 +97,10 @@ class VipTable:
     def find(self, text: str) -> Vip | None:
         return self._vips.get(text)
 
+    def asked_lately(self, now: float) -> frozenset[str]:
+        """The VIPs that a host has asked for in the last ASKED_LATELY seconds, as far as its question came to us."""
+        return frozenset(text for text, vip in self._vips.items() if vip.asked and vip.asked > now - ASKED_LATELY)
+
     # ---- events: each marks what it touches
 
     def wanted(self, rows: Iterable[Sequence[Any]], gone: Iterable[str]) -> list[Action]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from porterlb.core.model import Address, Eip, Protocol
 from porterlb.core.parse.addresses import check_usable, parse_address, parse_ranges, pool_ranges, respelled
-from porterlb.core.parse.fields import Fields, plain, show
+from porterlb.core.parse.fields import Fields, mapping, plain, show
 from porterlb.core.parse.meta import DOMAINS, Meta, duplicate_spellings, is_fatal, top
 from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Parsed, Problem, Reason
@@ -17,6 +17,9 @@ _NIC = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ - 1 (net/if.h), and what the ker
 _SEVERAL = re.compile(r"[,;*?^$|\[\](){}\\+]")
 """Lists and patterns. The kernel allows these characters in a name, and nobody uses them."""
 _CAN_REACH = "can_reach:"
+REBALANCE = ("rebalance", "v1alpha1")
+"""The annotation by which an operator asks for VIPs to be moved; its value names the request."""
+_KNOWN = {f"{REBALANCE[0]}.{domain}/{REBALANCE[1]}" for domain in DOMAINS}
 _ELSEWHERE = {
     "addresses": "write them into spec.address, separated by commas",
     "avoidBuggyIPs": "write avoidNetworkAddresses",
@@ -66,6 +69,7 @@ def parse_eip(obj: Mapping[str, Any]) -> Parsed[Eip]:
         probe=spec.flag("probe", True),
         is_default=_is_default(meta, problems),
         labels=meta.labels,
+        rebalance=_rebalance(meta, obj),
     )
     spec.unsupported(
         ["usingKnownIPs"], "is not supported and has no effect: addresses that Services hold are always kept"
@@ -104,6 +108,12 @@ def _interface(spec: Fields) -> tuple[str, Address | None]:
     return text, None
 
 
+def _rebalance(meta: Meta, obj: Mapping[str, Any]) -> str:
+    """The request to rebalance that the leader has not answered yet."""
+    asked = meta.annotation(*REBALANCE)
+    return asked if asked != mapping(obj.get("status") if isinstance(obj, Mapping) else None).get("rebalanced") else ""
+
+
 def _is_default(meta: Meta, problems: list[Problem]) -> bool:
     text = meta.annotation("eip", "is-default-eip").lower()
     if text not in ("", "true", "false"):
@@ -112,6 +122,8 @@ def _is_default(meta: Meta, problems: list[Problem]) -> bool:
     duplicate_spellings(meta, "eip", "is-default-eip", problems)
     for key in meta.annotations:
         if key.partition("/")[0].endswith(DOMAINS) and not key.endswith("/is-default-eip"):
+            if key in _KNOWN:
+                continue
             path = f"metadata.annotations[{plain(key)}]"
             message = "is not a known annotation of an Eip and has no effect."
             problems.append(Problem(Reason.UNSUPPORTED_FIELD, message, path, fatal=False))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from porterlb.core.model import Address, Node, Ready
 from porterlb.core.parse.addresses import parse_address
 from porterlb.core.parse.fields import entries, mapping, show
-from porterlb.core.parse.meta import is_fatal, parse_meta
+from porterlb.core.parse.meta import Meta, is_fatal, parse_meta
 from porterlb.core.problems import Parsed, Problem, Reason
 
 EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"  # label; its value does not matter (KEP-1143)
 _OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # taint (KEP-2268)
+_CAPACITY = ("capacity", "v1alpha1")  # annotation
+_FULL = 100
+_LEAST, _MOST = Decimal("0.1"), Decimal(100)  # capacities
 
 
 DRAIN = ("drain", "v1alpha2")
@@ -51,8 +55,25 @@ def parse_node(
         out_of_service=any(taint.get("key") == _OUT_OF_SERVICE for taint in entries(spec.get("taints"))),
         cordoned=cordoned,
         draining=meta.annotation(*DRAIN).lower() not in ("", "false") or (drain_cordoned and cordoned),
+        capacity=_capacity(meta, problems),
     )
     return Parsed(None if is_fatal(problems) else node, tuple(problems))
+
+
+def _capacity(meta: Meta, problems: list[Problem]) -> int:
+    """In hundredths of the usual one."""
+    text = meta.annotation(*_CAPACITY)
+    if not text:
+        return _FULL
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal(0)
+    if number.is_finite() and _LEAST <= number <= _MOST:
+        return int(number * _FULL)
+    message = f"{show(text)} is not a number from {_LEAST} to {_MOST}: the node counts with the capacity 1."
+    problems.append(Problem(Reason.INVALID_FIELD, message, meta.given(*_CAPACITY), fatal=False))
+    return _FULL
 
 
 def _addresses(status: Mapping[str, Any], problems: list[Problem]) -> tuple[Address, ...]:

@@ -17,7 +17,9 @@ CLASS = "network.kubesphere.io/porterlb"
 OURS = "lb.kubesphere.io/v1alpha1"
 _OURS_VALUES = ("porter", "openelb")
 
-_ASKS = (("eip", "v1alpha1"), ("eip", "v1alpha2"), ("protocol", "v1alpha1"), ("share", "v1alpha1"))
+_WEIGHT = ("weight", "v1alpha1")
+_HEAVIEST = 1000
+_ASKS = (("eip", "v1alpha1"), ("eip", "v1alpha2"), ("protocol", "v1alpha1"), ("share", "v1alpha1"), _WEIGHT)
 _LAYER2 = ("layer2", "v1alpha1")  # written by us too, in the first spelling: it may differ from an old second one
 _VERSIONS = {"IPv4": 4, "IPv6": 6}
 
@@ -76,6 +78,7 @@ def parse_service(obj: Mapping[str, Any], claim_without_class: bool) -> Parsed[S
         shares_anywhere=not meta.annotation("share", "v1alpha1") and bool(_metallb(meta, _METALLB_SHARING)),
         pinned_node=meta.annotation(*_LAYER2),
         foreign_writer=_foreign_writer(obj) if held else "",
+        weight=_weight(meta, problems),
     )
     return Parsed(None if is_fatal(problems) else service, tuple(problems))
 
@@ -250,6 +253,18 @@ def _protocol(meta: Meta, problems: list[Problem]) -> Protocol | None:
         message = f"{show(text)} is not one of auto, bgp, layer2: the protocol of the Eip is used."
         problems.append(Problem(Reason.INVALID_FIELD, message, path, fatal=False))
     return None
+
+
+def _weight(meta: Meta, problems: list[Problem]) -> int:
+    """How much one of its VIPs counts where VIPs are placed by load."""
+    text = meta.annotation(*_WEIGHT)
+    if not text:
+        return 1
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(_HEAVIEST)) and 1 <= int(text) <= _HEAVIEST:
+        return int(text)
+    message = f"{show(text)} is not a whole number from 1 to {_HEAVIEST}: each address counts with the weight 1."
+    problems.append(Problem(Reason.INVALID_FIELD, message, meta.given(*_WEIGHT), fatal=False))
+    return 1
 
 
 def _check_annotations(meta: Meta, problems: list[Problem]) -> None:

@@ -234,21 +234,42 @@ def eip_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status
     hops = _layer2_next_hops(known, used, (old or {}).get("layer2NextHops"))
     if hops:
         status["layer2NextHops"] = hops
+    answered = _answered_request(known, eip, old)
+    if answered:
+        status["rebalanced"] = answered
     return status
 
 
-def _layer2_next_hops(known: Known, used: Iterable[Address], old: object) -> dict[str, str]:
-    """The node that serves each address in Layer 2; while nobody answers for it, the one that did last."""
+def _layer2_next_hops(known: Known, used: Mapping[Address, Sequence[ServiceKey]], old: object) -> dict[str, str]:
+    """The node that serves each address in Layer 2, or is to serve it: what was decided, else where it has moved to.
+
+    Until the cluster has settled, and while nobody answers for an address, the last record stays.
+    """
     before = old if isinstance(old, Mapping) else {}
+    placement = known.plan.memory.placement
+    decided: Mapping[ServiceKey, str] = placement.decided if placement else {}
+    settled = placement is not None and placement.settling.settled
     found: dict[str, str] = {}
-    for address in used:
+    for address, keys in used.items():
         vip = known.plan.vips.get(address)
         last = before.get(str(address))
-        if vip is not None and vip.mode.answer and vip.candidates:
+        chosen = decided.get(vip.services[0] if vip is not None else keys[0])
+        if chosen:
+            found[str(address)] = chosen
+        elif settled and vip is not None and vip.recorded and vip.mode.answer and vip.candidates:
             found[str(address)] = vip.candidates[0]
         elif isinstance(last, str) and last:
             found[str(address)] = last
     return found
+
+
+def _answered_request(known: Known, eip: Eip, old: Mapping[str, Any] | None) -> str:
+    """The last request to rebalance that has been carried out."""
+    placement = known.plan.memory.placement
+    if eip.rebalance and placement is not None and eip.rebalance in placement.answered:
+        return eip.rebalance
+    last = (old or {}).get("rebalanced")
+    return last if isinstance(last, str) else ""
 
 
 def _used(known: Known, use: EipUse) -> dict[Address, tuple[ServiceKey, ...]]:

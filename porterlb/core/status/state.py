@@ -13,8 +13,9 @@
                       connections, and which setting helps; empty: nothing)
 ``vips``              by address: eip, services, protocol, mode (planned), served (on the wire), phase, age (seconds
                       in this phase), since (RFC 3339, the last move; empty: before this replica could know),
-                      nextHops, candidates, announced {peer: {replica: [node]}}, carried {peer: [node]}, answering
-                      {nextHop, answerer} or null, rival, problems
+                      nextHops, candidates, layer2 (the node that serves it there; empty: it cannot), recorded (the
+                      node in Eip.status.layer2NextHops), announced {peer: {replica: [node]}},
+                      carried {peer: [node]}, answering {nextHop, answerer} or null, rival, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, loss and attempt (the
                       last ones: kind, code, subcode, local, text; or null), bfd (state, remoteState, diagnostic,
                       reason, transmitInterval and detectionTime in ms, failures, transitions; or null), problems
@@ -165,6 +166,8 @@ def _vip(vip: VipPlan, served: Served | None, place: Place | None, now: float) -
         "since": place.since if place else "",
         "nextHops": list(vip.next_hops),
         "candidates": list(vip.candidates),
+        "layer2": vip.place,
+        "recorded": vip.recorded,
         "announced": {
             peer: {replica: list(hops) for replica, hops in by_replica.items()}
             for peer, by_replica in vip.announced.items()

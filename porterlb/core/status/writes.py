@@ -35,7 +35,19 @@ OUR_CONDITIONS: Mapping[str, tuple[str, ...]] = {
     "BgpConf": ("Ready",),
 }
 
-EIP_FIELDS = ("occupied", "usage", "poolSize", "firstIP", "lastIP", "ready", "v4", "mode", "used", "layer2NextHops")
+EIP_FIELDS = (
+    "occupied",
+    "usage",
+    "poolSize",
+    "firstIP",
+    "lastIP",
+    "ready",
+    "v4",
+    "mode",
+    "used",
+    "layer2NextHops",
+    "rebalanced",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,7 @@ class Write:
     """One status to be written.
 
     ``version``: the resourceVersion that it was decided on; empty: any. ``leader_only``: not to be sent by a replica
-    that does not lead at the moment of sending. ``urgent``: gives or takes an address.
+    that does not lead at the moment of sending. ``urgent``: gives or takes an address. ``placing``: records a next hop.
     """
 
     key: ObjectKey
@@ -52,6 +64,7 @@ class Write:
     version: str = ""
     leader_only: bool = True
     urgent: bool = False
+    placing: bool = False
     notices: tuple[Notice, ...] = ()
 
 
@@ -115,7 +128,8 @@ def _leader_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> Write
         notices = object_notices(old, new)
     if not different and not conditions_differ(key.kind, old, new):
         return None
-    return Write(key, new, LEADER, notices=tuple(notices))
+    placing = old.get("layer2NextHops") != new.get("layer2NextHops")
+    return Write(key, new, LEADER, placing=placing, notices=tuple(notices))
 
 
 def _own_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> Write | None:

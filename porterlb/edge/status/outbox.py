@@ -212,7 +212,9 @@ class Outbox:
             return rewriting.until - self._clock()
         if written is None or write.urgent or any(notice.warning for notice in write.notices):
             return 0.0
-        if slot[0].kind != "Service":
+        if write.placing:  # replicas answer for the address elsewhere until they read it
+            until = written.at + SETTLING
+        elif slot[0].kind != "Service":
             until = written.at + COUNTS_EVERY if not write.notices else 0.0
         elif not written.addressed:
             until = written.at + SETTLING

@@ -154,6 +154,17 @@ def question(target: str, sender: str = "10.0.0.200") -> Question:
     return Arp(mac, ARP_REQUEST, mac, ip_address(sender).packed, bytes(6), ip_address(target).packed)
 
 
+def test_vips_that_were_asked_for_in_the_last_minute_are_reported_every_ten_seconds(world):
+    n1 = world.replicas["n1"]
+    assert "asked" not in n1.report
+    n1.layer2.vips[PACKED].ask(question(A), True, world.now)
+    world.run(10.5)
+    assert n1.report["asked"] == {A}
+    n1.layer2.vips[PACKED].ask(question(A), True, world.now - 61.0)
+    world.run(10.5)
+    assert n1.report["asked"] == set()
+
+
 def test_a_question_that_a_hung_replica_left_is_answered_late_but_not_for_ever(world):
     n1, n3 = world.replicas["n1"], world.replicas["n3"]
     world.hung = {"n2"}

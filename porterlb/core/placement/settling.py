@@ -1,0 +1,73 @@
+"""Whether the cluster has settled: until then no next hop is recorded, so a start in any order ends balanced.
+
+A replica that starts sees others arrive one after the other. What it recorded meanwhile would stay for good, because a
+recorded next hop is kept as long as its node is usable. So records begin once no node and no replica has come or gone
+for ``settle_after``, and nobody is expected any more, at the latest after LIMIT times as long. Records that exist are
+obeyed all the time: a restart of the replicas moves nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from porterlb.core.placement.policy import PlacementPolicy
+
+LIMIT = 6
+"""The longest wait, in multiples of ``settle_after``: 60 s by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The nodes and replicas that a placement depends on. Any difference is an event.
+
+    ``outage``: the API is away.
+    """
+
+    usable: frozenset[str] = frozenset()
+    unusable: frozenset[str] = frozenset()
+    cordoned: frozenset[str] = frozenset()
+    replicas: frozenset[str] = frozenset()
+    dead_on: frozenset[object] = frozenset()
+    outage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """Times in monotonic seconds. ``begun``: the first plan. ``changed``: the last event.
+
+    ``uncordoned``: the last event was that a node can be used again because an operator said so.
+    """
+
+    begun: float
+    changed: float
+    scene: Scene
+    settled: bool = False
+    uncordoned: bool = False
+
+
+def settle(before: Settling | None, scene: Scene, now: float) -> Settling:
+    """The state after what is seen now. :func:`judged` says whether the cluster has settled."""
+    if before is None:
+        return Settling(now, now, scene)
+    if before.scene == scene:
+        return before
+    freed = before.scene.cordoned - scene.cordoned
+    only = replace(before.scene, cordoned=scene.cordoned) == scene
+    return replace(before, changed=now, scene=scene, uncordoned=bool(freed & scene.usable) and only)
+
+
+def judged(state: Settling, now: float, policy: PlacementPolicy, *, expected: bool) -> Settling:
+    """``expected``: some node or replica has not arrived yet. Once settled, a replica stays so for as long as it runs:
+    what happens later is a failure or an operator's work, and no arrival."""
+    quiet = now - state.changed >= policy.settle_after and not expected
+    if state.settled or not (quiet or now - state.begun >= LIMIT * policy.settle_after):
+        return state
+    return replace(state, settled=True)
+
+
+def wakes_at(state: Settling, policy: PlacementPolicy, *, expected: bool) -> float | None:
+    """When time alone settles the cluster; None: it has settled."""
+    if state.settled:
+        return None
+    limit = state.begun + LIMIT * policy.settle_after
+    return limit if expected else min(limit, state.changed + policy.settle_after)
