@@ -209,6 +209,11 @@ def test_a_router_in_demand_mode_gets_no_periodic_packets() -> None:
     assert session.send_at is None
     assert session.receive(Packet(State.UP, 7, 42, 3, 50_000, 50_000, poll=True, demand=True), 0.2, 1.0)
     assert session.send_at is None
+    session.change(BfdSettings(3, 100, 50), 0.21, 1.0)  # polls are sent until they are answered
+    (poll,) = session.wake(session.send_at or 0.0, 1.0)
+    assert poll.poll and session.send_at is not None
+    session.receive(Packet(State.UP, 7, 42, 3, 50_000, 50_000, final=True, demand=True), 0.3, 1.0)
+    assert session.send_at is None
 
 
 def test_admin_down_is_said_three_times_and_ignores_the_router() -> None:
@@ -224,6 +229,8 @@ def test_admin_down_is_said_three_times_and_ignores_the_router() -> None:
     assert (session.state, session.failures) == (State.ADMIN_DOWN, 0)
     session.enable(3.0)
     assert (session.state, session.next_at) == (State.DOWN, 3.0)
+    (first,) = session.wake(3.0, 1.0)
+    assert first.your_discriminator == 0  # the router has begun anew, too
 
 
 # --- two sessions
@@ -369,3 +376,36 @@ def test_while_held_a_new_session_is_silent() -> None:
     assert (sessions.reports["a"].state, sessions.next_at, sessions.silent) == (State.ADMIN_DOWN, None, True)
     sessions.release(1.0)
     assert (sessions.next_at, sessions.silent) == (1.0, False)
+
+
+def test_the_end_of_a_hold_does_not_bring_back_a_session_that_leaves() -> None:
+    sessions = BfdSessions(lambda: 0.5)
+    target = BfdTarget("a", ROUTER, settings=FAST)
+    sessions.want([target], 0.0)
+    sessions.receive(HELLO.encode(), ROUTER, 255, 0.0, multihop=False)
+    sessions.want([], 1.0)
+    sessions.hold(1.0)
+    sessions.want([target], 1.0)
+    assert sessions.reports["a"].state is State.ADMIN_DOWN  # wanted again, but held
+    sessions.want([], 1.0)
+    sessions.release(1.0)
+    (said,) = sessions.wake(1.0)
+    packet = decode(said.data)
+    assert isinstance(packet, Packet) and packet.state is State.ADMIN_DOWN
+    sessions.want([target], 1.0)
+    assert sessions.reports["a"].state is State.DOWN
+
+
+def test_a_change_of_state_is_to_be_reported_and_a_packet_without_one_is_not() -> None:
+    sessions = BfdSessions(lambda: 0.5)
+    sessions.want([BfdTarget("a", ROUTER, settings=FAST)], 0.0)
+    assert sessions.changed
+    for said, changed in ((HELLO, True), (HELLO, False), (replace(HELLO, state=State.UP, your_discriminator=0), False)):
+        sessions.changed = False
+        sessions.receive(said.encode(), ROUTER, 255, 0.0, multihop=False)
+        assert sessions.changed is changed
+    sessions.changed = False
+    sessions.wake(0.5)
+    assert not sessions.changed
+    sessions.wake(10.0)  # the detection time is over
+    assert sessions.reports["a"].state is State.DOWN and sessions.changed

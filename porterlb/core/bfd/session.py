@@ -95,7 +95,7 @@ class Session:
         self._remote_demand, self._remote_multiplier = packet.demand, packet.multiplier
         self._remote_min_transmit, self._remote_min_receive = packet.min_transmit, packet.min_receive
         self.heard = True
-        if packet.final and self._polling:
+        if packet.final:
             self._polling = False
             self._transmit, self._receive = self._min_transmit, self._min_receive
         if self.state is State.ADMIN_DOWN:
@@ -218,9 +218,8 @@ class Session:
         self._remote_min_receive, self._remote_demand = 1, False
 
     def _jittered(self, interval: int, chance: float) -> float:
-        """Seconds: 75 to 100 % of the interval, at most 90 % where one lost packet ends the session (6.8.7)."""
-        most = 0.9 if self.settings.detect_multiplier == 1 else 1.0
-        return interval / 1e6 * (0.75 + (most - 0.75) * chance)
+        """Seconds: 75 to 100 % of the interval (6.8.7; a multiplier of 1, which needs other limits, is not allowed)."""
+        return interval / 1e6 * (0.75 + 0.25 * chance)
 
     def _sooner(self, now: float, chance: float) -> None:
         """The interval may have changed: a shorter one counts at once."""
