@@ -13,7 +13,7 @@ from tests.lab.product import Product, product
 pytestmark = pytest.mark.lab
 
 NAMES = ("node-a", "node-b", "node-c")
-RETURNS = 5
+RETURNS, BOOTS = 5, 2
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,24 @@ def test_endpoints_that_come_back_lose_nothing(lab: Product) -> None:
             time.sleep(0.3)
             lost.append(stream.report().lost)
     assert lost == [0] * RETURNS
+
+
+def test_e7_a_node_that_boots_gets_no_traffic_before_its_kube_proxy_forwards(lab: Product) -> None:
+    """Policy Cluster. Its kernel answers probes at once; its replica and its proxy come later."""
+    (vip,) = lab.give(
+        "cluster", "routed", policy="Cluster", pods=[pod.name for pod in lab.pods if pod.node != "node-c"]
+    )
+    lost = []
+    for _ in range(BOOTS):
+        lab.wait_hops(vip, *NAMES)
+        lab.node("node-c").power_off()
+        lab.wait_hops(vip, "node-a", "node-b")
+        with lab.client.stream(vip, flows=24, interval=0.005) as stream:
+            lab.node("node-c").power_on()
+            lab.wait_hops(vip, *NAMES, timeout=40)
+            time.sleep(0.5)
+            lost.append(stream.report().lost)
+    assert lost == [0] * BOOTS
 
 
 def test_the_only_endpoint_is_used_at_once(lab: Product) -> None:
