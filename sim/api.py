@@ -147,6 +147,7 @@ class Api:
         if version and version != old["metadata"]["resourceVersion"]:
             raise Conflict(key[2])
         if version and self.world.random.random() < self.conflicts:
+            self.put(key[0], key[2], key[1])  # somebody else has just written
             raise Conflict(key[2])
         self.audit(node, owner, key, status)
         owners = applied(self.owners.get(key, {}), owner, status)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("PORTERLB_SIM_SEEDS", "8"))
-"""Some 40 s of processor time; `python -m sim --continue` runs more."""
+SEEDS = int(os.environ.get("PORTERLB_SIM_SEEDS", "4"))
+"""Some 20 s of processor time; `python -m sim --continue` runs more."""
 
 
 def sim(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
