@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "rebalance": ("rebalance", "Show which Layer 2 VIPs would move to spread them evenly, or move them."),
     "drain": ("drain", "Take a node out of service without a loss."),
     "undrain": ("drain", "Put a drained node into service again."),
+    "import": ("migrate", "Convert the configuration of MetalLB or OpenELB."),
     "version": ("version", "The release of this command and of the replicas."),
     "completion": ("completion", "Print the completion script of a shell."),
     "crds": ("crds", "Print the custom resource definitions."),
@@ -47,7 +49,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
-        found = getattr(importlib.import_module(f"porterlb.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        module = importlib.import_module(f"porterlb.cli.{COMMANDS[cmd_name][0]}")
+        found = getattr(module, f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name)
         assert isinstance(found, click.Command)
         return found
 

@@ -1,0 +1,238 @@
+"""MetalLB's objects converted: pools, advertisements, peers, and what has no counterpart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porterlb.core.migration.metallb import LAST, convert
+from porterlb.core.migration.value import Conversion, Weight
+
+
+def obj(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {"apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": {"name": name, **metadata}, "spec": spec}
+
+
+def pool(name: str = "p", **spec: Any) -> dict[str, Any]:
+    return obj("IPAddressPool", name, {"addresses": ["10.0.0.0/28"], **spec}, labels={"pool": name})
+
+
+def peer(name: str = "r", **spec: Any) -> dict[str, Any]:
+    return obj("BGPPeer", name, {"myASN": 64512, "peerASN": 64500, "peerAddress": "10.0.0.1", **spec})
+
+
+def only(made: Conversion, kind: str, name: str = "") -> dict[str, Any]:
+    (found,) = (m["spec"] for m in made.manifests if m["kind"] == kind and name in ("", m["metadata"]["name"]))
+    spec: dict[str, Any] = found
+    return spec
+
+
+def lost(made: Conversion) -> list[str]:
+    return [str(remark) for remark in made.remarks if remark.weight is Weight.LOST]
+
+
+@pytest.mark.parametrize(
+    ("advertisements", "protocol", "remarks"),
+    [
+        ([obj("L2Advertisement", "a", {})], "layer2", 0),
+        ([obj("BGPAdvertisement", "a", {})], "bgp", 0),
+        ([obj("L2Advertisement", "a", {}), obj("BGPAdvertisement", "b", {})], "auto", 1),
+        ([], "auto", 1),
+        ([obj("L2Advertisement", "a", {"ipAddressPools": ["other"]})], "auto", 1),
+        ([obj("L2Advertisement", "a", {"ipAddressPools": ["p"]})], "layer2", 0),
+        ([obj("L2Advertisement", "a", {"ipAddressPoolSelectors": [{"matchLabels": {"pool": "p"}}]})], "layer2", 0),
+        ([obj("L2Advertisement", "a", {"ipAddressPoolSelectors": [{"matchLabels": {"pool": "q"}}]})], "auto", 1),
+        (
+            [
+                obj(
+                    "BGPAdvertisement",
+                    "a",
+                    {
+                        "ipAddressPoolSelectors": [
+                            {"matchExpressions": [{"key": "pool", "operator": "NotIn", "values": ["q"]}]}
+                        ]
+                    },
+                )
+            ],
+            "bgp",
+            0,
+        ),
+    ],
+)
+def test_the_protocol_follows_the_advertisements(
+    advertisements: list[dict[str, Any]], protocol: str, remarks: int
+) -> None:
+    made = convert([pool(), *advertisements])
+    assert only(made, "Eip") == {"address": "10.0.0.0/28", "protocol": protocol}
+    assert len(made.remarks) == remarks
+
+
+def test_allocation_of_a_pool() -> None:
+    made = convert(
+        [
+            obj("L2Advertisement", "a", {}),
+            pool(
+                "a",
+                addresses=["10.0.0.0/28", "10.0.1.1-10.0.1.9"],
+                autoAssign=False,
+                avoidBuggyIPs=True,
+                serviceAllocation={
+                    "priority": 7,
+                    "namespaces": ["x"],
+                    "namespaceSelectors": [{"matchLabels": {"a": "b"}}],
+                    "serviceSelectors": [{"matchLabels": {"a": "b"}}, {"matchLabels": {"c": "d"}}],
+                },
+            ),
+            pool("b", serviceAllocation={"namespaces": ["y"]}),
+        ]
+    )
+    assert only(made, "Eip", "a") == {
+        "address": "10.0.0.0/28,10.0.1.1-10.0.1.9",
+        "protocol": "layer2",
+        "autoAssign": False,
+        "avoidNetworkAddresses": True,
+        "priority": 7,
+        "namespaces": ["x"],
+        "namespaceSelector": {"matchLabels": {"a": "b"}},
+    }
+    assert only(made, "Eip", "b")["priority"] == LAST
+    assert lost(made) == [
+        "IPAddressPool a: not converted: serviceSelectors has 2 selectors, and an Eip has one. Write one Eip for each."
+    ]
+
+
+def test_one_interface_is_kept_and_several_are_named() -> None:
+    one = obj("L2Advertisement", "a", {"interfaces": ["eth1"]})
+    assert only(convert([pool(), one]), "Eip")["interface"] == "eth1"
+    made = convert([pool(), one, obj("L2Advertisement", "b", {"interfaces": ["eth1", "eth2"]})])
+    assert "interface" not in only(made, "Eip") and "several interfaces" in lost(made)[0]
+    made = convert([pool(), obj("L2Advertisement", "a", {"nodeSelectors": [{"matchLabels": {"a": "b"}}]})])
+    assert "every node can be the next hop" in lost(made)[0]
+
+
+def test_a_peer_with_all_that_has_a_counterpart() -> None:
+    made = convert(
+        [
+            peer(
+                holdTime="1m30s",
+                keepaliveTime="1500ms",
+                peerPort=1179,
+                sourceAddress="10.0.0.9",
+                ebgpMultiHop=True,
+                enableGracefulRestart=True,
+                passwordSecret={"name": "pw"},
+                nodeSelectors=[{"matchLabels": {"rack": "1"}}],
+                bfdProfile="fast",
+            ),
+            obj("BFDProfile", "fast", {"receiveInterval": 50, "detectMultiplier": 4, "minimumTtl": 250}),
+            obj("BGPAdvertisement", "all", {}),
+        ]
+    )
+    assert only(made, "BgpConf") == {"as": 64512}
+    assert only(made, "BgpPeer") == {
+        "conf": {
+            "neighborAddress": "10.0.0.1",
+            "peerAs": 64500,
+            "authPasswordSecret": {"name": "pw", "key": "password"},
+        },
+        "timers": {"config": {"holdTime": 90, "keepaliveInterval": 2}},
+        "transport": {"remotePort": 1179, "localAddress": "10.0.0.9"},
+        "ebgpMultihop": {"enabled": True},
+        "gracefulRestart": {"enabled": True},
+        "nodeSelector": {"matchLabels": {"rack": "1"}},
+        "bfd": {"enabled": True, "minReceive": 50, "minTransmit": 300, "detectMultiplier": 4, "minimumTtl": 250},
+    }
+    assert [remark.weight for remark in made.remarks] == [Weight.TODO]
+
+
+def test_another_own_as_of_one_peer() -> None:
+    made = convert([peer("a"), peer("b"), peer("c", myASN=65000), obj("BGPAdvertisement", "all", {})])
+    assert only(made, "BgpConf") == {"as": 64512}
+    assert only(made, "BgpPeer", "c")["conf"]["localAs"] == 65000
+    assert "localAs" not in only(made, "BgpPeer", "a")["conf"]
+
+
+def test_rules_of_peers() -> None:
+    names = obj("Community", "c", {"communities": [{"name": "vpn", "value": "1234:1"}]})
+    rule = {"communities": ["vpn", "65535:65281", "large:1:2:3"], "localPref": 100}
+    first = obj("BGPAdvertisement", "a", {"ipAddressPools": ["a"], "peers": ["r"], **rule})
+    rest = obj("BGPAdvertisement", "b", {"ipAddressPools": ["b"]})
+    made = convert([pool("a"), pool("b"), peer("r"), peer("s"), names, first, rest])
+    assert only(made, "BgpPeer", "r")["advertise"] == [
+        {"eips": ["a"], "communities": ["1234:1", "65535:65281"], "largeCommunities": ["1:2:3"], "localPref": 100},
+        {"eips": ["b"]},
+    ]
+    assert only(made, "BgpPeer", "s")["advertise"] == [{"eips": ["b"]}]
+    assert made.remarks == []
+
+
+def test_two_advertisements_of_one_pool_are_said() -> None:
+    made = convert([pool(), peer(), obj("BGPAdvertisement", "a", {}), obj("BGPAdvertisement", "b", {"localPref": 5})])
+    (remark,) = made.remarks
+    assert str(remark).startswith("BGPAdvertisement b: differs: p: another BGPAdvertisement comes first at peer r")
+    assert "advertise" not in only(made, "BgpPeer")
+
+
+def test_a_peer_without_an_advertisement_announces_nothing() -> None:
+    made = convert([pool(), peer(), peer("s"), obj("BGPAdvertisement", "a", {"peers": ["s"]})])
+    assert only(made, "BgpPeer", "r")["conf"]["adminDown"] is True
+    assert "adminDown" not in only(made, "BgpPeer", "s")["conf"]
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ([peer(vrf="red")], "vrf 'red'"),
+        ([peer(dynamicASN="external")], "dynamicASN external"),
+        ([peer(bfdProfile="none")], "The BFDProfile none is not among the objects"),
+        ([peer(nodeSelectors=[{"matchLabels": {}}, {"matchLabels": {}}])], "nodeSelectors has 2 selectors"),
+        ([pool(), peer(), obj("BGPAdvertisement", "a", {"aggregationLength": 24})], "aggregationLength 24"),
+        ([pool(), peer(), obj("BGPAdvertisement", "a", {"communities": ["x"]})], "no Community with the name x"),
+        ([pool(), obj("ServiceL2Status", "s", {})], "PorterLB has no such kind."),
+    ],
+)
+def test_what_has_no_counterpart_is_named(objects: list[dict[str, Any]], words: str) -> None:
+    assert [line for line in lost(convert(objects)) if words in line]
+
+
+def test_services_get_a_command_each() -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "web",
+            "namespace": "shop",
+            "annotations": {
+                "metallb.universe.tf/address-pool": "p",
+                "metallb.io/loadBalancerIPs": "10.0.0.3",
+                "a": "b",
+            },
+        },
+        "spec": {"loadBalancerClass": "metallb"},
+    }
+    assert [str(remark) for remark in convert([pool(), service]).remarks[1:]] == [
+        "Service shop/web: to do: kubectl -n shop annotate service web eip.porter.kubesphere.io/v1alpha1=10.0.0.3",
+        "Service shop/web: to do: kubectl -n shop annotate service web eip.porter.kubesphere.io/v1alpha2=p",
+        "Service shop/web: to do: It has the loadBalancerClass metallb, which cannot be changed: create it again "
+        "without the class.",
+    ]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    ["addresses", "serviceAllocation", "ipAddressPools", "interfaces", "nodeSelectors", "communities", "peers",
+     "myASN", "peerASN", "holdTime", "passwordSecret", "bfdProfile", "ipAddressPoolSelectors", "localPref"]
+)  # fmt: skip
+KINDS = st.sampled_from(["IPAddressPool", "L2Advertisement", "BGPAdvertisement", "BGPPeer", "Community", "BFDProfile"])
+
+
+@given(st.lists(st.tuples(KINDS, st.text(max_size=3), st.dictionaries(FIELDS, JSON, max_size=6)), max_size=5))
+def test_any_input_is_converted_without_an_exception(objects: list[tuple[str, str, dict[str, Any]]]) -> None:
+    convert(obj(kind, name, spec) for kind, name, spec in objects)
