@@ -77,18 +77,18 @@ class Settings:
     time."""
 
     settle_after: float = 10.0
-    """Layer 2 next hops are recorded, and kept from then on, once no node and no replica has come or gone for so long.
-    While a node is down, or at a first start some node has no replica yet: after six times as long."""
+    """Time without a change of nodes or replicas after which Layer 2 next hops are recorded, and kept from then on. Six
+    times as long while a node is down, or while some node has no replica yet at a first start."""
 
     rebalance: str = "auto"
     """``auto``: the leader moves Layer 2 VIPs where nodes are used unevenly. ``manual``: only ``porterlb rebalance``
     does."""
 
     rebalance_after: float = 600.0
-    """VIPs are moved once no node and no replica has come or gone for so long."""
+    """Time without a change of nodes or replicas after which VIPs are rebalanced."""
 
     rebalance_pace: float = 10.0
-    """Between two moves of a rebalancing."""
+    """Interval between two moves of a rebalancing."""
 
     claim_services_without_class: bool = True
     """Whether PorterLB serves LoadBalancer Services that have neither a class nor its annotation."""
