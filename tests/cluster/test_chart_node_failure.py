@@ -58,9 +58,9 @@ def reasons(lab: Whole, app: str) -> dict[str, tuple[str, str]]:
 
 
 def record(lab: Whole) -> str:
-    """What the leader has written down for the next one."""
-    lease = lab.kubectl("-n", NAMESPACE, "get", "lease", RECORD, "-o", "json")
-    return str(json.loads(lease)["metadata"]["annotations"][ANNOTATION])
+    """What the leader has written down for the next one; nothing before it has marked a node."""
+    lease = lab.kubectl("-n", NAMESPACE, "get", "lease", RECORD, "-o", "json", "--ignore-not-found")
+    return str(json.loads(lease)["metadata"]["annotations"][ANNOTATION]) if lease.strip() else "{}"
 
 
 def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, str]:
