@@ -23,8 +23,10 @@ class Attempts:
     failed: tuple[float, ...]
 
     def since(self, moment: float) -> str:
-        """In words: how many failed, and until when after `moment` (the beginning of the last one)."""
-        until = f", until {max(self.failed) - moment:.2f} s after it" if self.failed else ""
+        """In words: how many failed, and until when after `moment` (the beginning of the last one; the last
+        few one by one, for one that fails much later has another cause)."""
+        when = sorted(begun - moment for begun in self.failed)
+        until = f", until {when[-1]:.2f} s after it ({', '.join(f'{at:.2f}' for at in when[-8:])})" if when else ""
         return f"{len(self.failed)} of {self.count} new connections failed{until}"
 
     def last(self, moment: float) -> float:

@@ -198,11 +198,12 @@ class NodeFailures:
             work.close()
             return
         task = self._tasks[node] = asyncio.create_task(work, name=f"node-failure {node}")
-        task.add_done_callback(lambda _: self._ended(node))
+        task.add_done_callback(lambda ended: self._ended(node, ended))
 
-    def _ended(self, node: str) -> None:
-        self._tasks.pop(node, None)
-        self._marking.discard(node)
+    def _ended(self, node: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(node) is task:  # else the next one has begun before we are told
+            del self._tasks[node]
+            self._marking.discard(node)
         self.touch()
 
     async def _mark(self, node: str, look: Look) -> None:
@@ -217,6 +218,7 @@ class NodeFailures:
         if done is None:
             return
         self._told.append(lambda memory: node_failure.marked(memory, node))
+        self._marking.discard(node)  # what is left is to tell of it
         count = self._changed.pop(node, 0)
         self.counts["nodes_marked"] += 1
         self.counts["pods_marked"] += count

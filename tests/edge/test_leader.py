@@ -212,6 +212,10 @@ def test_a_sign_of_life_reaches_the_others_once_each(tmp_path: Path) -> None:
         await until(lambda: signs == ["n1"])
         one.sign(True)
         await until(lambda: signs == ["n1", "n1"])
+        one.describe(Member("n1", "192.0.2.9", 7474, 0))
+        await until(lambda: two.members["n1"].port == 7474)
+        assert signs == ["n1", "n1"], "a Lease with the sign that was there before says nothing new"
+        changes.clear()
         one.sign(False)
         lease = membership.lease_name("n1")
 

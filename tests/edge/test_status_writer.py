@@ -7,6 +7,7 @@ import contextlib
 import copy
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -567,6 +568,9 @@ def test_problems_reach_the_object_that_has_them() -> None:
 def test_what_a_nodes_death_costs_is_written_when_it_changes() -> None:
     stage = Stage()
     endpoints = {SHOP: (Endpoint("node-a"), Endpoint("node-b"))}
+    start = snapshot(stage.node, leader=stage.node)
+    start = replace(start, services=stage.objects.services, endpoints={**start.endpoints, **endpoints})
+    made = plan(start, None, 0.0, POLICY)
 
     def message() -> str:
         obj = stage.objects.raw("Service", *SHOP)
@@ -574,15 +578,18 @@ def test_what_a_nodes_death_costs_is_written_when_it_changes() -> None:
         return str(next(c["message"] for c in obj["status"]["conditions"] if c["type"] == "Serving"))
 
     async def steps() -> None:
-        for marking in (Marking.ON, Marking.UNBOUNDED, Marking.OFF, Marking.ON):
+        async def tell(marking: Marking) -> None:
             stage.clock += 30.0  # what changes in words only waits for a lull
             of = snapshot(stage.node, leader=stage.node)
             of = replace(of, services=stage.objects.services, endpoints={**of.endpoints, **endpoints})
-            known = seen(
-                plan(of, None, 0.0, POLICY), of, problems=stage.objects.problems, generations=stage.objects.generations
-            )
+            known = seen(made, of, problems=stage.objects.problems, generations=stage.objects.generations)
             stage.writer.update(replace(known, marking=marking))
             await stage.settle()
+
+        for before, marking in pairwise((Marking.ON, Marking.UNBOUNDED, Marking.OFF, Marking.ON)):
+            await tell(before)
+            await tell(before)  # nothing is new any more
+            await tell(marking)
             assert ("When a node dies" in message()) is (marking is not Marking.ON)
             assert marking.value in message()
 
