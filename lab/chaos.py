@@ -31,7 +31,7 @@ from lab.chaos_network import FAULTS, partition, write_foreign
 from lab.client import Client
 from lab.cluster import Lab
 from lab.frames import who_has
-from lab.measure import wait_equal
+from lab.measure import wait_equal, wait_until
 from lab.netns import LabError
 from lab.process import Process
 
@@ -139,10 +139,17 @@ class Chaos:
             pods = [lab.pods[0]] if name == "somewhere" else None
             lab.service(name, pods, policy="Local", annotations={"eip.porter.kubesphere.io/v1alpha2": eip})
         self.addresses = {name: lab.wait_vips(name, timeout=CALM)[0] for name in SERVICES}
+        wait_until(self._recorded, CALM, "the next hops of the Layer 2 VIPs to be recorded")
         self.settle()
 
+    def _recorded(self) -> bool:
+        """Until then a VIP may still move to another node."""
+        vips = [self.addresses[name] for name in ("first", "second")]
+        states = [self.lab.state(node.name) for node in self.lab.nodes]
+        return all(state["vips"][vip]["recorded"] for state in states for vip in vips)
+
     def start(self, name: str) -> None:
-        options = ("--return-after", "1", "--mark-pods-not-ready", "--mark-again-after", "1")
+        options = ("--settle-after", "1", "--return-after", "1", "--mark-pods-not-ready", "--mark-again-after", "1")
         self.managers[name] = self.lab.start_manager(name, *options)
         self.watcher.mute[name] = time.monotonic() + START
         self.watcher.dead_since.pop(self.lab.node(name).v4, None)

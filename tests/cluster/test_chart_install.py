@@ -19,7 +19,7 @@ from tests.cluster.controlplane.plane import ControlPlane
 
 pytestmark = pytest.mark.cluster
 
-MONITORS = ("PodMonitor", "ServiceMonitor")
+MONITORS = ("PodMonitor", "ServiceMonitor", "PrometheusRule")
 
 
 def definition(kind: str) -> dict[str, Any]:

@@ -157,7 +157,12 @@ def test_wrong_objects_get_one_clear_sentence_and_disturb_nobody(road: Product) 
     road.eip("overlap", "172.16.0.8/29", protocol="bgp")
     road.peer(name="no-secret", conf={"neighborAddress": "10.77.0.98", "authPasswordSecret": {"name": "x", "key": "y"}})
     road.service("foreign", annotations={"eip.porter.kubesphere.io/v1alpha1": "203.0.113.7"})
-    assert "10.9.0.9-10.9.0.1" in road.wait_condition("Eip", "reversed", "Ready", "False")["message"]
+    # Ready is False at first, too: "It has not been processed yet."
+    wait_until(
+        lambda: "10.9.0.9-10.9.0.1" in road.wait_condition("Eip", "reversed", "Ready", "False")["message"],
+        15,
+        "the wrong range to be named",
+    )
     assert "routed" in road.wait_condition("Eip", "overlap", "Conflicting", "True")["message"]
     refused = road.wait_condition("Service", "foreign", "AddressAssigned", "False", "default")
     assert "203.0.113.7" in refused["message"]

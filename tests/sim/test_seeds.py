@@ -40,7 +40,7 @@ def test_no_promise_is_broken() -> None:
 def test_a_seed_runs_the_same_twice(tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     faults.write_text(json.dumps([{"at": 8.0, "kind": "power", "a": "n1", "seconds": 6.0}]))
-    one, two = (sim("--first", "3", "--seeds", "1", "--seconds", "40", "--faults", str(faults)) for _ in range(2))
+    one, two = (sim("--first", "3", "--seeds", "1", "--seconds", "45", "--faults", str(faults)) for _ in range(2))
     assert one.stdout == two.stdout
     assert one.returncode == 0, one.stdout[-3000:]
     assert "FAULT         power n1 for 6.00 s" in one.stdout

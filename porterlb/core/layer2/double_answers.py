@@ -48,7 +48,8 @@ class DoubleAnswers:
         if found is None or found.node != node:
             if found is None and len(self._claims) >= MOST:
                 return
-            found = self._claims[address] = _Claim(node, now)
+            # Whoever yielded goes on yielding, and resumes when nobody answers: the other node has just changed.
+            found = self._claims[address] = _Claim(node, now, yields=found is not None and found.yields)
         if found.asked is not None and now >= found.asked:
             found.answered = now
 

@@ -67,3 +67,12 @@ def test_memory_is_bounded():
     for number in range(2 * MOST):
         made.claim(number.to_bytes(4, "big"), "b", 1.0)
     assert len(made.review(2.0, answering("a")).ask) == MOST
+
+
+def test_who_fell_silent_answers_again_also_when_another_node_has_claimed_the_vip_meanwhile():
+    """Found by the simulator, seed 1000001: the claim of a third node made it forget that it had fallen silent."""
+    made, _ = verified(FIRST, SECOND)
+    now = 1.0 + CONFIRM + 0.1
+    made.claim(VIP, "c", now)
+    assert made.review(now + CONFIRM, answering("")).ask == (VIP,)
+    assert made.review(now + CONFIRM + PATIENCE, answering("")) == Settlement(resume=(VIP,))
