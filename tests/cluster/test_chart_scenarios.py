@@ -255,6 +255,10 @@ def test_api_away_while_the_leader_and_its_node_die(lab: Whole) -> None:
         lab.wait_hops(routed, *NAMES)
         victim = lab.wait_leader(*replica_nodes(lab))
         others = [name for name in NAMES if name != victim]
+        # The leader's own record first: it would overwrite this one.
+        wait_until(
+            lambda: segment in lab.backend.status("Eip", "segment").get("layer2NextHops", {}), 20, "a recorded next hop"
+        )
         pin = json.dumps({"status": {"layer2NextHops": {segment: victim}}})
         lab.kubectl("patch", "eip", "segment", "--subresource=status", "--type=merge", "-p", pin)
         lab.wait_owner(segment, victim)
