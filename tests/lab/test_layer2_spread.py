@@ -88,14 +88,14 @@ def test_a_third_replica_gets_its_share_on_request_and_connections_to_other_vips
 
 def test_services_that_are_created_later_are_spread_evenly_at_once() -> None:
     with stage("--rebalance", "manual") as on:
-        wait_until(lambda: len(on.lab.state("node-a")["replicas"]) == 3, 20.0, "three replicas", interval=0.1)
+        wait_until(lambda: len(on.lab.state("node-a").get("replicas", {})) == 3, 20.0, "three replicas", interval=0.1)
         time.sleep(3.0)  # settled
         on.write_many(MANY)
         wait_counts(on, MANY, (8, 8, 8), 40.0)
 
 
 def test_a_start_one_after_another_ends_balanced_and_so_do_absences_one_after_another() -> None:
-    with stage("--rebalance-after", "6", "--settle-after", "2", replicas=()) as on:
+    with stage("--rebalance-after", "12", "--settle-after", "2", replicas=()) as on:
         on.write_many(MANY)
         for name in NODES:
             on.start(name)
@@ -107,9 +107,11 @@ def test_a_start_one_after_another_ends_balanced_and_so_do_absences_one_after_an
             on.wait_moved(name)
             on.lab.node(name).power_on()
             wait_until(
-                lambda name=name: on.lab.state(on.leader())["replicas"][name]["fresh"], 20.0, f"{name} to be back"
+                lambda name=name: on.lab.state(on.leader()).get("replicas", {}).get(name, {}).get("fresh"),
+                20.0,
+                f"{name} to be back",
             )
-        before = placed(on, MANY)
+        before, _ = wait_until(lambda: placed(on, MANY), 10.0, "every VIP to be recorded", interval=0.1)
         counts = Counter(before.values())
         assert max(counts.values()) - min(counts[name] for name in NODES) > 1, counts
         after = wait_counts(on, MANY, (8, 8, 8), 40.0)  # by itself
