@@ -41,6 +41,12 @@ def placed(on: Stage, count: int) -> dict[str, str]:
     return found if len(found) == count else {}
 
 
+def is_fresh(on: Stage, name: str) -> bool:
+    """Whether the leader hears a replica. A replica that has just started knows none."""
+    replica = on.lab.state(on.leader()).get("replicas", {}).get(name)
+    return bool(replica and replica["fresh"])
+
+
 def wait_counts(on: Stage, count: int, wanted: tuple[int, ...], timeout: float) -> dict[str, str]:
     """Until the nodes serve so many VIPs, in any order of the nodes."""
 
