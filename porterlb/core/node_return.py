@@ -5,6 +5,9 @@ before. While other nodes can take the traffic, a returned node therefore waits:
 hello again (both start with its kubelet), and then until kube-proxy has had the time to write its rules. With policy
 Local the wait of :mod:`porterlb.core.proxy_wait` for the Service's own health check comes on top.
 
+A node that was dead for less than a boot takes did not boot: a lost frame or a replica that stood still made it look
+dead, perhaps to one replica only. It does not wait, for replicas that disagree about it would serve VIPs twice.
+
 The state is a value: `step` takes the state before and returns the state now.
 """
 
@@ -15,6 +18,9 @@ from dataclasses import dataclass, field
 
 REPLICA_WITHIN = 30.0
 """Seconds, at most, for which a returned node waits for its replica: a usual boot from network to pods takes 10 s."""
+
+BOOT = 3.0
+"""Seconds that a boot takes at least, from the last answer of the old kernel to the first of the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +36,10 @@ class Return:
 
 @dataclass(frozen=True, slots=True)
 class Returns:
-    """``dead``: nodes that are dead. ``waiting``: nodes that have returned and wait. Times: monotonic seconds."""
+    """``dead``: nodes that are dead, and since when. ``waiting``: nodes that have returned and wait. Times: monotonic
+    seconds."""
 
-    dead: frozenset[str] = frozenset()
+    dead: Mapping[str, float] = field(default_factory=dict)
     waiting: Mapping[str, Return] = field(default_factory=dict)
 
     @property
@@ -56,8 +63,9 @@ def step(
         delay: seconds from the hello of a replica until its node's kube-proxy forwards.
     """
     waiting = dict(before.waiting)
-    for node in before.dead - dead:
-        waiting[node] = Return(now)
+    for node, since in before.dead.items():
+        if node not in dead and now - since >= BOOT:
+            waiting[node] = Return(now)
     found: dict[str, Return] = {}
     for node, entry in waiting.items():
         if node in dead:
@@ -67,4 +75,6 @@ def step(
         kept = Return(entry.since, heard)
         if now < kept.over_at(delay):
             found[node] = kept
-    return Returns(dead, found)
+    # A node that dies while it waits is still booting: its next return is one, however short this death is.
+    begun = {node: now - BOOT if node in before.waiting else now for node in dead}
+    return Returns({node: before.dead.get(node, begun[node]) for node in sorted(dead)}, found)
