@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab import objects
+from porterlb.core.node_return import BOOT
 from tests.lab.product import Product, product
 
 pytestmark = pytest.mark.lab
@@ -57,6 +58,7 @@ def test_e7_a_node_that_boots_gets_no_traffic_before_its_kube_proxy_forwards(lab
         lab.wait_hops(vip, *NAMES)
         lab.node("node-c").power_off()
         lab.wait_hops(vip, "node-a", "node-b")
+        time.sleep(BOOT)  # a shorter death is no boot
         with lab.client.stream(vip, flows=24, interval=0.005) as stream:
             lab.node("node-c").power_on()
             lab.wait_hops(vip, *NAMES, timeout=40)
