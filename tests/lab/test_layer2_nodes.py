@@ -62,6 +62,7 @@ def test_scenario_2_the_only_replicas_node_goes_off_and_another_replica_starts(c
                 assert stage.owner(vip) != "node-a"
             time.sleep(0.5)
             report = stream.report()
+        print(f"answering after {answering:.1f} s")
         assert answering <= 10.0
         assert not lost_nothing(report, elsewhere)  # neighbours' caches held, and were refreshed
         for vip in at["node-a"]:
