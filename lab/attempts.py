@@ -29,6 +29,19 @@ class Attempts:
         until = f", until {when[-1]:.2f} s after it ({', '.join(f'{at:.2f}' for at in when[-8:])})" if when else ""
         return f"{len(self.failed)} of {self.count} new connections failed{until}"
 
+    def over(self, moment: float, quiet: float = 1.0) -> tuple[float, int]:
+        """(seconds from `moment` to the last failure before `quiet` seconds without one, failures after that).
+
+        Single attempts that fail seconds later belong to no gap; see docs/modes.md.
+        """
+        when = sorted(begun - moment for begun in self.failed)
+        end = 0.0
+        for number, at in enumerate(when):
+            if at - end > quiet:
+                return end, len(when) - number
+            end = max(end, at)
+        return end, 0
+
     def last(self, moment: float) -> float:
         """Seconds from `moment` to the beginning of the last attempt that failed; 0 where none did."""
         return max((begun - moment for begun in self.failed), default=0.0)

@@ -64,7 +64,10 @@ def record(lab: Whole) -> str:
 
 
 def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, str]:
-    """(seconds until new connections no longer fail, in words): 25 attempts a second with a time-out of 1 s."""
+    """(seconds until new connections no longer fail, in words): 25 attempts a second with a time-out of 1 s.
+
+    In about one trial of ten, one or two attempts fail 3 to 6 s later, between others that succeed. Why is not known.
+    """
     where = lab.segment_client if lab.on_segment(vip) else lab.client
     with where.attempts(vip, interval=0.04, timeout=1.0) as attempts:
         time.sleep(1.0)
@@ -72,7 +75,9 @@ def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, s
         lab.node(victim).power_off()
         time.sleep(wait)
         report = attempts.report()
-    return report.last(moment), report.since(moment)
+    seconds, stray = report.over(moment)
+    assert stray <= 3, report.since(moment)
+    return seconds, report.since(moment)
 
 
 @pytest.mark.parametrize("eip", ["routed", "segment", "routed6", "segment6"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import netns, sweep
+from lab.attempts import Attempts
 from lab.backend import DirBackend
 from lab.cluster import CHECKOUT, Lab
 from lab.measure import trials, wait_equal, wait_until
@@ -376,3 +377,10 @@ def test_waiting_says_what_was_seen_last() -> None:
         wait_until(lambda: 0, 0.05, "rain")
     assert trials(3, float).worst == 2.0
     assert trials(4, float).median == 1.5
+
+
+def test_the_end_of_a_gap_is_told_from_attempts_that_fail_later() -> None:
+    attempts = Attempts(200, (10.1, 10.3, 10.9, 14.8, 14.84))
+    assert attempts.over(10.0) == (pytest.approx(0.9), 2)
+    assert Attempts(200, ()).over(10.0) == (0.0, 0)
+    assert Attempts(200, (13.0,)).over(10.0) == (0.0, 1)
