@@ -66,8 +66,8 @@ def record(lab: Whole) -> str:
 def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, str]:
     """(seconds until new connections no longer fail, in words): 25 attempts a second with a time-out of 1 s.
 
-    In about one trial of ten, one to three attempts fail 2 to 6 s later, between others that succeed: the SYN is sent to
-    the dead pod (packet capture). Why is not known; they are printed, and do not count here.
+    In about one trial of ten, one to three attempts fail 2 to 6 s later, between others that succeed: the SYN is sent
+    to the dead pod (packet capture). Why is not known; they are printed, and do not count here.
     """
     where = lab.segment_client if lab.on_segment(vip) else lab.client
     with where.attempts(vip, interval=0.04, timeout=1.0) as attempts:
