@@ -14,7 +14,7 @@ from lab.cluster import Lab
 from lab.measure import wait_until
 from lab.node import Node
 from lab.stream import Report
-from tests.lab.scenarios import BOTH, PIN, Stage
+from tests.lab.scenarios import Stage
 
 NODES = 5
 LEAST = 2
@@ -107,7 +107,6 @@ def ours(profile: str, count: int, trial: Trial) -> Trials:
     """So many trials on a cluster of ours. Each has a Service of its own, served by the node that goes off."""
     done = Trials()
     with Stage(nodes=NODES, profile=profile) as stage:
-        stage.serve("steady", at="node-a")
         stage.settle()
         down: list[str] = []
         while len(done.gaps) < count:
@@ -123,12 +122,12 @@ def ours(profile: str, count: int, trial: Trial) -> Trials:
 def _served(stage: Stage, name: str, victim: str) -> tuple[list[str], list[str]]:
     """The VIPs of a new Service that this node serves, and those of another one that another node serves."""
     other = next(node for node in stage.running if node != victim)
-    stage.lab.service("steady", policy="Local", families=BOTH, annotations={PIN: other})
+    others = stage.serve(f"{name}-beside", at=other)
     affected = stage.serve(name, at=victim)
-    wait_until(lambda: {stage.owner(vip) for vip in stage.vips["steady"]} == {other}, 20.0, "the other VIP elsewhere")
+    wait_until(lambda: {stage.owner(vip) for vip in others} == {other}, 20.0, "the other VIP elsewhere")
     wait_until(lambda: {stage.owner(vip) for vip in affected} == {victim}, 20.0, "the VIP on its node")
     stage.settle()
-    return affected, stage.vips["steady"]
+    return affected, others
 
 
 def _during(
@@ -173,8 +172,9 @@ def _leader(stage: Stage, done: Trials, name: str) -> str:
 
 
 def _forget(stage: Stage, name: str) -> None:
-    stage.lab.delete_service(name)
-    del stage.vips[name]
+    for service in (name, f"{name}-beside"):
+        stage.lab.delete_service(service)
+        del stage.vips[service]
 
 
 # keepalived
