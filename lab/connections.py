@@ -27,7 +27,7 @@ ALIVE, RESET, SILENT = "alive", "reset", "silent"
 class Connections:
     """One connection to each of ``targets`` (which may repeat), until :meth:`report` or the end of the ``with`` block.
 
-    ``patience``: a connection without an answer for so many seconds is silent.
+    ``patience``: seconds without an answer after which a connection counts as silent.
     """
 
     def __init__(

@@ -18,13 +18,13 @@ from porterlb.cluster import Conflict, Denied, Unavailable
 from porterlb.errors import PorterError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "status": ("status", "Everything at a glance: replicas, nodes, pools, sessions, Services and problems."),
+    "status": ("status", "Show an overview: replicas, nodes, pools, sessions, Services and problems."),
     "explain": ("explain", "Follow one Service from its address to the wire, with the reason of each step."),
     "doctor": ("doctor", "Look for what is wrong, and say what to do."),
     "history": ("history", "What happened: moves of addresses, nodes, sessions, the leader."),
-    "service": ("lists", "Services of type LoadBalancer that are ours."),
-    "eip": ("lists", "Pools of addresses."),
-    "peer": ("lists", "BGP peers."),
+    "service": ("lists", "Show the LoadBalancer Services that PorterLB serves."),
+    "eip": ("lists", "Show pools of addresses."),
+    "peer": ("lists", "Show BGP peers."),
     "mode": ("mode", "Show or switch the protocol of each Eip."),
     "plan": ("plan", "Show what would change without a node, a peer or a replica."),
     "rebalance": ("rebalance", "Show which Layer 2 VIPs would move to spread them evenly, or move them."),

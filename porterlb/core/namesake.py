@@ -3,7 +3,7 @@
 Each start of a manager has a random ``instance``, and the Lease names the instance that owns it. A manager that starts
 writes its instance into the Lease as a challenge, and speaks to nobody before the challenge is decided. A live owner
 answers at once by writing its Lease again; a dead one does not, and after `ANSWER_WITHIN` the Lease is taken over.
-Whoever finds that another manager has taken its Lease over ends. The wall clock has no part in this.
+A manager that finds that another one has taken over its Lease ends. The wall clock is not used.
 """
 
 from __future__ import annotations

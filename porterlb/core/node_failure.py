@@ -32,12 +32,12 @@ MESSAGE = "PorterLB found that the node of this pod does not answer; a majority 
 class Rules:
     """Settings. Times in seconds.
 
-    ``confirm``: the replicas must agree for so long without a break; three probes take 150 ms already. In this time a
-    cut-off replica writes to the API, and the leader learns of it.
-    ``sign_lasts``: a sign of life counts for so long. A replica that is cut off repeats it every SIGN_EVERY.
-    ``again_after``: a node that was marked is not marked again for so long.
-    ``restore_after``: a node that lives for so long, and whose pods nobody has put right, gets them restored. A kubelet
-    that lives does it by itself within seconds.
+    ``confirm``: time for which the replicas must agree without a break, in addition to three probes (150 ms). In this
+    time a cut-off replica writes to the API, and the leader learns of it.
+    ``sign_lasts``: time for which a sign of life counts. A replica that is cut off repeats it every SIGN_EVERY.
+    ``again_after``: time for which a marked node is not marked again.
+    ``restore_after``: time for which a node must live before its pods are restored, unless their status has been
+    corrected. A running kubelet corrects it within seconds.
     ``lease_margin``: for so long the leader must lead for certain when it begins.
     """
 

@@ -46,7 +46,7 @@ class OwnHello:
         )
 
     def repeat_goodbye(self, now: float) -> None:
-        """A goodbye is being said: it is said again twice."""
+        """A goodbye has been sent. It is repeated twice."""
         self._goodbyes = [now + after for after in _GOODBYES]
 
     def cancel_goodbyes(self) -> None:

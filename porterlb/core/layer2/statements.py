@@ -97,7 +97,7 @@ class Statements:
             if node not in state.suspect and node not in state.silent and state.votes_on(node):
                 said.vouched[Place(node, nic)] = said.at
 
-    # ---- what is said
+    # ---- what this replica tells the others
 
     def networks(self, nic: int) -> frozenset[Network]:
         """The subnets of an interface that make it a segment."""
