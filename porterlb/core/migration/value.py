@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from porterlb.core.parse.fields import Fields
+from porterlb.core.parse.selectors import parse_selector
+from porterlb.core.problems import Problem
+
 API_VERSION = "network.kubesphere.io/v1alpha2"
 
 Object = Mapping[str, Any]
@@ -77,18 +81,8 @@ def name_of(obj: Object) -> str:
 
 
 def matches(selector: Object, labels: Mapping[str, Any]) -> bool:
-    """Whether a label selector (apimachinery, LabelSelector) selects an object with these labels."""
-    if any(labels.get(key) != value for key, value in mapping(selector.get("matchLabels")).items()):
-        return False
-    for term in mappings(selector.get("matchExpressions")):
-        key, operator, values = term.get("key"), term.get("operator"), term.get("values") or []
-        there = key in labels
-        holds = {
-            "In": there and labels.get(str(key)) in values,
-            "NotIn": not there or labels.get(str(key)) not in values,
-            "Exists": there,
-            "DoesNotExist": not there,
-        }.get(str(operator), False)
-        if not holds:
-            return False
-    return True
+    """Whether a label selector selects an object with these labels. One with an error selects nothing."""
+    problems: list[Problem] = []
+    found = parse_selector(Fields({"selector": selector}, "", problems), "selector")
+    known = {key: value for key, value in labels.items() if isinstance(value, str)}
+    return not problems and (found is None or found.matches(known))
