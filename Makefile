@@ -3,14 +3,8 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
-TEST ?= tests
+TEST ?=
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
-
-# docs/decisions/second-look.md: only after failed tests (exit code 1), and what fails twice fails.
-define second_look
-{ [ $$? = 1 ] || exit 1; printf '\n%s\n' 'THE TESTS ABOVE HAVE FAILED. Once more, each on its own; what fails twice fails.'; \
-  $(PY) -m pytest $(1) --last-failed --last-failed-no-failures none; }
-endef
 
 .PHONY: help setup demo lab test test-fast mutants lint bench image release generate pins clean
 
@@ -39,11 +33,11 @@ lint: setup ## ruff, mypy --strict, the import contracts
 	@mypy
 	@lint-imports --no-logo
 
-test: lint ## everything: lint and all tests, on real routers, kernels and a real API server
-	@$(PY) -m pytest $(TEST) || $(call second_look,$(TEST))
+test: lint ## everything: lint and all tests, on real routers, kernels and a real API server. Or TEST=tests/core
+	@$(PY) -m $(if $(TEST),pytest $(TEST),tests.gate)
 
 test-fast: lint ## the everyday loop: without the Kubernetes control plane
-	@$(PY) -m pytest $(TEST) -m "not cluster" || $(call second_look,$(TEST) -m "not cluster")
+	@$(PY) -m $(if $(TEST),pytest $(TEST) -m "not cluster",tests.gate --without-cluster)
 
 mutants: setup ## does a test fail for each decision of core that is changed? Options: MUTANTS="--only lease --all"
 	@$(PY) -m tests.mutants --json bench/results/mutants.json $(MUTANTS)
