@@ -17,6 +17,8 @@ from porterlb.cli.output import Table, age, show
 from porterlb.cluster import Cluster, Kind, Obj
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Mode, Protocol
+from porterlb.core.parse.eip import SWITCHED, replaced_protocol
+from porterlb.core.parse.meta import DOMAINS
 from porterlb.core.shared import shared_by_all
 from porterlb.core.whatif import offline_snapshot
 from porterlb.errors import PorterError
@@ -24,13 +26,18 @@ from porterlb.errors import PorterError
 OWNER = "porterlb-cli"
 """Field manager (server-side apply) of spec.protocol, once it was switched by hand."""
 
+RESTORE = "restore"
+"""In the place of a protocol: the one that each Eip had before it was switched."""
+
+SWITCHED_KEY = f"{SWITCHED[0]}.{DOMAINS[0]}/{SWITCHED[1]}"
+
 POLL = 0.1  # seconds between two looks at the status
 
 Row = dict[str, Any]
 
 
 @click.command()
-@click.argument("protocol", required=False, type=click.Choice([p.value for p in Protocol]))
+@click.argument("protocol", required=False, type=click.Choice([*(p.value for p in Protocol), RESTORE]))
 @click.option(
     "--eip",
     "eips",
@@ -50,6 +57,7 @@ def mode(
 
     Without an argument: show the configured protocol, the current mode, the time of the last change, and the reason.
     With bgp, layer2 or auto: switch, and wait until all addresses are served in the new mode.
+    With restore: give each Eip the protocol that it had before it was switched by this command.
     """
     if protocol is None:
         found = options.ask(load)
@@ -58,7 +66,8 @@ def mode(
         return
 
     async def work(cluster: Cluster) -> list[Row]:
-        return await switch(cluster, Protocol(protocol), eips, wait=not no_wait, force=force, patience=timeout)
+        wanted = None if protocol == RESTORE else Protocol(protocol)
+        return await switch(cluster, wanted, eips, wait=not no_wait, force=force, patience=timeout)
 
     rows = options.ask(work, writes=True)
     show(options.output, rows, [], [row["did"] for row in rows])
@@ -117,35 +126,63 @@ def _chosen(found: Loaded, eips: Sequence[str]) -> list[str]:
 
 
 async def switch(
-    cluster: Cluster, wanted: Protocol, eips: Sequence[str], *, wait: bool, force: bool, patience: float
+    cluster: Cluster, protocol: Protocol | None, eips: Sequence[str], *, wait: bool, force: bool, patience: float
 ) -> list[Row]:
-    """Switches and says what it did, one a row. Raises PorterError where it cannot work or takes too long."""
+    """Switches and says what it did, one a row. ``protocol`` None: what each Eip had before.
+
+    Raises PorterError where it cannot work or takes too long.
+    """
     found = await load(cluster)
     names = [name for name in _chosen(found, eips) if force or not _unusable(found, name, named=bool(eips))]
     if not names:
         raise PorterError("There is no Eip to switch.", "Create one first.")
+    targets = _replaced(found, names, named=bool(eips)) if protocol is None else dict.fromkeys(names, protocol)
     if not force:
-        _refuse_what_cannot_work(found, wanted, names)
+        for wanted in sorted(set(targets.values())):
+            _refuse_what_cannot_work(found, wanted, [name for name, to in targets.items() if to is wanted])
     rows: list[Row] = []
     objects: dict[str, Obj] = {}
-    for name in names:
+    for name, wanted in targets.items():
         before = found.objects.raw("Eip", "", name) or {}
         current = str((before.get("spec") or {}).get("protocol") or Protocol.AUTO.value)
         changed = current != wanted.value
         after: Obj = before
         if changed:
-            body = {"spec": {"protocol": wanted.value}}
-            after = await cluster.apply(Kind.EIP, name, "", body, owner=OWNER)
+            after = await cluster.apply(Kind.EIP, name, "", _edit(before, current, wanted), owner=OWNER)
             click.echo(f"Eip {name}: protocol {current} -> {wanted.value}.", err=True)
         objects[name] = after
         rows.append({"name": name, "before": current, "protocol": wanted.value, "changed": changed})
     until = time.monotonic() + patience
     for row in rows:
         after = objects[row["name"]]
-        record = await _wait(cluster, row["name"], wanted, after, until, patience) if wait else _mode_of(after)
+        to = targets[row["name"]]
+        record = await _wait(cluster, row["name"], to, after, until, patience) if wait else _mode_of(after)
         row["mode"] = str(record.get("served", "")) if wait else ""
         row["did"] = _did(row, record, waited=wait)
     return rows
+
+
+def _replaced(found: Loaded, names: Sequence[str], *, named: bool) -> dict[str, Protocol]:
+    """By Eip: the protocol that it had before. Raises PorterError if there is none to be given back."""
+    befores = {name: replaced_protocol(found.objects.raw("Eip", "", name) or {}) for name in names}
+    targets = {name: before for name, before in befores.items() if before is not None}
+    missing = [name for name in names if name not in targets]
+    if not targets or (named and missing):
+        what = f"Eip {missing[0]}" if named else "No Eip"
+        verb = "was not switched" if named else "was switched"
+        raise PorterError(
+            f"{what} {verb} by porterlb mode, or its protocol was changed afterwards by other means.",
+            "Name the protocol: porterlb mode bgp, layer2 or auto.",
+        )
+    return targets
+
+
+def _edit(obj: Obj, current: str, wanted: Protocol) -> Obj:
+    """The change of an Eip, with the protocol that `restore` gives back. What is back as it was has no such note."""
+    before = replaced_protocol(obj)
+    first = current if before is None else before.value
+    note = {} if first == wanted.value else {SWITCHED_KEY: f"{first}/{wanted.value}"}
+    return {"metadata": {"annotations": note}, "spec": {"protocol": wanted.value}}
 
 
 def _did(row: Row, record: Mapping[str, Any], *, waited: bool) -> str:

@@ -148,3 +148,55 @@ def test_an_unknown_eip(folder: Folder) -> None:
 )
 def test_what_is_waited_for(record: dict[str, object], wanted: Protocol, generation: int, missing: str) -> None:
     assert still_missing(record, wanted, generation) == missing
+
+
+def switch(folder: Folder, *arguments: str) -> str:
+    assert folder.cli("mode", *arguments, "--no-wait", "--force") == 0, folder.err
+    pool, *_ = yaml.safe_load_all((folder.path / "network.yaml").read_text())
+    return str(pool["spec"].get("protocol"))
+
+
+def test_restore_gives_back_what_was_there_before_the_first_switch(folder: Folder) -> None:
+    folder.manage()
+    assert switch(folder, "bgp", "--eip", "pool") == "bgp"
+    assert switch(folder, "layer2", "--eip", "pool") == "layer2"
+    assert switch(folder, "restore", "--eip", "pool") == "auto"
+    assert folder.out.startswith("Eip pool was switched from layer2 to auto;")
+    assert folder.cli("mode", "restore", "--eip", "pool") == 1
+    assert folder.err == (
+        "porterlb: Eip pool was not switched by porterlb mode, or its protocol was changed afterwards by other means. "
+        "Name the protocol: porterlb mode bgp, layer2 or auto.\n"
+    )
+
+
+def test_restore_leaves_eips_alone_that_were_not_switched(folder: Folder) -> None:
+    folder.manage()
+    switch(folder, "layer2", "--eip", "pool")
+    assert switch(folder, "restore") == "auto"
+    assert "routed" not in folder.out and "protocol: bgp" in (folder.path / "network.yaml").read_text()
+    assert folder.cli("mode", "restore") == 1
+    assert folder.err.startswith("porterlb: No Eip was switched by porterlb mode,")
+
+
+def test_restore_does_not_undo_the_edit_of_somebody_else(folder: Folder) -> None:
+    folder.manage()
+    switch(folder, "layer2", "--eip", "pool")
+    text = (folder.path / "network.yaml").read_text()
+    folder.write("network.yaml", text.replace("protocol: layer2", "protocol: bgp"))
+    assert folder.cli("mode", "restore", "--eip", "pool") == 1
+    # A new switch keeps what was there when it began.
+    assert switch(folder, "layer2", "--eip", "pool") == "layer2"
+    assert switch(folder, "restore", "--eip", "pool") == "bgp"
+
+
+def test_restore_is_checked_as_a_switch_is(folder: Folder) -> None:
+    folder.manage()
+    switch(folder, "bgp", "--eip", "pool")
+    switch(folder, "auto", "--eip", "pool")  # as it was: there is nothing to restore any more
+    assert folder.cli("mode", "restore") == 1
+    folder.write("network.yaml", (folder.path / "network.yaml").read_text().replace("protocol: auto", "protocol: bgp"))
+    switch(folder, "layer2", "--eip", "pool")
+    folder.up = ()
+    folder.manage()
+    assert folder.cli("mode", "restore", "--eip", "pool") == 1
+    assert folder.err.startswith("porterlb: bgp cannot work now: no replica has an established session.")

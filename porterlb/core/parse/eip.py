@@ -9,7 +9,7 @@ from typing import Any
 from porterlb.core.model import Address, Eip, Protocol
 from porterlb.core.parse.addresses import check_usable, parse_address, parse_ranges, pool_ranges, respelled
 from porterlb.core.parse.fields import Fields, mapping, plain, show
-from porterlb.core.parse.meta import DOMAINS, Meta, duplicate_spellings, is_fatal, top
+from porterlb.core.parse.meta import DOMAINS, Meta, duplicate_spellings, is_fatal, parse_meta, top
 from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Parsed, Problem, Reason
 
@@ -19,7 +19,9 @@ _SEVERAL = re.compile(r"[,;*?^$|\[\](){}\\+]")
 _CAN_REACH = "can_reach:"
 REBALANCE = ("rebalance", "v1alpha1")
 """The annotation by which an operator asks for VIPs to be moved; its value names the request."""
-_KNOWN = {f"{REBALANCE[0]}.{domain}/{REBALANCE[1]}" for domain in DOMAINS}
+SWITCHED = ("eip", "switched-protocol")
+"""The annotation in which ``porterlb mode`` keeps the protocol that it replaced, as ``<before>/<after>``."""
+_KNOWN = {f"{kind}.{domain}/{name}" for kind, name in (REBALANCE, SWITCHED) for domain in DOMAINS}
 _ELSEWHERE = {
     "addresses": "write them into spec.address, separated by commas",
     "avoidBuggyIPs": "write avoidNetworkAddresses",
@@ -106,6 +108,18 @@ def _interface(spec: Fields) -> tuple[str, Address | None]:
     elif text and (not _NIC.fullmatch(text) or text in (".", "..")):
         spec.wrong("interface", f"{show(text)} is neither the name of a network interface nor can_reach:IP.")
     return text, None
+
+
+def replaced_protocol(obj: Mapping[str, Any]) -> Protocol | None:
+    """The protocol that ``porterlb mode restore`` gives back to this Eip.
+
+    None: ``porterlb mode`` has not switched it, or its protocol has been changed since by another way.
+    """
+    before, _, after = parse_meta(obj).annotation(*SWITCHED).partition("/")
+    spec = obj.get("spec")
+    now = (spec.get("protocol") if isinstance(spec, Mapping) else None) or Protocol.AUTO.value
+    valid = {protocol.value for protocol in Protocol}
+    return Protocol(before) if before in valid and after == now else None
 
 
 def _rebalance(meta: Meta, obj: Mapping[str, Any]) -> str:
