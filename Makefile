@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 TEST ?=
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: help setup demo lab test test-fast mutants lint bench image release generate pins clean
+.PHONY: help setup demo lab test test-fast mutants lint bench image release docs generate pins clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,9 +52,14 @@ image: ## the container image, as root on Debian without docker: build/image/por
 release: setup ## dist/: wheel, sdist, chart, SBOM, checksums. Options: RELEASE="--image --key minisign.key"
 	@$(PY) -m release $(RELEASE)
 
-generate: setup ## write the files that are made from others: CRDs of the chart, docs/configuration.md
+docs: setup ## the documentation site: build/site (broken links are errors)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+	@echo "build/site/index.html (to search: python3 -m http.server -d build/site)"
+
+generate: setup ## write the files that are made from others: CRDs of the chart, reference pages of docs/
 	@cp porterlb/crds/*.yaml charts/porterlb/files/crds/
 	@$(PY) docs/configuration.py
+	@$(PY) docs/reference.py
 
 pins: ## write requirements.txt (from what .venv holds) and the image's, with hashes, anew
 	@{ echo '# Every Python package that development and tests use, pinned. Made by `make pins`.'; \
