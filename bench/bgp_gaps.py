@@ -9,7 +9,7 @@ from lab.measure import wait_until
 from tests.lab.product import Product, product
 
 NAMES = ("node-a", "node-b", "node-c")
-CONNECT = 0.01
+CONNECT = 0.04
 """Seconds between two new connections."""
 FLOWS = 12
 """So many flows over three next hops: some of them go over the one that dies."""
@@ -21,14 +21,14 @@ node is lost whoever is the next hop: its gap has no target, and the pods of the
 
 
 def next_hop(quick: bool) -> Table:
-    """Ten trials with each profile."""
-    count = 3 if quick else 10
+    """Twenty trials with each profile."""
+    count = 3 if quick else 20
     table = Table(
         f"BGP next hop loses power: worst gap of {FLOWS} flows and new connections, ms ({count} trials)",
         ("profile", "policy", "median", "worst", "target", "new connections", "own stall"),
         notes=[
             "BIRD with add-path; a request every 2 ms a flow; the leader lives",
-            "new connections: until the last one that failed had begun, worst; 100 a second, time-out 1 s",
+            "new connections: until the last one that failed had begun, worst; 25 a second, time-out 1 s",
             "Cluster: the dead node's endpoints are marked (mark-pods-not-ready); the flows to its pod do not count",
         ],
     )

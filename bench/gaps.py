@@ -20,7 +20,7 @@ NODES = 5
 LEAST = 2
 """Nodes are powered off one after the other, until so many are left; then all come back at once."""
 
-CONNECT = 0.01
+CONNECT = 0.04
 """Seconds between two new connections."""
 
 KEEPALIVED = {"default (1 s adverts)": "1", "100 ms adverts": "0.1", "10 ms adverts": "0.01"}
@@ -73,7 +73,7 @@ def failover(quick: bool) -> Table:
             "own stall",
         ),
         notes=[
-            "new connections: until the last one that failed had begun, worst; 100 a second, time-out 1 s",
+            "new connections: until the last one that failed had begun, worst; 25 a second, time-out 1 s",
             f"{NODES} nodes; IPv4 and IPv6 at once for PorterLB, the longer gap of both counts; IPv4 for keepalived",
             "lost elsewhere: requests to a VIP whose node did not fail; own stall: how late our sender was at worst",
         ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "security.md": "SECURITY.md",
     "changelog.md": "CHANGELOG.md",
+    "code-of-conduct.md": "CODE_OF_CONDUCT.md",
 }
 """Page of the site -> file in the root."""
 
@@ -28,7 +28,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links as the page in the site needs them."""
     if page.file.src_uri in PAGES:
         markdown = markdown.replace("](docs/", "](").replace("](README.md)", "](index.md)")
-        return re.sub(r"\]\((CONTRIBUTING|SECURITY|CHANGELOG)\.md", lambda found: f"]({found[1].lower()}.md", markdown)
+        for target, source in PAGES.items():
+            markdown = markdown.replace(f"]({source}", f"]({target}")
+        return markdown
     for target, source in PAGES.items():
         markdown = markdown.replace(f"](../{source}", f"]({target}")
     return markdown.replace("](../README.md)", "](index.md)")
