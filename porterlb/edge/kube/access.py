@@ -17,11 +17,14 @@ from urllib.request import getproxies_environment
 
 import aiohttp
 import yaml
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import ConfigException
-from kubernetes.aio.config.incluster_config import InClusterConfigLoader
-from kubernetes.aio.config.kube_config import load_kube_config
 
+from porterlb.edge.kube.library import (
+    ConfigException,
+    Configuration,
+    InClusterConfigLoader,
+    RESTClientObject,
+    load_kube_config,
+)
 from porterlb.errors import PorterError
 
 log = logging.getLogger("porterlb.kube")
@@ -138,7 +141,7 @@ class Access:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        """An ApiClient for one call. Raises PorterError if none could ever be made."""
+        """A RESTClientObject for one call. Raises PorterError if none could ever be made."""
         async with self._lock:
             lent = await self._fresh()
         lent.users += 1
@@ -196,9 +199,8 @@ class Access:
         token = configuration.api_key.get("BearerToken")
         if token:
             configuration.api_key["BearerToken"] = token.strip()  # a newline at the end of the file
-        client = ApiClient(configuration)
-        client.user_agent = "porterlb"
-        connector = aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context, socket_factory=_socket)
+        client = RESTClientObject(configuration)
+        connector = aiohttp.TCPConnector(limit=0, ssl=client.ssl_context, socket_factory=_socket)
         # Where no proxy is named, the environment is not asked again for each request: that reads ~/.netrc in a thread.
         proxies = bool(getproxies_environment())
         configuration.client_session_kwargs = {"connector": connector, "trust_env": proxies}

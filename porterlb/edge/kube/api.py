@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import aiohttp
 
@@ -150,17 +151,12 @@ class Api:
     async def _send(self, client: Any, request: Request) -> aiohttp.ClientResponse:
         """The answer's head; its body is still to be read."""
         try:
-            method, url, headers, body, _ = await client.param_serialize(
-                request.method,
-                request.path,
-                query_params=list(request.query),
-                header_params={"Accept": "application/json", "Content-Type": request.content_type},
-                body=None if request.body is None else plain(request.body),
-                auth_settings=["BearerToken"],
-            )
+            url = url_of(client, request)
+            headers = await headers_of(client, {"Accept": "application/json", "Content-Type": request.content_type})
+            body = None if request.body is None else plain(request.body)
             # Not a number: the client would make it the limit of the whole answer, and a watch has none.
             limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT)
-            answer = await client.call_api(method, url, headers, body, _request_timeout=limits)
+            answer = await client.request(request.method, url, headers, body, _request_timeout=limits)
         except TimeoutError:
             raise Unavailable(f"{client.configuration.host} does not accept connections (no answer).") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -174,6 +170,17 @@ class Api:
         except (aiohttp.ClientError, OSError):
             body = b""
         return trouble(response.status, body, path, response.headers.get("Retry-After", ""))
+
+
+def url_of(client: Any, request: Request) -> str:
+    query = urlencode(list(request.query), quote_via=quote)
+    return f"{client.configuration.host}{request.path}{'?' if query else ''}{query}"
+
+
+async def headers_of(client: Any, headers: Mapping[str, str]) -> dict[str, str]:
+    """With our name and credentials."""
+    settings = await client.configuration.auth_settings()
+    return {**headers, "User-Agent": "porterlb", **{setting["key"]: setting["value"] for setting in settings.values()}}
 
 
 LINE_AT_MOST = 64 * 2**20

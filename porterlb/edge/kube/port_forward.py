@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from porterlb.cluster import Denied, Obj, ReplicaState, Unavailable
-from porterlb.edge.kube.api import Api, Request
+from porterlb.edge.kube.api import Api, Request, headers_of, url_of
 from porterlb.edge.kube.errors import trouble
 
 PROTOCOL = "v4.channel.k8s.io"
@@ -81,10 +81,9 @@ async def _get(api: Api, path: str, port: int, page: str) -> bytes:
     """The whole answer to a GET of a pod's page, head and body."""
     async with api.access.client() as client:
         try:
-            _, url, headers, _, _ = await client.param_serialize(
-                "GET", path, query_params=[("ports", str(port))], header_params={}, auth_settings=["BearerToken"]
-            )
-            session: aiohttp.ClientSession = client.rest_client.pool_manager
+            url = url_of(client, Request("GET", path, [("ports", str(port))]))
+            headers = await headers_of(client, {})
+            session: aiohttp.ClientSession = client.pool_manager
             patience = aiohttp.ClientWSTimeout(ws_close=CLOSE)
             async with session.ws_connect(
                 url, protocols=(PROTOCOL,), headers=headers, max_msg_size=0, timeout=patience
