@@ -130,7 +130,6 @@ def allocate(
         closed: Eips that give nothing out for a reason of the network, each with a clause that says why.
         may_allocate: False on a replica that is not the leader: held addresses only.
     """
-    by_namespace = any(eip.namespace_selector is not None for eip in eips.values())
     map_ = (
         memory.map
         if memory.context and memory.context[0] == eips
@@ -142,7 +141,7 @@ def allocate(
     else:
         bars = Bars.of(map_, claimed, reserved, elsewhere)
         bars = memory.bars if bars == memory.bars else bars
-    context = (map_.eips, dict(namespaces) if by_namespace else None, bars, dict(closed), may_allocate)
+    context = (map_.eips, dict(namespaces) if map_.by_namespace else None, bars, dict(closed), may_allocate)
     work = _Work(services, memory, now, map_, bars, may_allocate=may_allocate)
     if context == memory.context:
         changed = differing(memory.services, services)
@@ -377,9 +376,9 @@ class _Work(Claims):
             if name not in self.uses:
                 used = changed.get(name) or Editor()
                 size = sum(int(last) - int(first) + 1 for first, last in eip.ranges)
-                problems = self.map.problems(name) + self.bars.problems(self.map, name)
+                problems = self.map.problems(name) + self.bars.problems(name)
                 conflicting = self.map.conflicting.get(name, ())
-                barred = self.bars.inside(self.map, name)
+                barred = self.bars.inside(name)
                 self.uses[name] = EipUse(size, used.frozen(), conflicting, problems, barred)
 
 

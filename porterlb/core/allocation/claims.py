@@ -38,6 +38,7 @@ class Bars:
     reserved: Mapping[int, str] = field(default_factory=dict)
     elsewhere: Mapping[int, Keys] = field(default_factory=dict)
     codes: frozenset[int] = frozenset()
+    by_eip: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)  # codes, ascending
 
     @classmethod
     def of(
@@ -48,11 +49,15 @@ class Bars:
         mine = frozenset(code for code, name in found.items() if map_.eips[name].probe)
         clauses = {code: why for address, why in reserved.items() if map_.name_of(code := encode(address))}
         users = {code: keys for address, keys in elsewhere.items() if map_.name_of(code := encode(address))}
-        return cls(mine, clauses, users, mine | clauses.keys() | users.keys())
+        codes = mine | clauses.keys() | users.keys()
+        by_eip: dict[str, list[int]] = {}
+        for code in sorted(codes):
+            by_eip.setdefault(map_.name_of(code), []).append(code)
+        return cls(mine, clauses, users, codes, {name: tuple(found) for name, found in by_eip.items()})
 
-    def inside(self, map_: EipMap, name: str) -> frozenset[Address]:
+    def inside(self, name: str) -> frozenset[Address]:
         """Those of one Eip."""
-        return frozenset(decode(code) for code in self.codes if map_.name_of(code) == name)
+        return frozenset(map(decode, self.by_eip.get(name, ())))
 
     def why_not(self, service: Service, asked: Address) -> Problem | None:
         """Why the Service cannot have an address that it asks for."""
@@ -94,10 +99,10 @@ class Bars:
             found.append(Problem(Reason.ADDRESS_USED_BY_SERVICE, message, fatal=False))
         return found
 
-    def problems(self, map_: EipMap, name: str) -> tuple[Problem, ...]:
+    def problems(self, name: str) -> tuple[Problem, ...]:
         """What the owner of an Eip should know: the addresses in it that others have."""
         found = []
-        for code in sorted(code for code in self.codes if map_.name_of(code) == name):
+        for code in self.by_eip.get(name, ()):
             address = decode(code)
             if code in self.claimed:
                 why, what = Reason.ADDRESS_CLAIMED, "is used by a foreign host and is not assigned"

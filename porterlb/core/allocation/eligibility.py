@@ -21,6 +21,9 @@ class EipMap:
     def __init__(self, eips: Mapping[str, Eip]) -> None:
         self.eips = eips
         self.conflicting: dict[str, tuple[str, ...]] = {}
+        self.by_namespace = any(eip.namespace_selector is not None for eip in eips.values())
+        self.by_labels = any(eip.service_selector is not None for eip in eips.values())
+        self._ordered: list[Eip] | None = None
         serving: list[tuple[int, int, str]] = []
         self._late: list[tuple[str, _Ranges]] = []
         for eip in sorted(eips.values(), key=lambda eip: (eip.created, eip.uid, eip.name)):
@@ -33,6 +36,13 @@ class EipMap:
                 for entry in ranges:
                     insort(serving, entry)
         self._serving = _Ranges(serving)
+
+    @property
+    def ordered(self) -> list[Eip]:
+        """By priority, then name."""
+        if self._ordered is None:
+            self._ordered = sorted(self.eips.values(), key=lambda eip: (eip.priority, eip.name))
+        return self._ordered
 
     def name_of(self, code: int) -> str:
         """The Eip that an address belongs to; empty if none has it."""
@@ -101,8 +111,6 @@ class Eligibility:
         self._map = map_
         self._closed = closed
         self._namespaces = namespaces
-        self._by_order = sorted(map_.eips.values(), key=lambda eip: (eip.priority, eip.name))
-        self._by_labels = any(eip.service_selector is not None for eip in self._by_order)
         # By namespace and protocol, while labels of Services do not matter
         self._orders: dict[tuple[str, Protocol | None], tuple[Eip, ...]] = {}
 
@@ -138,7 +146,7 @@ class Eligibility:
         the default Eip; then all others. Within each: by priority (lower first), then name. A Service that names bgp
         or layer2 gets nothing from an Eip of the other protocol.
         """
-        if self._by_labels:
+        if self._map.by_labels:
             return self._order(service)
         key = (service.key.namespace, service.protocol)
         known = self._orders.get(key)
@@ -149,7 +157,7 @@ class Eligibility:
     def _order(self, service: Service) -> tuple[Eip, ...]:
         found = [
             eip
-            for eip in self._by_order
+            for eip in self._map.ordered
             if eip.auto_assign and suits(eip, service) and self.why_closed(eip, service) is None
         ]
         return tuple(sorted(found, key=lambda eip: _tier(eip, service)))  # stable
