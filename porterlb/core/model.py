@@ -149,7 +149,7 @@ class Service:
     key: ServiceKey
     uid: str = ""
     created: str = ""
-    resource_version: str = ""
+    resource_version: str = field(default="", compare=False)  # of the first version with these values
     generation: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: frozenset[Port] = frozenset()

@@ -8,9 +8,8 @@ can tell at a glance what is new. Objects are plain JSON mappings; kinds are nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from porterlb.core.model import Address, BgpConf, Eip, Endpoint, Node, Peer, Service, ServiceKey
@@ -96,7 +95,8 @@ class Objects:
         self._claim_without_class = claim_without_class
         self._ignore_exclude_label = ignore_exclude_label
         self._drain_cordoned = drain_cordoned
-        self._raw: dict[str, dict[ObjectKey, Obj]] = {}
+        self._raw: dict[str, Editor[ObjectKey, Obj]] = {}
+        self._versions: dict[ServiceKey, str] = {}  # the newest one with the values of the Service
         self._problems: _Store[ObjectKey, tuple[Problem, ...]] = _Store()
         self._generations: _Store[ObjectKey, int] = _Store()
         self._nodes: _Store[str, Node] = _Store()
@@ -110,7 +110,8 @@ class Objects:
         self._peers: _Store[str, Peer] = _Store()
         self._confs: _Store[str, BgpConf] = _Store()
         self._slices: dict[ObjectKey, Slice] = {}
-        self._slices_of: dict[ServiceKey, set[ObjectKey]] = {}
+        self._kinds_of: dict[ServiceKey, dict[Endpoint | None, int]] = {}  # in how many slices; None: the slices
+        self._unmerged: set[ServiceKey] = set()
         self._endpoints: _Store[ServiceKey, tuple[Endpoint, ...]] = _Store()
         self._parsers: Mapping[str, Callable[[ObjectKey, Obj | None], bool]] = {
             "Node": self._node,
@@ -150,6 +151,11 @@ class Objects:
     @property
     def endpoints(self) -> Mapping[ServiceKey, tuple[Endpoint, ...]]:
         """Of all Services, ours or not: EndpointSlices may come before their Service."""
+        for key in self._unmerged:  # once for all slices that have changed: a Service may have a thousand
+            kinds = self._kinds_of.get(key)
+            merged = merge([[kind for kind in kinds if kind is not None]]) if kinds is not None else None
+            self._endpoints.set(key, merged)
+        self._unmerged.clear()
         return self._endpoints.frozen()
 
     @property
@@ -178,48 +184,62 @@ class Objects:
 
     def raw(self, kind: str, namespace: str, name: str) -> Obj | None:
         """The object as the API has it; of any kind that was ever put in, parsed or not."""
-        return self._raw.get(kind, {}).get(ObjectKey(kind, namespace, name))
+        known = self._raw.get(kind)
+        return known.get(ObjectKey(kind, namespace, name)) if known is not None else None
 
     def all_raw(self, kind: str) -> Mapping[ObjectKey, Obj]:
-        """Every object of a kind as the API has it (a live view)."""
-        return MappingProxyType(self._raw.setdefault(kind, {}))
+        """Every object of a kind as the API has it now."""
+        return self._raw.setdefault(kind, Editor()).frozen()
+
+    def version_of(self, service: Service) -> str:
+        """The newest resourceVersion of an object that is what ``service`` says; what was decided with that value holds
+        for this version too. The one that the value was first seen with, where the object is another one by now."""
+        if self._services.values.get(service.key) is not service:
+            return service.resource_version
+        return self._versions.get(service.key, service.resource_version)
 
     def replace(self, kind: str, objects: Iterable[Obj]) -> bool:
         """Takes over a full list: what is not in it is gone. True if anything that a plan sees is different."""
-        different = False
+        return any([*self.replacing(kind, objects)])
+
+    def replacing(self, kind: str, objects: Iterable[Obj]) -> Iterator[bool]:
+        """:meth:`replace`, one object a step: whoever drives it may do something else in between."""
         fresh: set[ObjectKey] = set()
         for obj in objects:
             fresh.add(key_of(kind, obj))
-            different |= self.change(kind, obj)
-        for key in [key for key in self._raw.get(kind, {}) if key not in fresh]:
-            different |= self.delete(kind, key.namespace, key.name)
-        return different
+            yield self.change(kind, obj)
+        for key in [key for key in self.all_raw(kind) if key not in fresh]:
+            yield self.delete(kind, key.namespace, key.name)
 
     def change(self, kind: str, obj: Obj) -> bool:
         """Takes over one new or changed object. True if anything that a plan sees is different."""
         key = key_of(kind, obj)
-        known = self._raw.setdefault(kind, {})
+        known = self._raw.setdefault(kind, Editor())
         before = known.get(key)
         known[key] = obj
         if before is not None and _same_version(before, obj):
             return False
-        if kind in WITH_CONDITIONS:
-            self._generations.set(key, _generation(obj))
+        judged = kind in WITH_CONDITIONS and self._generations.set(key, _generation(obj))
         parser = self._parsers.get(kind)
         if parser is None:
             return before != obj  # a kind without a parser (Secret) is seen by its user alone: any change counts
         try:
-            return parser(key, obj)
+            return parser(key, obj) or (judged and self._is_told(key))
         except Exception as error:  # a fault of ours, in one object: its last good version stays, and it says so
             message = (
                 f"This object cannot be read ({type(error).__name__}): please report it. {_STILL_IN_FORCE.message}"
             )
             return self._problems.set(key, (Problem(Reason.UNREADABLE, message),))
 
+    def _is_told(self, key: ObjectKey) -> bool:
+        """Whether it has a status of ours."""
+        ours = key.kind != "Service" or ServiceKey(key.namespace, key.name) in self._services.values
+        return ours or key in self._problems.values
+
     def delete(self, kind: str, namespace: str, name: str) -> bool:
         """Forgets one object; one that is not known is no error. True if anything that a plan sees is different."""
         key = ObjectKey(kind, namespace, name)
-        if self._raw.get(kind, {}).pop(key, None) is None:
+        if kind not in self._raw or self._raw[kind].pop(key, None) is None:
             return False
         self._generations.set(key, None)
         parser = self._parsers.get(kind)
@@ -255,7 +275,10 @@ class Objects:
         self._hints.set(key, (Problem(Reason.INVALID_FIELD, hint, _CLASS_FIELD, fatal=False),) if hint else None)
         parsed = ours or _gone()
         if parsed.value is not None:
+            self._versions[name] = parsed.value.resource_version
             parsed = Parsed(self._recorded(parsed.value), parsed.problems)
+        else:
+            self._versions.pop(name, None)
         return self._keep(self._services, name, key, parsed) or different
 
     def _uses(self, key: ServiceKey, addresses: tuple[Address, ...]) -> bool:
@@ -295,23 +318,33 @@ class Objects:
         return self._keep_good(self._confs, key.name, key, parse_conf(obj) if obj else _gone())
 
     def _endpoint_slice(self, key: ObjectKey, obj: Obj | None) -> bool:
-        before = self._slices.pop(key, None)
         after = parse_endpoint_slice(obj) if obj else None
+        before = self._slices.pop(key, None)
         if after is not None:
             self._slices[key] = after
         if before == after:
             return False
         different = False
-        # A slice may be handed from one Service to another (its label is edited): both are merged anew.
-        for service in dict.fromkeys(of[0] for of in (before, after) if of is not None):
-            keys = self._slices_of.setdefault(service, set())
-            keys.discard(key)
-            if after is not None and after[0] == service:
-                keys.add(key)
-            if not keys:
-                del self._slices_of[service]
-            merged = merge(self._slices[k][1] for k in keys) if keys else None
-            different |= self._endpoints.set(service, merged)
+        for piece, sign in ((after, 1), (before, -1)):  # what is in both is never gone
+            if piece is not None:
+                different |= self._count(*piece, sign)
+        return different
+
+    def _count(self, service: ServiceKey, held: tuple[Endpoint, ...], sign: int) -> bool:
+        """Counts a slice of a Service in or out. Whether the Service has another set of endpoints."""
+        kinds = self._kinds_of.setdefault(service, {})
+        different = False
+        for kind in (None, *held):
+            count = kinds.get(kind, 0) + sign
+            if count:
+                kinds[kind] = count
+            else:
+                del kinds[kind]
+            different |= count == (1 if sign > 0 else 0)
+        if not kinds:
+            del self._kinds_of[service]
+        if different:
+            self._unmerged.add(service)
         return different
 
 

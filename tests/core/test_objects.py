@@ -209,3 +209,20 @@ def test_generations_are_those_of_the_objects() -> None:
     assert objects.generations[ObjectKey("Eip", "", "bare")] == 0
     objects.delete("Eip", "", "pool")
     assert ObjectKey("Eip", "", "pool") not in objects.generations
+
+
+def test_the_slices_of_a_service_are_merged_once_for_all_that_have_changed() -> None:
+    objects = Objects(True)
+    nodes = [f"n{i}" for i in range(3)]
+    assert objects.change("EndpointSlice", slice_("web-1", "web", nodes[:2]))
+    assert objects.change("EndpointSlice", slice_("web-2", "web", nodes[1:]))
+    assert [e.node for e in objects.endpoints[WEB]] == nodes
+    first = objects.endpoints[WEB]
+    assert not objects.change("EndpointSlice", slice_("web-2", "web", nodes, version="2"))  # n0 is in web-1 too
+    assert objects.endpoints[WEB] is first
+    assert not objects.change("EndpointSlice", slice_("web-1", "web", [], version="2"))
+    assert objects.endpoints[WEB] is first
+    assert objects.change("EndpointSlice", slice_("web-2", "web", [], version="3"))
+    assert objects.endpoints[WEB] == ()
+    assert not objects.delete("EndpointSlice", "shop", "web-1")
+    assert objects.delete("EndpointSlice", "shop", "web-2") and WEB not in objects.endpoints
