@@ -173,6 +173,7 @@ class _Manager:
             self.bgp,
             self.wire,
             contained("status", self._publish),
+            contained("status", self._unplanned),
             contained("reconcile", self._before_plan),
             self.proxy_health.ask,
         )
@@ -431,6 +432,9 @@ class _Manager:
         self.metrics.api(up=not known.outage)
         self.bfd.want(known.plan.bgp.bfd)
         self.status.update(known)
+
+    def _unplanned(self, known: Known, news: bool) -> None:
+        self.status.update(known, news=news)
 
     def _on_known(self, known: Known, touched: Set[Address]) -> None:
         self.recorder.observe(known, touched)

@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Protocol
 
-from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
+from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Obj, Outage, Replaced, Restored
 from porterlb.core import node_return, proxy_wait
 from porterlb.core.bgp.negotiated import from_text
 from porterlb.core.bgp.peers import secret_missing
@@ -31,6 +31,7 @@ from porterlb.core.node_return import Returns
 from porterlb.core.objects import Objects
 from porterlb.core.observed import BgpReport, Notice, NoticeKind, WireReport
 from porterlb.core.pace import Pace
+from porterlb.core.persistent import editing
 from porterlb.core.placement.policy import PlacementPolicy
 from porterlb.core.plan import Plan, plan_steps
 from porterlb.core.problems import Problem
@@ -47,6 +48,9 @@ COALESCE = 0.01
 LONGEST_REST = 0.25
 """Seconds, at most, that the loop rests after a plan: as long as the plan took. In a burst that leaves half of the time
 for reading what comes, and a hundred changes become one plan; a change that comes alone is not delayed by it."""
+
+STEP = 0.005
+"""Seconds after which the reading of a long list gives way to what else runs on the loop."""
 
 PLAN_AGAIN = 1.0
 """Seconds until planning is tried again after it failed."""
@@ -77,6 +81,9 @@ class Reconciler:
     wire: WireSpeaker
     publish: Callable[[Known, float], None]
     """Called after each plan with what is known and the seconds that the plan took."""
+    unplanned: Callable[[Known, bool], None]
+    """Called with what is known where something is new that no plan depends on. Whether it is news: a status may be
+    another one; else only counters are newer."""
     before_plan: Callable[[], None]
     """Called before each plan: others want to know the objects too (whose passwords to read, who we are)."""
     proxy_health: Callable[[Collection[NewHop]], None]
@@ -144,11 +151,12 @@ class Reconciler:
 
     def on_wire(self, report: WireReport) -> None:
         before = self.wire_report
-        # Reports name the VIPs whose answerer has changed; what is known of the others stays.
-        report = replace(report, answering={**before.answering, **report.answering})
-        self.wire_report = report
+        self.wire_report = report = before.with_changes(report)
+        verdicts, self.verdicts = self.verdicts, self.verdicts.heard(report.claimed, report.clear, time.monotonic())
+        if self.wire_ready and self.verdicts is verdicts and not report.says_more_than(before):
+            self._tell(news=False)
+            return
         self.wire_ready = True
-        self.verdicts = self.verdicts.heard(report.claimed, report.clear, time.monotonic())
         urgent = (
             (report.dead, report.dead_on) != (before.dead, before.dead_on)
             or report.fresh.keys() != before.fresh.keys()
@@ -204,14 +212,15 @@ class Reconciler:
     async def watch(self) -> None:
         """Follows the cluster for ever."""
         async for event in self.cluster.watch(KINDS):
+            different = True
             match event:
                 case Replaced(kind, objects):
-                    self.objects.replace(kind.kind, objects)
+                    different = await self._replace(kind, objects) or kind not in self.synced
                     self.synced.add(kind)
                 case Changed(kind, obj):
-                    self.objects.change(kind.kind, obj)
+                    different = self.objects.change(kind.kind, obj)
                 case Deleted(kind, namespace, name):
-                    self.objects.delete(kind.kind, namespace, name)
+                    different = self.objects.delete(kind.kind, namespace, name)
                 case Outage(reason):
                     self.outage = reason
                     log.warning("the API is unavailable: what is known stays in force (%s)", reason)
@@ -224,7 +233,20 @@ class Reconciler:
                         log.warning("%s: %s", where, message)
                     else:
                         self.broken.pop(where, None)
-            self.touch()
+            if different:
+                self.touch()
+            else:  # such as our own status, which the watch brings back
+                self._tell(news=True)
+
+    async def _replace(self, kind: Kind, objects: Iterable[Obj]) -> bool:
+        """Takes over a full list and gives way meanwhile. Whether a plan sees anything different."""
+        different, turned = False, time.monotonic()
+        for one in self.objects.replacing(kind.kind, objects):
+            different |= one
+            if time.monotonic() - turned > STEP:
+                await asyncio.sleep(0)
+                turned = time.monotonic()
+        return different
 
     async def run(self) -> None:
         """Plans whenever something changed or a time has come, once everything is known for the first time."""
@@ -292,8 +314,10 @@ class Reconciler:
         applied = self._digests.get(self.bgp_report.applied, 0)
         self.wire.want(replace(made.wire, applied=applied, check=made.wire.check | self.verdicts.due(now)))
         if len(self.wire_report.answering) > len(made.wire.vips):
-            kept = {address: who for address, who in self.wire_report.answering.items() if address in made.wire.vips}
-            self.wire_report = replace(self.wire_report, answering=kept)
+            answering = editing(self.wire_report.answering)
+            for address in [address for address in answering if address not in made.wire.vips]:
+                del answering[address]
+            self.wire_report = replace(self.wire_report, answering=answering.frozen())
         self.known = Known(
             snapshot=snapshot,
             plan=made,
@@ -310,6 +334,14 @@ class Reconciler:
             at=now,
         )
         self.publish(self.known, time.perf_counter() - started)
+
+    def _tell(self, *, news: bool) -> None:
+        """What is known by the last plan, with the newest report."""
+        if self.known is not None:
+            wire = self._wire_known(time.monotonic())
+            news |= wire.notices != self.known.wire.notices
+            self.known = replace(self.known, wire=wire)
+            self.unplanned(self.known, news)
 
     def _wire_known(self, now: float) -> WireReport:
         """The report of the wire process, with the notice that this process cannot know of."""

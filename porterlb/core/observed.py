@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import Loss, Refusal, Trouble
 from porterlb.core.desired import Path, Prefix
 from porterlb.core.model import Address, Interface
+from porterlb.core.persistent import editing
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +176,16 @@ class WireReport:
     counters: Mapping[str, int] = field(default_factory=dict)  # requests, answers, gratuitous, hellos ...
     trouble: str = ""  # a sentence while the wire process does not run, or cannot do its work
     restarts: int = 0
+
+    def with_changes(self, report: WireReport) -> WireReport:
+        """``report``, of which ``answering`` has the changed VIPs only, with what is known of the others."""
+        answering = editing(self.answering)
+        for address, who in report.answering.items():
+            if answering.get(address) != who:
+                answering[address] = who
+        return replace(report, answering=answering.frozen())
+
+    def says_more_than(self, other: WireReport) -> bool:
+        """Whether it differs from ``other`` in more than counters and in what hosts have asked for: those change all
+        the time, and no plan or status waits for them."""
+        return replace(self, counters={}, asked=frozenset()) != replace(other, counters={}, asked=frozenset())

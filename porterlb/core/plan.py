@@ -184,7 +184,7 @@ def _peer_problems(snapshot: Snapshot, before: Plan) -> Mapping[str, tuple[Probl
         for one, other in (
             (last.peers, snapshot.peers),
             (last.nodes, snapshot.nodes),
-            (last.eips.keys(), snapshot.eips.keys()),
+            (last.eips, snapshot.eips),
             (last.conf, snapshot.conf),
         )
     ):
@@ -329,11 +329,10 @@ def _hold_downs(
     """The hold-down of every set of peers that is in use, one step further."""
     sets = shared.recipient_sets()
     if shared.by_service:
-        sets = set(sets)
-        sets.update(vip.peers for address, vip in before.vips.items() if address not in look)
+        sets = sets.union(vip.peers for address, vip in before.vips.items() if address not in look)
         for address, name in look.items():
             if holders := _holders_of(shared.snapshot, allocations, address, name):
-                sets.add(shared.recipients(shared.snapshot.eips[name], address.version, holders).names)
+                sets |= {shared.recipients(shared.snapshot.eips[name], address.version, holders).names}
     live = frozenset(shared.up)
     seen = {peers: shared.sessions_seen(peers) for peers in sets}
     return holddown.advance(before.memory.hold_downs, seen, live, shared.now, shared.policy)
@@ -421,6 +420,8 @@ def _new_on_link(shared: Shared, unwritten: Mapping[ServiceKey, tuple[Address, .
 
     Until our own membership has told which subnets we are in, every address may be on-link: the wire process knows.
     """
+    if not unwritten:
+        return frozenset()
     unknown = shared.snapshot.view.node not in shared.snapshot.members
     unprobed = [eip for eip in shared.snapshot.eips.values() if not eip.probe]
     return frozenset(

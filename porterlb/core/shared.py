@@ -16,6 +16,7 @@ from porterlb.core.holddown import ModePolicy, SessionsSeen
 from porterlb.core.memory import Sessions
 from porterlb.core.model import Address, Eip, Network, Peer, RouteAttributes, Service, Snapshot
 from porterlb.core.nexthops import NextHops, Segments, Tier
+from porterlb.core.persistent import differing
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Shared:
     _reaches: dict[tuple[str, int], Reach] = field(default_factory=dict)
     _groups: dict[tuple[str, int], Mapping[int, str]] = field(default_factory=dict)
     _capacities: dict[tuple[str, int], Mapping[str, int]] = field(default_factory=dict)
+    _leasts: dict[tuple[str, int], int] = field(default_factory=dict)
     _announcers: dict[tuple[str, int], Announcers] = field(default_factory=dict)
     _announcers_before: dict[tuple[str, int], Announcers] = field(default_factory=dict)  # with the same reach
     _arrangements: dict[tuple[str, int, tuple[str, ...], int], Mapping[str, tuple[str, ...]]] = field(
@@ -63,6 +65,7 @@ class Shared:
     )
     _paths: dict[tuple[str, str, int, RouteAttributes], Path | None] = field(default_factory=dict)
     _recipients: dict[tuple[str, int], Recipients] = field(default_factory=dict)
+    _sets: dict[bool, frozenset[frozenset[str]]] = field(default_factory=dict)
     _seen: dict[frozenset[str], SessionsSeen] = field(default_factory=dict)
 
     def hops(self, services: Sequence[Service], version: int) -> NextHops:
@@ -165,7 +168,10 @@ class Shared:
 
     def _least(self, peer: str, version: int) -> int:
         """What every replica can announce of one prefix: among many, all are taken for equal."""
-        return min(self.capacity(peer, version).values(), default=1)
+        found = self._leasts.get((peer, version))
+        if found is None:
+            found = self._leasts[peer, version] = min(self.capacity(peer, version).values(), default=1)
+        return found
 
     def _agreed(self, replica: str, peer: str) -> Negotiated:
         """What a session negotiated. One of which nothing is known yet is taken for ours, else for the least."""
@@ -230,13 +236,16 @@ class Shared:
             self._groups[peer, version] = found
         return found
 
-    def recipient_sets(self) -> set[frozenset[str]]:
+    def recipient_sets(self) -> frozenset[frozenset[str]]:
         """Every set of peers that a VIP of these Eips may be announced to, as far as Services do not matter."""
-        return {
-            self.recipients(eip, version, ()).names
-            for eip in self.snapshot.eips.values()
-            for version in {found.first.version for found in eip.ranges}
-        }
+        found = self._sets.get(True)
+        if found is None:
+            found = self._sets[True] = frozenset(
+                self.recipients(eip, version, ()).names
+                for eip in self.snapshot.eips.values()
+                for version in {found.first.version for found in eip.ranges}
+            )
+        return found
 
     def sessions_seen(self, peers: frozenset[str]) -> SessionsSeen:
         """What is known of the sessions with a set of peers, for its hold-down."""
@@ -388,14 +397,15 @@ def shared_by_all(
         by_service=any(rule.service_selector is not None for p in peers.values() for rule in p.advertise),
     )
     if before is not None and before.policy == policy and made.same_rules(before):
-        eips = old is not None and old.eips == snapshot.eips
+        edited = differing(before.snapshot.eips, snapshot.eips)
         return replace(
             made,
             _present=before._present,
             _reaches=before._reaches,
             _announcers_before=before._announcers,
             _paths=before._paths,
-            _recipients=before._recipients if eips else {},
+            _recipients={key: found for key, found in before._recipients.items() if key[0] not in edited},
+            _sets=before._sets if not edited else {},
         )
     return made
 

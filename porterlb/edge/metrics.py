@@ -19,11 +19,12 @@ from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode
 from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import BgpReport
+from porterlb.core.persistent import differing
 from porterlb.core.placement.overview import overview
 from porterlb.core.plan import Plan
 from porterlb.core.problems import Reason
 from porterlb.core.status.notices import Notice
-from porterlb.core.vip import served
+from porterlb.core.vip import VipPlan, served
 
 
 class Metrics:
@@ -39,7 +40,7 @@ class Metrics:
         self, known: Callable[[], Known | None], clock: Callable[[], float], *, rebalances: bool = True
     ) -> None:
         self._clock = clock
-        self._modes: dict[Address, Mode] = {}
+        self._vips: Mapping[Address, VipPlan] = {}
         self._changing: dict[Address, float] = {}
         self._lost: dict[str, int] = {}
         self._reachable = True
@@ -145,20 +146,20 @@ class Metrics:
 
     def saw(self, known: Known) -> None:
         """What every VIP's mode is, planned and on the wire: changes are counted, and timed until they are seen."""
-        now, on_wire = self._clock(), known.on_wire
-        modes: dict[Address, Mode] = {}
-        for address, vip in known.plan.vips.items():
-            mode = modes[address] = vip.mode.mode
-            before = self._modes.get(address)
-            if before is not None and before is not mode:
-                self._mode_changes.labels(before.value, mode.value).inc()
-                self._changing[address] = vip.mode.since
-            since = self._changing.get(address)
-            if since is not None and address in on_wire and on_wire[address].mode is mode:
+        now, on_wire, vips = self._clock(), known.on_wire, known.plan.vips
+        for address in differing(self._vips, vips):
+            old, new = self._vips.get(address), vips.get(address)
+            if new is None:
+                self._changing.pop(address, None)
+            elif old is not None and old.mode.mode is not new.mode.mode:
+                self._mode_changes.labels(old.mode.mode.value, new.mode.mode.value).inc()
+                self._changing[address] = new.mode.since
+        self._vips = vips
+        for address, since in list(self._changing.items()):
+            mode = vips[address].mode.mode
+            if address in on_wire and on_wire[address].mode is mode:
                 self._mode_seconds.labels(mode.value).observe(max(0.0, now - since))
                 del self._changing[address]
-        self._modes = modes
-        self._changing = {address: since for address, since in self._changing.items() if address in modes}
 
     def heard(self, report: BgpReport) -> None:
         """What ExaBGP's sessions are: losses since the last report are counted by peer and kind of reason."""

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 BEAT = 1.0
 """Seconds between two signs that the state is still as it was: a reader sees its age."""
 
+COUNTERS = 10.0
+"""Seconds, at most, that the counters in it are behind."""
+
 PAUSE = 0.2
 """Seconds, at least, between two writes: a reader is to see a dead node within 1 s."""
 
@@ -44,12 +47,12 @@ class StateSharer:
         """For ever; where nothing is to be shared it only waits."""
         if not self._cluster.shares_state:
             await asyncio.Event().wait()
-        written = False
+        written, wrote = False, 0.0
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT):
                     await self._news.wait()
-            fresh = self._news.is_set() or not written
+            fresh = self._news.is_set() or not written or time.monotonic() - wrote > COUNTERS
             self._news.clear()
             state = self._state() if fresh else None
             if fresh and state is None:
@@ -58,7 +61,7 @@ class StateSharer:
             try:
                 text = await asyncio.to_thread(json.dumps, state, sort_keys=True) if fresh else None
                 await self._cluster.share_state(self._node, text)
-                written = True
+                written, wrote = True, time.monotonic() if fresh else wrote
             except (Unavailable, Denied) as error:
                 log.debug("The state of this replica cannot be shared: %s", error)
                 written = False

@@ -20,6 +20,7 @@ from porterlb.core.known import Known
 from porterlb.core.layer2.notices import sentence
 from porterlb.core.model import Address, Mode, Protocol
 from porterlb.core.observed import Notice, NoticeKind
+from porterlb.core.persistent import differing, editing
 from porterlb.core.served import Served
 from porterlb.core.vip import VipPlan
 
@@ -144,7 +145,8 @@ def _changes(before: Known, after: Known) -> list[Entry]:
 def _drains(before: Known, after: Known) -> list[Entry]:
     """Nodes that are there before and after: a node that registers anew says nothing."""
     old, new = before.snapshot.nodes, after.snapshot.nodes
-    changed = [name for name in sorted(old.keys() & new.keys()) if old[name].draining is not new[name].draining]
+    there = sorted(name for name in differing(old, new) if name in old and name in new)
+    changed = [name for name in there if old[name].draining is not new[name].draining]
     return [Entry(after.now, What.NODE_DRAINS if new[n].draining else What.NODE_UNDRAINED, n) for n in changed]
 
 
@@ -227,7 +229,7 @@ class _Move:
 def _moves(
     history: History, looked: Iterable[Address], after: Known, now: float, *, first: bool
 ) -> tuple[list[Entry], Mapping[Address, Place], frozenset[Address]]:
-    places = dict(history.places)
+    places = editing(history.places)
     unsettled: set[Address] = set()
     groups: dict[_Move, list[Address]] = {}
     for address in looked:
@@ -245,13 +247,13 @@ def _moves(
         if (place.mode, place.hops) != (fresh.mode, fresh.hops):
             groups.setdefault(_move(history, place, fresh, vip, after), []).append(address)
     if len(places) > len(after.on_wire):  # every VIP has a place: more of them are those of VIPs that are gone
-        for gone in places.keys() - after.on_wire.keys():
+        for gone in [address for address in places if address not in after.on_wire]:
             del places[gone]
     entries = [
         Entry(m.time, m.what, "", m.before, m.after, m.why, m.cause, m.detail, tuple(sorted(found, key=_by_address)))
         for m, found in groups.items()
     ]
-    return entries, places, frozenset(unsettled)
+    return entries, places.frozen(), frozenset(unsettled)
 
 
 def _by_address(address: Address) -> tuple[int, int]:

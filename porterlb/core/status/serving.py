@@ -13,8 +13,9 @@ from ipaddress import ip_address, ip_network
 
 from porterlb.core.known import Known
 from porterlb.core.mode import Announce
-from porterlb.core.model import Address, Mode
+from porterlb.core.model import Address, Mode, Node
 from porterlb.core.observed import Answering, FreshReplica
+from porterlb.core.persistent import Editor, PersistentMap, differing, editing
 from porterlb.core.served import Served
 from porterlb.core.vip import VipPlan
 
@@ -75,16 +76,20 @@ class WireView:
     """
 
     def __init__(self) -> None:
-        self.on_wire: Mapping[Address, Served] = {}
-        self._next: dict[Address, Served] = {}
-        self._vips: Mapping[Address, VipPlan] = {}
-        self._answering: Mapping[Address, Answering] = {}
+        self.on_wire: Mapping[Address, Served] = PersistentMap()
+        self._next: Editor[Address, Served] = Editor()
+        self._vips: Mapping[Address, VipPlan] = PersistentMap()
+        self._answering: Mapping[Address, Answering] = PersistentMap()
+        self._nodes: Mapping[str, Node] = {}
+        self._addresses: Addresses = {}
         self._basis: object = None
         self._unsettled: set[Address] = set()
         self._refusals: Refusals = {}
 
     def outdated(self, known: Known) -> list[Address]:
         """VIPs that may be brought in differently now: all of them where a session or a replica came or went."""
+        if known.snapshot.nodes is not self._nodes:
+            self._nodes, self._addresses = known.snapshot.nodes, known.addresses
         basis = (
             {peer: session.up for peer, session in known.bgp.sessions.items()},
             {name: (said.boot, said.sessions, bool(said.applied)) for name, said in known.wire.fresh.items()},
@@ -93,20 +98,21 @@ class WireView:
             known.wire.dead,
             known.wire.dead_on,
             {address: rival.mac for address, rival in known.wire.rivals.items()},
-            known.addresses,
+            self._addresses,
         )
         same, self._basis = basis == self._basis, basis
         plan = known.plan
         vips, self._vips = self._vips, plan.vips
         answering, self._answering = self._answering, known.wire.answering
-        self._next = {address: served for address, served in self.on_wire.items() if address in plan.vips}
+        found = differing(vips, plan.vips)
+        self._next = editing(self.on_wire)
+        for address in found:
+            if address not in plan.vips:
+                self._next.pop(address, None)
         self._refusals = refusals_of(known)
         if not same:
             return list(plan.vips)
-        found = {address for address, vip in plan.vips.items() if vips.get(address) is not vip}
-        if answering is not known.wire.answering:
-            found.update(a for a, now in known.wire.answering.items() if answering.get(a) != now)
-            found.update(answering.keys() - known.wire.answering.keys())
+        found |= differing(answering, known.wire.answering)
         # What is planned and not yet done may be done by now: somebody may have acknowledged it.
         found |= self._unsettled
         return [address for address in found if address in plan.vips]
@@ -128,8 +134,8 @@ class WireView:
 
     def done(self) -> Mapping[Address, Served]:
         """The view as it is now."""
-        self.on_wire = self._next
-        self._unsettled &= self.on_wire.keys()
+        self.on_wire = self._next.frozen()
+        self._unsettled = {address for address in self._unsettled if address in self.on_wire}
         return self.on_wire
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from porterlb.core.bgp import words
 from porterlb.core.known import Known
-from porterlb.core.model import ServiceKey
+from porterlb.core.model import Service, ServiceKey
 from porterlb.core.objects import ObjectKey
 from porterlb.core.status import conditions
 from porterlb.core.status.build import Status, conf_status, eip_status, service_status
@@ -72,8 +72,17 @@ Have = Callable[[ObjectKey], Mapping[str, Any] | None]
 """The object as the cluster has it, or None."""
 
 
-def service_write(known: Known, key: ServiceKey, have: Have) -> Write | None:
-    """The write for a Service that is ours, usable or not; None where the cluster has it already."""
+def _first_version(service: Service) -> str:
+    return service.resource_version
+
+
+def service_write(
+    known: Known, key: ServiceKey, have: Have, decided_on: Callable[[Service], str] = _first_version
+) -> Write | None:
+    """The write for a Service that is ours, usable or not; None where the cluster has it already.
+
+    ``decided_on``: the newest resourceVersion of the Service with the values that the plan was made from.
+    """
     object_key = ObjectKey("Service", *key)
     obj = have(object_key)
     if obj is None:
@@ -87,7 +96,7 @@ def service_write(known: Known, key: ServiceKey, have: Have) -> Write | None:
         object_key,
         new,
         LEADER,
-        version=service.resource_version if service else version_of(obj),
+        version=decided_on(service) if service else version_of(obj),
         urgent=ingress(old) != ingress(new),
         notices=tuple(service_notices(old, new)),
     )

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 WRITE_DEADLINE = 2.0  # seconds; a healthy API server answers in milliseconds
 LEAST_LEASE = 0.05  # seconds: with less left, an answer could not come in time
+LEASE_AGAIN = 1.0  # seconds until a write that the lease had no time for is tried again
 DENIED_FOR = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds until what was refused is tried again: an API server that has just
 # started knows nobody's rights yet
 GONE_WITHIN = 0.1  # seconds that the watch may need to tell that an object is gone
@@ -83,6 +84,8 @@ class Outbox:
         clock: monotonic seconds.
         interval: seconds to wait for a write that another one is in the way of.
         concurrency: writes at once.
+        again: called where a write was not sent or was refused: what is to be written is to be said again in so many
+            seconds.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Outbox:
         meter: Meter | None,
         interval: float,
         concurrency: int,
+        again: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._cluster = cluster
         self._objects = objects
@@ -107,6 +111,7 @@ class Outbox:
         self._meter = meter
         self._interval = interval
         self._concurrency = concurrency
+        self._again = again
         self._work = asyncio.Event()
         self._todo: dict[_Slot, Write] = {}
         self._busy: set[_Slot] = set()
@@ -268,7 +273,10 @@ class Outbox:
         key = write.key
         before = self._objects.raw(*key)
         deadline = self._may_send(leader_only=write.leader_only)
-        if before is None or not deadline:
+        if before is None:
+            return
+        if not deadline:
+            self._again(LEASE_AGAIN)
             return
         try:
             result = await self._cluster.apply_status(
@@ -316,6 +324,7 @@ class Outbox:
         times, _ = self._denied.get(slot, (0, 0.0))
         pause = DENIED_FOR[min(times, len(DENIED_FOR) - 1)]
         self._denied[slot] = (times + 1, self._clock() + pause)
+        self._again(pause)
         return pause
 
     async def _tell(self, key: ObjectKey, obj: Mapping[str, Any], notice: Notice) -> None:

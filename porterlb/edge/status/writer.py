@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import operator
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
@@ -18,8 +17,9 @@ from porterlb.cluster import Cluster
 from porterlb.core.known import Known
 from porterlb.core.model import Address, ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
+from porterlb.core.persistent import differing
 from porterlb.core.served import Served
-from porterlb.core.status.build import at_a_nodes_death
+from porterlb.core.status import outdated
 from porterlb.core.status.peer import entries
 from porterlb.core.status.serving import Acknowledged, WireView
 from porterlb.core.status.writes import (
@@ -45,13 +45,10 @@ BATCH = 100  # VIPs or Services between two looks at the event loop
 
 
 class _Looked(NamedTuple):
-    """What was to be written for a Service when it was looked at last, and what that was worked out from."""
+    """What was to be written for an object when it was looked at last, and the object as it was then."""
 
-    inputs: tuple[object, ...]
+    have: object
     writes: Sequence[Write]
-
-    def still(self, inputs: tuple[object, ...]) -> bool:
-        return len(self.inputs) == len(inputs) and all(map(operator.is_, self.inputs, inputs))
 
 
 class StatusWriter:
@@ -101,6 +98,7 @@ class StatusWriter:
             meter=meter,
             interval=interval,
             concurrency=concurrency,
+            again=self._look_in,
         )
         self._wire = WireView()
         self._latest: Known | None = None
@@ -109,14 +107,22 @@ class StatusWriter:
         self._news = asyncio.Event()
         self._silent_since: dict[str, float] = {}
         self._taken: set[tuple[ObjectKey, str]] = set()  # object and node
-        self._memo: dict[ServiceKey, _Looked] = {}
-        self._common: object = None
+        self._pending: dict[ObjectKey, _Looked] = {}  # Services and Eips for which something is to be written
+        self._looked: Known | None = None  # at the last look, as the leader
+        self._raw: Mapping[str, Mapping[ObjectKey, object]] = {}  # by kind, at the last look
 
-    def update(self, known: Known) -> None:
-        """What is known now; how VIPs are brought in is worked out here."""
-        self._acknowledged = self._acknowledged.updated(known)
+    def update(self, known: Known, *, news: bool = True) -> None:
+        """What is known now; how VIPs are brought in is worked out here.
+
+        ``news``: whether a status may be another one; else only counters are newer.
+        """
         self._latest = known
-        self._news.set()
+        if news:
+            self._acknowledged = self._acknowledged.updated(known)
+            self._news.set()
+
+    def _look_in(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._news.set)
 
     @property
     def known(self) -> Known | None:
@@ -145,7 +151,7 @@ class StatusWriter:
                     # What is told must never take down what serves: every replica would meet the same object.
                     log.exception("The status cannot be computed. Announcements and answers are not affected.")
                     # What was noted as looked at was perhaps not: the next look is at everything.
-                    self._wire, self._memo = WireView(), {}
+                    self._wire, self._looked = WireView(), None
                     await asyncio.sleep(LOOK_AGAIN)
                     self._news.set()
                     # In a burst half of the time is for sending.
@@ -178,51 +184,49 @@ class StatusWriter:
         if self._meter:
             self._meter.saw(known)
         self._on_known(known, touched)
-        writes: list[Write] = []
-        if leading:
-            writes += await self._service_writes(known, touched)
+        if not leading:
+            self._looked, self._pending = None, {}
         else:
-            self._memo = {}
-        names = [key for kind in ("Eip", "BgpPeer", "BgpConf") for key in self._objects.all_raw(kind)]
-        for key in names:
+            await self._look_at(known)
+        writes = [write for looked in self._pending.values() for write in looked.writes]
+        for key in [key for kind in ("BgpPeer", "BgpConf") for key in self._objects.all_raw(kind)]:
             work = partial(context_writes, known, key, self._outbox.have, leading=leading)
             writes += self._only(key, work)
         again = self._outbox.want(writes)
         if again is not None:
-            asyncio.get_running_loop().call_later(again, self._news.set)
+            self._look_in(again)
         self._tidy()
 
-    async def _service_writes(self, known: Known, touched: set[Address]) -> list[Write]:
-        """Looks at the Services for which something is new: themselves, their VIPs, or what all of them speak of."""
-        plan, services = known.plan, known.snapshot.services
-        up = {peer: session.up for peer, session in known.bgp.sessions.items()}
-        fresh = {name: said.sessions for name, said in known.wire.fresh.items()}
-        common = (known.losses, known.bgp.trouble, up, fresh)
-        same, self._common = common == self._common, common
-        found: list[Write] = []
-        memo: dict[ServiceKey, _Looked] = {}
-        for number, (object_key, raw) in enumerate(list(self._objects.all_raw("Service").items())):
-            if number % BATCH == BATCH - 1:
-                await asyncio.sleep(0)
-            key = ServiceKey(object_key.namespace, object_key.name)
-            service, have = services.get(key), self._outbox.have(object_key) or raw
-            addresses = known.addresses_of(key)
-            if service is None and not known.problems_of("Service", *key):
-                writes = self._only(object_key, partial(release, object_key, have))
+    async def _look_at(self, known: Known) -> None:
+        """Works out what is to be written for the Services and Eips of which anything is new."""
+        before, raw = self._looked, {kind: self._objects.all_raw(kind) for kind in ("Service", "Eip")}
+        services, eips = outdated.services(before, known), outdated.eips(before, known)
+        keys: set[ObjectKey] = set(raw["Service"]) if services is None else {ObjectKey("Service", *k) for k in services}
+        keys.update(raw["Eip"] if eips is None else (ObjectKey("Eip", "", name) for name in eips))
+        for kind, objects in raw.items():
+            keys |= differing(self._raw.get(kind, {}), objects)
+        # What was not written at the last look, and is another object by now.
+        keys |= {key for key, looked in self._pending.items() if looked.have is not self._outbox.have(key)}
+        self._looked = None  # until all of them have been looked at
+        for number, key in enumerate(keys, 1):
+            writes = self._writes(known, key) if key in raw[key.kind] else ()
+            if writes:
+                self._pending[key] = _Looked(self._outbox.have(key), writes)
             else:
-                vips = tuple(plan.vips.get(address) for address in addresses)
-                generation = known.generation_of("Service", *key)
-                inputs: tuple[object, ...] = (have, service, generation, plan.services.get(key), addresses)
-                inputs += (known.rewriters.get(key), at_a_nodes_death(known, key), *vips)
-                looked = self._memo.get(key) if same and touched.isdisjoint(addresses) else None
-                if looked is None or not looked.still(inputs):
-                    work = partial(service_write, known, key, self._outbox.have)
-                    looked = _Looked(inputs, self._only(object_key, work))
-                memo[key] = looked
-                writes = looked.writes
-            found += writes
-        self._memo = memo
-        return found
+                self._pending.pop(key, None)
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+        self._looked, self._raw = known, raw
+
+    def _writes(self, known: Known, key: ObjectKey) -> Sequence[Write]:
+        have = self._outbox.have
+        if key.kind == "Eip":
+            return self._only(key, partial(context_writes, known, key, have, leading=True))
+        name = ServiceKey(key.namespace, key.name)
+        if name in known.snapshot.services or known.problems_of("Service", *name):
+            return self._only(key, partial(service_write, known, name, have, self._objects.version_of))
+        obj = have(key)
+        return self._only(key, partial(release, key, obj)) if obj is not None else ()
 
     @staticmethod
     def _only(key: ObjectKey, work: Callable[[], Write | Sequence[Write] | None]) -> Sequence[Write]:

@@ -1,0 +1,118 @@
+"""When the loop plans: where something is new that a plan depends on, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import Any
+
+from porterlb.cluster import Changed, Event, Kind, Replaced
+from porterlb.core.desired import DesiredBgp, DesiredWire
+from porterlb.core.known import Known
+from porterlb.core.observed import WireReport
+from porterlb.reconcile import KINDS, Reconciler
+from porterlb.settings import Settings
+
+VIP = ip_address("192.0.2.10")
+SERVICE: dict[str, Any] = {
+    "metadata": {"name": "web", "namespace": "shop", "uid": "1", "resourceVersion": "1", "generation": 1},
+    "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+    "status": {"loadBalancer": {"ingress": [{"ip": str(VIP)}]}},
+}
+EIP = {"metadata": {"name": "pool", "uid": "2", "resourceVersion": "1"}, "spec": {"address": "192.0.2.0/24"}}
+
+
+class Stage:
+    """A reconciler between a cluster and speakers that only listen."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.plans: list[Known] = []
+        self.told: list[tuple[Known, bool]] = []
+        self.loop = Reconciler(
+            Settings(node="node-a"),
+            SimpleNamespace(watch=self.watch),  # type: ignore[arg-type]
+            SimpleNamespace(want=lambda wanted, token: isinstance(wanted, DesiredBgp)),  # type: ignore[arg-type]
+            SimpleNamespace(want=lambda wanted: isinstance(wanted, DesiredWire)),  # type: ignore[arg-type]
+            lambda known, seconds: self.plans.append(known),
+            lambda known, news: self.told.append((known, news)),
+            lambda: None,
+            lambda hops: None,
+        )
+
+    async def watch(self, kinds: object) -> AsyncIterator[Event]:
+        for kind in KINDS:
+            found = {Kind.SERVICE: (SERVICE,), Kind.EIP: (EIP,)}.get(kind, ())
+            yield Replaced(kind, found)
+        while True:
+            yield await self.events.get()
+
+    async def quiet(self) -> tuple[int, int]:
+        """Plans, and what was told without one, once nothing happens any more."""
+        await asyncio.sleep(0.1)
+        counts = len(self.plans), len(self.told)
+        self.plans.clear()
+        self.told, self.last = [], self.told
+        return counts
+
+
+def play(story: Callable[[Stage], Any]) -> None:
+    async def main() -> None:
+        stage = Stage()
+        tasks = [asyncio.create_task(stage.loop.watch()), asyncio.create_task(stage.loop.run())]
+        stage.loop.on_named()
+        stage.loop.on_wire(WireReport())
+        assert (await stage.quiet())[0] >= 1
+        await story(stage)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_counters_are_no_reason_for_a_plan() -> None:
+    async def story(stage: Stage) -> None:
+        stage.loop.on_wire(WireReport(counters={"requests": 1}, asked=frozenset({VIP})))
+        assert await stage.quiet() == (0, 1)
+        known, news = stage.last[0]
+        assert (known.wire.counters, news) == ({"requests": 1}, False)
+        stage.loop.on_wire(WireReport(dead=frozenset({"node-b"})))
+        assert (await stage.quiet())[0] == 1
+        stage.loop.on_wire(WireReport(dead=frozenset({"node-b"}), trouble="no sockets"))
+        assert (await stage.quiet())[0] == 1
+
+    play(story)
+
+
+def test_our_own_status_that_comes_back_is_no_reason_for_a_plan() -> None:
+    async def story(stage: Stage) -> None:
+        metadata = {**SERVICE["metadata"], "resourceVersion": "2"}
+        status = {**SERVICE["status"], "conditions": [{"type": "Serving", "status": "True"}]}
+        stage.events.put_nowait(Changed(Kind.SERVICE, {**SERVICE, "metadata": metadata, "status": status}))
+        assert await stage.quiet() == (0, 1)
+        known, news = stage.last[0]
+        service = known.snapshot.services[next(iter(known.snapshot.services))]
+        assert news and service.resource_version == "1" and stage.loop.objects.version_of(service) == "2"
+        assert stage.loop.objects.version_of(replace(service)) == "1"  # not the value that is known now
+        gone = {**SERVICE, "metadata": {**metadata, "resourceVersion": "3"}, "status": {}}
+        stage.events.put_nowait(Changed(Kind.SERVICE, gone))
+        assert (await stage.quiet())[0] == 1
+        edited = {**gone, "metadata": {**metadata, "resourceVersion": "4", "generation": 2}}
+        stage.events.put_nowait(Changed(Kind.SERVICE, edited))
+        assert (await stage.quiet())[0] == 1
+
+    play(story)
+
+
+def test_a_list_that_is_as_before_is_no_reason_for_a_plan() -> None:
+    async def story(stage: Stage) -> None:
+        stage.events.put_nowait(Replaced(Kind.SERVICE, (SERVICE,)))
+        assert await stage.quiet() == (0, 1)
+        stage.events.put_nowait(Replaced(Kind.SERVICE, ()))
+        assert (await stage.quiet())[0] == 1
+
+    play(story)
