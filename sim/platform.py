@@ -20,7 +20,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import porterlb.app
-import porterlb.edge.layer2.speaker
+import porterlb.child_process
 import porterlb.wire.__main__
 import porterlb.wire.hello_socket
 import porterlb.wire.netlink
@@ -312,9 +312,9 @@ def substitute() -> None:
     netlink.route = _route
     hellos: Any = porterlb.wire.hello_socket
     hellos.socket = Stand(socket, socket=_udp)
-    speaker: Any = porterlb.edge.layer2.speaker
-    speaker.socket = Stand(socket, socketpair=lambda: sockets.pair(Host.site.world, Host.process()))
-    speaker.asyncio = Stand(asyncio, create_subprocess_exec=_create_wire, open_connection=_open_connection)
+    child: Any = porterlb.child_process
+    child.socket = Stand(socket, socketpair=lambda: sockets.pair(Host.site.world, Host.process()))
+    child.asyncio = Stand(asyncio, create_subprocess_exec=_create_wire, open_connection=_open_connection)
 
 
 def _noted(plain: Any) -> Any:

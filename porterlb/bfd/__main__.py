@@ -24,7 +24,7 @@ def main() -> int:
     if os.getppid() != parent:
         return 0
     try:
-        log_format, beat, silence_after = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+        log_format, silence_after, beat = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
         pipe, beats = socket.socket(fileno=os.dup(0)), socket.socket(fileno=beat)
     except (IndexError, ValueError, OSError):
         print("porterlb.bfd is started by `porterlb manager`, not by hand.", file=sys.stderr)
