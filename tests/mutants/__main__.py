@@ -138,7 +138,11 @@ def judge(chosen: list[Mutation], reach: Reach, copies: list[Path], budget: floa
     def against(mutation: Mutation | None, own: list[str], copy: Path) -> int:
         if mutation:
             (copy / mutation.function.path).write_text(mutation.applied(sources[mutation.function.path]))
-        return run_tests(dict.fromkeys(one.split("::")[0] for one in own), Only(own)) if own else 0
+        for stage in reach.stages(mutation.function, own) if mutation else [own]:
+            code = run_tests(dict.fromkeys(one.split("::")[0] for one in stage), Only(stage)) if stage else 0
+            if code not in (0, 5):
+                return code
+        return 0
 
     def run(mutants: list[tuple[Mutation | None, list[str]]]) -> Iterator[Outcome]:
         work = [functools.partial(against, one, own) for one, own in mutants]

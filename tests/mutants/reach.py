@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Collection, Generator
+import time
+from collections.abc import Collection, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.mutants.mutations import Function, functions
 
 RECORDER = "porterlb_mutants_recorder"
 
+FEW = 5
+"""Examples of a property test while the calls are recorded."""
+
+SETTINGS = "_hypothesis_internal_use_settings"  # where hypothesis keeps those of a test
+
 
 def recorded(path: str, source: str) -> str:
     """The source, with a call of the recorder at the start of each function."""
-    tree = functions(path, source)
+    found = functions(path, source)
     lines = source.splitlines(keepends=True)
-    for function, node in sorted(tree, key=lambda one: -one[0].line):
+    for function, node in sorted(found, key=lambda one: -one[0].line):
         body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
         first = body[0]
         if first.lineno == node.lineno:
             continue
         start = min([first.lineno, *(one.lineno for one in getattr(first, "decorator_list", ()))])
-        call = f"__import__({RECORDER!r}).CALLED.add({_key(function)!r})"
-        lines.insert(start - 1, f"{' ' * first.col_offset}{call}\n")
+        lines.insert(start - 1, f"{' ' * first.col_offset}_CALLED.add({_key(function)!r})\n")
+    # Every call runs this: a name of the module costs a fifth of an import.
+    begin = _after_futures(source)
+    lines.insert(begin, f"from {RECORDER} import CALLED as _CALLED\n")
     return "".join(lines)
+
+
+def _after_futures(source: str) -> int:
+    """The line after the docstring and the imports from __future__, from 0."""
+    end = 0
+    for node in ast.parse(source).body:
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not docstring and not (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
+            break
+        end = node.end_lineno or 0
+    return end
 
 
 def _key(function: Function) -> str:
@@ -35,7 +55,7 @@ def _key(function: Function) -> str:
 
 
 class Recorder:
-    """A pytest plugin that notes which functions each test has called, and for how many seconds it ran.
+    """A pytest plugin that notes which functions each test has called, and for how many seconds of processor time.
 
     What a fixture of a wider scope calls counts for the test that made it.
     """
@@ -46,20 +66,36 @@ class Recorder:
         self.called: dict[str, list[str]] = {}
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
+        self._examples: dict[str, int] = {}
         sys.modules[RECORDER] = self  # type: ignore[assignment]
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """A property test runs few examples: they call what many call."""
+        for item in items:
+            test = getattr(item, "obj", None)
+            test = getattr(test, "__func__", test)
+            found = getattr(test, SETTINGS, None)
+            if found is None or test is None:
+                continue
+            original = getattr(test, "_examples_before", found.max_examples)
+            test._examples_before = original
+            self._examples[item.nodeid] = original
+            setattr(test, SETTINGS, settings(found, max_examples=min(original, FEW)))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         if not self.called:
             self.imported |= self.CALLED
         self.CALLED.clear()
+        begun = time.process_time()  # on a busy machine the time by the clock says little
         try:
             return (yield)
         finally:
             self.called[item.nodeid] = sorted(self.CALLED)
+            more = max(1.0, self._examples.get(item.nodeid, FEW) / FEW)
+            self.seconds[item.nodeid] = (time.process_time() - begun) * more
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
         if report.failed:
             self.failed.add(report.nodeid)
 
@@ -111,6 +147,12 @@ class Reach:
                     return chosen
                 chosen.append(test)
         return chosen
+
+    def stages(self, function: Function, tests: Sequence[str]) -> list[list[str]]:
+        """The tests in two runs: those named after the module, which notice most mutations, then the others."""
+        module = Path(function.path).stem
+        named = [test for test in tests if module in test.split("::")[0]]
+        return [stage for stage in (named, [test for test in tests if test not in set(named)]) if stage]
 
     def seconds(self, tests: Collection[str]) -> float:
         """How long these took when they were recorded."""

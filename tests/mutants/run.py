@@ -21,6 +21,18 @@ OWN = ("porterlb", "tests", "lab", "bench")
 PRELOADED = ("hypothesis.strategies", "yaml", "jsonschema", "click", "prometheus_client")
 WITHOUT_ROOT = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-m", "not lab and not cluster")
 
+PATIENCE = 10
+"""So many times longer than on an idle machine may a job take."""
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has used."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:  # it has ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 def copy_tree(root: Path, to: Path) -> None:
     """What git knows of the tree and what is new in it, with the edits that are not committed."""
@@ -43,12 +55,19 @@ class Child:
     pid: int
     copy: Path
     job: int
-    ends: float  # when its time is up, monotonic
+    begun: float  # monotonic
+    limit: float  # seconds of processor time
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is up. A busy machine gives it little processor time: that makes nobody late."""
+        used = processor_time(self.pid)
+        return used > self.limit or time.monotonic() - self.begun > PATIENCE * self.limit
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``code``: pytest's exit code, None where the time was up."""
+    """``code``: pytest's exit code, None where the time was up. ``seconds``: by the clock."""
 
     job: int
     copy: Path
@@ -61,25 +80,24 @@ def jobs(work: list[Callable[[Path], int]], copies: list[Path], limits: list[flo
 
     The next job starts in a copy when the caller asks for the next outcome: until then it may put the copy right.
 
-    ``limits``: seconds for each job. A job that takes longer is ended with the processes that it started.
+    ``limits``: seconds of processor time for each job, and PATIENCE times as long by the clock. A job that takes longer
+    is ended with the processes that it started.
     """
     free, waiting, running = list(copies), list(range(len(work))), list[Child]()
     try:
         while waiting or running:
             while free and waiting:
                 job, copy = waiting.pop(0), free.pop(0)
-                running.append(Child(_start(work[job], copy), copy, job, time.monotonic() + limits[job]))
+                running.append(Child(_start(work[job], copy), copy, job, time.monotonic(), limits[job]))
             for child in list(running):
                 done, status = os.waitpid(child.pid, os.WNOHANG)
-                late = time.monotonic() > child.ends
-                if not done and not late:
+                if not done and not child.late:
                     continue
                 _end(child.pid, reap=not done)
                 running.remove(child)
                 free.append(child.copy)
-                left = child.ends - time.monotonic()
                 code = os.waitstatus_to_exitcode(status) if done else None
-                yield Outcome(child.job, child.copy, code, limits[child.job] - left)
+                yield Outcome(child.job, child.copy, code, time.monotonic() - child.begun)
             time.sleep(0.02)
     finally:
         for child in running:

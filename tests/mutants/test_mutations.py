@@ -63,7 +63,7 @@ def test_what_is_changed() -> None:
 def test_the_recorder_is_called_by_every_function() -> None:
     text = recorded("door.py", SOURCE)
     compile(text, "door.py", "exec")
-    assert text.count("CALLED.add") == len(functions("door.py", SOURCE)) == 3
+    assert text.count("_CALLED.add") == len(functions("door.py", SOURCE)) == 3
 
 
 def test_every_function_of_core_that_decides_has_a_mutation_and_the_choice_is_the_same_each_time() -> None:
