@@ -77,7 +77,7 @@ class State:
         trouble = self._state_dir.trouble(in_use=bool(self._objects))
         if not trouble:
             try:
-                trouble = self._take_in(paths, started)
+                trouble = self._bring_up_to_date(paths, started)
             except OSError as error:
                 trouble = f"The directory {self._state_dir.path} cannot be read: {error.strerror}."
         if trouble and trouble != self.trouble:
@@ -91,28 +91,39 @@ class State:
             self.seconds = time.monotonic() - started
         return trouble
 
-    def _take_in(self, paths: Iterable[Path] | None, now: float) -> str:
-        if not self._seeded:
+    def _bring_up_to_date(self, paths: Iterable[Path] | None, now: float) -> str:
+        """Reads the manifests (``paths``: those that changed; None: all), and brings objects and records in line.
+
+        Returns the trouble that keeps it from that, as a sentence; empty when there is none.
+        """
+        first = not self._seeded
+        if first:
             records = {key: self._records.read(key) for key in self._records.keys()}  # noqa: SIM118 — no mapping
             self._directory.seed(last_good(key, record) for key, record in records.items() if record and record.object)
-        inside = self._state_dir.inside
-        touched = self._directory.read(None if paths is None else [p for p in paths if not p.is_relative_to(inside)])
+        touched = self._directory.read(None if paths is None else self._manifests_of(paths))
         # The mount may have vanished while we were reading: then nothing of what was seen counts.
         trouble = self._state_dir.trouble(in_use=bool(self._objects or self._directory.published))
         if trouble:
             return trouble
-        changed = self._directory.resolve(touched, now, GRACE if self._seeded else 0.0)
-        if not self._seeded:
+        changed = self._directory.resolve(touched, now, 0.0 if first else GRACE)
+        if first:
             changed = {**dict.fromkeys(self._directory.published), **changed}
-        self._seeded = True
-        changed = {**changed, **self._unsynced}
-        for key, before in changed.items():
+            self._seeded = True
+        for key, before in {**changed, **self._unsynced}.items():
             self._sync(key, before)
         self._look_at_records(paths)
         self._tell_problems()
-        waits = [time_ for time_ in (self._directory.recheck, now + GRACE if self._unsynced else None) if time_]
-        self.recheck = min(waits, default=None)
+        self.recheck = self._next_look(now)
         return ""
+
+    def _manifests_of(self, paths: Iterable[Path]) -> list[Path]:
+        """Without what is in our own directory of state."""
+        return [path for path in paths if not path.is_relative_to(self._state_dir.inside)]
+
+    def _next_look(self, now: float) -> float | None:
+        """When to look again although no file changes (monotonic); None: no need to."""
+        times = [self._directory.recheck, now + GRACE if self._unsynced else None]
+        return min((at for at in times if at is not None), default=None)
 
     def _sync(self, key: Key, before: Document | None) -> None:
         """Brings record and object in line with the manifest; what cannot be done now is done later."""
