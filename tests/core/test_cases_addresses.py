@@ -128,7 +128,7 @@ def test_f2_the_old_address_stays_until_the_new_one_is_written() -> None:
     first = run([web, other], [POOL])
     assert (got(first, "web"), of(first, "web").leaving) == (["10.77.0.91"], addresses("10.77.0.90"))
     assert got(first, "other") == []
-    again = run([web, other], [POOL], first.memory.without_cache(), 1.0)
+    again = run([web, other], [POOL], replace(first.memory, context=()), 1.0)
     assert (got(again, "web"), of(again, "web").leaving) == (["10.77.0.91"], addresses("10.77.0.90"))
     done = run([*written([web], again), other], [POOL], again.memory, 2.0)
     assert (got(done, "web"), of(done, "web").leaving, got(done, "other")) == (["10.77.0.91"], (), ["10.77.0.90"])

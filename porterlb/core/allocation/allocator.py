@@ -91,10 +91,6 @@ class AllocationMemory:
     bars: Bars = field(default_factory=Bars)
     uses: Mapping[str, EipUse] = field(default_factory=dict)
 
-    def without_cache(self) -> AllocationMemory:
-        """The same memory, but the next call looks at every Service again, with the same result."""
-        return replace(self, context=())
-
 
 @dataclass(frozen=True, slots=True)
 class Allocations:
