@@ -185,9 +185,9 @@ def _address(made: Explanation, address: str, state: State, asked: Asked) -> Non
             made.worse(DEGRADED, f"Replicas see different next hops for {address}: {text}.")
         if (state["nodes"].get(answering["nextHop"]) or {}).get("dead"):
             made.worse(DEGRADED, f"The next hop {answering['nextHop']} of {address} does not answer probes.")
-    if vip["rival"]:
-        made.add("  conflict", f"a foreign host ({vip['rival']}) claims the address")
-        made.worse(DEGRADED, f"A foreign host ({vip['rival']}) claims {address}.")
+    if vip["conflict"]:
+        made.add("  conflict", f"a foreign host ({vip['conflict']}) claims the address")
+        made.worse(DEGRADED, f"A foreign host ({vip['conflict']}) claims {address}.")
 
 
 def _peer(

@@ -95,7 +95,7 @@ class Answering:
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class AddressConflict:
     """A foreign host that claims a VIP. ``mac``: six bytes. ``seen``: when last."""
 
     address: Address
@@ -166,7 +166,7 @@ class WireReport:
     fresh: Mapping[str, FreshReplica] = field(default_factory=dict)
     doubt: bool = False
     answering: Mapping[Address, Answering] = field(default_factory=dict)
-    rivals: Mapping[Address, Rival] = field(default_factory=dict)
+    conflicts: Mapping[Address, AddressConflict] = field(default_factory=dict)
     claimed: Mapping[Address, bytes] = field(default_factory=dict)
     clear: frozenset[Address] = frozenset()
     asked: frozenset[Address] = frozenset()

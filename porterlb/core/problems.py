@@ -51,7 +51,7 @@ class Reason(enum.StrEnum):
     OFF_SEGMENT = "OffSegment"
     NO_INTERFACE = "InterfaceMissing"
     NOT_LEADER = "NotLeader"
-    RIVAL = "RivalHost"
+    ADDRESS_CONFLICT = "AddressConflict"
     # segments and replicas
     NODE_UNREACHABLE = "NodeUnreachable"
     HELLO_REFUSED = "HelloRefused"

@@ -13,14 +13,14 @@ from porterlb.core.observed import Answering
 class Served:
     """``carried``: next hops that a peer has, by peer. ``answered``: None if nobody answers ARP or NDP for the VIP.
 
-    ``refused``: routes that ExaBGP rejected, as sentences. ``rival``: the MAC of a foreign host that claims the VIP.
+    ``refused``: routes that ExaBGP rejected, as sentences. ``conflict``: the MAC of a foreign host that claims the VIP.
     """
 
     mode: Mode
     carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     answered: Answering | None = None
     refused: tuple[str, ...] = ()
-    rival: str = ""
+    conflict: str = ""
 
     @property
     def next_hops(self) -> tuple[str, ...]:

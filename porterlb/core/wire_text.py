@@ -16,7 +16,7 @@ from typing import Any
 
 from porterlb.core.desired import DesiredWire, Layer2Vip
 from porterlb.core.model import Address, Member
-from porterlb.core.observed import Answering, FreshReplica, Nic, Notice, NoticeKind, Rival, Votes
+from porterlb.core.observed import AddressConflict, Answering, FreshReplica, Nic, Notice, NoticeKind, Votes
 
 PIECE = 40
 """VIPs in one ``vips`` message: the wire process takes it over in about half a millisecond."""
@@ -114,7 +114,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
         for f in fresh.values()
     ],
     "answering": lambda answering: [[str(vip), a.next_hop, a.answerer] for vip, a in answering.items()],
-    "rivals": lambda rivals: [[str(r.address), r.mac.hex(), r.seen] for r in rivals.values()],
+    "conflicts": lambda conflicts: [[str(r.address), r.mac.hex(), r.seen] for r in conflicts.values()],
     "claimed": lambda claimed: [[str(address), mac.hex()] for address, mac in claimed.items()],
     "asked": lambda asked: sorted(str(address) for address in asked),
     "clear": lambda clear: sorted(str(address) for address in clear),
@@ -133,8 +133,8 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "probed": frozenset,
     "fresh": lambda rows: {row["node"]: _fresh(row) for row in rows},
     "answering": lambda rows: {ip_address(vip): Answering(next_hop, answerer) for vip, next_hop, answerer in rows},
-    "rivals": lambda rows: {
-        ip_address(text): Rival(ip_address(text), bytes.fromhex(mac), seen) for text, mac, seen in rows
+    "conflicts": lambda rows: {
+        ip_address(text): AddressConflict(ip_address(text), bytes.fromhex(mac), seen) for text, mac, seen in rows
     },
     "claimed": lambda rows: {ip_address(text): bytes.fromhex(mac) for text, mac in rows},
     "asked": lambda rows: frozenset(ip_address(text) for text in rows),

@@ -1,6 +1,6 @@
 """What the manager counts, for Prometheus. Names begin with ``porterlb_``; units are in the names.
 
-What *is* (VIPs by mode, sessions, rivals) is worked out from the latest plan and reports when somebody asks; what
+What *is* (VIPs by mode, sessions, conflicts) is worked out from the latest plan and reports when somebody asks; what
 *happens* (a lost session, a change of mode, a plan) is counted when it happens.
 """
 
@@ -141,7 +141,7 @@ class Metrics:
 
     def told(self, kind: str, notice: Notice) -> None:
         """An Event was made; refused Services are counted from these: once a change."""
-        if kind == "Service" and notice.warning and notice.reason not in ("NotServing", Reason.RIVAL):
+        if kind == "Service" and notice.warning and notice.reason not in ("NotServing", Reason.ADDRESS_CONFLICT):
             self._refusals.labels(notice.reason).inc()
 
     def saw(self, known: Known) -> None:
@@ -291,7 +291,7 @@ class _Now(Collector):
             "Whether this replica hears no other host.",
             int(wire.doubt),
         )
-        yield _plain("porterlb_rivals", "VIPs that a foreign host claims.", len(wire.rivals))
+        yield _plain("porterlb_address_conflicts", "VIPs that a foreign host claims.", len(wire.conflicts))
         counters = CounterMetricFamily(
             "porterlb_wire", "What the wire process counts: requests, answers, gratuitous, hellos ...", labels=("what",)
         )

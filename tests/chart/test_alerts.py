@@ -33,7 +33,7 @@ FIRES: dict[str, tuple[str, str, str, int]] = {
     "PorterLBSingleReplica": ("porterlb_replicas_fresh", "1x30", "2x30", 10),
     "PorterLBApiUnavailable": ('porterlb_api_up{instance="a"}', "0x30", "1x30", 5),
     "PorterLBReplicaIsolated": ('porterlb_doubt{instance="a"}', "1x30", "0x30", 5),
-    "PorterLBAddressConflict": ("porterlb_rivals", "1x30", "0x30", 5),
+    "PorterLBAddressConflict": ("porterlb_address_conflicts", "1x30", "0x30", 5),
     "PorterLBInternalError": ('porterlb_part_failures_total{part="plan",instance="a"}', "0+1x30", "1x30", 15),
     "PorterLBLogLinesDropped": ('porterlb_log_lines_dropped_total{instance="a"}', "0+9x30", "7x30", 15),
 }

@@ -15,7 +15,7 @@ from porterlb.core.history import Entry, History, What, Why
 from porterlb.core.known import Known
 from porterlb.core.model import Endpoint
 from porterlb.core.node_failure import Marking
-from porterlb.core.observed import Rival
+from porterlb.core.observed import AddressConflict
 from porterlb.core.status.state import state_of
 from porterlb.errors import PorterError
 from tests.cli.conftest import Folder
@@ -73,7 +73,7 @@ def test_a_drained_node_is_named() -> None:
 
 
 def test_what_is_degraded_or_not_served() -> None:
-    rival = {"rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes(6), 1.0)}}
+    rival = {"conflicts": {AUTO_VIP: AddressConflict(AUTO_VIP, bytes(6), 1.0)}}
     made = explained("default/shop", asked(situation(snapshot(), wire=rival)), None)
     assert made.code == DEGRADED and "claims 10.77.0.201" in made.problems[0]
     silent = explained("default/web", asked(situation(snapshot(up=()))), None)

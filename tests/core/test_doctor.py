@@ -24,7 +24,7 @@ from porterlb.core.history import History
 from porterlb.core.known import Known
 from porterlb.core.model import BgpConf, Endpoint, Node, Protocol, Requirement, Selector, ServiceKey, Snapshot
 from porterlb.core.objects import ObjectKey
-from porterlb.core.observed import Notice, NoticeKind, Rival, SessionState
+from porterlb.core.observed import AddressConflict, Notice, NoticeKind, SessionState
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.status.state import state_of
 from porterlb.core.whatif import Missing, without
@@ -348,7 +348,11 @@ SITUATIONS: Mapping[str, tuple[Callable[[], Facts], Check, str]] = {
     "foreign host": (
         lambda: replace(
             healthy(),
-            states={"node-a": state(wire={"rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes.fromhex("020000000009"), 1.0)}})},
+            states={
+                "node-a": state(
+                    wire={"conflicts": {AUTO_VIP: AddressConflict(AUTO_VIP, bytes.fromhex("020000000009"), 1.0)}}
+                )
+            },
         ),
         Check.CONFLICTS,
         "MAC 02:00:00:00:00:09",

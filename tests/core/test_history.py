@@ -13,7 +13,7 @@ from porterlb.core.history.events import HOLD, SINGLE, Pending, counts, events, 
 from porterlb.core.history.words import as_json, sentence
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode, Protocol
-from porterlb.core.observed import Answering, Rival
+from porterlb.core.observed import AddressConflict, Answering
 from porterlb.core.served import Served
 from tests.core.stage import (
     AUTO_VIP,
@@ -202,8 +202,8 @@ def test_a_new_leader_and_why() -> None:
 
 def test_conflicts_doubt_and_the_api() -> None:
     replica = Replica()
-    rival = {"rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes(6), 1.0)}}
-    made = situation(snapshot(doubt=True), wire={"rivals": rival["rivals"]})
+    rival = {"conflicts": {AUTO_VIP: AddressConflict(AUTO_VIP, bytes(6), 1.0)}}
+    made = situation(snapshot(doubt=True), wire={"conflicts": rival["conflicts"]})
     made = replace(made, outage="The API does not answer.")
     assert {What.CONFLICT, What.DOUBT, What.API_AWAY} <= set(whats(replica.see(made)))
     assert {What.CONFLICT_OVER, What.DOUBT_OVER, What.API_BACK} <= set(whats(replica.see(situation(snapshot()))))

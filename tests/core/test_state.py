@@ -8,7 +8,7 @@ from dataclasses import replace
 from porterlb.core.history import Entry, History, Place, What
 from porterlb.core.model import Interface, Mode
 from porterlb.core.objects import ObjectKey
-from porterlb.core.observed import Nic, Rival
+from porterlb.core.observed import AddressConflict, Nic
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.status.state import state_of
 from tests.core.stage import AUTO_VIP, LATER, NOW, situation, snapshot
@@ -19,7 +19,7 @@ def test_the_state_is_json_and_has_everything() -> None:
     of = replace(of, peers={"tor": replace(of.peers["tor"], password="correct-horse")})
     member: Interface = of.members["node-a"].subnets[0]
     wire = {
-        "rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes(6), 1.0)},
+        "conflicts": {AUTO_VIP: AddressConflict(AUTO_VIP, bytes(6), 1.0)},
         "nics": (Nic("eth0", 2, bytes(6), up=True, addresses=(member,)),),
     }
     made = situation(of, wire=wire)
@@ -33,7 +33,7 @@ def test_the_state_is_json_and_has_everything() -> None:
     assert state["version"] == 1
     assert state["vips"]["10.77.0.201"]["served"] == "bgp"
     assert state["vips"]["10.77.0.201"]["age"] == 12.5
-    assert state["vips"]["10.77.0.201"]["rival"] == "00:00:00:00:00:00"
+    assert state["vips"]["10.77.0.201"]["conflict"] == "00:00:00:00:00:00"
     assert set(state["replicas"]) == {"node-a", "node-b", "node-c"}
     assert state["problems"] == {"Eip bad": ["spec.address: is wrong."]}
     assert state["nodes"]["node-a"]["usable"] is True

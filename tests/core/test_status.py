@@ -16,7 +16,7 @@ from porterlb.core.desired import Path
 from porterlb.core.model import AddressRange, Endpoint, Mode, Node, Peer, Protocol, Ready, ServiceKey, Snapshot
 from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey
-from porterlb.core.observed import FreshReplica, Rival
+from porterlb.core.observed import AddressConflict, FreshReplica
 from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import plan
 from porterlb.core.problems import Problem, Reason
@@ -195,10 +195,10 @@ def test_a_second_peer_without_a_session_is_told() -> None:
 
 
 def test_a_rival_is_told_and_the_service_goes_on() -> None:
-    rivals = {AUTO_VIP: Rival(AUTO_VIP, bytes.fromhex("02000000aa01"), 0.0)}
-    made = situation(snapshot(), wire={"rivals": rivals})
+    conflicts = {AUTO_VIP: AddressConflict(AUTO_VIP, bytes.fromhex("02000000aa01"), 0.0)}
+    made = situation(snapshot(), wire={"conflicts": conflicts})
     serving = find(service_status(made, SHOP, None), "Serving")
-    assert (serving["status"], serving["reason"]) == ("True", "RivalHost")
+    assert (serving["status"], serving["reason"]) == ("True", "AddressConflict")
     assert "A foreign host (02:00:00:00:aa:01) claims the address." in serving["message"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from porterlb.core.model import Mode, ServiceKey
 from porterlb.core.node_failure import Refusal
-from porterlb.core.observed import BgpReport, Rival, SessionState
+from porterlb.core.observed import AddressConflict, BgpReport, SessionState
 from porterlb.core.status.notices import Notice
 from porterlb.edge.http import CONNECTIONS, HEAD_AT_MOST, HttpServer
 from porterlb.edge.metrics import Metrics
@@ -72,7 +72,7 @@ def test_state_is_json() -> None:
 
 def test_metrics_of_a_living_manager() -> None:
     made = situation(
-        snapshot(), wire={"rivals": {AUTO_VIP: Rival(AUTO_VIP, bytes(6), 0.0)}, "counters": {"answers": 7}}
+        snapshot(), wire={"conflicts": {AUTO_VIP: AddressConflict(AUTO_VIP, bytes(6), 0.0)}, "counters": {"answers": 7}}
     )
     now = 10.0
     metrics = Metrics(lambda: replace(made, leading=True), lambda: now)
@@ -103,7 +103,7 @@ def test_metrics_of_a_living_manager() -> None:
             "porterlb_layer2_imbalance 1.5",
             "porterlb_layer2_excess 0.3333333333333333",
             "porterlb_layer2_rebalances 1.0",
-            "porterlb_rivals 1.0",
+            "porterlb_address_conflicts 1.0",
             'porterlb_wire_total{what="answers"} 7.0',
             "porterlb_plan_seconds_count 1.0",
             'porterlb_node_failures_total{what="pods_marked"} 5.0',

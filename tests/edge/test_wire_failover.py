@@ -291,8 +291,8 @@ def test_a_rival_is_reported_and_defended_against(segment):
         opened.send(frame)
         opened.send(claim6)
     for replica in segment.replicas.values():
-        replica.until(lambda r: set(r.report.rivals) == {ip_address(V4), ip_address(V6)}, "the rival is reported")
-        assert {rival.mac for rival in replica.report.rivals.values()} == {mac_bytes(client.mac)}
+        replica.until(lambda r: set(r.report.conflicts) == {ip_address(V4), ip_address(V6)}, "the rival is reported")
+        assert {rival.mac for rival in replica.report.conflicts.values()} == {mac_bytes(client.mac)}
     wait_for(lambda: neighbour(segment.router, V4)[0] == segment.host("n2").mac, "the router's entry is right again")
     segment.replicas["n2"].until(lambda r: r.report.counters.get("defences", 0) == 2, "both are defended, once")
     assert segment.replicas["n1"].report.counters.get("defences", 0) == 0  # only who answers defends
@@ -306,7 +306,7 @@ def test_failovers_make_no_rivals(segment):
     time.sleep(1.0)
     ours = {mac_bytes(host.mac) for host in segment.nodes}
     for replica in segment.replicas.values():
-        assert not any(rival.mac in ours for _, report in replica.history for rival in report.rivals.values())
+        assert not any(rival.mac in ours for _, report in replica.history for rival in report.conflicts.values())
 
 
 def test_hellos_without_the_key_and_replayed_ones_are_refused(segment):

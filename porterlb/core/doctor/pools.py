@@ -63,12 +63,12 @@ _DO: Mapping[Reason, str] = {
 
 
 def _conflicts(facts: Facts) -> Iterator[Finding]:
-    rivals: dict[str, str] = {}
+    conflicts: dict[str, str] = {}
     for state in facts.states.values():
         wire = state.get("wire") or {}
-        for address, mac in {**(wire.get("claimed") or {}), **(wire.get("rivals") or {})}.items():
-            rivals[address] = mac
-    for mac, addresses in grouped(rivals):
+        for address, mac in {**(wire.get("claimed") or {}), **(wire.get("conflicts") or {})}.items():
+            conflicts[address] = mac
+    for mac, addresses in grouped(conflicts):
         what = f"A foreign host with the MAC {mac} answers for this address."
         do = "Find the host (MAC table of the switch), or take the address out with spec.exclude of the Eip."
         yield Finding(Check.CONFLICTS, ERROR, f"address {addresses}", what, do)

@@ -183,7 +183,7 @@ def _loss(known: Known, peer: str) -> str:
 
 
 def _conflicts(before: Known, after: Known) -> list[Entry]:
-    old, new = before.wire.rivals, after.wire.rivals
+    old, new = before.wire.conflicts, after.wire.conflicts
     found = []
     for address in sorted(old.keys() | new.keys(), key=_by_address):
         was, is_ = old.get(address), new.get(address)

@@ -18,7 +18,7 @@ from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.vips import VipTable
 from porterlb.core.model import Address
-from porterlb.core.observed import Notice, NoticeKind, Rival
+from porterlb.core.observed import AddressConflict, Notice, NoticeKind
 
 
 class AddressClaims:
@@ -82,7 +82,7 @@ class AddressClaims:
         for address in review.defend:
             self._defend(address)
         if review.changed:
-            self._actions.report(rivals=self._conflicts.found)
+            self._actions.report(conflicts=self._conflicts.found)
 
     def _defend(self, address: bytes) -> None:
         index = 0 if self._around.frozen else self._vips.announced_on(address)
@@ -95,7 +95,7 @@ class AddressClaims:
         self._actions.count("defences", 1)
 
     @property
-    def rivals(self) -> Mapping[Address, Rival]:
+    def conflicts(self) -> Mapping[Address, AddressConflict]:
         """Confirmed conflicts."""
         return self._conflicts.found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from porterlb.core.model import Address
-from porterlb.core.observed import Rival
+from porterlb.core.observed import AddressConflict
 
 CONFIRM = 0.3  # seconds; a node that came back with another MAC is known by its probe's answer by then
 DEFEND_EVERY = 10.0  # seconds; RFC 5227 2.4 (c)
@@ -29,7 +29,7 @@ class Conflicts:
     def __init__(self) -> None:
         self._claims: dict[bytes, tuple[bytes, float, float]] = {}  # address: MAC, first, last seen
         self._defended: dict[bytes, float] = {}
-        self.found: dict[Address, Rival] = {}
+        self.found: dict[Address, AddressConflict] = {}
 
     def claim(self, address: bytes, mac: bytes, now: float) -> None:
         """A MAC that is no known node's claims a VIP."""
@@ -41,7 +41,7 @@ class Conflicts:
 
     def review(self, now: float, known: Collection[bytes]) -> Review:
         """Confirms and forgets claims. ``known``: MACs of nodes, which are never in conflict."""
-        found: dict[Address, Rival] = {}
+        found: dict[Address, AddressConflict] = {}
         defend = []
         for address, (mac, first, last) in list(self._claims.items()):
             if mac in known or now - last > FORGET:
@@ -50,7 +50,7 @@ class Conflicts:
             if now - first < CONFIRM:
                 continue
             key = ip_address(address)
-            found[key] = Rival(key, mac, last)
+            found[key] = AddressConflict(key, mac, last)
             defended = self._defended.get(address, -DEFEND_EVERY)
             if last > defended and now - defended >= DEFEND_EVERY:
                 defend.append(address)

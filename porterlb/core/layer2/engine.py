@@ -358,7 +358,7 @@ class Layer2:
             self._vips.touch_all()
             self._say(now)
             # Also what is empty: the manager may still have what a wire process before us said.
-            fresh, rivals = self.hellos.fresh, self._claims.rivals
+            fresh, conflicts = self.hellos.fresh, self._claims.conflicts
             self._actions.report(
                 dead=self._around.dead,
                 dead_on=self._dead.by_subnet(),
@@ -366,7 +366,7 @@ class Layer2:
                 alone=self._votes.alone,
                 fresh=fresh,
                 doubt=self.serving.frozen,
-                rivals=rivals,
+                conflicts=conflicts,
             )
         elif change.state in (ServingState.SILENT, ServingState.LEAVING):
             self._hello.repeat_goodbye(now)

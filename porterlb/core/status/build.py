@@ -112,14 +112,14 @@ def _serving_one(known: Known, address: Address) -> Verdict:
     if vip is None:
         return FALSE, "Pending", f"{address} has just been assigned and is not announced yet."
     served = known.on_wire.get(address, Served(Mode.NONE))
-    rival = f" A foreign host ({served.rival}) claims the address." if served.rival else ""
+    conflict = f" A foreign host ({served.conflict}) claims the address." if served.conflict else ""
     refused = "".join(f" {sentence}" for sentence in served.refused)
     if served.mode is Mode.NONE:
         reason, why = _why_not_served(known, vip)
-        return FALSE, reason, f"{address} is not served: {why}{refused}{rival}"
+        return FALSE, reason, f"{address} is not served: {why}{refused}{conflict}"
     text = _bgp_sentence(known, vip, served) if served.mode is Mode.BGP else _layer2_sentence(known, vip, served)
-    reason = Reason.RIVAL.value if served.rival else _MODE_REASON[served.mode]
-    return TRUE, reason, f"{text}{refused}{rival}"
+    reason = Reason.ADDRESS_CONFLICT.value if served.conflict else _MODE_REASON[served.mode]
+    return TRUE, reason, f"{text}{refused}{conflict}"
 
 
 def _why_not_served(known: Known, vip: VipPlan) -> tuple[str, str]:

@@ -53,8 +53,8 @@ def service_notices(old: Status | None, new: Status) -> list[Notice]:
         found.append(Notice(False, "Serving", str(after["message"])))
     elif turned and before.get("status") == TRUE:
         found.append(Notice(True, "NotServing", str(after["message"])))
-    if after.get("reason") == Reason.RIVAL and before.get("reason") != Reason.RIVAL:
-        found.append(Notice(True, Reason.RIVAL.value, str(after["message"])))
+    if after.get("reason") == Reason.ADDRESS_CONFLICT and before.get("reason") != Reason.ADDRESS_CONFLICT:
+        found.append(Notice(True, Reason.ADDRESS_CONFLICT.value, str(after["message"])))
     return found
 
 

@@ -55,7 +55,7 @@ def served_now(vip: VipPlan, known: Known, acknowledged: Acknowledged, refusals:
     refused = (refusals_of(known) if refusals is None else refusals).get(vip.address, {})
     carried = _carried(vip, known, acknowledged, refused) if vip.mode.announce is not Announce.NONE else {}
     answered = _answered(vip, known) if vip.mode.answer else None
-    rival = known.wire.rivals.get(vip.address)
+    conflict = known.wire.conflicts.get(vip.address)
     ways = {Mode.BGP: bool(carried), Mode.LAYER2: answered is not None}
     first = vip.mode.mode
     order = [first, *(mode for mode in ways if mode is not first)]
@@ -64,7 +64,7 @@ def served_now(vip: VipPlan, known: Known, acknowledged: Acknowledged, refusals:
         carried,
         answered,
         tuple(f"ExaBGP refused the route to {hop} for {peer}: {words}." for (peer, hop), words in refused.items()),
-        rival.mac.hex(":") if rival else "",
+        conflict.mac.hex(":") if conflict else "",
     )
 
 
@@ -97,7 +97,7 @@ class WireView:
             known.bgp.rejected,
             known.wire.dead,
             known.wire.dead_on,
-            {address: rival.mac for address, rival in known.wire.rivals.items()},
+            {address: conflict.mac for address, conflict in known.wire.conflicts.items()},
             self._addresses,
         )
         same, self._basis = basis == self._basis, basis

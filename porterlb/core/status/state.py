@@ -15,13 +15,13 @@
                       in this phase), since (RFC 3339, the last move; empty: before this replica could know),
                       nextHops, candidates, layer2 (the node that serves it there; empty: it cannot), recorded (the
                       node in Eip.status.layer2NextHops), announced {peer: {replica: [node]}},
-                      carried {peer: [node]}, answering {nextHop, answerer} or null, rival, problems
+                      carried {peer: [node]}, answering {nextHop, answerer} or null, conflict, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, loss and attempt (the
                       last ones: kind, code, subcode, local, text; or null), bfd (state, remoteState, diagnostic,
                       reason, transmitInterval and detectionTime in ms, failures, transitions; or null), problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
 ``wire``              trouble, nics, dead, deadOn, notices (sentences), noticed (the same: kind, subject, nodes),
-                      probed, doubt, rivals, claimed, counters
+                      probed, doubt, conflicts, claimed, counters
 ``host``              release, all and nics (kernel settings), ipvs, memory (used, limit: bytes); see edge/host
 ``clock``             the node's clock when this was shown, seconds since 1970
 ``history``           the last entries, the oldest first: time, what, subject, before, after, why, cause, detail, count,
@@ -174,7 +174,7 @@ def _vip(vip: VipPlan, served: Served | None, place: Place | None, now: float) -
         },
         "carried": {peer: list(hops) for peer, hops in served.carried.items()} if served else {},
         "answering": {"nextHop": answering.next_hop, "answerer": answering.answerer} if answering else None,
-        "rival": served.rival if served else "",
+        "conflict": served.conflict if served else "",
         "problems": _sentences(vip.problems),
     }
 
@@ -227,7 +227,7 @@ def _wire(known: Known) -> State:
         "deadOn": {subnet: sorted(nodes) for subnet, nodes in sorted(wire.dead_on.items())},
         "probed": sorted(wire.probed),
         "doubt": wire.doubt,
-        "rivals": {str(address): rival.mac.hex(":") for address, rival in wire.rivals.items()},
+        "conflicts": {str(address): conflict.mac.hex(":") for address, conflict in wire.conflicts.items()},
         "claimed": {str(address): mac.hex(":") for address, mac in wire.claimed.items()},
         "counters": dict(wire.counters),
     }

@@ -569,9 +569,9 @@ def test_who_still_listens_reports_no_foreign_host():
     n1 = made.replicas["n1"]
     n1.layer2.claimed(PACKED, FOREIGN, made.now)
     made.run(LISTEN - 0.1)
-    assert "rivals" not in n1.report  # it may be a node that has not answered yet
+    assert "conflicts" not in n1.report  # it may be a node that has not answered yet
     made.run(0.5)
-    assert {str(address) for address in n1.report["rivals"]} == {A}
+    assert {str(address) for address in n1.report["conflicts"]} == {A}
 
 
 def test_a_foreign_host_is_reported_and_the_answerer_defends(world):
@@ -581,13 +581,13 @@ def test_a_foreign_host_is_reported_and_the_answerer_defends(world):
         replica.do(replica.layer2.heard(NIC, ip_address(B).packed, FOREIGN, world.now), world.now)
     world.run(CONFIRM + 0.3)
     for node, replica in world.replicas.items():
-        assert {str(a): r.mac for a, r in replica.report["rivals"].items()} == {A: FOREIGN, B: FOREIGN}
+        assert {str(a): r.mac for a, r in replica.report["conflicts"].items()} == {A: FOREIGN, B: FOREIGN}
         defences = [address for _, address, defence in replica.announced if defence]
         assert defences == {"n1": [], "n2": [PACKED], "n3": [ip_address(B).packed]}[node]
         assert replica.layer2.counters.get("defences", 0) == len(defences)
     world.vips((B, ("n3", "n1", "n2")))
     world.run(0.3)
-    assert {str(a) for a in world.replicas["n1"].report["rivals"]} == {B}
+    assert {str(a) for a in world.replicas["n1"].report["conflicts"]} == {B}
 
 
 def test_nodes_and_broken_macs_are_no_foreign_hosts(world):
@@ -596,7 +596,7 @@ def test_nodes_and_broken_macs_are_no_foreign_hosts(world):
         replica.layer2.claimed(PACKED, b"\xff" * 6, world.now)
         replica.do(replica.layer2.heard(NIC, PACKED, mac_of("n2"), world.now), world.now)
     world.run(1.0)
-    assert not any(replica.report.get("rivals") for replica in world.replicas.values())
+    assert not any(replica.report.get("conflicts") for replica in world.replicas.values())
 
 
 def test_addresses_are_checked_before_their_first_use(world):

@@ -37,7 +37,7 @@ def test_a_rival_host_is_reported_and_defended_against(cluster: str) -> None:
                                else stage.lab.segment_client.v4], check=False)  # fmt: skip
                     rival.flush_neighbours()
                 told.update(serving(stage, "web"))
-                return told.get("reason") == "RivalHost"
+                return told.get("reason") == "AddressConflict"
 
             wait_until(claim, 20.0, "the condition that tells of the rival", interval=0.2)
             assert rival.mac in told["message"] and told["status"] == "True"
@@ -47,8 +47,8 @@ def test_a_rival_host_is_reported_and_defended_against(cluster: str) -> None:
             defences = [frame for frame in capture.frames() if frame.at > begun and _announces(frame.data, vips[0])]
         assert 1 <= len(defences) <= 2, len(defences)  # one in 10 s; a second one at most where the answerer changed
         events = stage.lab.backend.events("Service", "web", "default")
-        assert "RivalHost" in [event["reason"] for event in events]
-        assert [event["type"] for event in events if event["reason"] == "RivalHost"] == ["Warning"]
+        assert "AddressConflict" in [event["reason"] for event in events]
+        assert [event["type"] for event in events if event["reason"] == "AddressConflict"] == ["Warning"]
         rival.ns.ip("link set eth0 down")
         for vip in vips:
             assert stage.owner(vip) == "node-b"
@@ -104,7 +104,7 @@ def test_failovers_make_no_rivals_and_no_duplicates(cluster: str) -> None:
         time.sleep(1.0)
         assert [seen for seen in answers if len(seen) > 1] == []
         for name in stage.running:
-            assert stage.lab.state(name)["wire"]["rivals"] == {}
+            assert stage.lab.state(name)["wire"]["conflicts"] == {}
         for service in ("at-a", "at-b", "at-c"):
             assert serving(stage, service)["reason"] == "Layer2"
         assert at
