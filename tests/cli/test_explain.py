@@ -20,8 +20,9 @@ from porterlb.core.status.state import state_of
 from porterlb.errors import PorterError
 from tests.cli.conftest import Folder
 from tests.cli.test_replicas import state, write
-from tests.core.stage import AUTO_VIP, LATER, LAYER2_VIP, NAMES, SHOP, situation, snapshot
+from tests.core.stage import AUTO_VIP, LATER, LAYER2_VIP, SHOP, situation, snapshot
 from tests.core.test_drain import draining
+from tests.core.test_plan import NAMES
 
 
 def asked(*known: Known, history: History | None = None) -> Asked:

@@ -18,7 +18,8 @@ from porterlb.core.observed import Notice, NoticeKind
 from porterlb.core.problems import Reason
 from porterlb.core.status.build import eip_status, service_status
 from porterlb.core.whatif import Missing, what_if
-from tests.core.stage import AUTO_VIP, LATER, LAYER2_VIP, MAIL, NAMES, POLICY, SHOP, situation, snapshot
+from tests.core.stage import AUTO_VIP, LATER, LAYER2_VIP, MAIL, POLICY, SHOP, situation, snapshot
+from tests.core.test_plan import NAMES
 
 # --- A2: an IP version that no session negotiated
 

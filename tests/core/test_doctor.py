@@ -29,8 +29,8 @@ from porterlb.core.problems import Problem, Reason
 from porterlb.core.status.state import state_of
 from porterlb.core.whatif import Missing, without
 from tests.cluster.rights import CLUSTER_RULES, NAMESPACE_RULES
-from tests.core.stage import AUTO_VIP, MAIL, NAMES, SHOP, WEB, situation, snapshot
-from tests.core.test_plan import eip
+from tests.core.stage import AUTO_VIP, MAIL, SHOP, WEB, situation, snapshot
+from tests.core.test_plan import NAMES, eip
 
 SCHEMAS = {kind: crds.schema(kind) for kind in crds.load()}
 HOST: dict[str, Any] = {

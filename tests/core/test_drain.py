@@ -20,8 +20,8 @@ from porterlb.core.parse import parse_node
 from porterlb.core.plan import Plan, plan
 from porterlb.core.status.build import service_status
 from porterlb.core.status.state import state_of
-from tests.core.stage import AUTO_VIP, BGP_VIP, LAYER2_VIP, NAMES, SHOP, WEB, situation, snapshot
-from tests.core.test_plan import ADDRESS
+from tests.core.stage import AUTO_VIP, BGP_VIP, LAYER2_VIP, SHOP, WEB, situation, snapshot
+from tests.core.test_plan import ADDRESS, NAMES
 
 POLICY = ModePolicy(drain_after=10.0)
 

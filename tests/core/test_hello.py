@@ -66,12 +66,12 @@ def said(node: str = "a", boot: int = 1, sequence: int = 1, **fields: object) ->
 
 
 @given(hellos)
-def test_what_is_encoded_is_decoded(hello):
+def test_what_is_encoded_is_decoded(hello) -> None:
     assert decode(encode(hello, KEY), KEY) == hello
 
 
 @given(hellos, st.data())
-def test_a_changed_bit_is_refused(hello, data):
+def test_a_changed_bit_is_refused(hello, data) -> None:
     sent = encode(hello, KEY)
     at = data.draw(st.integers(0, len(sent) - 1))
     changed = sent[:at] + bytes([sent[at] ^ 1 << data.draw(st.integers(0, 7))]) + sent[at + 1 :]
@@ -88,30 +88,30 @@ def with_field(datagram: bytes, kind: int, value: bytes) -> bytes:
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_raise(data):
+def test_no_bytes_raise(data) -> None:
     assert isinstance(decode(data, KEY), Refusal)
     assert isinstance(decode(b"PLBH\2" + data, KEY), Refusal)
 
 
 @given(st.binary(max_size=200))
-def test_signed_nonsense_is_malformed(data):
+def test_signed_nonsense_is_malformed(data) -> None:
     found = decode(signed(b"PLBH\2" + data), KEY)
     assert isinstance(found, Hello) or found is Refusal.MALFORMED
 
 
 @given(st.integers(0, 12), st.binary(max_size=60))
-def test_a_field_of_nonsense_raises_nothing(kind, value):
+def test_a_field_of_nonsense_raises_nothing(kind, value) -> None:
     found = decode(with_field(said(), kind, value), KEY)
     assert isinstance(found, Hello) or found is Refusal.MALFORMED
 
 
 @given(hellos, st.integers(11, 255), st.binary(max_size=100))
-def test_fields_of_a_later_release_are_skipped(hello, kind, value):
+def test_fields_of_a_later_release_are_skipped(hello, kind, value) -> None:
     """A rolling upgrade: replicas of this release understand those of the next, which have one more field."""
     assert decode(with_field(encode(hello, KEY), kind, value), KEY) == hello
 
 
-def test_fields_flags_and_segments_may_grow():
+def test_fields_flags_and_segments_may_grow() -> None:
     state = SegmentState((ip_network("10.77.0.0/24"),), contacts=(GATEWAY,))
     sent = encode(Hello("a", 1, 2, segments=(state,)), KEY)
     flags = bytearray(sent[:-32])
@@ -123,13 +123,13 @@ def test_fields_flags_and_segments_may_grow():
 
 
 @given(hellos, st.data())
-def test_a_truncated_datagram_that_is_signed_is_a_hello_or_malformed(hello, data):
+def test_a_truncated_datagram_that_is_signed_is_a_hello_or_malformed(hello, data) -> None:
     sent = encode(hello, KEY)[:-32]
     found = decode(signed(sent[: data.draw(st.integers(0, len(sent)))]), KEY)
     assert isinstance(found, Hello) or found is Refusal.MALFORMED
 
 
-def test_the_wrong_key_an_oversize_datagram_and_another_version_are_refused():
+def test_the_wrong_key_an_oversize_datagram_and_another_version_are_refused() -> None:
     assert decode(said(), b"another key") is Refusal.WRONG_KEY
     assert decode(said() + bytes(MAX_DATAGRAM), KEY) is Refusal.OVERSIZE
     for version in (1, VERSION + 1):
@@ -137,7 +137,7 @@ def test_the_wrong_key_an_oversize_datagram_and_another_version_are_refused():
     assert decode(signed(b"PLBH\2" + bytes(33)), KEY) is Refusal.MALFORMED  # nobody's
 
 
-def test_a_usual_datagram_is_not_fragmented():
+def test_a_usual_datagram_is_not_fragmented() -> None:
     dead = frozenset(f"node-{i:03}.example" for i in range(20))
     lan = SegmentState((ip_network("10.77.0.0/24"), ip_network("fd77::/64")), silent=dead, contacts=("node-000", ""))
     storage = SegmentState((ip_network("10.78.0.0/24"),), suspect=frozenset({"node-001.example"}))
@@ -146,7 +146,7 @@ def test_a_usual_datagram_is_not_fragmented():
     assert len(encode(replace(hello, negotiated=peers, instance=1, uptime=1), KEY)) < 1200
 
 
-def test_what_does_not_fit_is_left_out_in_the_order_of_its_weight():
+def test_what_does_not_fit_is_left_out_in_the_order_of_its_weight() -> None:
     many = frozenset(f"node-with-a-long-name-{i:04}" for i in range(1000))
     lan = SegmentState((ip_network("10.77.0.0/24"),), silent=frozenset(sorted(many)[:40]), suspect=many)
     sessions = frozenset(sorted(many)[:100])
@@ -161,21 +161,21 @@ def test_what_does_not_fit_is_left_out_in_the_order_of_its_weight():
     assert isinstance(crowded, Hello) and len(crowded.segments) == MOST_SEGMENTS
 
 
-def test_a_voter_is_answered_by_a_third_party():
+def test_a_voter_is_answered_by_a_third_party() -> None:
     assert SegmentState((), contacts=(GATEWAY,)).votes_on("b")
     assert SegmentState((), contacts=("b", "c")).votes_on("b")
     assert not SegmentState((), contacts=("b",)).votes_on("b")
     assert not SegmentState((), up=False, contacts=("c",)).votes_on("b")
 
 
-def test_foreigners_and_our_own_echo_are_refused():
+def test_foreigners_and_our_own_echo_are_refused() -> None:
     heard = receiver("a")
     assert heard.receive(said("stranger"), 0.0) is Refusal.FOREIGN
     assert heard.receive(said("me"), 0.0) is Refusal.OWN_NAME
     assert heard.fresh == {}
 
 
-def test_replays_are_refused_also_after_a_goodbye_and_a_silence():
+def test_replays_are_refused_also_after_a_goodbye_and_a_silence() -> None:
     heard = receiver("a")
     first, second = said(sequence=5), said(sequence=6)
     assert isinstance(heard.receive(first, 0.0), Change)
@@ -190,7 +190,7 @@ def test_replays_are_refused_also_after_a_goodbye_and_a_silence():
     assert heard.fresh == {}
 
 
-def test_a_boot_that_goes_back_is_refused_and_one_that_rises_begins_anew():
+def test_a_boot_that_goes_back_is_refused_and_one_that_rises_begins_anew() -> None:
     heard = receiver("a")
     heard.receive(said(boot=5, sequence=100), 0.0)
     assert heard.receive(said(boot=4, sequence=200), 0.0) is Refusal.REPLAY
@@ -199,7 +199,7 @@ def test_a_boot_that_goes_back_is_refused_and_one_that_rises_begins_anew():
     assert heard.receive(said(boot=8, sequence=300), 0.0) is Refusal.REPLAY
 
 
-def test_freshness_ends_when_promised_and_at_a_goodbye_at_once():
+def test_freshness_ends_when_promised_and_at_a_goodbye_at_once() -> None:
     heard = receiver("a", "b")
     heard.receive(said("a"), 10.0)
     heard.receive(said("b"), 10.1)
@@ -214,7 +214,7 @@ def test_freshness_ends_when_promised_and_at_a_goodbye_at_once():
     assert isinstance(came, Change) and came.came
 
 
-def test_only_a_change_is_news():
+def test_only_a_change_is_news() -> None:
     heard = receiver("a")
     kinds = [
         said(sequence=1),
@@ -242,14 +242,14 @@ def test_only_a_change_is_news():
         {"echo": 7},
     ],
 )
-def test_every_field_that_others_act_on_is_news(field):
+def test_every_field_that_others_act_on_is_news(field) -> None:
     heard = receiver("a")
     heard.receive(said(sequence=1, uptime=1), 0.0)
     change = heard.receive(said(sequence=2, **field), 0.0)
     assert isinstance(change, Change) and change.news
 
 
-def test_what_a_replica_finds_of_others_is_no_news_and_is_kept():
+def test_what_a_replica_finds_of_others_is_no_news_and_is_kept() -> None:
     heard = receiver("a")
     heard.receive(said(sequence=1, segments=(SegmentState(()),)), 0.0)
     state = SegmentState((), silent=frozenset("b"), contacts=(GATEWAY,))
@@ -259,7 +259,7 @@ def test_what_a_replica_finds_of_others_is_no_news_and_is_kept():
         assert change.hello == Hello("a", 1, sequence, segments=(state,)) == heard.last("a")
 
 
-def test_what_was_heard_since_a_moment_leaves_out_who_was_fresh_before():
+def test_what_was_heard_since_a_moment_leaves_out_who_was_fresh_before() -> None:
     made = receiver("a", "b")
     made.receive(said("a", sequence=1), 1.0)
     made.receive(said("b", sequence=1), 1.1)
@@ -271,7 +271,7 @@ def test_what_was_heard_since_a_moment_leaves_out_who_was_fresh_before():
     assert {hello.node for hello in made.heard_since(1.1)} == {"a"}
 
 
-def test_a_member_no_more_is_forgotten():
+def test_a_member_no_more_is_forgotten() -> None:
     heard = receiver("a", "b")
     heard.receive(said("a"), 0.0)
     assert heard.set_members(members("me", "b")) == {"a"}
@@ -279,7 +279,7 @@ def test_a_member_no_more_is_forgotten():
     assert heard.receive(said("a", sequence=2), 0.0) is Refusal.FOREIGN
 
 
-def test_a_member_whose_lease_was_deleted_may_begin_with_a_lower_boot():
+def test_a_member_whose_lease_was_deleted_may_begin_with_a_lower_boot() -> None:
     """The boot number comes from the clock then, and the clock may be behind."""
     heard = receiver("a")
     heard.receive(said("a", boot=900), 0.0)
@@ -290,7 +290,7 @@ def test_a_member_whose_lease_was_deleted_may_begin_with_a_lower_boot():
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.integers(1, 5)), max_size=30))
-def test_boot_and_sequence_never_go_back(datagrams):
+def test_boot_and_sequence_never_go_back(datagrams) -> None:
     heard = receiver("a", "b")
     best: dict[str, tuple[int, int]] = {}
     for node, boot, sequence in datagrams:

@@ -22,12 +22,12 @@ from tests.core.stage import (
     EXPIRED_WORDS,
     LATER,
     LAYER2_VIP,
-    NAMES,
     NOW,
     situation,
     snapshot,
 )
 from tests.core.test_drain import draining
+from tests.core.test_plan import NAMES
 
 START = 100.0
 SETTLED = START + module.SETTLING

@@ -17,7 +17,7 @@ KEYS = st.one_of(st.ip_addresses().map(str), st.text(max_size=30))
 
 
 @given(KEYS, NAMES, st.randoms())
-def test_is_a_permutation_that_ignores_the_order_given(key, names, random):
+def test_is_a_permutation_that_ignores_the_order_given(key, names, random) -> None:
     order = ranked(key, names)
     assert sorted(order) == sorted(names)
     random.shuffle(names)
@@ -25,7 +25,7 @@ def test_is_a_permutation_that_ignores_the_order_given(key, names, random):
 
 
 @given(KEYS, NAMES.filter(bool), st.data())
-def test_a_lost_name_changes_nothing_for_the_others(key, names, data):
+def test_a_lost_name_changes_nothing_for_the_others(key, names, data) -> None:
     lost = data.draw(st.sampled_from(names))
     assert ranked(key, [n for n in names if n != lost]) == tuple(n for n in ranked(key, names) if n != lost)
 
@@ -37,7 +37,7 @@ def spread(first: str, count: int, names: list[str]) -> float:
     return (max(held[n] for n in names) - min(held[n] for n in names)) / (count / len(names))
 
 
-def test_300_addresses_over_3_nodes_are_balanced():
+def test_300_addresses_over_3_nodes_are_balanced() -> None:
     pools = [f"10.{a}.{b}.10" for a in range(10) for b in (0, 7, 100)]
     pools += [f"192.168.{b}.1" for b in range(20)]
     pools += [f"fd00:{a:x}::{b:x}00" for a in range(10) for b in (0, 1)]
@@ -47,7 +47,7 @@ def test_300_addresses_over_3_nodes_are_balanced():
     assert sum(x > 0.25 for x in found) <= 0.04 * len(found)  # plain hashing: 15%
 
 
-def test_ten_thousand_addresses_are_ordered_quickly():
+def test_ten_thousand_addresses_are_ordered_quickly() -> None:
     names, first = ["node-a", "node-b", "node-c"], ip_address("10.99.0.0")
     keys = [str(first + i) for i in range(10_000)]
     begun = time.process_time()

@@ -11,7 +11,8 @@ from porterlb.core.model import Mode
 from porterlb.core.observed import FreshReplica
 from porterlb.core.plan import Plan, plan
 from porterlb.core.status.serving import Acknowledged, WireView
-from tests.core.stage import AUTO_VIP, BGP_VIP, NAMES, POLICY, SHOP, WEB, seen, snapshot, wire_view
+from tests.core.stage import AUTO_VIP, BGP_VIP, POLICY, SHOP, WEB, seen, snapshot, wire_view
+from tests.core.test_plan import NAMES
 
 SOME = st.frozensets(st.sampled_from(NAMES))
 

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -259,7 +259,7 @@ class Script:
         self.listener.close()
 
 
-def until(condition, seconds: float = 20.0, step: float = 0.02) -> None:  # type: ignore[no-untyped-def]
+def until(condition: Callable[[], object], seconds: float = 20.0, step: float = 0.02) -> None:
     """Waits in the foreground; fails when the condition does not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -22,7 +22,8 @@ from porterlb.edge.manifests import ManifestsCluster
 from porterlb.edge.metrics import Metrics
 from porterlb.edge.recorder import Recorder
 from porterlb.edge.state_sharer import StateSharer
-from tests.core.stage import LATER, NAMES, situation, snapshot
+from tests.core.stage import LATER, situation, snapshot
+from tests.core.test_plan import NAMES
 
 
 class Teller:

@@ -19,7 +19,8 @@ from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.edge.status import StatusWriter
-from tests.core.stage import LAYER2_VIP, NAMES, NOW, POLICY, SHOP, WEB, seen, snapshot
+from tests.core.stage import LAYER2_VIP, NOW, POLICY, SHOP, WEB, seen, snapshot
+from tests.core.test_plan import NAMES
 
 Sent = tuple[str, str, str]
 """Kind, name, owner."""

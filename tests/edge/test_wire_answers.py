@@ -42,17 +42,17 @@ def shows(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("vip", [V4, V6])
-def test_a_kernel_resolves_a_vip_to_the_node_that_serves_it(segment, vip):
+def test_a_kernel_resolves_a_vip_to_the_node_that_serves_it(segment: Segment, vip: str) -> None:
     assert resolve(segment.client, vip) == (segment.host("n2").mac, "REACHABLE")
 
 
 @pytest.mark.parametrize("vip", [BEHALF4, BEHALF6])
-def test_a_node_without_a_replica_is_answered_for(segment, vip):
+def test_a_node_without_a_replica_is_answered_for(segment: Segment, vip: str) -> None:
     assert resolve(segment.client, vip) == (segment.host("n3").mac, "REACHABLE")
 
 
 @pytest.mark.parametrize("vip", [V4, V6, BEHALF4, BEHALF6])
-def test_there_is_one_answer_from_the_answerers_own_mac(segment, vip):
+def test_there_is_one_answer_from_the_answerers_own_mac(segment: Segment, vip: str) -> None:
     answers = who_has(segment.client, vip)
     source = segment.host("n2" if vip in (V4, V6) else "n1").mac
     target = segment.host("n2" if vip in (V4, V6) else "n3").mac
@@ -60,7 +60,7 @@ def test_there_is_one_answer_from_the_answerers_own_mac(segment, vip):
 
 
 @pytest.mark.parametrize("vip", [V4, V6])
-def test_a_unicast_recheck_is_answered(segment, vip):
+def test_a_unicast_recheck_is_answered(segment: Segment, vip: str) -> None:
     client, node = segment.client, segment.host("n2")
     assert resolve(client, vip)[1] == "REACHABLE"
     client.run(["ip", "neigh", "change", vip, "dev", "eth0", "lladdr", node.mac, "nud", "probe"])
@@ -90,7 +90,7 @@ def answer_to(opened: socket.socket, question: bytes, kind: bytes, at: int) -> b
     raise AssertionError("no answer")
 
 
-def test_an_arp_probe_is_answered_so_that_the_prober_keeps_off(segment):
+def test_an_arp_probe_is_answered_so_that_the_prober_keeps_off(segment: Segment) -> None:
     client = segment.client
     with raw(segment, 0x0806) as opened:
         question = arp_request(client.mac, "0.0.0.0", IPv4Address(V4))
@@ -99,7 +99,7 @@ def test_an_arp_probe_is_answered_so_that_the_prober_keeps_off(segment):
     assert frame[22:32] == mac_bytes(segment.host("n2").mac) + shows(V4)
 
 
-def test_duplicate_address_detection_of_a_kernel_finds_a_vip_taken(segment):
+def test_duplicate_address_detection_of_a_kernel_finds_a_vip_taken(segment: Segment) -> None:
     client = segment.client
     client.ns.sysctl({"net/ipv6/conf/eth0/accept_dad": 1, "net/ipv6/conf/eth0/dad_transmits": 1})
     try:
@@ -113,7 +113,7 @@ def test_duplicate_address_detection_of_a_kernel_finds_a_vip_taken(segment):
         client.ns.sysctl({"net/ipv6/conf/eth0/accept_dad": 0, "net/ipv6/conf/eth0/dad_transmits": 0})
 
 
-def test_a_solicitation_without_a_source_option_is_answered_to_the_ethernet_source(segment):
+def test_a_solicitation_without_a_source_option_is_answered_to_the_ethernet_source(segment: Segment) -> None:
     client = segment.client
     with_option = solicitation(client.mac, client.v6, IPv6Address(V6))
     message = with_option[54:56] + b"\0\0" + with_option[58:78]
@@ -124,7 +124,7 @@ def test_a_solicitation_without_a_source_option_is_answered_to_the_ethernet_sour
     assert frame[:6] == mac_bytes(client.mac) and frame[80:86] == mac_bytes(segment.host("n2").mac)
 
 
-def test_frames_that_are_no_question_change_nothing(segment):
+def test_frames_that_are_no_question_change_nothing(segment: Segment) -> None:
     """VLAN-tagged, truncated, oversized and random ones; then everything is as before, and no process has died."""
     client, chance = segment.client, random.Random(7)
     arp = arp_request(client.mac, client.v4, IPv4Address(V4))
@@ -157,12 +157,12 @@ def test_frames_that_are_no_question_change_nothing(segment):
         assert replica.wire_pid == pids[name] and replica.report.restarts == 0 and not replica.report.dead
 
 
-def test_an_address_that_is_no_vip_is_not_answered(segment):
+def test_an_address_that_is_no_vip_is_not_answered(segment: Segment) -> None:
     assert who_has(segment.client, "10.77.0.150") == []
     assert who_has(segment.client, "fd77::150") == []
 
 
-def test_a_vip_that_is_not_wanted_any_more_is_not_answered(segment):
+def test_a_vip_that_is_not_wanted_any_more_is_not_answered(segment: Segment) -> None:
     extra = "10.77.0.102"
     before = dict(segment.wanted.vips)
     try:
@@ -179,7 +179,7 @@ def test_a_vip_that_is_not_wanted_any_more_is_not_answered(segment):
         segment.tell(vips=before)
 
 
-def test_the_process_that_answers_needs_no_more_than_net_raw(segment):
+def test_the_process_that_answers_needs_no_more_than_net_raw(segment: Segment) -> None:
     host, extra = segment.host("n3"), "10.77.0.103"
     replica = Replica(host, prefix=("setpriv", "--bounding-set", "-all,+net_raw", "--inh-caps", "-all"))
     try:

@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from lab.frames import mac_bytes, who_has
+from lab.host import Host
 from porterlb.core.hello import Hello, encode
 from porterlb.core.layer2.ndp import icmpv6_checksum
 from tests.edge.wire_lab import PATIENCE, Replica, Segment, neighbour, resolve, vips
@@ -39,7 +40,7 @@ def segment(shared: Segment) -> Segment:
     return shared
 
 
-def wait_for(true, what: str, patience: float = PATIENCE) -> None:
+def wait_for(true: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     deadline = time.monotonic() + patience
     while not true():
         assert time.monotonic() < deadline, what
@@ -50,7 +51,7 @@ def macs(segment: Segment, vip: str) -> set[str]:
     return {answer.mac for answer in who_has(segment.client, vip)}
 
 
-def sources(host, vip: str) -> list[tuple[str, str]]:
+def sources(host: Host, vip: str) -> list[tuple[str, str]]:
     """The MAC that each answer gives, and the one that it comes from."""
     return [(answer.mac, answer.source) for answer in who_has(host, vip)]
 
@@ -59,7 +60,7 @@ def ever_dead(replica: Replica) -> set[str]:
     return {node for _, report in replica.history for node in report.dead}
 
 
-def test_a_warm_cache_follows_when_a_node_goes_and_when_it_returns(segment):
+def test_a_warm_cache_follows_when_a_node_goes_and_when_it_returns(segment: Segment) -> None:
     client, n1, n2, n3 = segment.client, *segment.nodes
     assert resolve(client, V4)[0] == resolve(client, V6)[0] == n2.mac
     assert resolve(client, ON_N3)[0] == n3.mac
@@ -80,7 +81,7 @@ def test_a_warm_cache_follows_when_a_node_goes_and_when_it_returns(segment):
     assert ever_dead(segment.replicas["n1"]) == ever_dead(segment.replicas["n3"]) == {"n2"}
 
 
-def test_our_own_stall_declares_nobody_dead_and_the_others_answer_meanwhile(segment):
+def test_our_own_stall_declares_nobody_dead_and_the_others_answer_meanwhile(segment: Segment) -> None:
     n2 = segment.replicas["n2"]
     pid = n2.wire_pid
     os.kill(pid, signal.SIGSTOP)
@@ -103,7 +104,7 @@ def test_our_own_stall_declares_nobody_dead_and_the_others_answer_meanwhile(segm
 
 
 @pytest.mark.parametrize("vip", [V4, V6])
-def test_a_question_that_meets_a_stopped_answerer_is_answered_by_the_next_one(segment, vip):
+def test_a_question_that_meets_a_stopped_answerer_is_answered_by_the_next_one(segment: Segment, vip: str) -> None:
     """Its kernel would repeat it after a second only: RETRANS_TIMER of RFC 4861, and Linux does the same for ARP."""
     client, n2 = segment.client, segment.replicas["n2"]
     pid = n2.wire_pid
@@ -122,7 +123,7 @@ def test_a_question_that_meets_a_stopped_answerer_is_answered_by_the_next_one(se
     assert took < 0.9, took
 
 
-def test_who_is_cut_off_doubts_itself_and_changes_nothing(segment):
+def test_who_is_cut_off_doubts_itself_and_changes_nothing(segment: Segment) -> None:
     n1 = segment.replicas["n1"]
     n1.until(lambda r: len(r.answering) == 3, "everything is decided")
     before = dict(n1.answering)
@@ -138,7 +139,7 @@ def test_who_is_cut_off_doubts_itself_and_changes_nothing(segment):
     assert ever_dead(n1) <= {"n1"}  # the others held it for dead, and say so in their hellos; it blames nobody
 
 
-def test_a_partition_that_heals_leaves_one_owner_and_right_caches(segment):
+def test_a_partition_that_heals_leaves_one_owner_and_right_caches(segment: Segment) -> None:
     """n2 with the router on one side, the rest with the client on the other: both sides serve; then one again."""
     client, router, n1, n2, n3 = segment.client, segment.router, *segment.nodes
     assert resolve(client, V4)[0] == resolve(router, V4)[0] == n2.mac
@@ -153,7 +154,7 @@ def test_a_partition_that_heals_leaves_one_owner_and_right_caches(segment):
         wait_for(lambda v=vip, n=node: sources(client, v) == [(n.mac, n.mac)], f"{node.name} alone answers for {vip}")
 
 
-def test_a_stopped_manager_hands_over_without_a_gap(segment):
+def test_a_stopped_manager_hands_over_without_a_gap(segment: Segment) -> None:
     """While n2 stops, its VIP is asked for all the time: n2 answers until another one does, with the same MAC."""
     n2 = segment.replicas["n2"]
     assert [answer.source for answer in who_has(segment.client, V4)] == [segment.host("n2").mac]
@@ -173,7 +174,7 @@ def test_a_stopped_manager_hands_over_without_a_gap(segment):
         assert ever_dead(segment.replicas[name]) == set()
 
 
-def test_a_killed_manager_takes_its_wire_process_along_and_the_others_are_told(segment):
+def test_a_killed_manager_takes_its_wire_process_along_and_the_others_are_told(segment: Segment) -> None:
     n2 = segment.replicas["n2"]
     pid = n2.wire_pid
     n2.process.kill()
@@ -185,7 +186,7 @@ def test_a_killed_manager_takes_its_wire_process_along_and_the_others_are_told(s
     ]
 
 
-def test_a_killed_wire_process_is_started_again_and_told_everything(segment):
+def test_a_killed_wire_process_is_started_again_and_told_everything(segment: Segment) -> None:
     n2 = segment.replicas["n2"]
     os.kill(n2.wire_pid, signal.SIGKILL)
     n2.until(lambda r: r.report.restarts == 1 and r.report.trouble != "", "it is reported")
@@ -197,7 +198,7 @@ def test_a_killed_wire_process_is_started_again_and_told_everything(segment):
     assert ever_dead(segment.replicas["n1"]) == set()
 
 
-def test_a_manager_that_hangs_is_replaced_until_it_is_back():
+def test_a_manager_that_hangs_is_replaced_until_it_is_back() -> None:
     made = Segment(nodes=2)
     try:
         made.tell(vips=vips((V4, ("n2", "n1"))))
@@ -217,7 +218,7 @@ def test_a_manager_that_hangs_is_replaced_until_it_is_back():
         made.close()
 
 
-def test_an_interface_that_changes_its_mac_goes_and_returns(segment):
+def test_an_interface_that_changes_its_mac_goes_and_returns(segment: Segment) -> None:
     n2, client = segment.host("n2"), segment.client
     restarts = segment.replicas["n2"].report.restarts
     assert resolve(client, V4)[0] == n2.mac
@@ -235,7 +236,7 @@ def test_an_interface_that_changes_its_mac_goes_and_returns(segment):
 # ---- foreign hosts
 
 
-def test_addresses_are_probed_before_their_first_use(segment):
+def test_addresses_are_probed_before_their_first_use(segment: Segment) -> None:
     free4, free6, off = ip_address("10.77.0.180"), ip_address("fd77::180"), ip_address("192.0.2.9")
     taken4, taken6, own = (
         ip_address(segment.client.v4),
@@ -260,7 +261,7 @@ def test_addresses_are_probed_before_their_first_use(segment):
     n1.until(lambda r: not r.report.clear and not r.report.claimed, "verdicts go with the question")
 
 
-def test_a_rival_is_reported_and_defended_against(segment):
+def test_a_rival_is_reported_and_defended_against(segment: Segment) -> None:
     client = segment.client
     frame = (
         b"\xff" * 6
@@ -298,7 +299,7 @@ def test_a_rival_is_reported_and_defended_against(segment):
     assert segment.replicas["n1"].report.counters.get("defences", 0) == 0  # only who answers defends
 
 
-def test_failovers_make_no_rivals(segment):
+def test_failovers_make_no_rivals(segment: Segment) -> None:
     segment.net.carrier("n2", False)
     segment.replicas["n1"].until(lambda r: "n2" in r.report.dead, "n2 is dead")
     segment.net.carrier("n2", True)
@@ -309,7 +310,7 @@ def test_failovers_make_no_rivals(segment):
         assert not any(rival.mac in ours for _, report in replica.history for rival in report.conflicts.values())
 
 
-def test_hellos_without_the_key_and_replayed_ones_are_refused(segment):
+def test_hellos_without_the_key_and_replayed_ones_are_refused(segment: Segment) -> None:
     n1, n3 = segment.replicas["n1"], segment.replicas["n3"]
     host = segment.host("n1")
     sniffer = host.ns.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)))
@@ -341,7 +342,7 @@ def test_hellos_without_the_key_and_replayed_ones_are_refused(segment):
     assert rose("hellos_oversize")
 
 
-def test_a_replica_with_another_key_is_nobody(segment):
+def test_a_replica_with_another_key_is_nobody(segment: Segment) -> None:
     stranger = segment.replicas["n3"]
     stranger.process.close()
     segment.replicas["n1"].until(lambda r: "n3" not in r.report.fresh, "n3 is gone")
@@ -353,7 +354,7 @@ def test_a_replica_with_another_key_is_nobody(segment):
     assert "n3" not in segment.replicas["n1"].report.fresh and not made.report.fresh
 
 
-def test_ten_thousand_vips(segment):
+def test_ten_thousand_vips(segment: Segment) -> None:
     first = int(ip_address("10.99.0.0"))
     many = {ip_address(first + i): ("n2", "n1", "n3") for i in range(10_000)}
     rows = vips(*((str(address), candidates) for address, candidates in many.items()), interface="eth0")

@@ -70,7 +70,7 @@ def arrives(client: Host, host: Host, nic: str, target: str) -> bool:
 
 
 @pytest.mark.parametrize("version", [2, 1])
-def test_a_snooping_switch_hands_solicitations_over_for_as_long_as_they_are_wanted(segment, version):
+def test_a_snooping_switch_hands_solicitations_over_for_as_long_as_they_are_wanted(segment: Segment, version) -> None:
     segment.net.switch.ip(f"link set segment type bridge mcast_mld_version {version}")
     time.sleep(2 * FORGOTTEN + 1.0)
     assert {(node, group_of(VIP)) for node in ("n1", "n2")} <= members(segment)
@@ -83,7 +83,7 @@ def test_a_snooping_switch_hands_solicitations_over_for_as_long_as_they_are_want
     assert not arrives(segment.client, segment.host("n1"), "eth0", VIP)
 
 
-def test_one_who_leaves_takes_the_group_from_nobody_else(segment):
+def test_one_who_leaves_takes_the_group_from_nobody_else(segment: Segment) -> None:
     segment.replicas.pop("n2").close()
     replica = segment.replicas["n1"]
     other = "fd78::abcd:100"  # the same group
@@ -96,7 +96,7 @@ def test_one_who_leaves_takes_the_group_from_nobody_else(segment):
     assert [answer.mac for answer in who_has(segment.client, VIP)] == [segment.host("n1").mac]
 
 
-def test_thousands_of_groups_stay_known_to_the_switch(segment):
+def test_thousands_of_groups_stay_known_to_the_switch(segment: Segment) -> None:
     first = ip_address("fd77::abcd:1000")
     addresses = [str(first + number) for number in range(2000)]
     wanted = segment.tell(vips=vips(*((address, ("n1", "n2")) for address in addresses)))
@@ -127,7 +127,7 @@ def reports(ears: socket.socket, group: str, seconds: float) -> list[int]:
     return found
 
 
-def test_groups_are_reported_anew_when_the_cable_is_back():
+def test_groups_are_reported_anew_when_the_cable_is_back() -> None:
     """To a switch that asks nobody."""
     segment = Segment(nodes=2)
     try:
@@ -146,7 +146,7 @@ def test_groups_are_reported_anew_when_the_cable_is_back():
         segment.close()
 
 
-def test_what_could_not_be_reported_is_reported_later(segment):
+def test_what_could_not_be_reported_is_reported_later(segment: Segment) -> None:
     """While the interface has no IPv6 nothing can be sent from it; the switch hears of the group once it has."""
     host = segment.host("n2")
     host.ns.ip("address flush dev eth0 scope link", "address flush dev eth0 scope global")
@@ -161,7 +161,7 @@ def test_what_could_not_be_reported_is_reported_later(segment):
     assert "cannot report solicited-node groups on eth0 yet" in segment.replicas["n2"].process.output()
 
 
-def test_a_nic_that_filters_multicast_lets_solicitations_in():
+def test_a_nic_that_filters_multicast_lets_solicitations_in() -> None:
     """A macvlan hands multicast only to those who asked for it, as the filter of a NIC does."""
     segment = Segment(nodes=1)
     try:
@@ -193,7 +193,7 @@ def host() -> Iterator[Host]:
         yield made
 
 
-def test_an_interface_returns_with_its_carrier_and_with_nothing_else(host):
+def test_an_interface_returns_with_its_carrier_and_with_nothing_else(host) -> None:
     table = host.ns.call(NicTable)
     index = next(index for index, nic in table.nics.items() if nic.name == "eth0")
     table.returned.clear()
@@ -208,7 +208,7 @@ def test_an_interface_returns_with_its_carrier_and_with_nothing_else(host):
 
 
 @pytest.mark.parametrize("event, returned", [(5, True), (4, True), (2, False)])
-def test_an_interface_returns_when_its_bond_fails_over(host, event, returned):
+def test_an_interface_returns_when_its_bond_fails_over(host, event, returned) -> None:
     """The kernel's notification of IGMP_RESEND or NOTIFY_PEERS (linux/if_link.h), as a bond makes it."""
     table = host.ns.call(NicTable)
     nic = next(nic for nic in table.nics.values() if nic.name == "eth0")

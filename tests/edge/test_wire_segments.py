@@ -57,7 +57,7 @@ def macs(segment: Segment, vip: str) -> set[str]:
 
 
 @pytest.mark.parametrize("fault", ["carrier", "vlan"])
-def test_a_vip_of_the_second_nic_moves_when_that_nic_loses_its_network(segment, fault):
+def test_a_vip_of_the_second_nic_moves_when_that_nic_loses_its_network(segment: Segment, fault) -> None:
     client, n1, n3 = segment.second_client, segment.host("n1"), segment.host("n3")
     port = n3.port(n3.nics[1])
     assert resolve(client, SECOND)[0] == n3.nics[1].mac
@@ -77,7 +77,7 @@ def test_a_vip_of_the_second_nic_moves_when_that_nic_loses_its_network(segment, 
     wait_until(lambda: neighbour(client, SECOND)[0] == n3.nics[1].mac, 5.0, "n3 serves again")
 
 
-def test_arp_filtered_at_one_node_leaves_one_mac_per_vip(segment):
+def test_arp_filtered_at_one_node_leaves_one_mac_per_vip(segment: Segment) -> None:
     """Its hellos flow: it must not take the VIPs of the others, and gives its own away (kube-proxy cannot use it)."""
     n1, n2, _ = segment.nodes
     assert resolve(segment.client, A)[0] == n2.mac
@@ -94,14 +94,14 @@ def test_arp_filtered_at_one_node_leaves_one_mac_per_vip(segment):
     wait_until(lambda: macs(segment, A) == {n2.mac}, 5.0, "n2 serves again")
 
 
-def test_a_one_way_link_between_two_nodes_moves_nothing(segment):
+def test_a_one_way_link_between_two_nodes_moves_nothing(segment: Segment) -> None:
     segment.faults.filter("all", "n1", "n2")
     time.sleep(3.0)
     assert [ever_dead(replica) for replica in segment.replicas.values()] == [set(), set(), set()]
     assert macs(segment, A) == {segment.host("n2").mac}
 
 
-def test_hellos_filtered_everywhere_leave_one_mac_per_vip_and_a_failover(segment):
+def test_hellos_filtered_everywhere_leave_one_mac_per_vip_and_a_failover(segment: Segment) -> None:
     segment.faults.filter("hello")
     for replica in segment.replicas.values():
         replica.until(lambda r: not r.report.fresh, "no hello is heard")
@@ -112,7 +112,7 @@ def test_hellos_filtered_everywhere_leave_one_mac_per_vip_and_a_failover(segment
     segment.net.carrier("n2", True)
 
 
-def test_g7_two_replicas_that_answer_for_one_vip_settle_within_a_second(segment):
+def test_g7_two_replicas_that_answer_for_one_vip_settle_within_a_second(segment: Segment) -> None:
     """n1 alone is told another order, as no plan does it. Both name the other one in a notice."""
     n1, n2 = segment.host("n1"), segment.host("n2")
     assert macs(segment, A) == {n2.mac}
@@ -136,7 +136,7 @@ def test_g7_two_replicas_that_answer_for_one_vip_settle_within_a_second(segment)
 
 
 @pytest.mark.parametrize("percent", [3, 10])
-def test_random_loss_kills_nobody(segment, percent):
+def test_random_loss_kills_nobody(segment: Segment, percent) -> None:
     """Ten minutes: ``python -m bench liveness``."""
     time.sleep(1.1)  # counters are reported once a second
     before = {name: replica.report.counters.get("deaths", 0) for name, replica in segment.replicas.items()}

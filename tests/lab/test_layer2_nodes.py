@@ -6,10 +6,12 @@ Bounds are about twice the targets of docs/layer2.md: machines that run tests ar
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import pytest
 
 from lab.measure import wait_until
+from lab.stream import Report
 from tests.lab.scenarios import Stage
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -17,7 +19,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 GAP_MS = {"default": 600.0, "fast": 400.0}
 
 
-def lost_nothing(report, vips):
+def lost_nothing(report: Report, vips: Iterable[str]) -> dict[str, int]:
     """What a stream lost to these VIPs, by VIP."""
     return {vip: report.only(vip).lost for vip in vips if report.only(vip).lost}
 

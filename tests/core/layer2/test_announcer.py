@@ -46,7 +46,7 @@ class Run:
         return [at for at, sent in self.sent if sent == address]
 
 
-def test_a_move_is_announced_at_once_in_rounds_and_then_refreshed():
+def test_a_move_is_announced_at_once_in_rounds_and_then_refreshed() -> None:
     run = Run()
     run.announcer.start(vip(1), moved=True, asked=False, now=0.0)
     run.until(300.0)
@@ -57,14 +57,14 @@ def test_a_move_is_announced_at_once_in_rounds_and_then_refreshed():
     assert len(set(pauses)) == len(pauses)
 
 
-def test_what_has_not_moved_waits_for_its_refresh():
+def test_what_has_not_moved_waits_for_its_refresh() -> None:
     run = Run()
     run.announcer.start(vip(1), moved=False, asked=True, now=0.0)
     run.until(REFRESH[1] + 1)
     assert len(run.sent) == 1 and REFRESH[0] <= run.sent[0][0] <= REFRESH[1]
 
 
-def test_what_is_stopped_is_announced_no_more_and_a_new_start_begins_anew():
+def test_what_is_stopped_is_announced_no_more_and_a_new_start_begins_anew() -> None:
     run = Run()
     run.announcer.start(vip(1), moved=True, asked=False, now=0.0)
     run.until(1.5)
@@ -80,7 +80,7 @@ def test_what_is_stopped_is_announced_no_more_and_a_new_start_begins_anew():
     assert len(run.sent) == 2 + len(ROUNDS)
 
 
-def test_what_was_asked_for_lately_comes_first_and_repetitions_last():
+def test_what_was_asked_for_lately_comes_first_and_repetitions_last() -> None:
     run = Run(rate=80)
     for number in range(40):
         run.announcer.start(vip(number), moved=True, asked=number >= 30, now=0.0)
@@ -90,7 +90,7 @@ def test_what_was_asked_for_lately_comes_first_and_repetitions_last():
     assert first == [*range(30, 40), *range(30)]
 
 
-def test_a_frame_that_could_not_be_sent_is_tried_again_soon_and_costs_no_token():
+def test_a_frame_that_could_not_be_sent_is_tried_again_soon_and_costs_no_token() -> None:
     run = Run(rate=80)
     run.refuse = {vip(1), vip(2), vip(3)}
     for number in (1, 2, 3):
@@ -104,7 +104,7 @@ def test_a_frame_that_could_not_be_sent_is_tried_again_soon_and_costs_no_token()
 
 
 @given(st.integers(80, 2000), st.integers(1, 400), st.integers(0, 10))
-def test_never_more_than_the_rate_and_never_many_in_one_turn(rate, count, seed):
+def test_never_more_than_the_rate_and_never_many_in_one_turn(rate, count, seed) -> None:
     run = Run(rate, seed)
     for number in range(count):
         run.announcer.start(vip(number), moved=True, asked=number % 3 == 0, now=0.0)
@@ -116,5 +116,5 @@ def test_never_more_than_the_rate_and_never_many_in_one_turn(rate, count, seed):
     assert len(run.sent) >= min(count, int(0.8 * rate * 0.9))
 
 
-def test_without_work_it_wants_no_call():
+def test_without_work_it_wants_no_call() -> None:
     assert Announcer(100, lambda: 0.5, 0.0).next_at is None

@@ -15,7 +15,7 @@ vips = st.ip_addresses().map(str)
 
 
 @given(vips, orders, sets, sets, nodes | st.just(""))
-def test_one_answerer_and_a_live_next_hop(vip, candidates, dead, replicas, leader):
+def test_one_answerer_and_a_live_next_hop(vip, candidates, dead, replicas, leader) -> None:
     found = answering(vip, candidates, dead, replicas, leader)
     assert found == answering(vip, tuple(candidates), set(dead), sorted(replicas), leader)  # the same everywhere
     alive = [node for node in candidates if node not in dead]
@@ -33,14 +33,14 @@ def test_one_answerer_and_a_live_next_hop(vip, candidates, dead, replicas, leade
 
 
 @given(vips, orders, sets, sets, nodes, nodes)
-def test_a_loss_elsewhere_changes_nothing(vip, candidates, dead, replicas, leader, lost):
+def test_a_loss_elsewhere_changes_nothing(vip, candidates, dead, replicas, leader, lost) -> None:
     before = answering(vip, candidates, dead, replicas, leader)
     after = answering(vip, candidates, dead | {lost}, replicas - {lost}, leader)
     if lost not in (before.next_hop, before.answerer):
         assert after == before
 
 
-def test_a_node_whose_replica_is_silent_stays_next_hop_and_the_leader_answers_for_it():
+def test_a_node_whose_replica_is_silent_stays_next_hop_and_the_leader_answers_for_it() -> None:
     assert answering("10.0.0.1", ["a", "b"], set(), {"b", "c"}, "c") == Answering("a", "c")
     assert answering("10.0.0.1", ["a", "b"], set(), {"b"}, "c") == Answering("a", "b")
     assert answering("10.0.0.1", ["a", "b"], {"a"}, {"b", "c"}, "c") == Answering("b", "b")

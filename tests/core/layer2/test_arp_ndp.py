@@ -93,7 +93,7 @@ def asked(frame: bytes) -> Arp:
 
 
 @given(unicast, unicast, ipv4, hosts)
-def test_an_arp_request_is_answered_to_its_sender(own, asker, address, sender):
+def test_an_arp_request_is_answered_to_its_sender(own, asker, address, sender) -> None:
     request = ARP.request(asker, BROADCAST, asker, sender, address)
     assert parse_arp(request) == (asker, ARP_REQUEST, asker, sender, NO_MAC, address)
     reply = ARP.answer(own, b"\2\0\0\0\0\7", address).reply(asked(request))
@@ -102,13 +102,13 @@ def test_an_arp_request_is_answered_to_its_sender(own, asker, address, sender):
 
 
 @given(unicast, unicast, ipv4)
-def test_gratuitous_arp_is_the_request_form_with_our_own_ethernet_source(own, mac, address):
+def test_gratuitous_arp_is_the_request_form_with_our_own_ethernet_source(own, mac, address) -> None:
     frame = ARP.gratuitous(own, mac, address)
     assert frame[:6] == BROADCAST
     assert parse_arp(frame) == (own, ARP_REQUEST, mac, address, NO_MAC, address)
 
 
-def test_a_probe_is_answered_and_a_sender_that_is_no_host_is_not():
+def test_a_probe_is_answered_and_a_sender_that_is_no_host_is_not() -> None:
     answer = ARP.answer(b"\2" * 6, b"\2" * 6, b"\x0a\0\0\1")
     probe = ARP.request(b"\4" * 6, BROADCAST, b"\4" * 6, NO_IPV4, b"\x0a\0\0\1")
     assert answer.reply(asked(probe)) is not None
@@ -117,20 +117,20 @@ def test_a_probe_is_answered_and_a_sender_that_is_no_host_is_not():
 
 
 @pytest.mark.parametrize("sender", ["224.0.0.1", "239.255.255.255", "255.255.255.255", "127.0.0.1", "127.255.0.1"])
-def test_arp_is_not_answered_to_a_sender_that_is_no_unicast_address(sender):
+def test_arp_is_not_answered_to_a_sender_that_is_no_unicast_address(sender) -> None:
     answer = ARP.answer(b"\2" * 6, b"\2" * 6, b"\x0a\0\0\1")
     request = ARP.request(b"\4" * 6, BROADCAST, b"\4" * 6, ip_address(sender).packed, b"\x0a\0\0\1")
     assert answer.reply(asked(request)) is None
 
 
 @pytest.mark.parametrize("sender", ["10.0.0.2", "169.254.1.1", "223.255.255.255", "240.0.0.1", "0.0.0.0"])
-def test_arp_is_answered_to_every_unicast_sender(sender):
+def test_arp_is_answered_to_every_unicast_sender(sender) -> None:
     answer = ARP.answer(b"\2" * 6, b"\2" * 6, b"\x0a\0\0\1")
     request = ARP.request(b"\4" * 6, BROADCAST, b"\4" * 6, ip_address(sender).packed, b"\x0a\0\0\1")
     assert answer.reply(asked(request)) is not None
 
 
-def test_ndp_is_not_answered_to_a_sender_that_is_no_unicast_address():
+def test_ndp_is_not_answered_to_a_sender_that_is_no_unicast_address() -> None:
     answer = ND.answer(b"\2" * 6, b"\2" * 6, TARGET)
     question = Solicitation(b"\4" * 6, ip_address("fd00::9").packed, solicited_node(TARGET), TARGET, b"\4" * 6)
     assert answer.reply(question) is not None
@@ -141,7 +141,7 @@ def test_ndp_is_not_answered_to_a_sender_that_is_no_unicast_address():
 
 
 @given(unicast, unicast, ipv6_hosts, ipv6, st.booleans())
-def test_a_solicitation_is_answered_with_a_checksum_that_holds(own, asker, src, target, direct):
+def test_a_solicitation_is_answered_with_a_checksum_that_holds(own, asker, src, target, direct) -> None:
     frame = ND.solicitation(asker, src, target, own if direct else b"")
     asked = parse_ndp(frame)
     assert isinstance(asked, Solicitation) and checksum_holds(frame)
@@ -154,7 +154,7 @@ def test_a_solicitation_is_answered_with_a_checksum_that_holds(own, asker, src, 
 
 
 @given(unicast, unicast, ipv6)
-def test_a_dad_probe_is_answered_to_all_nodes(own, asker, target):
+def test_a_dad_probe_is_answered_to_all_nodes(own, asker, target) -> None:
     frame = ND.solicitation(asker, UNSPECIFIED, target)
     asked = parse_ndp(frame)
     assert isinstance(asked, Solicitation) and asked.mac == b"" and checksum_holds(frame)
@@ -165,13 +165,13 @@ def test_a_dad_probe_is_answered_to_all_nodes(own, asker, target):
 
 
 @given(st.binary(max_size=600))
-def test_no_bytes_make_the_parsers_raise(data):
+def test_no_bytes_make_the_parsers_raise(data) -> None:
     parse_arp(data)
     parse_ndp(data)
 
 
 @given(st.sampled_from([ARP_FRAME, NA_FRAME]), st.data())
-def test_a_changed_byte_gives_none_or_a_value_of_the_right_shape(frame, data):
+def test_a_changed_byte_gives_none_or_a_value_of_the_right_shape(frame, data) -> None:
     at = data.draw(st.integers(0, len(frame) - 1))
     changed = frame[:at] + bytes([data.draw(st.integers(0, 255))]) + frame[at + 1 :]
     arp, said = parse_arp(changed), parse_ndp(changed)
@@ -182,14 +182,14 @@ def test_a_changed_byte_gives_none_or_a_value_of_the_right_shape(frame, data):
 
 
 @pytest.mark.parametrize("frame", [ARP_FRAME, NA_FRAME])
-def test_truncated_tagged_and_empty_frames_are_nothing(frame):
+def test_truncated_tagged_and_empty_frames_are_nothing(frame) -> None:
     for size in range(len(frame)):
         assert parse_arp(frame[:size]) is None and parse_ndp(frame[:size]) is None
     tagged = frame[:12] + b"\x81\0\0\5" + frame[12:]
     assert parse_arp(tagged) is None and parse_ndp(tagged) is None
 
 
-def test_padding_is_allowed():
+def test_padding_is_allowed() -> None:
     assert parse_arp(ARP_FRAME + bytes(18)) == parse_arp(ARP_FRAME)
     assert parse_ndp(NA_FRAME + bytes(100)) == parse_ndp(NA_FRAME)
 
@@ -208,23 +208,23 @@ def test_padding_is_allowed():
         ("another ICMPv6 type", [(54, b"\x86")]),
     ],
 )
-def test_what_rfc_4861_forbids_is_nothing(what, changes):
+def test_what_rfc_4861_forbids_is_nothing(what, changes) -> None:
     assert isinstance(parse_ndp(remade(NA_FRAME)), Advertisement)
     assert parse_ndp(remade(NA_FRAME, *changes)) is None, what
 
 
-def test_a_wrong_checksum_is_nothing():
+def test_a_wrong_checksum_is_nothing() -> None:
     assert parse_ndp(NA_FRAME[:56] + bytes([NA_FRAME[56] ^ 1]) + NA_FRAME[57:]) is None
 
 
-def test_templates_that_are_something_else_are_refused():
+def test_templates_that_are_something_else_are_refused() -> None:
     with pytest.raises(ValueError, match="ARP"):
         ArpTemplate(NA_FRAME)
     with pytest.raises(ValueError, match="neighbour"):
         NdpTemplate(ARP_FRAME)
 
 
-def test_f8_the_templates_are_what_scapy_builds():
+def test_f8_the_templates_are_what_scapy_builds() -> None:
     mac = "02:00:00:00:00:01"
     arp = Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ScapyArp(
         op="who-has", hwsrc=mac, psrc="192.0.2.1", pdst="192.0.2.1"
@@ -239,7 +239,7 @@ def test_f8_the_templates_are_what_scapy_builds():
     assert advertisement_frame() == bytes(advertisement)
 
 
-def test_f8_the_wire_process_does_not_import_scapy():
+def test_f8_the_wire_process_does_not_import_scapy() -> None:
     """Its import reads every address of the host: with thousands on kube-ipvs0 the process did not start."""
     code = (
         "import sys, porterlb.wire.__main__, porterlb.wire.templates as t; t.Templates(); print('scapy' in sys.modules)"

@@ -9,7 +9,7 @@ from porterlb.core.layer2.conflicts import CONFIRM, DEFEND_EVERY, FORGET, MOST, 
 VIP, FOREIGN, OURS = b"\x0a\0\0\1", b"\4" * 6, b"\2" * 6
 
 
-def test_a_conflict_is_confirmed_defended_against_now_and_then_and_forgotten():
+def test_a_conflict_is_confirmed_defended_against_now_and_then_and_forgotten() -> None:
     conflicts, defended = Conflicts(), []
     for i in range(400):
         now = i * 0.1
@@ -25,7 +25,7 @@ def test_a_conflict_is_confirmed_defended_against_now_and_then_and_forgotten():
     assert conflicts.review(40.0 + FORGET, frozenset()).changed and conflicts.found == {}
 
 
-def test_a_claim_is_not_defended_against_twice_without_a_new_claim():
+def test_a_claim_is_not_defended_against_twice_without_a_new_claim() -> None:
     conflicts = Conflicts()
     conflicts.claim(VIP, FOREIGN, 0.0)
     assert conflicts.review(CONFIRM - 0.01, frozenset()) == conflicts.review(0.0, frozenset())
@@ -36,7 +36,7 @@ def test_a_claim_is_not_defended_against_twice_without_a_new_claim():
     assert conflicts.review(1.1 + 2 * DEFEND_EVERY, frozenset()).defend == ()
 
 
-def test_a_node_is_never_in_conflict():
+def test_a_node_is_never_in_conflict() -> None:
     conflicts = Conflicts()
     conflicts.claim(VIP, OURS, 0.0)
     assert conflicts.review(1.0, {OURS}).defend == () and conflicts.found == {}
@@ -47,7 +47,7 @@ def test_a_node_is_never_in_conflict():
     assert conflicts.review(3.1, {OURS}).changed and conflicts.found == {}
 
 
-def test_another_mac_has_to_be_confirmed_anew():
+def test_another_mac_has_to_be_confirmed_anew() -> None:
     conflicts = Conflicts()
     conflicts.claim(VIP, FOREIGN, 0.0)
     conflicts.claim(VIP, b"\6" * 6, 1.0)
@@ -55,7 +55,7 @@ def test_another_mac_has_to_be_confirmed_anew():
     assert conflicts.review(1.0 + CONFIRM, frozenset()).changed
 
 
-def test_a_host_that_claims_everything_does_not_fill_the_memory():
+def test_a_host_that_claims_everything_does_not_fill_the_memory() -> None:
     conflicts = Conflicts()
     for number in range(2 * MOST):
         conflicts.claim(number.to_bytes(4, "big"), FOREIGN, 0.0)

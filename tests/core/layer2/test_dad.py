@@ -36,7 +36,7 @@ class Run:
         self.now = end
 
 
-def test_three_probes_and_nobody_claims_it():
+def test_three_probes_and_nobody_claims_it() -> None:
     run = Run()
     run.dad.want([A], 0.0)
     run.until(2 * APART + VERDICT - 0.001)
@@ -48,7 +48,7 @@ def test_three_probes_and_nobody_claims_it():
     assert not run.dad.heard(A.packed, MAC)  # the verdict stands
 
 
-def test_who_claims_it_is_named_and_it_is_not_probed_on():
+def test_who_claims_it_is_named_and_it_is_not_probed_on() -> None:
     run = Run()
     run.dad.want([A, B], 0.0)
     run.until(0.01)
@@ -59,20 +59,20 @@ def test_who_claims_it_is_named_and_it_is_not_probed_on():
     assert [address for _, address in run.probes].count(A) == 1
 
 
-def test_thirty_probes_leave_at_once_at_any_rate():
+def test_thirty_probes_leave_at_once_at_any_rate() -> None:
     run = Run(rate=10)
     run.dad.want([ip_address(number) for number in range(1, 41)], 0.0)
     assert len(run.dad.due(0.0, lambda address: True).probes) == 30
 
 
-def test_what_is_off_every_segment_is_clear_at_once_without_a_probe():
+def test_what_is_off_every_segment_is_clear_at_once_without_a_probe() -> None:
     run = Run(off_link=frozenset({A}))
     run.dad.want([A], 0.0)
     run.until(0.0)
     assert run.probes == [] and run.dad.clear == {A} and run.decided == 1
 
 
-def test_verdicts_go_with_the_question_and_come_anew():
+def test_verdicts_go_with_the_question_and_come_anew() -> None:
     run = Run()
     run.dad.want([A, B], 0.0)
     run.dad.heard(B.packed, MAC)
@@ -86,7 +86,7 @@ def test_verdicts_go_with_the_question_and_come_anew():
 
 
 @given(st.integers(100, 2000), st.integers(1, 300))
-def test_probes_are_paced_and_every_address_gets_a_verdict(rate, count):
+def test_probes_are_paced_and_every_address_gets_a_verdict(rate, count) -> None:
     run = Run(rate)
     run.dad.want([ip_address(number) for number in range(1, count + 1)], 0.0)
     run.until(0.05)

@@ -27,21 +27,21 @@ def verified(other: str, node: str) -> tuple[DoubleAnswers, Settlement]:
     return made, made.review(1.0 + CONFIRM, answering(node))
 
 
-def test_the_first_in_rank_goes_on_and_the_other_one_falls_silent():
+def test_the_first_in_rank_goes_on_and_the_other_one_falls_silent() -> None:
     winner, settled = verified(SECOND, FIRST)
     assert settled == NOTHING and winner.confirmed == {VIP: SECOND}
     loser, settled = verified(FIRST, SECOND)
     assert settled.silence == ((VIP, FIRST),) and loser.confirmed == {VIP: FIRST}
 
 
-def test_a_failover_is_no_conflict():
+def test_a_failover_is_no_conflict() -> None:
     made = DoubleAnswers()
     made.claim(VIP, "b", 1.0)
     assert made.review(1.1, answering("")) == NOTHING  # our view has followed
     assert made.next_at is None and not made.confirmed
 
 
-def test_an_announcement_whose_sender_does_not_answer_changes_nothing():
+def test_an_announcement_whose_sender_does_not_answer_changes_nothing() -> None:
     made = DoubleAnswers()
     made.claim(VIP, FIRST, 1.0)
     assert made.review(1.0 + CONFIRM, answering(SECOND)).ask == (VIP,)
@@ -49,7 +49,7 @@ def test_an_announcement_whose_sender_does_not_answer_changes_nothing():
     assert made.next_at is None
 
 
-def test_who_fell_silent_answers_again_when_the_other_one_does_not():
+def test_who_fell_silent_answers_again_when_the_other_one_does_not() -> None:
     made, _ = verified(FIRST, SECOND)
     now = 1.0 + CONFIRM + ASK_AGAIN
     assert made.next_at == now
@@ -62,14 +62,14 @@ def test_who_fell_silent_answers_again_when_the_other_one_does_not():
     assert not made.confirmed
 
 
-def test_memory_is_bounded():
+def test_memory_is_bounded() -> None:
     made = DoubleAnswers()
     for number in range(2 * MOST):
         made.claim(number.to_bytes(4, "big"), "b", 1.0)
     assert len(made.review(2.0, answering("a")).ask) == MOST
 
 
-def test_who_fell_silent_answers_again_also_when_another_node_has_claimed_the_vip_meanwhile():
+def test_who_fell_silent_answers_again_also_when_another_node_has_claimed_the_vip_meanwhile() -> None:
     """Found by the simulator, seed 1000001: the claim of a third node made it forget that it had fallen silent."""
     made, _ = verified(FIRST, SECOND)
     now = 1.0 + CONFIRM + 0.1

@@ -47,7 +47,7 @@ def moves(world: World, node: str) -> list[bytes]:
     return [address for _, address, _ in world.replicas[node].announced]
 
 
-def test_nobody_answers_while_it_listens():
+def test_nobody_answers_while_it_listens() -> None:
     made = World("n1", "n2")
     made.vips((A, ORDER))
     made.run(LISTEN - 0.1)
@@ -57,7 +57,7 @@ def test_nobody_answers_while_it_listens():
     assert PACKED in moves(made, "n2")
 
 
-def test_a_node_without_a_link_is_replaced_and_comes_back(world):
+def test_a_node_without_a_link_is_replaced_and_comes_back(world: World) -> None:
     clear(world)
     world.cut = {"n2"}
     world.run(0.5)
@@ -75,7 +75,7 @@ def test_a_node_without_a_link_is_replaced_and_comes_back(world):
     assert act.Note(act.NoteKind.NODE_REVIVED, "n2") in world.replicas["n1"].notes
 
 
-def test_who_was_cut_off_waits_until_it_has_the_plan_of_the_others(world):
+def test_who_was_cut_off_waits_until_it_has_the_plan_of_the_others(world: World) -> None:
     world.cut = {"n2"}
     world.run(0.5)
     world.digest += 1
@@ -110,14 +110,14 @@ def waits(replica: Replica) -> bool:
     return replica.layer2.serving.state is ServingState.RETURNED and not replica.owned
 
 
-def test_who_counts_as_dead_answers_nothing_though_its_plan_is_that_of_the_others(returned):
+def test_who_counts_as_dead_answers_nothing_though_its_plan_is_that_of_the_others(returned) -> None:
     n2 = returned.replicas["n2"]
     returned.run(LISTEN + 0.5)
     assert waits(n2) and n2.report["dead"] == {"n2"}
     assert returned.answers(A) == {"n1": mac_of("n1")}
 
 
-def test_who_has_returned_waits_for_a_plan_that_was_made_after_it_counted_as_alive(returned):
+def test_who_has_returned_waits_for_a_plan_that_was_made_after_it_counted_as_alive(returned) -> None:
     n2 = returned.replicas["n2"]
     returned.run(0.5)
     returned.mute = set()
@@ -130,7 +130,7 @@ def test_who_has_returned_waits_for_a_plan_that_was_made_after_it_counted_as_ali
     assert n2.layer2.serving.state is ServingState.SERVING and returned.answers(A) == {"n2": mac_of("n2")}
 
 
-def test_who_has_returned_takes_the_plan_for_the_same_when_none_comes(returned):
+def test_who_has_returned_takes_the_plan_for_the_same_when_none_comes(returned) -> None:
     n2 = returned.replicas["n2"]
     returned.run(0.5)
     returned.mute = set()
@@ -140,7 +140,7 @@ def test_who_has_returned_takes_the_plan_for_the_same_when_none_comes(returned):
     assert n2.layer2.serving.state is ServingState.SERVING and returned.answers(A) == {"n2": mac_of("n2")}
 
 
-def test_a_replica_that_hangs_is_answered_for_with_its_mac_and_without_an_announcement(world):
+def test_a_replica_that_hangs_is_answered_for_with_its_mac_and_without_an_announcement(world: World) -> None:
     clear(world)
     world.hung = {"n2"}
     world.run(0.5)
@@ -154,7 +154,7 @@ def question(target: str, sender: str = "10.0.0.200") -> Question:
     return Arp(mac, ARP_REQUEST, mac, ip_address(sender).packed, bytes(6), ip_address(target).packed)
 
 
-def test_vips_that_were_asked_for_in_the_last_minute_are_reported_every_ten_seconds(world):
+def test_vips_that_were_asked_for_in_the_last_minute_are_reported_every_ten_seconds(world: World) -> None:
     n1 = world.replicas["n1"]
     assert "asked" not in n1.report
     n1.layer2.vips[PACKED].ask(question(A), True, world.now)
@@ -165,7 +165,7 @@ def test_vips_that_were_asked_for_in_the_last_minute_are_reported_every_ten_seco
     assert n1.report["asked"] == set()
 
 
-def test_a_question_that_a_hung_replica_left_is_answered_late_but_not_for_ever(world):
+def test_a_question_that_a_hung_replica_left_is_answered_late_but_not_for_ever(world: World) -> None:
     n1, n3 = world.replicas["n1"], world.replicas["n3"]
     world.hung = {"n2"}
     n1.layer2.vips[PACKED].ask(question(A), False, world.now)
@@ -187,7 +187,7 @@ def test_a_question_that_a_hung_replica_left_is_answered_late_but_not_for_ever(w
     assert n1.late == [PACKED] and world.answers(A)
 
 
-def test_a_stop_is_told_answered_through_and_ends(world):
+def test_a_stop_is_told_answered_through_and_ends(world: World) -> None:
     n2, at = world.replicas["n2"], world.now
     n2.do(n2.layer2.stop(world.now), world.now)
     world.tick()
@@ -200,7 +200,7 @@ def test_a_stop_is_told_answered_through_and_ends(world):
     assert world.replicas["n1"].report["dead"] == frozenset()
 
 
-def test_a_goodbye_is_said_three_times_and_nothing_after_it(world):
+def test_a_goodbye_is_said_three_times_and_nothing_after_it(world: World) -> None:
     n2, at = world.replicas["n2"], world.now
     n2.said.clear()
     said: list[Hello] = []
@@ -212,7 +212,7 @@ def test_a_goodbye_is_said_three_times_and_nothing_after_it(world):
     assert len({hello.sequence for hello in said}) == 3
 
 
-def test_a_manager_that_hangs_is_replaced_and_its_replica_listens_first(world):
+def test_a_manager_that_hangs_is_replaced_and_its_replica_listens_first(world: World) -> None:
     world.quiet = {"n2"}
     silence = world.replicas["n2"].config.silence_after
     world.run(silence + 1.0)
@@ -228,7 +228,7 @@ def test_a_manager_that_hangs_is_replaced_and_its_replica_listens_first(world):
     assert world.answers(A) == {"n2": mac_of("n2")} and act.Note(act.NoteKind.MANAGER_BACK) in n2.notes
 
 
-def test_a_restarted_process_knows_nothing_and_takes_over_again(world):
+def test_a_restarted_process_knows_nothing_and_takes_over_again(world: World) -> None:
     world.restart("n2")
     world.run(0.3)
     assert world.answers(A) == {"n1": mac_of("n2")}
@@ -238,7 +238,7 @@ def test_a_restarted_process_knows_nothing_and_takes_over_again(world):
     assert set(world.replicas["n2"].report["fresh"]) == {"n1", "n3"}
 
 
-def test_hellos_that_are_forged_foreign_or_replayed_change_nothing(world):
+def test_hellos_that_are_forged_foreign_or_replayed_change_nothing(world: World) -> None:
     n1 = world.replicas["n1"]
     later = Hello("n2", 1, 2**62, goodbye=True)
     n1.layer2.hello(encode(later, b"another key"), world.now)
@@ -249,7 +249,7 @@ def test_hellos_that_are_forged_foreign_or_replayed_change_nothing(world):
     assert [counters[f"hellos_{why}"] for why in ("wrong_key", "foreign", "replay")] == [1, 1, 1]
 
 
-def test_a_new_leader_answers_for_nodes_without_a_replica(world):
+def test_a_new_leader_answers_for_nodes_without_a_replica(world: World) -> None:
     world.hung = {"n2"}
     world.run(0.5)
     assert world.answers(A) == {"n1": mac_of("n2")}
@@ -260,7 +260,7 @@ def test_a_new_leader_answers_for_nodes_without_a_replica(world):
     assert world.answers(A) == {"n3": mac_of("n2")}
 
 
-def test_a_new_mac_of_the_next_hop_is_taken_over_and_announced(world):
+def test_a_new_mac_of_the_next_hop_is_taken_over_and_announced(world: World) -> None:
     world.hung = {"n2"}
     world.run(0.5)
     clear(world)
@@ -279,7 +279,7 @@ def test_a_new_mac_of_the_next_hop_is_taken_over_and_announced(world):
     assert PACKED in moves(world, "n1")
 
 
-def test_our_own_new_mac_reopens_the_interface(world):
+def test_our_own_new_mac_reopens_the_interface(world: World) -> None:
     n2 = world.replicas["n2"]
     clear(world)
     n2.do(n2.layer2.nics_changed(nics_of("n2", mac=b"\2\2\2\2\2\2"), world.now), world.now)
@@ -291,7 +291,7 @@ def test_our_own_new_mac_reopens_the_interface(world):
     assert [nic.mac for nic in told] == [b"\2\2\2\2\2\2"]
 
 
-def test_an_interface_without_carrier_answers_nothing_and_says_so(world):
+def test_an_interface_without_carrier_answers_nothing_and_says_so(world: World) -> None:
     n2 = world.replicas["n2"]
     n2.said.clear()
     actions = n2.layer2.nics_changed(nics_of("n2", up=False), world.now)
@@ -307,7 +307,7 @@ def test_an_interface_without_carrier_answers_nothing_and_says_so(world):
     assert waiting is None or waiting > world.now + 1.0  # it does not try to announce what it cannot
 
 
-def test_an_interface_that_cannot_be_opened_is_given_up_and_tried_again(world):
+def test_an_interface_that_cannot_be_opened_is_given_up_and_tried_again(world: World) -> None:
     n2 = world.replicas["n2"]
     n2.trouble = {NIC}
     n2.do(n2.layer2.interface_failed(NIC, "gone", world.now), world.now)
@@ -320,7 +320,7 @@ def test_an_interface_that_cannot_be_opened_is_given_up_and_tried_again(world):
     assert world.answers(A) == {"n2": mac_of("n2")}
 
 
-def test_a_vip_that_is_not_wanted_any_more_is_let_go(world):
+def test_a_vip_that_is_not_wanted_any_more_is_let_go(world: World) -> None:
     world.vips((B, ("n3", "n1", "n2")))
     world.run(0.1)
     assert world.answers(A) == {} and world.answers(B) == {"n3": mac_of("n3")}
@@ -332,7 +332,7 @@ def test_a_vip_that_is_not_wanted_any_more_is_let_go(world):
     assert world.answers(A) == {"n1": mac_of("n1")}
 
 
-def test_ipv6_vips_join_and_leave_their_group():
+def test_ipv6_vips_join_and_leave_their_group() -> None:
     made = World("n1", "n2")
     made.replicas["n1"].do(
         made.replicas["n1"].layer2.nics_changed(
@@ -356,7 +356,7 @@ def test_ipv6_vips_join_and_leave_their_group():
     assert n1.joined == set()
 
 
-def test_a_vip_goes_to_the_interface_that_it_names_or_that_leads_to_its_goal():
+def test_a_vip_goes_to_the_interface_that_it_names_or_that_leads_to_its_goal() -> None:
     made = World("n1")
     n1 = made.replicas["n1"]
     other = Nic("eth1", 2, b"\2\0\0\0\1\1", True, (ip_interface("10.1.0.1/24"),))
@@ -380,7 +380,7 @@ def test_a_vip_goes_to_the_interface_that_it_names_or_that_leads_to_its_goal():
     assert n1.answering["10.9.0.4"].answerer == ""
 
 
-def test_in_doubt_nothing_changes_also_where_the_manager_wants_it(world):
+def test_in_doubt_nothing_changes_also_where_the_manager_wants_it(world: World) -> None:
     world.cut = {"n1"}
     world.run(0.4)
     n1 = world.replicas["n1"]
@@ -396,7 +396,7 @@ def test_in_doubt_nothing_changes_also_where_the_manager_wants_it(world):
     assert world.answers(A) == {"n1": mac_of("n1")}
 
 
-def test_an_announcement_that_could_not_be_sent_is_repeated(world):
+def test_an_announcement_that_could_not_be_sent_is_repeated(world: World) -> None:
     n1 = world.replicas["n1"]
     clear(world)
     n1.sends = False
@@ -414,7 +414,7 @@ def link_lost(world: World, node: str) -> bytes:
     return next(encode(action.hello, KEY) for action in actions if isinstance(action, act.Say))
 
 
-def test_a_node_without_the_network_of_its_internal_ip_is_dead_for_every_vip_also_for_itself(world):
+def test_a_node_without_the_network_of_its_internal_ip_is_dead_for_every_vip_also_for_itself(world: World) -> None:
     """The manager does not name our own node among those to probe."""
     n2 = world.replicas["n2"]
     second = Nic("eth1", 2, b"\2\0\0\0\1\2", True, (ip_interface("10.1.0.2/24"),))
@@ -428,7 +428,7 @@ def test_a_node_without_the_network_of_its_internal_ip_is_dead_for_every_vip_als
     assert "n2" in n2.layer2.nodes.dead
 
 
-def test_many_vips_are_decided_in_slices_and_urgent_ones_first():
+def test_many_vips_are_decided_in_slices_and_urgent_ones_first() -> None:
     made = World("n1", "n2", "n3")
     rows = [(str(ip_address("10.0.0.0") + i), ORDER) for i in range(10, 250) if i != 200] + [("10.0.0.250", ("n3",))]
     made.vips(*rows)
@@ -453,7 +453,7 @@ def test_many_vips_are_decided_in_slices_and_urgent_ones_first():
     assert owned[0] == lately and owned[-1] == ip_address("10.0.0.250").packed
 
 
-def test_what_stays_ours_is_announced_again_when_a_partition_ends(world):
+def test_what_stays_ours_is_announced_again_when_a_partition_ends(world: World) -> None:
     world.run(6.0)  # the rounds after the start are over
     clear(world)
     world.cut = {"n3"}
@@ -464,14 +464,14 @@ def test_what_stays_ours_is_announced_again_when_a_partition_ends(world):
     assert PACKED in moves(world, "n2")  # n3 may have taken it over on its side
 
 
-def test_a_next_hop_whose_mac_is_not_known_is_not_answered_for_and_reported_so(world):
+def test_a_next_hop_whose_mac_is_not_known_is_not_answered_for_and_reported_so(world: World) -> None:
     world.vips((A, ("n9",)))
     world.run(0.1)
     assert world.answers(A) == {}
     assert world.replicas["n1"].answering[A] == Answering("n9", "")  # n1 leads
 
 
-def test_what_was_asked_for_lately_is_announced_first_also_where_the_manager_moves_it():
+def test_what_was_asked_for_lately_is_announced_first_also_where_the_manager_moves_it() -> None:
     made = World("n1", "n2")
     rows = [str(ip_address("10.0.0.0") + i) for i in range(10, 250)]
     made.vips(*((text, ("n2", "n1")) for text in rows))
@@ -485,7 +485,7 @@ def test_what_was_asked_for_lately_is_announced_first_also_where_the_manager_mov
     assert n1.announced[0][1] == ip_address("10.0.0.200").packed
 
 
-def test_what_was_asked_for_lately_is_announced_first():
+def test_what_was_asked_for_lately_is_announced_first() -> None:
     made = World("n1", "n2")
     rows = [(str(ip_address("10.0.0.0") + i), ("n2", "n1")) for i in range(10, 250)]
     made.vips(*rows)
@@ -501,7 +501,7 @@ def test_what_was_asked_for_lately_is_announced_first():
     assert {ip_address(address) for _, address, _ in n1.announced[:3]} == set(lately)
 
 
-def test_a_replica_on_a_dead_node_is_not_asked_to_answer_though_its_hello_is_fresh(world):
+def test_a_replica_on_a_dead_node_is_not_asked_to_answer_though_its_hello_is_fresh(world: World) -> None:
     around = world.replicas["n1"].layer2._around
     usage, vip = around.interfaces.used[NIC], ip_address(A)
     assert around.replicas(usage, vip) == {"n1", "n2", "n3"}
@@ -512,7 +512,7 @@ def test_a_replica_on_a_dead_node_is_not_asked_to_answer_though_its_hello_is_fre
 
 
 @pytest.mark.parametrize("sessions", [frozenset(), frozenset({"router"})])
-def test_a_bgp_session_is_evidence_that_the_link_works_where_there_is_no_gateway(sessions):
+def test_a_bgp_session_is_evidence_that_the_link_works_where_there_is_no_gateway(sessions) -> None:
     made = World("n1", "n2")
     made.wanted = replace(made.wanted, sessions=sessions)
     made.vips((A, ("n2", "n1")))
@@ -524,7 +524,7 @@ def test_a_bgp_session_is_evidence_that_the_link_works_where_there_is_no_gateway
     assert (n1.owned == {PACKED: mac_of("n1")}) is bool(sessions)
 
 
-def test_in_doubt_nothing_is_announced(world):
+def test_in_doubt_nothing_is_announced(world: World) -> None:
     world.cut = {"n2"}
     world.run(0.5)
     clear(world)
@@ -532,7 +532,7 @@ def test_in_doubt_nothing_is_announced(world):
     assert world.replicas["n2"].report["doubt"] and moves(world, "n2") == []
 
 
-def test_who_comes_out_of_a_stall_is_not_fit_to_answer_until_it_has_heard_the_others(world):
+def test_who_comes_out_of_a_stall_is_not_fit_to_answer_until_it_has_heard_the_others(world: World) -> None:
     layer2 = world.replicas["n2"].layer2
     assert layer2.fit(world.now)
     later = world.now + 1.0
@@ -541,7 +541,7 @@ def test_who_comes_out_of_a_stall_is_not_fit_to_answer_until_it_has_heard_the_ot
     assert layer2.fit(later)
 
 
-def test_after_a_goodbye_nothing_else_is_said(world):
+def test_after_a_goodbye_nothing_else_is_said(world: World) -> None:
     layer2 = world.replicas["n2"].layer2
     layer2.stop(world.now)
     actions = layer2.nics_changed(nics_of("n2", up=False), world.now)
@@ -549,7 +549,7 @@ def test_after_a_goodbye_nothing_else_is_said(world):
     assert [action for action in actions if isinstance(action, act.Say)] == []
 
 
-def test_a_new_leader_alone_changes_who_answers_for_a_node_without_a_replica(world):
+def test_a_new_leader_alone_changes_who_answers_for_a_node_without_a_replica(world: World) -> None:
     world.hung = {"n2"}
     world.run(0.5)
     wanted = replace(world.wanted, leader="n3")
@@ -563,7 +563,7 @@ def test_a_new_leader_alone_changes_who_answers_for_a_node_without_a_replica(wor
 # ---- foreign hosts
 
 
-def test_who_still_listens_reports_no_foreign_host():
+def test_who_still_listens_reports_no_foreign_host() -> None:
     made = World("n1", "n2")
     made.vips((A, ("n2", "n1")))
     n1 = made.replicas["n1"]
@@ -574,7 +574,7 @@ def test_who_still_listens_reports_no_foreign_host():
     assert {str(address) for address in n1.report["conflicts"]} == {A}
 
 
-def test_a_foreign_host_is_reported_and_the_answerer_defends(world):
+def test_a_foreign_host_is_reported_and_the_answerer_defends(world: World) -> None:
     clear(world)
     for replica in world.replicas.values():
         replica.layer2.claimed(PACKED, FOREIGN, world.now)
@@ -590,7 +590,7 @@ def test_a_foreign_host_is_reported_and_the_answerer_defends(world):
     assert {str(a) for a in world.replicas["n1"].report["conflicts"]} == {B}
 
 
-def test_nodes_and_broken_macs_are_no_foreign_hosts(world):
+def test_nodes_and_broken_macs_are_no_foreign_hosts(world: World) -> None:
     for replica in world.replicas.values():
         replica.layer2.claimed(PACKED, mac_of("n3"), world.now)
         replica.layer2.claimed(PACKED, b"\xff" * 6, world.now)
@@ -599,7 +599,7 @@ def test_nodes_and_broken_macs_are_no_foreign_hosts(world):
     assert not any(replica.report.get("conflicts") for replica in world.replicas.values())
 
 
-def test_addresses_are_checked_before_their_first_use(world):
+def test_addresses_are_checked_before_their_first_use(world: World) -> None:
     free, taken, own, off = map(ip_address, ("10.0.0.70", "10.0.0.71", "10.0.0.1", "192.0.2.1"))
     world.wanted = replace(world.wanted, check=frozenset({free, taken, own, off}))
     n1 = world.replicas["n1"]
@@ -635,7 +635,7 @@ _STORY = st.lists(
 
 @settings(max_examples=20, deadline=None)
 @given(_STORY)
-def test_after_any_story_one_replica_answers_for_each_vip_with_the_mac_of_its_next_hop(story):
+def test_after_any_story_one_replica_answers_for_each_vip_with_the_mac_of_its_next_hop(story) -> None:
     world = World("n1", "n2", "n3")
     world.vips((A, ORDER), (B, ("n3", "n1", "n2")))
     for what, node, ticks in story:

@@ -43,7 +43,7 @@ def causes(world: World, name: str) -> dict[str, Cause]:
 
 @PROFILES
 @pytest.mark.parametrize("loss", [0.0, 0.01, 0.03, 0.05, 0.1])
-def test_random_loss_kills_nobody(timing, loss):
+def test_random_loss_kills_nobody(timing, loss) -> None:
     """A minute each, with a gateway and without; ten minutes are simulated by ``python -m bench liveness``."""
     for gateway in (False, True):
         world = World("a", "b", "c", timing=timing, loss=loss, seed=round(loss * 100) + 11, gateway=gateway)
@@ -51,14 +51,14 @@ def test_random_loss_kills_nobody(timing, loss):
         assert world.deaths == []
 
 
-def test_random_loss_kills_no_node_without_a_replica():
+def test_random_loss_kills_no_node_without_a_replica() -> None:
     """There is no hello to contradict: the majority of voters does."""
     world = World("a", "b", "c", extra=("bare",), loss=0.1, seed=5, gateway=True)
     world.run(30.0)
     assert world.deaths == []
 
 
-def test_two_nodes_with_a_gateway_survive_loss_too():
+def test_two_nodes_with_a_gateway_survive_loss_too() -> None:
     world = World("a", "b", loss=0.1, seed=3, gateway=True)
     world.run(60.0)
     assert world.deaths == []
@@ -69,7 +69,7 @@ def test_two_nodes_with_a_gateway_survive_loss_too():
 
 @PROFILES
 @pytest.mark.parametrize("gateway", [False, True])
-def test_a_power_loss_is_found_in_time(timing, gateway):
+def test_a_power_loss_is_found_in_time(timing, gateway) -> None:
     limit = 0.2 if timing is DEFAULT else 0.09
     took = []
     for seed in range(20):
@@ -82,7 +82,7 @@ def test_a_power_loss_is_found_in_time(timing, gateway):
     assert max(took) < limit and min(took) > limit / 2
 
 
-def test_a_power_loss_is_found_among_two_nodes_with_a_gateway_and_under_loss():
+def test_a_power_loss_is_found_among_two_nodes_with_a_gateway_and_under_loss() -> None:
     world = settled("a", "b", gateway=True)
     world.power_off("b")
     assert world.until(lambda: dead_everywhere(world, "b")) < 0.2
@@ -92,7 +92,7 @@ def test_a_power_loss_is_found_among_two_nodes_with_a_gateway_and_under_loss():
     assert lossy.until(lambda: dead_everywhere(lossy, "b")) < 0.4
 
 
-def test_a_node_that_returns_is_alive_at_its_first_answers():
+def test_a_node_that_returns_is_alive_at_its_first_answers() -> None:
     world = settled("a", "b", "c")
     world.power_off("b")
     world.run(1.0)
@@ -101,7 +101,7 @@ def test_a_node_that_returns_is_alive_at_its_first_answers():
     assert ("b", 0) not in world.replicas["b"].dead
 
 
-def test_the_last_other_node_without_a_third_party_changes_nothing():
+def test_the_last_other_node_without_a_third_party_changes_nothing() -> None:
     """It may be our own link. A request of a client shows that it is not."""
     world = settled("a", "b")
     world.power_off("b")
@@ -116,13 +116,13 @@ def test_the_last_other_node_without_a_third_party_changes_nothing():
     world.until(lambda: not world.replicas["a"].dead)
 
 
-def test_a_node_without_a_replica_dies_by_the_majority_and_in_time():
+def test_a_node_without_a_replica_dies_by_the_majority_and_in_time() -> None:
     world = settled("a", "b", "c", extra=("bare",), gateway=True)
     world.power_off("bare")
     assert world.until(lambda: dead_everywhere(world, "bare")) < 0.25
 
 
-def test_a_node_that_never_answered_is_no_candidate_after_six_seconds():
+def test_a_node_that_never_answered_is_no_candidate_after_six_seconds() -> None:
     world = World("a", "b", "c", extra=("off",))
     world.power_off("off")
     world.run(3.0)
@@ -136,7 +136,7 @@ def test_a_node_that_never_answered_is_no_candidate_after_six_seconds():
 # ---- links
 
 
-def test_one_way_links_of_a_node_to_everybody():
+def test_one_way_links_of_a_node_to_everybody() -> None:
     """b still hears hellos, and is heard: but what it is asked does not reach it. The others agree that it is dead."""
     world = settled("a", "b", "c", gateway=True)
     world.arp = lambda sender, receiver, segment: receiver != "b"
@@ -145,13 +145,13 @@ def test_one_way_links_of_a_node_to_everybody():
     assert {node for _, _, node, _ in world.deaths} == {"b"}  # also on b itself: it stops answering
 
 
-def test_a_node_that_can_receive_only_is_dead_by_silence():
+def test_a_node_that_can_receive_only_is_dead_by_silence() -> None:
     world = settled("a", "b", "c", gateway=True)
     world.arp = world.hellos = lambda sender, receiver, segment: sender != "b"
     assert world.until(lambda: dead_everywhere(world, "b", "b")) < 0.25
 
 
-def test_a_link_between_two_nodes_alone_kills_nobody():
+def test_a_link_between_two_nodes_alone_kills_nobody() -> None:
     """a and b do not hear each other in one direction or both; c hears both."""
     for blocked in ({("a", "b")}, {("b", "a")}, {("a", "b"), ("b", "a")}):
         world = settled("a", "b", "c")
@@ -161,7 +161,7 @@ def test_a_link_between_two_nodes_alone_kills_nobody():
 
 
 @pytest.mark.parametrize("direction", ["in", "out", "both"])
-def test_arp_filtered_at_one_node_while_hellos_flow(direction):
+def test_arp_filtered_at_one_node_while_hellos_flow(direction) -> None:
     """E3: it must not hold the others for dead; they hold it for dead, and it learns that from their hellos."""
     world = settled("a", "b", "c", gateway=True)
 
@@ -182,7 +182,7 @@ def test_arp_filtered_at_one_node_while_hellos_flow(direction):
     assert not world.replicas["b"].detector.judgement.differs
 
 
-def test_hellos_filtered_everywhere_while_probes_are_answered():
+def test_hellos_filtered_everywhere_while_probes_are_answered() -> None:
     world = settled("a", "b", "c")
     world.hellos = lambda sender, receiver, segment: False
     world.run(3.0)
@@ -192,7 +192,7 @@ def test_hellos_filtered_everywhere_while_probes_are_answered():
     assert {node for _, _, node, _ in world.deaths} == {"b"}
 
 
-def test_a_partition_leaves_both_sides_with_contact_serving():
+def test_a_partition_leaves_both_sides_with_contact_serving() -> None:
     world = settled("a", "b", "c", "d")
     side = {"a": 0, "b": 0, "c": 1, "d": 1}
     world.arp = world.hellos = lambda sender, receiver, segment: side[sender] == side[receiver]
@@ -201,7 +201,7 @@ def test_a_partition_leaves_both_sides_with_contact_serving():
     assert world.replicas["c"].dead == world.replicas["d"].dead == {("a", 0), ("b", 0)}
 
 
-def test_who_is_cut_off_from_everybody_changes_nothing():
+def test_who_is_cut_off_from_everybody_changes_nothing() -> None:
     world = settled("a", "b", "c", gateway=True)
     world.arp = world.hellos = lambda sender, receiver, segment: "a" not in (sender, receiver)
     world.run(3.0)
@@ -214,14 +214,14 @@ def test_who_is_cut_off_from_everybody_changes_nothing():
     assert {node for _, _, node, _ in world.deaths} == {"a"}
 
 
-def test_a_replica_that_hangs_does_not_kill_its_node():
+def test_a_replica_that_hangs_does_not_kill_its_node() -> None:
     world = settled("a", "b", "c")
     world.replicas["b"].runs = False
     world.run(3.0)
     assert world.deaths == []
 
 
-def test_a_replica_that_restarts_kills_nobody_and_is_not_killed():
+def test_a_replica_that_restarts_kills_nobody_and_is_not_killed() -> None:
     world = settled("a", "b", "c")
     old = world.replicas["b"]
     world.run(0.3)
@@ -234,7 +234,7 @@ def test_a_replica_that_restarts_kills_nobody_and_is_not_killed():
 # ---- several segments
 
 
-def test_a_second_segment_is_judged_by_itself():
+def test_a_second_segment_is_judged_by_itself() -> None:
     """E1: the carrier of the second NIC goes, or its port leaves the VLAN; the first NIC is well."""
     for lost in ("carrier", "vlan"):
         world = settled("a", "b", "c", segments=(0, 1), gateway=True)
@@ -249,7 +249,7 @@ def test_a_second_segment_is_judged_by_itself():
             assert causes(world, "a")["b"] is Cause.LINK_DOWN
 
 
-def test_a_node_whose_hello_names_no_interface_on_a_segment_is_not_there():
+def test_a_node_whose_hello_names_no_interface_on_a_segment_is_not_there() -> None:
     world = settled("a", "b", "c", segments=(0, 1))
     del world.replicas["b"].up[1]
     world.replicas["b"].configure()
@@ -273,7 +273,7 @@ def alone() -> FailureDetector:
     return made
 
 
-def test_a_hello_that_suspects_us_is_answered_at_once():
+def test_a_hello_that_suspects_us_is_answered_at_once() -> None:
     made = alone()
     made.speak(1.0)
     state = SegmentState((NIC.addresses[0].network,), contacts=("c",), suspect=frozenset("a"))
@@ -283,7 +283,7 @@ def test_a_hello_that_suspects_us_is_answered_at_once():
     assert not made.step(1.04).say
 
 
-def test_what_a_voter_suspects_gets_a_burst_and_what_others_suspect_does_not():
+def test_what_a_voter_suspects_gets_a_burst_and_what_others_suspect_does_not() -> None:
     network = (NIC.addresses[0].network,)
     for contacts, bursts in ((("a",), True), (("c",), False), ((), False)):
         made = alone()
@@ -292,7 +292,7 @@ def test_what_a_voter_suspects_gets_a_burst_and_what_others_suspect_does_not():
         assert [probe.key for probe in made.step(1.02).probes] == ([C] if bursts else [])
 
 
-def test_extra_hellos_are_limited():
+def test_extra_hellos_are_limited() -> None:
     made = alone()
     made.speak(1.0)
     state = SegmentState((NIC.addresses[0].network,), contacts=("a",), suspect=frozenset("c"))
@@ -302,7 +302,7 @@ def test_extra_hellos_are_limited():
     assert made.step(1.0101).say
 
 
-def test_a_late_tick_says_nothing():
+def test_a_late_tick_says_nothing() -> None:
     made = alone()
     for number in range(20):
         made.tick(1.0 + number * 0.05, 0.03)
@@ -312,7 +312,7 @@ def test_a_late_tick_says_nothing():
     assert not made.judgement.dead and not made.probes.unwell
 
 
-def test_our_interface_without_carrier_blames_nobody_else():
+def test_our_interface_without_carrier_blames_nobody_else() -> None:
     made = alone()
     made.set_nics({1: replace(NIC, up=False)})
     made.set_targets([Target("b", B, up=False), Target("c", C, up=False)], {"a", "b", "c"})
@@ -328,7 +328,7 @@ def test_our_interface_without_carrier_blames_nobody_else():
     assert not made.judgement.dead and not made.judgement.doubt
 
 
-def test_a_view_that_differs_for_a_moment_is_no_doubt():
+def test_a_view_that_differs_for_a_moment_is_no_doubt() -> None:
     made = alone()
     made.set_targets([Target("b", B), Target("c", C), Target("d", Key(1, bytes([10, 77, 0, 4])))], set("abcd"))
     made.heard(1, bytes([10, 77, 0, 4]), b"\4" * 6, 1.0)
@@ -354,7 +354,7 @@ def test_a_view_that_differs_for_a_moment_is_no_doubt():
 # ---- probes
 
 
-def test_a_burst_is_five_probes_a_fifth_of_an_interval_apart():
+def test_a_burst_is_five_probes_a_fifth_of_an_interval_apart() -> None:
     probes = Probes(0.05, 3)
     probes.set_targets([Target("b", B)])
     probes.heard(B, b"\4" * 6, 1.0)
@@ -377,7 +377,7 @@ def test_a_burst_is_five_probes_a_fifth_of_an_interval_apart():
     assert heard is not None and heard.cleared and heard.mac and probes.findings[B].vote is Vote.HEARD
 
 
-def test_a_node_never_heard_is_asked_less_and_has_no_vote_until_it_is_silent():
+def test_a_node_never_heard_is_asked_less_and_has_no_vote_until_it_is_silent() -> None:
     probes = Probes(0.05, 3)
     probes.set_targets([Target("b", B)])
     sent = 0
@@ -393,7 +393,7 @@ def test_a_node_never_heard_is_asked_less_and_has_no_vote_until_it_is_silent():
     assert sent == NEVER_HEARD and 5.0 < number * 0.05 < 7.0
 
 
-def test_a_mass_of_suspects_is_no_storm():
+def test_a_mass_of_suspects_is_no_storm() -> None:
     probes = Probes(0.05, 3)
     keys = [Key(1, number.to_bytes(4, "big")) for number in range(3 * MOST_BURSTS)]
     probes.set_targets([Target(f"n{key.address.hex()}", key) for key in keys])
@@ -410,7 +410,7 @@ def test_a_mass_of_suspects_is_no_storm():
     assert most == MOST_BURSTS and all(found.silent for found in probes.findings.values())
 
 
-def test_a_limit_of_one_probe_works():
+def test_a_limit_of_one_probe_works() -> None:
     probes = Probes(0.05, 1)
     probes.set_targets([Target("b", B)])
     probes.heard(B, b"\4" * 6, 1.0)
@@ -425,7 +425,7 @@ def test_a_limit_of_one_probe_works():
     assert probes.findings[B].silent
 
 
-def test_what_is_not_wanted_any_more_is_forgotten():
+def test_what_is_not_wanted_any_more_is_forgotten() -> None:
     probes = Probes(0.05, 3)
     probes.set_targets([Target("b", B), Target("c", C)])
     probes.heard(B, b"\4" * 6, 1.0)

@@ -20,7 +20,7 @@ def said(node: str, sequence: int, **fields: object) -> bytes:
     return encode(Hello(node, 1, sequence, **fields), KEY)  # type: ignore[arg-type]
 
 
-def test_a_silent_replica_is_given_up_when_its_time_is_over():
+def test_a_silent_replica_is_given_up_when_its_time_is_over() -> None:
     made = hellos("a", "b")
     assert made.next_at is None
     assert isinstance(made.receive(said("a", 1), 10.0), Change)
@@ -32,7 +32,7 @@ def test_a_silent_replica_is_given_up_when_its_time_is_over():
     assert made.last_heard == 10.15
 
 
-def test_a_replica_that_goes_on_talking_is_not_given_up():
+def test_a_replica_that_goes_on_talking_is_not_given_up() -> None:
     made = hellos("a")
     for i in range(20):
         now = 10.0 + i * INTERVAL
@@ -42,7 +42,7 @@ def test_a_replica_that_goes_on_talking_is_not_given_up():
     assert set(made.fresh) == {"a"} and made.next_at is not None
 
 
-def test_while_we_stall_nobody_is_given_up():
+def test_while_we_stall_nobody_is_given_up() -> None:
     made = hellos("a", "b")
     made.receive(said("a", 1), 10.0)
     made.receive(said("b", 1), 10.1)
@@ -52,7 +52,7 @@ def test_while_we_stall_nobody_is_given_up():
     assert made.expire(made.next_at, late, False) == {"a"}
 
 
-def test_while_nothing_at_all_is_heard_nobody_is_given_up_for_a_while():
+def test_while_nothing_at_all_is_heard_nobody_is_given_up_for_a_while() -> None:
     made = hellos("a")
     made.receive(said("a", 1), 10.0)
     at, asked = made.next_at, 0
@@ -63,13 +63,13 @@ def test_while_nothing_at_all_is_heard_nobody_is_given_up_for_a_while():
     assert asked > 10 and last >= 10.0 + 3 * FRESH
 
 
-def test_a_single_other_sign_of_life_makes_its_silence_count():
+def test_a_single_other_sign_of_life_makes_its_silence_count() -> None:
     made = hellos("a")
     made.receive(said("a", 1), 10.0)
     assert made.expire(10.0 + FRESH, 10.0 + INTERVAL + 0.01, False) == {"a"}
 
 
-def test_in_doubt_nobody_is_given_up():
+def test_in_doubt_nobody_is_given_up() -> None:
     made = hellos("a", "b")
     made.receive(said("a", 1), 10.0)
     made.receive(said("b", 1), 10.19)
@@ -78,13 +78,13 @@ def test_in_doubt_nobody_is_given_up():
     assert made.expire(made.next_at, 10.19, False) == {"a"}
 
 
-def test_numbers_rise_also_when_the_clock_does_not():
+def test_numbers_rise_also_when_the_clock_does_not() -> None:
     made = hellos()
     numbers = [made.next_sequence(now) for now in (5.0, 5.0, 4.0, 6.0)]
     assert numbers == sorted(set(numbers)) and numbers[0] == 5_000_000_000 and numbers[-1] == 6_000_000_000
 
 
-def test_a_goodbye_and_a_lost_membership_end_freshness_at_once():
+def test_a_goodbye_and_a_lost_membership_end_freshness_at_once() -> None:
     made = hellos("a", "b")
     made.receive(said("a", 1), 10.0)
     made.receive(said("b", 1), 10.0)

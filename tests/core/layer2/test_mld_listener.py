@@ -57,7 +57,7 @@ class World:
         return [(kind, group) for _, kind, group in self.said[before:]]
 
 
-def test_silent_until_there_is_something_to_say():
+def test_silent_until_there_is_something_to_say() -> None:
     world = World()
     world.listener.heard(GENERAL, world.now)
     world.listener.heard(Query(2, GROUPS[0], 1.0, 2), world.now)
@@ -65,7 +65,7 @@ def test_silent_until_there_is_something_to_say():
     assert world.wait(60.0) == [] and world.listener.next_at is None
 
 
-def test_a_join_and_a_leave_are_told_at_once_and_once_more():
+def test_a_join_and_a_leave_are_told_at_once_and_once_more() -> None:
     world = World()
     world.listener.join(GROUPS[0], world.now)
     world.listener.join(GROUPS[0], world.now)
@@ -78,14 +78,14 @@ def test_a_join_and_a_leave_are_told_at_once_and_once_more():
     assert world.listener.next_at is None
 
 
-def test_as_often_as_the_querier_wants_it():
+def test_as_often_as_the_querier_wants_it() -> None:
     world = World()
     world.listener.heard(GENERAL._replace(robustness=5), world.now)
     world.listener.join(GROUPS[0], world.now)
     assert world.wait(10.0) == [(Record.JOINED, GROUPS[0])] * 5
 
 
-def test_a_leave_between_the_two_times_of_a_join_is_the_last_word():
+def test_a_leave_between_the_two_times_of_a_join_is_the_last_word() -> None:
     world = World()
     world.listener.join(GROUPS[0], world.now)
     world.wait(0.02)
@@ -93,7 +93,7 @@ def test_a_leave_between_the_two_times_of_a_join_is_the_last_word():
     assert {kind for kind, _ in world.wait(5.0)} == {Record.LEFT}
 
 
-def test_ten_thousand_joins_share_reports_and_no_turn_takes_all():
+def test_ten_thousand_joins_share_reports_and_no_turn_takes_all() -> None:
     world = World()
     for group in GROUPS[:10_000]:
         world.listener.join(group, world.now)
@@ -106,7 +106,7 @@ def test_ten_thousand_joins_share_reports_and_no_turn_takes_all():
 
 
 @pytest.mark.parametrize("count", [1, 10_000])
-def test_a_general_query_is_answered_in_full_and_in_time(count):
+def test_a_general_query_is_answered_in_full_and_in_time(count) -> None:
     world = World()
     for group in GROUPS[:count]:
         world.listener.join(group, world.now)
@@ -118,7 +118,7 @@ def test_a_general_query_is_answered_in_full_and_in_time(count):
     assert count == 1 or max(times) - min(times) > 0.8  # not all at the same moment
 
 
-def test_a_query_for_a_group_is_answered_for_it_alone():
+def test_a_query_for_a_group_is_answered_for_it_alone() -> None:
     world = World()
     for group in GROUPS[:100]:
         world.listener.join(group, world.now)
@@ -130,7 +130,7 @@ def test_a_query_for_a_group_is_answered_for_it_alone():
     assert world.wait(0.5) == [(Record.LISTENING, GROUPS[7])]
 
 
-def test_the_first_version_for_as_long_as_its_querier_may_be_there():
+def test_the_first_version_for_as_long_as_its_querier_may_be_there() -> None:
     world = World()
     world.listener.join(GROUPS[0], world.now)
     world.listener.heard(Query(1, b"", 10.0), world.now)
@@ -146,7 +146,7 @@ def test_the_first_version_for_as_long_as_its_querier_may_be_there():
 
 
 @pytest.mark.parametrize("query", [Query(2, b"", 0.0, 7), Query(1, b"", 0.0), Query(2, GROUPS[3], 0.0, 7)])
-def test_a_flood_of_queries_is_answered_a_few_times_a_second(query):
+def test_a_flood_of_queries_is_answered_a_few_times_a_second(query) -> None:
     world = World()
     for group in GROUPS[:200]:
         world.listener.join(group, world.now)
@@ -160,7 +160,7 @@ def test_a_flood_of_queries_is_answered_a_few_times_a_second(query):
 
 
 @pytest.mark.parametrize("within", [0.0, 10.0])
-def test_queries_that_never_end_put_no_answer_off(within):
+def test_queries_that_never_end_put_no_answer_off(within) -> None:
     world = World()
     for group in GROUPS[:200]:
         world.listener.join(group, world.now)
@@ -172,7 +172,7 @@ def test_queries_that_never_end_put_no_answer_off(within):
     assert {group for _, _, group in world.said[begun:]} == set(GROUPS[:200])
 
 
-def test_all_is_told_anew_where_the_cable_may_end_elsewhere():
+def test_all_is_told_anew_where_the_cable_may_end_elsewhere() -> None:
     world = World()
     for group in GROUPS[:70]:
         world.listener.join(group, world.now)
@@ -206,7 +206,7 @@ _STEPS = st.lists(
 
 
 @given(_STEPS, st.integers(0, 1000), st.sampled_from([1, 2]), st.booleans())
-def test_a_switch_believes_what_is_true_after_any_story(steps, seed, version, lossy):
+def test_a_switch_believes_what_is_true_after_any_story(steps, seed, version, lossy) -> None:
     """Also when each second report is lost (a querier asks with robustness 2 for that)."""
     world, switch = World(seed), Switch()
     wanted: set[bytes] = set()

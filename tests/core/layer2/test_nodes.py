@@ -35,7 +35,7 @@ def hello(up: bool = True, mac: bytes = MAC_B, sequence: int = 1) -> Hello:
     return Hello("b", 1, sequence, segments=(lan, storage))
 
 
-def test_the_mac_of_a_node_with_a_replica_is_that_of_its_hello():
+def test_the_mac_of_a_node_with_a_replica_is_that_of_its_hello() -> None:
     made = nodes()
     assert made.said(hello(), NOW)
     assert made.heard(*B, FORGED, NOW) is None and made.mac("b", 1) == MAC_B and made.mac("b", 2) == MAC_B2
@@ -44,7 +44,7 @@ def test_the_mac_of_a_node_with_a_replica_is_that_of_its_hello():
     assert made.mac("b", 1) == FORGED and made.is_known(FORGED)
 
 
-def test_a_node_that_answers_with_the_mac_of_its_other_interface_is_believed():
+def test_a_node_that_answers_with_the_mac_of_its_other_interface_is_believed() -> None:
     made = nodes()
     made.said(hello(), NOW)
     made.detector.probes.suspected_elsewhere(B, NOW)
@@ -52,7 +52,7 @@ def test_a_node_that_answers_with_the_mac_of_its_other_interface_is_believed():
     assert heard is not None and heard.cleared
 
 
-def test_a_forged_reply_keeps_no_dead_node_alive():
+def test_a_forged_reply_keeps_no_dead_node_alive() -> None:
     made = nodes()
     made.said(hello(), NOW)
     last = made.detector.probes.findings[B].target.last
@@ -60,7 +60,7 @@ def test_a_forged_reply_keeps_no_dead_node_alive():
     assert made.detector.probes.findings[B].target.last == last
 
 
-def test_without_a_replica_a_mac_changes_only_while_the_old_one_does_not_answer():
+def test_without_a_replica_a_mac_changes_only_while_the_old_one_does_not_answer() -> None:
     made = nodes()
     assert made.heard(*C, FORGED, NOW) is None and made.mac("c", 1) == MAC_C
     made.detector.probes.suspected_elsewhere(C, NOW)
@@ -72,7 +72,7 @@ def test_without_a_replica_a_mac_changes_only_while_the_old_one_does_not_answer(
     assert gone.heard(*B, FORGED, NOW) is None and gone.mac("b", 1) == MAC_B
 
 
-def test_what_is_remembered_of_forged_replies_is_bounded():
+def test_what_is_remembered_of_forged_replies_is_bounded() -> None:
     made = nodes()
     targets = [Target(f"n{i}", Key(1, bytes([10, 77, 1, i]))) for i in range(200)]
     made.set_targets(targets, set(), ())
@@ -86,7 +86,7 @@ def test_what_is_remembered_of_forged_replies_is_bounded():
     assert {made.mac(target.node, 1) for target in targets} == {MAC_C}
 
 
-def test_a_node_is_dead_everywhere_by_its_internal_ip_and_on_a_segment_by_that_alone():
+def test_a_node_is_dead_everywhere_by_its_internal_ip_and_on_a_segment_by_that_alone() -> None:
     made = nodes()
     made.said(hello(up=False), NOW)
     made.step(NOW, 0.0)
@@ -100,7 +100,7 @@ def test_a_node_is_dead_everywhere_by_its_internal_ip_and_on_a_segment_by_that_a
     assert made.dead == frozenset() and made.judgement.on(2) == {"b"}
 
 
-def test_our_own_node_is_dead_where_its_internal_ip_has_no_carrier():
+def test_our_own_node_is_dead_where_its_internal_ip_has_no_carrier() -> None:
     made = nodes()
     down = Nic(LAN.name, LAN.index, LAN.mac, False, LAN.addresses)
     made.set_nics({1: down, 2: STORAGE})
@@ -110,6 +110,6 @@ def test_our_own_node_is_dead_where_its_internal_ip_has_no_carrier():
     assert made.dead == {"a"} and not made.judgement.doubt
 
 
-def test_probed_are_nodes_with_an_internal_ip_on_our_segments():
+def test_probed_are_nodes_with_an_internal_ip_on_our_segments() -> None:
     made = nodes()
     assert made.probed == {"b", "c"} and made.gateways

@@ -23,7 +23,7 @@ def world() -> World:
 
 
 @pytest.mark.parametrize("kind", NoticeKind)
-def test_every_notice_has_a_sentence_that_names_its_nodes_and_survives_the_pipe(kind):
+def test_every_notice_has_a_sentence_that_names_its_nodes_and_survives_the_pipe(kind) -> None:
     notice = Notice(kind, "10.0.0.0/24", ("n2", "n3"))
     words = str(sentence(notice))
     assert words.endswith(".") and ("n2, n3" in words or kind is NoticeKind.DIFFERS)
@@ -39,7 +39,7 @@ def heard(world: World, data: bytes) -> tuple[Notice, ...]:
     return tuple(n1.report.get("notices", ()))
 
 
-def test_a_replica_with_another_key_is_named(world):
+def test_a_replica_with_another_key_is_named(world: World) -> None:
     world.hung = {"n3"}
     world.run(0.5)
     data = encode(Hello("n3", 1, 10**18), b"the key of another cluster")
@@ -48,28 +48,28 @@ def test_a_replica_with_another_key_is_named(world):
     assert Notice(NoticeKind.WRONG_KEY, "", ("n3",)) not in world.replicas["n1"].report["notices"]
 
 
-def test_forged_datagrams_name_nobody_that_is_heard_and_no_stranger(world):
+def test_forged_datagrams_name_nobody_that_is_heard_and_no_stranger(world: World) -> None:
     for node in ("n3", "stranger", "n1"):
         assert heard(world, encode(Hello(node, 1, 10**18), b"the key of an attacker")) == ()
 
 
-def test_a_replica_whose_boot_number_went_back_is_named(world):
+def test_a_replica_whose_boot_number_went_back_is_named(world: World) -> None:
     world.hung = {"n3"}
     world.run(0.5)
     assert Notice(NoticeKind.OLD_BOOT, "", ("n3",)) in heard(world, encode(Hello("n3", 0, 1), KEY))
 
 
-def test_another_manager_with_our_name_is_named(world):
+def test_another_manager_with_our_name_is_named(world: World) -> None:
     assert Notice(NoticeKind.OWN_NAME, "", ("n1",)) in heard(world, encode(Hello("n1", 9, 1), KEY))
 
 
-def test_hellos_that_do_not_arrive_are_named_while_the_nodes_answer(world):
+def test_hellos_that_do_not_arrive_are_named_while_the_nodes_answer(world: World) -> None:
     world.hung = {"n2", "n3"}  # their kernels answer
     world.run(2.5)
     assert Notice(NoticeKind.HELLOS_MISSING, "", ("n2", "n3")) in world.replicas["n1"].report["notices"]
 
 
-def test_two_answers_for_one_vip_are_settled_within_a_second():
+def test_two_answers_for_one_vip_are_settled_within_a_second() -> None:
     """The two replicas were told different orders; frames are carried by hand."""
     from porterlb.core.layer2 import actions as act  # noqa: PLC0415
     from tests.core.layer2.test_engine import PACKED  # noqa: PLC0415

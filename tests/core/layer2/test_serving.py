@@ -54,7 +54,7 @@ def serving(at: float = 0.0) -> Serving:
     return made
 
 
-def test_it_listens_first_and_serves_once_the_wanted_set_is_complete():
+def test_it_listens_first_and_serves_once_the_wanted_set_is_complete() -> None:
     made = Serving(0.0, SILENCE, FRESH)
     assert made.state is S.LISTENING and not made.answers
     assert made.check_listened(LISTEN + 5) is None
@@ -66,7 +66,7 @@ def test_it_listens_first_and_serves_once_the_wanted_set_is_complete():
     assert made.check_listened(LISTEN + 1) is None
 
 
-def test_in_doubt_it_goes_on_answering_and_nothing_changes():
+def test_in_doubt_it_goes_on_answering_and_nothing_changes() -> None:
     made = serving()
     assert made.doubt(True, True, 2.0)
     assert made.state is S.IN_DOUBT and made.answers and made.frozen
@@ -74,7 +74,7 @@ def test_in_doubt_it_goes_on_answering_and_nothing_changes():
     assert made.state is S.SERVING and not made.frozen
 
 
-def test_doubt_while_listening_freezes_and_ends_in_doubt():
+def test_doubt_while_listening_freezes_and_ends_in_doubt() -> None:
     made = Serving(0.0, SILENCE, FRESH)
     made.complete()
     assert made.doubt(True, True, 0.5) is None and made.frozen and not made.answers
@@ -94,7 +94,7 @@ def returned(at: float = 10.0) -> Serving:
     return made
 
 
-def test_who_returns_serves_when_all_that_answer_have_its_plan():
+def test_who_returns_serves_when_all_that_answer_have_its_plan() -> None:
     made = returned()
     assert made.check_returned([said("b", 7)], 7, 10.0 + FRESH - 0.01) is None  # others may not have spoken yet
     assert made.check_returned([said("b", 7), said("c", 8)], 7, 10.0 + 2 * FRESH) is None
@@ -102,13 +102,13 @@ def test_who_returns_serves_when_all_that_answer_have_its_plan():
     assert made.state is S.SERVING
 
 
-def test_who_returns_to_nobody_serves_after_listening():
+def test_who_returns_to_nobody_serves_after_listening() -> None:
     made = returned()
     assert made.check_returned([said("c", 8, answers=False)], 7, 10.0 + LISTEN - 0.01) is None
     assert made.check_returned([], 7, 10.0 + LISTEN) and made.state is S.SERVING
 
 
-def test_who_returns_into_new_doubt_is_in_doubt():
+def test_who_returns_into_new_doubt_is_in_doubt() -> None:
     made = returned()
     assert made.doubt(True, True, 10.1) is None and made.frozen
     change = made.check_returned([], 7, 12.0)
@@ -116,7 +116,7 @@ def test_who_returns_into_new_doubt_is_in_doubt():
     assert serving().check_returned([], 7, 99.0) is None
 
 
-def test_who_returns_without_a_complete_set_listens():
+def test_who_returns_without_a_complete_set_listens() -> None:
     made = Serving(0.0, SILENCE, FRESH)
     made.state = S.RETURNED
     change = made.check_returned([], 0, 5.0)
@@ -124,7 +124,7 @@ def test_who_returns_without_a_complete_set_listens():
     assert made.check_listened(5.0) is None
 
 
-def test_a_silent_manager_ends_in_silence_after_an_overlap():
+def test_a_silent_manager_ends_in_silence_after_an_overlap() -> None:
     made = serving()
     assert made.check_manager(SILENCE, 0.0) is None
     assert made.check_manager(SILENCE + 1, SILENCE / 2) is None  # it is we who stalled
@@ -142,14 +142,14 @@ def test_a_silent_manager_ends_in_silence_after_an_overlap():
     assert made.check_listened(SILENCE + 3 + LISTEN)
 
 
-def test_a_manager_that_is_back_within_the_overlap_ends_it():
+def test_a_manager_that_is_back_within_the_overlap_ends_it() -> None:
     made = serving()
     made.check_manager(SILENCE + 1, 0.0)
     made.beat(SILENCE + 1.01)
     assert made.state is S.LISTENING and not made.answers and made.next_at is None
 
 
-def test_who_stops_answers_until_the_overlap_ends_and_never_again():
+def test_who_stops_answers_until_the_overlap_ends_and_never_again() -> None:
     made = serving()
     change = made.stop(5.0)
     assert change is not None and change.state is S.LEAVING and made.answers and made.said_goodbye
@@ -157,7 +157,7 @@ def test_who_stops_answers_until_the_overlap_ends_and_never_again():
     assert made.beat(6.0) is None and made.stop(6.0) is None and made.state is S.LEAVING
 
 
-def test_who_did_not_serve_does_not_begin_to_at_its_end():
+def test_who_did_not_serve_does_not_begin_to_at_its_end() -> None:
     made = Serving(0.0, SILENCE, FRESH)
     made.stop(0.5)
     assert not made.answers and made.next_at == 0.5 + OVERLAP
@@ -173,7 +173,7 @@ _EVENTS = st.lists(
 
 
 @given(_EVENTS)
-def test_in_any_order_of_events_it_answers_only_where_it_may(events):
+def test_in_any_order_of_events_it_answers_only_where_it_may(events) -> None:
     made, now = Serving(0.0, SILENCE, FRESH), 0.0
     made.complete()
     stopped = False

@@ -23,14 +23,14 @@ def voted(*votes: Vote) -> dict[str, Vote]:
     return dict(zip("abcdef", votes, strict=False))
 
 
-def test_what_a_fresh_hello_says_of_its_own_link_needs_no_vote():
+def test_what_a_fresh_hello_says_of_its_own_link_needs_no_vote() -> None:
     assert judged(FRESH, HEARD, SegmentState((), up=False)) == (True, Cause.LINK_DOWN)
     assert judged(FRESH, HEARD, elsewhere=True) == (True, Cause.NOT_THERE)
     isolated = SegmentState((), isolated=True)
     assert judged(FRESH, HEARD, isolated, votes=voted(HEARD)) == (True, Cause.NO_CONTACT)
 
 
-def test_two_nodes_that_both_have_no_contact_do_not_hold_each_other_for_dead():
+def test_two_nodes_that_both_have_no_contact_do_not_hold_each_other_for_dead() -> None:
     assert judged(FRESH, SILENT, SegmentState((), isolated=True)) == (None, Cause.NO_VOTER)
 
 
@@ -44,7 +44,7 @@ def test_two_nodes_that_both_have_no_contact_do_not_hold_each_other_for_dead():
         ((SUSPECT, SUSPECT), False),
     ],
 )
-def test_silent_with_a_stale_hello(votes, dead):
+def test_silent_with_a_stale_hello(votes, dead) -> None:
     assert judged(STALE, votes=voted(*votes))[0] is dead
 
 
@@ -59,7 +59,7 @@ def test_silent_with_a_stale_hello(votes, dead):
         ((SILENT, SILENT, SILENT, HEARD, HEARD), True),
     ],
 )
-def test_silent_with_a_fresh_hello_is_a_question_of_the_majority(votes, dead):
+def test_silent_with_a_fresh_hello_is_a_question_of_the_majority(votes, dead) -> None:
     assert judged(FRESH, votes=voted(*votes)) == (dead, Cause.OUTVOTED if dead else Cause.HEARD)
 
 
@@ -67,11 +67,11 @@ def test_silent_with_a_fresh_hello_is_a_question_of_the_majority(votes, dead):
     ("votes", "dead"),
     [((SILENT,), True), ((SILENT, HEARD), False), ((SILENT, SILENT, HEARD), True), ((HEARD, HEARD), False)],
 )
-def test_without_a_replica_the_majority_decides(votes, dead):
+def test_without_a_replica_the_majority_decides(votes, dead) -> None:
     assert judged(NONE, votes=voted(*votes))[0] is dead
 
 
-def test_one_voter_believes_a_fresh_hello_that_claims_answers_of_third_parties():
+def test_one_voter_believes_a_fresh_hello_that_claims_answers_of_third_parties() -> None:
     votes = voted(SILENT)
     assert judged(FRESH, votes=votes) == (False, Cause.CLAIMS_CONTACT)
     assert judged(FRESH, said=SegmentState((), contacts=("a",)), votes=votes)[0] is True  # the voter is no third party
@@ -79,14 +79,14 @@ def test_one_voter_believes_a_fresh_hello_that_claims_answers_of_third_parties()
     assert judged(FRESH, said=None, votes=votes)[0] is True
 
 
-def test_without_a_voter_nothing_changes_unless_we_hear_it():
+def test_without_a_voter_nothing_changes_unless_we_hear_it() -> None:
     for hearing in Hearing:
         assert judged(hearing) == (None, Cause.NO_VOTER)
         assert judged(hearing, HEARD) == (False, Cause.ALIVE)
         assert judged(hearing, None) == (None, Cause.NO_VOTER)
 
 
-def test_weak_evidence_counts_where_there_is_no_voter_and_no_fresh_hello():
+def test_weak_evidence_counts_where_there_is_no_voter_and_no_fresh_hello() -> None:
     assert judged(STALE, weak=True) == (True, Cause.SILENT)
     assert judged(NONE, weak=True) == (True, Cause.SILENT)
     assert judged(FRESH, weak=True) == (None, Cause.NO_VOTER)
@@ -111,7 +111,7 @@ evidence = st.builds(
 
 
 @given(evidence)
-def test_nobody_dies_unless_a_voter_finds_it_silent_or_it_says_so(e):
+def test_nobody_dies_unless_a_voter_finds_it_silent_or_it_says_so(e) -> None:
     found = verdict(e)
     says_so = e.hearing is FRESH and e.said is not None and (not e.said.up or e.said.isolated)
     if found.dead and not says_so:
@@ -121,7 +121,7 @@ def test_nobody_dies_unless_a_voter_finds_it_silent_or_it_says_so(e):
 
 
 @given(evidence)
-def test_one_more_voter_that_hears_it_never_kills_it(e):
+def test_one_more_voter_that_hears_it_never_kills_it(e) -> None:
     if not verdict(e).dead and not (e.said is not None and e.said.isolated):
         more = Evidence(e.hearing, e.own, {**e.votes, "z": HEARD}, e.weak, e.said)
         assert not verdict(more).dead
