@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 TEST ?=
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: help setup demo lab test test-fast mutants lint bench image release docs generate pins clean
+.PHONY: help setup demo lab test test-fast mutants fuzz lint bench image release docs generate pins clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test-fast: lint ## the everyday loop: without the Kubernetes control plane
 
 mutants: setup ## does a test fail for each decision of core that is changed? Options: MUTANTS="--only lease --all"
 	@$(PY) -m tests.mutants --json bench/results/mutants.json $(MUTANTS)
+
+fuzz: setup ## coverage-guided fuzzing of all readers. Options: FUZZ="frames hellos --seconds 3600" (20 s each by default)
+	@$(PY) -m tests.fuzz $(FUZZ)
 
 bench: setup ## benchmarks: tables on the screen, JSON in bench/results/
 	@$(PY) -m bench

@@ -28,7 +28,7 @@ def workplace(parent: Path | None = None) -> Iterator[Path]:
     Raises OSError where none can be made.
     """
     if parent is None:
-        _sweep(Path(os.environ.get("TMPDIR") or "/tmp"))  # before tempfile looks for a place with room
+        _sweep(Path(os.environ.get("TMPDIR") or "/tmp"))  # noqa: S108  # removes our own leftovers; before tempfile looks
         parent = Path(tempfile.gettempdir())
     _sweep(parent)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))

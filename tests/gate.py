@@ -24,7 +24,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
-PROCESSOR = ("chart", "core", "image", "mutants", "sim", "test_docs.py", "test_release.py", "test_wheel.py")
+PROCESSOR = ("chart", "core", "fuzz", "image", "mutants", "sim", "test_docs.py", "test_release.py", "test_wheel.py")
 """What needs the processor only, below tests/. Nothing there measures elapsed time."""
 CLUSTER = "cluster"
 PATIENCE = 1800

@@ -50,7 +50,7 @@ class Receiver:
             else:
                 self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
             # Without SO_REUSEADDR: two processes on one port would each get some packets.
-            self._socket.bind(("::" if six else "0.0.0.0", port))
+            self._socket.bind(("::" if six else "0.0.0.0", port))  # noqa: S104  # packets of other addresses are discarded
         except OSError as error:
             self._socket.close()
             if error.errno == errno.EADDRINUSE:
@@ -88,7 +88,7 @@ class Sender:
             else:
                 self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ALL_TTL)
                 self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _CONTROL)
-            self._bind(str(target.local_address or ("::" if six else "0.0.0.0")))
+            self._bind(str(target.local_address or ("::" if six else "0.0.0.0")))  # noqa: S104  # connected to the router
             self._socket.connect((str(target.address), target.port))
         except OSError as error:
             self._socket.close()

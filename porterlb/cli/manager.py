@@ -115,4 +115,4 @@ def host_and_port(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
         raise PorterError(f"--http: {text!r} is not HOST:PORT.", "Write for example 127.0.0.1:7472 or [::1]:7472.", 2)
-    return host.strip("[]") or "0.0.0.0", int(port)
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # what --http :PORT asks for

@@ -21,8 +21,8 @@ class Reason(enum.StrEnum):
     EMPTY_POOL = "EmptyPool"
     UNREADABLE = "Unreadable"
     KEPT = "LastGoodVersionKept"
-    PLAIN_PASSWORD = "PlainPassword"
-    SECRET_MISSING = "SecretMissing"
+    PLAIN_PASSWORD = "PlainPassword"  # noqa: S105  # a reason
+    SECRET_MISSING = "SecretMissing"  # noqa: S105  # a reason
     NO_LOCAL_AS = "NoLocalAS"
     NO_NODE = "NoNode"
     # pools

@@ -26,7 +26,7 @@ class HelloSocket:
         self._loop = loop
         self._sockets: dict[int, socket.socket] = {}
         self._to: list[tuple[socket.socket, tuple[str, int]]] = []
-        places = {4: "0.0.0.0", 6: "::"} if not address else {ip_address(address).version: address}
+        places = {4: "0.0.0.0", 6: "::"} if not address else {ip_address(address).version: address}  # noqa: S104  # signed
         error: OSError | None = None
         for version, place in places.items():
             try:

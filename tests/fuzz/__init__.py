@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of everything that reads input from others: `make fuzz`."""
