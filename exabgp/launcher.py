@@ -1,4 +1,4 @@
-"""Starts ExaBGP with repairs of seven defects of 5.0.15 that would break promises to users.
+"""Starts ExaBGP with repairs of eleven defects of 5.0.15 that would break promises to users, and two settings more.
 
     python3 -P launcher.py MANAGER_PID server FILE
     python3 -P launcher.py 0 validate FILE
@@ -9,18 +9,29 @@ version is pinned: another one is refused, for these repairs know the inside of 
 
 import ctypes
 import importlib.metadata
+import json
 import os
 import signal
 import sys
+import time
+from collections import deque
 
 from exabgp.application.main import main as exabgp
+from exabgp.bgp.message import Notify
 from exabgp.bgp.message.open.capability.capability import Capability as Code
 from exabgp.bgp.neighbor import Neighbor
+from exabgp.configuration.neighbor import ParseNeighbor
+from exabgp.reactor import listener
 from exabgp.reactor.api import API
 from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.daemon import Daemon
+from exabgp.reactor.keepalive import KA
 from exabgp.reactor.loop import Reactor
+from exabgp.reactor.network import tcp
+from exabgp.reactor.network.connection import Connection
+from exabgp.reactor.network.error import NetworkError
 from exabgp.reactor.peer import Peer
+from exabgp.reactor.protocol import Protocol
 from exabgp.rib.outgoing import OutgoingRIB
 
 from porterlb.capabilities import Capability, keep_only
@@ -28,9 +39,21 @@ from porterlb.collector import collect_seldom
 
 REPAIRED = "5.0.15"
 PR_SET_PDEATHSIG = 1
+SEND_HOLD = 2
+"""Hold times that one message may take to be sent (RFC 9687 recommends more; BIRD and FRR use this)."""
+SEND_HOLD_EXPIRED = 8
+"""Code of a NOTIFICATION (RFC 9687)."""
 
 
 def repair() -> None:
+    repair_routes()
+    repair_reports()
+    repair_sending()
+    repair_listening()
+    add_timers()
+
+
+def repair_routes() -> None:
 
     # 1. Changes wait in buckets, one for each set of attributes, in the order in which the buckets appeared. A route
     # that went A, B, A while its peer was away is therefore sent A, then B: the router is left with the wrong next
@@ -51,19 +74,7 @@ def repair() -> None:
     # cannot be reached wait for ever. Routes and reload do not disturb each other: a peer keeps its routes.
     Reactor._pending_adjribout = lambda self: False
 
-    # 3. Why a command was refused is logged at a level that does not exist ("ERR"), so never.
-    failure = API.log_failure
-    API.log_failure = lambda self, message, level="ERROR": failure(self, message, level)
-
-    # 4. The event of a lost session says "closing connection", whether the peer closed it or reset it.
-    close = Peer._close
-
-    def close_with_cause(self, message="", error=""):
-        return close(self, f"{message}: {error}" if error else message, error)
-
-    Peer._close = close_with_cause
-
-    # 5. A route is copied as a whole before it is queued, with the attributes that all routes of its command share, in
+    # 3. A route is copied as a whole before it is queued, with the attributes that all routes of its command share, in
     # case its next hop is "self": two fifths of the time of a burst. Ours is written out, and a command of ours names
     # one neighbor, so nobody else has that route.
     with_own_address = Neighbor.remove_self
@@ -73,22 +84,162 @@ def repair() -> None:
 
     Neighbor.remove_self = remove_self
 
+
+def repair_reports() -> None:
+
+    # 4. Why a command was refused is logged at a level that does not exist ("ERR"), so never.
+    failure = API.log_failure
+    API.log_failure = lambda self, message, level="ERROR": failure(self, message, level)
+
+    # 5. The event of a lost session says "closing connection", whether the peer closed it or reset it.
+    close = Peer._close
+
+    def close_with_cause(self, message="", error=""):
+        return close(self, f"{message}: {error}" if error else message, error)
+
+    Peer._close = close_with_cause
+
     # 6. It insists on becoming another user, one that /etc/passwd knows, when either the user or the group is root's.
     # The manager has already chosen whom both run as.
     Daemon.drop_privileges = lambda self: True
 
-    # 7. The event "negotiated" says nothing of graceful restart (RFC 4724).
+    # 7. The event "negotiated" says nothing of graceful restart (RFC 4724), nor whom the session is with.
     say = JSON._negotiated
 
-    def with_graceful_restart(self, negotiated):
+    def with_more(self, negotiated):
         said = say(self, negotiated)
         code = Code.CODE.GRACEFUL_RESTART
         both = all(o and o.capabilities.announced(code) for o in (negotiated.sent_open, negotiated.received_open))
+        more = {
+            "graceful_restart": both,
+            "peer_as": int(negotiated.peer_as),
+            "peer_id": str(negotiated.received_open.router_id) if negotiated.received_open else "",
+        }
         text = said["negotiated"].rstrip()
-        said["negotiated"] = self._json(f'{text[:-1]}, "graceful_restart": {"true" if both else "false"} }} ')
+        said["negotiated"] = self._json(f"{text[:-1]}, {json.dumps(more)[1:-1]} }} ")
         return said
 
-    JSON._negotiated = with_graceful_restart
+    JSON._negotiated = with_more
+
+
+def repair_sending() -> None:
+
+    # 8. A router that reads nothing any more, and still sends keepalives, is never noticed: everything for it waits
+    # for ever (RFC 9687).
+    # 9. A keepalive that is due goes out in the middle of a message of which only a part fitted into the socket: the
+    # router finds no message header where it expects one, and ends the session.
+    write = Connection.writer
+
+    def in_turn(self, data):
+        turns = self.__dict__.setdefault("turns", deque())
+        mine = object()
+        turns.append(mine)
+        try:
+            while turns[0] is not mine:
+                yield False
+            began = time.monotonic()
+            for done in write(self, data):
+                if done:
+                    break
+                if time.monotonic() - began > self.__dict__.get("send_hold", float("inf")):
+                    raise Notify(SEND_HOLD_EXPIRED, 0, "send hold timer expired")
+                yield False
+        finally:
+            turns.remove(mine)
+        yield True
+
+    Connection.writer = in_turn
+
+    begin = KA.__init__
+
+    def with_send_hold(self, session, proto):
+        begin(self, session, proto)
+        if proto.negotiated.holdtime:
+            proto.connection.send_hold = SEND_HOLD * proto.negotiated.holdtime
+
+    KA.__init__ = with_send_hold
+
+    # 10. The end of a session waits until its NOTIFICATION is sent: with a router that reads nothing, or that died
+    # while something was being sent to it, until the kernel gives up, a quarter of an hour later.
+    notify = Protocol.new_notification
+
+    def notify_if_possible(self, notification):
+        connection = self.connection
+        if connection is not None and connection.io and not connection.__dict__.get("turns") and connection.writing():
+            yield from notify(self, notification)
+
+    Protocol.new_notification = notify_if_possible
+
+
+def repair_listening() -> None:
+
+    # 11. The lowest TTL that one neighbor may have (RFC 5082) is set on the listening socket, which all neighbors of a
+    # local address share: others could not connect. It belongs to the accepted connection. The first answer comes
+    # from the listening socket, and is discarded by a router that checks it if its TTL is not 255.
+    listen = listener.Listener._listen
+
+    def listen_for_all(self, local_ip, peer_ip, local_port, use_md5, md5_base64, minimum):
+        listen(self, local_ip, peer_ip, local_port, use_md5, md5_base64, None)
+        for sock, (address, port, *_) in self._sockets.items():
+            if minimum and (address, port) == (local_ip.top(), local_port):
+                tcp.set_sending_ttl(sock, local_ip.afi, address, tcp.GTSM_SENDING_TTL)
+
+    listener.Listener._listen = listen_for_all
+
+    accept = listener.set_accepted_ttl
+
+    def with_lowest_ttl(connection, neighbor):
+        accept(connection, neighbor)
+        if connection.io is not None:
+            tcp.set_minimum_ttl(connection.io, connection.afi, connection.peer, neighbor["incoming-ttl"])
+
+    listener.set_accepted_ttl = with_lowest_ttl
+
+
+def add_timers() -> None:
+    """``keepalive`` and ``connect-retry`` of a neighbor, in seconds. A change of them does not touch its session."""
+    for name in ("keepalive", "connect-retry"):
+        ParseNeighbor.known[name] = lambda tokeniser: int(tokeniser())
+        ParseNeighbor.action[name] = "set-command"
+        Neighbor.defaults[name] = 0
+
+    begin = KA.__init__
+
+    def with_own_interval(self, session, proto):
+        begin(self, session, proto)
+        timer, third = self.send_timer, self.send_timer.keepalive
+        due = timer.need_ka
+
+        def need_ka():
+            asked = proto.peer.neighbor["keepalive"]
+            timer.keepalive = min(asked or third, third)
+            return due()
+
+        timer.need_ka = need_ka
+
+    KA.__init__ = with_own_interval
+
+    close = Peer._close
+
+    def close_with_interval(self, message="", error=""):
+        close(self, message, error)
+        if self.neighbor["connect-retry"]:  # the first attempt is made at once
+            self._delay._next = self.neighbor["connect-retry"]
+
+    Peer._close = close_with_interval
+
+    connect = Protocol.connect
+
+    def connect_for_a_while(self):
+        began = time.monotonic()
+        for connected in connect(self):
+            patience = self.neighbor["connect-retry"]
+            if not connected and patience and time.monotonic() - began > patience:  # RFC 4271, 8.2.2: Connect, event 9
+                self.close("no connection within the time of connect-retry")
+                raise NetworkError("no answer (ETIMEDOUT)")
+            yield connected
+
+    Protocol.connect = connect_for_a_while
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ class Session:
         port: TCP port on which the node listens, for routers that connect.
         graceful_restart: keep the routes of a neighbour that announced graceful restart and went away (RFC 4724).
         bfd: milliseconds between BFD packets, three of which may be missing (RFC 5881); 0: no BFD.
+        ttl_security: packets of the node with a TTL below 255 are discarded (RFC 5082).
     """
 
     node: str
@@ -56,6 +57,7 @@ class Session:
     port: int = 179
     graceful_restart: bool = True
     bfd: int = 0
+    ttl_security: bool = False
 
     @property
     def over_v6(self) -> bool:

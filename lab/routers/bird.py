@@ -71,6 +71,8 @@ class Bird(Router):
         ]
         if s.bfd:
             lines.append("bfd on;")
+        if s.ttl_security:
+            lines.append("ttl security on;")
         if s.password:
             lines.append(f'password "{s.password}";')
         for family in s.families:

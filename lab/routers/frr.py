@@ -76,6 +76,8 @@ class Frr(Router):
             lines.append(f"{who} passive")
         if s.bfd:
             lines += [f"{who} bfd", f"{who} bfd profile every-{s.bfd}"]
+        if s.ttl_security:
+            lines.append(f"{who} ttl-security hops 1")
         if s.password:
             lines.append(f"{who} password {s.password}")
         if s.multihop and s.asn != self.config.asn:

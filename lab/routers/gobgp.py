@@ -71,6 +71,8 @@ class GoBgp(Router):
         ]
         if s.multihop and s.asn != self.config.asn:
             lines += ["  [neighbors.ebgp-multihop.config]", "    enabled = true", f"    multihop-ttl = {s.multihop}"]
+        if s.ttl_security:
+            lines += ["  [neighbors.ttl-security.config]", "    enabled = true", "    ttl-min = 255"]
         for family in s.families:
             lines += [
                 "  [[neighbors.afi-safis]]",

@@ -56,6 +56,7 @@ class OpenBgpd(Router):
             f"  holdtime {s.hold}",
             "  holdtime min 3",
             *(["  passive"] if s.passive else []),
+            *(["  ttl-security yes"] if s.ttl_security else []),
             *([f"  multihop {s.multihop}"] if s.multihop and s.asn != self.config.asn else []),
             f"  announce IPv4 {'unicast' if 'v4' in s.families else 'none'}",
             f"  announce IPv6 {'unicast' if 'v6' in s.families else 'none'}",

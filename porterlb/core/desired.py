@@ -31,7 +31,10 @@ class SessionConfig:
     local_address: Address | None = None
     password: str = field(default="", repr=False)
     multihop_ttl: int = 0
+    minimum_ttl: int = 0  # 0: any
     hold_time: int = 9
+    keepalive: int = 0  # 0: a third of the negotiated hold time
+    connect_retry: int = 0  # 0: ExaBGP's own back-off
     passive: bool = False
     remote_port: int = 179
     graceful_restart: int = 30  # 0: off

@@ -258,9 +258,10 @@ class Peer:
     password: str = field(default="", repr=False)
     password_secret: tuple[str, str] | None = None  # (name, key) in the release namespace
     multihop_ttl: int = 0  # 0: directly connected
+    minimum_ttl: int = 0  # of what the router sends (RFC 5082); 0: any
     hold_time: int = 9
     keepalive: int = 0  # 0: a third of the hold time, as negotiated
-    connect_retry: int = 0  # 0: ExaBGP's own back-off
+    connect_retry: int = 0  # seconds between attempts; 0: ExaBGP's own back-off
     passive: bool = False
     remote_port: int = 179
     local_address: Address | None = None

@@ -43,8 +43,21 @@ def test_the_smallest_neighbor() -> None:
         "graceful-restart 30;",
     ):
         assert line in conf
-    for word in ("passive", "listen", "md5", "outgoing-ttl", "connect", "add-path"):
+    for word in ("passive", "listen", "md5", "ttl", "connect", "add-path", "keepalive"):
         assert word not in conf
+
+
+def test_a_checked_ttl_is_sent_as_255() -> None:
+    conf = configured(replace(PEER, minimum_ttl=253, multihop_ttl=4))
+    assert "incoming-ttl 253;" in conf
+    assert "outgoing-ttl 255;" in conf
+    assert "outgoing-ttl 4;" in configured(replace(PEER, multihop_ttl=4))
+
+
+def test_own_timers() -> None:
+    conf = configured(replace(PEER, keepalive=1, connect_retry=5))
+    assert "    keepalive 1;\n" in conf
+    assert "    connect-retry 5;\n" in conf
 
 
 def test_every_field_of_a_neighbor() -> None:
@@ -165,9 +178,15 @@ def test_events() -> None:
         "families": ["ipv4 unicast", "ipv6 unicast", "l2vpn evpn"],
         "add_path": {"send": ["ipv4 unicast"], "receive": []},
         "graceful_restart": True,
+        "refresh": "enhanced",
+        "peer_as": 64500,
+        "peer_id": "10.0.0.1",
     }
     parsed = text.parse(event(type="negotiated", neighbor=about(negotiated=opened)))
-    assert parsed == text.Opened(here, Negotiated((4, 6), (4,), 9, True, True))
+    assert parsed == text.Opened(here, Negotiated((4, 6), (4,), 9, True, True, True, "10.0.0.1", 64500))
+    opened |= {"refresh": "absent", "peer_id": "\x1b[2J"}
+    parsed = text.parse(event(type="negotiated", neighbor=about(negotiated=opened)))
+    assert parsed == text.Opened(here, Negotiated((4, 6), (4,), 9, True, True, False, "", 64500))
     del opened["add_path"]
     assert isinstance(text.parse(event(type="negotiated", neighbor=about(negotiated=opened))), text.Other)
 
@@ -198,19 +217,25 @@ def test_shown_neighbors() -> None:
 
 
 def test_shown_neighbors_say_what_was_negotiated() -> None:
-    both = {"graceful-restart": True, "asn4": True}
+    both = {"graceful-restart": True, "asn4": True, "route-refresh": True}
     shown = {
         "state": "up",
         "duration": 7,
         "fsm": "ESTABLISHED",
         "local": {"hold": 9, "capabilities": both, "add-path": {"ipv4 unicast": True, "ipv6 unicast": True}},
-        "peer": {"address": "10.0.0.1", "hold": 6, "capabilities": {**both, "asn4": False}},
+        "peer": {
+            "address": "10.0.0.1",
+            "as": 64600,
+            "id": "10.0.0.2",
+            "hold": 6,
+            "capabilities": {**both, "asn4": False},
+        },
         "families": ["ipv4 unicast"],
         "messages": {"sent": {"update": 3}},
     }
     parsed = text.parse(json.dumps([shown]).encode())
     assert isinstance(parsed, text.Shown)
-    assert parsed.negotiated == {PEER.address: Negotiated((4,), (4,), 6, True, False)}
+    assert parsed.negotiated == {PEER.address: Negotiated((4,), (4,), 6, True, False, True, "10.0.0.2", 64600)}
     shown["fsm"] = "OPENSENT"
     before = text.parse(json.dumps([shown]).encode())
     assert isinstance(before, text.Shown) and not before.negotiated, "nothing is negotiated before it is established"

@@ -144,6 +144,17 @@ FATAL: list[tuple[dict[str, Any], Reason, str]] = [
     ({"timers": {"config": {"holdTime": "9s"}}}, Reason.INVALID_FIELD, '"9s" is not a whole number.'),
     ({"timers": {"config": {"keepaliveInterval": 9}}}, Reason.INVALID_FIELD, "9 s must be below holdTime (9 s)"),
     ({"transport": {"localAddress": "2001:db8::1"}}, Reason.INVALID_ADDRESS, "is IPv6, but the router is 192.168.0.5."),
+    ({"ttlSecurity": {"enabled": True, "ttlMin": 256}}, Reason.INVALID_FIELD, "spec.ttlSecurity.ttlMin: 256 is out"),
+    (
+        {"ttlSecurity": {"enabled": True}, "ebgpMultihop": {"enabled": True}},
+        Reason.MISSING_FIELD,
+        "spec.ttlSecurity.ttlMin: is missing: with ebgpMultihop, write 255 less the number of routers in between.",
+    ),
+    (
+        {"ttlSecurity": {"enabled": True, "ttlMin": 253}, "ebgpMultihop": {"enabled": True, "multihopTtl": 2}},
+        Reason.INVALID_FIELD,
+        "spec.ttlSecurity: needs ebgpMultihop.multihopTtl to be 255 or absent",
+    ),
     ({"transport": {"remotePort": 70000}}, Reason.INVALID_FIELD, "spec.transport.remotePort: 70000 is out of range"),
     ({"afiSafis": [{}]}, Reason.MISSING_FIELD, "spec.afiSafis[0].config.family.afi: is missing"),
     ({"advertise": [{"communities": ["70000:1"]}]}, Reason.INVALID_FIELD, "spec.advertise[0].communities: \"70000:1\""),
@@ -255,12 +266,29 @@ def test_conf_warnings(spec: dict[str, Any], words: str) -> None:
     assert words in str(problem)
 
 
-def test_timers_that_nobody_keeps_say_so() -> None:
-    parsed = parse_peer(obj({"conf": CONF, "timers": {"config": {"holdTime": 30, "keepaliveInterval": 7}}}))
-    assert parsed.value is not None
-    assert [(p.field, p.fatal) for p in parsed.problems] == [("spec.timers.config.keepaliveInterval", False)]
-    parsed = parse_peer(obj({"conf": CONF, "timers": {"config": {"connectRetry": 5}}}))
-    assert [(p.field, p.fatal) for p in parsed.problems] == [("spec.timers.config.connectRetry", False)]
+def test_a_keepalive_interval_has_an_effect_up_to_a_third_of_the_hold_time() -> None:
+    def problems(**timers: int) -> list[tuple[str, bool]]:
+        parsed = parse_peer(obj({"conf": CONF, "timers": {"config": timers}}))
+        assert parsed.value is not None
+        assert (parsed.value.keepalive, parsed.value.connect_retry) == (
+            timers.get("keepaliveInterval", 0),
+            timers.get("connectRetry", 0),
+        )
+        return [(p.field, p.fatal) for p in parsed.problems]
+
+    assert problems(holdTime=30, keepaliveInterval=7) == []
+    assert problems(holdTime=30, keepaliveInterval=10) == []
+    assert problems(holdTime=30, keepaliveInterval=11) == [("spec.timers.config.keepaliveInterval", False)]
+    assert problems(connectRetry=5) == []
+
+
+def test_ttl_security() -> None:
+    assert good().minimum_ttl == 0
+    assert good(ttlSecurity={"enabled": True}).minimum_ttl == 255
+    assert good(ttlSecurity={"enabled": True, "ttlMin": 254}).minimum_ttl == 254
+    assert good(ttlSecurity={"enabled": False, "ttlMin": 254}).minimum_ttl == 0
+    far = good(ttlSecurity={"enabled": True, "ttlMin": 250}, ebgpMultihop={"enabled": True})
+    assert (far.minimum_ttl, far.multihop_ttl) == (250, 255)
 
 
 def test_well_known_communities_in_each_spelling() -> None:

@@ -630,7 +630,7 @@ def test_what_was_negotiated_and_what_a_session_lacks_is_told() -> None:
     of = snapshot()
     made = situation(of)
     tor = made.bgp.sessions["tor"]
-    partly = replace(tor, negotiated=Negotiated((4,), (), 6, True, True))
+    partly = replace(tor, negotiated=Negotiated((4,), (), 6, True, True, True, "10.77.0.1"))
     known = replace(made, bgp=replace(made.bgp, sessions={"tor": partly}))
     entry = own_entry(known, "tor", None)["nodesPeerStatus"]["node-a"]
     assert entry["negotiated"] == {
@@ -639,8 +639,12 @@ def test_what_was_negotiated_and_what_a_session_lacks_is_told() -> None:
         "holdTime": 6,
         "gracefulRestart": True,
         "fourOctetAs": True,
+        "routeRefresh": True,
+        "tcpMd5": False,
     }
+    assert entry["peerState"]["routerId"] == "10.77.0.1"
     assert entry["timersState"]["negotiatedHoldTime"] == "6"
+    assert entry["timersState"]["keepaliveInterval"] == "2", "a third of what was negotiated"
     assert "did not negotiate add-path" in entry["reason"]
     status = own_entry(known, "tor", None)
     assert (

@@ -50,6 +50,7 @@ def test_three_next_hops_in_both_families_survive_and_go(kind: str, tmp_path: Fi
             IPv4Address(node.v4),
             password=password,
             add_path=True,
+            minimum_ttl=255,
         )
         rule = {"communities": ("64512:7",), "large_communities": ("64512:1:2",), "med": 5}
         routes = {via("tor", n.v4, i, **rule): [v4] for i, n in enumerate(lab.nodes, 1)}
@@ -88,7 +89,7 @@ def test_three_next_hops_in_both_families_survive_and_go(kind: str, tmp_path: Fi
 
     with Lab(nodes=3, routers=[kind], pods=0, sessions=[]) as lab:
         node = lab.nodes[0]
-        session = Session(node.name, node.v4, families=("v4", "v6"), password=password)
+        session = Session(node.name, node.v4, families=("v4", "v6"), password=password, ttl_security=True)
         lab.router.reconfigure(RouterConfig((session,)))
         with inside(node):
             asyncio.run(story(lab))

@@ -12,13 +12,17 @@ _TEXT = re.compile(r"(?:[46]\+?){0,2}")
 class Negotiated:
     """``families``: IP versions whose unicast routes the peer takes (RFC 4760). ``add_path``: those of them of which
     we may send several paths (RFC 7911). ``hold_time``: seconds. ``graceful_restart``: both sides know RFC 4724.
-    ``asn4``: four-octet AS numbers (RFC 6793)."""
+    ``asn4``: four-octet AS numbers (RFC 6793). ``route_refresh``: both sides know RFC 2918. ``router_id``, ``peer_as``:
+    those of the router; empty and 0 where they are not known."""
 
     families: tuple[int, ...] = ()
     add_path: tuple[int, ...] = ()
     hold_time: int = 0
     graceful_restart: bool = False
     asn4: bool = True
+    route_refresh: bool = False
+    router_id: str = ""
+    peer_as: int = 0
 
     @property
     def text(self) -> str:

@@ -13,6 +13,8 @@ from porterlb.core.model import Address
 
 CEASE = 6
 HOLD_TIMER_EXPIRED = 4
+SEND_HOLD_TIMER_EXPIRED = 8
+"""RFC 9687."""
 BFD_DOWN = 10
 """Subcode of a cease (RFC 9384)."""
 ADMINISTRATIVE = frozenset({2, 4})
@@ -93,7 +95,7 @@ class Loss:
     @property
     def category(self) -> LossCategory:
         if self.kind is LossKind.NOTIFICATION:
-            if self.code == HOLD_TIMER_EXPIRED:
+            if self.code in (HOLD_TIMER_EXPIRED, SEND_HOLD_TIMER_EXPIRED):
                 return LossCategory.HOLD_TIMER
             administrative = self.code == CEASE and self.subcode in ADMINISTRATIVE
             if administrative:

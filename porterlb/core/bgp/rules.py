@@ -12,6 +12,8 @@ MAX_PASSWORD = 80
 """Bytes; TCP_MD5SIG_MAXKEYLEN (linux/tcp.h)."""
 MAX_RESTART = 4095
 """Seconds; 12 bits (RFC 4724, 3)."""
+GTSM_TTL = 255
+"""What both sides send with (RFC 5082, 3)."""
 MIN_HOLD_TIME = 3
 """Seconds, where it is not 0 (RFC 4271, 4.2)."""
 MAX_PREPEND = 16
@@ -23,9 +25,10 @@ def hold_time_allowed(seconds: int) -> bool:
     return seconds == 0 or seconds >= MIN_HOLD_TIME
 
 
-def keepalive_of(hold_time: int) -> int:
-    """Seconds between two keepalives: a third of the hold time (RFC 4271, 4.4); 0: none are sent."""
-    return max(1, hold_time // 3) if hold_time else 0
+def keepalive_of(hold_time: int, asked: int = 0) -> int:
+    """Seconds between two keepalives: what was asked for, at most a third of the hold time (RFC 4271, 4.4); 0: none."""
+    third = max(1, hold_time // 3) if hold_time else 0
+    return min(asked or third, third)
 
 
 def password_allowed(password: str) -> bool:
@@ -42,6 +45,10 @@ WELL_KNOWN = {  # the IANA registry's names, as ExaBGP spells them, or as number
     "blackhole": "blackhole",  # RFC 7999
     "graceful-shutdown": "65535:0",  # RFC 8326
     "accept-own": "65535:1",  # RFC 7611
+    "accept-own-nexthop": "65535:8",
+    "standby-pe": "65535:9",  # RFC 9026
+    "llgr-stale": "65535:6",  # RFC 9494
+    "no-llgr": "65535:7",  # RFC 9494
 }
 
 _NUMBERS = re.compile(r"[0-9]{1,10}(:[0-9]{1,10}){1,2}")

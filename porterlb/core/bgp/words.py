@@ -6,6 +6,7 @@ from porterlb.core.bfd import words as bfd_words
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import (
     HOLD_TIMER_EXPIRED,
+    SEND_HOLD_TIMER_EXPIRED,
     Loss,
     LossKind,
     Refusal,
@@ -25,8 +26,9 @@ _CODES = {
     5: "finite state machine error",
     6: "cease",
     7: "ROUTE-REFRESH message error",
+    8: "send hold timer expired",
 }
-_SUBCODES = {  # RFC 4271, 4486, 5492, 6608, 7313, 8538, 9384
+_SUBCODES = {  # RFC 4271, 4486, 5492, 6608, 7313, 8538, 9384, 9687
     (1, 1): "connection not synchronized",
     (1, 2): "bad message length",
     (1, 3): "bad message type",
@@ -91,6 +93,11 @@ def loss(of: Loss | None) -> str:
     if of.kind is LossKind.NOTIFICATION:
         if of.local and of.code == HOLD_TIMER_EXPIRED:
             return "Hold timer expired: nothing was heard from the peer (4/0)."
+        if of.local and of.code == SEND_HOLD_TIMER_EXPIRED:
+            return (
+                "Send hold timer expired: the peer did not read what was sent to it for twice the hold time (8/0). "
+                "Check the router: its BGP process is stuck or overloaded."
+            )
         sender = "We" if of.local else "The peer"
         return f"{sender} sent NOTIFICATION {notification(of.code, of.subcode, of.text)}."
     if of.kind is LossKind.BFD:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from porterlb.core.bgp import words
 from porterlb.core.bgp.peers import local_as
-from porterlb.core.bgp.reasons import HOLD_TIMER_EXPIRED, Loss, LossKind, read
+from porterlb.core.bgp.reasons import HOLD_TIMER_EXPIRED, SEND_HOLD_TIMER_EXPIRED, Loss, LossKind, read
 from porterlb.core.doctor.facts import Facts, State
 from porterlb.core.doctor.finding import Check, Finding, Severity
 from porterlb.core.doctor.text import some
@@ -97,6 +97,8 @@ def _notification(loss: Loss, peer: Peer | None, conf: BgpConf) -> str:
             expected = f" ({peer.peer_as})" if peer else ""
             return f"The router's AS is not spec.conf.peerAs{expected}: correct the BgpPeer, or the router."
         return f"The router expects another AS than ours ({ours}): correct its remote-as, or spec.as of the BgpConf."
+    if loss.code == SEND_HOLD_TIMER_EXPIRED:
+        return "Check the BGP process of the router: it does not read what is sent to it."
     if loss.code == HOLD_TIMER_EXPIRED:
         return "Check for packet loss and a wrong MTU on the path, and for load on the router."
     if (loss.code, loss.subcode) in _REMEDIES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 
-from porterlb.core.bgp.rules import BGP_PORT
+from porterlb.core.bgp.rules import BGP_PORT, GTSM_TTL
 from porterlb.core.desired import SessionConfig
 from porterlb.core.exabgp_text.words import PROCESS, Unspeakable
 
@@ -41,8 +41,15 @@ def _neighbor(n: SessionConfig, listen: int) -> str:
         lines.append("passive true;")
     if listen:
         lines.append(f"listen {listen};")
-    if n.multihop_ttl:
-        lines.append(f"outgoing-ttl {n.multihop_ttl};")
+    ttl = GTSM_TTL if n.minimum_ttl else n.multihop_ttl
+    for name, value in (
+        ("keepalive", n.keepalive),
+        ("connect-retry", n.connect_retry),
+        ("outgoing-ttl", ttl),
+        ("incoming-ttl", n.minimum_ttl),
+    ):
+        if value:
+            lines.append(f"{name} {value};")
     if n.password:
         # Base64 because ExaBGP's syntax cannot quote every character that a password may have.
         encoded = base64.b64encode(n.password.encode()).decode()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 from porterlb.core.bgp.negotiated import Negotiated
@@ -145,14 +145,23 @@ def _negotiated(said: Mapping[str, Any]) -> Negotiated:
         int(said["hold_time"]),
         graceful_restart=bool(said.get("graceful_restart")),
         asn4=bool(said["asn4"]),
+        route_refresh=said.get("refresh") in ("normal", "enhanced"),
+        router_id=_identifier(said.get("peer_id")),
+        peer_as=int(said.get("peer_as") or 0),
     )
 
 
-def _of(
-    families: tuple[int, ...], sends: tuple[int, ...], hold_time: int, *, graceful_restart: bool, asn4: bool
-) -> Negotiated:
+def _of(families: tuple[int, ...], sends: tuple[int, ...], hold_time: int, **rest: Any) -> Negotiated:
     """``sends``: what ExaBGP may send with path identifiers, perhaps of families that were not negotiated."""
-    return Negotiated(families, tuple(v for v in sends if v in families), hold_time, graceful_restart, asn4)
+    return Negotiated(families, tuple(v for v in sends if v in families), hold_time, **rest)
+
+
+def _identifier(said: object) -> str:
+    """A BGP identifier (RFC 6286); empty where it is none."""
+    try:
+        return str(IPv4Address(str(said)))
+    except ValueError:
+        return ""
 
 
 def _versions(names: Iterable[object]) -> tuple[int, ...]:
@@ -212,4 +221,7 @@ def _shown_negotiated(local: Mapping[str, Any], peer: Mapping[str, Any], names: 
         min(int(local["hold"]), int(peer["hold"])),
         graceful_restart=both("graceful-restart"),
         asn4=both("asn4"),
+        route_refresh=both("route-refresh"),
+        router_id=_identifier(peer.get("id")),
+        peer_as=int(peer.get("as") or 0),
     )

@@ -38,6 +38,7 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     enabled = multihop.flag("enabled", False)
     ttl = multihop.number("multihopTtl", 0, 0, 255)
     multihop.done()
+    minimum_ttl = _ttl_security(spec.object("ttlSecurity"), enabled, ttl)
     families, add_path = _families(spec)
     local_as = conf.number("localAs", 0, 0, rules.AS_MAX)
     advertise = tuple(parse_rule(rule) for rule in spec.objects("advertise"))
@@ -54,6 +55,7 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
         password=password,
         password_secret=secret,
         multihop_ttl=(ttl or 255) if enabled else 0,
+        minimum_ttl=minimum_ttl,
         hold_time=hold_time,
         keepalive=keepalive,
         connect_retry=connect_retry,
@@ -174,15 +176,26 @@ def _timers(timers: Fields) -> tuple[int, int, int]:
         config.wrong("holdTime", "With 0, BGP does not detect a dead router or node. Use 3 or more.", fatal=False)
     elif keepalive >= hold:
         config.wrong("keepaliveInterval", f"{keepalive} s must be below holdTime ({hold} s), best a third of it.")
-    if keepalive and keepalive < hold and keepalive != rules.keepalive_of(hold):
-        message = f"has no effect: keepalives are sent every third of the hold time ({rules.keepalive_of(hold)} s)."
-        config.wrong("keepaliveInterval", message, Reason.UNSUPPORTED_FIELD, fatal=False)
-    if retry:
-        message = (
-            "has no effect: a lost session is tried again after 1 s, then 1.2 times as long each time, up to 60 s."
-        )
-        config.wrong("connectRetry", message, Reason.UNSUPPORTED_FIELD, fatal=False)
+    if rules.keepalive_of(hold) < keepalive < hold:
+        message = f"is more than a third of the hold time: keepalives are sent every {rules.keepalive_of(hold)} s."
+        config.wrong("keepaliveInterval", message, Reason.INVALID_FIELD, fatal=False)
     return hold, keepalive, retry
+
+
+def _ttl_security(security: Fields, multihop: bool, multihop_ttl: int) -> int:
+    """The lowest TTL that is accepted from the router (RFC 5082); 0: any."""
+    enabled = security.flag("enabled", False)
+    lowest = security.number("ttlMin", 0, 0, rules.GTSM_TTL)
+    security.done()
+    if not enabled:
+        return 0
+    if multihop and not lowest:
+        message = f"is missing: with ebgpMultihop, write {rules.GTSM_TTL} less the number of routers in between."
+        security.wrong("ttlMin", message, Reason.MISSING_FIELD)
+    if multihop and multihop_ttl not in (0, rules.GTSM_TTL):
+        message = f"needs ebgpMultihop.multihopTtl to be {rules.GTSM_TTL} or absent: the router checks it (RFC 5082)."
+        security.wrong("", message)
+    return lowest or rules.GTSM_TTL
 
 
 def parse_graceful_restart(spec: Fields) -> int | None:

@@ -45,11 +45,11 @@ def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     peer = known.snapshot.peers.get(name)
     entry: Status = {
         "peerState": _peer_state(neighbor, session, peer),
-        "timersState": _timers(neighbor, session, peer, before, known.now),
+        "timersState": _timers(neighbor, session, before, known.now),
         "announced": _announced(known, name, session, before),
     }
     if session is not None and session.negotiated is not None:
-        entry["negotiated"] = _negotiated(session.negotiated)
+        entry["negotiated"] = _negotiated(session.negotiated, neighbor)
     if name in known.plan.bgp.bfd:
         entry["bfd"] = _bfd(session.bfd if session else None)
     if reason := _reason(session, neighbor, known.bgp):
@@ -60,13 +60,16 @@ def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     return {"nodesPeerStatus": {node: entry}}
 
 
-def _negotiated(agreed: Negotiated) -> Status:
+def _negotiated(agreed: Negotiated, neighbor: SessionConfig) -> Status:
+    """``tcpMd5``: neither side takes a segment without the signature, so that a session with a password has it."""
     return {
         "families": [_FAMILIES[version] for version in agreed.families],
         "addPath": [_FAMILIES[version] for version in agreed.add_path],
         "holdTime": agreed.hold_time,
         "gracefulRestart": agreed.graceful_restart,
         "fourOctetAs": agreed.asn4,
+        "routeRefresh": agreed.route_refresh,
+        "tcpMd5": bool(neighbor.password),
     }
 
 
@@ -149,23 +152,25 @@ def _peer_state(neighbor: SessionConfig, session: SessionState | None, peer: Pee
         "localAs": neighbor.local_as,
         "adminState": "DOWN" if neighbor.admin_down else "UP",
     }
+    if session is not None and session.negotiated is not None and session.negotiated.router_id:
+        state["routerId"] = session.negotiated.router_id
     if peer is not None and peer.description:
         state["description"] = peer.description
     return state
 
 
-def _timers(
-    neighbor: SessionConfig, session: SessionState | None, peer: Peer | None, before: Mapping[str, Any], now: str
-) -> Status:
+def _timers(neighbor: SessionConfig, session: SessionState | None, before: Mapping[str, Any], now: str) -> Status:
     timers: Status = {
         "holdTime": str(neighbor.hold_time),
-        "keepaliveInterval": str((peer.keepalive if peer else 0) or keepalive_of(neighbor.hold_time)),
+        "keepaliveInterval": str(keepalive_of(neighbor.hold_time, neighbor.keepalive)),
     }
-    if peer is not None and peer.connect_retry:
-        timers["connectRetry"] = str(peer.connect_retry)
+    if neighbor.connect_retry:
+        timers["connectRetry"] = str(neighbor.connect_retry)
     up = session is not None and session.up
     if up and session is not None and session.negotiated is not None:
-        timers["negotiatedHoldTime"] = str(session.negotiated.hold_time)
+        agreed = session.negotiated.hold_time
+        timers["negotiatedHoldTime"] = str(agreed)
+        timers["keepaliveInterval"] = str(keepalive_of(agreed, neighbor.keepalive))
     word = "uptime" if up else "downtime"
     old_timers = before.get("timersState") or {}
     unbroken = not (session and session.losses != _count(before))
