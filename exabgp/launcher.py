@@ -18,6 +18,7 @@ from collections import deque
 
 from exabgp.application.main import main as exabgp
 from exabgp.bgp.message import Notify
+from exabgp.bgp.message.open.capability import Negotiated
 from exabgp.bgp.message.open.capability.capability import Capability as Code
 from exabgp.bgp.neighbor import Neighbor
 from exabgp.configuration.neighbor import ParseNeighbor
@@ -43,6 +44,7 @@ SEND_HOLD = 2
 """Hold times that one message may take to be sent (RFC 9687 recommends more; BIRD and FRR use this)."""
 SEND_HOLD_EXPIRED = 8
 """Code of a NOTIFICATION (RFC 9687)."""
+BAD_PEER_AS = (2, 2)
 
 
 def repair() -> None:
@@ -51,6 +53,7 @@ def repair() -> None:
     repair_sending()
     repair_listening()
     add_timers()
+    accept_external()
 
 
 def repair_routes() -> None:
@@ -194,6 +197,26 @@ def repair_listening() -> None:
             tcp.set_minimum_ttl(connection.io, connection.afi, connection.peer, neighbor["incoming-ttl"])
 
     listener.set_accepted_ttl = with_lowest_ttl
+
+
+def accept_external() -> None:
+    """``peer-as 0`` accepts every AS but our own. ExaBGP's own word, ``auto``, accepts that as well, and makes the
+    answers of its API unreadable."""
+    validate = Negotiated.validate
+
+    def validate_external(self, neighbor):
+        expected = neighbor["peer-as"]
+        if expected is None or int(expected):
+            return validate(self, neighbor)
+        if self.peer_as == self.local_as:
+            return (*BAD_PEER_AS, f"AS {self.peer_as} is our own, and the peer is to be external")
+        neighbor["peer-as"] = self.peer_as
+        try:
+            return validate(self, neighbor)
+        finally:
+            neighbor["peer-as"] = expected
+
+    Negotiated.validate = validate_external
 
 
 def add_timers() -> None:

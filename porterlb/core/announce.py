@@ -8,36 +8,16 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from porterlb.core.model import Address, AdvertiseRule, Eip, Member, Network, Peer, RouteAttributes, Service
+from porterlb.core.model import Address, Member, Network, Peer
 from porterlb.core.nexthops import on_subnet
 from porterlb.core.rendezvous import Ring, ranked
 
 COPIES = 3
 """So many replicas announce one next hop, where there are enough: any two of them may be lost."""
-
-
-def attributes_for(peer: Peer, eip: Eip, services: Iterable[Service]) -> RouteAttributes | None:
-    """What ``peer`` is to get with VIPs of ``eip`` and ``services``; None: nothing is announced to it."""
-    if not peer.advertise:
-        return RouteAttributes()
-    labels = [service.labels for service in services]
-    for rule in peer.advertise:
-        if _matches(rule, eip, labels):
-            return rule.attributes
-    return None
-
-
-def _matches(rule: AdvertiseRule, eip: Eip, services: Sequence[Mapping[str, str]]) -> bool:
-    if rule.eips and eip.name not in rule.eips:
-        return False
-    if rule.eip_selector is not None and not rule.eip_selector.matches(eip.labels):
-        return False
-    selector = rule.service_selector
-    return selector is None or any(selector.matches(labels) for labels in services)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ takes and the key of every table on the way there; text is hashed once, a networ
 class SessionConfig:
     """One BGP session of this replica, with all that makes a difference on the wire and nothing else.
 
-    Times in seconds. ``peer``: the name of its BgpPeer.
+    Times in seconds. ``peer``: the name of its BgpPeer. ``peer_as`` 0: any AS but ours.
     """
 
     peer: str
@@ -40,6 +40,7 @@ class SessionConfig:
     graceful_restart: int = 30  # 0: off
     families: tuple[int, ...] = (4, 6)
     add_path: bool = False
+    max_prefixes: int = 0  # 0: no limit
     admin_down: bool = False
 
 

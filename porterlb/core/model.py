@@ -230,18 +230,30 @@ class RouteAttributes:
 class AdvertiseRule:
     """One entry of BgpPeer.spec.advertise: what matches is announced with these attributes.
 
-    A peer without rules gets every VIP; a peer with rules gets what the first matching rule says, else nothing.
+    A peer without rules gets every VIP; a peer with rules gets what the matching rules say, else nothing: see
+    :mod:`porterlb.core.bgp.advertise`. ``community_names``: of the BgpConf. ``node_selector``: of the next hops.
     """
 
     eips: frozenset[str] = frozenset()  # empty: any
     eip_selector: Selector | None = None
     service_selector: Selector | None = None
+    node_selector: Selector | None = None
     attributes: RouteAttributes = RouteAttributes()
+    community_names: tuple[str, ...] = ()
+
+
+class DynamicAs(enum.StrEnum):
+    """BgpPeer.spec.conf.peerAs that is no number."""
+
+    EXTERNAL = "external"  # any AS but ours
+    INTERNAL = "internal"  # ours
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A BgpPeer. Times in seconds. ``families``: IP versions announced to it. ``local_as`` 0: that of BgpConf.
+
+    ``dynamic``: where ``peer_as`` is 0, what AS the router may have.
 
     ``router_per_node``: at this address each node reaches a router of its own.
     """
@@ -250,6 +262,7 @@ class Peer:
     address: Address
     peer_as: int
     local_as: int = 0
+    dynamic: DynamicAs | None = None
     uid: str = ""
     created: str = ""
     generation: int = 0
@@ -267,11 +280,13 @@ class Peer:
     local_address: Address | None = None
     graceful_restart: int | None = None  # restart time; None: that of BgpConf; 0: off
     families: tuple[int, ...] = (4, 6)
+    max_prefixes: int = 0  # that a replica announces to it; 0: no limit
     add_path: int = 0  # how many paths a prefix may have (sendMax); 0 or 1: no add-path
     node_selector: Selector | None = None
     router_per_node: bool = False
     bfd: BfdSettings | None = None  # None: no BFD
     advertise: tuple[AdvertiseRule, ...] = ()
+    advertise_union: bool = False  # all matching rules together, else the first one
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +298,7 @@ class BgpConf:
     listen_port: int = 0  # 0: do not listen
     listen_addresses: tuple[Address, ...] = ()
     graceful_restart: int = 30
+    communities: Mapping[str, str] = field(default_factory=dict)  # by name
     generation: int = 0
 
 

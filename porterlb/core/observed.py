@@ -44,7 +44,8 @@ class SessionState:
 class BgpReport:
     """What ExaBGP has. ``applied``: the token of the last desired set whose every command was acknowledged.
 
-    ``rejected``: routes that ExaBGP refused, with its words. ``trouble``: while ExaBGP does not do what it is to do.
+    ``rejected``: routes that ExaBGP refused or that spec.maxPrefixesSent withholds, with the reason in words.
+    ``withheld``: how many prefixes it withholds, by peer name. ``trouble``: while ExaBGP does not do what it is to do.
     """
 
     sessions: Mapping[str, SessionState] = field(default_factory=dict)  # by peer name
@@ -52,6 +53,7 @@ class BgpReport:
     rejected: Mapping[tuple[Path, Prefix], str] = field(default_factory=dict)
     trouble: Trouble | None = None
     restarts: int = 0
+    withheld: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def running(self) -> bool:

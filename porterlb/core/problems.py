@@ -30,6 +30,7 @@ class Reason(enum.StrEnum):
     # allocation
     NO_EIP = "NoEip"
     EIP_UNKNOWN = "EipUnknown"
+    COMMUNITY_UNKNOWN = "CommunityUnknown"
     EIP_NOT_ALLOWED = "EipNotAllowed"
     EIP_DISABLED = "EipDisabled"
     EIP_EXHAUSTED = "EipExhausted"

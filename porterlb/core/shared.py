@@ -8,22 +8,24 @@ from typing import Any
 
 from porterlb.core import announce, holddown, nexthops
 from porterlb.core.announce import Announcers, Arrangement, Reach
+from porterlb.core.bgp import advertise
+from porterlb.core.bgp.advertise import Told
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.peers import own_sessions
 from porterlb.core.desired import Path
 from porterlb.core.drain import NO_DRAIN, Stages
 from porterlb.core.holddown import ModePolicy, SessionsSeen
 from porterlb.core.memory import Sessions
-from porterlb.core.model import Address, Eip, Network, Peer, RouteAttributes, Service, Snapshot
+from porterlb.core.model import Address, Eip, Network, Peer, RouteAttributes, Selector, Service, Snapshot
 from porterlb.core.nexthops import NextHops, Segments, Tier
 from porterlb.core.persistent import differing
 
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """The peers that a VIP is announced to. ``attributes``: what each gets; ``text``: the same on all replicas."""
+    """The peers that a VIP is announced to. ``told``: what each gets; ``text``: the same on all replicas."""
 
-    attributes: Mapping[str, RouteAttributes]
+    told: Mapping[str, Told]
     names: frozenset[str]
     text: str
 
@@ -50,6 +52,8 @@ class Shared:
     drain: Stages = Stages()
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Why the other nodes are not usable, as clauses."""
+    selected: Mapping[Selector, frozenset[str]] = field(default_factory=dict)
+    """The nodes of the selectors in rules of peers."""
     settling: frozenset[str] = frozenset()
     """Nodes that are not usable only because they have just returned."""
     _tiers: dict[Network | None, tuple[Tier, ...]] = field(default_factory=dict)
@@ -94,8 +98,24 @@ class Shared:
         with_settling = nexthops.next_hops(policy, endpoints, self.usable | self.settling, self.unusable)
         return with_settling if with_settling.nodes else found
 
-    def order(self, services: Sequence[Service], hops: NextHops, segment: Network | None) -> tuple[str, ...]:
-        """The next hops of a VIP on ``segment``, best first: see :func:`porterlb.core.nexthops.layer2_order`."""
+    def order(
+        self, services: Sequence[Service], hops: NextHops, segment: Network | None, recipients: Recipients | None = None
+    ) -> tuple[str, ...]:
+        """The next hops of a VIP on ``segment``, best first: see :func:`porterlb.core.nexthops.layer2_order`.
+
+        ``recipients``: where some of many nodes are chosen, and a peer is told of certain nodes only, as many of those
+        are chosen as well, last.
+        """
+        found = self._order(services, hops, segment)
+        if len(self.snapshot.nodes) <= nexthops.MOST or not hops.anywhere or recipients is None:
+            return found
+        for nodes in dict.fromkeys(told.nodes for told in recipients.told.values() if told.nodes is not None):
+            several = replace(hops, nodes=hops.nodes & nodes, endpoints=hops.endpoints & nodes)
+            more = self._order(services, several, segment)[: nexthops.MOST]
+            found += tuple(node for node in more if node not in found)
+        return found
+
+    def _order(self, services: Sequence[Service], hops: NextHops, segment: Network | None) -> tuple[str, ...]:
         many = len(self.snapshot.nodes) > nexthops.MOST
         among = None
         if many and hops.anywhere:
@@ -200,19 +220,22 @@ class Shared:
         key = (eip.name, version)
         found = self._recipients.get(key)
         if found is None:
-            attributes = {
-                name: told
+            names = self.snapshot.conf.communities
+            told = {
+                name: of
                 for name, peer in self.peers.items()
-                if version in peer.families and (told := announce.attributes_for(peer, eip, services)) is not None
+                if version in peer.families
+                and (of := advertise.told(peer, eip, services, self.selected, names)) is not None
             }
-            found = Recipients(attributes, frozenset(attributes), str(sorted(attributes)))
+            found = Recipients(told, frozenset(told), _recipients_text(told))
             if not self.by_service:
                 self._recipients[key] = found
         return found
 
     def carried(self, recipients: Recipients, version: int, hops: tuple[str, ...]) -> bool:
         """Whether a live replica has a session with one of these peers and can tell it one of these next hops."""
-        return any(self._carries(peer, version, hops) for peer in recipients.names)
+        able = {peer: told.allowed(hops) for peer, told in recipients.told.items()}
+        return any(self._carries(peer, version, mine) for peer, mine in able.items() if mine or not hops)
 
     def _carries(self, peer: str, version: int, hops: tuple[str, ...]) -> bool:
         groups = self._session_groups(peer, version)
@@ -294,6 +317,7 @@ class Shared:
             and one.members == two.members
             and self.dead_on == other.dead_on
             and one.conf == two.conf
+            and self.selected == other.selected
         )
 
     def lost_nodes(self, other: Shared) -> frozenset[str] | None:
@@ -340,6 +364,12 @@ class Shared:
 
 _AMPLE = 8 * nexthops.MOST
 """So many announcements of one prefix leave every next hop of a VIP the announcers that it prefers."""
+
+
+def _recipients_text(told: Mapping[str, Told]) -> str:
+    """The names alone where no rule chooses nodes, so that digests stay those of earlier releases."""
+    chosen = {name: sorted(of.nodes) for name, of in sorted(told.items()) if of.nodes is not None}
+    return f"{sorted(told)}{chosen or ''}"
 
 
 def shared_by_all(
@@ -394,6 +424,7 @@ def shared_by_all(
         up={peer: tuple(found) for peer, found in up.items()},
         now=now,
         policy=policy,
+        selected=advertise.selected(peers.values(), snapshot.nodes),
         by_service=any(rule.service_selector is not None for p in peers.values() for rule in p.advertise),
     )
     if before is not None and before.policy == policy and made.same_rules(before):

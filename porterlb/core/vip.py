@@ -8,12 +8,13 @@ from hashlib import blake2b
 
 from porterlb.core import drain
 from porterlb.core.announce import Arrangement
+from porterlb.core.bgp.advertise import Told
 from porterlb.core.desired import Layer2Vip, Path, Prefix
 from porterlb.core.holddown import HoldDown, wait
 from porterlb.core.mode import Announce, ModePolicy, Phase, VipMode, Ways, decide
-from porterlb.core.model import Address, Eip, Mode, Protocol, RouteAttributes, Service, ServiceKey
+from porterlb.core.model import Address, Eip, Mode, Protocol, Service, ServiceKey
 from porterlb.core.problems import Problem, Reason
-from porterlb.core.shared import Shared
+from porterlb.core.shared import Recipients, Shared
 
 Announced = Mapping[str, Mapping[str, tuple[str, ...]]]
 
@@ -67,9 +68,9 @@ def plan_vip(
     hops are the same: what is left to decide is the mode.
     """
     owner, text = holders[0], str(address)
-    order, candidates, best, problem = layer2_candidates(shared, address, eip, holders, known)
-    on_link = candidates is not None
     recipients = shared.recipients(eip, address.version, holders)
+    order, candidates, best, problem = layer2_candidates(shared, address, eip, holders, recipients, known)
+    on_link = candidates is not None
     carried = shared.carried(recipients, address.version, order)
     protocol = owner.protocol or eip.protocol
     hold_down = hold_downs[recipients.names]
@@ -77,8 +78,12 @@ def plan_vip(
     mode = decide(last, ways, hold_down, shared.now, shared.policy)
     announced: Announced = {}
     if mode.announce is not Announce.NONE and order:
-        told = drain.announced(order if mode.announce is Announce.FULL else (candidates or order)[:1], shared.drain)
-        announced = {name: shared.arrangement(name, address, told) for name in recipients.attributes}
+        full = mode.announce is Announce.FULL
+        announced = {
+            name: shared.arrangement(name, address, hops)
+            for name, told in recipients.told.items()
+            if (hops := _announced(told, order, candidates or order, shared.drain, full=full))
+        }
     reachable = candidates if on_link else None
     return VipPlan(
         address=address,
@@ -90,14 +95,14 @@ def plan_vip(
         candidates=candidates or (),
         announced=announced,
         on_link=on_link,
-        problems=_problems(problem, ways, recipients=bool(recipients.names))
+        problems=_problems(problem, ways, recipients, order)
         + _not_negotiated(shared.not_carried(recipients, address.version), address.version, protocol)
         + _nobody_there(eip, ways, order, candidates)
         + _losses(mode, hold_down, shared.policy),
         digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}{_drained(shared, order)}"),
         peers=recipients.names,
         prefix=f"{text}/{address.max_prefixlen}",
-        paths=_own_paths(shared, address.version, recipients.attributes, announced),
+        paths=_own_paths(shared, address.version, recipients.told, announced),
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
         best=best,
         weight=owner.weight,
@@ -113,7 +118,12 @@ def _drained(shared: Shared, order: Sequence[str]) -> str:
 
 
 def layer2_candidates(
-    shared: Shared, address: Address, eip: Eip, holders: Sequence[Service], known: VipPlan | None = None
+    shared: Shared,
+    address: Address,
+    eip: Eip,
+    holders: Sequence[Service],
+    recipients: Recipients | None = None,
+    known: VipPlan | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[str, ...], Problem | None]:
     """The next hops, those of them on the VIP's segment (None: it is on no segment), the best of these for a new VIP,
     and why there is no next hop. ``known``: as for :func:`plan_vip`."""
@@ -121,7 +131,7 @@ def layer2_candidates(
     if known is not None and known.next_hops:
         return known.next_hops, shared.on_segment(eip, segment, known.next_hops), known.best, None
     hops = shared.hops(holders, address.version)
-    order = shared.order(holders, hops, segment)
+    order = shared.order(holders, hops, segment, recipients)
     candidates = shared.on_segment(eip, segment, order)
     return order, candidates, shared.best(candidates or (), hops), hops.problem
 
@@ -132,20 +142,28 @@ def _digest(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big")
 
 
-def _own_paths(
-    shared: Shared, version: int, recipients: Mapping[str, RouteAttributes], announced: Announced
-) -> tuple[Path, ...]:
+def _own_paths(shared: Shared, version: int, recipients: Mapping[str, Told], announced: Announced) -> tuple[Path, ...]:
     """What this replica itself announces: one path for each next hop that falls to it."""
     me = shared.snapshot.view.node
     found = [
-        shared.path(peer, node, version, drain.attributes(recipients[peer], node, shared.drain))
+        shared.path(peer, node, version, drain.attributes(attributes, node, shared.drain))
         for peer, by_replica in announced.items()
         for node in (by_replica.own(me) if isinstance(by_replica, Arrangement) else by_replica.get(me, ()))
+        if (attributes := recipients[peer].attributes(node)) is not None
     ]
     return tuple(path for path in found if path is not None)
 
 
-def _problems(hops: Problem | None, ways: Ways, *, recipients: bool) -> tuple[Problem, ...]:
+def _announced(
+    told: Told, order: tuple[str, ...], candidates: tuple[str, ...], stages: drain.Stages, *, full: bool
+) -> tuple[str, ...]:
+    """The next hops that one peer is told of. At first, only the one that Layer 2 uses, else the first possible."""
+    if full:
+        return drain.announced(told.allowed(order), stages)
+    return drain.announced((told.allowed(candidates) or told.allowed(order))[:1], stages)
+
+
+def _problems(hops: Problem | None, ways: Ways, recipients: Recipients, order: tuple[str, ...]) -> tuple[Problem, ...]:
     found = [hops] if hops else []
     if ways.protocol is Protocol.LAYER2 and not ways.on_link:
         found.append(
@@ -159,7 +177,10 @@ def _problems(hops: Problem | None, ways: Ways, *, recipients: bool) -> tuple[Pr
         and (ways.protocol is Protocol.BGP or not ways.on_link)
     ):
         fallback = "" if ways.protocol is Protocol.BGP else " Layer 2 cannot serve it: it is in no connected subnet."
-        if recipients:
+        if order and recipients.names and not any(told.allowed(order) for told in recipients.told.values()):
+            sentence = "The rules of its BgpPeers (spec.advertise[].nodeSelector) select none of its next hops."
+            found.append(Problem(Reason.NO_PEER, f"{sentence}{fallback}"))
+        elif recipients.names:
             found.append(Problem(Reason.NO_SESSION, f"No BGP session that carries it is established.{fallback}"))
         else:
             found.append(Problem(Reason.NO_PEER, f"There is no BgpPeer that it is announced to.{fallback}"))

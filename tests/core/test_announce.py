@@ -7,8 +7,8 @@ from ipaddress import ip_address, ip_interface
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porterlb.core.announce import COPIES, Reach, arrange, attributes_for, path_id
-from porterlb.core.model import AdvertiseRule, Eip, Member, Peer, Requirement, RouteAttributes, Selector
+from porterlb.core.announce import COPIES, Reach, arrange, path_id
+from porterlb.core.model import Member, Peer
 
 NAMES = [f"node-{letter}" for letter in "abcdefgh"]
 
@@ -86,22 +86,6 @@ def test_routed_fabric_where_only_the_own_node_is_on_the_session_subnet() -> Non
 def test_multihop_takes_any_next_hop() -> None:
     far = Reach(Peer("rr", ip_address("192.0.2.1"), 64500, multihop_ttl=5), 4, reach().addresses, reach().members)
     assert far.address("node-a", "node-c") == ip_address("10.77.0.13")
-
-
-def test_first_matching_rule_gives_the_attributes() -> None:
-    gold = RouteAttributes(communities=("64500:1",))
-    peer = Peer(
-        "tor",
-        ip_address("10.77.0.1"),
-        64500,
-        advertise=(
-            AdvertiseRule(eips=frozenset({"gold"}), attributes=gold),
-            AdvertiseRule(eip_selector=Selector((Requirement("tier", "In", frozenset({"silver"})),))),
-        ),
-    )
-    assert attributes_for(peer, Eip("gold", ()), []) == gold
-    assert attributes_for(peer, Eip("x", (), labels={"tier": "silver"}), []) == RouteAttributes()
-    assert attributes_for(peer, Eip("lead", ()), []) is None
 
 
 def test_path_ids_differ_for_neighbouring_addresses() -> None:

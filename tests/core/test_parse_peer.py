@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from porterlb.core.model import BgpConf, Peer, RouteAttributes
+from porterlb.core.model import BgpConf, DynamicAs, Peer, RouteAttributes
 from porterlb.core.parse import parse_conf, parse_peer
 from porterlb.core.problems import Reason
 
@@ -155,6 +155,14 @@ FATAL: list[tuple[dict[str, Any], Reason, str]] = [
         Reason.INVALID_FIELD,
         "spec.ttlSecurity: needs ebgpMultihop.multihopTtl to be 255 or absent",
     ),
+    ({"conf": {**CONF, "peerAs": "extern"}}, Reason.INVALID_FIELD, '"extern" is neither an AS number nor external or'),
+    ({"advertisePolicy": "all"}, Reason.INVALID_FIELD, '"all" is neither first nor union'),
+    (
+        {"advertisePolicy": "union", "advertise": [{"med": 1}, {}, {"med": 2}]},
+        Reason.INVALID_FIELD,
+        "advertise[0] and advertise[2] have different values of med and may match the same address",
+    ),
+    ({"maxPrefixesSent": -1}, Reason.INVALID_FIELD, "spec.maxPrefixesSent: -1 is out of range"),
     ({"transport": {"remotePort": 70000}}, Reason.INVALID_FIELD, "spec.transport.remotePort: 70000 is out of range"),
     ({"afiSafis": [{}]}, Reason.MISSING_FIELD, "spec.afiSafis[0].config.family.afi: is missing"),
     ({"advertise": [{"communities": ["70000:1"]}]}, Reason.INVALID_FIELD, "spec.advertise[0].communities: \"70000:1\""),
@@ -226,6 +234,8 @@ def test_openelb_conf() -> None:
     conf = good_conf(listenPort=17900, routerId="192.168.0.2")
     assert conf == BgpConf(65000, ip_address("192.168.0.2"), 17900, generation=2)  # type: ignore[arg-type]
     assert good_conf(listenPort=-1).listen_port == 0
+    named = good_conf(communities={"east": "64500:01", "wide": "1:2:4200000000", "leave": "graceful-shutdown"})
+    assert named.communities == {"east": "64500:1", "wide": "1:2:4200000000", "leave": "65535:0"}
     assert good_conf(gracefulRestart={"enabled": False}).graceful_restart == 0
     assert good_conf(listenAddresses=["10.0.0.1", "2001:db8::1"]).listen_addresses == (
         ip_address("10.0.0.1"),
@@ -238,6 +248,19 @@ def test_openelb_conf() -> None:
     [
         ({"as": 1}, "other", 'metadata.name: "other" is not used'),
         ({"as": -1}, "default", "out of range"),
+        (
+            {"as": 1, "communities": {"no-export": "1:1"}},
+            "default",
+            "communities.no-export: is not a name for a comm",
+        ),
+        ({"as": 1, "communities": {"East": "1:1"}}, "default", "spec.communities.East: is not a name for a community"),
+        (
+            {"as": 1, "communities": {"east": "1:70000"}},
+            "default",
+            'spec.communities.east: "1:70000" is neither a co',
+        ),
+        ({"as": 1, "communities": {"east": 7}}, "default", "spec.communities.east: 7 is neither a community"),
+        ({"as": 1, "communities": ["east"]}, "default", "spec.communities: a list is not an object"),
         ({"as": 1, "routerId": "2001:db8::1"}, "default", "is not an IPv4 address"),
         ({"as": 1, "listenAddresses": ["all"]}, "default", '"all" is not an IP address.'),
         ({"as": 1, "listenPort": 1 << 16}, "default", "spec.listenPort"),
@@ -280,6 +303,35 @@ def test_a_keepalive_interval_has_an_effect_up_to_a_third_of_the_hold_time() -> 
     assert problems(holdTime=30, keepaliveInterval=10) == []
     assert problems(holdTime=30, keepaliveInterval=11) == [("spec.timers.config.keepaliveInterval", False)]
     assert problems(connectRetry=5) == []
+
+
+def test_rules_for_nodes_with_named_communities_in_a_union() -> None:
+    peer = good(
+        advertisePolicy="union",
+        advertise=[
+            {"nodeSelector": {"matchLabels": {"rack": "a"}}, "communities": ["east", "no-export", "east"], "med": 1},
+            {"med": 1},
+        ],
+    )
+    rule, _ = peer.advertise
+    assert peer.advertise_union
+    assert rule.node_selector is not None
+    assert rule.node_selector.matches({"rack": "a"})
+    assert (rule.community_names, rule.attributes.communities) == (("east",), ("no-export",))
+    assert not good(advertisePolicy="first").advertise_union
+    assert not good().advertise_union
+
+
+def test_the_as_of_a_router_by_kind() -> None:
+    for kind in DynamicAs:
+        peer = good(conf={**CONF, "peerAs": kind.value})
+        assert (peer.peer_as, peer.dynamic) == (0, kind)
+    assert good().dynamic is None
+
+
+def test_a_limit_of_prefixes() -> None:
+    assert good().max_prefixes == 0
+    assert good(maxPrefixesSent=100).max_prefixes == 100
 
 
 def test_ttl_security() -> None:

@@ -147,7 +147,7 @@ def test_a_refused_route_is_not_served_and_named() -> None:
     status = service_status(situation(of, bgp={"rejected": rejected}), WEB, None)
     serving = find(status, "Serving")
     assert "tor has next hop node-c." in serving["message"]
-    assert "ExaBGP refused the route to 10.77.0.11 for tor: no such family." in serving["message"]
+    assert "The route to 10.77.0.11 is not announced to tor: no such family." in serving["message"]
     assert set(made.vips[BGP_VIP].announced["tor"]["node-a"]) == {"node-a", "node-b", "node-c"}
 
 
@@ -653,6 +653,16 @@ def test_what_was_negotiated_and_what_a_session_lacks_is_told() -> None:
     )
     assert negotiated_of(status, "node-a", None) == Negotiated((4,), ())
     assert negotiated_of(None, "node-a", of.peers["tor"]) == Negotiated((4,), (4,), 9, True, True)
+
+
+def test_prefixes_that_the_limit_withholds_are_counted() -> None:
+    of = snapshot()
+    made = situation(replace(of, peers={"tor": replace(of.peers["tor"], max_prefixes=2)}))
+    known = replace(made, bgp=replace(made.bgp, withheld={"tor": 3}))
+    status = own_entry(known, "tor", None)
+    sentence = "spec.maxPrefixesSent is 2: 3 more prefixes are not announced by this node."
+    assert status["nodesPeerStatus"]["node-a"]["reason"] == sentence
+    assert f"node-a: {sentence}" in find(peer_conditions(known, "tor", status), "Ready")["message"]
 
 
 def test_the_answer_to_the_last_attempt_reaches_the_condition() -> None:

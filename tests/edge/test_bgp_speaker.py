@@ -115,6 +115,53 @@ def test_attributes_reach_an_ibgp_and_an_ebgp_router(net: Segment, tmp_path: Fil
     asyncio.run(story())
 
 
+def test_a_router_whose_as_is_not_told(net: Segment, tmp_path: File) -> None:
+    """0: any but ours. Its routes are those of an external peer."""
+
+    async def story() -> None:
+        outside, inside = Bird(net, 2, tmp_path), Bird(net, 3, tmp_path, asn=LOCAL_AS)
+        peers = [replace(neighbor(bird), peer_as=0) for bird in (outside, inside)]
+        routes = {via("r2", "10.99.0.11", local_pref=200, prepend=1): ["192.0.2.1/32"]}
+        async with speaking(tmp_path) as watched:
+            await watched.applied(wanted(peers, routes))
+            await has(outside, {"192.0.2.1/32": {"10.99.0.11"}})
+            assert "BGP.as_path: 64500 64500\n" in outside.attributes("192.0.2.1/32")
+            agreed = watched.last.sessions["r2"].negotiated
+            assert agreed is not None
+            assert agreed.peer_as == 64600
+            await eventually(lambda: "(2/2)" in watched.reason("r3"))
+            assert watched.up() == {"r2"}
+            # A reload, after which ExaBGP shows its neighbors
+            await watched.applied(wanted([*peers, neighbor(Bird(net, 4, tmp_path))], routes))
+            await eventually(lambda: watched.up() == {"r2", "r4"})
+            assert watched.last.restarts == 0
+
+    asyncio.run(story())
+
+
+def test_a_router_with_a_prefix_limit_keeps_its_session(net: Segment, tmp_path: File) -> None:
+    async def story() -> None:
+        bird = Bird(net, 2, tmp_path, channel="receive limit 3 action restart;")
+        peer = neighbor(bird, max_prefixes=3)
+        path = via("r2", "10.99.0.11")
+        async with speaking(tmp_path) as watched:
+            await watched.applied(wanted([peer], {path: ["192.0.2.2/32", "192.0.2.3/32"]}))
+            await has(bird, {"192.0.2.2/32": {"10.99.0.11"}, "192.0.2.3/32": {"10.99.0.11"}})
+            mistake = ["192.0.2.2/32", "192.0.2.3/32", *many(50)]
+            await watched.applied(wanted([peer], {path: mistake}))
+            kept = {"192.0.2.2/32", "192.0.2.3/32", many(1)[0]}
+            await has(bird, {prefix: {"10.99.0.11"} for prefix in kept})
+            assert watched.last.withheld == {"r2": 49}
+            assert {prefix for _, prefix in watched.last.rejected} == set(mistake) - kept
+            assert "maxPrefixesSent is 3" in watched.last.rejected[path, many(50)[-1]]
+            await watched.applied(wanted([peer], {path: ["192.0.2.2/32", *many(2)]}))
+            await has(bird, {prefix: {"10.99.0.11"} for prefix in ["192.0.2.2/32", *many(2)]})
+            assert (watched.last.withheld, watched.last.rejected) == ({}, {})
+            assert watched.last.sessions["r2"].losses == 0
+
+    asyncio.run(story())
+
+
 def test_a_refused_route_is_named_and_the_others_are_announced(net: Segment, tmp_path: File) -> None:
     async def story() -> None:
         bird = Bird(net, 2, tmp_path)

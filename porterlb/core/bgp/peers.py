@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from porterlb.core.bfd.values import BfdTarget
 from porterlb.core.bgp import rules
 from porterlb.core.desired import SessionConfig
-from porterlb.core.model import Address, BgpConf, Peer, Snapshot
+from porterlb.core.model import Address, BgpConf, DynamicAs, Peer, Snapshot
 from porterlb.core.problems import Problem, Reason
 
 
@@ -47,7 +47,7 @@ def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
         name: SessionConfig(
             peer=name,
             address=peer.address,
-            peer_as=peer.peer_as,
+            peer_as=peer_as(peer, conf),
             local_as=local_as(peer, conf),
             router_id=router_id(snapshot),
             local_address=peer.local_address,
@@ -62,6 +62,7 @@ def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
             graceful_restart=conf.graceful_restart if peer.graceful_restart is None else peer.graceful_restart,
             families=peer.families,
             add_path=peer.add_path > 1,
+            max_prefixes=peer.max_prefixes,
             admin_down=peer.admin_down,
         )
         for name, peer in sorted(snapshot.peers.items())
@@ -112,6 +113,11 @@ def local_as(peer: Peer, conf: BgpConf) -> int:
     return peer.local_as or conf.local_as
 
 
+def peer_as(peer: Peer, conf: BgpConf) -> int:
+    """The AS that the router is to have; 0: any but ours."""
+    return local_as(peer, conf) if peer.dynamic is DynamicAs.INTERNAL else peer.peer_as
+
+
 def _refusal(peer: Peer, conf: BgpConf) -> Problem | None:
     """Why this peer has no session on any node."""
     if not local_as(peer, conf):
@@ -136,17 +142,27 @@ def _shadows(peer: Peer, nodes: Iterable[str], by: Mapping[str, str]) -> Iterato
 
 
 def _without_effect(peer: Peer, snapshot: Snapshot) -> Iterator[Problem]:
-    mine = local_as(peer, snapshot.conf)
+    mine, theirs = local_as(peer, snapshot.conf), peer_as(peer, snapshot.conf)
     for at, rule in enumerate(peer.advertise):
         path = f"spec.advertise[{at}]"
         for eip in sorted(rule.eips - snapshot.eips.keys()):
             yield Problem(Reason.EIP_UNKNOWN, f"There is no Eip {eip} that can be used.", f"{path}.eips", False)
+        for name in sorted(set(rule.community_names) - snapshot.conf.communities.keys()):
+            message = (
+                f"{name!r} is neither a well-known community nor one of spec.communities of the BgpConf default. "
+                "Nothing is announced by this rule."
+            )
+            yield Problem(Reason.COMMUNITY_UNKNOWN, message, f"{path}.communities")
+        labels = [node.labels for node in snapshot.nodes.values()]
+        if rule.node_selector is not None and labels and not any(map(rule.node_selector.matches, labels)):
+            message = "matches no node: nothing is announced by this rule."
+            yield Problem(Reason.NO_NODE, message, f"{path}.nodeSelector", False)
         if not mine:
             continue
-        if rule.attributes.local_pref is not None and mine != peer.peer_as:
+        if rule.attributes.local_pref is not None and mine != theirs:
             message = "has no effect: local preference is not sent to an external peer."
             yield Problem(Reason.INVALID_FIELD, message, f"{path}.localPref", False)
-        if rule.attributes.prepend and mine == peer.peer_as:
+        if rule.attributes.prepend and mine == theirs:
             message = "has no effect: the AS path is not prepended for an internal peer."
             yield Problem(Reason.INVALID_FIELD, message, f"{path}.asPathPrepend", False)
 

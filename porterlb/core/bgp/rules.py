@@ -51,12 +51,18 @@ WELL_KNOWN = {  # the IANA registry's names, as ExaBGP spells them, or as number
     "no-llgr": "65535:7",  # RFC 9494
 }
 
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _NUMBERS = re.compile(r"[0-9]{1,10}(:[0-9]{1,10}){1,2}")
 
 
 def community(text: str) -> str | None:
     """A community (RFC 1997) as ExaBGP takes it: two numbers of 16 bits, or a well-known name; None: it is none."""
     return WELL_KNOWN.get(text.lower().replace("_", "-")) or _numbers(text, 2, 0xFFFF)
+
+
+def community_name(text: str) -> bool:
+    """Whether a community of the BgpConf may have this name: as names of objects, and none that routers know."""
+    return _NAME.fullmatch(text) is not None and community(text) is None
 
 
 def large_community(text: str) -> str | None:

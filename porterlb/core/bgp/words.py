@@ -147,6 +147,17 @@ def trouble(of: Trouble | None) -> str:
             return "ExaBGP was stopped."
 
 
+def withheld(limit: int) -> str:
+    """Why the guard does not announce a route."""
+    return f"spec.maxPrefixesSent is {limit}, and as many prefixes are announced already"
+
+
+def overflow(limit: int, count: int) -> str:
+    """What the guard withholds from a peer: ``count`` prefixes."""
+    noun = "prefix is" if count == 1 else "prefixes are"
+    return f"spec.maxPrefixesSent is {limit}: {count} more {noun} not announced by this node."
+
+
 def lacks(config: SessionConfig, agreed: Negotiated) -> str:
     """What was configured and not negotiated, and what follows; empty: nothing."""
     found = []

@@ -49,6 +49,7 @@ _DO: Mapping[Reason, str] = {
     Reason.SECRET_MISSING: "Create the Secret in the release namespace; list it in bgp.passwordSecrets of the chart.",
     Reason.OVERLAPPING: "Change spec.address of one of the pools.",
     Reason.NO_EIP: "Create an Eip that these Services may use (autoAssign, namespaces), or name one in the annotation.",
+    Reason.COMMUNITY_UNKNOWN: "Define the community in spec.communities of the BgpConf, or correct its name.",
     Reason.EIP_UNKNOWN: "Name an Eip that exists: porterlb eip list.",
     Reason.EIP_EXHAUSTED: "Extend spec.address of the Eip: it may grow at any time.",
     Reason.ADDRESS_CLAIMED: "Find the host with that address, or take the address out with spec.exclude of the Eip.",

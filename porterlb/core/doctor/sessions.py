@@ -94,7 +94,7 @@ def _notification(loss: Loss, peer: Peer | None, conf: BgpConf) -> str:
     if (loss.code, loss.subcode) == (2, 2):
         ours = local_as(peer, conf) if peer else conf.local_as
         if loss.local:
-            expected = f" ({peer.peer_as})" if peer else ""
+            expected = f" ({peer.dynamic or peer.peer_as})" if peer else ""
             return f"The router's AS is not spec.conf.peerAs{expected}: correct the BgpPeer, or the router."
         return f"The router expects another AS than ours ({ours}): correct its remote-as, or spec.as of the BgpConf."
     if loss.code == SEND_HOLD_TIMER_EXPIRED:

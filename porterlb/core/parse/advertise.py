@@ -10,7 +10,9 @@ from porterlb.core.parse.selectors import parse_selector
 
 def parse_rule(rule: Fields) -> AdvertiseRule:
     """The rule in these fields; what is wrong in it is noted there."""
-    communities = [_community(rule, text) for text in rule.texts("communities")]
+    texts = rule.texts("communities")
+    named = [text for text in texts if rules.community(text) is None and rules.community_name(text)]
+    communities = [_community(rule, text) for text in texts if text not in named]
     large = [_large_community(rule, text) for text in rule.texts("largeCommunities")]
     attributes = RouteAttributes(
         communities=tuple(dict.fromkeys(communities)),
@@ -24,7 +26,9 @@ def parse_rule(rule: Fields) -> AdvertiseRule:
         eips=frozenset(rule.texts("eips")),
         eip_selector=parse_selector(rule, "eipSelector"),
         service_selector=parse_selector(rule, "serviceSelector"),
+        node_selector=parse_selector(rule, "nodeSelector"),
         attributes=attributes,
+        community_names=tuple(dict.fromkeys(named)),
     )
     rule.unsupported(
         ["aggregation", "aggregationLength", "aggregationLengthV6"],
@@ -39,7 +43,11 @@ def _community(rule: Fields, text: str) -> str:
     if found is None:
         hint = " As it has a number above 65535, it may belong to largeCommunities (a:b:c)." if _is_large(text) else ""
         names = ", ".join(sorted(rules.WELL_KNOWN))
-        rule.wrong("communities", f"{show(text)} is not a community a:b (each 0 to 65535), nor one of {names}.{hint}")
+        rule.wrong(
+            "communities",
+            f"{show(text)} is not a community a:b (each 0 to 65535), nor one of {names}, nor can it be a name in "
+            f"spec.communities of the BgpConf.{hint}",
+        )
     return found or ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from porterlb.core.bgp import rules
 from porterlb.core.model import Address, BgpConf
 from porterlb.core.parse.addresses import parse_address
-from porterlb.core.parse.fields import Fields, show
+from porterlb.core.parse.fields import Fields, plain, show
 from porterlb.core.parse.meta import is_fatal, top
 from porterlb.core.parse.peer import parse_graceful_restart
 from porterlb.core.problems import Parsed, Problem, Reason
@@ -32,6 +32,7 @@ def parse_conf(obj: Mapping[str, Any]) -> Parsed[BgpConf]:
         listen_port=max(0, spec.number("listenPort", 0, -1, 65535)),  # -1: do not listen, as GoBGP writes it
         listen_addresses=_listen_addresses(spec),
         graceful_restart=BgpConf().graceful_restart if restart is None else restart,
+        communities=_communities(spec.object("communities"), spec.raw("communities")),
         generation=meta.generation,
     )
     if not local_as and not is_fatal(problems):
@@ -47,6 +48,22 @@ def parse_conf(obj: Mapping[str, Any]) -> Parsed[BgpConf]:
     spec.unsupported(["policy"], "is not supported and has no effect: use advertise of BgpPeers")
     spec.done()
     return Parsed(None if is_fatal(problems) else conf, tuple(problems))
+
+
+def _communities(fields: Fields, value: Any) -> dict[str, str]:
+    """Communities by name, as ExaBGP takes them."""
+    found: dict[str, str] = {}
+    for name, text in sorted(value.items(), key=str) if isinstance(value, Mapping) else ():
+        known = rules.community(text) or rules.large_community(text) if isinstance(text, str) else None
+        if not isinstance(name, str) or not rules.community_name(name):
+            message = "is not a name for a community: lower-case letters, digits and -, and not a well-known community."
+            fields.wrong(plain(name), message)
+        elif known is None:
+            message = f"{show(text)} is neither a community a:b (each 0 to 65535) nor a large one a:b:c (each 32 bits)."
+            fields.wrong(name, message)
+        else:
+            found[name] = known
+    return found
 
 
 def _router_id(spec: Fields) -> IPv4Address | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from porterlb.core.bfd.values import MAX_INTERVAL, MAX_MULTIPLIER, MIN_INTERVAL, MIN_MULTIPLIER, BfdSettings
 from porterlb.core.bgp import rules
-from porterlb.core.model import Address, BgpConf, Peer
+from porterlb.core.bgp.advertise import conflict
+from porterlb.core.model import Address, AdvertiseRule, BgpConf, DynamicAs, Peer
 from porterlb.core.names import KEY_RULE, NAME_RULE, is_key, is_name
 from porterlb.core.parse.addresses import parse_address
 from porterlb.core.parse.advertise import parse_rule
@@ -26,9 +27,10 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     meta, spec = top(obj, problems)
     conf = spec.object("conf")
     address = _neighbor(conf) if not is_fatal(problems) else None
-    peer_as = conf.number("peerAs", 0, 0, rules.AS_MAX)
-    if not peer_as and not is_fatal(problems):
-        conf.missing("peerAs", "the AS number of the router")
+    dynamic = _dynamic_as(conf)
+    peer_as = 0 if isinstance(conf.raw("peerAs"), str) else conf.number("peerAs", 0, 0, rules.AS_MAX)
+    if not (peer_as or dynamic or is_fatal(problems)):
+        conf.missing("peerAs", "the AS number of the router, or external or internal")
     if peer_as == rules.AS_TRANS:
         conf.wrong("peerAs", f"{peer_as} is AS_TRANS (RFC 6793), which no router has as its own.")
     password, secret = _password(conf)
@@ -42,11 +44,13 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     families, add_path = _families(spec)
     local_as = conf.number("localAs", 0, 0, rules.AS_MAX)
     advertise = tuple(parse_rule(rule) for rule in spec.objects("advertise"))
+    union = _advertise_policy(spec, advertise)
     peer = Peer(
         name=meta.name,
         address=address or _NOWHERE,
         peer_as=peer_as,
         local_as=local_as,
+        dynamic=dynamic,
         uid=meta.uid,
         created=meta.created,
         generation=meta.generation,
@@ -65,10 +69,12 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
         graceful_restart=parse_graceful_restart(spec),
         families=families,
         add_path=add_path,
+        max_prefixes=spec.number("maxPrefixesSent", 0, 0, rules.MAX_U32),
         node_selector=parse_selector(spec, "nodeSelector"),
         router_per_node=spec.flag("routerPerNode", False),
         bfd=_bfd(spec.object("bfd")),
         advertise=advertise,
+        advertise_union=union,
     )
     conf.unsupported(_CONF)
     conf.done()
@@ -109,6 +115,17 @@ def _neighbor(conf: Fields) -> Address | None:
         conf.wrong("neighborAddress", f"{show(text)} is not the IP address of a router.", Reason.INVALID_ADDRESS)
         return None
     return address
+
+
+def _dynamic_as(conf: Fields) -> DynamicAs | None:
+    """``external`` or ``internal`` in peerAs; a wrong text is noted."""
+    value = conf.raw("peerAs")
+    if not isinstance(value, str):
+        return None
+    found = next((kind for kind in DynamicAs if kind.value == value.strip()), None)
+    if found is None:
+        conf.wrong("peerAs", f"{show(value)} is neither an AS number nor external or internal.")
+    return found
 
 
 def _local_address(transport: Fields, neighbor: Address | None) -> Address | None:
@@ -238,6 +255,23 @@ def _bfd(bfd: Fields) -> BfdSettings | None:
     bfd.unsupported(["authentication", "echoMode", "echoInterval", "demandMode"])
     bfd.done()
     return settings if enabled else None
+
+
+def _advertise_policy(spec: Fields, advertise: tuple[AdvertiseRule, ...]) -> bool:
+    """Whether all rules that match apply together."""
+    policy = spec.text("advertisePolicy") or "first"
+    if policy not in ("first", "union"):
+        spec.wrong("advertisePolicy", f"{show(policy)} is neither first nor union.")
+    if policy != "union":
+        return False
+    if found := conflict(advertise):
+        one, other, name = found
+        message = (
+            f"is union, and advertise[{one}] and advertise[{other}] have different values of {name} and may match the "
+            "same address. Give both the same value, or name different eips."
+        )
+        spec.wrong("advertisePolicy", message)
+    return True
 
 
 def _families(spec: Fields) -> tuple[tuple[int, ...], int]:

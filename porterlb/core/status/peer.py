@@ -96,7 +96,9 @@ def _reason(session: SessionState | None, config: SessionConfig, report: BgpRepo
     lacks = words.lacks(config, session.negotiated) if session.negotiated else ""
     obstacle = session.bfd.obstacle if session.bfd is not None else None
     bfd = bfd_words.obstacle(obstacle) if obstacle is not None else ""
-    return " ".join(text for text in (lacks, words.refusal(session.limit), bfd) if text)
+    count = report.withheld.get(config.peer, 0)
+    overflow = words.overflow(config.max_prefixes, count) if count else ""
+    return " ".join(text for text in (lacks, words.refusal(session.limit), bfd, overflow) if text)
 
 
 def limit_of(known: Known, name: str) -> str:
@@ -148,7 +150,7 @@ def _peer_state(neighbor: SessionConfig, session: SessionState | None, peer: Pee
     state: Status = {
         "sessionState": (session.state if session else "idle").upper(),
         "neighborAddress": str(neighbor.address),
-        "peerAs": neighbor.peer_as,
+        "peerAs": neighbor.peer_as or (session.negotiated.peer_as if session and session.negotiated else 0),
         "localAs": neighbor.local_as,
         "adminState": "DOWN" if neighbor.admin_down else "UP",
     }

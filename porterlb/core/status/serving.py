@@ -63,7 +63,7 @@ def served_now(vip: VipPlan, known: Known, acknowledged: Acknowledged, refusals:
         next((mode for mode in order if ways.get(mode)), Mode.NONE),
         carried,
         answered,
-        tuple(f"ExaBGP refused the route to {hop} for {peer}: {words}." for (peer, hop), words in refused.items()),
+        tuple(f"The route to {hop} is not announced to {peer}: {words}." for (peer, hop), words in refused.items()),
         conflict.mac.hex(":") if conflict else "",
     )
 

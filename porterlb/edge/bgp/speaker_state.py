@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path as File
 from types import MappingProxyType
 
 from porterlb.core import exabgp_text as text
 from porterlb.core.bfd.values import BfdSession
+from porterlb.core.bgp import words
 from porterlb.core.bgp.config import Arranged, Config, arrange
 from porterlb.core.bgp.difference import Difference
+from porterlb.core.bgp.guard import Guard
 from porterlb.core.bgp.reasons import Trouble, TroubleKind
 from porterlb.core.bgp.sessions import Sessions
-from porterlb.core.desired import DesiredBgp
+from porterlb.core.desired import DesiredBgp, Path, Prefix
 from porterlb.core.observed import BgpReport
 from porterlb.edge.bgp.config import secrets
 from porterlb.edge.bgp.local import look
@@ -28,7 +31,7 @@ class SpeakerState:
     """Shared by the supervisor and the run of one ExaBGP. All in one event loop."""
 
     report: Callable[[BgpReport], None]
-    run_dir: Path
+    run_dir: File
     log: Log
     ack_timeout: float
     heartbeat: float
@@ -41,6 +44,7 @@ class SpeakerState:
     arranged: Arranged = field(default_factory=Arranged)  # for the wanted set that was taken over
     loaded: Config | None = None  # of the running ExaBGP
     difference: Difference = field(default_factory=Difference)
+    guard: Guard = field(default_factory=Guard)
     sessions: Sessions = field(default_factory=Sessions)
     bfd: Mapping[str, BfdSession] = field(default_factory=dict)
     trouble: Trouble | None = None
@@ -68,14 +72,28 @@ class SpeakerState:
 
     def want_routes(self) -> None:
         """The routes that ExaBGP is to have: those of the configured peers that fit what they negotiated."""
+        self.difference.want(self.guard.apply(self._fitting(), self._limits()))
+
+    def _fitting(self) -> dict[Path, AbstractSet[Prefix]]:
         sessions = self.arranged.config.sessions
-        self.difference.want(
-            {
-                path: nets
-                for path, nets in self.wanted.routes.items()
-                if path.peer in sessions and self.sessions.fits(path)
-            }
-        )
+        return {
+            path: nets
+            for path, nets in self.wanted.routes.items()
+            if path.peer in sessions and self.sessions.fits(path)
+        }
+
+    def _limits(self) -> dict[str, int]:
+        return {n: session.max_prefixes for n, session in self.wanted.sessions.items() if session.max_prefixes}
+
+    def _rejected(self) -> dict[tuple[Path, Prefix], str]:
+        """What ExaBGP refused, and what the guard withholds, with the reason."""
+        limits = self._limits()
+        withheld = {
+            (path, prefix): words.withheld(limits[path.peer])
+            for path, prefix in (self.guard.cut(self._fitting()) if self.guard.withheld else ())
+            if path.peer in limits
+        }
+        return {**self.difference.rejected, **withheld}
 
     @property
     def planned(self) -> frozenset[str]:
@@ -132,7 +150,8 @@ class SpeakerState:
         report = BgpReport(
             sessions=MappingProxyType(dict(self.sessions.states)),
             applied=self.applied,
-            rejected=MappingProxyType(dict(self.difference.rejected)),
+            rejected=MappingProxyType(self._rejected()),
+            withheld=MappingProxyType({peer: len(found) for peer, found in self.guard.withheld.items()}),
             trouble=self.trouble,
             restarts=self.restarts,
         )

@@ -1,0 +1,138 @@
+"""What one peer is told of a VIP, by its rules (``spec.advertise``): which next hops, with which attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from porterlb.core.bgp import rules
+from porterlb.core.model import AdvertiseRule, Eip, Node, Peer, RouteAttributes, Selector, Service
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one rule says. ``nodes``: the next hops that it is for; None: all."""
+
+    attributes: RouteAttributes
+    nodes: frozenset[str] | None = None
+
+    def allows(self, node: str) -> bool:
+        return self.nodes is None or node in self.nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """``offers``: of the rules that match the VIP, in their order. ``union``: all that allow a next hop apply to it,
+    else the first one does."""
+
+    offers: tuple[Offer, ...]
+    union: bool = False
+    nodes: frozenset[str] | None = field(init=False)
+    """The next hops that may be announced; None: all."""
+
+    def __post_init__(self) -> None:
+        chosen = [offer.nodes for offer in self.offers if offer.nodes is not None]
+        every = len(chosen) < len(self.offers)
+        object.__setattr__(self, "nodes", None if every else frozenset().union(*chosen))
+
+    def allowed(self, hops: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the next hops that may be announced."""
+        nodes = self.nodes
+        return hops if nodes is None else tuple(hop for hop in hops if hop in nodes)
+
+    def attributes(self, node: str) -> RouteAttributes | None:
+        """What a route towards this next hop has; None: it is not announced."""
+        found = [offer.attributes for offer in self.offers if offer.allows(node)]
+        if not found:
+            return None
+        return merged(found) if self.union else found[0]
+
+
+EVERYTHING = Told((Offer(RouteAttributes()),))
+"""Of a peer without rules."""
+
+
+def told(
+    peer: Peer,
+    eip: Eip,
+    services: Iterable[Service],
+    selected: Mapping[Selector, frozenset[str]],
+    names: Mapping[str, str],
+) -> Told | None:
+    """What ``peer`` is told of VIPs of ``eip`` and ``services``; None: nothing.
+
+    ``selected``: nodes by the selector of a rule. ``names``: communities by name, of the BgpConf.
+    """
+    if not peer.advertise:
+        return EVERYTHING
+    labels = [service.labels for service in services]
+    offers = [
+        Offer(attributes, selected[rule.node_selector] if rule.node_selector is not None else None)
+        for rule in peer.advertise
+        if _matches(rule, eip, labels) and (attributes := resolved(rule, names)) is not None
+    ]
+    return Told(tuple(offers), peer.advertise_union) if offers else None
+
+
+def selected(peers: Iterable[Peer], nodes: Mapping[str, Node]) -> dict[Selector, frozenset[str]]:
+    """The nodes of every selector of a rule."""
+    selectors = {rule.node_selector for peer in peers for rule in peer.advertise if rule.node_selector is not None}
+    return {
+        selector: frozenset(name for name, node in nodes.items() if selector.matches(node.labels))
+        for selector in selectors
+    }
+
+
+def resolved(rule: AdvertiseRule, names: Mapping[str, str]) -> RouteAttributes | None:
+    """The attributes of a rule; None where it has a community whose name the BgpConf does not define: a route without
+    it may go further than it is meant to."""
+    if not rule.community_names:
+        return rule.attributes
+    values = [names.get(name) for name in rule.community_names]
+    found = [value for value in values if value is not None]
+    if len(found) < len(values):
+        return None
+    large = [value for value in found if rules.large_community(value) is not None]
+    return merged(
+        [
+            rule.attributes,
+            RouteAttributes(tuple(value for value in found if value not in large), tuple(large)),
+        ]
+    )
+
+
+def merged(all_of: Sequence[RouteAttributes]) -> RouteAttributes:
+    """The communities of all. Where they have different values of the rest (which the parser refuses), the first."""
+    if len(all_of) == 1:
+        return all_of[0]
+    return RouteAttributes(
+        communities=tuple(dict.fromkeys(c for of in all_of for c in of.communities)),
+        large_communities=tuple(dict.fromkeys(c for of in all_of for c in of.large_communities)),
+        local_pref=next((of.local_pref for of in all_of if of.local_pref is not None), None),
+        med=next((of.med for of in all_of if of.med is not None), None),
+        prepend=next((of.prepend for of in all_of if of.prepend), 0),
+    )
+
+
+def conflict(peer_rules: Sequence[AdvertiseRule]) -> tuple[int, int, str] | None:
+    """Two rules that may match the same address and next hop and have different values of an attribute that has one
+    value (with advertisePolicy union): their places and the field; None: there are no such rules."""
+    fields = (("local_pref", "localPref"), ("med", "med"), ("prepend", "asPathPrepend"))
+    for at, one in enumerate(peer_rules):
+        for place, other in enumerate(peer_rules[:at]):
+            if one.eips and other.eips and not one.eips & other.eips:
+                continue
+            for name, shown in fields:
+                values = getattr(one.attributes, name), getattr(other.attributes, name)
+                if values[0] != values[1] and not {None, 0 if name == "prepend" else None} & {*values}:
+                    return place, at, shown
+    return None
+
+
+def _matches(rule: AdvertiseRule, eip: Eip, services: Sequence[Mapping[str, str]]) -> bool:
+    if rule.eips and eip.name not in rule.eips:
+        return False
+    if rule.eip_selector is not None and not rule.eip_selector.matches(eip.labels):
+        return False
+    selector = rule.service_selector
+    return selector is None or any(selector.matches(labels) for labels in services)
