@@ -232,6 +232,8 @@ class AdvertiseRule:
 
     A peer without rules gets every VIP; a peer with rules gets what the matching rules say, else nothing: see
     :mod:`porterlb.core.bgp.advertise`. ``community_names``: of the BgpConf. ``node_selector``: of the next hops.
+    ``lengths``: of the prefix that covers a VIP and is announced for it, IPv4 and IPv6; 0: none. ``aggregate_only``: no
+    host route is announced beside it. ``aggregate_local``: also for Services with policy Local.
     """
 
     eips: frozenset[str] = frozenset()  # empty: any
@@ -240,6 +242,9 @@ class AdvertiseRule:
     node_selector: Selector | None = None
     attributes: RouteAttributes = RouteAttributes()
     community_names: tuple[str, ...] = ()
+    lengths: tuple[int, int] = (0, 0)
+    aggregate_only: bool = True
+    aggregate_local: bool = False
 
 
 class DynamicAs(enum.StrEnum):

@@ -46,6 +46,7 @@ class Plan:
     memory: Memory = field(default_factory=Memory)  # for the next plan
     unwritten: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)  # decided on, not in the API yet
     routes: Mapping[Path, PersistentSet[Prefix]] = field(default_factory=dict, repr=False)
+    shares: Mapping[tuple[Path, Prefix], int] = field(default_factory=dict, repr=False)  # VIPs behind each aggregate
     waking: Mapping[Address, float] = field(default_factory=dict, repr=False)  # when time alone changes the mode
     loads: Mapping[str, int] = field(default_factory=dict, repr=False)  # weights of the VIPs that each node serves
     unrecorded: Mapping[Address, ServiceKey] = field(default_factory=dict, repr=False)  # VIPs without a recorded node
@@ -168,6 +169,7 @@ def plan_steps(
         ),
         unwritten=unwritten,
         routes=routes,
+        shares=tables.shares.frozen(),
         waking=tables.waking.frozen(),
         loads=tables.loads,
         unrecorded=tables.unrecorded.frozen(),
@@ -205,8 +207,10 @@ class Tables:
         self.digest = before.digest
         self.loads = dict(before.loads)
         self.unrecorded = editing(before.unrecorded)
+        self.shares = editing(before.shares)
         self._lost: dict[Path, list[Prefix]] = {}
         self._gained: dict[Path, list[Prefix]] = {}
+        self._touched: set[tuple[Path, Prefix]] = set()  # aggregates whose count is another one
 
     def put(self, address: Address, vip: VipPlan) -> None:
         """A VIP with its new plan."""
@@ -231,6 +235,7 @@ class Tables:
             self.unrecorded.pop(address, None)
         if old is None or old.paths != vip.paths:
             self._routed(old.paths if old else (), vip.paths, vip.prefix)
+        self._shared_by(old.aggregates if old else (), vip.aggregates)
 
     def remove(self, address: Address) -> None:
         """A VIP that is no longer planned."""
@@ -242,6 +247,7 @@ class Tables:
         for table in (self.modes, self.layer2, self.waking, self.unrecorded):
             table.pop(address, None)
         self._routed(old.paths, (), old.prefix)
+        self._shared_by(old.aggregates, ())
 
     def _carried(self, old: VipPlan | None, new: VipPlan | None) -> None:
         """Keeps count of what each node carries in Layer 2."""
@@ -259,8 +265,23 @@ class Tables:
         for path in now:
             self._gained.setdefault(path, []).append(prefix)
 
+    def _shared_by(self, before: Iterable[tuple[Path, Prefix]], now: Iterable[tuple[Path, Prefix]]) -> None:
+        """Keeps count of the VIPs behind each aggregate, which is announced while there is one."""
+        for entries, sign in ((before, -1), (now, 1)) if before != now else ():
+            for entry in entries:
+                count = self.shares.get(entry, 0) + sign
+                if count:
+                    self.shares[entry] = count
+                else:
+                    self.shares.pop(entry, None)
+                self._touched.add(entry)
+
     def routes(self) -> dict[Path, PersistentSet[Prefix]]:
         """What this replica itself announces: the prefixes by path."""
+        for path, prefix in self._touched:
+            was, now = (path, prefix) in self._before.shares, (path, prefix) in self.shares
+            if was != now:
+                (self._gained if now else self._lost).setdefault(path, []).append(prefix)
         routes = dict(self._before.routes)
         for path in self._lost.keys() | self._gained.keys():
             known = routes.get(path) or PersistentSet()

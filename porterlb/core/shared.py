@@ -12,7 +12,7 @@ from porterlb.core.bgp import advertise
 from porterlb.core.bgp.advertise import Told
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.peers import own_sessions
-from porterlb.core.desired import Path
+from porterlb.core.desired import Path, Prefix
 from porterlb.core.drain import NO_DRAIN, Stages
 from porterlb.core.holddown import ModePolicy, SessionsSeen
 from porterlb.core.memory import Sessions
@@ -70,6 +70,7 @@ class Shared:
     _paths: dict[tuple[str, str, int, RouteAttributes], Path | None] = field(default_factory=dict)
     _recipients: dict[tuple[str, int], Recipients] = field(default_factory=dict)
     _sets: dict[bool, frozenset[frozenset[str]]] = field(default_factory=dict)
+    _covering: dict[tuple[str, int, int, int], tuple[Address, Prefix] | None] = field(default_factory=dict)
     _seen: dict[frozenset[str], SessionsSeen] = field(default_factory=dict)
 
     def hops(self, services: Sequence[Service], version: int) -> NextHops:
@@ -225,12 +226,19 @@ class Shared:
                 name: of
                 for name, peer in self.peers.items()
                 if version in peer.families
-                and (of := advertise.told(peer, eip, services, self.selected, names)) is not None
+                and (of := advertise.told(peer, eip, version, services, self.selected, names)) is not None
             }
             found = Recipients(told, frozenset(told), _recipients_text(told))
             if not self.by_service:
                 self._recipients[key] = found
         return found
+
+    def covering(self, address: Address, length: int, eip: Eip) -> tuple[Address, Prefix] | None:
+        """See :func:`porterlb.core.bgp.advertise.covering`: the same for all addresses in the prefix."""
+        key = (eip.name, address.version, length, int(address) >> (address.max_prefixlen - length))
+        if key not in self._covering:
+            self._covering[key] = advertise.covering(address, length, eip)
+        return self._covering[key]
 
     def carried(self, recipients: Recipients, version: int, hops: tuple[str, ...]) -> bool:
         """Whether a live replica has a session with one of these peers and can tell it one of these next hops."""
@@ -437,6 +445,7 @@ def shared_by_all(
             _paths=before._paths,
             _recipients={key: found for key, found in before._recipients.items() if key[0] not in edited},
             _sets=before._sets if not edited else {},
+            _covering={key: found for key, found in before._covering.items() if key[0] not in edited},
         )
     return made
 

@@ -12,7 +12,7 @@ from porterlb.core.bgp.advertise import Told
 from porterlb.core.desired import Layer2Vip, Path, Prefix
 from porterlb.core.holddown import HoldDown, wait
 from porterlb.core.mode import Announce, ModePolicy, Phase, VipMode, Ways, decide
-from porterlb.core.model import Address, Eip, Mode, Protocol, Service, ServiceKey
+from porterlb.core.model import Address, Eip, Mode, Protocol, Service, ServiceKey, TrafficPolicy
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.shared import Recipients, Shared
 
@@ -42,6 +42,7 @@ class VipPlan:
     peers: frozenset[str] = frozenset()  # that it may be announced to
     prefix: Prefix = ""
     paths: tuple[Path, ...] = ()  # as this replica itself announces it
+    aggregates: tuple[tuple[Path, Prefix], ...] = ()  # prefixes that it announces for this VIP, and for others
     layer2: Layer2Vip | None = None  # what the wire process is told; None: nothing
     best: tuple[str, ...] = ()  # the candidates that it may be placed on: those of the best rank
     weight: int = 1  # where VIPs are placed by load
@@ -73,6 +74,7 @@ def plan_vip(
     on_link = candidates is not None
     carried = shared.carried(recipients, address.version, order)
     protocol = owner.protocol or eip.protocol
+    local = any(service.traffic_policy is TrafficPolicy.LOCAL for service in holders)
     hold_down = hold_downs[recipients.names]
     ways = Ways(protocol, carried, on_link, eip.layer2_standby)
     mode = decide(last, ways, hold_down, shared.now, shared.policy)
@@ -80,11 +82,12 @@ def plan_vip(
     if mode.announce is not Announce.NONE and order:
         full = mode.announce is Announce.FULL
         announced = {
-            name: shared.arrangement(name, address, hops)
+            name: shared.arrangement(name, _turned_by(shared, told, address, eip, local=local), hops)
             for name, told in recipients.told.items()
             if (hops := _announced(told, order, candidates or order, shared.drain, full=full))
         }
     reachable = candidates if on_link else None
+    paths, aggregates = _own_routes(shared, address, eip, recipients.told, announced, local=local)
     return VipPlan(
         address=address,
         eip=eip.name,
@@ -102,7 +105,8 @@ def plan_vip(
         digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}{_drained(shared, order)}"),
         peers=recipients.names,
         prefix=f"{text}/{address.max_prefixlen}",
-        paths=_own_paths(shared, address.version, recipients.told, announced),
+        paths=paths,
+        aggregates=aggregates,
         layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
         best=best,
         weight=owner.weight,
@@ -142,16 +146,30 @@ def _digest(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big")
 
 
-def _own_paths(shared: Shared, version: int, recipients: Mapping[str, Told], announced: Announced) -> tuple[Path, ...]:
-    """What this replica itself announces: one path for each next hop that falls to it."""
+def _own_routes(
+    shared: Shared, address: Address, eip: Eip, recipients: Mapping[str, Told], announced: Announced, *, local: bool
+) -> tuple[tuple[Path, ...], tuple[tuple[Path, Prefix], ...]]:
+    """What this replica itself announces, for each next hop that falls to it: the host route, and what covers it."""
     me = shared.snapshot.view.node
-    found = [
-        shared.path(peer, node, version, drain.attributes(attributes, node, shared.drain))
-        for peer, by_replica in announced.items()
-        for node in (by_replica.own(me) if isinstance(by_replica, Arrangement) else by_replica.get(me, ()))
-        if (attributes := recipients[peer].attributes(node)) is not None
-    ]
-    return tuple(path for path in found if path is not None)
+    paths: dict[Path, None] = {}
+    aggregates: dict[tuple[Path, Prefix], None] = {}
+    for peer, by_replica in announced.items():
+        for node in by_replica.own(me) if isinstance(by_replica, Arrangement) else by_replica.get(me, ()):
+            for length, attributes in recipients[peer].routes(node, local=local):
+                path = shared.path(peer, node, address.version, drain.attributes(attributes, node, shared.drain))
+                found = shared.covering(address, length, eip) if length else None
+                if path is not None and found is not None:
+                    aggregates[path, found[1]] = None
+                elif path is not None:
+                    paths.setdefault(path)
+    return tuple(paths), tuple(aggregates)
+
+
+def _turned_by(shared: Shared, told: Told, address: Address, eip: Eip, *, local: bool) -> Address:
+    """What decides which next hops are announced where not all can be: for VIPs that share a prefix, the prefix."""
+    offer = told.offers[0]
+    found = shared.covering(address, offer.length, eip) if offer.only and offer.aggregates(local=local) else None
+    return found[0] if found else address
 
 
 def _announced(

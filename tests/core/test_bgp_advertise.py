@@ -44,12 +44,12 @@ def rule(*eips: str, racks: str = "", names: tuple[str, ...] = (), **attributes:
 
 def tell(*rules: AdvertiseRule, eip: Eip = GOLD, union: bool = False, **names: str) -> Told | None:
     peer = Peer("tor", ip_address("10.77.0.1"), 64500, advertise=rules, advertise_union=union)
-    return told(peer, eip, [], selected([peer], NODES), names)
+    return told(peer, eip, 4, [], selected([peer], NODES), names)
 
 
 def by_node(of: Told | None) -> Mapping[str, RouteAttributes | None]:
     assert of is not None
-    return {name: of.attributes(name) for name in NAMES}
+    return {name: dict(of.routes(name)).get(0) for name in NAMES}
 
 
 def test_the_first_matching_rule_gives_the_attributes() -> None:

@@ -190,7 +190,7 @@ WARNED: list[tuple[dict[str, Any], Reason, str]] = [
     ({"timers": {"config": {"minimumAdvertisementInterval": "5"}}}, Reason.UNSUPPORTED_FIELD, "is not supported"),
     ({"transport": {"tcpMss": 1400}}, Reason.UNSUPPORTED_FIELD, "spec.transport.tcpMss: is not supported"),
     ({"gracefulRestart": {"enabled": True, "mode": "x"}}, Reason.UNSUPPORTED_FIELD, "spec.gracefulRestart.mode"),
-    ({"advertise": [{"aggregation": 24}]}, Reason.UNSUPPORTED_FIELD, "every address is announced by itself"),
+    ({"advertise": [{"aggregateOnly": False}]}, Reason.INVALID_FIELD, "has no effect without aggregationLength"),
     ({"bdf": True}, Reason.UNSUPPORTED_FIELD, "spec.bdf: is not a known field and has no effect."),
 ]
 

@@ -119,7 +119,8 @@ def test_a_router_whose_as_is_not_told(net: Segment, tmp_path: File) -> None:
     """0: any but ours. Its routes are those of an external peer."""
 
     async def story() -> None:
-        outside, inside = Bird(net, 2, tmp_path), Bird(net, 3, tmp_path, asn=LOCAL_AS)
+        outside = Bird(net, 2, tmp_path)
+        inside = Bird(net, 3, tmp_path, asn=LOCAL_AS, options="error wait time 1, 1;")
         peers = [replace(neighbor(bird), peer_as=0) for bird in (outside, inside)]
         routes = {via("r2", "10.99.0.11", local_pref=200, prepend=1): ["192.0.2.1/32"]}
         async with speaking(tmp_path) as watched:

@@ -6,15 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from porterlb.core.bgp import rules
-from porterlb.core.model import AdvertiseRule, Eip, Node, Peer, RouteAttributes, Selector, Service
+from porterlb.core.desired import Prefix
+from porterlb.core.model import Address, AdvertiseRule, Eip, Node, Peer, RouteAttributes, Selector, Service
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one rule says. ``nodes``: the next hops that it is for; None: all."""
+    """What one rule says. ``nodes``: the next hops that it is for; None: all. ``length``: of the covering prefix; 0:
+    none. ``only``: without the host route. ``local``: also for policy Local."""
 
     attributes: RouteAttributes
     nodes: frozenset[str] | None = None
+    length: int = 0
+    only: bool = True
+    local: bool = False
+
+    def aggregates(self, *, local: bool) -> bool:
+        """Whether the covering prefix is announced. ``local``: of a VIP with policy Local."""
+        return bool(self.length) and (self.local or not local)
 
     def allows(self, node: str) -> bool:
         return self.nodes is None or node in self.nodes
@@ -40,12 +49,18 @@ class Told:
         nodes = self.nodes
         return hops if nodes is None else tuple(hop for hop in hops if hop in nodes)
 
-    def attributes(self, node: str) -> RouteAttributes | None:
-        """What a route towards this next hop has; None: it is not announced."""
-        found = [offer.attributes for offer in self.offers if offer.allows(node)]
-        if not found:
-            return None
-        return merged(found) if self.union else found[0]
+    def routes(self, node: str, *, local: bool = False) -> tuple[tuple[int, RouteAttributes], ...]:
+        """What is announced towards this next hop: the length of each prefix (0: the host route) and its attributes."""
+        found = [offer for offer in self.offers if offer.allows(node)]
+        if not self.union:
+            found = found[:1]
+        hosts = [offer.attributes for offer in found if not (offer.only and offer.aggregates(local=local))]
+        lengths = sorted({offer.length for offer in found if offer.aggregates(local=local)})
+        covering = [
+            (length, merged([o.attributes for o in found if o.length == length and o.aggregates(local=local)]))
+            for length in lengths
+        ]
+        return (*([(0, merged(hosts))] if hosts else ()), *covering)
 
 
 EVERYTHING = Told((Offer(RouteAttributes()),))
@@ -55,11 +70,12 @@ EVERYTHING = Told((Offer(RouteAttributes()),))
 def told(
     peer: Peer,
     eip: Eip,
+    version: int,
     services: Iterable[Service],
     selected: Mapping[Selector, frozenset[str]],
     names: Mapping[str, str],
 ) -> Told | None:
-    """What ``peer`` is told of VIPs of ``eip`` and ``services``; None: nothing.
+    """What ``peer`` is told of VIPs of ``eip`` and ``services``; None: nothing. ``version``: of the VIPs.
 
     ``selected``: nodes by the selector of a rule. ``names``: communities by name, of the BgpConf.
     """
@@ -67,11 +83,48 @@ def told(
         return EVERYTHING
     labels = [service.labels for service in services]
     offers = [
-        Offer(attributes, selected[rule.node_selector] if rule.node_selector is not None else None)
+        Offer(
+            attributes,
+            selected[rule.node_selector] if rule.node_selector is not None else None,
+            rule.lengths[0 if version == 4 else 1],
+            rule.aggregate_only,
+            rule.aggregate_local,
+        )
         for rule in peer.advertise
         if _matches(rule, eip, labels) and (attributes := resolved(rule, names)) is not None
     ]
     return Told(tuple(offers), peer.advertise_union) if offers else None
+
+
+def covering(address: Address, length: int, eip: Eip) -> tuple[Address, Prefix] | None:
+    """The prefix of this length that holds ``address``, with its first address; None where it reaches beyond the Eip,
+    so that traffic for others would be attracted. An Eip may lack the network and the broadcast address."""
+    bits = address.max_prefixlen - length
+    first = int(address) >> bits << bits
+    last = first + (1 << bits) - 1
+    ranges = [found for found in eip.ranges if found.first.version == address.version]
+    spare = 1 if bits > 1 else 0
+    if not ranges or int(ranges[0].first) > first + spare or int(ranges[-1].last) < last - spare:
+        return None
+    network = type(address)(first)
+    return network, f"{network}/{length}"
+
+
+def reaches_beyond(rule: AdvertiseRule, eip: Eip) -> int:
+    """The length of a covering prefix that is wider than the Eip at one of its ends; 0: there is none."""
+    for version, length in zip((4, 6), rule.lengths, strict=True):
+        ranges = [found for found in eip.ranges if found.first.version == version]
+        ends = (ranges[0].first, ranges[-1].last) if ranges and length else ()
+        if any(covering(end, length, eip) is None for end in ends):
+            return length
+    return 0
+
+
+def matches_eip(rule: AdvertiseRule, eip: Eip) -> bool:
+    """Whether the rule is for VIPs of this Eip, whatever Services have them."""
+    if rule.eips and eip.name not in rule.eips:
+        return False
+    return rule.eip_selector is None or rule.eip_selector.matches(eip.labels)
 
 
 def selected(peers: Iterable[Peer], nodes: Mapping[str, Node]) -> dict[Selector, frozenset[str]]:
@@ -130,9 +183,7 @@ def conflict(peer_rules: Sequence[AdvertiseRule]) -> tuple[int, int, str] | None
 
 
 def _matches(rule: AdvertiseRule, eip: Eip, services: Sequence[Mapping[str, str]]) -> bool:
-    if rule.eips and eip.name not in rule.eips:
-        return False
-    if rule.eip_selector is not None and not rule.eip_selector.matches(eip.labels):
+    if not matches_eip(rule, eip):
         return False
     selector = rule.service_selector
     return selector is None or any(selector.matches(labels) for labels in services)

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 from porterlb.core.bfd.values import BfdTarget
 from porterlb.core.bgp import rules
+from porterlb.core.bgp.advertise import matches_eip, reaches_beyond
 from porterlb.core.desired import SessionConfig
 from porterlb.core.model import Address, BgpConf, DynamicAs, Peer, Snapshot
 from porterlb.core.problems import Problem, Reason
@@ -145,8 +146,8 @@ def _without_effect(peer: Peer, snapshot: Snapshot) -> Iterator[Problem]:
     mine, theirs = local_as(peer, snapshot.conf), peer_as(peer, snapshot.conf)
     for at, rule in enumerate(peer.advertise):
         path = f"spec.advertise[{at}]"
-        for eip in sorted(rule.eips - snapshot.eips.keys()):
-            yield Problem(Reason.EIP_UNKNOWN, f"There is no Eip {eip} that can be used.", f"{path}.eips", False)
+        for unknown in sorted(rule.eips - snapshot.eips.keys()):
+            yield Problem(Reason.EIP_UNKNOWN, f"There is no Eip {unknown} that can be used.", f"{path}.eips", False)
         for name in sorted(set(rule.community_names) - snapshot.conf.communities.keys()):
             message = (
                 f"{name!r} is neither a well-known community nor one of spec.communities of the BgpConf default. "
@@ -157,6 +158,10 @@ def _without_effect(peer: Peer, snapshot: Snapshot) -> Iterator[Problem]:
         if rule.node_selector is not None and labels and not any(map(rule.node_selector.matches, labels)):
             message = "matches no node: nothing is announced by this rule."
             yield Problem(Reason.NO_NODE, message, f"{path}.nodeSelector", False)
+        for name, eip in sorted(snapshot.eips.items()):
+            if matches_eip(rule, eip) and (length := reaches_beyond(rule, eip)):
+                message = f"/{length} reaches beyond Eip {name}: where it does, host routes are announced."
+                yield Problem(Reason.INVALID_FIELD, message, f"{path}.aggregationLength", False)
         if not mine:
             continue
         if rule.attributes.local_pref is not None and mine != theirs:

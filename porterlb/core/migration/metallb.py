@@ -149,8 +149,8 @@ def _peer(
     told: dict[str, Any] = {"conf": conf}
     if spec.get("myASN") != own:
         conf["localAs"] = spec.get("myASN")
-    if spec.get("dynamicASN"):
-        made.lost(who, f"dynamicASN {spec['dynamicASN']}: write the AS of the router into spec.conf.peerAs.")
+    if spec.get("dynamicASN") in ("external", "internal"):
+        conf["peerAs"] = spec["dynamicASN"]
     _password(who, spec, conf, made)
     timers = {
         ours: seconds
@@ -178,6 +178,9 @@ def _peer(
             made.lost(who, f"{theirs} {spec[theirs]!r}: PorterLB has no such field of a peer.")
     if rules:
         told["advertise"] = rules
+        named = [name for rule in rules for name in rule["eips"]]
+        if len(named) > len(set(named)):
+            told["advertisePolicy"] = "union"
     elif rules is not None:
         conf["adminDown"] = True
         made.differs(who, "No BGPAdvertisement is for this peer, so nothing is announced to it: adminDown is set.")
@@ -266,28 +269,30 @@ def _rules(
     for one in sorted(mine, key=name_of):
         spec = mapping(one.get("spec"))
         selected = [name_of(pool) for pool in pools if _selects(one, pool)]
-        twice = sorted(covered.intersection(selected))
-        if twice:
-            made.differs(
-                subject(one),
-                f"{', '.join(twice)}: another BGPAdvertisement comes first at peer {who}, and only that is used.",
-            )
-        selected = [name for name in selected if name not in covered]
         covered.update(selected)
-        _cannot(one, spec, made)
-        if selected:
-            rules.append({"eips": selected, **_attributes(one, spec, names, made)})
+        rule = {"eips": selected, **_aggregation(one, spec, made), **_attributes(one, spec, names, made)}
+        nodes = mappings(spec.get("nodeSelectors"))
+        if selected and nodes:
+            rules += [{**rule, "nodeSelector": dict(selector)} for selector in nodes]
+        elif selected and rule not in rules:
+            rules.append(rule)
     if all(set(rule) == {"eips"} for rule in rules) and covered == {name_of(pool) for pool in pools}:
         return None
     return rules
 
 
-def _cannot(advertisement: Object, spec: Object, made: Conversion) -> None:
-    for field_name, whole in (("aggregationLength", 32), ("aggregationLengthV6", 128)):
-        if spec.get(field_name) not in (None, whole):
-            made.lost(subject(advertisement), f"{field_name} {spec[field_name]}: every address is announced by itself.")
-    if mappings(spec.get("nodeSelectors")):
-        made.lost(subject(advertisement), "nodeSelectors: every node can be a next hop.")
+def _aggregation(advertisement: Object, spec: Object, made: Conversion) -> dict[str, Any]:
+    found = {
+        name: spec[name]
+        for name, whole in (("aggregationLength", 32), ("aggregationLengthV6", 128))
+        if spec.get(name) not in (None, whole)
+    }
+    if found:
+        made.differs(
+            subject(advertisement),
+            "Services with externalTrafficPolicy Local keep host routes. Set aggregateLocal to aggregate them as well.",
+        )
+    return found
 
 
 def _attributes(advertisement: Object, spec: Object, names: Mapping[str, str], made: Conversion) -> dict[str, Any]:

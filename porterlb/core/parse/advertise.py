@@ -29,13 +29,20 @@ def parse_rule(rule: Fields) -> AdvertiseRule:
         node_selector=parse_selector(rule, "nodeSelector"),
         attributes=attributes,
         community_names=tuple(dict.fromkeys(named)),
+        lengths=(_length(rule, "aggregationLength", 32), _length(rule, "aggregationLengthV6", 128)),
+        aggregate_only=rule.flag("aggregateOnly", True),
+        aggregate_local=rule.flag("aggregateLocal", False),
     )
-    rule.unsupported(
-        ["aggregation", "aggregationLength", "aggregationLengthV6"],
-        "is not supported and has no effect: every address is announced by itself",
-    )
+    for name in ("aggregateOnly", "aggregateLocal"):
+        if rule.has(name) and found.lengths == (0, 0):
+            rule.wrong(name, "has no effect without aggregationLength or aggregationLengthV6.", fatal=False)
     rule.done()
     return found
+
+
+def _length(rule: Fields, name: str, most: int) -> int:
+    """0 where it is absent, or is that of a host route."""
+    return rule.number(name, most, 1, most) % most
 
 
 def _community(rule: Fields, text: str) -> str:

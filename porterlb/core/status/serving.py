@@ -146,9 +146,15 @@ Refusals = Mapping[Address, Mapping[tuple[str, Address], str]]
 def refusals_of(known: Known) -> Refusals:
     """The routes that our own ExaBGP refused, sorted by VIP."""
     found: dict[Address, dict[tuple[str, Address], str]] = {}
+    shared = known.plan.shares.keys() & known.bgp.rejected.keys()
     for (path, prefix), words in known.bgp.rejected.items():
-        vip = ip_address(prefix.partition("/")[0])
-        found.setdefault(vip, {})[(path.peer, path.next_hop)] = words.strip().rstrip(".")
+        if (path, prefix) not in shared:
+            vip = ip_address(prefix.partition("/")[0])
+            found.setdefault(vip, {})[(path.peer, path.next_hop)] = words.strip().rstrip(".")
+    for address, planned in known.plan.vips.items() if shared else ():
+        for path, prefix in shared.intersection(planned.aggregates):
+            words = known.bgp.rejected[path, prefix]
+            found.setdefault(address, {})[(path.peer, path.next_hop)] = words.strip().rstrip(".")
     return found
 
 

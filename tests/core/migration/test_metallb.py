@@ -169,11 +169,30 @@ def test_rules_of_peers() -> None:
     assert made.remarks == []
 
 
-def test_two_advertisements_of_one_pool_are_said() -> None:
+def test_two_advertisements_of_one_pool_are_a_union() -> None:
     made = convert([pool(), peer(), obj("BGPAdvertisement", "a", {}), obj("BGPAdvertisement", "b", {"localPref": 5})])
+    assert not made.remarks
+    spec = only(made, "BgpPeer")
+    assert spec["advertise"] == [{"eips": ["p"]}, {"eips": ["p"], "localPref": 5}]
+    assert spec["advertisePolicy"] == "union"
+    same = convert([pool(), peer(), obj("BGPAdvertisement", "a", {}), obj("BGPAdvertisement", "b", {})])
+    assert "advertise" not in only(same, "BgpPeer")
+
+
+def test_nodes_and_prefixes_of_an_advertisement() -> None:
+    selectors = [{"matchLabels": {"rack": rack}} for rack in "ab"]
+    spec = {"nodeSelectors": selectors, "aggregationLength": 24, "aggregationLengthV6": 128}
+    made = convert([pool(), peer(), obj("BGPAdvertisement", "a", spec)])
+    assert only(made, "BgpPeer")["advertise"] == [
+        {"eips": ["p"], "aggregationLength": 24, "nodeSelector": selector} for selector in selectors
+    ]
     (remark,) = made.remarks
-    assert str(remark).startswith("BGPAdvertisement b: differs: p: another BGPAdvertisement comes first at peer r")
-    assert "advertise" not in only(made, "BgpPeer")
+    assert "externalTrafficPolicy Local keep host routes" in str(remark)
+
+
+@pytest.mark.parametrize("kind", ["external", "internal"])
+def test_the_as_of_a_router_by_kind(kind: str) -> None:
+    assert only(convert([pool(), peer(dynamicASN=kind)]), "BgpPeer")["conf"]["peerAs"] == kind
 
 
 def test_a_peer_without_an_advertisement_announces_nothing() -> None:
@@ -186,10 +205,8 @@ def test_a_peer_without_an_advertisement_announces_nothing() -> None:
     ("objects", "words"),
     [
         ([peer(vrf="red")], "vrf 'red'"),
-        ([peer(dynamicASN="external")], "dynamicASN external"),
         ([peer(bfdProfile="none")], "The BFDProfile none is not among the objects"),
         ([peer(nodeSelectors=[{"matchLabels": {}}, {"matchLabels": {}}])], "nodeSelectors has 2 selectors"),
-        ([pool(), peer(), obj("BGPAdvertisement", "a", {"aggregationLength": 24})], "aggregationLength 24"),
         ([pool(), peer(), obj("BGPAdvertisement", "a", {"communities": ["x"]})], "no Community with the name x"),
         ([pool(), obj("ServiceL2Status", "s", {})], "PorterLB has no such kind."),
     ],

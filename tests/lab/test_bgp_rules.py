@@ -1,0 +1,69 @@
+"""The rules of a BgpPeer (spec.advertise) with managers on three nodes and a real router."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lab.measure import wait_equal
+from tests.lab.product import product
+
+pytestmark = pytest.mark.lab
+
+RACKS = {"node-a": "one", "node-b": "one", "node-c": "two"}
+
+
+def in_rack(name: str) -> dict[str, Any]:
+    return {"matchLabels": {"rack": name}}
+
+
+@pytest.mark.parametrize("kind", ["bird", "frr"])
+def test_rules_choose_next_hops_and_communities_by_node(kind: str) -> None:
+    with product("manifests", nodes=3, routers=[kind], pod_servers=False) as lab:
+        lab.prepare(peers=False)
+        for node, rack in RACKS.items():
+            lab.set_node(node, labels={"rack": rack})
+        lab.bgp_conf(communities={"east": "64500:1", "wide": "64500:2:3"})
+        lab.manage()
+        (vip,) = lab.give("web", "routed", policy="Cluster")
+
+        def seen() -> dict[str, tuple[set[str], set[str]]]:
+            names = {node.v4: node.name for node in lab.nodes}
+            paths = lab.router.route_details(f"{vip}/32")
+            return {names[p.next_hop]: (set(p.communities), set(p.large_communities)) for p in paths}
+
+        def rules(*advertise: dict[str, Any], **spec: Any) -> None:
+            lab.peer(conf={"peerAs": "external"}, advertise=list(advertise), **spec)
+
+        try:
+            one = {"nodeSelector": in_rack("one"), "communities": ["east"]}
+            every = {"communities": ["64500:9", "wide"]}
+            rest = ({"64500:9"}, {"64500:2:3"})
+            rules(one, every)
+            first = {"node-a": ({"64500:1"}, set()), "node-b": ({"64500:1"}, set()), "node-c": rest}
+            wait_equal(seen, first, 30, "the first matching rule of each next hop")
+            rules(one, every, advertisePolicy="union")
+            both = ({"64500:1", "64500:9"}, {"64500:2:3"})
+            wait_equal(seen, {"node-a": both, "node-b": both, "node-c": rest}, 20, "a union of the rules")
+            rules({"nodeSelector": in_rack("two")})
+            wait_equal(seen, {"node-c": (set(), set())}, 20, "the next hops of one rack")
+            lab.set_node("node-b", labels={"rack": "two"})
+            wait_equal(lambda: set(seen()), {"node-b", "node-c"}, 20, "a node that changed its rack")
+            rules({"aggregationLength": 28, "communities": ["64500:9"]})
+            (other,) = lab.give("mail", "routed", policy="Cluster")
+            (local,) = lab.give("local", "routed", policy="Local")
+            hops = lab.hops(*RACKS)
+            wait_equal(lab.router.routes, {"172.16.0.0/28": hops, f"{local}/32": hops}, 20, "one prefix for two VIPs")
+            lab.delete_service("web")
+            lab.delete_service("local")
+            wait_equal(lab.router.routes, {"172.16.0.0/28": hops}, 20, f"the prefix while {other} is in it")
+            lab.delete_service("mail")
+            wait_equal(lab.router.routes, {}, 20, "no prefix without a VIP in it")
+            (vip,) = lab.give("web", "routed", policy="Cluster")
+            rules({"communities": ["west"]})
+            ready = lab.wait_condition("BgpPeer", "router1-v4", "Ready", "False")
+            assert "'west' is neither a well-known community nor one of spec.communities" in ready["message"]
+            wait_equal(seen, {}, 20, "nothing by a rule whose community is unknown")
+        finally:
+            print(lab.logs())
