@@ -8,8 +8,9 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from porterlb.cluster import Cluster, Denied, Obj, Unavailable
 from porterlb.collector import collect_seldom
 from porterlb.core import node_failure
 from porterlb.core.backoff import delay
-from porterlb.core.history import Entry, What
+from porterlb.core.history import Entry, History, What
 from porterlb.core.known import Known
 from porterlb.core.lease import Timing
 from porterlb.core.membership import Absence, member_here
@@ -115,7 +116,7 @@ async def _first_answer(settings: Settings, cluster: Cluster, stop: asyncio.Even
         settings.http_host,
         settings.http_port,
         ready=lambda: why,
-        state=lambda: {"ready": False, "waitingFor": why},
+        state=lambda: partial(_waiting, why),
         registry=CollectorRegistry(),
     )
     asking = asyncio.create_task(cluster.hello_key(), name="hello-key")
@@ -141,6 +142,15 @@ async def _first_answer(settings: Settings, cluster: Cluster, stop: asyncio.Even
             task.cancel()
         await asyncio.gather(asking, stopping, return_exceptions=True)
         await http.stop()
+
+
+def _whole_state(known: Known, history: History, now: float, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**state_of(known, history, now), **more}
+
+
+def _waiting(why: str) -> Mapping[str, Any]:
+    """The state of a replica that knows nothing yet."""
+    return {"ready": False, "waitingFor": why}
 
 
 def _utc() -> str:
@@ -215,7 +225,7 @@ class _Manager:
         objects, reporter = self.reconciler.objects, owner_of(settings.node)
         self.sharer = StateSharer(cluster, settings.node, lambda: self._state() if self.status.known else None)
         self.recorder = Recorder(
-            cluster, objects, reporter, self.metrics, on_entries=self.sharer.changed, clock=time.monotonic
+            cluster, objects, reporter, self.metrics, on_entries=self._on_state, clock=time.monotonic
         )
         self.host = Host(release(), self._interfaces)
         self.status = StatusWriter(
@@ -438,15 +448,20 @@ class _Manager:
 
     def _on_known(self, known: Known, touched: Set[Address]) -> None:
         self.recorder.observe(known, touched)
-        self.sharer.changed()
+        self._on_state()
 
-    def _state(self) -> Mapping[str, Any]:
+    def _on_state(self) -> None:
+        """What /state shows may have changed."""
+        self.sharer.changed()
+        self.http.changed()
+
+    def _state(self) -> Callable[[], Mapping[str, Any]]:
+        """Takes hold of what is known now; what it returns makes the JSON values, in any thread: none of it changes."""
         known = self.status.known
         if known is None:
-            return {"ready": False, "waitingFor": self.reconciler.waiting_for()}
-        state = state_of(known, self.recorder.history, time.monotonic())
+            return partial(_waiting, self.reconciler.waiting_for())
         more = {"nodeFailures": self.node_failures.state(), "host": self.host.state(), "clock": round(time.time(), 3)}
-        return {**state, **more}
+        return partial(_whole_state, known, self.recorder.history, time.monotonic(), more)
 
     def _interfaces(self) -> list[str]:
         """Those with an address of a subnet: pods' interfaces have none."""

@@ -67,3 +67,9 @@ def test_every_package_of_the_checkout_is_in_the_wheel(unpacked: Path) -> None:
     have = {path.relative_to(unpacked) for path in (unpacked / "porterlb").rglob("*.py")}
     want = {path.relative_to(CHECKOUT) for path in (CHECKOUT / "porterlb").rglob("*.py")}
     assert want <= have, want - have
+
+
+def test_the_files_of_the_status_page_are_in_the_wheel(unpacked: Path) -> None:
+    code = "from porterlb.edge import page as p; print(p.__file__, sum(len(p.read(path)[1]) > 100 for path in p.PATHS))"
+    where, count = run(unpacked, "-c", code).split()
+    assert where.startswith(str(unpacked)) and int(count) == 4

@@ -106,7 +106,12 @@ def read(url: str) -> ReplicaState:
 
     async def work() -> Obj:
         limit = aiohttp.ClientTimeout(total=FROM)
-        async with aiohttp.ClientSession(timeout=limit) as session, session.get(f"{url.rstrip('/')}/state") as answer:
+        # A manager refuses a name with dots: it might be that of a web site. A proxy with TLS may need it.
+        host = {"Host": "localhost"} if url.startswith("http:") else {}
+        async with (
+            aiohttp.ClientSession(timeout=limit, headers=host) as session,
+            session.get(f"{url.rstrip('/')}/state") as answer,
+        ):
             if answer.status != 200:
                 raise PorterError(f"{url} answers with status {answer.status}.", _HERE)
             state: Any = json.loads(await answer.text())

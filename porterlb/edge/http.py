@@ -6,6 +6,12 @@
 | /readyz | 200, or 503 with the sentence that says what is not there yet |
 | /state | JSON, in the shape of :mod:`porterlb.core.status.state` |
 | /metrics | Prometheus text (names begin with ``porterlb_``) |
+| / | the status page, with the files that it needs (:mod:`porterlb.edge.page`) |
+| /events | what the page shows, live (:mod:`porterlb.edge.state_stream`) |
+
+A browser is a danger that other clients are not: a web site can make its own name stand for this address, and read
+what is here as if it were its own (DNS rebinding). So the paths that say something about the cluster are answered only
+to a Host that no web site can have: an address, ``localhost``, or a name without dots, like those of most nodes.
 
 One request a connection (HTTP/1.1 with ``Connection: close``), and a limit for everything that a client can make us
 wait for or keep: connections, the size of a request, the time to send one and the time to read the answer. A library
@@ -17,16 +23,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from porterlb.core.json_text import json_text
+from porterlb.edge import page
+from porterlb.edge.state_stream import STREAMS, StateStream
 from porterlb.errors import PorterError
 
 log = logging.getLogger("porterlb.http")
@@ -47,7 +57,19 @@ ANSWER_WITHIN = 30.0
 SAY_AGAIN = 60.0
 """Seconds between two log lines about the same path that cannot be answered."""
 
+EVENTS = "/events"
+
 _REQUEST = re.compile(rb"(GET|HEAD|[A-Z]{1,16}) (/[!-~]*) HTTP/1\.[01]\r\n")
+_HOST = re.compile(rb"\r\nHost:[ \t]*([!-~]*)[ \t]*\r\n", re.IGNORECASE)
+_FOR_ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
+_SAFETY = (
+    "Cache-Control: no-store",
+    "X-Content-Type-Options: nosniff",
+    "Referrer-Policy: no-referrer",
+    "Cross-Origin-Resource-Policy: same-origin",
+    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
 _CLOSED = (ConnectionError, TimeoutError, asyncio.IncompleteReadError)
 
 
@@ -63,7 +85,7 @@ class HttpServer:
     Args:
         host: an address or a name; port: TCP, 0 for any free one (then see :attr:`port`).
         ready: why the manager is not ready, as a sentence; empty when it is.
-        state: what /state shows; only JSON values.
+        state: takes hold of what is known, at once; what it returns makes the JSON values of /state, in a thread.
         registry: what /metrics shows.
     """
 
@@ -73,13 +95,14 @@ class HttpServer:
         port: int,
         *,
         ready: Callable[[], str],
-        state: Callable[[], Mapping[str, Any]],
+        state: Callable[[], Callable[[], Mapping[str, Any]]],
         registry: CollectorRegistry,
     ) -> None:
         self._host = host
         self._wanted_port = port
         self._ready = ready
         self._state = state
+        self._stream = StateStream(state)
         self._registry = registry
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
@@ -91,6 +114,7 @@ class HttpServer:
             "/readyz": self._readyz,
             "/state": self._get_state,
             "/metrics": self._metrics,
+            **{path: partial(self._page, path) for path in page.PATHS},
         }
 
     @property
@@ -148,8 +172,12 @@ class HttpServer:
                 async with asyncio.timeout(HEAD_WITHIN):
                     head = await self._head(reader)
                 self._waiting.pop(writer, None)
+                request = _read(head)
+                if request.path == EVENTS and not request.refusal and not self._stream.full:
+                    await self._follow(reader, writer)
+                    return
                 async with asyncio.timeout(ANSWER_WITHIN):
-                    writer.write(await self._answer(head))
+                    writer.write(await self._answer(request))
                     writer.close()
                     await writer.wait_closed()
         finally:
@@ -165,37 +193,59 @@ class HttpServer:
         except asyncio.LimitOverrunError:
             return b""
 
-    async def _answer(self, head: bytes) -> bytes:
-        request = _REQUEST.match(head)
-        if request is None:
-            answer = _text(HTTPStatus.BAD_REQUEST, f"This is not an HTTP request of at most {HEAD_AT_MOST} bytes.")
-        elif request[1] not in (b"GET", b"HEAD"):
-            answer = _text(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.")
+    async def _answer(self, request: _Request) -> bytes:
+        work = self._paths.get(request.path)
+        if request.refusal:
+            answer = request.refusal
+        elif request.path == EVENTS:
+            answer = _text(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS} pages follow this replica already: close one.")
+        elif work is None:
+            answer = _text(HTTPStatus.NOT_FOUND, f"There are {', '.join([*self._paths, EVENTS])}.")
         else:
-            path = request[2].partition(b"?")[0].decode("ascii")
-            work = self._paths.get(path)
-            if work is None:
-                answer = _text(HTTPStatus.NOT_FOUND, f"There are {', '.join(self._paths)}.")
-            else:
-                answer = await self._worked(path, work)
-        lines = [
-            f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
-            f"Content-Type: {answer.kind}",
-            f"Content-Length: {len(answer.body)}",
-            "Connection: close",
-        ]
-        sent = "\r\n".join(lines).encode() + b"\r\n\r\n"
-        return sent if request is not None and request[1] == b"HEAD" else sent + answer.body
+            answer = await self._worked(request.path, work)
+        sent = _head(answer.status, answer.kind, f"Content-Length: {len(answer.body)}")
+        return sent if request.method == "HEAD" else sent + answer.body
+
+    async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Events until the reader goes, or does not take one within the time for an answer."""
+        gone = asyncio.ensure_future(reader.read(1))
+        sending = asyncio.ensure_future(self._send_events(writer))
+        try:
+            await asyncio.wait([gone, sending], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (gone, sending):
+                task.cancel()
+            await asyncio.gather(gone, sending, return_exceptions=True)
+
+    async def _send_events(self, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with contextlib.aclosing(self._stream.frames()) as frames:
+                writer.write(_head(HTTPStatus.OK, "text/event-stream; charset=utf-8"))
+                async for frame in frames:
+                    writer.write(frame)
+                    async with asyncio.timeout(ANSWER_WITHIN):
+                        await writer.drain()
+        except _CLOSED:
+            pass
+        except Exception as error:
+            self._failed(EVENTS, error)
 
     async def _worked(self, path: str, work: Callable[[], Awaitable[_Answer]]) -> _Answer:
         try:
             return await work()
         except Exception as error:
-            now = time.monotonic()
-            if now - self._said.get(path, -SAY_AGAIN) >= SAY_AGAIN:
-                self._said[path] = now
-                log.exception("%s cannot be answered", path)
+            self._failed(path, error)
             return _text(HTTPStatus.INTERNAL_SERVER_ERROR, f"{path} cannot be answered: {type(error).__name__}.")
+
+    def _failed(self, path: str, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._said.get(path, -SAY_AGAIN) >= SAY_AGAIN:
+            self._said[path] = now
+            log.error("%s cannot be answered", path, exc_info=error)
+
+    def changed(self) -> None:
+        """The state may have changed: open pages are told."""
+        self._stream.changed()
 
     # --- what is asked for
 
@@ -209,12 +259,58 @@ class HttpServer:
     async def _get_state(self) -> _Answer:
         # One at a time. The text is made in a thread: with 10,000 VIPs it takes a while, and the loop has better to do.
         async with self._heavy:
-            text = await asyncio.to_thread(json.dumps, self._state(), sort_keys=True)
+            make = self._state()
+            text = await asyncio.to_thread(lambda: json_text(make()))
         return _Answer(HTTPStatus.OK, text.encode() + b"\n", "application/json; charset=utf-8")
 
     async def _metrics(self) -> _Answer:
         async with self._heavy:
             return _Answer(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+
+    async def _page(self, path: str) -> _Answer:
+        kind, body = await asyncio.to_thread(page.read, path)
+        return _Answer(HTTPStatus.OK, body, kind)
+
+
+class _Request(NamedTuple):
+    """``refusal``: why there is no answer, or only this one."""
+
+    method: str
+    path: str
+    refusal: _Answer | None = None
+
+
+def _read(head: bytes) -> _Request:
+    found = _REQUEST.match(head)
+    if found is None:
+        sentence = f"This is not an HTTP request of at most {HEAD_AT_MOST} bytes."
+        return _Request("", "", _text(HTTPStatus.BAD_REQUEST, sentence))
+    method, path = found[1].decode("ascii"), found[2].partition(b"?")[0].decode("ascii")
+    if method not in ("GET", "HEAD") or (method == "HEAD" and path == EVENTS):
+        allowed = "GET is" if path == EVENTS else "GET and HEAD are"
+        return _Request(method, path, _text(HTTPStatus.METHOD_NOT_ALLOWED, f"Only {allowed} answered."))
+    host = _HOST.search(head)
+    if path not in _FOR_ANY_HOST and host is not None and not _own(host[1].decode("ascii")):
+        sentence = f"{path} is not shown under a name with dots: use an address, localhost or a short name."
+        return _Request(method, path, _text(HTTPStatus.MISDIRECTED_REQUEST, sentence))
+    return _Request(method, path)
+
+
+def _own(host: str) -> bool:
+    """Whether no web site can have this name; see above."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if "." not in name and ":" not in name:
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _head(status: HTTPStatus, kind: str, *more: str) -> bytes:
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", f"Content-Type: {kind}", *more, *_SAFETY, "Connection: close"]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
 def _text(status: HTTPStatus, sentence: str) -> _Answer:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from porterlb.cluster import Cluster, Denied, Unavailable
+from porterlb.core.json_text import json_text
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,13 @@ class StateSharer:
     """:meth:`changed` says that there is something new; :meth:`run` is the task.
 
     Args:
-        state: what is shared, as JSON values; None: nothing is known yet.
+        state: takes hold of what is known, at once; what it returns makes the JSON values that are shared, in a thread.
+            None: nothing is known yet.
     """
 
-    def __init__(self, cluster: Cluster, node: str, state: Callable[[], Mapping[str, Any] | None]) -> None:
+    def __init__(
+        self, cluster: Cluster, node: str, state: Callable[[], Callable[[], Mapping[str, Any]] | None]
+    ) -> None:
         self._cluster = cluster
         self._node = node
         self._state = state
@@ -54,12 +57,12 @@ class StateSharer:
                     await self._news.wait()
             fresh = self._news.is_set() or not written or time.monotonic() - wrote > COUNTERS
             self._news.clear()
-            state = self._state() if fresh else None
-            if fresh and state is None:
+            make = self._state() if fresh else None
+            if fresh and make is None:
                 continue
             began = time.monotonic()
             try:
-                text = await asyncio.to_thread(json.dumps, state, sort_keys=True) if fresh else None
+                text = await asyncio.to_thread(_text, make) if make else None
                 await self._cluster.share_state(self._node, text)
                 written, wrote = True, time.monotonic() if fresh else wrote
             except (Unavailable, Denied) as error:
@@ -72,3 +75,7 @@ class StateSharer:
         if self._cluster.shares_state:
             with contextlib.suppress(Unavailable, Denied):
                 await self._cluster.unshare_state(self._node)
+
+
+def _text(make: Callable[[], Mapping[str, Any]]) -> str:
+    return json_text(make())

@@ -25,7 +25,7 @@ from tests.core.stage import AUTO_VIP, EXPIRED, situation, snapshot
 def server(port: int = 0, host: str = "127.0.0.1", **more: Any) -> HttpServer:
     given: dict[str, Any] = {
         "ready": lambda: "",
-        "state": dict,
+        "state": lambda: dict,
         "registry": Metrics(lambda: None, lambda: 0.0).registry,
     }
     return HttpServer(host, port, **(given | more))
@@ -67,7 +67,7 @@ def test_state_is_json() -> None:
             assert answer.content_type == "application/json"
             assert await answer.json() == {"version": 1, "vips": {}}
 
-    with_server(server(state=lambda: {"version": 1, "vips": {}}), use)
+    with_server(server(state=lambda: lambda: {"version": 1, "vips": {}}), use)
 
 
 def test_metrics_of_a_living_manager() -> None:
@@ -261,7 +261,7 @@ def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch
         writer.transport.abort()
         del reader
 
-    bounded(use, state=lambda: {"much": "x" * 50_000_000})
+    bounded(use, state=lambda: lambda: {"much": "x" * 50_000_000})
 
 
 @pytest.mark.parametrize(

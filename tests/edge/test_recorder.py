@@ -129,7 +129,7 @@ def test_the_state_is_shared_at_once_and_kept_fresh(tmp_path: Path) -> None:
     async def main() -> None:
         cluster = ManifestsCluster(tmp_path)
         state: dict[str, Any] = {}
-        sharer = StateSharer(cluster, "node-a", lambda: state or None)
+        sharer = StateSharer(cluster, "node-a", lambda: (lambda: state) if state else None)
         task = asyncio.create_task(sharer.run())
         await asyncio.sleep(0.1)
         state["vips"] = {"a": 1}

@@ -42,6 +42,11 @@ class What(enum.StrEnum):
         """Whether it is logged as a warning."""
         return self in _BAD
 
+    @property
+    def of_vips(self) -> bool:
+        """Whether it is about where addresses are served."""
+        return self in _OF_VIPS
+
 
 _BAD = frozenset(
     {
@@ -57,6 +62,8 @@ _BAD = frozenset(
         What.PODS_MARKED,
     }
 )
+
+_OF_VIPS = frozenset({What.VIP_SERVED, What.VIP_NOT_SERVED, What.VIP_MOVED, What.VIP_MODE})
 
 
 class Why(enum.StrEnum):

@@ -214,7 +214,7 @@ def peer_conditions(known: Known, name: str, old: Mapping[str, Any] | None) -> S
     replica that is to have a session with it has one."""
     peer = known.snapshot.peers.get(name)
     problems = [*known.problems_of("BgpPeer", "", name), *known.plan.peers.get(name, ())]
-    wanted = [node for node in sorted(known.live - {""}) if peer and _is_to_have(known, peer, node)]
+    wanted = _wanted(known, peer)
     up = [node for node in wanted if known.established(node, name)]
     limited = _limits(known, name, up, old)
     status, reason, message = _verdict(known, name, peer, problems, wanted, up, limited)
@@ -256,9 +256,24 @@ def _verdict(
     return FALSE, DEGRADED if up else Reason.NO_SESSION.value, f"{text}{warnings}"
 
 
-def _is_to_have(known: Known, peer: Peer, node: str) -> bool:
-    """Whether the replica on this node is to have a session with the peer."""
-    return selects(peer, known.snapshot, node) and peer.name not in shadowed(known.snapshot, node)
+def _wanted(known: Known, peer: Peer | None) -> list[str]:
+    """The live replicas that are to have a session with the peer."""
+    nodes = sorted(known.live - {""}) if peer else []
+    return [
+        node
+        for node in nodes
+        if peer and selects(peer, known.snapshot, node) and peer.name not in shadowed(known.snapshot, node)
+    ]
+
+
+def wanted_sessions(known: Known, name: str) -> dict[str, str]:
+    """The live replicas that are to have a session with a peer, and why there is none; empty: established, or no reason
+    is known."""
+    peer = known.snapshot.peers.get(name)
+    if peer is None or peer.admin_down:
+        return {}
+    told = _told(known, name)
+    return {node: "" if known.established(node, name) else told.get(node, "") for node in _wanted(known, peer)}
 
 
 def _limits(known: Known, name: str, nodes: list[str], old: Mapping[str, Any] | None) -> str:
@@ -267,8 +282,12 @@ def _limits(known: Known, name: str, nodes: list[str], old: Mapping[str, Any] | 
     return " ".join(f"{node}: {told[node].rstrip('.')}." for node in nodes if told.get(node))
 
 
-def _why_down(known: Known, name: str, nodes: list[str]) -> str:
-    reasons = known.losses.get(name, {})
+def _told(known: Known, name: str) -> dict[str, str]:
+    """Why sessions with a peer are down, by node."""
     own = known.bgp.sessions.get(name)
-    told = {**reasons, **({known.node: words.why_down(own)} if own and words.why_down(own) else {})}
+    return {**known.losses.get(name, {}), **({known.node: words.why_down(own)} if own and words.why_down(own) else {})}
+
+
+def _why_down(known: Known, name: str, nodes: list[str]) -> str:
+    told = _told(known, name)
     return listed(f"{node} ({told[node].rstrip('.')})" if told.get(node) else node for node in nodes)

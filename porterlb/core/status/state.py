@@ -6,8 +6,9 @@
 ``time``              when this was so (RFC 3339)
 ``plan``              digest; applied (the digest that its BGP speaker has acknowledged); wakeIn (seconds or null)
 ``replicas``          by node: fresh, boot, sessions (established, by peer name), leader, digest, applied
-``nodes``             by name: addresses, ready, usable, why (not), dead, deadOn, probed, cordoned, drain (empty,
-                      announced: with the community GRACEFUL_SHUTDOWN, or withdrawn)
+``nodes``             by name: addresses, ready, usable, why (not), dead, deadBy (the live replicas that say so),
+                      deadOn, probed, cordoned, drain (empty, announced: with the community GRACEFUL_SHUTDOWN, or
+                      withdrawn)
 ``eips``              by name: protocol, size, used, layer2Possible, problems
 ``services``          by namespace/name: addresses, eips, problems, atNodeDeath (what the death of a node costs new
                       connections, and which setting helps; empty: nothing)
@@ -15,10 +16,12 @@
                       in this phase), since (RFC 3339, the last move; empty: before this replica could know),
                       nextHops, candidates, layer2 (the node that serves it there; empty: it cannot), recorded (the
                       node in Eip.status.layer2NextHops), announced {peer: {replica: [node]}},
-                      carried {peer: [node]}, answering {nextHop, answerer} or null, conflict, problems
+                      carried {peer: [node]}, answering {nextHop, answerer} or null, servedOn (the nodes that its
+                      traffic reaches), conflict, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, loss and attempt (the
                       last ones: kind, code, subcode, local, text; or null), bfd (state, remoteState, diagnostic,
-                      reason, transmitInterval and detectionTime in ms, failures, transitions; or null), problems
+                      reason, transmitInterval and detectionTime in ms, failures, transitions; or null), sessions (of
+                      the live replicas that are to have one, by node: established, why not), problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
 ``wire``              trouble, nics, dead, deadOn, notices (sentences), noticed (the same: kind, subject, nodes),
                       probed, doubt, conflicts, claimed, counters
@@ -53,6 +56,7 @@ from porterlb.core.observed import Nic
 from porterlb.core.problems import Problem
 from porterlb.core.served import Served
 from porterlb.core.status.build import at_a_nodes_death
+from porterlb.core.status.peer import wanted_sessions
 from porterlb.core.vip import VipPlan
 
 State = dict[str, Any]
@@ -85,6 +89,7 @@ def state_of(known: Known, history: History, now: float) -> State:
                 "usable": name in usable,
                 "why": unusable_because(node, view, ignore_ready=nobody_ready),
                 "dead": name in view.dead,
+                "deadBy": _dead_by(known, name),
                 "deadOn": sorted(str(subnet) for node, subnet in view.dead_on if node == name),
                 "probed": name in view.probed,
                 "cordoned": node.cordoned,
@@ -134,6 +139,11 @@ def _sentences(problems: Iterable[Problem]) -> list[str]:
     return list(dict.fromkeys(map(str, problems)))
 
 
+def _dead_by(known: Known, name: str) -> list[str]:
+    said = [replica for replica, fresh in known.wire.fresh.items() if name in fresh.dead]
+    return sorted([*said, *([known.node] if name in known.wire.dead else [])])
+
+
 def _replica(known: Known, name: str) -> State:
     member = known.snapshot.members.get(name)
     if name == known.node:
@@ -174,6 +184,7 @@ def _vip(vip: VipPlan, served: Served | None, place: Place | None, now: float) -
         },
         "carried": {peer: list(hops) for peer, hops in served.carried.items()} if served else {},
         "answering": {"nextHop": answering.next_hop, "answerer": answering.answerer} if answering else None,
+        "servedOn": list(served.next_hops) if served else [],
         "conflict": served.conflict if served else "",
         "problems": _sentences(vip.problems),
     }
@@ -192,6 +203,10 @@ def _peer(known: Known, name: str, now: float) -> State:
         "bfd": _bfd(session.bfd if session else None, wanted=name in known.plan.bgp.bfd),
         "loss": reasons.written(session.loss) if session else None,
         "attempt": reasons.written(session.attempt) if session else None,
+        "sessions": {
+            node: {"established": known.established(node, name), "why": why}
+            for node, why in wanted_sessions(known, name).items()
+        },
         "problems": _sentences(known.plan.peers.get(name, ())),
     }
 

@@ -104,6 +104,7 @@ class StatusWriter:
         self._latest: Known | None = None
         self._acknowledged = Acknowledged()
         self._on_wire: Mapping[Address, Served] = {}
+        self._losses: Mapping[str, Mapping[str, str]] = {}
         self._news = asyncio.Event()
         self._silent_since: dict[str, float] = {}
         self._taken: set[tuple[ObjectKey, str]] = set()  # object and node
@@ -126,10 +127,11 @@ class StatusWriter:
 
     @property
     def known(self) -> Known | None:
-        """What is known now, with what was on the wire at the last look."""
+        """What is known now, with what was on the wire and why sessions were lost at the last look."""
         if self._latest is None:
             return None
-        return replace(self._latest, now=self._now(), leading=self._leading(), on_wire=self._on_wire)
+        now, leading = self._now(), self._leading()
+        return replace(self._latest, now=now, leading=leading, on_wire=self._on_wire, losses=self._losses)
 
     async def run(self) -> None:
         """For ever: looks whenever there is news, and sends."""
@@ -180,7 +182,7 @@ class StatusWriter:
             losses=losses,
             rewriters=self._outbox.rewriters,
         )
-        self._on_wire = known.on_wire
+        self._on_wire, self._losses = known.on_wire, losses
         if self._meter:
             self._meter.saw(known)
         self._on_known(known, touched)
