@@ -25,7 +25,7 @@ from porterlb.core.placement.planned import Planned, placed
 from porterlb.core.placement.policy import DEFAULT, PlacementPolicy
 from porterlb.core.problems import Problem
 from porterlb.core.shared import Shared, shared_by_all
-from porterlb.core.vip import VipPlan, plan_vip
+from porterlb.core.vip import VipPlan, plan_vip, served_alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +333,10 @@ def _to_plan(
     for address in before.waking:
         look.setdefault(address, before.vips[address].eip)
     for name in differing(old.eips, new.eips):
-        if name not in old.eips or name not in new.eips or old.eips[name].can_reach != new.eips[name].can_reach:
+        before_edit, after_edit = old.eips.get(name), new.eips.get(name)
+        if before_edit is not None and after_edit is not None and served_alike(before_edit, after_edit):
+            continue
+        if before_edit is None or after_edit is None or before_edit.can_reach != after_edit.can_reach:
             moved.update(address for address, vip in before.vips.items() if vip.eip == name)
         used = allocations.eips[name].used if name in allocations.eips else {}
         look.update((address, name) for address in used)

@@ -54,6 +54,17 @@ class VipPlan:
         return self.candidates[0] if self.candidates and self.protocol is not Protocol.BGP else ""
 
 
+def served_alike(one: Eip, other: Eip) -> bool:
+    """Whether VIPs of both have the same plan: two versions of one Eip may differ only in who gets its addresses."""
+    return (one.protocol, one.interface, one.can_reach, one.layer2_standby, one.labels) == (
+        other.protocol,
+        other.interface,
+        other.can_reach,
+        other.layer2_standby,
+        other.labels,
+    )
+
+
 def plan_vip(
     shared: Shared,
     address: Address,

@@ -25,7 +25,8 @@ from tests.core.allocation_world import (
 
 KEYS = [ServiceKey(namespace, f"s{n}") for namespace in ("a", "b") for n in range(4)]
 NAMES = ["e0", "e1", "e2"]
-EVENTS = ["service", "gone", "write", "write", "foreign", "eip", "reshape", "claim", "reserve", "elsewhere", "leader"]
+EVENTS = ["service", "gone", "write", "write", "foreign", "eip", "reshape", "edit", "edit", "claim", "reserve"]
+EVENTS += ["elsewhere", "leader"]
 EVENTS.append("restart")
 
 
@@ -50,6 +51,9 @@ def test_any_history(data: st.DataObject) -> None:
         elif what == "eip":
             if world.eips.pop(name, None) is None:
                 world.eips[name] = data.draw(any_eip(name))
+        elif what == "edit" and name in world.eips:
+            old, new = world.eips[name], data.draw(any_eip(name))
+            world.eips[name] = replace(new, ranges=old.ranges, created=old.created, uid=old.uid, probe=old.probe)
         elif what == "reshape" and name in world.eips:
             world.eips[name] = replace(world.eips[name], ranges=data.draw(any_ranges()))
         elif what == "claim":

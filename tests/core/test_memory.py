@@ -19,6 +19,7 @@ from porterlb.core.model import (
     Endpoint,
     Mode,
     Peer,
+    Protocol,
     Requirement,
     Selector,
     ServiceKey,
@@ -193,6 +194,8 @@ def changed_eips(draw: st.DrawFn) -> Event:
         replace(
             EVERYTHING[name],
             layer2_standby=draw(st.booleans()),
+            disabled=draw(st.booleans()),
+            protocol=draw(st.sampled_from(list(Protocol))),
             ranges=draw(st.sampled_from(RANGES)),
             can_reach=draw(st.sampled_from([None, ip_address("10.77.0.1"), ip_address("192.0.2.1")])),
         ),

@@ -126,13 +126,13 @@ def allocate(
         closed: Eips that give nothing out for a reason of the network, each with a clause that says why.
         may_allocate: False on a replica that is not the leader: held addresses only.
     """
-    map_ = (
-        memory.map
-        if memory.context and memory.context[0] == eips
-        else EipMap(eips if isinstance(eips, PersistentMap) else dict(eips))
-    )
-    barring = (map_, claimed, reserved, elsewhere)
-    if len(memory.barring) == 4 and all(map(operator.is_, barring, memory.barring)):
+    map_, same_place = memory.map, bool(memory.context)
+    if not memory.context or memory.context[0] != eips:
+        eips = eips if isinstance(eips, PersistentMap) else dict(eips)
+        found = memory.map.edited(eips) if memory.context else None
+        map_, same_place = found or EipMap(eips), found is not None
+    barring = (claimed, reserved, elsewhere)
+    if same_place and len(memory.barring) == 3 and all(map(operator.is_, barring, memory.barring)):
         bars = memory.bars
     else:
         bars = Bars.of(map_, claimed, reserved, elsewhere)
@@ -144,6 +144,11 @@ def allocate(
         if not changed:
             return Allocations(memory.results, memory.uses, replace(memory, barring=barring))
         affected = work.tied(changed)
+    elif same_place and (context[2], context[4]) == (memory.context[2], memory.context[4]):
+        # Who has an address keeps it, whatever else an Eip says: only those that wait may get another answer.
+        affected = work.tied(differing(memory.services, services))
+        if not map_.grants_as(memory.map) or (context[1], context[3]) != (memory.context[1], memory.context[3]):
+            affected |= work.tied(memory.waiting)
     else:
         work.start_again()
         affected = set(services)

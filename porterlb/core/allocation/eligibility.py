@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping
+from copy import copy
 from types import MappingProxyType
 
 from porterlb.core.allocation.pool import encode_ranges
 from porterlb.core.model import Eip, Protocol, Service
+from porterlb.core.persistent import differing
 from porterlb.core.problems import Problem, Reason
 
 
@@ -19,11 +21,8 @@ class EipMap:
     """
 
     def __init__(self, eips: Mapping[str, Eip]) -> None:
-        self.eips = eips
+        self._take(eips)
         self.conflicting: dict[str, tuple[str, ...]] = {}
-        self.by_namespace = any(eip.namespace_selector is not None for eip in eips.values())
-        self.by_labels = any(eip.service_selector is not None for eip in eips.values())
-        self._ordered: list[Eip] | None = None
         serving: list[tuple[int, int, str]] = []
         self._late: list[tuple[str, _Ranges]] = []
         for eip in sorted(eips.values(), key=lambda eip: (eip.created, eip.uid, eip.name)):
@@ -36,6 +35,29 @@ class EipMap:
                 for entry in ranges:
                     insort(serving, entry)
         self._serving = _Ranges(serving)
+
+    def _take(self, eips: Mapping[str, Eip]) -> None:
+        self.eips = eips
+        self.by_namespace = any(eip.namespace_selector is not None for eip in eips.values())
+        self.by_labels = any(eip.service_selector is not None for eip in eips.values())
+        self._ordered: list[Eip] | None = None
+
+    def edited(self, eips: Mapping[str, Eip]) -> EipMap | None:
+        """The map of Eips with the same addresses, of the same ages; None: the addresses are others."""
+        if len(eips) != len(self.eips):
+            return None
+        for name in differing(self.eips, eips):
+            old, new = self.eips.get(name), eips.get(name)
+            if old is None or new is None or _placed(old) != _placed(new):
+                return None
+        found = copy(self)
+        found._take(eips)
+        return found
+
+    def grants_as(self, other: EipMap) -> bool:
+        """Whether both give the same Services the same addresses, for Eips with the same addresses."""
+        names = differing(self.eips, other.eips)
+        return all(_granted(self.eips[name]) == _granted(other.eips[name]) for name in names)
 
     @property
     def ordered(self) -> list[Eip]:
@@ -68,6 +90,17 @@ class EipMap:
                 "spec.address",
             ),
         )
+
+
+def _placed(eip: Eip) -> tuple[object, ...]:
+    """What decides which addresses belong to an Eip, and which of those are not given out."""
+    return eip.ranges, eip.created, eip.uid, eip.probe
+
+
+def _granted(eip: Eip) -> tuple[object, ...]:
+    """What decides who gets new addresses of an Eip."""
+    selectors = eip.namespaces, eip.namespace_selector, eip.service_selector
+    return eip.protocol, eip.disabled, eip.priority, eip.auto_assign, eip.is_default, selectors
 
 
 class _Ranges:
