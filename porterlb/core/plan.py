@@ -94,7 +94,9 @@ def plan_steps(
     reserved = memory.reserved.updated(snapshot.nodes, snapshot.members, snapshot.peers)
     allocations = _allocations(snapshot, memory.allocation, reserved, now)
     yield
-    drains = drain.step(memory.drains, snapshot.nodes, now)
+    drains = memory.drains
+    if drains is None or before.shared is None or before.shared.snapshot.nodes is not snapshot.nodes:
+        drains = drain.step(drains, snapshot.nodes, now)
     at = drain.stages(drains, now, policy)
     shared = shared_by_all(snapshot, memory.sessions, now, policy, before.shared, at)
     keys = _changed(shared, allocations, before)

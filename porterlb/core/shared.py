@@ -19,6 +19,7 @@ from porterlb.core.memory import Sessions
 from porterlb.core.model import Address, Eip, Network, Peer, RouteAttributes, Selector, Service, Snapshot
 from porterlb.core.nexthops import NextHops, Segments, Tier
 from porterlb.core.persistent import differing
+from porterlb.core.placement.load import FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Shared:
     )
     _paths: dict[tuple[str, str, int, RouteAttributes], Path | None] = field(default_factory=dict)
     _recipients: dict[tuple[str, int], Recipients] = field(default_factory=dict)
+    _sizes: dict[bool, Mapping[str, int]] = field(default_factory=dict)
     _sets: dict[bool, frozenset[frozenset[str]]] = field(default_factory=dict)
     _covering: dict[tuple[str, int, int, int], tuple[Address, Prefix] | None] = field(default_factory=dict)
     _seen: dict[frozenset[str], SessionsSeen] = field(default_factory=dict)
@@ -149,6 +151,15 @@ class Shared:
             return None
         present = self.nodes_on(segment) - self.snapshot.view.dead_there(segment)
         return tuple([node for node in order if node in present][: nexthops.MOST])
+
+    @property
+    def node_capacities(self) -> Mapping[str, int]:
+        """In Layer 2, of the nodes that have another one than usual: see :mod:`porterlb.core.placement.load`."""
+        found = self._sizes.get(True)
+        if found is None:
+            nodes = self.snapshot.nodes
+            found = self._sizes[True] = {name: node.capacity for name, node in nodes.items() if node.capacity != FULL}
+        return found
 
     def lacking(self, interface: str) -> frozenset[str]:
         """The nodes whose replica says that it has no such interface, or that it is down."""

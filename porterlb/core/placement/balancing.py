@@ -77,6 +77,7 @@ class _Flow:
         self._allowed = {at: sorted({number[name] for name in units[at].best} | {self._home[at]}) for at in members}
         # by node, by other node, by cost: the units that can move there (numbers; some may have left since)
         self._arcs: list[dict[int, tuple[list[int], list[int], list[int]]]] = [{} for _ in sizes]
+        self._into: list[set[int]] = [set() for _ in sizes]  # the nodes with an arc to each
         for at in members:
             self._offer(at)
         for arcs in self._arcs:
@@ -104,22 +105,31 @@ class _Flow:
         return (2 * self._loads[node] + self._weight) * self._per[node]
 
     def _direct(self) -> bool:
-        """The bulk of the work: single moves from the fullest node that has one to the emptiest that it leads to."""
+        """The bulk of the work: single moves from the fullest node that has one to the emptiest that it leads to.
+
+        A node without a better place for any unit has none until it gets fuller, or a node that it leads to emptier.
+        """
         changed = False
-        spent: set[int] = set()
-        while True:
-            sources = [node for node in self._nodes if node not in spent and self._arcs[node]]
-            if not sources:
-                return changed
-            source = max(sources, key=self._less)
+        waiting = {node for node in self._nodes if self._arcs[node]}
+        heap = [(-self._less(node), node) for node in waiting]
+        heapify(heap)
+        while heap:
+            key, source = heappop(heap)
+            if source not in waiting or key != -self._less(source):
+                continue  # entered again since
+            waiting.discard(source)
             better = [node for node in self._arcs[source] if self._gain(source, node) > 0]
             targets = [node for node in better if self._cost(source, node) is not None]
             if not targets:
-                spent.add(source)
                 continue
-            self._move(source, min(targets, key=lambda node: (self._more(node), node)))
-            spent.clear()
+            target = min(targets, key=lambda node: (self._more(node), node))
+            self._move(source, target)
             changed = True
+            for node in (source, target, *(self._into[source] - waiting)):
+                if self._arcs[node]:
+                    waiting.add(node)
+                    heappush(heap, (-self._less(node), node))
+        return changed
 
     def _cost(self, source: int, target: int) -> int | None:
         """The least cost of an arc in moves; None: there is no such arc."""
@@ -145,6 +155,7 @@ class _Flow:
         source = self._place[at]
         for target in self._allowed[at]:
             if target != source:
+                self._into[target].add(source)
                 heap = self._arcs[source].setdefault(target, ([], [], []))[self._costs(at, source, target) + 1]
                 if push:
                     heappush(heap, at)

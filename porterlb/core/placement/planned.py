@@ -10,7 +10,7 @@ from porterlb.core.model import Address, Protocol, ServiceKey, Snapshot
 from porterlb.core.nexthops import unusable_because
 from porterlb.core.placement import state
 from porterlb.core.placement.census import Candidacy, movable, unit_of, units
-from porterlb.core.placement.load import FULL, Loads, Unit
+from porterlb.core.placement.load import Loads, Unit
 from porterlb.core.placement.policy import PlacementPolicy
 from porterlb.core.placement.settling import Scene, judged, settle
 from porterlb.core.placement.state import Census, Placement
@@ -67,8 +67,9 @@ def _expected(shared: Shared, scene: Scene) -> bool:
     down = (snapshot.nodes[name] for name in scene.unusable)
     if any(unusable_because(replace(node, excluded=False), snapshot.view, ignore_ready=False) for node in down):
         return True
-    recorded = any(service.pinned_node for service in snapshot.services.values())
-    return not recorded and not scene.usable <= scene.replicas
+    if scene.usable <= scene.replicas:
+        return False
+    return not any(service.pinned_node for service in snapshot.services.values())
 
 
 def _census(shared: Shared, planned: Planned, placement: Placement) -> Census:
@@ -89,7 +90,7 @@ def _census(shared: Shared, planned: Planned, placement: Placement) -> Census:
         unit=unit,
         new=[*new, *fresh.values()],
         everyone=lambda: movable(planned.vips, shared.cordoned, snapshot.view.asked),
-        capacities={name: node.capacity for name, node in snapshot.nodes.items() if node.capacity != FULL},
+        capacities=shared.node_capacities,
         eligible=(shared.usable & shared.replicas) - shared.cordoned,
         requests=frozenset(eip.rebalance for eip in snapshot.eips.values() if eip.rebalance),
         allocated=frozenset(fresh),
