@@ -8,7 +8,7 @@ not know is not on the wire. What somebody else writes into the status does not 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 from porterlb.core import drain, holddown
@@ -18,14 +18,15 @@ from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
 from porterlb.core.eip_plan import EipPlan, eip_plan
 from porterlb.core.holddown import HoldDown
 from porterlb.core.memory import Memory
-from porterlb.core.mode import ModePolicy, wakes_at
+from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Address, Service, ServiceKey, Snapshot
 from porterlb.core.persistent import PersistentMap, PersistentSet, differing, editing
 from porterlb.core.placement.planned import Planned, placed
 from porterlb.core.placement.policy import DEFAULT, PlacementPolicy
 from porterlb.core.problems import Problem
 from porterlb.core.shared import Shared, shared_by_all
-from porterlb.core.vip import VipPlan, plan_vip, served_alike
+from porterlb.core.tables import Tables
+from porterlb.core.vip import VipPlan, announced_anew, plan_vip, served_alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,14 @@ def plan_steps(
     at = drain.stages(drains, now, policy)
     shared = shared_by_all(snapshot, memory.sessions, now, policy, before.shared, at)
     keys = _changed(shared, allocations, before)
-    look, moved = _to_plan(shared, allocations, before, keys)
+    look, moved, handed_on = _to_plan(shared, allocations, before, keys)
     yield
     hold_downs = _hold_downs(shared, allocations, before, look)
     if hold_downs is not memory.hold_downs:
         stepped = {peers for peers in hold_downs if hold_downs[peers] != memory.hold_downs.get(peers)}
-        look.update((address, vip.eip) for address, vip in before.vips.items() if vip.peers in stepped)
+        for address, vip in before.vips.items():
+            if vip.peers in stepped:
+                look.setdefault(address, vip.eip)  # it may belong to another Eip by now
     tables = Tables(shared, before)
     for done, (address, name) in enumerate(look.items(), 1):
         if done % BATCH == 0:
@@ -117,6 +120,13 @@ def plan_steps(
             tables.put(address, plan_vip(shared, address, snapshot.eips[name], holders, last, hold_downs, known))
         else:
             tables.remove(address)
+    for done, address in enumerate(handed_on, 1):
+        if done % BATCH == 0:
+            yield
+        if address not in look:
+            vip = before.vips[address]
+            holders = _holders_of(snapshot, allocations, address, vip.eip)
+            tables.put(address, announced_anew(shared, vip, snapshot.eips[vip.eip], holders))
     yield
     unwritten = _unwritten(snapshot, allocations, before, keys)
     wakes = list(tables.waking.values())
@@ -196,105 +206,6 @@ def _peer_problems(snapshot: Snapshot, before: Plan) -> Mapping[str, tuple[Probl
     return peer_problems(snapshot)
 
 
-class Tables:
-    """What follows from the plans of all VIPs, kept up to date one VIP at a time, beginning with the plan before."""
-
-    def __init__(self, shared: Shared, before: Plan) -> None:
-        self._shared = shared
-        self._before = before
-        self.vips = editing(before.vips)
-        self.modes = editing(before.memory.modes if before.shared is not None else {})
-        self.layer2 = editing(before.wire.vips)
-        self.waking = editing(before.waking)
-        self.digest = before.digest
-        self.loads = dict(before.loads)
-        self.unrecorded = editing(before.unrecorded)
-        self.shares = editing(before.shares)
-        self._lost: dict[Path, list[Prefix]] = {}
-        self._gained: dict[Path, list[Prefix]] = {}
-        self._touched: set[tuple[Path, Prefix]] = set()  # aggregates whose count is another one
-
-    def put(self, address: Address, vip: VipPlan) -> None:
-        """A VIP with its new plan."""
-        old = self.vips.get(address)
-        self.vips[address] = vip
-        self.digest ^= vip.digest ^ (old.digest if old else 0)
-        if self.modes.get(address) != vip.mode:
-            self.modes[address] = vip.mode
-        if vip.layer2 is None:
-            self.layer2.pop(address, None)
-        elif self.layer2.get(address) != vip.layer2:
-            self.layer2[address] = vip.layer2
-        at = wakes_at(vip.mode, self._shared.policy)
-        if at is None:
-            self.waking.pop(address, None)
-        else:
-            self.waking[address] = at
-        self._carried(old, vip)
-        if vip.place and not vip.recorded:
-            self.unrecorded[address] = vip.services[0]
-        else:
-            self.unrecorded.pop(address, None)
-        if old is None or old.paths != vip.paths:
-            self._routed(old.paths if old else (), vip.paths, vip.prefix)
-        self._shared_by(old.aggregates if old else (), vip.aggregates)
-
-    def remove(self, address: Address) -> None:
-        """A VIP that is no longer planned."""
-        old = self.vips.pop(address, None)
-        if old is None:
-            return
-        self.digest ^= old.digest
-        self._carried(old, None)
-        for table in (self.modes, self.layer2, self.waking, self.unrecorded):
-            table.pop(address, None)
-        self._routed(old.paths, (), old.prefix)
-        self._shared_by(old.aggregates, ())
-
-    def _carried(self, old: VipPlan | None, new: VipPlan | None) -> None:
-        """Keeps count of what each node carries in Layer 2."""
-        for vip, sign in ((old, -1), (new, 1)):
-            if vip is not None and vip.place:
-                load = self.loads.get(vip.place, 0) + sign * vip.weight
-                if load:
-                    self.loads[vip.place] = load
-                else:
-                    self.loads.pop(vip.place, None)
-
-    def _routed(self, before: Iterable[Path], now: Iterable[Path], prefix: Prefix) -> None:
-        for path in before:
-            self._lost.setdefault(path, []).append(prefix)
-        for path in now:
-            self._gained.setdefault(path, []).append(prefix)
-
-    def _shared_by(self, before: Iterable[tuple[Path, Prefix]], now: Iterable[tuple[Path, Prefix]]) -> None:
-        """Keeps count of the VIPs behind each aggregate, which is announced while there is one."""
-        for entries, sign in ((before, -1), (now, 1)) if before != now else ():
-            for entry in entries:
-                count = self.shares.get(entry, 0) + sign
-                if count:
-                    self.shares[entry] = count
-                else:
-                    self.shares.pop(entry, None)
-                self._touched.add(entry)
-
-    def routes(self) -> dict[Path, PersistentSet[Prefix]]:
-        """What this replica itself announces: the prefixes by path."""
-        for path, prefix in self._touched:
-            was, now = (path, prefix) in self._before.shares, (path, prefix) in self.shares
-            if was != now:
-                (self._gained if now else self._lost).setdefault(path, []).append(prefix)
-        routes = dict(self._before.routes)
-        for path in self._lost.keys() | self._gained.keys():
-            known = routes.get(path) or PersistentSet()
-            fresh = known.changed(self._lost.get(path, ()), self._gained.get(path, ()))
-            if fresh:
-                routes[path] = fresh
-            else:
-                routes.pop(path, None)
-        return routes
-
-
 def _changed(shared: Shared, allocations: Allocations, before: Plan) -> set[ServiceKey] | None:
     """The Services that are not what they were, or have other endpoints or addresses; None: there is no plan before."""
     if before.shared is None:
@@ -306,17 +217,22 @@ def _changed(shared: Shared, allocations: Allocations, before: Plan) -> set[Serv
 
 def _to_plan(
     shared: Shared, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
-) -> tuple[dict[Address, str], set[Address] | None]:
+) -> tuple[dict[Address, str], set[Address] | None, list[Address]]:
     """The addresses whose plan may be another one now, each with the name of its Eip; those that lost a node first.
 
-    And those of them whose next hops may be others; None: all.
+    And those of them whose next hops may be others; None: all. And those of which nothing is new but who announces
+    their next hops; some may be among the first ones too.
     """
     if keys is None or before.shared is None or not shared.same_rules(before.shared):
-        return _all(allocations, before), None
-    lost = shared.lost_nodes(before.shared)
-    if lost is None:
-        return _all(allocations, before), None
+        return _all(allocations, before), None, []
+    nodes = shared.lost_nodes(before.shared)
+    if nodes is None:
+        return _all(allocations, before), None, []
+    lost, again = nodes
     look: dict[Address, str] = {}
+    handed_on: list[Address] = []
+    if again:
+        handed_on = [at for at, vip in before.vips.items() if not again.isdisjoint(vip.next_hops)]
     if lost:
         look.update((at, vip.eip) for at, vip in before.vips.items() if not lost.isdisjoint(vip.next_hops))
     if shared.unusable != before.shared.unusable:  # what a VIP without next hops says
@@ -346,7 +262,7 @@ def _to_plan(
             if vip.eip == name:
                 look.setdefault(address, name)
         moved.update(address for address in used if address not in before.vips)
-    return look, moved
+    return look, moved, handed_on
 
 
 def _hold_downs(

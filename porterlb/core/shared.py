@@ -339,13 +339,14 @@ class Shared:
             and self.selected == other.selected
         )
 
-    def lost_nodes(self, other: Shared) -> frozenset[str] | None:
-        """The nodes that a VIP has to be planned anew for if it used them under ``other``, the one before.
+    def lost_nodes(self, other: Shared) -> tuple[frozenset[str], frozenset[str]] | None:
+        """The nodes that a VIP has to be planned anew for if it used them under ``other``, the one before; and those
+        that only other replicas announce now.
 
         None: all VIPs have to be, for a node has come that any of them may use now, or BGP carries other ones.
         """
         if self.speakers is other.speakers:
-            return frozenset()
+            return frozenset(), frozenset()
         if not (
             self.usable <= other.usable
             and self.replicas <= other.replicas
@@ -360,6 +361,7 @@ class Shared:
             | (self.cordoned - other.cordoned)
         )
         lost |= (self.drain.announced ^ other.drain.announced) | (self.drain.withdrawn ^ other.drain.withdrawn)
+        handed_on: set[str] = set()
         for peer, replicas in self.speakers.items():
             before = other.speakers[peer]
             if replicas == before or peer not in self.peers:
@@ -371,8 +373,8 @@ class Shared:
             for version in (4, 6):
                 if (peer, version) in other._announcers:
                     now, then = self.announcers(peer, version), other.announcers(peer, version)
-                    lost |= now.differing(then)
-        return frozenset(lost)
+                    handed_on |= now.differing(then)
+        return lost, frozenset(handed_on)
 
     def _reachable(self) -> dict[tuple[str, int], frozenset[int]]:
         """Which groups of replicas have a session, by peer and IP version: what ``carried`` depends on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from porterlb.core import drain
@@ -89,14 +89,7 @@ def plan_vip(
     hold_down = hold_downs[recipients.names]
     ways = Ways(protocol, carried, on_link, eip.layer2_standby)
     mode = decide(last, ways, hold_down, shared.now, shared.policy)
-    announced: Announced = {}
-    if mode.announce is not Announce.NONE and order:
-        full = mode.announce is Announce.FULL
-        announced = {
-            name: shared.arrangement(name, _turned_by(shared, told, address, eip, local=local), hops)
-            for name, told in recipients.told.items()
-            if (hops := _announced(told, order, candidates or order, shared.drain, full=full))
-        }
+    announced = _arranged(shared, address, eip, recipients, mode, order, candidates or order, local=local)
     reachable = candidates if on_link else None
     paths, aggregates = _own_routes(shared, address, eip, recipients.told, announced, local=local)
     return VipPlan(
@@ -123,6 +116,38 @@ def plan_vip(
         weight=owner.weight,
         recorded=owner.pinned_node,
     )
+
+
+def announced_anew(shared: Shared, vip: VipPlan, eip: Eip, holders: Sequence[Service]) -> VipPlan:
+    """The plan of a VIP of which nothing is new but who announces its next hops."""
+    recipients = shared.recipients(eip, vip.address.version, holders)
+    local = any(service.traffic_policy is TrafficPolicy.LOCAL for service in holders)
+    order, candidates = vip.next_hops, vip.candidates or vip.next_hops
+    announced = _arranged(shared, vip.address, eip, recipients, vip.mode, order, candidates, local=local)
+    paths, aggregates = _own_routes(shared, vip.address, eip, recipients.told, announced, local=local)
+    return replace(vip, announced=announced, paths=paths, aggregates=aggregates)
+
+
+def _arranged(
+    shared: Shared,
+    address: Address,
+    eip: Eip,
+    recipients: Recipients,
+    mode: VipMode,
+    order: tuple[str, ...],
+    candidates: tuple[str, ...],
+    *,
+    local: bool,
+) -> Announced:
+    """Next hops by replica, by peer."""
+    if mode.announce is Announce.NONE or not order:
+        return {}
+    full = mode.announce is Announce.FULL
+    return {
+        name: shared.arrangement(name, _turned_by(shared, told, address, eip, local=local), hops)
+        for name, told in recipients.told.items()
+        if (hops := _announced(told, order, candidates, shared.drain, full=full))
+    }
 
 
 def _drained(shared: Shared, order: Sequence[str]) -> str:
