@@ -299,7 +299,8 @@ class _Manager:
 
         With nobody who announces the same, the routes are left to graceful restart.
         """
-        others = self._others_announce()
+        known = self.reconciler.known
+        others = known is not None and known.others_announce
         log.info("stopping", extra=fields(handing_over=others))
         with contextlib.suppress(Exception):
             await self.wire.stop()
@@ -315,15 +316,6 @@ class _Manager:
         if not self._namesake.is_set():  # else the state that is shared is that of the other manager
             with contextlib.suppress(Exception):
                 await self.sharer.stop()
-
-    def _others_announce(self) -> bool:
-        """Whether each peer that we have a session with also has one with another live replica."""
-        known = self.reconciler.known
-        if known is None:
-            return False
-        mine = {peer for peer, state in known.bgp.sessions.items() if state.up}
-        theirs = {peer for replica in known.wire.fresh.values() for peer in replica.sessions}
-        return bool(mine) and mine <= theirs
 
     # What the parts tell one another
 

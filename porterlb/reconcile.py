@@ -139,15 +139,8 @@ class Reconciler:
             self._urgent.set()
 
     def on_bgp(self, report: BgpReport) -> None:
-        before = self.bgp_report.sessions
-        lost = any(state.up and not _up(report, peer) for peer, state in before.items())
-        # Until it is planned for what was negotiated, a router may have the wrong routes, and waits for End-of-RIB.
-        opened = any(
-            state.up and state.negotiated != (before[peer].negotiated if peer in before else None)
-            for peer, state in report.sessions.items()
-        )
-        self.bgp_report = report
-        self.touch(urgent=lost or opened)
+        before, self.bgp_report = self.bgp_report, report
+        self.touch(urgent=report.is_urgent(before))
 
     def on_wire(self, report: WireReport) -> None:
         before = self.wire_report
@@ -157,12 +150,7 @@ class Reconciler:
             self._tell(news=False)
             return
         self.wire_ready = True
-        urgent = (
-            (report.dead, report.dead_on) != (before.dead, before.dead_on)
-            or report.fresh.keys() != before.fresh.keys()
-            or report.doubt != before.doubt
-        )
-        self.touch(urgent=urgent)
+        self.touch(urgent=report.is_urgent(before))
 
     def on_leader(self, leader: str) -> None:
         self.leader = leader
@@ -433,8 +421,3 @@ class Reconciler:
             for address, since in self.checking.items()
             if address not in self.wire_report.clear and now - since < CHECK_LIMIT
         )
-
-
-def _up(report: BgpReport, peer: str) -> bool:
-    state = report.sessions.get(peer)
-    return state is not None and state.up

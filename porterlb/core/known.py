@@ -61,6 +61,14 @@ class Known:
         """The replicas that are live, this one included."""
         return frozenset(self.wire.fresh) | {self.node}
 
+    @property
+    def others_announce(self) -> bool:
+        """Whether each peer that we have a session with also has one with another live replica, so that our routes may
+        be withdrawn."""
+        mine = {peer for peer, state in self.bgp.sessions.items() if state.up}
+        theirs = {peer for replica in self.wire.fresh.values() for peer in replica.sessions}
+        return bool(mine) and mine <= theirs
+
     def is_live(self, replica: str) -> bool:
         return replica == self.node or replica in self.wire.fresh
 

@@ -60,6 +60,17 @@ class BgpReport:
         """Whether ExaBGP runs, or is not needed."""
         return self.trouble is None or self.trouble.runs
 
+    def is_urgent(self, before: BgpReport) -> bool:
+        """Whether to plan at once, without waiting for other changes: a session was lost, or one came up.
+
+        Until it is planned for what a new session negotiated, the router may have the wrong routes, and waits for
+        End-of-RIB.
+        """
+        up = {peer: state.negotiated for peer, state in self.sessions.items() if state.up}
+        lost = any(state.up and peer not in up for peer, state in before.sessions.items())
+        known = {peer: state.negotiated for peer, state in before.sessions.items()}
+        return lost or any(negotiated != known.get(peer) for peer, negotiated in up.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Nic:
@@ -186,6 +197,14 @@ class WireReport:
             if answering.get(address) != who:
                 answering[address] = who
         return replace(report, answering=answering.frozen())
+
+    def is_urgent(self, before: WireReport) -> bool:
+        """Whether to plan at once: a node or a replica went or came, or we began or ceased to doubt ourselves."""
+        return (
+            (self.dead, self.dead_on) != (before.dead, before.dead_on)
+            or self.fresh.keys() != before.fresh.keys()
+            or self.doubt != before.doubt
+        )
 
     def says_more_than(self, other: WireReport) -> bool:
         """Whether it differs from ``other`` in more than counters and in what hosts have asked for: those change all
