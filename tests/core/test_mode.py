@@ -220,3 +220,14 @@ def test_no_sequence_leaves_an_automatic_vip_with_no_way_in(
         assert again == mode
         at = wakes_at(mode, vip.policy)
         assert at is None or at >= now
+
+
+def test_an_overlap_that_is_shorter_than_the_narrow_dwell_ends_narrow_and_overlap_together() -> None:
+    policy = ModePolicy(return_after=10, narrow_dwell=0.5, overlap=0.2, start=10)
+    vip = Vip(policy)
+    vip.at(0, Protocol.LAYER2)
+    by_hand = vip.at(20, Protocol.BGP)
+    assert shown(by_hand) == (Mode.BGP, Announce.NARROW, True)
+    assert wakes_at(by_hand, policy) == 20.2
+    assert shown(vip.at(20.1, Protocol.BGP)) == (Mode.BGP, Announce.NARROW, True)
+    assert shown(vip.at(20.2, Protocol.BGP)) == (Mode.BGP, Announce.FULL, False)

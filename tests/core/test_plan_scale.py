@@ -23,7 +23,7 @@ from porterlb.core.model import (
     View,
 )
 from porterlb.core.nexthops import MOST
-from porterlb.core.persistent import PersistentMap
+from porterlb.core.persistent import PersistentMap, editing
 from porterlb.core.plan import BATCH, Plan, plan, plan_steps
 from tests.core.test_memory import PARTS
 from tests.core.test_plan import POLICY, eip, service
@@ -92,7 +92,7 @@ def after(seen: Snapshot, event: tuple[str, ...]) -> Snapshot:
             return replace(seen, view=replace(view, leader=NODES[0] if view.leader != NODES[0] else NODES[1]))
         case (_, name, node):
             key = ServiceKey("default", name)
-            services, endpoints = PersistentMap(seen.services).edit(), PersistentMap(seen.endpoints).edit()
+            services, endpoints = editing(seen.services), editing(seen.endpoints)
             if what == "endpoints":
                 endpoints[key] = (Endpoint(node),)
             elif what == "service" and key in services:
@@ -169,6 +169,8 @@ def test_a_replica_that_is_lost_concerns_only_the_next_hops_that_it_announced() 
     assert less.differing(before) == {hop for hop in NODES if "n05" in found[hop]}
     anew = Announcers(reach, [name for name in NODES if name != "n05"])
     assert all(less.of(hop) == anew.of(hop) for hop in NODES)
+    again = Announcers(reach, NODES, less)
+    assert all(again.of(hop) == found[hop] for hop in NODES), "a replica that comes may be the best one for any hop"
     assert all(hop not in before.of(hop) and len(set(before.of(hop))) == 3 * COPIES for hop in NODES)
     assert before.own("n05") == {hop for hop in NODES if "n05" in found[hop]}
     assert Arrangement(before, ("n01", "n02"), 1) == Arrangement(before, ("n01", "n02"), 1) != {}

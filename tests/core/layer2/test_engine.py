@@ -73,6 +73,8 @@ def test_a_node_without_a_link_is_replaced_and_comes_back(world: World) -> None:
     assert world.replicas["n1"].report["dead"] == frozenset()
     assert PACKED in moves(world, "n2")
     assert act.Note(act.NoteKind.NODE_REVIVED, "n2") in world.replicas["n1"].notes
+    of_segments = {act.NoteKind.DEAD_ON_SEGMENT, act.NoteKind.ALIVE_ON_SEGMENT}
+    assert not any(note.kind in of_segments for note in world.replicas["n1"].notes), "it was dead everywhere"
 
 
 def test_who_was_cut_off_waits_until_it_has_the_plan_of_the_others(world: World) -> None:
