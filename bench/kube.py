@@ -122,7 +122,8 @@ def creator(lab: Product) -> Callable[[dict[str, Any]], Any]:
     from kubernetes import client  # noqa: PLC0415
 
     api = lab.backend.plane.api
-    core, discovery = client.CoreV1Api(api), client.DiscoveryV1Api(api)
+    core: Any = client.CoreV1Api(api)
+    discovery: Any = client.DiscoveryV1Api(api)
 
     def create(obj: dict[str, Any]) -> Any:
         if obj["kind"] == "EndpointSlice":

@@ -64,7 +64,7 @@ def real(quick: bool) -> Table:
         segment = Segment()
         try:
             segment.tell(vips=vips(("10.77.0.100", ("n2", "n1", "n3"))))
-            segment.start(**PROFILES[profile])
+            segment.start(**dict[str, Any](PROFILES[profile]))
             segment.settled()
             for loss in _chosen.get("losses", LOSSES):
                 table.rows.append((profile, loss, *_lossy(segment, loss, minutes)))
@@ -88,7 +88,7 @@ def hogs(quick: bool) -> Table:
         segment, busy = Segment(), list[subprocess.Popen[bytes]]()
         try:
             segment.tell(vips=vips(("10.77.0.100", ("n2", "n1", "n3"))))
-            segment.start(**PROFILES[profile])
+            segment.start(**dict[str, Any](PROFILES[profile]))
             segment.settled()
             busy += [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(HOGS)]
             table.rows.append((profile, 0, *_lossy(segment, 0, minutes)))

@@ -55,7 +55,7 @@ def answers_socket(version: int) -> socket.socket:
     """Receives answers only: ARP replies or neighbour advertisements."""
     if version == 4:
         return packet.open_socket("eth0", packet.ETHERTYPE_ARP, packet.arp_program(2))
-    return packet.open_socket("eth0", packet.ETHERTYPE_IPV6, packet.neighbour_program(136))
+    return packet.open_socket("eth0", packet.ETHERTYPE_IPV6, packet.ndp_program(136))
 
 
 def latency(options: dict[str, Any]) -> dict[str, Any]:

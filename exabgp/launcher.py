@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
+from typing import Any
 
 from exabgp.application.main import main as exabgp
 from exabgp.bgp.message import Notify
@@ -63,7 +64,7 @@ def repair_routes() -> None:
     # hop for ever. A newer change of a route must take the older one's place.
     insert = OutgoingRIB._update_rib
 
-    def update_rib(self, change):
+    def update_rib(self: Any, change: Any) -> Any:
         previous = self._new_nlri.get(change.index())
         if previous is not None:
             family = previous.nlri.family().afi_safi()
@@ -82,7 +83,7 @@ def repair_routes() -> None:
     # one neighbor, so nobody else has that route.
     with_own_address = Neighbor.remove_self
 
-    def remove_self(self, change):
+    def remove_self(self: Any, change: Any) -> Any:
         return with_own_address(self, change) if change.nlri.nexthop.SELF else change
 
     Neighbor.remove_self = remove_self
@@ -97,7 +98,7 @@ def repair_reports() -> None:
     # 5. The event of a lost session says "closing connection", whether the peer closed it or reset it.
     close = Peer._close
 
-    def close_with_cause(self, message="", error=""):
+    def close_with_cause(self: Any, message: Any = "", error: Any = "") -> Any:
         return close(self, f"{message}: {error}" if error else message, error)
 
     Peer._close = close_with_cause
@@ -109,7 +110,7 @@ def repair_reports() -> None:
     # 7. The event "negotiated" says nothing of graceful restart (RFC 4724), nor whom the session is with.
     say = JSON._negotiated
 
-    def with_more(self, negotiated):
+    def with_more(self: Any, negotiated: Any) -> Any:
         said = say(self, negotiated)
         code = Code.CODE.GRACEFUL_RESTART
         both = all(o and o.capabilities.announced(code) for o in (negotiated.sent_open, negotiated.received_open))
@@ -133,7 +134,7 @@ def repair_sending() -> None:
     # router finds no message header where it expects one, and ends the session.
     write = Connection.writer
 
-    def in_turn(self, data):
+    def in_turn(self: Any, data: Any) -> Any:
         turns = self.__dict__.setdefault("turns", deque())
         mine = object()
         turns.append(mine)
@@ -155,7 +156,7 @@ def repair_sending() -> None:
 
     begin = KA.__init__
 
-    def with_send_hold(self, session, proto):
+    def with_send_hold(self: Any, session: Any, proto: Any) -> Any:
         begin(self, session, proto)
         if proto.negotiated.holdtime:
             proto.connection.send_hold = SEND_HOLD * proto.negotiated.holdtime
@@ -166,7 +167,7 @@ def repair_sending() -> None:
     # while something was being sent to it, until the kernel gives up, a quarter of an hour later.
     notify = Protocol.new_notification
 
-    def notify_if_possible(self, notification):
+    def notify_if_possible(self: Any, notification: Any) -> Any:
         connection = self.connection
         if connection is not None and connection.io and not connection.__dict__.get("turns") and connection.writing():
             yield from notify(self, notification)
@@ -181,7 +182,9 @@ def repair_listening() -> None:
     # from the listening socket, and is discarded by a router that checks it if its TTL is not 255.
     listen = listener.Listener._listen
 
-    def listen_for_all(self, local_ip, peer_ip, local_port, use_md5, md5_base64, minimum):
+    def listen_for_all(
+        self: Any, local_ip: Any, peer_ip: Any, local_port: Any, use_md5: Any, md5_base64: Any, minimum: Any
+    ) -> Any:
         listen(self, local_ip, peer_ip, local_port, use_md5, md5_base64, None)
         for sock, (address, port, *_) in self._sockets.items():
             if minimum and (address, port) == (local_ip.top(), local_port):
@@ -191,7 +194,7 @@ def repair_listening() -> None:
 
     accept = listener.set_accepted_ttl
 
-    def with_lowest_ttl(connection, neighbor):
+    def with_lowest_ttl(connection: Any, neighbor: Any) -> Any:
         accept(connection, neighbor)
         if connection.io is not None:
             tcp.set_minimum_ttl(connection.io, connection.afi, connection.peer, neighbor["incoming-ttl"])
@@ -204,7 +207,7 @@ def accept_external() -> None:
     answers of its API unreadable."""
     validate = Negotiated.validate
 
-    def validate_external(self, neighbor):
+    def validate_external(self: Any, neighbor: Any) -> Any:
         expected = neighbor["peer-as"]
         if expected is None or int(expected):
             return validate(self, neighbor)
@@ -228,12 +231,12 @@ def add_timers() -> None:
 
     begin = KA.__init__
 
-    def with_own_interval(self, session, proto):
+    def with_own_interval(self: Any, session: Any, proto: Any) -> Any:
         begin(self, session, proto)
         timer, third = self.send_timer, self.send_timer.keepalive
         due = timer.need_ka
 
-        def need_ka():
+        def need_ka() -> Any:
             asked = proto.peer.neighbor["keepalive"]
             timer.keepalive = min(asked or third, third)
             return due()
@@ -244,7 +247,7 @@ def add_timers() -> None:
 
     close = Peer._close
 
-    def close_with_interval(self, message="", error=""):
+    def close_with_interval(self: Any, message: Any = "", error: Any = "") -> Any:
         close(self, message, error)
         if self.neighbor["connect-retry"]:  # the first attempt is made at once
             self._delay._next = self.neighbor["connect-retry"]
@@ -253,7 +256,7 @@ def add_timers() -> None:
 
     connect = Protocol.connect
 
-    def connect_for_a_while(self):
+    def connect_for_a_while(self: Any) -> Any:
         began = time.monotonic()
         for connected in connect(self):
             patience = self.neighbor["connect-retry"]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lab import netns, objects
 from lab.backend import Backend, DirBackend, Object
@@ -77,7 +77,7 @@ class Lab:
         self._proxy_interval = proxy_interval
         self.fixed_vips: dict[str, list[str]] = {}
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         nodes, routers, pods, snooping = self._wanted
         self.nodes: list[Node] = []
         self.routers: list[Router] = []

@@ -42,7 +42,7 @@ def wait_until(
 
 
 def wait_equal(
-    what: Callable[[], T], wanted: T, timeout: float = 10.0, message: str = "", interval: float = 0.02
+    what: Callable[[], object], wanted: object, timeout: float = 10.0, message: str = "", interval: float = 0.02
 ) -> float:
     """Call `what` until it returns `wanted`; the seconds that it took. LabError shows the difference."""
     begun = time.monotonic()

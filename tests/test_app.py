@@ -216,14 +216,15 @@ def test_what_a_collaborator_raises_ends_neither_the_process_nor_the_other_parts
                     called += 1
                     raise ZeroDivisionError(what)  # noqa: B023 — called in this turn only
 
-                reports = manager.wire.reports
+                wire: Any = manager.wire
+                reports = wire.reports
                 with monkeypatch.context() as patched:
                     patched.setattr(owner(manager), method, fails)
                     if what == "the cluster's watch":  # it is asked for anew once its reader has failed
                         patched.setattr(manager.reconciler.objects, "change", fails)
                     world.stir()
                     async with asyncio.timeout(20):
-                        while not called or (manager.wire.reports == reports and method not in ("said", "watch")):  # noqa: ASYNC110
+                        while not called or (wire.reports == reports and method not in ("said", "watch")):  # noqa: ASYNC110
                             await asyncio.sleep(0.02)
                     await asyncio.sleep(0.1)
                     await world.alive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -155,5 +156,5 @@ def test_a_signal_is_named_and_cancelling_ends_the_process() -> None:
 
 
 def test_a_program_that_is_not_there_is_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child_process.sys, "executable", "/nonexistent/python")
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     assert asyncio.run(Life("talks").live())[0] == "it could not be started: No such file or directory"

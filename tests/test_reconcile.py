@@ -34,9 +34,9 @@ class Stage:
         self.told: list[tuple[Known, bool]] = []
         self.loop = Reconciler(
             Settings(node="node-a"),
-            SimpleNamespace(watch=self.watch),  # type: ignore[arg-type]
-            SimpleNamespace(want=lambda wanted, token: isinstance(wanted, DesiredBgp)),  # type: ignore[arg-type]
-            SimpleNamespace(want=lambda wanted: isinstance(wanted, DesiredWire)),  # type: ignore[arg-type]
+            SimpleNamespace(watch=self.watch),
+            SimpleNamespace(want=lambda wanted, token: isinstance(wanted, DesiredBgp)),
+            SimpleNamespace(want=lambda wanted: isinstance(wanted, DesiredWire)),
             lambda known, seconds: self.plans.append(known),
             lambda known, news: self.told.append((known, news)),
             lambda: None,

@@ -78,7 +78,7 @@ def test_the_checksums_are_signed(tmp_path: Path) -> None:
     subprocess.run([program, "-G", "-W", "-p", public, "-s", secret], check=True, capture_output=True)
     made = build(CHECKOUT, tmp_path / "dist", image=False, key=secret)
     assert made[-1].name == "SHA256SUMS.minisig"
-    verify = [program, "-V", "-p", public, "-m", made[-2]]
+    verify: list[str | Path] = [program, "-V", "-p", public, "-m", made[-2]]
     assert subprocess.run(verify, capture_output=True, check=False).returncode == 0
     made[-2].write_text("changed\n")
     assert subprocess.run(verify, capture_output=True, check=False).returncode != 0

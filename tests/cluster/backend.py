@@ -70,7 +70,7 @@ class KubeBackend:
         hello = {"name": "porterlb-hello", "namespace": NAMESPACE}
         self.plane.apply({"apiVersion": "v1", "kind": "Secret", "metadata": hello, "data": {"key": key}})
         self.kubeconfig: Path = self.plane.kubeconfig_for(ACCOUNT, NAMESPACE)
-        self._talk: Any = dynamic.DynamicClient(  # type: ignore[no-untyped-call]
+        self._talk: Any = dynamic.DynamicClient(
             self.plane.api, cache_file=str(self.plane.directory / "backend-kinds.json")
         )
 

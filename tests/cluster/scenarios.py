@@ -81,7 +81,7 @@ class KubeProduct(Product):
 @contextmanager
 def kube_product(*nodes: str, controllers: bool = False, **options: Any) -> Iterator[KubeProduct]:
     """Three nodes, BIRD, pools and peer; managers on these nodes (all of them)."""
-    more = {"controllers": True, "controller_flags": [CONTROLLERS]} if controllers else {}
+    more: dict[str, Any] = {"controllers": True, "controller_flags": [CONTROLLERS]} if controllers else {}
     arguments = {"nodes": 3, "routers": ["bird"], "proxy_interval": 0.2, **options}
     with KubeProduct(backend=partial(KubeBackend, **more), **arguments) as made:
         made.prepare()

@@ -79,7 +79,8 @@ def delete(lab: Whole, *names: str) -> float:
 
 
 def test_node_is_registered_and_ready(lab: Whole) -> None:
-    (node,) = lab.core.list_node().items
+    core: Any = lab.core
+    (node,) = core.list_node().items
     addresses = [a.address for a in node.status.addresses if a.type == "InternalIP"]
     assert addresses == [lab.nodes[0].v4, lab.nodes[0].v6]
     assert lab.ready("node-a") == "True"

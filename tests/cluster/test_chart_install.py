@@ -63,12 +63,12 @@ def test_every_object_is_accepted(api: ControlPlane, values: dict[str, Any]) -> 
 
 
 def key(api: ControlPlane) -> str:
-    secret = client.CoreV1Api(api.api).read_namespaced_secret("porterlb-hello", chart.NAMESPACE)
+    secret: Any = client.CoreV1Api(api.api).read_namespaced_secret("porterlb-hello", chart.NAMESPACE)
     return str(secret.data["key"])
 
 
 def profile(api: ControlPlane) -> str:
-    deployment = client.AppsV1Api(api.api).read_namespaced_deployment("porterlb", chart.NAMESPACE)
+    deployment: Any = client.AppsV1Api(api.api).read_namespaced_deployment("porterlb", chart.NAMESPACE)
     values = {entry.name: entry.value for entry in deployment.spec.template.spec.containers[0].env}
     return str(values["PORTERLB_PROFILE"])
 

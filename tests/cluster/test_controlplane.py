@@ -78,7 +78,7 @@ def eventually(condition: Callable[[], object], limit: float = 60.0) -> None:
 
 
 def client_of(kubeconfig: Path) -> client.ApiClient:
-    made: client.ApiClient = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
+    made: client.ApiClient = config.new_client_from_config(str(kubeconfig))
     return made
 
 
@@ -170,7 +170,7 @@ def test_what_was_compacted_is_gone(plane: ControlPlane) -> None:
     plane.compact()
 
     def watch_from_there() -> list[object]:
-        watcher: Any = watch.Watch()  # type: ignore[no-untyped-call]
+        watcher: Any = watch.Watch()
         return list(watcher.stream(core.list_node, resource_version=listed, timeout_seconds=5))
 
     assert status_of(watch_from_there) == 410

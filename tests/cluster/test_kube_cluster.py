@@ -300,7 +300,7 @@ def delete(plane: ControlPlane, kind: Kind, obj: Obj) -> None:
 
 
 def test_a_list_of_many_pages_is_whole(plane: ControlPlane, kubeconfig: Path) -> None:
-    leases = client.CoordinationV1Api(plane.api)
+    leases: Any = client.CoordinationV1Api(plane.api)
     for number in range(510):
         leases.create_namespaced_lease(SYSTEM, lease_object(f"page-{number:03}", SYSTEM))
 

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from kubernetes import client, watch
@@ -57,7 +57,7 @@ def ledger(road: KubeProduct) -> Iterator[Ledger]:
     listed: Any = core.list_service_for_all_namespaces()
     for item in listed.items:
         found.saw("ADDED", road.plane.api.sanitize_for_serialization(item))
-    stream = watch.Watch()
+    stream: Any = cast(Any, watch).Watch()
     end = threading.Event()
 
     def read() -> None:

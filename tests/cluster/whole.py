@@ -62,9 +62,7 @@ class WholeBackend(KubeBackend):
         )
 
     def _prepare(self) -> None:
-        self._talk = dynamic.DynamicClient(  # type: ignore[no-untyped-call]
-            self.plane.api, cache_file=str(self.plane.directory / "backend-kinds.json")
-        )
+        self._talk = dynamic.DynamicClient(self.plane.api, cache_file=str(self.plane.directory / "backend-kinds.json"))
 
     def apply(self, obj: Object) -> None:
         if obj["kind"] != "Node":  # which the node's agent registers

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
@@ -24,6 +25,9 @@ from porterlb.core.model import (
     TrafficPolicy,
 )
 from porterlb.core.problems import Reason
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def ranges(*texts: str) -> tuple[AddressRange, ...]:
@@ -299,7 +303,7 @@ class World:
                 (self.services[key],) = written([self.services[key]], self.last)
 
 
-def _shuffled(mapping: Mapping[object, object], shuffle: random.Random) -> dict:  # type: ignore[type-arg]
+def _shuffled(mapping: Mapping[K, V], shuffle: random.Random) -> dict[K, V]:
     items = list(mapping.items())
     shuffle.shuffle(items)
     return dict(items)
@@ -318,7 +322,7 @@ CREATED = st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026
 
 @st.composite
 def any_ranges(draw: st.DrawFn) -> tuple[AddressRange, ...]:
-    found = []
+    found: list[AddressRange] = []
     for pool in (V4, V6):
         if draw(st.booleans()):
             first = draw(st.integers(0, len(pool) - 1))

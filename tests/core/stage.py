@@ -69,12 +69,13 @@ def seen(
         for address, vip in made.wire.vips.items()
         if vip.candidates
     }
+    reported: dict[str, Any] = {"fresh": fresh, "answering": answering, **(wire or {})}
     sessions = {"tor": session(up=view.node in up, loss=loss, losses=losses)}
     return Known(
         of,
         made,
         BgpReport(**({"sessions": sessions} | dict(bgp or {}))),
-        WireReport(**({"fresh": fresh, "answering": answering} | dict(wire or {}))),
+        WireReport(**reported),
         digest,
         **({"generations": generations(of)} | more),
     )

@@ -69,9 +69,9 @@ def test_a_freed_address_is_the_last_to_come_again() -> None:
         taken.discard(code)
         pool.release(code, float(code))
     order = []
-    while (code := pool.longest_free(taken)) is not None:
-        taken.add(code)
-        order.append(code)
+    while (free := pool.longest_free(taken)) is not None:
+        taken.add(free)
+        order.append(free)
     assert order == [2, 1, 3]
 
 
@@ -83,9 +83,9 @@ def test_a_freed_address_that_was_forgotten_is_found_again(monkeypatch: pytest.M
         taken.discard(code)
         pool.release(code, float(code))
     order = []
-    while (code := pool.longest_free(taken)) is not None:
-        taken.add(code)
-        order.append(code)
+    while (free := pool.longest_free(taken)) is not None:
+        taken.add(free)
+        order.append(free)
     assert order == [5, 2, 6]
 
 

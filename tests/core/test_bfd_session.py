@@ -219,7 +219,7 @@ def test_a_router_in_demand_mode_gets_no_periodic_packets() -> None:
 def test_admin_down_is_said_three_times_and_ignores_the_router() -> None:
     session = up()
     session.disable(1.0)
-    said = []
+    said: list[Packet] = []
     for _ in range(FAREWELLS):
         assert session.send_at is not None
         said += session.wake(session.send_at, 1.0)

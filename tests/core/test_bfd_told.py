@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from prometheus_client import generate_latest
 
@@ -30,7 +31,7 @@ def of(*, up: tuple[str, ...] = ("node-a", "node-b", "node-c")) -> Snapshot:
     return replace(made, peers={"tor": replace(made.peers["tor"], bfd=BfdSettings(3, 50, 50))})
 
 
-def known(bfd: BfdSession | None, **more: object) -> Known:
+def known(bfd: BfdSession | None, **more: Any) -> Known:
     up = ("node-b", "node-c") if more else ("node-a", "node-b", "node-c")
     made = situation(of(up=up), **more)
     return replace(made, bgp=replace(made.bgp, sessions={"tor": replace(made.bgp.sessions["tor"], bfd=bfd)}))
@@ -107,7 +108,7 @@ def test_history() -> None:
 
 def test_metrics() -> None:
     for look, up in ((known(UP), 1), (failed(), 0), (known(None), 0)):
-        text = generate_latest(Metrics(lambda look=look: look, lambda: 0.0).registry).decode()  # type: ignore[misc]
+        text = generate_latest(Metrics(lambda look=look: look, lambda: 0.0).registry).decode()
         assert f'porterlb_bfd_session_up{{peer="tor"}} {up}.0' in text
     text = generate_latest(Metrics(failed, lambda: 0.0).registry).decode()
     assert 'porterlb_bfd_transitions_total{peer="tor"} 2.0' in text

@@ -479,9 +479,11 @@ def test_services_with_one_problem_are_one_finding() -> None:
 
 
 def test_missing_fields_of_a_schema() -> None:
-    ours = {"properties": {"spec": {"properties": {"a": {}, "b": {"items": {"properties": {"c": {}}}}}}}}
+    ours: dict[str, Any] = {
+        "properties": {"spec": {"properties": {"a": {}, "b": {"items": {"properties": {"c": {}}}}}}}
+    }
     assert missing_fields(ours, ours) == []
-    theirs = {"properties": {"spec": {"properties": {"b": {"items": {"properties": {"d": {}}}}}}}}
+    theirs: dict[str, Any] = {"properties": {"spec": {"properties": {"b": {"items": {"properties": {"d": {}}}}}}}}
     assert missing_fields(ours, theirs) == ["spec.a", "spec.b[].c"]
     assert missing_fields(ours, {"x-kubernetes-preserve-unknown-fields": True}) == []
 

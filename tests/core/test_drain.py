@@ -118,7 +118,7 @@ def test_a_node_that_was_cordoned_already_drains_too() -> None:
 
 def test_many_nodes_keep_the_draining_next_hop_until_it_is_withdrawn() -> None:
     of = snapshot()
-    many = {f"n{i}": Node(f"n{i}", (ADDRESS["node-a"] + 20 + i,)) for i in range(40)}  # type: ignore[operator]
+    many = {f"n{i}": Node(f"n{i}", (ADDRESS["node-a"] + 20 + i,)) for i in range(40)}
     of = replace(of, nodes={**of.nodes, **many})
     begin = plan(of, None, 0.0, POLICY)
     victim = begin.vips[BGP_VIP].next_hops[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from porterlb.core.duplicates import FIRST, LONGEST, PROXY, REMEMBERED, Verdicts
+from porterlb.core.model import Address
 
 ADDRESS = IPv4Address("10.77.0.1")
 MAC, OTHER = bytes.fromhex("020000000009"), bytes.fromhex("02000000000a")
@@ -36,9 +37,9 @@ def test_f4_an_address_that_is_free_again_may_be_given_out() -> None:
 
 
 def test_f4_a_host_that_claims_many_addresses_is_named() -> None:
-    few = {ADDRESS + n: MAC for n in range(PROXY - 1)}
+    few: dict[Address, bytes] = {ADDRESS + n: MAC for n in range(PROXY - 1)}
     assert not Verdicts().heard({**few, ADDRESS + 9: OTHER}, (), 0.0).proxies
-    many = {ADDRESS + n: MAC for n in range(PROXY)}
+    many: dict[Address, bytes] = {ADDRESS + n: MAC for n in range(PROXY)}
     verdicts = Verdicts().heard(many, (), 0.0)
     assert verdicts.proxies == {"02:00:00:00:00:09": frozenset(many)}
     assert not verdicts.heard({}, {ADDRESS}, FIRST).proxies

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from itertools import permutations
 from operator import attrgetter
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +33,8 @@ from tests.core.test_plan import NAMES, POLICY, cluster, eip, service
 
 X, Y = ip_address("10.77.0.201"), ip_address("10.77.0.231")
 EVERYTHING = {"x": eip("x", "10.77.0.200", "10.77.0.209"), "y": eip("y", "10.77.0.230", "10.77.0.239")}
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def router(name: str, *eips: str, labels: str = "") -> Peer:
@@ -91,7 +92,9 @@ def test_an_automatic_vip_that_is_lost_with_each_announcement_says_so() -> None:
             assert f"{10 * 2 ** (losses - 1)} s" in problems[0].message and not problems[0].fatal
         made = plan(up, made, now := now + 1, POLICY, AT_ONCE)
         assert made.vips[X].mode.phase is Phase.WAITING and made.wake_at == now + 10 * 2 ** (losses - 1)
-        made = plan(up, made, now := made.wake_at, POLICY, AT_ONCE)
+        assert made.wake_at is not None
+        now = made.wake_at
+        made = plan(up, made, now, POLICY, AT_ONCE)
         assert made.vips[X].mode.phase is Phase.NARROW
 
 
@@ -230,16 +233,23 @@ def stories(draw: st.DrawFn) -> list[tuple[float, Snapshot]]:
 
 def reordered(of: Snapshot, seed: int) -> Snapshot:
     """The same values, with every mapping in another order."""
-    return replace(
-        of,
-        **{
-            name: shuffled(dict(getattr(of, name)), seed)
-            for name in ("nodes", "services", "endpoints", "eips", "peers", "members")
-        },
-    )
+    parts = ("nodes", "services", "endpoints", "eips", "peers", "members")
+    mixed: dict[str, Any] = {name: shuffled(dict(getattr(of, name)), seed) for name in parts}
+    return replace(of, **mixed)
 
 
-PARTS = ("vips", "bgp", "wire", "digest", "wake_at", "services", "eips", "peers", "routes", "unwritten")
+PARTS: tuple[str, ...] = (
+    "vips",
+    "bgp",
+    "wire",
+    "digest",
+    "wake_at",
+    "services",
+    "eips",
+    "peers",
+    "routes",
+    "unwritten",
+)
 PARTS += ("memory.hold_downs", "memory.sessions", "memory.modes")
 
 

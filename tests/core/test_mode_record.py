@@ -8,9 +8,9 @@ from typing import Any
 from porterlb.core.model import Mode
 from porterlb.core.observed import Answering
 from porterlb.core.plan import plan
+from porterlb.core.served import Served
 from porterlb.core.status.mode_record import Cause, mode_record
 from porterlb.core.status.notices import eip_notices
-from porterlb.core.status.serving import Served
 from tests.core.stage import AUTO_VIP, POLICY, snapshot
 
 WAYS = {

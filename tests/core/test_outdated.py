@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,8 @@ from porterlb.core.plan import Plan, plan
 from porterlb.core.status import outdated
 from porterlb.core.status.build import eip_status, service_status
 from porterlb.core.status.serving import Acknowledged, WireView
-from tests.core.stage import NAMES, NOW, POLICY, SHOP, WEB, seen, snapshot
+from tests.core.stage import NOW, POLICY, SHOP, WEB, seen, snapshot
+from tests.core.test_plan import NAMES
 
 SOME = st.frozensets(st.sampled_from(NAMES))
 STEP = st.fixed_dictionaries(
@@ -33,23 +35,23 @@ STEP = st.fixed_dictionaries(
 )
 
 
-def knowns(steps: list[dict[str, object]]) -> list[Known]:
+def knowns(steps: list[dict[str, Any]]) -> list[Known]:
     """What is known after each step."""
     view, acknowledged, made, found = WireView(), Acknowledged(), Plan(), []
     for now, step in enumerate(steps):
-        up, live, acked, there = (frozenset(step[name]) for name in ("up", "live", "acked", "there"))  # type: ignore[call-overload]
-        live -= set(step["dead"])  # type: ignore[call-overload]
-        of = snapshot(up=up & (live | {"node-a"}), fresh=live | {"node-a"}, dead=frozenset(step["dead"]))  # type: ignore[call-overload]
-        ends = {**of.endpoints, SHOP: of.endpoints[SHOP][: step["endpoints"]]}  # type: ignore[misc]
+        up, live, acked, there = (frozenset(step[name]) for name in ("up", "live", "acked", "there"))
+        live -= set(step["dead"])
+        of = snapshot(up=up & (live | {"node-a"}), fresh=live | {"node-a"}, dead=frozenset(step["dead"]))
+        ends = {**of.endpoints, SHOP: of.endpoints[SHOP][: step["endpoints"]]}
         of = replace(of, services={key: value for key, value in of.services.items() if key in there}, endpoints=ends)
         made = plan(of, made if now else None, float(now), POLICY)
-        saw = seen(made, of, answerer=step["answerer"])  # type: ignore[arg-type]
+        saw = seen(made, of, answerer=step["answerer"])
         others = {
             name: FreshReplica(name, 1, said.sessions, applied=made.digest if name in acked else 12345)
             for name, said in saw.wire.fresh.items()
         }
         rewriters = {WEB: str(step["rewriter"])} if step["rewriter"] else {}
-        saw = replace(saw, wire=replace(saw.wire, fresh=others), marking=step["marking"], rewriters=rewriters, now=NOW)  # type: ignore[arg-type]
+        saw = replace(saw, wire=replace(saw.wire, fresh=others), marking=step["marking"], rewriters=rewriters, now=NOW)
         acknowledged = acknowledged.updated(saw)
         for address in view.outdated(saw):
             view.look(address, saw, acknowledged)

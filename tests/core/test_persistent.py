@@ -39,7 +39,7 @@ def test_an_editor_does_what_a_dict_does_and_leaves_its_values_alone(
 def test_a_missing_key_is_missing() -> None:
     for empty in (PersistentMap[int, int](), Editor[int, int]()):
         assert not empty and empty.get(1) is None and 1 not in empty
-        for work in (lambda e=empty: e[1], lambda e=empty: e.pop(1), lambda e=empty: e.__delitem__(1)):  # type: ignore[misc]
+        for work in (lambda e=empty: e[1], lambda e=empty: e.pop(1), lambda e=empty: e.__delitem__(1)):
             try:
                 work()
             except (KeyError, AttributeError):

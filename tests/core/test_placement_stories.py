@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -116,13 +117,14 @@ def test_equal_inputs_give_equal_placement_on_every_replica_whatever_the_order(e
     world.tick(1)
     of = world.snapshot(world.leader)
 
-    def shuffled(mapping: dict) -> dict:  # type: ignore[type-arg]
+    def shuffled(mapping: dict[Any, Any]) -> dict[Any, Any]:
         items = list(mapping.items())
         chance.shuffle(items)  # type: ignore[attr-defined]
         return dict(items)
 
     parts = ("nodes", "services", "endpoints", "eips", "members")
-    mixed: Snapshot = replace(of, **{part: shuffled(dict(getattr(of, part))) for part in parts})
+    changes: dict[str, Any] = {part: shuffled(dict(getattr(of, part))) for part in parts}
+    mixed: Snapshot = replace(of, **changes)
     previous = world.plans[world.leader]
     one, two = (plan(s, previous, world.now + 700, POLICY, FAST) for s in (of, mixed))
     assert one.memory.placement == two.memory.placement and one.digest == two.digest

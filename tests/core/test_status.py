@@ -13,6 +13,7 @@ import pytest
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import Loss, LossKind, Refusal, RefusalKind, Trouble, TroubleKind
 from porterlb.core.desired import Path
+from porterlb.core.known import Known
 from porterlb.core.model import AddressRange, Endpoint, Mode, Node, Peer, Protocol, Ready, ServiceKey, Snapshot
 from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey
@@ -22,7 +23,7 @@ from porterlb.core.plan import plan
 from porterlb.core.problems import Problem, Reason
 from porterlb.core.sentences import listed
 from porterlb.core.status import conditions
-from porterlb.core.status.build import Known, conf_status, eip_status, service_status
+from porterlb.core.status.build import conf_status, eip_status, service_status
 from porterlb.core.status.notices import eip_notices, object_notices, service_notices, session_notices
 from porterlb.core.status.peer import negotiated_of, own_entry, peer_conditions
 from porterlb.core.status.serving import Acknowledged, served_now

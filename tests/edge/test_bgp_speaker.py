@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path as File
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_attributes_reach_an_ibgp_and_an_ebgp_router(net: Segment, tmp_path: Fil
     async def story() -> None:
         outside = Bird(net, 2, tmp_path)
         inside = Bird(net, 3, tmp_path, asn=LOCAL_AS)
-        rule = {
+        rule: dict[str, Any] = {
             "communities": ("64500:1", "no-export"),
             "large_communities": ("64500:1:2",),
             "med": 30,

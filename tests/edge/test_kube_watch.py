@@ -16,7 +16,7 @@ from aiohttp import web
 
 from porterlb.cluster import Changed, Deleted, Denied, Event, Kind, Outage, Replaced, Restored, Unavailable
 from porterlb.core.depth import TOO_DEEP
-from porterlb.edge.kube import KubeCluster, watch
+from porterlb.edge.kube import KubeCluster, api, watch
 from porterlb.edge.kube.access import Kubeconfig
 from porterlb.errors import PorterError
 from tests.edge.kube_served import kube_cluster
@@ -312,7 +312,7 @@ def test_an_object_nested_without_a_bottom_is_cut_and_the_others_are_followed(tm
 
 
 def test_a_fault_of_ours_in_one_kind_lets_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = watch.shaped
+    real = api.shaped
 
     def shaped(kind: Kind, obj: Any) -> Any:
         if kind is Kind.EIP:

@@ -92,7 +92,7 @@ def look(devtools: str, known: Mapping[str, Any], use: Callable[[Shown, HttpServ
     asyncio.run(main())
 
 
-def dead(known: State, name: str) -> State:
+def dead(known: Mapping[str, Any], name: str) -> State:
     node = {**known["nodes"][name], "dead": True, "deadBy": ["node-a", "node-c"]}
     return {**known, "nodes": {**known["nodes"], name: node}}
 

@@ -12,6 +12,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from porterlb.core.observed import WireReport
 from porterlb.edge.layer2 import Layer2Speaker
@@ -22,7 +23,7 @@ def pack(value: object) -> bytes:
     return base64.b64encode(pickle.dumps(value)) + b"\n"
 
 
-def unpack(line: bytes) -> object:
+def unpack(line: bytes) -> Any:
     return pickle.loads(base64.b64decode(line))
 
 
@@ -40,12 +41,11 @@ async def main(settings: Settings, key: bytes, tell: Callable[[WireReport], None
     while line := await reader.readline():
         if line == b"stop\n":
             break
-        wanted = unpack(line)
-        speaker.want(wanted)  # type: ignore[arg-type]
+        speaker.want(unpack(line))
     await speaker.stop()
     await running
 
 
 if __name__ == "__main__":
-    values, secret = unpack(sys.argv[1].encode())  # type: ignore[misc]
+    values, secret = unpack(sys.argv[1].encode())
     asyncio.run(main(Settings(**values), secret, say))

@@ -47,7 +47,7 @@ class Replica:
     def _read(self) -> None:
         assert self.process.popen.stdout is not None
         for line in self.process.popen.stdout:
-            at, report = wire_driver.unpack(line)  # type: ignore[misc]
+            at, report = wire_driver.unpack(line)
             with self._news:
                 self.report = report
                 self.history.append((at, report))
@@ -183,10 +183,10 @@ class Segment:
         others = set(self.replicas)
         for name, replica in self.replicas.items():
             replica.until(lambda r: r.report.applied == self.wanted.digest, "the wanted set is applied")
-            replica.until(lambda r, n=name: set(r.report.fresh) == others - {n}, "all others are fresh")  # type: ignore[misc]
+            replica.until(lambda r, n=name: set(r.report.fresh) == others - {n}, "all others are fresh")
             for vip in self.wanted.vips.values():
                 replica.until(
-                    lambda r, v=str(vip.address): bool(r.answering.get(v) and r.answering[v].answerer),  # type: ignore[misc]
+                    lambda r, v=str(vip.address): bool(r.answering.get(v) and r.answering[v].answerer),
                     f"{vip.address} is answered",
                 )
 

@@ -35,7 +35,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--slow", type=int, default=5, help="seconds for one input; longer is a fault")
     parser.add_argument("--input", type=Path, help="only this input")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    arguments, arguments.rest = parser.parse_known_args()
+    arguments, rest = parser.parse_known_args()
+    arguments.rest = rest
     return arguments
 
 

@@ -5,6 +5,7 @@ A target gets bytes and returns nothing. Whatever it raises is a fault: readers 
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -58,7 +59,7 @@ def hellos(data: bytes) -> None:
     codec.claimed_node(data)
     assert isinstance(codec.decode(data, KEY), Hello | Refusal)
     signed = b"PLBH" + data
-    signed += codec.hmac.digest(KEY, signed, sha256)
+    signed += hmac.digest(KEY, signed, sha256)
     read = codec.decode(signed, KEY)
     if isinstance(read, Hello):
         again = codec.decode(codec.encode(read, KEY), KEY)

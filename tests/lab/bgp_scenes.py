@@ -16,8 +16,8 @@ from tests.lab.product import Product
 
 PASSWORD = "s3cret+w1th/odd.characters="  # without spaces: FRR takes the first word only
 FAR = 9  # the number of the router that is one hop away
-DUAL = {"policy": "Local", "families": ("IPv4", "IPv6")}
-FAMILIES = {
+DUAL: dict[str, Any] = {"policy": "Local", "families": ("IPv4", "IPv6")}
+FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
     "v4": {"v4": ("v4",)},
     "v6": {"v6": ("v6",)},
     "v6 over v4": {"v4": ("v6",)},

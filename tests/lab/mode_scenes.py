@@ -127,7 +127,7 @@ class ModeStage:
             for eip in eips:
                 for vip in self.vips[eip]:
                     wait_until(
-                        lambda vip=vip, router=router: self.routes(vip, router) == names,  # type: ignore[misc]
+                        lambda vip=vip, router=router: self.routes(vip, router) == names,
                         timeout,
                         f"{router.name} to have {vip} wide",
                     )
@@ -156,7 +156,7 @@ class ModeStage:
     def wait_judged(self, mode: str, eips: Iterable[str] = ("standby", "quiet"), timeout: float = 25) -> None:
         """Until status, segment and routers agree on this mode."""
         for eip in eips:
-            wait_until(lambda eip=eip: self.judge(eip) == mode, timeout, f"Eip {eip} to be in {mode}")  # type: ignore[misc]
+            wait_until(lambda eip=eip: self.judge(eip) == mode, timeout, f"Eip {eip} to be in {mode}")
 
     # Doing
 

@@ -11,7 +11,7 @@ from lab.measure import wait_equal, wait_until
 from lab.process import Process
 
 EIP_ANNOTATION = "eip.porter.kubesphere.io/v1alpha2"
-POOLS = {
+POOLS: dict[str, dict[str, Any]] = {
     "routed": {"address": "172.16.0.0/27", "protocol": "bgp"},
     "auto": {"address": "10.77.0.200-10.77.0.215"},
     "segment": {"address": "10.77.0.220-10.77.0.229", "protocol": "layer2"},

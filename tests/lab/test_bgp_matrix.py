@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.lab
 
 NAMES = ("node-a", "node-b", "node-c")
 ROUTED = {EIP_ANNOTATION: "routed"}
-VALUES = {
+VALUES: dict[str, list[Any]] = {
     "router": sorted(KINDS),
     "carry": list(FAMILIES),
     "relation": ["direct", "multihop", "ibgp"],

@@ -19,6 +19,7 @@ from lab.cluster import CHECKOUT, Lab
 from lab.measure import trials, wait_equal, wait_until
 from lab.net import Net
 from lab.netns import LabError
+from lab.node import Node
 from lab.workload import SERVER
 
 pytestmark = pytest.mark.lab
@@ -309,8 +310,8 @@ def test_a_cut_cable_is_seen_on_both_ends(lab: Lab) -> None:
 def test_a_partition_concerns_only_those_named(lab: Lab) -> None:
     a, b, c = lab.nodes
 
-    def hears(one: object, other: str) -> bool:
-        return one.run(["ping", "-c", "1", "-W", "0.3", other], check=False).returncode == 0  # type: ignore[attr-defined]
+    def hears(one: Node, other: str) -> bool:
+        return one.run(["ping", "-c", "1", "-W", "0.3", other], check=False).returncode == 0
 
     a.partition(b)
     assert not hears(a, b.v4) and not hears(b, a.v6)

@@ -100,7 +100,7 @@ def test_silence_is_noticed_when_the_hold_time_is_over_and_a_paused_router_keeps
         speaker = StaticSpeaker(node, lab.router, [f"{V4} next-hop {node.v4}"])
         lab.wait_routes({V4: frozenset({node.v4})})
         lab.router.block_bgp()
-        took = wait_equal(lab.router.established, set(), 10.0, "the hold timer")
+        took = wait_equal(lab.router.established, set[str](), 10.0, "the hold timer")
         assert took > 1.0
         assert "Hold timer expired" in lab.router.sessions()[node.v4].detail
         lab.router.unblock_bgp()

@@ -44,7 +44,12 @@ def test_one_router_of_two_is_lost(stage: ModeStage) -> None:
         10,
         f"router2 to be named in {message}",
     )
-    report = stage.during(lambda: (stage.give_back("ended", lab.routers[1:]), stage.wait_wide()))
+
+    def give_back() -> None:
+        stage.give_back("ended", lab.routers[1:])
+        stage.wait_wide()
+
+    report = stage.during(give_back)
     assert report.lost == 0, report
 
 

@@ -41,7 +41,7 @@ def test_sleep_takes_virtual_time_by_the_clock_of_the_process() -> None:
 
 
 def test_timers_of_a_stopped_process_run_when_it_goes_on_and_arrivals_come_first() -> None:
-    world, seen = World(1), []
+    world, seen = World(1), list[str]()
     process = Process(world, "n1/test", "n1", 0.0)
     process.loop.call_at(1.0, seen.append, "timer")
     world.at(0.5, process.stop)
@@ -54,7 +54,7 @@ def test_timers_of_a_stopped_process_run_when_it_goes_on_and_arrivals_come_first
 
 
 def test_a_killed_process_does_nothing_more_and_its_children_get_sigterm() -> None:
-    world, seen = World(1), []
+    world, seen = World(1), list[str]()
     parent, child = Process(world, "n1/a", "n1", 0.0), Process(world, "n1/b", "n1", 0.0)
     parent.children.append(child)
     parent.loop.call_at(1.0, seen.append, "parent")
@@ -122,7 +122,7 @@ def test_an_entry_that_nobody_confirms_is_given_up() -> None:
 def test_what_is_cut_does_not_arrive_in_that_direction() -> None:
     seen = Asked()
     heard: list[bytes] = []
-    seen.b.receive = heard.append  # type: ignore[method-assign]
+    seen.b.receive = heard.append  # type: ignore[method-assign, assignment]
     seen.segment.weather.cut = {("a", "b")}
     seen.a.send(BROADCAST + seen.a.mac + b"x" * 50)
     seen.world.run(1.0)

@@ -48,7 +48,7 @@ def request_token(api: client.ApiClient, service_account: str, namespace: str, *
 
 
 def _plain(api: client.ApiClient, model: Any) -> dict[str, Any]:
-    result: dict[str, Any] = api.sanitize_for_serialization(model)  # type: ignore[no-untyped-call]
+    result: dict[str, Any] = api.sanitize_for_serialization(model)
     return result
 
 

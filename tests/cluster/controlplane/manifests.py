@@ -21,7 +21,7 @@ class Applier:
     """Applies by force as field manager `test`. `cache` is a file for what kinds the server knows."""
 
     def __init__(self, api: client.ApiClient, cache: Path) -> None:
-        self._talk: Any = dynamic.DynamicClient(api, cache_file=str(cache))  # type: ignore[no-untyped-call]
+        self._talk: Any = dynamic.DynamicClient(api, cache_file=str(cache))
 
     def apply(self, manifests: Manifests) -> list[dict[str, Any]]:
         """Applies each in turn and returns the objects as they are then.

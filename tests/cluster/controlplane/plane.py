@@ -267,9 +267,7 @@ class ControlPlane:
     def api(self) -> client.ApiClient:
         """A client of the `kubernetes` package with all rights: `CoreV1Api(plane.api)`."""
         if self._client is None:
-            self._client = config.new_client_from_config(  # type: ignore[no-untyped-call]
-                str(self.admin_kubeconfig)
-            )
+            self._client = config.new_client_from_config(str(self.admin_kubeconfig))
         return self._client
 
     def apply(self, manifests: Manifests) -> list[dict[str, Any]]:

@@ -145,7 +145,7 @@ def test_a_solicitation_is_answered_with_a_checksum_that_holds(own, asker, src, 
     frame = ND.solicitation(asker, src, target, own if direct else b"")
     asked = parse_ndp(frame)
     assert isinstance(asked, Solicitation) and checksum_holds(frame)
-    assert asked == (asker, src, target if direct else solicited_node(target), target, asker)
+    assert tuple(asked) == (asker, src, target if direct else solicited_node(target), target, asker)
     reply = ND.answer(own, b"\2\0\0\0\0\7", target).reply(asked)
     assert reply is not None and reply[:6] == asker and checksum_holds(reply)
     assert parse_ndp(reply) == (own, target, src, target, b"\2\0\0\0\0\7", True, True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,9 @@ NONE, STALE, FRESH = Hearing
 WELL = SegmentState((), contacts=(GATEWAY, "c"))
 
 
-def judged(hearing: Hearing, own: Vote | None = SILENT, said: SegmentState | None = WELL, **fields) -> tuple:
+def judged(
+    hearing: Hearing, own: Vote | None = SILENT, said: SegmentState | None = WELL, **fields: Any
+) -> tuple[bool | None, Cause]:
     found = verdict(Evidence(hearing, own, said=said if hearing is FRESH else None, **fields))
     return found.dead, found.cause
 
