@@ -153,6 +153,17 @@ class ReplicaState:
     source: str
 
 
+class Tunnel(Protocol):
+    """A connection to the web server of a replica. Methods raise Unavailable."""
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def receive(self) -> bytes:
+        """The next bytes; none at the end."""
+
+    async def close(self) -> None: ...
+
+
 class Conflict(Exception):
     """Compare-and-swap failed: somebody else has written since. Read again."""
 
@@ -240,6 +251,9 @@ class Cluster(Protocol):
 
     async def replica_state(self, node: str) -> ReplicaState:
         """What the replica on ``node`` knows. Raises Unavailable or Denied; takes as long as the caller lets it."""
+
+    async def tunnel(self, node: str) -> Tunnel:
+        """To the replica on ``node``. Raises Unavailable or Denied; takes as long as the caller lets it."""
 
     async def installation(self) -> Installation:
         """What is installed in the cluster. Raises nothing: the parts that cannot be read say why."""

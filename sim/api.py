@@ -364,6 +364,9 @@ class Client:
     async def installation(self) -> Any:
         raise Unavailable("not here")
 
+    async def tunnel(self, node: str) -> Any:
+        raise Unavailable("not here")
+
     async def replica_texts(self, node: str) -> Mapping[str, str]:
         raise Unavailable("not here")
 

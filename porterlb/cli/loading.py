@@ -56,8 +56,7 @@ class Loaded:
     @property
     def leader(self) -> str:
         """The node of the replica that holds the Lease; empty: nobody does."""
-        holder = next((lease.holder for lease in self.leases if lease.name == LEADER_LEASE), "")
-        return holder.rpartition("_")[0] or holder
+        return leader_of(self.leases)
 
     def problems(self, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:
         """As JSON."""
@@ -69,6 +68,12 @@ class Loaded:
     def each(self, kind: str) -> Iterator[tuple[ObjectKey, Mapping[str, Any]]]:
         """All objects of a kind in the order of their names."""
         yield from sorted(self.objects.all_raw(kind).items())
+
+
+def leader_of(leases: Iterable[LeaseRecord]) -> str:
+    """The node of the replica that holds the leader's Lease; empty: nobody does."""
+    holder = next((lease.holder for lease in leases if lease.name == LEADER_LEASE), "")
+    return holder.rpartition("_")[0] or holder
 
 
 def members_of(leases: Iterable[LeaseRecord]) -> dict[str, Member]:

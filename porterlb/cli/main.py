@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("status", "Show an overview: replicas, nodes, pools, sessions, Services and problems."),
     "explain": ("explain", "Follow one Service from its address to the wire, with the reason of each step."),
     "doctor": ("doctor", "Look for what is wrong, and say what to do."),
+    "dashboard": ("dashboard", "Open the status page of a replica in a browser."),
     "history": ("history", "What happened: moves of addresses, nodes, sessions, the leader."),
     "service": ("lists", "Show the LoadBalancer Services that PorterLB serves."),
     "eip": ("lists", "Show pools of addresses."),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from porterlb.cluster import Cluster, Denied, Obj, ReplicaState, Unavailable
+from porterlb.cluster import Cluster, Denied, ReplicaState, Unavailable
 from porterlb.errors import PorterError
 
 ASK_WITHIN = 0.8
@@ -102,9 +102,23 @@ async def _ask(cluster: Cluster, node: str, within: float) -> ReplicaState | str
 
 def read(url: str) -> ReplicaState:
     """The state that a replica serves at ``url``; for a node without the API. Raises PorterError."""
+    state = _state_at(url)
+    if "vips" not in state:
+        why = str(state.get("waitingFor") or "it is not the address of a manager")
+        raise PorterError(f"{url} knows nothing yet: {why}", "Try again in a moment.")
+    return ReplicaState(str(state.get("node") or ""), state, 0.0, url)
+
+
+def reach(url: str) -> None:
+    """Raises PorterError where no manager answers at ``url``; one that knows nothing yet is one."""
+    if not _state_at(url).keys() & {"vips", "waitingFor"}:
+        raise PorterError(f"{url} is not the address of a manager.", _HERE)
+
+
+def _state_at(url: str) -> dict[str, Any]:
     import aiohttp  # noqa: PLC0415  # 0.2 s that other commands need not wait for
 
-    async def work() -> Obj:
+    async def work() -> dict[str, Any]:
         limit = aiohttp.ClientTimeout(total=FROM)
         # A manager refuses a name with dots: it might be that of a web site. A proxy with TLS may need it.
         host = {"Host": "localhost"} if url.startswith("http:") else {}
@@ -118,15 +132,11 @@ def read(url: str) -> ReplicaState:
             return state if isinstance(state, dict) else {}
 
     try:
-        state = asyncio.run(work())
+        return asyncio.run(work())
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise PorterError(f"{url} cannot be read: {error or 'it does not answer'}.", _HERE) from None
     except ValueError as error:
         raise PorterError(f"{url} is not the address of a manager: {error}.", _HERE) from None
-    if "vips" not in state:
-        why = str(state.get("waitingFor") or "it is not the address of a manager")
-        raise PorterError(f"{url} knows nothing yet: {why}", "Try again in a moment.")
-    return ReplicaState(str(state.get("node") or ""), state, 0.0, url)
 
 
 _HERE = "Run it on a node of the cluster, with the address of --http (http://127.0.0.1:7472 by default)."

@@ -21,6 +21,7 @@ from porterlb.cluster import (
     Marked,
     Obj,
     ReplicaState,
+    Tunnel,
     Unavailable,
 )
 from porterlb.core.doctor.installed import Installation
@@ -198,6 +199,10 @@ class KubeCluster:
 
     async def replica_state(self, node: str) -> ReplicaState:
         return await port_forward.replica_state(self._api, self.namespace, node)
+
+    async def tunnel(self, node: str) -> Tunnel:
+        _, opened = await port_forward.connect(self._api, self.namespace, node)
+        return opened
 
     async def installation(self) -> Installation:
         return await installation.installation(self._api, self.namespace)

@@ -7,6 +7,7 @@ the server begins with the port number (two bytes, little-endian).
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -39,6 +40,19 @@ async def replica_state(api: Api, namespace: str, node: str) -> ReplicaState:
 
 async def page(api: Api, namespace: str, node: str, path: str) -> tuple[str, bytes]:
     """A page of the web server of the replica on ``node``: the pod's name, and the whole HTTP answer."""
+    name, tunnel = await connect(api, namespace, node)
+    answer = bytearray()
+    try:
+        await tunnel.send(f"GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        while len(answer) <= ANSWER_AT_MOST and not _whole(answer) and (data := await tunnel.receive()):
+            answer += data
+    finally:
+        await tunnel.close()
+    return name, bytes(answer)
+
+
+async def connect(api: Api, namespace: str, node: str) -> tuple[str, PortForward]:
+    """The pod's name, and a connection to the web server of the replica on ``node``."""
     query = [("fieldSelector", f"spec.nodeName={node}"), ("labelSelector", SELECTOR)]
     pods = await api.call(Request("GET", f"/api/v1/namespaces/{namespace}/pods", query), PODS_DEADLINE)
     found = [pod for pod in pods.get("items") or [] if not pod["metadata"].get("deletionTimestamp")]
@@ -47,8 +61,7 @@ async def page(api: Api, namespace: str, node: str, path: str) -> tuple[str, byt
     name, port = found[0]["metadata"]["name"], _port(found[0])
     if not port:
         raise Unavailable(f"The pod {name} has no port named {HTTP_PORT}.")
-    forward = f"/api/v1/namespaces/{namespace}/pods/{name}/portforward"
-    return name, await _get(api, forward, port, path)
+    return name, await _open(api, f"/api/v1/namespaces/{namespace}/pods/{name}/portforward", port)
 
 
 def body(answer: bytes) -> str:
@@ -77,46 +90,58 @@ def _state(answer: bytes, pod: str) -> Obj:
     return state
 
 
-async def _get(api: Api, path: str, port: int, page: str) -> bytes:
-    """The whole answer to a GET of a pod's page, head and body."""
-    async with api.access.client() as client:
+class PortForward:
+    """One connection to a port of a pod; see :class:`porterlb.cluster.Tunnel`."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, held: AsyncExitStack) -> None:
+        self._socket, self._held = socket, held
+        self._begun: set[int] = set()
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._socket.send_bytes(bytes([DATA]) + data)
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(_failed(error)) from None
+
+    async def receive(self) -> bytes:
+        async for message in self._socket:
+            if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
+                break
+            channel, data = message.data[0], message.data[1:]
+            if channel not in self._begun:
+                self._begun.add(channel)
+                data = data[2:]  # the port number
+            if channel == ERROR and data:
+                raise Unavailable(f"port-forward failed: {data.decode('utf-8', 'replace').strip()}")
+            if channel == DATA and data:
+                return bytes(data)
+        return b""
+
+    async def close(self) -> None:
+        await self._held.aclose()
+
+
+async def _open(api: Api, path: str, port: int) -> PortForward:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(api.access.client())
         try:
             url = url_of(client, Request("GET", path, [("ports", str(port))]))
             headers = await headers_of(client, {})
             session: aiohttp.ClientSession = client.pool_manager
             patience = aiohttp.ClientWSTimeout(ws_close=CLOSE)
-            async with session.ws_connect(
-                url, protocols=(PROTOCOL,), headers=headers, max_msg_size=0, timeout=patience
-            ) as socket:
-                request = f"GET {page} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-                await socket.send_bytes(bytes([DATA]) + request.encode())
-                return await _read(socket)
+            opening = session.ws_connect(url, protocols=(PROTOCOL,), headers=headers, max_msg_size=0, timeout=patience)
+            return PortForward(await stack.enter_async_context(opening), stack.pop_all())
         except aiohttp.WSServerHandshakeError as error:
             refusal = trouble(error.status, b"", path)
             raise (
                 Denied(f"port-forward is refused ({error.status}).") if isinstance(refusal, Denied) else refusal
             ) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"port-forward failed: {error or type(error).__name__}.") from None
+            raise Unavailable(_failed(error)) from None
 
 
-async def _read(socket: aiohttp.ClientWebSocketResponse) -> bytes:
-    begun: set[int] = set()
-    answer = bytearray()
-    async for message in socket:
-        if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
-            break
-        channel, data = message.data[0], message.data[1:]
-        if channel not in begun:
-            begun.add(channel)
-            data = data[2:]  # the port number
-        if channel == ERROR and data:
-            raise Unavailable(f"port-forward failed: {data.decode('utf-8', 'replace').strip()}")
-        if channel == DATA:
-            answer += data
-            if len(answer) > ANSWER_AT_MOST or _whole(answer):
-                break
-    return bytes(answer)
+def _failed(error: Exception) -> str:
+    return f"port-forward failed: {error or type(error).__name__}."
 
 
 def _whole(answer: bytearray) -> bool:

@@ -30,6 +30,7 @@ from porterlb.cluster import (
     Replaced,
     ReplicaState,
     Restored,
+    Tunnel,
     Unavailable,
 )
 from porterlb.core.doctor.installed import Installation
@@ -321,6 +322,9 @@ class ManifestsCluster:
 
     async def replica_state(self, node: str) -> ReplicaState:
         return await self._call(lambda: replica_states.read(self._state_dir, node))
+
+    async def tunnel(self, node: str) -> Tunnel:
+        raise Unavailable(f"Nothing leads to the replica on {node} but its own address: use --from URL.")
 
     async def installation(self) -> Installation:
         """Nothing: there is no Kubernetes here."""
