@@ -187,7 +187,12 @@ def test_another_replica_is_shown_where_the_leader_is_away_and_its_loss_is_told_
 
 def test_a_directory_of_manifests_and_from_name_the_address(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) is None)
+
+    def browse(url: str) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", browse)
     monkeypatch.setattr("porterlb.cli.replicas.reach", lambda url: None)
     assert folder.cli("dashboard") == 0
     assert folder.out == "The status page: http://127.0.0.1:7472/\n" and opened == ["http://127.0.0.1:7472/"]
