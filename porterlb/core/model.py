@@ -294,11 +294,16 @@ class Peer:
     advertise_union: bool = False  # all matching rules together, else the first one
 
 
+RACK_LABELS = ("porter.kubesphere.io/rack", "openelb.kubesphere.io/rack")
+"""Labels of nodes; the first one counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class BgpConf:
     """The BgpConf ``default``. ``graceful_restart``: restart time in seconds, 0: off."""
 
     local_as: int = 0
+    as_per_rack: Mapping[str, int] = field(default_factory=dict)  # by the value of a node's label: see RACK_LABELS
     router_id: IPv4Address | None = None
     listen_port: int = 0  # 0: do not listen
     listen_addresses: tuple[Address, ...] = ()

@@ -12,6 +12,7 @@ from porterlb.core.bgp.peers import own_sessions, peer_problems, router_id
 from porterlb.core.model import (
     AdvertiseRule,
     BgpConf,
+    DynamicAs,
     Member,
     Node,
     Peer,
@@ -93,6 +94,44 @@ def test_what_only_all_objects_show_is_told() -> None:
     assert (local_pref.field, local_pref.fatal) == ("spec.advertise[0].localPref", False)
     _, prepend = peer_problems(snapshot(Peer("a", GATEWAY, 64512, advertise=(rule,))))["a"]
     assert prepend.field == "spec.advertise[0].asPathPrepend"
+
+
+def test_the_as_of_a_rack() -> None:
+    tor = Peer("tor", GATEWAY, 64500)
+    conf = BgpConf(local_as=64512, as_per_rack={"leaf-1": 65001})
+    racks = {"node-a": {"porter.kubesphere.io/rack": "leaf-1"}, "node-b": {"openelb.kubesphere.io/rack": "leaf-9"}}
+
+    def told(*peers: Peer, conf: BgpConf = conf, node: str = "node-a") -> Snapshot:
+        of = snapshot(*peers, conf=conf, node=node)
+        nodes = {name: replace(found, labels={**found.labels, **racks[name]}) for name, found in of.nodes.items()}
+        return replace(of, nodes=nodes)
+
+    assert own_sessions(told(tor))["tor"].local_as == 65001
+    assert own_sessions(told(tor, node="node-b"))["tor"].local_as == 64512
+    assert own_sessions(told(replace(tor, local_as=65009)))["tor"].local_as == 65009
+    inside = own_sessions(told(replace(tor, peer_as=0, dynamic=DynamicAs.INTERNAL)))["tor"]
+    assert (inside.local_as, inside.peer_as) == (65001, 65001)
+    outside = own_sessions(told(replace(tor, peer_as=0, dynamic=DynamicAs.EXTERNAL)))["tor"]
+    assert outside.peer_as == 0
+
+    only_racks = replace(conf, local_as=0)
+    assert own_sessions(told(tor, conf=only_racks)).keys() == {"tor"}
+    assert not own_sessions(told(tor, conf=only_racks, node="node-b"))
+    (problem,) = peer_problems(told(tor, conf=only_racks))["tor"]
+    assert (problem.reason, problem.fatal) == (Reason.NO_LOCAL_AS, False)
+    assert "or a rack of asPerRack as a label of the node. There is no session on node-b." in problem.message
+
+
+def test_an_attribute_has_an_effect_where_one_rack_is_internal() -> None:
+    rule = AdvertiseRule(attributes=RouteAttributes(local_pref=200, prepend=2))
+    tor = Peer("tor", GATEWAY, 65001, advertise=(rule,))
+    of = snapshot(tor, conf=BgpConf(64512, {"leaf-1": 65001}))
+    labels = {"porter.kubesphere.io/rack": "leaf-1"}
+    inside = {name: replace(node, labels=labels) for name, node in of.nodes.items()}
+    mixed = {**of.nodes, "node-a": inside["node-a"]}
+    assert [p.field for p in peer_problems(of)["tor"]] == ["spec.advertise[0].localPref"]
+    assert [p.field for p in peer_problems(replace(of, nodes=inside))["tor"]] == ["spec.advertise[0].asPathPrepend"]
+    assert "tor" not in peer_problems(replace(of, nodes=mixed))
 
 
 @pytest.mark.parametrize(("node", "expected"), [("node-a", "120.153.77.171"), ("node-tjohud", "0.0.0.1")])

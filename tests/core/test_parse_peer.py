@@ -232,8 +232,9 @@ def test_a_password_is_never_repeated(password: Any) -> None:
 
 def test_openelb_conf() -> None:
     conf = good_conf(listenPort=17900, routerId="192.168.0.2")
-    assert conf == BgpConf(65000, ip_address("192.168.0.2"), 17900, generation=2)  # type: ignore[arg-type]
+    assert conf == BgpConf(65000, {}, ip_address("192.168.0.2"), 17900, generation=2)  # type: ignore[arg-type]
     assert good_conf(listenPort=-1).listen_port == 0
+    assert good_conf(asPerRack={"leaf1": 65001}).as_per_rack == {"leaf1": 65001}
     named = good_conf(communities={"east": "64500:01", "wide": "1:2:4200000000", "leave": "graceful-shutdown"})
     assert named.communities == {"east": "64500:1", "wide": "1:2:4200000000", "leave": "65535:0"}
     assert good_conf(gracefulRestart={"enabled": False}).graceful_restart == 0
@@ -260,6 +261,8 @@ def test_openelb_conf() -> None:
             'spec.communities.east: "1:70000" is neither a co',
         ),
         ({"as": 1, "communities": {"east": 7}}, "default", "spec.communities.east: 7 is neither a community"),
+        ({"as": 1, "asPerRack": {"leaf1": 0}}, "default", "spec.asPerRack.leaf1: 0 is out of range: it must be 1 to"),
+        ({"as": 1, "asPerRack": {"x" * 64: 1}}, "default", "is not the value of a label: it has 1 to 63 characters"),
         ({"as": 1, "communities": ["east"]}, "default", "spec.communities: a list is not an object"),
         ({"as": 1, "routerId": "2001:db8::1"}, "default", "is not an IPv4 address"),
         ({"as": 1, "listenAddresses": ["all"]}, "default", '"all" is not an IP address.'),
@@ -276,7 +279,6 @@ def test_wrong_confs(spec: dict[str, Any], name: str, words: str) -> None:
     ("spec", "words"),
     [
         ({}, "only BgpPeers with a localAs of their own"),
-        ({"as": 1, "asPerRack": {"leaf1": 65001}}, "spec.asPerRack: is not supported"),
         ({"as": 1, "policy": "x"}, "use advertise of BgpPeers"),
         ({"as": 1, "useMultiplePaths": True}, "routes that peers send are never used"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lab.measure import wait_equal
+from lab.routers import RouterConfig, Session
 from tests.lab.product import product
 
 pytestmark = pytest.mark.lab
@@ -65,5 +66,30 @@ def test_rules_choose_next_hops_and_communities_by_node(kind: str) -> None:
             ready = lab.wait_condition("BgpPeer", "router1-v4", "Ready", "False")
             assert "'west' is neither a well-known community nor one of spec.communities" in ready["message"]
             wait_equal(seen, {}, 20, "nothing by a rule whose community is unknown")
+        finally:
+            print(lab.logs())
+
+
+def test_each_rack_has_an_as_of_its_own() -> None:
+    with product("manifests", nodes=3, pod_servers=False) as lab:
+        lab.prepare()
+        ases = {"node-a": 65001, "node-b": 65001, "node-c": 65002}
+        for node, rack in RACKS.items():
+            lab.set_node(node, labels={"porter.kubesphere.io/rack": rack})
+        lab.bgp_conf(asPerRack={"one": 65001, "two": 65002})
+        sessions = tuple(Session(node.name, node.v4, asn=ases[node.name]) for node in lab.nodes)
+        lab.router.reconfigure(RouterConfig(sessions))
+        lab.manage()
+        (vip,) = lab.give("web", "routed", policy="Cluster")
+        try:
+            lab.wait_hops(vip, *RACKS, timeout=30)
+            assert lab.router.established() == {node.v4 for node in lab.nodes}
+            assert {path.as_path for path in lab.router.route_details(f"{vip}/32")} <= {(65001,), (65002,)}
+
+            def told() -> dict[str, int]:
+                nodes = lab.backend.status("BgpConf", "default").get("nodesConfStatus", {})
+                return {name: found["as"] for name, found in nodes.items()}
+
+            wait_equal(told, ases, 15, "the AS of each node in the status of the BgpConf")
         finally:
             print(lab.logs())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from porterlb.core.bfd.values import BfdTarget
 from porterlb.core.bgp import rules
 from porterlb.core.bgp.advertise import matches_eip, reaches_beyond
 from porterlb.core.desired import SessionConfig
-from porterlb.core.model import Address, BgpConf, DynamicAs, Peer, Snapshot
+from porterlb.core.model import RACK_LABELS, Address, BgpConf, DynamicAs, Node, Peer, Snapshot
 from porterlb.core.problems import Problem, Reason
 
 
@@ -31,7 +32,7 @@ def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
     if len({peer.address for peer in snapshot.peers.values()}) == len(snapshot.peers):
         return found
     for peer in sorted(snapshot.peers.values(), key=lambda peer: (peer.created, peer.name)):
-        if peer.admin_down or _refusal(peer, snapshot.conf) is not None or not selects(peer, snapshot, node):
+        if peer.admin_down or not selects(peer, snapshot, node) or _refusal(peer, snapshot, node) is not None:
             continue
         if peer.address in holder:
             found[peer.name] = holder[peer.address]
@@ -43,13 +44,14 @@ def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
 def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
     """The sessions that this replica is to have, by peer name."""
     node, conf = snapshot.view.node, snapshot.conf
+    ours = snapshot.nodes.get(node)
     hidden = shadowed(snapshot, node)
     return {
         name: SessionConfig(
             peer=name,
             address=peer.address,
-            peer_as=peer_as(peer, conf),
-            local_as=local_as(peer, conf),
+            peer_as=peer_as(peer, conf, ours),
+            local_as=local_as(peer, conf, ours),
             router_id=router_id(snapshot),
             local_address=peer.local_address,
             password=peer.password,
@@ -67,7 +69,7 @@ def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
             admin_down=peer.admin_down,
         )
         for name, peer in sorted(snapshot.peers.items())
-        if name not in hidden and _refusal(peer, conf) is None and selects(peer, snapshot, node)
+        if name not in hidden and selects(peer, snapshot, node) and _refusal(peer, snapshot, node) is None
     }
 
 
@@ -90,13 +92,12 @@ def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:
     found: dict[str, list[Problem]] = {}
     hidden = {node: shadowed(snapshot, node) for node in sorted({*snapshot.nodes, snapshot.view.node})}
     for name, peer in sorted(snapshot.peers.items()):
-        refusal = _refusal(peer, snapshot.conf)
-        own = [refusal] if refusal else []
         nodes = [node for node in hidden if selects(peer, snapshot, node)]
+        own = list(_refusals(peer, snapshot, nodes or [snapshot.view.node]))
         own += _shadows(peer, nodes, {node: by[name] for node, by in hidden.items() if name in by})
         if not nodes and snapshot.nodes:
             own.append(Problem(Reason.NO_NODE, "matches no node: there is no session.", "spec.nodeSelector", False))
-        own += _without_effect(peer, snapshot)
+        own += _without_effect(peer, snapshot, nodes)
         if own:
             found[name] = own
     return {name: tuple(own) for name, own in found.items()}
@@ -109,20 +110,40 @@ def secret_missing(peer: Peer, namespace: str) -> Problem:
     return Problem(Reason.SECRET_MISSING, sentence, "spec.conf.authPasswordSecret")
 
 
-def local_as(peer: Peer, conf: BgpConf) -> int:
-    """Our AS towards this peer; 0: none is known."""
-    return peer.local_as or conf.local_as
+def own_as(conf: BgpConf, node: Node | None) -> int:
+    """The AS of a node: that of its rack, else that of all nodes; 0: none is known."""
+    labels = node.labels if node else {}
+    rack = next((labels[name] for name in RACK_LABELS if name in labels), None)
+    return conf.as_per_rack.get(rack or "", conf.local_as)
 
 
-def peer_as(peer: Peer, conf: BgpConf) -> int:
-    """The AS that the router is to have; 0: any but ours."""
-    return local_as(peer, conf) if peer.dynamic is DynamicAs.INTERNAL else peer.peer_as
+def local_as(peer: Peer, conf: BgpConf, node: Node | None) -> int:
+    """The AS of a node towards this peer; 0: none is known."""
+    return peer.local_as or own_as(conf, node)
 
 
-def _refusal(peer: Peer, conf: BgpConf) -> Problem | None:
-    """Why this peer has no session on any node."""
-    if not local_as(peer, conf):
-        message = "No AS of our own is known: set spec.as of the BgpConf default, or spec.conf.localAs here."
+def peer_as(peer: Peer, conf: BgpConf, node: Node | None) -> int:
+    """The AS that the router is to have; 0: any but that of the node."""
+    return local_as(peer, conf, node) if peer.dynamic is DynamicAs.INTERNAL else peer.peer_as
+
+
+def _refusals(peer: Peer, snapshot: Snapshot, nodes: Sequence[str]) -> Iterator[Problem]:
+    """Why this peer has no session on all or on some of these nodes."""
+    found = {node: refusal for node in nodes if (refusal := _refusal(peer, snapshot, node)) is not None}
+    for refusal in dict.fromkeys(found.values()):
+        where = [node for node in found if found[node] == refusal]
+        if len(where) == len(nodes):
+            yield refusal
+        else:
+            yield replace(refusal, message=f"{refusal.message} There is no session on {', '.join(where)}.", fatal=False)
+
+
+def _refusal(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
+    """Why this peer has no session on a node."""
+    conf = snapshot.conf
+    if not local_as(peer, conf, snapshot.nodes.get(node)):
+        racks = ", or a rack of asPerRack as a label of the node" if conf.as_per_rack else ""
+        message = f"No AS of our own is known: set spec.as of the BgpConf default, or spec.conf.localAs here{racks}."
         return Problem(Reason.NO_LOCAL_AS, message, "spec.conf.localAs")
     if peer.passive and not conf.listen_port:
         message = "needs a port to listen on: set spec.listenPort of the BgpConf default."
@@ -142,8 +163,11 @@ def _shadows(peer: Peer, nodes: Iterable[str], by: Mapping[str, str]) -> Iterato
         yield Problem(Reason.INVALID_FIELD, message, "spec.conf.neighborAddress", fatal=everywhere)
 
 
-def _without_effect(peer: Peer, snapshot: Snapshot) -> Iterator[Problem]:
-    mine, theirs = local_as(peer, snapshot.conf), peer_as(peer, snapshot.conf)
+def _without_effect(peer: Peer, snapshot: Snapshot, nodes: Iterable[str]) -> Iterator[Problem]:
+    conf = snapshot.conf
+    ours = [found for node in nodes if local_as(peer, conf, found := snapshot.nodes.get(node))] or [None]
+    mine = any(local_as(peer, conf, node) for node in ours)
+    internal = {local_as(peer, conf, node) == peer_as(peer, conf, node) for node in ours}
     for at, rule in enumerate(peer.advertise):
         path = f"spec.advertise[{at}]"
         for unknown in sorted(rule.eips - snapshot.eips.keys()):
@@ -164,10 +188,10 @@ def _without_effect(peer: Peer, snapshot: Snapshot) -> Iterator[Problem]:
                 yield Problem(Reason.INVALID_FIELD, message, f"{path}.aggregationLength", False)
         if not mine:
             continue
-        if rule.attributes.local_pref is not None and mine != theirs:
+        if rule.attributes.local_pref is not None and internal == {False}:
             message = "has no effect: local preference is not sent to an external peer."
             yield Problem(Reason.INVALID_FIELD, message, f"{path}.localPref", False)
-        if rule.attributes.prepend and mine == theirs:
+        if rule.attributes.prepend and internal == {True}:
             message = "has no effect: the AS path is not prepended for an internal peer."
             yield Problem(Reason.INVALID_FIELD, message, f"{path}.asPathPrepend", False)
 

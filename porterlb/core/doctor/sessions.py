@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from porterlb.core.bgp import words
-from porterlb.core.bgp.peers import local_as
 from porterlb.core.bgp.reasons import HOLD_TIMER_EXPIRED, SEND_HOLD_TIMER_EXPIRED, Loss, LossKind, read
 from porterlb.core.doctor.facts import Facts, State
 from porterlb.core.doctor.finding import Check, Finding, Severity
@@ -92,7 +91,7 @@ _REMEDIES: Mapping[tuple[int, int], str] = {
 
 def _notification(loss: Loss, peer: Peer | None, conf: BgpConf) -> str:
     if (loss.code, loss.subcode) == (2, 2):
-        ours = local_as(peer, conf) if peer else conf.local_as
+        ours = (peer.local_as if peer else 0) or conf.local_as or "asPerRack"
         if loss.local:
             expected = f" ({peer.dynamic or peer.peer_as})" if peer else ""
             return f"The router's AS is not spec.conf.peerAs{expected}: correct the BgpPeer, or the router."

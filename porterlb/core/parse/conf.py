@@ -25,9 +25,11 @@ def parse_conf(obj: Mapping[str, Any]) -> Parsed[BgpConf]:
         message = f"{show(meta.name)} is not used: the one BgpConf that is used has the name {NAME}."
         problems.append(Problem(Reason.INVALID_FIELD, message, "metadata.name"))
     local_as = spec.number("as", 0, 0, rules.AS_MAX)
+    racks = _racks(spec.object("asPerRack"), spec.raw("asPerRack"))
     restart = parse_graceful_restart(spec)
     conf = BgpConf(
         local_as=local_as,
+        as_per_rack=racks,
         router_id=_router_id(spec),
         listen_port=max(0, spec.number("listenPort", 0, -1, 65535)),  # -1: do not listen, as GoBGP writes it
         listen_addresses=_listen_addresses(spec),
@@ -35,19 +37,29 @@ def parse_conf(obj: Mapping[str, Any]) -> Parsed[BgpConf]:
         communities=_communities(spec.object("communities"), spec.raw("communities")),
         generation=meta.generation,
     )
-    if not local_as and not is_fatal(problems):
+    if not local_as and not racks and not is_fatal(problems):
         message = "is missing: only BgpPeers with a localAs of their own can have sessions."
         spec.wrong("as", message, Reason.NO_LOCAL_AS, fatal=False)
     spec.unsupported(
         ["routerId"],
         "is used only on nodes without an IPv4 address: every replica speaks BGP and needs an identifier of its own",
     )
-    spec.unsupported(["asPerRack"], "is not supported and has no effect: use localAs and nodeSelector of BgpPeers")
     spec.unsupported(["families"], "is not supported and has no effect: use afiSafis of BgpPeers")
     spec.unsupported(["useMultiplePaths"], "has no effect: routes that peers send are never used")
     spec.unsupported(["policy"], "is not supported and has no effect: use advertise of BgpPeers")
     spec.done()
     return Parsed(None if is_fatal(problems) else conf, tuple(problems))
+
+
+def _racks(fields: Fields, value: Any) -> dict[str, int]:
+    """AS numbers by the value of a node's label."""
+    found: dict[str, int] = {}
+    for name in sorted(value, key=str) if isinstance(value, Mapping) else ():
+        if not isinstance(name, str) or not 0 < len(name) <= 63:
+            fields.wrong(plain(name), "is not the value of a label: it has 1 to 63 characters.")
+        elif number := fields.number(name, 0, 1, rules.AS_MAX):
+            found[name] = number
+    return found
 
 
 def _communities(fields: Fields, value: Any) -> dict[str, str]:

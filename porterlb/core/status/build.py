@@ -14,7 +14,7 @@ from typing import Any
 from porterlb.core import node_failure
 from porterlb.core.allocation import EipUse
 from porterlb.core.bgp import words
-from porterlb.core.bgp.peers import router_id
+from porterlb.core.bgp.peers import own_as, router_id
 from porterlb.core.eip_plan import EipPlan
 from porterlb.core.known import Known
 from porterlb.core.layer2.notices import sentence
@@ -361,7 +361,7 @@ def conf_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Statu
         status["nodesConfStatus"] = {
             node: {
                 "routerId": str(router_id(replace(snapshot, view=replace(snapshot.view, node=node)))),
-                "as": snapshot.conf.local_as,
+                "as": own_as(snapshot.conf, snapshot.nodes.get(node)),
             }
             for node in sorted(known.live)
             if node
