@@ -121,6 +121,16 @@ def test_replicas_without_add_path_agree_on_the_next_hops_of_a_prefix() -> None:
     assert len(found) == len(NAMES), "each replica announces another node"
 
 
+def test_a_prefix_has_one_next_hop_of_a_replica_also_where_not_all_fit() -> None:
+    """The choice of the VIPs alone would turn with their addresses, and the paths would replace one another."""
+    held = {f"s{i}": f"198.51.100.{i}" for i in range(1, 40)}
+    two = frozenset((name, "tor") for name in NAMES[:2])
+    made = plan(told_with(aggregate(), held=held, add_path=False, sessions=two), None, 0.0, POLICY)
+    assert list(made.bgp.routes.values()) == [{WIDE}]
+    hosts = plan(told_with(held=held, add_path=False, sessions=two), None, 0.0, POLICY)
+    assert len(hosts.bgp.routes) > 1
+
+
 @pytest.mark.parametrize(
     ("address", "length", "prefix"),
     [
@@ -143,6 +153,8 @@ def test_network_and_broadcast_addresses_may_be_missing_from_the_eip() -> None:
     less = Eip("less", (AddressRange(ip_address("192.0.2.2"), ip_address("192.0.2.254")),))
     assert covering(ip_address("192.0.2.9"), 24, less) is None
     assert reaches_beyond(aggregate(24), less) == 24
+    short = Eip("short", (AddressRange(ip_address("192.0.2.0"), ip_address("192.0.2.253")),))
+    assert covering(ip_address("192.0.2.9"), 24, short) is None
     six = Eip("six", (AddressRange(ip_address("2001:db8::"), ip_address("2001:db8::ffff:ffff:ffff:ffff")),))
     found = covering(ip_address("2001:db8::5"), 64, six)
     assert found == (ip_address("2001:db8::"), "2001:db8::/64")
