@@ -177,13 +177,13 @@ def _address(made: Explanation, address: str, state: State, asked: Asked) -> Non
         _peer(made, address, peer, by_replica, vip, state)
     answering = vip["answering"]
     if answering:
-        made.add("  Layer 2", f"{answering['answerer']} answers with the MAC of {answering['nextHop']}")
+        made.add("  Layer 2", _layer2(vip, asked.askers(address)))
         views = {node: _answer(found.state, address) for node, found in sorted(asked.states.items())}
         if len(set(views.values())) > 1:
             text = "; ".join(f"{node} sees {hop or 'nobody'}" for node, hop in views.items())
             made.add("  views differ", text)
             made.worse(DEGRADED, f"Replicas see different next hops for {address}: {text}.")
-        if (state["nodes"].get(answering["nextHop"]) or {}).get("dead"):
+        if not vip.get("hosts") and (state["nodes"].get(answering["nextHop"]) or {}).get("dead"):
             made.worse(DEGRADED, f"The next hop {answering['nextHop']} of {address} does not answer probes.")
     if vip["conflict"]:
         made.add("  conflict", f"a foreign host ({vip['conflict']}) claims the address")
@@ -215,9 +215,20 @@ def _peer(
         made.worse(DEGRADED, f"{peer} lacks next hop {', '.join(missing)} of {address}.")
 
 
+def _layer2(vip: State, askers: Mapping[str, int]) -> str:
+    """Who answers; per asker where each has a next hop of its own."""
+    if vip.get("hosts"):
+        known = "; ".join(f"{node}: {askers.get(node, 0)} known" for node in sorted({*vip["hosts"], *askers}))
+        return f"each host has a next hop of its own, answered by its replica ({known})"
+    answering = vip["answering"]
+    return f"{answering['answerer']} answers with the MAC of {answering['nextHop']}"
+
+
 def _answer(state: State, address: str) -> str:
-    answering = (state["vips"].get(address) or {}).get("answering")
-    return str(answering["nextHop"]) if answering else ""
+    """The next hop that a replica sees; all of them where hosts share several."""
+    vip = state["vips"].get(address) or {}
+    answering = vip.get("answering")
+    return ", ".join(vip.get("hosts") or ()) or (str(answering["nextHop"]) if answering else "")
 
 
 def _moves(asked: Asked, addresses: Iterable[str]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from porterlb.cli.output import Table, age, show
 from porterlb.cli.replicas import Asked, ask
 from porterlb.cluster import Cluster, Kind
 from porterlb.core.model import Eip, ServiceKey
+from porterlb.core.placement.overview import askers_by_node
 from porterlb.core.status import conditions
 from porterlb.core.status.peer import entries
 from porterlb.core.status.writes import ingress
@@ -34,9 +35,15 @@ def eip() -> None:
 @filters("eip", "problems")
 def eip_list(options: Options, *, chosen: Filter) -> None:
     """List pools, their use, and how their addresses are announced."""
-    found = options.ask(_some)
+
+    async def work(cluster: Cluster) -> tuple[Loaded, Asked | None]:
+        found = await _some(cluster)
+        spread = any(eip.layer2_spread for eip in found.objects.eips.values())
+        return found, await ask(cluster, found.members) if spread else None
+
+    found, asked = options.ask(work)
     found.require(Kind.EIP)
-    rows = eip_rows(found)
+    rows = eip_rows(found, asked)
     chosen.known((row["name"] for row in rows), ())
     rows = chosen.eips(rows)
     show(options.output, rows, [eip_table(rows, wide=options.output == "wide")], found.notes("Eip"))
@@ -88,8 +95,8 @@ async def _some(cluster: Cluster) -> Loaded:
     return await load(cluster, partial=True)
 
 
-def eip_rows(found: Loaded) -> list[Row]:
-    """One a pool, as JSON values."""
+def eip_rows(found: Loaded, asked: Asked | None = None) -> list[Row]:
+    """One a pool, as JSON values. ``asked``: the replicas, which know the hosts of pools that are spread over nodes."""
     rows = []
     for key, obj in found.each("Eip"):
         spec, status = _mapping(obj, "spec"), _mapping(obj, "status")
@@ -110,6 +117,7 @@ def eip_rows(found: Loaded) -> list[Row]:
                 "message": str(ready.get("message", "")),
                 "layer2Possible": _condition(status, "Layer2Possible").get("status"),
                 "layer2": dict(sorted(Counter(_recorded(status)).items())),
+                "askers": askers_by_node(map(asked.askers, _mapping(status, "used"))) if asked else {},
                 "disabled": bool(parsed and parsed.disabled),
                 "problems": found.problems(*key),
             }
@@ -132,7 +140,7 @@ def per_node(counts: Mapping[str, int]) -> str:
 
 
 def eip_table(rows: list[Row], *, wide: bool = False) -> Table:
-    """``wide``: with the addresses by Layer 2 next hop."""
+    """``wide``: with the addresses by Layer 2 next hop, or the hosts where each has its own."""
     return Table(
         ("NAME", "ADDRESS", "PROTOCOL", "MODE", "SINCE", "USED", *(["LAYER 2"] if wide else []), "READY", "MESSAGE"),
         [
@@ -143,7 +151,7 @@ def eip_table(rows: list[Row], *, wide: bool = False) -> Table:
                 row["mode"] if row["used"] else "",
                 age(row["since"]) if row["used"] else "",
                 f"{row['used']} of {row['size']}" if row["size"] is not None else "",
-                *([per_node(row["layer2"])] if wide else []),
+                *([_layer2(row)] if wide else []),
                 row["ready"] or ("False" if _fatal(row) else ""),
                 _message(row),
             )
@@ -154,6 +162,11 @@ def eip_table(rows: list[Row], *, wide: bool = False) -> Table:
         message=True,
         wrong=[eip_wrong(row) for row in rows],
     )
+
+
+def _layer2(row: Row) -> str:
+    hosts = f"hosts: {per_node(row['askers'])}" if row["askers"] else ""
+    return "; ".join(filter(None, [per_node(row["layer2"]), hosts]))
 
 
 def peer_rows(found: Loaded) -> list[Row]:

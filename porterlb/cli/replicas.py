@@ -60,6 +60,12 @@ class Asked:
         ]
         return sorted({hop for vip in vips for hop in served_by(vip)})
 
+    def askers(self, address: str) -> Mapping[str, int]:
+        """The known hosts on the segment by their next hop, of a VIP that is spread: as the replica says that knows
+        most of them."""
+        found = [((of.state.get("vips") or {}).get(address) or {}).get("askers") or {} for of in self.states.values()]
+        return max(found, key=lambda counts: (sum(counts.values()), sorted(counts.items())), default={})
+
     def since(self, address: str) -> str:
         """When a VIP moved last, as the replica that knows the latest move says; empty: no replica knows."""
         found = ((state.state.get("vips") or {}).get(address) or {} for state in self.states.values())
@@ -71,7 +77,7 @@ def served_by(vip: Mapping[str, Any]) -> list[str]:
     if vip.get("served") == "bgp":
         return [hop for hops in (vip.get("carried") or {}).values() for hop in hops]
     answering = vip.get("answering")
-    return [answering["nextHop"]] if answering else []
+    return list(vip.get("hosts") or ()) or ([answering["nextHop"]] if answering else [])
 
 
 async def ask(cluster: Cluster, nodes: Iterable[str], within: float = ASK_WITHIN) -> Asked:

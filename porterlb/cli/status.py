@@ -27,6 +27,7 @@ from porterlb.cli.options import Options, query
 from porterlb.cli.output import TABLES, Table, plain_view, rich_view, show
 from porterlb.cli.replicas import Asked, ask, read
 from porterlb.cluster import Cluster, Unavailable
+from porterlb.core.placement.overview import askers_by_node
 from porterlb.core.sentences import listed
 
 SHOWN_SERVICES = 20
@@ -122,6 +123,8 @@ def overview(found: Loaded, asked: Asked) -> Data:
     silent = [row["node"] for row in replicas if row["heard"] is False]
     services = service_rows(found, asked)
     vips = vips_per_node(found)
+    eips = eip_rows(found, asked)
+    askers = askers_by_node(row["askers"] for row in eips)
     served = [row for row in services if row["serving"] == "True"]
     peers = peer_rows(found)
     for peer in peers:
@@ -147,10 +150,11 @@ def overview(found: Loaded, asked: Asked) -> Data:
                 "dead": node.name in dead,
                 "deadBy": dead.get(node.name, []),
                 "vips": vips.get(node.name, 0),
+                "askers": askers.get(node.name, 0),
             }
             for _, node in sorted(found.objects.nodes.items())
         ],
-        "eips": eip_rows(found),
+        "eips": eips,
         "peers": peers,
         "services": {
             "total": len(services),
@@ -225,9 +229,10 @@ def tables(data: Mapping[str, Any], chosen: Filter = EVERYTHING) -> list[Table]:
 
 
 def _layer2(data: Mapping[str, Any]) -> str:
-    """How many VIPs each node serves in Layer 2, or would serve once BGP is lost."""
-    counts = {node["name"]: node["vips"] for node in data["nodes"]}
-    return f"VIPs: {per_node(counts)}" if any(counts.values()) else "no next hop is recorded"
+    """How many VIPs each node serves in Layer 2, or would serve once BGP is lost; and how many hosts of spread VIPs."""
+    vips, askers = ({node["name"]: node.get(what, 0) for node in data["nodes"]} for what in ("vips", "askers"))
+    hosts = [f"hosts: {per_node(askers)}"] if any(askers.values()) else []
+    return "; ".join([f"VIPs: {per_node(vips)}"] * any(vips.values()) + hosts) or "no next hop is recorded"
 
 
 def _sources(data: Mapping[str, Any]) -> str:

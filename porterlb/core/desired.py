@@ -76,12 +76,14 @@ class Layer2Vip:
 
     ``candidates``: usable nodes, best first (see :mod:`porterlb.core.nexthops`); the first live one is the next hop.
     ``interface``: a NIC name, or empty: the interface whose subnet holds ``can_reach``, or else the VIP itself.
+    ``takers``: where each asker gets a next hop of its own, the candidates that new askers are given to.
     """
 
     address: Address
     candidates: tuple[str, ...]
     interface: str = ""
     can_reach: Address | None = None
+    takers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def progress(node: str, states: Mapping[str, Mapping[str, Any]]) -> Progress:
     for state in states.values():
         for address, vip in (state.get("vips") or {}).items():
             by_bgp = any(node in hops for hops in (vip.get("carried") or {}).values())
-            by_layer2 = (vip.get("answering") or {}).get("nextHop") == node
+            by_layer2 = node in (vip.get("hosts") or [(vip.get("answering") or {}).get("nextHop")])
             carried |= {address} if by_bgp else set()
             answered |= {address} if by_layer2 else set()
             if (by_bgp or by_layer2) and _no_other(vip, node, by_bgp=by_bgp):

@@ -201,6 +201,7 @@ class Eip:
     service_selector: Selector | None = None
     auto_assign: bool = True
     layer2_standby: bool = True
+    layer2_spread: bool = False  # each host that asks for an address gets a next hop of its own
     probe: bool = True  # ask the segment for a foreign host before an address is used for the first time
     is_default: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -167,7 +167,8 @@ class WireReport:
     own. ``answering``: VIPs whose answerer or next hop changed or, in a full report, all of them. ``claimed``: result
     of the duplicate address probe, foreign MAC by address; ``clear``: addresses that nobody claimed.
     ``asked``: VIPs that a host has asked for in the last minute, as far as its question came to this node (a question
-    by unicast goes to the next hop only).
+    by unicast goes to the next hop only). ``askers``: of each VIP that is spread, the number of its known askers by the
+    node that is their next hop.
     """
 
     nics: tuple[Nic, ...] = ()
@@ -183,6 +184,7 @@ class WireReport:
     claimed: Mapping[Address, bytes] = field(default_factory=dict)
     clear: frozenset[Address] = frozenset()
     asked: frozenset[Address] = frozenset()
+    askers: Mapping[Address, Mapping[str, int]] = field(default_factory=dict)
     gateways: tuple[Address, ...] = ()  # of the default routes
     notices: tuple[Notice, ...] = ()
     applied: int = 0  # digest of the last wanted set taken over
@@ -209,4 +211,7 @@ class WireReport:
     def says_more_than(self, other: WireReport) -> bool:
         """Whether it differs from ``other`` in more than counters and in what hosts have asked for: those change all
         the time, and no plan or status waits for them."""
-        return replace(self, counters={}, asked=frozenset()) != replace(other, counters={}, asked=frozenset())
+        return self._without_questions() != other._without_questions()
+
+    def _without_questions(self) -> WireReport:
+        return replace(self, counters={}, asked=frozenset(), askers={})

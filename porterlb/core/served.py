@@ -13,6 +13,7 @@ from porterlb.core.observed import Answering
 class Served:
     """``carried``: next hops that a peer has, by peer. ``answered``: None if nobody answers ARP or NDP for the VIP.
 
+    ``hosts``: where each host on the segment has a next hop of its own, the nodes that they have.
     ``refused``: routes that ExaBGP rejected, as sentences. ``conflict``: the MAC of a foreign host that claims the VIP.
     """
 
@@ -21,10 +22,11 @@ class Served:
     answered: Answering | None = None
     refused: tuple[str, ...] = ()
     conflict: str = ""
+    hosts: tuple[str, ...] = ()
 
     @property
     def next_hops(self) -> tuple[str, ...]:
         """The nodes that its traffic reaches now, by name."""
         if self.mode is Mode.BGP:
             return tuple(sorted({hop for hops in self.carried.values() for hop in hops}))
-        return (self.answered.next_hop,) if self.answered else ()
+        return self.hosts or ((self.answered.next_hop,) if self.answered else ())

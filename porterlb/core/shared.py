@@ -325,6 +325,16 @@ class Shared:
         view = self.snapshot.view
         return frozenset() if view.doubt else frozenset(at for at in view.dead_on if at[0] in self.usable)
 
+    def sharing(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """For a VIP that is spread over its candidates: those that keep their hosts, and those that get new ones.
+
+        A node that drains has neither, a cordoned one and one without a replica only keep their hosts; where no other
+        is left, they count all the same.
+        """
+        keep = tuple(name for name in candidates if name not in self.drain.all) or candidates
+        take = tuple(name for name in keep if name in self.replicas and name not in self.cordoned)
+        return keep, tuple(sorted(take or keep))
+
     def same_rules(self, other: Shared) -> bool:
         """Whether both differ in nothing but in nodes that can or cannot be used, in sessions, and in Eips."""
         one, two = self.snapshot, other.snapshot

@@ -47,20 +47,24 @@ class VipPlan:
     best: tuple[str, ...] = ()  # the candidates that it may be placed on: those of the best rank
     weight: int = 1  # where VIPs are placed by load
     recorded: str = ""  # the node that was its Layer 2 next hop last, by the API; it may be unusable
+    takers: tuple[str, ...] = ()  # where each host has a next hop of its own: the nodes that share them
 
     @property
     def place(self) -> str:
-        """The node that serves it in Layer 2, now or once BGP is lost; empty where Layer 2 cannot serve it."""
-        return self.candidates[0] if self.candidates and self.protocol is not Protocol.BGP else ""
+        """The one node that serves it in Layer 2, now or once BGP is lost; empty where Layer 2 cannot serve it, and
+        where several do."""
+        alone = self.candidates and not self.takers and self.protocol is not Protocol.BGP
+        return self.candidates[0] if alone else ""
 
 
 def served_alike(one: Eip, other: Eip) -> bool:
     """Whether VIPs of both have the same plan: two versions of one Eip may differ only in who gets its addresses."""
-    return (one.protocol, one.interface, one.can_reach, one.layer2_standby, one.labels) == (
+    return (one.protocol, one.interface, one.can_reach, one.layer2_standby, one.layer2_spread, one.labels) == (
         other.protocol,
         other.interface,
         other.can_reach,
         other.layer2_standby,
+        other.layer2_spread,
         other.labels,
     )
 
@@ -92,6 +96,9 @@ def plan_vip(
     announced = _arranged(shared, address, eip, recipients, mode, order, candidates or order, local=local)
     reachable = candidates if on_link else None
     paths, aggregates = _own_routes(shared, address, eip, recipients.told, announced, local=local)
+    takers: tuple[str, ...] = ()
+    if eip.layer2_spread and candidates and protocol is not Protocol.BGP:
+        reachable, takers = shared.sharing(candidates)
     return VipPlan(
         address=address,
         eip=eip.name,
@@ -106,15 +113,20 @@ def plan_vip(
         + _not_negotiated(shared.not_carried(recipients, address.version), address.version, protocol)
         + _nobody_there(eip, ways, order, candidates)
         + _losses(mode, hold_down, shared.policy),
-        digest=_digest(f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}{_drained(shared, order)}"),
+        digest=_digest(
+            f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}{_drained(shared, order)}{_told(takers)}"
+        ),
         peers=recipients.names,
         prefix=f"{text}/{address.max_prefixlen}",
         paths=paths,
         aggregates=aggregates,
-        layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach) if reachable and mode.answer else None,
+        layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach, takers)
+        if reachable and mode.answer
+        else None,
         best=best,
         weight=owner.weight,
         recorded=owner.pinned_node,
+        takers=takers,
     )
 
 
@@ -155,6 +167,10 @@ def _drained(shared: Shared, order: Sequence[str]) -> str:
     if shared.drain.all.isdisjoint(order):
         return ""
     return f"|{sorted(shared.drain.announced)}|{sorted(shared.drain.withdrawn)}"
+
+
+def _told(takers: Sequence[str]) -> str:
+    return f"|{takers}" if takers else ""
 
 
 def layer2_candidates(

@@ -33,7 +33,8 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a VIP is brought in. ``next_hops``: in layer2 mode the one, in bgp mode all that are announced.
+    """How a VIP is brought in. ``next_hops``: in layer2 mode the one (several where hosts share them), in bgp mode all
+    that are announced.
 
     ``peers``: who is told, in bgp mode. ``why``: why it is not served, or what is missing.
     """
@@ -184,7 +185,7 @@ def way(vip: VipPlan, view: View, place: str) -> Way:
     if vip.mode.mode is Mode.BGP and hops:
         return Way(Mode.BGP, hops, _sorted(peer for peer, found in carried.items() if found), why)
     if vip.mode.answer and vip.candidates and view.fresh - {""}:
-        return Way(Mode.LAYER2, (place or vip.candidates[0],), (), why)
+        return Way(Mode.LAYER2, vip.takers or (place or vip.candidates[0],), (), why)
     if not view.fresh - {""}:
         why = "No replica is left to announce it or to answer for it."
     return Way(Mode.NONE, why=why or "No session carries it, and Layer 2 does not answer for it.")

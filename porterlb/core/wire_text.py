@@ -90,8 +90,13 @@ def read_state(message: Mapping[str, Any]) -> DesiredWire:
 
 
 def vips_line(changed: Iterable[Layer2Vip], gone: Iterable[Address]) -> bytes:
-    rows = [[str(v.address), v.candidates, v.interface, str(v.can_reach) if v.can_reach else ""] for v in changed]
-    return line({"t": "vips", "set": rows, "del": [str(address) for address in gone]})
+    """The takers are a fifth element of a row where there are any."""
+    return line({"t": "vips", "set": [_row(vip) for vip in changed], "del": [str(address) for address in gone]})
+
+
+def _row(vip: Layer2Vip) -> list[Any]:
+    goal = str(vip.can_reach) if vip.can_reach else ""
+    return [str(vip.address), vip.candidates, vip.interface, goal, *([vip.takers] if vip.takers else [])]
 
 
 def applied_line(digest: int) -> bytes:
@@ -116,6 +121,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "answering": lambda answering: [[str(vip), a.next_hop, a.answerer] for vip, a in answering.items()],
     "conflicts": lambda conflicts: [[str(r.address), r.mac.hex(), r.seen] for r in conflicts.values()],
     "claimed": lambda claimed: [[str(address), mac.hex()] for address, mac in claimed.items()],
+    "askers": lambda askers: {str(vip): dict(counts) for vip, counts in askers.items()},
     "asked": lambda asked: sorted(str(address) for address in asked),
     "clear": lambda clear: sorted(str(address) for address in clear),
     "gateways": lambda gateways: [str(address) for address in gateways],
@@ -137,6 +143,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
         ip_address(text): AddressConflict(ip_address(text), bytes.fromhex(mac), seen) for text, mac, seen in rows
     },
     "claimed": lambda rows: {ip_address(text): bytes.fromhex(mac) for text, mac in rows},
+    "askers": lambda rows: {ip_address(vip): counts for vip, counts in rows.items()},
     "asked": lambda rows: frozenset(ip_address(text) for text in rows),
     "clear": lambda rows: frozenset(ip_address(text) for text in rows),
     "gateways": lambda rows: tuple(ip_address(text) for text in rows),

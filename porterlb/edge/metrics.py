@@ -20,7 +20,7 @@ from porterlb.core.model import Address, Mode
 from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import BgpReport
 from porterlb.core.persistent import differing
-from porterlb.core.placement.overview import overview
+from porterlb.core.placement.overview import askers_by_node, overview
 from porterlb.core.plan import Plan
 from porterlb.core.problems import Reason
 from porterlb.core.status.notices import Notice
@@ -267,6 +267,12 @@ class _Now(Collector):
             "VIPs by the node that serves them in Layer 2, or would serve them once BGP is lost.",
             "node",
             {name: share.vips for name, share in spread.shares.items()},
+        )
+        yield _gauge(
+            "porterlb_layer2_askers",
+            "Hosts on the segment by the node that is their next hop, of all VIPs with layer2Spread together.",
+            "node",
+            askers_by_node(wire.askers.values()),
         )
         yield _plain(
             "porterlb_layer2_imbalance",

@@ -19,6 +19,7 @@ from porterlb.core import wire_text
 from porterlb.core.layer2 import actions as act
 from porterlb.core.layer2.engine import HOUSEKEEPING, Layer2
 from porterlb.core.layer2.probes import Probe
+from porterlb.core.layer2.questions import Question
 from porterlb.core.model import Member
 from porterlb.core.observed import Nic
 from porterlb.core.wire_text import WireConfig
@@ -186,6 +187,11 @@ class WireProcess:
     def claimed(self, address: bytes, mac: bytes) -> None:
         self._layer2.claimed(address, mac, self._loop.time())
 
+    def asked(self, nic: int, question: Question) -> bytes:
+        mac = self._layer2.asked(nic, question, self._loop.time())
+        self._schedule()
+        return mac
+
     def failed(self, nic: int, error: OSError) -> None:
         """A socket cannot go on: the interface went down, or worse."""
         log.error("interface %d: %s", nic, error)
@@ -231,6 +237,9 @@ class WireProcess:
             case act.Announce(index, address, defence):
                 sent = index in self._open and self._open[index].responder.announce(address)
                 layer2.announced(address, sent, self._loop.time(), defence=defence)
+            case act.Tell(index, address, mac, asker, at, key):
+                sent = index in self._open and self._open[index].responder.tell(address, mac, asker, at)
+                layer2.announced(key, sent, self._loop.time())
             case act.AnswerLate(index, address, question):
                 if index in self._open:
                     self._open[index].responder.answer(address, question)

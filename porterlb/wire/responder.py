@@ -22,7 +22,10 @@ DRAIN = 256  # frames a wake-up: enough for 100,000 requests/s, short enough (2 
 
 
 class Asked(Protocol):
-    """A VIP, ours or another replica's."""
+    """A VIP, ours or another replica's. ``spread``: who answers depends on the asker."""
+
+    @property
+    def spread(self) -> bool: ...
 
     def ask(self, question: Question, owned: bool, now: float) -> None: ...
 
@@ -35,6 +38,9 @@ class Hearer(Protocol):
 
     def claimed(self, address: bytes, mac: bytes) -> None:
         """A question came from a host that says that it has ``address``, which is a VIP."""
+
+    def asked(self, nic: int, question: Question) -> bytes:
+        """A question for a VIP that is spread: the MAC to answer with, or empty."""
 
     def failed(self, nic: int, error: OSError) -> None:
         """The responder cannot go on."""
@@ -87,8 +93,7 @@ class PacketResponder:
     def own(self, address: bytes, mac: bytes) -> None:
         """From now on answer for ``address`` with ``mac``."""
         self._macs[address] = mac
-        template = self._templates.arp if len(address) == 4 else self._templates.ndp
-        self._of(address).owned[address] = template.answer(self._nic.mac, mac, address)
+        self._of(address).owned[address] = self._answer(address, mac)
 
     def disown(self, address: bytes) -> None:
         """No longer; nothing if it was not owned."""
@@ -108,6 +113,23 @@ class PacketResponder:
         if sent:
             self._count("gratuitous", 1)
         return sent
+
+    def tell(self, address: bytes, mac: bytes, asker: bytes, at: bytes) -> bool:
+        """As announce, to one host only: with the MAC ``asker`` and the address ``at``. Whether it was sent."""
+        if not self._hearer.fit():
+            return False
+        if len(address) == 4:
+            frame = self._templates.arp.gratuitous(self._nic.mac, mac, address, asker)
+        else:
+            frame = self._templates.ndp.unsolicited(self._nic.mac, mac, address, asker, at)
+        sent = self._send(self._of(address).socket, frame)
+        if sent:
+            self._count("askers_told", 1)
+        return sent
+
+    def _answer(self, address: bytes, mac: bytes) -> ArpAnswer | NdpAnswer:
+        template = self._templates.arp if len(address) == 4 else self._templates.ndp
+        return template.answer(self._nic.mac, mac, address)
 
     def answer(self, address: bytes, question: Question) -> None:
         """Answers a question that came before ``address`` was owned."""
@@ -154,6 +176,9 @@ class PacketResponder:
                     continue
                 answer = owned.get(question.target)
                 vip.ask(question, answer is not None, now)
+                if vip.spread and question.target != question.sender and fit:
+                    mac = self._hearer.asked(self._nic.index, question)
+                    answer = self._answer(question.target, mac) if mac else None
                 if answer is not None and fit and question.target != question.sender:
                     reply = answer.reply(question)  # type: ignore[arg-type]  # of one family with the question
                     if reply is not None and self._send(family.socket, reply):

@@ -45,6 +45,7 @@ def test_eips_as_json(folder: Folder) -> None:
         "message": "Addresses are assigned.",
         "layer2Possible": "True",
         "layer2": {"node-b": 1},
+        "askers": {},
         "disabled": False,
         "problems": [],
     }

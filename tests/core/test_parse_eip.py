@@ -136,17 +136,20 @@ def test_our_own_fields() -> None:
             "serviceSelector": {"matchExpressions": [{"key": "k", "operator": "NotIn", "values": ["v"]}]},
             "autoAssign": False,
             "layer2Standby": False,
+            "layer2Spread": "hosts",
             "disable": True,
         },
         annotations={"eip.porter.kubesphere.io/is-default-eip": "false"},
     )
     assert (eip.interface, eip.can_reach) == ("", ip_address("10.0.0.254"))
     assert (eip.auto_assign, eip.layer2_standby, eip.disabled, eip.is_default) == (False, False, True, False)
+    assert eip.layer2_spread
     assert eip.service_selector is not None
     assert eip.service_selector.matches({})
     assert not eip.service_selector.matches({"k": "v"})
     bare = good({"address": "10.0.0.1"})
     assert (bare.protocol, bare.auto_assign, bare.layer2_standby) == (Protocol.AUTO, True, True)
+    assert not bare.layer2_spread and not good({"address": "10.0.0.1", "layer2Spread": "none"}).layer2_spread
     assert bare.namespace_selector is bare.service_selector is None
 
 

@@ -6,11 +6,12 @@
 
 from porterlb.core.hello.codec import MAX_DATAGRAM, claimed_node, decode, encode
 from porterlb.core.hello.receiver import Change, Receiver
-from porterlb.core.hello.value import GATEWAY, Hello, Refusal, SegmentState
+from porterlb.core.hello.value import GATEWAY, Assignment, Hello, Refusal, SegmentState
 
 __all__ = [
     "GATEWAY",
     "MAX_DATAGRAM",
+    "Assignment",
     "Change",
     "Hello",
     "Receiver",

@@ -7,7 +7,8 @@ stay understood. The version changes only where a reader of the version before m
 
 A datagram of a usual cluster (two segments, eight sessions, twenty dead nodes) is below 1,200 bytes, so that it is
 never fragmented. Its limit is MAX_DATAGRAM. Beyond it, the last fields in the order of writing lose entries first:
-negotiated, dead, suspects, hold-downs, sessions, silent nodes; the state of the segments is kept.
+askers, negotiated, dead, suspects, hold-downs, sessions, silent nodes; the state of the segments is kept. A sender
+tells its table of askers in pieces, a few in a hello, so that these datagrams stay below 1,500 bytes too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import replace
 from hashlib import sha256
 from ipaddress import ip_network
 
-from porterlb.core.hello.value import Hello, Refusal, SegmentState
+from porterlb.core.hello.value import Assignment, Hello, Refusal, SegmentState
 from porterlb.core.model import Network
 
 MAX_DATAGRAM = 8192  # bytes
@@ -30,10 +31,13 @@ _HEAD = struct.Struct(">4sBBQQQQ")
 _SEQUENCE = 14  # its offset in the head
 _FIELD = struct.Struct(">BH")
 _START = struct.Struct(">QQQ")
+_COUNT = struct.Struct(">H")
+_STAMP = struct.Struct(">I")
 _MAGIC = b"PLBH"
 VERSION = 2
 _MAC = 32
 _U64 = (1 << 64) - 1
+_U32 = (1 << 32) - 1
 
 
 class _Flag(enum.IntFlag):
@@ -60,6 +64,8 @@ class _Type(enum.IntEnum):
     SUSPECT = 8  # as SILENT
     DEAD = 9
     NEGOTIATED = 10  # peer and text in turn
+    KNOWN_ASKERS = 11  # how many
+    ASKERS = 12  # IP version, VIP and node; then MAC, address and stamp of each asker; repeated
 
 
 def encode(hello: Hello, key: bytes) -> bytes:
@@ -98,6 +104,19 @@ def _fields(hello: Hello) -> Iterator[tuple[_Type, bytes, list[bytes] | None]]:
         yield _Type.SUSPECT, bytes((index,)), _texts(segment.suspect)
     yield _Type.DEAD, b"", _texts(hello.dead)
     yield _Type.NEGOTIATED, b"", [_text(peer) + _text(text) for peer, text in sorted(hello.negotiated.items())]
+    if hello.known_askers:
+        yield _Type.KNOWN_ASKERS, _COUNT.pack(min(hello.known_askers, 0xFFFF)), None
+    yield from _assignments(hello.assignments)
+
+
+def _assignments(assignments: Iterable[Assignment]) -> Iterator[tuple[_Type, bytes, list[bytes]]]:
+    """A field for each VIP and node, in the order of their first askers."""
+    fields: dict[tuple[bytes, str], list[bytes]] = {}
+    for one in assignments:
+        packed = one.asker + one.address + _STAMP.pack(one.stamp & _U32)
+        fields.setdefault((one.vip, one.node), []).append(packed)
+    for (vip, node), entries in fields.items():
+        yield _Type.ASKERS, bytes((4 if len(vip) == 4 else 6,)) + vip + _text(node), entries
 
 
 def _segment(segment: SegmentState) -> bytes:
@@ -170,7 +189,8 @@ def _hello(signed: bytes) -> Hello:
     segments: list[SegmentState] = []
     votes: dict[tuple[_Type, int], frozenset[str]] = {}
     negotiated: dict[str, str] = {}
-    instance = echo = uptime = 0
+    assignments: list[Assignment] = []
+    instance = echo = uptime = known_askers = 0
     outer = _Reader(signed, _HEAD.size)
     while not outer.finished:
         kind, length = _FIELD.unpack(outer.take(_FIELD.size))
@@ -191,6 +211,10 @@ def _hello(signed: bytes) -> Hello:
                 while not field.finished:
                     peer = field.text()
                     negotiated[peer] = field.text()
+            case _Type.KNOWN_ASKERS:
+                (known_askers,) = _COUNT.unpack(field.take(_COUNT.size))
+            case _Type.ASKERS:
+                assignments += _read_assignments(field)
             case _:  # of a later release
                 continue
     if not one.get(_Type.NODE):
@@ -220,7 +244,17 @@ def _hello(signed: bytes) -> Hello:
         instance=instance,
         echo=echo,
         uptime=uptime,
+        assignments=tuple(assignments),
+        known_askers=known_askers,
     )
+
+
+def _read_assignments(field: _Reader) -> Iterator[Assignment]:
+    size = _size(field.number())
+    vip, node = field.take(size), field.text()
+    while not field.finished:
+        asker, address = field.take(6), field.take(size)
+        yield Assignment(vip, asker, address, node, *_STAMP.unpack(field.take(_STAMP.size)))
 
 
 def _read_segment(field: _Reader) -> SegmentState:
@@ -239,9 +273,14 @@ def _read_segment(field: _Reader) -> SegmentState:
 
 def _read_subnet(field: _Reader) -> Network:
     version, prefix = field.number(), field.number()
+    return ip_network((field.take(_size(version)), prefix))
+
+
+def _size(version: int) -> int:
+    """The length of an address."""
     if version not in (4, 6):
         raise ValueError("IP version")
-    return ip_network((field.take(4 if version == 4 else 16), prefix))
+    return 4 if version == 4 else 16
 
 
 class _Reader:

@@ -17,6 +17,7 @@ class Change:
 
     ``came`` / ``left``: the replica was not fresh before / has said goodbye. What it finds of others (suspect, silent,
     contacts) is no news: :class:`porterlb.core.layer2.failure_detector.FailureDetector` looks at that in every hello.
+    Nor are askers: :class:`porterlb.core.layer2.spread.Spread` looks at those.
     """
 
     hello: Hello
@@ -86,7 +87,7 @@ class Receiver:
         if known is not None:
             return replace(known, sequence=codec.sequence(signed))
         hello = codec.read(signed)
-        if isinstance(hello, Hello) and hello.node in self._members:
+        if isinstance(hello, Hello) and hello.node in self._members and not hello.assignments:  # each has others
             self._parsed.pop(self._contents.get(hello.node, b""), None)
             self._contents[hello.node], self._parsed[content] = content, hello
         return hello

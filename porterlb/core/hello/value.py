@@ -5,11 +5,25 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from porterlb.core.model import Network
 
 GATEWAY = ""
 """The name of a gateway among the contacts of a segment. No node has an empty name."""
+
+
+class Assignment(NamedTuple):
+    """The next hop of one asker of a spread VIP: the host with the MAC ``asker``, which asked last from ``address``.
+
+    Addresses are packed and of one family. ``stamp``: the higher one counts (32 bits on the wire).
+    """
+
+    vip: bytes
+    asker: bytes
+    address: bytes
+    node: str
+    stamp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,9 @@ class Hello:
     Two managers may run with one node name by mistake. ``instance`` is a random number of this manager's start,
     and ``echo`` the instance of the other manager that it has heard, 0 for none; ``uptime`` is its age in milliseconds,
     said to the other manager only. A hello that echoes our own instance cannot be a replay of an earlier start.
+
+    ``assignments``: some of the sender's table of askers of spread VIPs, the news first; ``known_askers``: how many it
+    has.
     """
 
     node: str
@@ -67,6 +84,8 @@ class Hello:
     instance: int = 0
     echo: int = 0
     uptime: int = 0
+    assignments: tuple[Assignment, ...] = ()
+    known_askers: int = 0
 
 
 class Refusal(enum.StrEnum):

@@ -84,6 +84,20 @@ class Announce(NamedTuple):
     defence: bool = False
 
 
+class Tell(NamedTuple):
+    """As `Announce`, to one host only: ``address`` is at ``mac``. Say `Layer2.announced` of ``key``.
+
+    ``asker``: the MAC of the host; ``at``: its packed address.
+    """
+
+    ifindex: int
+    address: bytes
+    mac: bytes
+    asker: bytes
+    at: bytes
+    key: bytes
+
+
 class CheckAddress(NamedTuple):
     """Send a duplicate address probe."""
 
@@ -163,6 +177,7 @@ Action = (
     | Leave
     | AnswerLate
     | Announce
+    | Tell
     | CheckAddress
     | SendProbes
     | Say

@@ -15,6 +15,7 @@ from porterlb.core.layer2.conflicts import Conflicts
 from porterlb.core.layer2.dad import DuplicateDetection
 from porterlb.core.layer2.double_answers import DoubleAnswers
 from porterlb.core.layer2.nodes import Nodes
+from porterlb.core.layer2.spread import Spread
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.vips import VipTable
 from porterlb.core.model import Address
@@ -29,11 +30,19 @@ class AddressClaims:
     """
 
     def __init__(
-        self, around: Surroundings, nodes: Nodes, vips: VipTable, actions: ActionList, rate: int, now: float
+        self,
+        around: Surroundings,
+        nodes: Nodes,
+        vips: VipTable,
+        spread: Spread,
+        actions: ActionList,
+        rate: int,
+        now: float,
     ) -> None:
         self._around = around
         self._nodes = nodes
         self._vips = vips
+        self._spread = spread
         self._actions = actions
         self._dad = DuplicateDetection(rate, now)
         self._conflicts = Conflicts()
@@ -60,8 +69,11 @@ class AddressClaims:
             self._conflicts.claim(address, mac, now)
 
     def _claimed_by_ours(self, address: bytes, mac: bytes, now: float) -> None:
-        """A node of ours has a VIP, by its own announcement or answer."""
+        """A node of ours has a VIP, by its own announcement or answer. Where the VIP is spread, several have it, each
+        for its own askers: `Spread` settles two nodes for one asker."""
         vip = self._vips.by_packed.get(address)
+        if vip is not None and vip.spread:
+            return
         if vip is None or vip.usage is None or vip.mac == mac or not (vip.mac or address in self._around.yielded):
             return
         node = self._nodes.node_with(mac, vip.usage.ifindex)
@@ -80,11 +92,17 @@ class AddressClaims:
         """Confirms conflicts, and defends our VIPs."""
         review = self._conflicts.review(now, self._nodes.known())
         for address in review.defend:
-            self._defend(address)
+            self._defend(address, now)
         if review.changed:
             self._actions.report(conflicts=self._conflicts.found)
 
-    def _defend(self, address: bytes) -> None:
+    def _defend(self, address: bytes, now: float) -> None:
+        """Announces a VIP; one that is spread to each of its askers by the replica that answers it."""
+        vip = self._vips.by_packed.get(address)
+        if vip is not None and vip.spread:
+            if not self._around.frozen and self._spread.defend(address, now):
+                self.defended(address, now)
+            return
         index = 0 if self._around.frozen else self._vips.announced_on(address)
         if index:
             self._actions.add(Announce(index, address, True))
@@ -119,7 +137,7 @@ class AddressClaims:
             if vip is not None and vip.usage is not None:
                 self._actions.add(CheckAddress(vip.usage.ifindex, vip.address))
             if vip is not None and vip.mac:
-                self._defend(address)  # the other one is to notice it too
+                self._defend(address, now)  # the other one is to notice it too
         for address, node in settled.silence:
             self._around.yielded[address] = node
             self._vips.settled_with(address)

@@ -15,13 +15,16 @@ from porterlb.core.layer2.bucket import TokenBucket
 
 ROUNDS = (0.0, 1.1, 2.2, 3.3, 4.4)
 REFRESH = (60.0, 100.0)
+_ONCE = len(ROUNDS)  # in place of a round
 AT_ONCE = 8  # frames a wake-up (0.1 to 0.3 ms), so that answers never wait for announcements
 PAUSE = 0.002  # until the bucket is looked at again
 AGAIN = 0.02  # after a frame that could not be sent: a round that is skipped costs its neighbours a second
 
 
 class Announcer:
-    """When each VIP (by its packed address) is announced. ``chance``: a number in [0, 1), anew with each call.
+    """When each VIP is announced, by its packed address, or to one asker (see `Spread`).
+
+    ``chance``: a number in [0, 1), anew with each call.
 
     Ask `due` at `next_at`, try what it returns, and say `done` for each.
     """
@@ -36,15 +39,16 @@ class Announcer:
         self._tried: dict[bytes, tuple[int, int]] = {}  # number and round of what `due` has returned
         self._blocked_until = 0.0
 
-    def start(self, address: bytes, *, moved: bool, asked: bool, now: float) -> None:
+    def start(self, address: bytes, *, moved: bool, asked: bool, now: float, once: bool = False) -> None:
         """Takes an address over. If its next hop has ``moved``, it is announced now; ``asked``: lately, so first.
+        ``once``: it is announced a single time, and not again from time to time.
 
         If not, the neighbours are right already, and a frame could do harm: it is not known yet to everybody that
         this next hop is about to be given up, and the announcement of the new one may just have been sent.
         """
         number = self._current[address] = next(self._numbers)
         if moved:
-            self._ready[0 if asked else 1].append((address, number, 0))
+            self._ready[0 if asked else 1].append((address, number, _ONCE if once else 0))
         else:
             heapq.heappush(self._later, (self._refresh(now), number, address, len(ROUNDS) - 1))
 
@@ -98,6 +102,8 @@ class Announcer:
         number, turn = tried
         if not sent:
             heapq.heappush(self._later, (now + AGAIN, number, address, turn))
+        elif turn == _ONCE:
+            del self._current[address]
         elif turn + 1 < len(ROUNDS):
             heapq.heappush(self._later, (now + ROUNDS[turn + 1] - ROUNDS[turn], number, address, turn + 1))
         else:

@@ -18,13 +18,14 @@ NO_IPV4 = bytes(4)
 LIMITED_BROADCAST = b"\xff" * 4
 
 _ARP_FIXED = bytes.fromhex("0806000108000604")  # EtherType, Ethernet, IPv4, lengths 6 and 4
-_ARP_LAYOUT = struct.Struct(">6x6s8sH6s4s6s4s")
+_ARP_LAYOUT = struct.Struct(">6s6s8sH6s4s6s4s")
 
 
 class Arp(NamedTuple):
     """An ARP packet. ``source``: the Ethernet source, which need not be the sender hardware address ``mac``.
 
-    ``sender``, ``target``: the protocol addresses. ``target_mac``: the target hardware address.
+    ``sender``, ``target``: the protocol addresses. ``target_mac``: the target hardware address. ``destination``: the
+    Ethernet destination.
     """
 
     source: bytes
@@ -33,16 +34,17 @@ class Arp(NamedTuple):
     sender: bytes
     target_mac: bytes
     target: bytes
+    destination: bytes = BROADCAST
 
 
 def parse_arp(frame: bytes) -> Arp | None:
     """The ARP request or reply for IPv4 in an untagged Ethernet frame (padding allowed), else None."""
     if len(frame) < _ARP_LAYOUT.size:
         return None
-    source, fixed, operation, sha, spa, tha, tpa = _ARP_LAYOUT.unpack_from(frame)
+    destination, source, fixed, operation, sha, spa, tha, tpa = _ARP_LAYOUT.unpack_from(frame)
     if fixed != _ARP_FIXED or operation not in (ARP_REQUEST, ARP_REPLY):
         return None
-    return Arp(source, operation, sha, spa, tha, tpa)
+    return Arp(source, operation, sha, spa, tha, tpa, destination)
 
 
 def arp_frame() -> bytes:
@@ -65,9 +67,10 @@ class ArpTemplate:
         """A request; with ``spa`` 0.0.0.0 an RFC 5227 probe."""
         return destination + source + self._fixed + b"\1" + sha + spa + NO_MAC + tpa
 
-    def gratuitous(self, source: bytes, mac: bytes, address: bytes) -> bytes:
-        """``address`` is at ``mac``, to all: the request form, which Linux takes over also in its locktime of 1 s."""
-        return BROADCAST + source + self._fixed + b"\1" + mac + address + NO_MAC + address
+    def gratuitous(self, source: bytes, mac: bytes, address: bytes, destination: bytes = BROADCAST) -> bytes:
+        """``address`` is at ``mac``, to all or to one host: the request form, which Linux takes over also in its
+        locktime of 1 s."""
+        return destination + source + self._fixed + b"\1" + mac + address + NO_MAC + address
 
     def answer(self, source: bytes, mac: bytes, address: bytes) -> ArpAnswer:
         """The ready answer to requests for ``address``: it is at ``mac``."""

@@ -1,15 +1,15 @@
 """Layer 2 of one replica: every event goes in here, with its time, and the actions that follow come out.
 
 The parts decide: `Nodes` and `DeadNodes` who lives, `Serving` whether we may serve, `VipTable` who answers for each
-VIP, `Announcer` when to announce, `Hellos` which hellos count, `OwnHello` what ours says, `AddressClaims` who else has
-an address. This composes them: what a change in one means for the others.
+VIP, `Spread` who answers each asker of a VIP that is spread, `Announcer` when to announce, `Hellos` which hellos
+count, `OwnHello` what ours says, `AddressClaims` who else has an address, `Reports` what is reported. This composes
+them: what a change in one means for the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any
 
 from porterlb.core.desired import DesiredWire
@@ -37,16 +37,18 @@ from porterlb.core.layer2.failure_detector import Timing
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable
 from porterlb.core.layer2.nodes import Nodes
-from porterlb.core.layer2.notices import of_segments
 from porterlb.core.layer2.own_hello import OwnHello, told
+from porterlb.core.layer2.questions import Question, asker_of
 from porterlb.core.layer2.refused_hellos import RefusedHellos
+from porterlb.core.layer2.reports import Reports
 from porterlb.core.layer2.serving import Serving, ServingEvent, ServingState, Transition
+from porterlb.core.layer2.spread import Spread
 from porterlb.core.layer2.surroundings import Surroundings
-from porterlb.core.layer2.targets import Gateway, find_targets
+from porterlb.core.layer2.targets import Gateway, find_targets, own_addresses
 from porterlb.core.layer2.vips import Vip, VipTable
 from porterlb.core.layer2.votes import CountedVotes
 from porterlb.core.model import Address
-from porterlb.core.observed import Nic, Notice, NoticeKind
+from porterlb.core.observed import Nic
 from porterlb.core.wire_text import WireConfig
 
 HOUSEKEEPING = 0.25
@@ -78,14 +80,26 @@ class Layer2:
         self.serving = Serving(now, config.silence_after, config.hello_fresh)
         self._around = Surroundings(config.node, self.interfaces, self.nodes, self.hellos, self.serving)
         self._announcer = Announcer(config.gratuitous_rate, chance, now)
-        self._vips = VipTable(self._around, self._announcer)
-        self._claims = AddressClaims(self._around, self.nodes, self._vips, self._actions, config.gratuitous_rate, now)
+        self._spread = Spread(config.node, self._announcer)
+        self._vips = VipTable(self._around, self._announcer, self._spread)
+        self._claims = AddressClaims(
+            self._around, self.nodes, self._vips, self._spread, self._actions, config.gratuitous_rate, now
+        )
         self._dead = DeadNodes(config.node, self.nodes, self._around, self._vips, self._actions)
-        self._hello = OwnHello(self._around, self.nodes, self.hellos, self.serving)
+        self._hello = OwnHello(self._around, self.nodes, self.hellos, self.serving, self._spread)
         self._refused = RefusedHellos(config.node)
-        self._notices: tuple[Notice, ...] = ()
         self._votes = CountedVotes(config.node, self.nodes, self.hellos, self._actions)
-        self._asked: frozenset[str] = frozenset()  # as reported last
+        self._reports = Reports(
+            config.node,
+            self.nodes,
+            self.hellos,
+            self.serving,
+            self._refused,
+            self._vips,
+            self._spread,
+            self._claims,
+            self._actions,
+        )
         self._link_heard = 0.0
         self._detector_at: float | None = None  # when the failure detector is to be asked again
 
@@ -110,6 +124,7 @@ class Layer2:
             self._detector_at,
             self._claims.settle_at,
             self._hello.next_at,
+            self._spread.next_at if not self.serving.frozen else None,
         )
         return min((at for at in times if at is not None), default=None)
 
@@ -146,8 +161,12 @@ class Layer2:
             heard = max(self.nodes.latest, link_heard)
             for node in sorted(self.hellos.expire(now, heard, self.nodes.judgement.doubt)):
                 self._replica_left(node, now)
-        for vip in self._announcer.due(now):
-            self._announce(vip, now)
+        if not self.serving.frozen:
+            self._spread.due(now)
+        if self._spread.talks(now):
+            self._say(now)
+        for key in self._announcer.due(now):
+            self._announce(key, now)
         self._claims.probe(now)
         return self._done()
 
@@ -168,13 +187,15 @@ class Layer2:
             self._entered(self.serving.check_returned(since, self._wanted.digest, now), now)
         if not self.serving.said_goodbye:
             self._say(now)
+            self._actions.add(*map(Say, self._hello.askers(self._wanted, now)))
         return self._done()
 
     def housekeeping(self, now: float, lag: float) -> list[Action]:
         """Each HOUSEKEEPING seconds."""
         self._chores += 1
         self._entered(self.serving.check_manager(now, lag), now)
-        self._entered(self.serving.check_listened(now), now)
+        if self._informed(now):
+            self._entered(self.serving.check_listened(now), now)
         if self._chores % _SECOND == 0 and self.interfaces.try_again():
             self._vips.touch_all()
         if self._chores % _GATEWAY_CHECK == 0:
@@ -182,11 +203,9 @@ class Layer2:
         if self.serving.listened(now):
             self._claims.review(now)
         if self._chores % _SECOND == 0:
-            self._take_notices(now)
-            self._actions.report(counters=dict(self.counters))
-        if self._chores % _ASKED == 0 and (asked := self._vips.asked_lately(now)) != self._asked:
-            self._asked = asked
-            self._actions.report(asked=asked)
+            self._reports.second(self._wanted.members, now)
+        if self._chores % _ASKED == 0:
+            self._reports.asked(now)
         return self._done()
 
     # ---- what the manager says
@@ -230,6 +249,7 @@ class Layer2:
         """The wanted set is complete up to here."""
         self._goal = digest
         self._dead.planned()
+        self._vips.complete = True
         self._wanted = replace(self._wanted, digest=digest)
         self.serving.complete()
         self._actions.add(Settled())
@@ -260,7 +280,7 @@ class Layer2:
         """Finds what to probe, after a change of nodes, members, interfaces or the default route."""
         nics = self.interfaces.nics.values()
         targets = find_targets(self._own, self._wanted.nodes, self._wanted.members, nics, gateways)
-        self.nodes.set_targets(targets, self._wanted.members.keys(), self._own_addresses())
+        self.nodes.set_targets(targets, self._wanted.members.keys(), own_addresses(self._own, self._wanted))
         for target in targets:
             self.interfaces.use(target.key.nic)
         self._actions.report(probed=self.nodes.probed)
@@ -292,6 +312,7 @@ class Layer2:
             return []
         self.count("hellos_heard", 1)
         hello = change.hello
+        self._spread.told(hello.assignments, now)
         if change.left:
             self._replica_left(hello.node, now)
             return self._done()
@@ -322,8 +343,15 @@ class Layer2:
         """A question came from a host that says that it has ``address``, which is a VIP."""
         self._claims.asked(address, mac, now)
 
+    def asked(self, nic: int, question: Question, now: float) -> bytes:
+        """A question for a VIP that is spread: the MAC to answer with, empty where it is not for us to answer."""
+        vip, asker = self._vips.by_packed.get(question.target), asker_of(question)
+        if vip is None or vip.usage is None or vip.usage.ifindex != nic:
+            return b""
+        return vip.mac if asker is None else self._spread.asked(vip.packed, asker, now)
+
     def announced(self, address: bytes, sent: bool, now: float, *, defence: bool = False) -> None:
-        """The outcome of an Announce."""
+        """The outcome of an Announce or a Tell (then ``address`` is its key)."""
         if not defence:
             self._announcer.done(address, sent, now)
         elif sent:
@@ -342,12 +370,22 @@ class Layer2:
         self.interfaces.to_find.clear()
         return self._actions.take(opened, found)
 
-    def _announce(self, address: bytes, now: float) -> None:
-        index = 0 if self.serving.frozen else self._vips.announced_on(address)
+    def _announce(self, key: bytes, now: float) -> None:
+        """Announces a VIP to all, or to one asker."""
+        index = 0 if self.serving.frozen else self._vips.announced_on(key)
+        told = None if self.serving.frozen else self._spread.tell(key)
         if index:
-            self._actions.add(Announce(index, address))
+            self._actions.add(Announce(index, key))
+        elif told is not None:
+            self._actions.add(told)
         else:
-            self._announcer.done(address, False, now)
+            self._announcer.done(key, False, now)
+
+    def _informed(self, now: float) -> bool:
+        """Whether this replica knows the askers that the others know, before it begins to answer."""
+        if not (self._vips.complete and self._vips.spreads and self.serving.state is ServingState.LISTENING):
+            return True
+        return self._spread.informed(self.hellos.last, now, self._config.hello_fresh)
 
     def _entered(self, change: Transition | None, now: float) -> None:
         """What follows from a transition."""
@@ -416,26 +454,6 @@ class Layer2:
                 self._vips.touch_again()
         if not doubt and self._dead.update(now):
             self._say(now)
-
-    def _own_addresses(self) -> tuple[Address, ...]:
-        """Our InternalIPs, else our hello address: the manager names only the nodes to probe, not our own."""
-        member = self._wanted.members.get(self._own)
-        named = self._wanted.nodes.get(self._own, ())
-        return named or ((ip_address(member.address),) if member is not None and member.address else ())
-
-    def _take_notices(self, now: float) -> None:
-        fresh = self.hellos.fresh
-        found = of_segments(self.nodes, self._own) + self._refused.notices(fresh, now)
-        others = self._wanted.members.keys() - {self._own}
-        if self.serving.listened(now) and others and not fresh:
-            quiet = [node for node in sorted(others - self._refused.nodes) if self.nodes.detector.answers(node)]
-            if quiet:
-                found.append(Notice(NoticeKind.HELLOS_MISSING, "", tuple(quiet)))
-        found += self._claims.notices()
-        notices = tuple(found)
-        if notices != self._notices:
-            self._notices = notices
-            self._actions.report(notices=notices)
 
     def _replica_left(self, node: str, now: float) -> None:
         self.nodes.left(node)

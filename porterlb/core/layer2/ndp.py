@@ -151,10 +151,13 @@ class NdpTemplate:
             message += bytes((_OPTION_SOURCE, 1)) + source
         return self._frame(source, destination or multicast_mac(dst), src, dst, message)
 
-    def unsolicited(self, source: bytes, mac: bytes, address: bytes) -> bytes:
-        """``address`` is at ``mac``, to all nodes, with Override: without it, caches keep what they have."""
+    def unsolicited(
+        self, source: bytes, mac: bytes, address: bytes, destination: bytes = ALL_NODES_MAC, dst: bytes = ALL_NODES
+    ) -> bytes:
+        """``address`` is at ``mac``, with Override: without it, caches keep what they have. To all nodes, or to the
+        host with the MAC ``destination`` and the address ``dst``."""
         message = bytes((_NA, 0, 0, 0, 0x20, 0, 0, 0)) + address + bytes((_OPTION_TARGET, 1)) + mac
-        return self._frame(source, ALL_NODES_MAC, address, ALL_NODES, message)
+        return self._frame(source, destination, address, dst, message)
 
     def answer(self, source: bytes, mac: bytes, address: bytes) -> NdpAnswer:
         """The ready answer to solicitations for ``address``: it is at ``mac``."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from porterlb.core.desired import DesiredWire
-from porterlb.core.hello import Hello
+from porterlb.core.hello import Assignment, Hello
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.serving import Serving
+from porterlb.core.layer2.spread import BULK, Spread
 from porterlb.core.layer2.surroundings import Surroundings
 
 _GOODBYES = (0.01, 0.02)  # seconds after the first goodbye, which may be lost
@@ -15,15 +16,29 @@ _GOODBYES = (0.01, 0.02)  # seconds after the first goodbye, which may be lost
 class OwnHello:
     """Reads the other parts; decides nothing about them."""
 
-    def __init__(self, around: Surroundings, nodes: Nodes, hellos: Hellos, serving: Serving) -> None:
+    def __init__(self, around: Surroundings, nodes: Nodes, hellos: Hellos, serving: Serving, spread: Spread) -> None:
         self._around = around
         self._nodes = nodes
         self._hellos = hellos
         self._serving = serving
+        self._spread = spread
         self._goodbyes: list[float] = []
 
     def compose(self, wanted: DesiredWire, now: float, *, goodbye: bool = False) -> Hello | None:
-        """What to say now; None while we are no member, and after a goodbye, which is followed by goodbyes only."""
+        """What to say now, with news of askers; None while we are no member, and after a goodbye, which is followed by
+        goodbyes only."""
+        return self._compose(wanted, now, self._spread.piece(now), goodbye=goodbye)
+
+    def askers(self, wanted: DesiredWire, now: float) -> list[Hello]:
+        """Further hellos with the table of askers, while another replica listens before it answers."""
+        if not len(self._spread) or all(hello.answers for hello in self._hellos.last):
+            return []
+        hellos = [self._compose(wanted, now, self._spread.piece(now, bulk=True)) for _ in range(BULK)]
+        return [hello for hello in hellos if hello is not None]
+
+    def _compose(
+        self, wanted: DesiredWire, now: float, assignments: tuple[Assignment, ...], *, goodbye: bool = False
+    ) -> Hello | None:
         around = self._around
         member = wanted.members.get(around.own)
         if member is None or (self._serving.said_goodbye and not goodbye):
@@ -43,6 +58,8 @@ class OwnHello:
             answers=answers,
             goodbye=goodbye,
             segments=self._nodes.detector.speak(now, around.interfaces.used if answers else ()),
+            assignments=assignments,
+            known_askers=len(self._spread),
         )
 
     def repeat_goodbye(self, now: float) -> None:

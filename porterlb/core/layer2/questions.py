@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from porterlb.core.layer2.arp import ARP_REQUEST, Arp, parse_arp
 from porterlb.core.layer2.ndp import Solicitation, parse_ndp
 
@@ -19,3 +21,22 @@ def ndp_question(frame: bytes) -> Solicitation | None:
     """The valid neighbour solicitation in an Ethernet frame, else None."""
     asked = parse_ndp(frame)
     return asked if isinstance(asked, Solicitation) else None
+
+
+class Asker(NamedTuple):
+    """Who asks: its MAC, and the packed address that it asks from. ``unicast``: the question went to one MAC only, as
+    a host does that verifies its neighbour entry (RFC 4861 7.3.3, RFC 1122 2.3.2.1)."""
+
+    mac: bytes
+    address: bytes
+    unicast: bool
+
+
+def asker_of(question: Question) -> Asker | None:
+    """None where no neighbour entry follows from an answer: a duplicate address probe, or no possible sender."""
+    mac = question.mac or question.source
+    if mac[0] & 1 or not any(mac) or not any(question.sender):
+        return None
+    if isinstance(question, Arp):
+        return Asker(mac, question.sender, not question.destination[0] & 1)
+    return Asker(mac, question.sender, question.destination == question.target)

@@ -41,6 +41,11 @@ class Surroundings:
         self._dead_on.clear()
 
     @property
+    def serves(self) -> bool:
+        """Whether this replica answers for VIPs."""
+        return self._serving.answers
+
+    @property
     def frozen(self) -> bool:
         """In doubt: nothing is to change."""
         return self._serving.frozen

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import NamedTuple
 
+from porterlb.core.desired import DesiredWire
 from porterlb.core.hello import GATEWAY
 from porterlb.core.model import Address, Member
 from porterlb.core.observed import Nic
 
-__all__ = ["GATEWAY", "Gateway", "Key", "Target", "find_targets", "source_for"]
+__all__ = ["GATEWAY", "Gateway", "Key", "Target", "find_targets", "own_addresses", "source_for"]
 
 
 class Key(NamedTuple):
@@ -45,6 +47,13 @@ def source_for(nic: Nic, address: Address) -> Address | None:
     fitting = [own for own in nic.addresses if own.version == address.version and address in own.network]
     fitting = [own for own in fitting if own.network.prefixlen < own.max_prefixlen]
     return max(fitting, key=lambda own: own.network.prefixlen).ip if fitting else None
+
+
+def own_addresses(own: str, wanted: DesiredWire) -> tuple[Address, ...]:
+    """Our InternalIPs, else our hello address: the manager names only the nodes to probe, not our own."""
+    member = wanted.members.get(own)
+    named = wanted.nodes.get(own, ())
+    return named or ((ip_address(member.address),) if member is not None and member.address else ())
 
 
 def find_targets(

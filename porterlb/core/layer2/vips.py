@@ -15,6 +15,8 @@ from porterlb.core.layer2.announcer import Announcer
 from porterlb.core.layer2.answering import NOBODY, answering
 from porterlb.core.layer2.interfaces import Usage, parse_goal
 from porterlb.core.layer2.questions import Question
+from porterlb.core.layer2.roster import roster_of
+from porterlb.core.layer2.spread import Spread
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.model import Address
 from porterlb.core.observed import Answering
@@ -30,7 +32,8 @@ class Vip:
     """One VIP. ``mac``: what we answer with, empty while we do not; ``told``: what we answered with last.
 
     ``question``: the last one, at ``asked``, that was not for us to answer. ``joined``: the interface on whose
-    multicast group we are for it, 0: none.
+    multicast group we are for it, 0: none. ``takers``: the candidates that share its askers, where it is spread; it is
+    ``new`` where no replica can have answered for it before.
     """
 
     __slots__ = (
@@ -42,16 +45,20 @@ class Vip:
         "interface",
         "joined",
         "mac",
+        "new",
         "packed",
         "question",
         "served",
+        "takers",
         "text",
         "told",
         "usage",
     )
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, new: bool) -> None:
         self.text = text
+        self.new = new
+        self.takers: tuple[str, ...] = ()
         self.address = ip_address(text)
         self.packed = self.address.packed
         self.candidates: tuple[str, ...] = ()
@@ -66,6 +73,11 @@ class Vip:
         self.joined = 0
         self.served: Answering | None = None  # None: never decided
 
+    @property
+    def spread(self) -> bool:
+        """Whether each of its askers has a next hop of its own."""
+        return bool(self.takers)
+
     def ask(self, question: Question, owned: bool, now: float) -> None:
         """Somebody asks for it. Called for each question: ``owned``, whether the caller answers it."""
         self.asked = now
@@ -74,9 +86,14 @@ class Vip:
 
 
 class VipTable:
-    def __init__(self, around: Surroundings, announcer: Announcer) -> None:
+    """``complete``: a whole wanted set has come."""
+
+    def __init__(self, around: Surroundings, announcer: Announcer, spread: Spread) -> None:
         self._around = around
         self._announcer = announcer
+        self._spread = spread
+        self.complete = False
+        self._of_hosts: dict[Vip, None] = {}  # those that are spread
         self._vips: dict[str, Vip] = {}
         self.by_packed: dict[bytes, Vip] = {}
         self._by_next_hop: dict[str, dict[Vip, None]] = {}
@@ -88,6 +105,11 @@ class VipTable:
 
     def __len__(self) -> int:
         return len(self._vips)
+
+    @property
+    def spreads(self) -> bool:
+        """Whether any VIP is spread."""
+        return bool(self._of_hosts)
 
     @property
     def settled(self) -> bool:
@@ -104,25 +126,38 @@ class VipTable:
     # ---- events: each marks what it touches
 
     def wanted(self, rows: Iterable[Sequence[Any]], gone: Iterable[str]) -> list[Action]:
-        """A piece of the wanted set: [address, candidates, interface, can_reach] rows, and addresses gone."""
+        """A piece of the wanted set: [address, candidates, interface, can_reach] rows, and addresses gone. The takers
+        are a fifth element of the row of a VIP that is spread."""
         actions: list[Action] = []
         for text in gone:
             vip = self._vips.pop(text, None)
             if vip is not None:
                 actions += self._remove(vip)
-        for text, candidates, interface, can_reach in rows:
+        for text, candidates, interface, can_reach, *takers in rows:
             vip = self._vips.get(text)
             if vip is None:
-                vip = self._vips[text] = Vip(text)
+                vip = self._vips[text] = Vip(text, self.complete and self._around.serves)
                 self.by_packed[vip.packed] = vip
+            self._share(vip, tuple(takers[0]) if takers else ())
             vip.candidates = tuple(candidates)
             vip.interface, vip.can_reach = interface, parse_goal(can_reach)
             self._mark(vip)
         return actions
 
+    def _share(self, vip: Vip, takers: tuple[str, ...]) -> None:
+        """Whether a VIP is spread, and over which nodes."""
+        before, vip.takers = vip.takers, takers
+        if takers and not before:
+            self._of_hosts[vip] = None
+            self._announcer.stop(vip.packed)
+        elif before and not takers:
+            del self._of_hosts[vip]
+            self._spread.removed(vip.packed, forget=vip.text in self._vips)
+            vip.told, vip.epoch = b"", -1  # its askers have other next hops: the one that is left is announced
+
     def node_died(self, node: str, now: float) -> None:
         """Its VIPs move: before all others, those asked for lately first."""
-        touched = self._by_next_hop.get(node, {}) | self._by_answerer.get(node, {})
+        touched = self._by_next_hop.get(node, {}) | self._by_answerer.get(node, {}) | self._of_hosts
         lately = now - ASKED_LATELY
         for first in (True, False):
             for vip in touched:
@@ -131,18 +166,18 @@ class VipTable:
 
     def replica_left(self, node: str) -> None:
         """It answers no longer."""
-        for vip in self._by_answerer.get(node, ()):
+        for vip in self._by_answerer.get(node, {}) | self._of_hosts:
             self._mark(vip, urgent=True)
 
     def replica_came(self, node: str) -> None:
         """It answers now: for its own node, or on behalf of a node without a replica."""
         for vip in self._vips.values():
             served = vip.served
-            if served is None or served.next_hop == node or served.answerer != served.next_hop:
+            if vip.spread or served is None or served.next_hop == node or served.answerer != served.next_hop:
                 self._mark(vip)
 
     def mac_changed(self, node: str) -> None:
-        for vip in self._by_next_hop.get(node, ()):
+        for vip in self._by_next_hop.get(node, {}) | self._of_hosts:
             self._mark(vip, urgent=True)
 
     def settled_with(self, packed: bytes) -> None:
@@ -209,7 +244,11 @@ class VipTable:
         if before != served:
             self._index(vip, served)
             actions.append(Served(vip.text, served))
-        if mac != vip.mac or (mac and vip.epoch != self._epoch):
+        if vip.spread:
+            actions += self._serve_hosts(vip, mac, now)
+            roster = roster_of(vip.text, vip.candidates, vip.takers, dead, replicas, around, usage)
+            self._spread.decided(vip.packed, roster, now)
+        elif mac != vip.mac or (mac and vip.epoch != self._epoch):
             actions += self._serve(vip, mac, before, now)
         return actions
 
@@ -253,6 +292,20 @@ class VipTable:
         self._announcer.start(vip.packed, moved=not same, asked=vip.asked > now - ASKED_LATELY, now=now)
         return actions
 
+    def _serve_hosts(self, vip: Vip, mac: bytes, now: float) -> list[Action]:
+        """A VIP that is spread: what is owned answers duplicate address probes. An announcement to all would pull every
+        host to one node: there is one only before any host can have an entry."""
+        if mac == vip.mac or vip.usage is None:
+            return []
+        had, vip.mac, vip.question = vip.mac, mac, None
+        if not mac:
+            self._announcer.stop(vip.packed)
+            return [Disown(vip.usage.ifindex, vip.packed)] if had else []
+        if vip.new and not self._spread.knows(vip.packed):
+            self._announcer.start(vip.packed, moved=True, asked=False, now=now, once=True)
+        vip.new = False
+        return [Own(vip.usage.ifindex, vip.packed, mac)]
+
     def _index(self, vip: Vip, served: Answering | None) -> None:
         before = vip.served
         vip.served = served
@@ -269,6 +322,7 @@ class VipTable:
     def _remove(self, vip: Vip) -> list[Action]:
         self._marked.discard(vip)
         self.by_packed.pop(vip.packed, None)
+        self._share(vip, ())
         actions = self._move(vip, None)
         if vip.joined:
             actions.append(Leave(vip.joined, vip.packed))

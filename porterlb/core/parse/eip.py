@@ -68,6 +68,7 @@ def parse_eip(obj: Mapping[str, Any]) -> Parsed[Eip]:
         service_selector=parse_selector(spec, "serviceSelector"),
         auto_assign=spec.flag("autoAssign", True),
         layer2_standby=spec.flag("layer2Standby", True),
+        layer2_spread=_spread(spec),
         probe=spec.flag("probe", True),
         is_default=_is_default(meta, problems),
         labels=meta.labels,
@@ -89,6 +90,13 @@ def _protocol(spec: Fields) -> Protocol:
     else:
         return Protocol(text)
     return Protocol.AUTO
+
+
+def _spread(spec: Fields) -> bool:
+    text = spec.text("layer2Spread") or "none"
+    if text not in ("none", "hosts"):
+        spec.wrong("layer2Spread", f"{show(text)} is not one of none, hosts.")
+    return text == "hosts"
 
 
 def _interface(spec: Fields) -> tuple[str, Address | None]:

@@ -122,7 +122,7 @@ def _allocated(shared: Shared, planned: Planned) -> Iterator[tuple[ServiceKey, U
 def _vip(shared: Shared, key: ServiceKey, address: Address, name: str) -> Candidacy | None:
     """Of a VIP that will be planned once the API has it."""
     service, eip = shared.snapshot.services[key], shared.snapshot.eips[name]
-    if (service.protocol or eip.protocol) is Protocol.BGP:
+    if (service.protocol or eip.protocol) is Protocol.BGP or eip.layer2_spread:
         return None
     _, candidates, best, _ = layer2_candidates(shared, address, eip, [service])
     return Candidacy(address, key, candidates[0], best, service.weight) if candidates else None

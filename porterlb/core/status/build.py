@@ -157,6 +157,8 @@ def _layer2_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     hop, answerer = served.answered.next_hop, served.answered.answerer
     behalf = f", answered by {answerer}" if answerer != hop else ""
     text = f"{vip.address} is served by Layer 2 on {hop}{behalf}."
+    if served.hosts:
+        text = f"{vip.address} is served by Layer 2 with {_next_hops(served.hosts)}, one for each host on the segment."
     if vip.mode.mode is Mode.BGP:
         text += f" BGP is planned, but not confirmed yet. {_lost(known, vip.announced)}".rstrip()
     return f"{text} {sentences(_of(vip, Reason.ROUTES_LOST, Reason.NOT_NEGOTIATED))}".rstrip()
@@ -253,6 +255,8 @@ def _layer2_next_hops(known: Known, used: Mapping[Address, Sequence[ServiceKey]]
     for address, keys in used.items():
         vip = known.plan.vips.get(address)
         last = before.get(str(address))
+        if vip is not None and vip.takers:
+            continue  # several nodes serve it
         chosen = decided.get(vip.services[0] if vip is not None else keys[0])
         if chosen:
             found[str(address)] = chosen
@@ -310,8 +314,25 @@ def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Probl
     if planned.layer2_possible is not None:
         possible = planned.layer2_possible
         reason = "OnSegment" if possible else Reason.OFF_SEGMENT.value
-        verdicts["Layer2Possible"] = (TRUE if possible else FALSE, reason, planned.layer2_reason)
+        verdicts["Layer2Possible"] = (
+            TRUE if possible else FALSE,
+            reason,
+            f"{planned.layer2_reason} {_sharing(known, name)}".rstrip(),
+        )
     return verdicts
+
+
+def _sharing(known: Known, name: str) -> str:
+    """Over how many next hops its addresses are spread, where each host has its own."""
+    vips = known.plan.vips
+    used = known.plan.eips[name].use.used
+    counts = {len(s.hosts) for a in used if (vip := vips.get(a)) and vip.takers and (s := known.on_wire.get(a))}
+    counts.discard(0)
+    if not counts:
+        return ""
+    few, many = min(counts), max(counts)
+    count = f"{few}" if few == many else f"{few} to {many}"
+    return f"The hosts on the segment share {count} next hop{'' if many == 1 else 's'} for each address."
 
 
 def _of_segments(known: Known, name: str) -> list[Problem]:

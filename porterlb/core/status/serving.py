@@ -65,6 +65,7 @@ def served_now(vip: VipPlan, known: Known, acknowledged: Acknowledged, refusals:
         answered,
         tuple(f"The route to {hop} is not announced to {peer}: {words}." for (peer, hop), words in refused.items()),
         conflict.mac.hex(":") if conflict else "",
+        _hosts(vip, known) if answered is not None else (),
     )
 
 
@@ -187,8 +188,17 @@ def _answered(vip: VipPlan, known: Known) -> Answering | None:
     found = known.wire.answering.get(vip.address)
     if found is None or not found.answerer or not found.next_hop:
         return None
-    if not known.is_live(found.answerer) or found.next_hop in known.wire.dead:
-        return None
-    if any(found.next_hop in dead and vip.address in ip_network(on) for on, dead in known.wire.dead_on.items()):
+    if not known.is_live(found.answerer) or _is_dead(found.next_hop, vip, known):
         return None
     return found
+
+
+def _hosts(vip: VipPlan, known: Known) -> tuple[str, ...]:
+    """The nodes that share the hosts of the segment, where the VIP is spread over several."""
+    return tuple(sorted(node for node in vip.takers if not _is_dead(node, vip, known)))
+
+
+def _is_dead(node: str, vip: VipPlan, known: Known) -> bool:
+    if node in known.wire.dead:
+        return True
+    return any(node in dead and vip.address in ip_network(on) for on, dead in known.wire.dead_on.items())

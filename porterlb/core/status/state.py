@@ -17,7 +17,8 @@
                       nextHops, candidates, layer2 (the node that serves it there; empty: it cannot), recorded (the
                       node in Eip.status.layer2NextHops), announced {peer: {replica: [node]}},
                       carried {peer: [node]}, answering {nextHop, answerer} or null, servedOn (the nodes that its
-                      traffic reaches), conflict, problems
+                      traffic reaches), hosts (the same where each host on the segment has a next hop of its own, else
+                      empty), askers {node: number of known hosts}, conflict, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, loss and attempt (the
                       last ones: kind, code, subcode, local, text; or null), bfd (state, remoteState, diagnostic,
                       reason, transmitInterval and detectionTime in ms, failures, transitions; or null), sessions (of
@@ -39,7 +40,7 @@ No password is in it: what has one (peers, neighbours) is shown by its name and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from porterlb.core.bfd import words as bfd_words
@@ -118,7 +119,7 @@ def state_of(known: Known, history: History, now: float) -> State:
             for key, allocation in plan.services.items()
         },
         "vips": {
-            str(address): _vip(vip, known.on_wire.get(address), history.places.get(address), now)
+            str(address): _vip(vip, known.on_wire.get(address), history.places.get(address), _askers(known, vip), now)
             for address, vip in plan.vips.items()
         },
         "peers": {name: _peer(known, name, now) for name in {**snapshot.peers, **plan.peers}},
@@ -163,7 +164,11 @@ def _replica(known: Known, name: str) -> State:
     }
 
 
-def _vip(vip: VipPlan, served: Served | None, place: Place | None, now: float) -> State:
+def _askers(known: Known, vip: VipPlan) -> Mapping[str, int]:
+    return known.wire.askers.get(vip.address, {}) if vip.takers else {}
+
+
+def _vip(vip: VipPlan, served: Served | None, place: Place | None, askers: Mapping[str, int], now: float) -> State:
     answering = served.answered if served else None
     return {
         "eip": vip.eip,
@@ -185,6 +190,8 @@ def _vip(vip: VipPlan, served: Served | None, place: Place | None, now: float) -
         "carried": {peer: list(hops) for peer, hops in served.carried.items()} if served else {},
         "answering": {"nextHop": answering.next_hop, "answerer": answering.answerer} if answering else None,
         "servedOn": list(served.next_hops) if served else [],
+        "hosts": list(served.hosts) if served else [],
+        "askers": dict(askers),
         "conflict": served.conflict if served else "",
         "problems": _sentences(vip.problems),
     }

@@ -95,17 +95,17 @@ def asked(frame: bytes) -> Arp:
 @given(unicast, unicast, ipv4, hosts)
 def test_an_arp_request_is_answered_to_its_sender(own, asker, address, sender) -> None:
     request = ARP.request(asker, BROADCAST, asker, sender, address)
-    assert parse_arp(request) == (asker, ARP_REQUEST, asker, sender, NO_MAC, address)
+    assert parse_arp(request) == (asker, ARP_REQUEST, asker, sender, NO_MAC, address, BROADCAST)
     reply = ARP.answer(own, b"\2\0\0\0\0\7", address).reply(asked(request))
     assert reply is not None and len(reply) == 42
-    assert reply[:6] == asker and parse_arp(reply) == (own, ARP_REPLY, b"\2\0\0\0\0\7", address, asker, sender)
+    assert reply[:6] == asker and parse_arp(reply) == (own, ARP_REPLY, b"\2\0\0\0\0\7", address, asker, sender, asker)
 
 
 @given(unicast, unicast, ipv4)
 def test_gratuitous_arp_is_the_request_form_with_our_own_ethernet_source(own, mac, address) -> None:
     frame = ARP.gratuitous(own, mac, address)
     assert frame[:6] == BROADCAST
-    assert parse_arp(frame) == (own, ARP_REQUEST, mac, address, NO_MAC, address)
+    assert parse_arp(frame) == (own, ARP_REQUEST, mac, address, NO_MAC, address, BROADCAST)
 
 
 def test_a_probe_is_answered_and_a_sender_that_is_no_host_is_not() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -46,6 +46,8 @@ class Replica:
         self.joined: set[bytes] = set()
         self.announced: list[tuple[float, bytes, bool]] = []
         self.late: list[bytes] = []
+        self.told: list[tuple[float, bytes, bytes, bytes]] = []  # when, VIP, MAC, asker
+        self.tell: Callable[[bytes, bytes, bytes], None] = lambda address, mac, asker: None
         self.report: dict[str, Any] = {}
         self.answering: dict[str, Answering] = {}
         self.said: list[bytes] = []
@@ -86,6 +88,11 @@ class Replica:
                 if self.sends:
                     self.announced.append((now, address, defence))
                 self.layer2.announced(address, self.sends, now, defence=defence)
+            case act.Tell(_, address, mac, asker, _, key):
+                if self.sends:
+                    self.told.append((now, address, mac, asker))
+                    self.tell(address, mac, asker)
+                self.layer2.announced(key, self.sends, now)
             case act.AnswerLate(_, address, _):
                 assert address in self.owned
                 self.late.append(address)
@@ -152,9 +159,12 @@ class World:
             self.tell(name)
         return self.replicas[node]
 
-    def vips(self, *rows: tuple[str, tuple[str, ...]]) -> None:
-        """Replaces the wanted VIPs: (address, candidates)."""
-        old, self.rows = self.rows, {text: [text, list(candidates), "", ""] for text, candidates in rows}
+    def vips(self, *rows: tuple[str, tuple[str, ...]], spread: bool = False) -> None:
+        """Replaces the wanted VIPs: (address, candidates); ``spread``: all candidates share their askers."""
+        old, self.rows = (
+            self.rows,
+            {text: [text, list(names), "", "", *([list(names)] if spread else [])] for text, names in rows},
+        )
         self.digest += 1
         for node in self.replicas:
             self.tell(node, [text for text in old if text not in self.rows])

@@ -1,0 +1,42 @@
+"""Which nodes share the askers of a spread VIP, and for which of them this replica answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from porterlb.core.layer2.answering import answering
+from porterlb.core.layer2.interfaces import Usage
+from porterlb.core.layer2.spread import Roster
+from porterlb.core.layer2.surroundings import Surroundings
+from porterlb.core.rendezvous import ranked
+
+
+def roster_of(
+    vip: str,
+    candidates: Iterable[str],
+    takers: Collection[str],
+    dead: Collection[str],
+    replicas: Collection[str],
+    around: Surroundings,
+    usage: Usage | None,
+) -> Roster:
+    """The arguments are those of `answering`. A node whose MAC is not known keeps its askers and gets no new ones.
+
+    While none of the ``takers`` lives, the other candidates take their askers.
+    """
+    if usage is None:
+        return Roster(0)
+    keep = frozenset(node for node in candidates if node not in dead)
+    macs = {node: mac for node in sorted(keep) if (mac := around.mac(node, usage))}
+    ours = (node for node in macs if answering(vip, [node], (), replicas, around.leader).answerer == around.own)
+    take = macs.keys() & set(takers) or macs.keys()
+    order = [around.leader] if around.leader in replicas else ranked(vip, replicas)
+    return Roster(
+        usage.ifindex,
+        keep,
+        frozenset(take),
+        frozenset(ours),
+        macs,
+        serves=around.own in replicas,
+        places=around.own in order[:1],
+    )

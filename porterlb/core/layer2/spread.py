@@ -1,0 +1,328 @@
+"""One VIP over several nodes: each asker on the segment is answered with a next hop of its own.
+
+One replica, the leader's where it answers, places the askers that nobody knows: it assigns each to a node, answers it
+with the MAC of that node, and tells the others in its hellos. From then on the replica that answers for that node
+answers the asker. The others note such an asker; where no assignment comes in time, and where a node is out, every
+replica places by the same function of the same table, and assigns what falls to nodes for which it answers.
+
+A host that verifies its neighbour entry asks by unicast, so only its next hop hears it: it keeps that next hop,
+whatever the table says. Times: monotonic seconds, as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from porterlb.core.hello import Assignment, Hello
+from porterlb.core.layer2.actions import Tell
+from porterlb.core.layer2.announcer import Announcer
+from porterlb.core.layer2.askers import AskerTable, Key, place
+from porterlb.core.layer2.questions import Asker
+
+WITHIN = 0.1
+"""Seconds for an assignment to come from the replica of the node that an asker falls to."""
+TRIES = 3
+MOST_PENDING = 1024
+RENEW = 60.0
+"""Seconds after which an asker that asks again is told to the others again: the least recent ones are dropped first."""
+IDLE = 600.0
+"""Seconds after which an asker that asks everybody, and so has no neighbour entry, may be given another node."""
+COALESCE = 0.002  # seconds; assignments within it travel in one hello
+REPEATS = 3  # hellos that tell an assignment: one may be lost
+PIECE = 20  # assignments in a hello: 400 to 900 bytes
+ROTATE = 1.0  # seconds between two pieces of the whole table
+BULK = 4  # pieces in a hello interval while another replica listens before it answers
+PATIENCE = 1.5
+"""Seconds for which a replica waits at most, after its start, until it knows the askers that the others know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The nodes of a VIP on its segment, as one replica sees them.
+
+    ``keep``: nodes that are usable and alive, whose askers stay. ``take``: those of them that get new askers.
+    ``ours``: nodes for which this replica answers; ``macs``: MACs by node. ``serves``: whether it answers at all;
+    ``places``: whether it is the one that places new askers.
+    """
+
+    ifindex: int
+    keep: frozenset[str] = frozenset()
+    take: frozenset[str] = frozenset()
+    ours: frozenset[str] = frozenset()
+    macs: Mapping[str, bytes] = field(default_factory=dict)
+    serves: bool = False
+    places: bool = False
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An asker that another replica is to assign; ``node``: as this one would place it."""
+
+    node: str
+    address: bytes
+    since: float
+    tries: int = 0
+
+
+class Spread:
+    """The spread VIPs, by packed address. Ask `due` at `next_at`, and then send `pieces` in hellos.
+
+    Args:
+        own: our node.
+    """
+
+    def __init__(self, own: str, announcer: Announcer) -> None:
+        self._own = own
+        self._announcer = announcer
+        self._table = AskerTable()
+        self._rosters: dict[bytes, Roster] = {}
+        self._held: set[Key] = set()  # askers of nodes for which we answer
+        self._pending: dict[Key, _Pending] = {}
+        self._news: dict[Key, int] = {}  # how often each is still to be told
+        self._forgotten: set[bytes] = set()  # VIPs whose spread was turned off
+        self._rotation: list[Key] = []
+        self._rotated = float("-inf")
+        self._waits: float | None = None
+        self._say_at: float | None = None
+
+    # ---- what holds
+
+    def __len__(self) -> int:
+        """How many askers are known."""
+        return len(self._table)
+
+    @property
+    def next_at(self) -> float | None:
+        """When `due` has something to do."""
+        times = [pending.since + WITHIN for pending in self._pending.values()]
+        if self._say_at is not None:
+            times.append(self._say_at)
+        return min(times, default=None)
+
+    def informed(self, others: Iterable[Hello], now: float, fresh_for: float) -> bool:
+        """Whether we know the askers that the replicas know which answer, or have waited for that long enough.
+
+        Args:
+            fresh_for: seconds in which each live replica says a hello.
+        """
+        if self._waits is None:
+            self._waits = now
+        if now - self._waits < fresh_for:
+            return False
+        most = max((hello.known_askers for hello in others if hello.answers), default=0)
+        return len(self._table) >= most or now - self._waits >= PATIENCE
+
+    def counts(self) -> dict[bytes, Mapping[str, int]]:
+        """Askers by node, of each spread VIP."""
+        return {vip: dict(sorted(self._table.loads(vip).items())) for vip in sorted(self._rosters)}
+
+    def knows(self, vip: bytes) -> bool:
+        """Whether there is an asker of the VIP."""
+        return bool(self._table.of(vip))
+
+    # ---- events
+
+    def decided(self, vip: bytes, roster: Roster, now: float) -> None:
+        """The nodes of a VIP, anew: the askers of nodes that are out move, and nobody else."""
+        before, self._rosters[vip] = self._rosters.get(vip), roster
+        self._forgotten.discard(vip)
+        out = {asker for asker, one in self._table.of(vip).items() if one.node not in roster.keep}
+        out |= {asker for of, asker in self._pending if of == vip}
+        for asker, one in self._table.of(vip).items():
+            if asker not in out:
+                self._follow((vip, asker), one, now)
+                if before is not None and one.node in roster.ours & before.ours:
+                    self._tell_again((vip, asker), now, other=before.macs[one.node] != roster.macs[one.node])
+        if roster.serves:
+            self._move(vip, out, now)
+        else:
+            for asker in out:
+                self._let_go((vip, asker))
+
+    def removed(self, vip: bytes, *, forget: bool) -> None:
+        """Not a spread VIP any more. Its askers stay known, for it may return from BGP, and they have their entries;
+        unless the spread was turned off: then they have other entries (``forget``)."""
+        if self._rosters.pop(vip, None) is not None:
+            for asker in self._table.of(vip):
+                self._let_go((vip, asker))
+            for key in [key for key in self._pending if key[0] == vip]:
+                del self._pending[key]
+        if forget:
+            self._forgotten.add(vip)
+            self._table.forget(vip)
+            for key in [key for key in self._news if key[0] == vip]:
+                del self._news[key]
+
+    def asked(self, vip: bytes, asker: Asker, now: float) -> bytes:
+        """A question for a VIP: the MAC to answer with, empty where another replica answers."""
+        roster = self._rosters.get(vip)
+        if roster is None or not roster.serves:
+            return b""
+        known = self._table.get(vip, asker.mac)
+        verifies = asker.unicast and self._own in roster.ours  # it has our MAC
+        if known is None or known.node not in roster.keep:
+            node = self._own if verifies else self._note(vip, roster, asker, now)
+            if not node or not (verifies or roster.places or asker.unicast):
+                return b""
+            self._assign(vip, asker.mac, asker.address, node, now)
+            return roster.macs[node]
+        node = self._own if verifies else known.node
+        if node not in roster.ours and not asker.unicast:
+            return b""
+        if not asker.unicast:
+            node = self._settled(roster, known, now)
+        old = now - self._table.heard(vip, asker.mac) >= RENEW
+        if node != known.node or (node in roster.ours and old):
+            self._assign(vip, asker.mac, asker.address, node, now)
+        return roster.macs.get(node, b"")
+
+    def told(self, assignments: Iterable[Assignment], now: float) -> None:
+        """What another replica has assigned, or knows."""
+        for new in assignments:
+            if new.vip in self._forgotten:
+                continue  # a replica that does not know yet
+            key = new.vip, new.asker
+            old = self._table.get(*key)
+            if self._store(new, now):
+                roster = self._rosters.get(new.vip)
+                if roster is not None and roster.serves and new.node not in roster.keep:
+                    self._move(new.vip, [new.asker], now)
+            elif old is not None and old.node != new.node and key in self._held:
+                self._news.setdefault(key, 1)  # two nodes have answered it: both sides know which one counts
+                self._tell_again(key, now, other=True)
+
+    def due(self, now: float) -> None:
+        """Places again what nobody has assigned in time."""
+        overdue: dict[bytes, list[bytes]] = {}
+        for (vip, asker), pending in self._pending.items():
+            if now >= pending.since + WITHIN:
+                overdue.setdefault(vip, []).append(asker)
+        for vip in sorted(overdue):
+            self._move(vip, overdue[vip], now)
+
+    def defend(self, vip: bytes, now: float) -> bool:
+        """A foreign host claims a VIP: each of our askers is told, and no other host. Whether there is one."""
+        held = [(vip, asker) for asker in sorted(self._table.of(vip)) if (vip, asker) in self._held]
+        for key in held:
+            self._tell_again(key, now, other=True)
+        return bool(held)
+
+    # ---- what is told
+
+    def tell(self, key: bytes) -> Tell | None:
+        """What to send for a key that the announcer says is due; None: the asker is not ours any more."""
+        vip, asker = key[:-6], key[-6:]  # a VIP alone is no key of ours
+        known, roster = self._table.get(vip, asker), self._rosters.get(vip)
+        if known is None or roster is None or (vip, asker) not in self._held:
+            return None
+        return Tell(roster.ifindex, vip, roster.macs[known.node], asker, known.address, key)
+
+    def talks(self, now: float) -> bool:
+        """Whether a hello is to be said at once: there are assignments that nobody was told."""
+        return self._say_at is not None and self._say_at <= now
+
+    def piece(self, now: float, *, bulk: bool = False) -> tuple[Assignment, ...]:
+        """Assignments for one hello: the news, and from time to time some of the table; ``bulk``: at once."""
+        keys = list(self._news)[:PIECE]
+        for key in keys:
+            left = self._news.pop(key) - 1
+            if left:
+                self._news[key] = left
+        self._say_at = now + COALESCE if REPEATS in self._news.values() else None
+        if bulk or now - self._rotated >= ROTATE:
+            self._rotated = now if not bulk else self._rotated
+            if not self._rotation:
+                self._rotation = [(one.vip, one.asker) for one in self._table]
+            room = PIECE - len(keys)
+            keys += self._rotation[:room]
+            del self._rotation[:room]
+        found = [self._table.get(*key) for key in dict.fromkeys(keys)]
+        return tuple(one for one in found if one is not None)
+
+    # ---- inside
+
+    def _note(self, vip: bytes, roster: Roster, asker: Asker, now: float) -> str:
+        """The node that an asker falls to which has none; noted until it is assigned."""
+        key = vip, asker.mac
+        pending = self._pending.get(key)
+        if pending is not None and pending.node in roster.keep:
+            return pending.node
+        node = place(vip, [asker.mac], roster.take, self._loads(vip)).get(asker.mac, "")
+        if node and not roster.places and len(self._pending) < MOST_PENDING:
+            self._pending[key] = _Pending(node, asker.address, now)
+        return node
+
+    def _settled(self, roster: Roster, known: Assignment, now: float) -> str:
+        """The node of a known asker that asks everybody: another one if it was idle, and its node has too many."""
+        loads = {name: self._table.loads(known.vip).get(name, 0) for name in roster.take}
+        mean = -(-sum(loads.values()) // len(loads)) if loads else 0
+        idle = now - self._table.heard(known.vip, known.asker) >= IDLE
+        if not idle or known.node not in loads or loads[known.node] <= mean:
+            return known.node
+        loads[known.node] -= 1
+        return place(known.vip, [known.asker], roster.take, loads)[known.asker]
+
+    def _move(self, vip: bytes, askers: Collection[bytes], now: float) -> None:
+        """Places askers whose node is out, or that nobody has assigned. Those that become ours are told."""
+        roster = self._rosters.get(vip)
+        were = {asker: self._pending.pop((vip, asker), None) for asker in askers}
+        if roster is None or not roster.serves:
+            return
+        for asker, node in place(vip, askers, roster.take, self._loads(vip)).items():
+            pending, known = were[asker], self._table.get(vip, asker)
+            address = pending.address if pending is not None else known.address if known is not None else b""
+            if not address:
+                continue
+            if node in roster.ours:
+                self._assign(vip, asker, address, node, now)
+                self._tell_again((vip, asker), now, other=True)
+                continue
+            self._let_go((vip, asker))
+            tries = pending.tries + 1 if pending is not None else 0
+            if tries < TRIES:
+                self._pending[vip, asker] = _Pending(node, address, now, tries)
+
+    def _loads(self, vip: bytes) -> dict[str, int]:
+        """Askers by node, with those that are noted."""
+        loads = dict(self._table.loads(vip))
+        for (of, _), pending in self._pending.items():
+            if of == vip:
+                loads[pending.node] = loads.get(pending.node, 0) + 1
+        return loads
+
+    def _assign(self, vip: bytes, asker: bytes, address: bytes, node: str, now: float) -> None:
+        if self._store(Assignment(vip, asker, address, node, self._table.clock + 1), now):
+            self._news[vip, asker] = REPEATS
+            self._say_at = now + COALESCE if self._say_at is None else self._say_at
+
+    def _store(self, new: Assignment, now: float) -> bool:
+        """Takes an assignment over, if it counts."""
+        taken, dropped = self._table.take(new, now)
+        if dropped is not None:
+            self._let_go(dropped)
+            self._news.pop(dropped, None)
+        if taken:
+            self._pending.pop((new.vip, new.asker), None)
+            self._follow((new.vip, new.asker), new, now)
+        return taken
+
+    def _follow(self, key: Key, one: Assignment, now: float) -> None:
+        """Keeps the announcements in line with whether we answer an asker."""
+        roster = self._rosters.get(key[0])
+        ours = roster is not None and one.node in roster.ours
+        if ours and key not in self._held:
+            self._held.add(key)
+            self._announcer.start(key[0] + key[1], moved=False, asked=True, now=now)
+        elif not ours:
+            self._let_go(key)
+
+    def _let_go(self, key: Key) -> None:
+        if key in self._held:
+            self._held.discard(key)
+            self._announcer.stop(key[0] + key[1])
+
+    def _tell_again(self, key: Key, now: float, *, other: bool) -> None:
+        """Tells an asker of ours its next hop now, where it may have ``other`` entries."""
+        if other and key in self._held:
+            self._announcer.start(key[0] + key[1], moved=True, asked=True, now=now)
