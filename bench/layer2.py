@@ -1,4 +1,4 @@
-"""Layer 2 mode: answers, cost, bursts, and the gaps that clients see when machines fail."""
+"""Layer 2 mode: answers, cost, bursts, the gaps that clients see when machines fail, and one VIP over several nodes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from bench.answers import answers, burst, cost
 from bench.gaps import failover
 from bench.report import Table
+from bench.spread import spread
 
 PARTS: Mapping[str, Callable[[bool], Table]] = {
     "answers": answers,
     "failover": failover,
     "cost": cost,
     "burst": burst,
+    "spread": spread,
 }

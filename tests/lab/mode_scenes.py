@@ -22,8 +22,14 @@ POOLS: dict[str, dict[str, Any]] = {
     "standby": {"address": "10.77.0.200-10.77.0.207,fd77::2:0-fd77::2:f"},
     "quiet": {"address": "10.77.0.208-10.77.0.215,fd77::3:0-fd77::3:f", "layer2Standby": False},
     "far": {"address": "172.16.9.0/28"},
+    "hosts": {
+        "address": "10.77.0.216-10.77.0.219,fd77::4:0-fd77::4:f",
+        "layer2Spread": "hosts",
+        "layer2Standby": False,
+    },
 }
-"""``standby``: answered on the segment in both modes; ``quiet``: only in layer2 mode; ``far``: off the segment."""
+"""``standby``: answered on the segment in both modes; ``quiet``: only in layer2 mode; ``far``: off the segment;
+``hosts``: as ``quiet``, and each host has a next hop of its own."""
 
 BOTH = ("IPv4", "IPv6")
 HOLD = 3  # seconds: the least that BGP allows
