@@ -108,7 +108,7 @@ def test_a_start_one_after_another_ends_balanced_and_so_do_absences_one_after_an
             time.sleep(3.0)
         wait_counts(on, MANY, (8, 8, 8), 40.0)
 
-        for name in ("node-b", "node-c"):
+        for name in NODES:  # one of them is the leader's
             on.lab.node(name).power_off()
             on.wait_moved(name)
             on.lab.node(name).power_on()
