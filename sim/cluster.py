@@ -107,6 +107,11 @@ class Site:
         spec = {"address": address, "protocol": protocol, **more}
         self.api.put(Kind.EIP, name, spec=spec)
 
+    def is_spread(self, service: str) -> bool:
+        """Whether each host has a next hop of its own for the address of a Service."""
+        eip = self.api.get(Kind.EIP, self.services[service]["eip"]) or {}
+        return bool((eip.get("spec") or {}).get("layer2Spread") == "hosts")
+
     def service(self, name: str, eip: str, policy: str, nodes: list[str]) -> None:
         """A Service with one pod on each of these nodes."""
         self.pods += [Pod(name, node) for node in nodes]

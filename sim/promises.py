@@ -119,7 +119,8 @@ class Promises:
                 cache.talk(packed)
             delivering = [name for name in site.names if site.delivers(name, service) and self._connected(name)]
             alive = [answer for answer in answers if self._alive(answer)]
-            self._condition("one owner", service, len(macs) > 1, str(answers))
+            if not site.is_spread(service):  # there each host has an owner of its own: see "path"
+                self._condition("one owner", service, len(macs) > 1, str(answers))
             known = any(pod.service == service and site.is_ready(pod) for pod in site.pods)
             usable = bool(delivering) and bool(able) and known
             self._condition("answered", service, usable and not alive, f"{vip}: answers {answers}, could: {delivering}")

@@ -13,6 +13,9 @@ from sim.platform import substitute
 from sim.promises import Promises, Violation
 from sim.world import World
 
+SPREAD = 0.25
+"""The share of seeds in which each host has a next hop of its own (``layer2Spread: hosts``)."""
+
 _READY: list[bool] = []
 
 
@@ -41,7 +44,8 @@ def run(seed: int, seconds: float, faults: list[Fault] | None = None, *, timelin
     names = tuple(f"n{number}" for number in range(1, chance.choice((2, 3, 3, 3, 4)) + 1))
     world = World(seed)
     site = Site(world, names, _settings(chance))
-    site.eip("segment", "10.77.0.200-10.77.0.229", "layer2")
+    spread = random.Random(f"{seed}/spread").random() < SPREAD
+    site.eip("segment", "10.77.0.200-10.77.0.229", "layer2", **{"layer2Spread": "hosts"} if spread else {})
     for number in range(chance.randint(2, 4)):
         nodes = sorted(chance.sample(names, chance.randint(1, len(names))))
         site.service(f"s{number}", "segment", chance.choice(("Local", "Cluster")), nodes)
