@@ -16,8 +16,9 @@ from porterlb.core.plan import plan
 from porterlb.core.status.build import eip_status, service_status
 from porterlb.core.status.state import _vip
 from porterlb.core.whatif import Missing, what_if
-from tests.core.stage import AUTO_VIP, LAYER2_VIP, NAMES, POLICY, situation, snapshot
+from tests.core.stage import AUTO_VIP, LAYER2_VIP, POLICY, situation, snapshot
 from tests.core.test_parse_eip import good
+from tests.core.test_plan import NAMES
 
 
 def spread(of: Snapshot | None = None, name: str = "segment", **fields: Any) -> Snapshot:

@@ -31,7 +31,7 @@ def resolve(on: ModeStage, hosts: list[Client]) -> dict[tuple[str, str], str]:
     """The node of each host's neighbour entry, by host and VIP; each has asked and been answered."""
     for host in hosts:
         for vip in on.vips["hosts"]:
-            wait_until(lambda host=host, vip=vip: host.reaches(vip), 5.0, f"{host.name} to reach {vip}")  # type: ignore[misc]
+            wait_until(lambda host=host, vip=vip: host.reaches(vip), 5.0, f"{host.name} to reach {vip}")
     return entries(on, hosts)
 
 

@@ -39,7 +39,7 @@ class Hosts:
     def hear(self) -> None:
         """Hosts take an unsolicited message over where they have an entry, as Linux does."""
         for node, replica in self.world.replicas.items():
-            replica.tell = lambda vip, mac, asker, node=node: self._told(node, vip, mac, asker)  # type: ignore[misc]
+            replica.tell = lambda vip, mac, asker, node=node: self._told(node, vip, mac, asker)
 
     @staticmethod
     def mac(number: int) -> bytes:
