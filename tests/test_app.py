@@ -20,6 +20,7 @@ from porterlb.edge import membership
 from porterlb.edge.manifests import ManifestsCluster
 from porterlb.edge.manifests import directory as manifests_directory
 from porterlb.settings import Settings
+from tests.edge.test_page_server import Reader
 
 POOL = """
 apiVersion: network.kubesphere.io/v1alpha2
@@ -99,6 +100,7 @@ class Bgp(Speaker):
 
 class Wire(Speaker):
     wanted: Any = None
+    dead: frozenset[str] = frozenset()
 
     def want(self, wanted: Any) -> None:
         self.wanted = wanted
@@ -107,7 +109,7 @@ class Wire(Speaker):
         nic = Nic("eth0", 2, b"\x02\0\0\0\0\1", True, (ip_interface("10.0.0.1/24"),))
         check = self.wanted.check if self.wanted else frozenset()
         digest = self.wanted.digest if self.wanted else 0
-        return WireReport(nics=(nic,), clear=frozenset(check), applied=digest)
+        return WireReport(nics=(nic,), dead=self.dead, clear=frozenset(check), applied=digest)
 
     async def stop(self) -> None:
         self.stopping.set()
@@ -257,3 +259,34 @@ def test_a_part_that_ends_ends_the_manager(tmp_path: Path) -> None:
         return code
 
     assert asyncio.run(main()) == 1
+
+
+def test_an_open_status_page_is_told_of_a_death(tmp_path: Path) -> None:
+    folder, work = tmp_path / "cluster", tmp_path / "work"
+    folder.mkdir()
+    work.mkdir()
+    (folder / "pool.yaml").write_text(POOL + "---" + POOL.split("---")[1].replace("node-a", "node-b"))
+
+    async def main() -> None:
+        settings = Settings("node-a", cluster=f"dir:{folder}", http_port=0, hello_address="10.0.0.1")
+        cluster = ManifestsCluster(folder)
+        manager = app._Manager(settings, cluster, b"k" * 32, work)
+        stop = asyncio.Event()
+        running = asyncio.create_task(manager.run(stop))
+        try:
+            await World(folder, manager).serves_a_new_service(within=30)
+            page = await Reader.open(manager.http)
+            name, shown = await page.event()
+            assert (name, shown["node"], shown["nodes"]["node-b"]["dead"]) == ("page", "node-a", False)
+            manager.wire.dead = frozenset({"node-b"})  # type: ignore[attr-defined]
+            while name != "page" or not shown["nodes"]["node-b"]["dead"]:
+                name, shown = await page.event(within=10)
+            assert shown["nodes"]["node-b"]["deadBy"] == ["node-a"]
+            assert shown["problems"][0]["subject"] == "node-b"
+            page.close()
+        finally:
+            stop.set()
+            await running
+            await cluster.close()
+
+    asyncio.run(main())

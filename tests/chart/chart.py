@@ -69,6 +69,16 @@ MATRIX: Mapping[str, dict[str, Any]] = {
             },
         }
     },
+    "dashboard": {
+        "metrics": {
+            "podMonitor": {"enabled": True},
+            "grafanaDashboard": {
+                "enabled": True,
+                "namespace": "monitoring",
+                "annotations": {"grafana_folder": "Network"},
+            },
+        }
+    },
     "own-account": {"serviceAccount": {"create": False, "name": "mine"}, "rbac": {"create": False}},
     "names": {"nameOverride": "lb", "fullnameOverride": "edge-lb", "serviceAccount": {"annotations": {"a": "b"}}},
     "placed": {
