@@ -28,6 +28,7 @@ import porterlb.wire.packet
 import porterlb.wire.prober
 import porterlb.wire.process
 from porterlb.core.model import Address
+from porterlb.edge import life_signs
 from porterlb.pulse import Pulse
 from porterlb.wire import packet
 from porterlb.wire.responder import PacketResponder
@@ -126,6 +127,17 @@ class _Responder(PacketResponder):
         super().close()
         Host.site.responders.remove(self)
         Host.site.world.dirty = True
+
+
+async def _answers(address: Address) -> bool:
+    """In place of the TCP connection to a node: its kernel answers, whatever its processes do."""
+    site, own = Host.site, Host.process().node
+    found = site.segment.by_address.get(str(address))
+    if found is not None and site.linked(own, found.name) and not site.segment.loses(own, found.name):
+        await asyncio.sleep(0.0005)
+        return True
+    await asyncio.sleep(life_signs.TIMEOUT)
+    return False
 
 
 def _udp(family: int, kind: int) -> Any:
@@ -315,6 +327,8 @@ def substitute() -> None:
     child: Any = porterlb.child_process
     child.socket = Stand(socket, socketpair=lambda: sockets.pair(Host.site.world, Host.process()))
     child.asyncio = Stand(asyncio, create_subprocess_exec=_create_wire, open_connection=_open_connection)
+    signs: Any = life_signs
+    signs.answers = _answers
 
 
 def _noted(plain: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from porterlb.cluster import Kind
 from sim.cluster import NS, Site
 from sim.faults import API, SEGMENT, Faults
+from sim.signs import Signs
 
 ONE_OWNER = 1.3
 """Seconds for two MACs for one VIP: 0.3 to notice and 1 to settle (liveness: two sender MACs of ours)."""
@@ -62,6 +63,7 @@ class Promises:
         self.writes_at_calm = 0
         self.owners_at_calm: dict[str, Any] = {}
         self.checks = 0
+        self.signs = Signs(site, faults)
         self._details: dict[tuple[str, str], str] = {}
         self.known_vips: dict[str, float] = {}
         site.world.after_event = self.look
@@ -103,6 +105,7 @@ class Promises:
 
     def look(self) -> None:
         self.checks += 1
+        self.signs.look()
         site, now = self.site, self.world.now
         able = self.able()
         seen: set[str] = set()
@@ -226,14 +229,15 @@ class Promises:
                 raise Violation(self.world.now, "one Service an address", service, f"{vip} is {other}'s")
 
     def marked(self, node: str, marked: bool) -> None:
-        port = self.site.segment.ports[node]
-        calm = not self.faults.lasting(SEGMENT) and self.world.now - self.faults.last["segment"] > 2.0
-        if marked and port.powered and calm:
-            raise Violation(self.world.now, "pods of a living node stay ready", node, "are marked")
+        if not marked or not self.site.segment.ports[node].powered:
+            return
+        if why := self.signs.possible(node):
+            raise Violation(self.world.now, "pods of a living node stay ready", node, f"are marked, but {why}")
 
     # ---- from time to time
 
     def _sample(self) -> None:
+        self.signs.look()
         stopped = {process.node for process in self.world.processes if process.stopped and process.alive}
         leaders = [name for name in self.site.names if self.site.leads(name) and name not in stopped]
         if len(leaders) > 1:

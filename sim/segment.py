@@ -168,6 +168,12 @@ class Segment:
         """Whether frames pass at all."""
         return (sender, receiver) not in self.weather.cut
 
+    def loses(self, one: str, other: str) -> bool:
+        """Whether a frame between two ports is lost by chance."""
+        lossy = self.weather.lossy
+        loss = max(self.weather.loss, lossy.get(one, 0.0), lossy.get(other, 0.0))
+        return bool(loss) and self.world.random.random() < loss
+
     def frame(self, sender: Port, frame: bytes) -> None:
         self.frames += 1
         if frame[0] & 1:
@@ -196,8 +202,7 @@ class Segment:
         if not weather.calm:
             if (sender.name, receiver.name) in weather.cut:
                 return
-            loss = max(weather.loss, weather.lossy.get(sender.name, 0.0), weather.lossy.get(receiver.name, 0.0))
-            if loss and world.random.random() < loss:
+            if self.loses(sender.name, receiver.name):
                 return
             delay += weather.jitter * world.random.random()
             if weather.duplicate and world.random.random() < weather.duplicate:

@@ -1,0 +1,56 @@
+"""Whether a node that lives could show it: then its pods may not be marked, whatever the segment is like."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+from sim.cluster import Site
+from sim.faults import API, Faults
+
+KNOWN = 0.5
+"""Seconds for which a leader must have been able to connect to the node: longer than it confirms (Rules.confirm)."""
+WRITES = 3.0
+"""Seconds for which the node's replica must have run with the API: it notices that it is cut off, and writes."""
+LOSS = 0.1
+"""More loss than this may keep the leader's connections from the node for as long as it confirms."""
+
+
+class Signs:
+    """When each sign of life was impossible last. :meth:`look` is to be called whenever something may have changed."""
+
+    def __init__(self, site: Site, faults: Faults) -> None:
+        self.site, self.faults = site, faults
+        self._apart: dict[tuple[str, str], float] = {}  # (node, node): when they could not connect
+        self._silent: dict[str, float] = {}  # when the node's replica could not write, or the leader not read it
+
+    def look(self) -> None:
+        now = self.site.world.now
+        for pair in permutations(self.site.names, 2):
+            if not self._connects(*pair):
+                self._apart[pair] = now
+        for name in self.site.names:
+            if not self._writes(name):
+                self._silent[name] = now
+
+    def possible(self, node: str) -> str:
+        """Which sign of life the node could have shown, in words; empty: it is like one without power."""
+        self.look()
+        now = self.site.world.now
+        leaders = [name for name in self.site.names if name != node and self.site.leads(name)]
+        if leaders and all(now - self._apart.get((name, node), 0.0) >= KNOWN for name in leaders):
+            return f"{', '.join(leaders)} could connect to it"
+        if now - self._silent.get(node, 0.0) >= WRITES:
+            return "its replica could write to the API"
+        return ""
+
+    def _connects(self, one: str, other: str) -> bool:
+        weather = self.site.segment.weather
+        loss = max(weather.loss, weather.lossy.get(one, 0.0), weather.lossy.get(other, 0.0))
+        return loss <= LOSS and self.site.linked(one, other)
+
+    def _writes(self, name: str) -> bool:
+        """A start takes some seconds: the process is younger than its node's last silence."""
+        process = self.site.nodes[name].manager
+        if process is None or not process.alive or process.stopped or self.faults.lasting(API):
+            return False
+        return process.manager is not None and self.site.world.now - process.begins >= WRITES
