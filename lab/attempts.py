@@ -23,24 +23,11 @@ class Attempts:
     failed: tuple[float, ...]
 
     def since(self, moment: float) -> str:
-        """In words: how many failed, and until when after `moment` (the beginning of the last one; the last
-        few one by one, for one that fails much later has another cause)."""
+        """In words: how many failed, and until when after `moment` (the beginning of the last one; the last few one by
+        one)."""
         when = sorted(begun - moment for begun in self.failed)
         until = f", until {when[-1]:.2f} s after it ({', '.join(f'{at:.2f}' for at in when[-8:])})" if when else ""
         return f"{len(self.failed)} of {self.count} new connections failed{until}"
-
-    def over(self, moment: float, quiet: float = 1.0) -> tuple[float, int]:
-        """(seconds from `moment` to the last failure before `quiet` seconds without one, failures after that).
-
-        Single attempts that fail seconds later belong to no gap; see docs/modes.md.
-        """
-        when = sorted(begun - moment for begun in self.failed)
-        end = 0.0
-        for number, at in enumerate(when):
-            if at - end > quiet:
-                return end, len(when) - number
-            end = max(end, at)
-        return end, 0
 
     def last(self, moment: float) -> float:
         """Seconds from `moment` to the beginning of the last attempt that failed; 0 where none did."""
@@ -68,7 +55,7 @@ class Knocking:
         assert self.process.popen.stdin is not None
         self.process.popen.stdin.close()
         found = json.loads(self._line(self._timeout + 20.0))
-        return Attempts(len(found), tuple(begun for begun, took in found if took is None))
+        return Attempts(len(found), tuple(begun for begun, took, _ in found if took is None))
 
     def _line(self, timeout: float) -> bytes:
         out = self.process.popen.stdout

@@ -9,24 +9,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 import time
 from typing import Any
 
+PORTS = range(32768, 60000)
+"""Source ports. Each attempt has another one, until all have been used."""
 
-async def knock(target: str, port: int, limit: float) -> list[float | None]:
-    """[when it began, seconds until it was accepted or None]"""
-    begun = time.monotonic()
-    try:
-        async with asyncio.timeout(limit):
-            _, writer = await asyncio.open_connection(target, port)
-    except (OSError, TimeoutError):
-        return [begun, None]
-    took = time.monotonic() - begun
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return [begun, took]
+
+def open_socket(target: str, number: int) -> socket.socket:
+    """A socket with a source port of its own.
+
+    Linux chooses ports from a place that changes at random every 10 s, so a client with 25 connections a second soon
+    uses the port of an attempt that has failed again. The node that forwarded that attempt keeps it in its connection
+    table for 120 s (SYN_SENT), and sends a new SYN of the same port to the same pod, whatever kube-proxy's rules say.
+    These attempts fail because an earlier one did, and say nothing about the rules: see docs/modes.md.
+    """
+    made = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_STREAM)
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.suppress(OSError):  # somebody else's: the kernel chooses one
+        made.bind(("", PORTS[number % len(PORTS)]))
+    return made
+
+
+async def knock(target: str, port: int, limit: float, number: int) -> list[float | None]:
+    """[when it began, seconds until it was accepted or None, source port]"""
+    with open_socket(target, number) as opened:
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(limit):
+                await asyncio.get_running_loop().sock_connect(opened, (target, port))
+        except (OSError, TimeoutError):
+            return [begun, None, opened.getsockname()[1]]
+        return [begun, time.monotonic() - begun, opened.getsockname()[1]]
 
 
 async def main(options: dict[str, Any]) -> None:
@@ -34,17 +51,20 @@ async def main(options: dict[str, Any]) -> None:
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)
     print("started", flush=True)
+    interval = float(options["interval"])
     due = loop.time()
     end = due + float(options["duration"])
+    number = int(due / interval)  # the time: the next run goes on where this one has ended
     tasks = []
     while not ended.is_set() and due < end:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, due - loop.time())):
                 await ended.wait()
         if not ended.is_set():
-            attempt = knock(options["target"], int(options["port"]), float(options["timeout"]))
+            attempt = knock(options["target"], int(options["port"]), float(options["timeout"]), number)
             tasks.append(asyncio.create_task(attempt))
-            due += float(options["interval"])
+            due += interval
+            number += 1
     print(json.dumps([await task for task in tasks]), flush=True)
 
 

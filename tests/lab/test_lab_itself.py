@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab import netns, sweep
-from lab.attempts import Attempts
+from lab.attempts import KNOCKER, Attempts
 from lab.backend import DirBackend
 from lab.cluster import CHECKOUT, Lab
 from lab.measure import trials, wait_equal, wait_until
@@ -380,8 +381,21 @@ def test_waiting_says_what_was_seen_last() -> None:
     assert trials(4, float).median == 1.5
 
 
-def test_the_end_of_a_gap_is_told_from_attempts_that_fail_later() -> None:
-    attempts = Attempts(200, (10.1, 10.3, 10.9, 14.8, 14.84))
-    assert attempts.over(10.0) == (pytest.approx(0.9), 2)
-    assert Attempts(200, ()).over(10.0) == (0.0, 0)
-    assert Attempts(200, (13.0,)).over(10.0) == (0.0, 1)
+def test_the_last_failed_attempt_ends_the_gap() -> None:
+    attempts = Attempts(200, (10.1, 10.9, 14.84))
+    assert attempts.last(10.0) == pytest.approx(4.84)
+    assert Attempts(200, ()).last(10.0) == 0.0
+
+
+def test_attempts_repeat_no_source_port() -> None:
+    """Also when another program goes on where one has ended."""
+    ports = []
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        options = {"target": "127.0.0.1", "port": server.getsockname()[1], "interval": 0.005, "timeout": 1.0}
+        for _ in range(2):
+            argv = [sys.executable, "-I", "-S", str(KNOCKER), json.dumps({**options, "duration": 0.1})]
+            with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as knocker:
+                assert knocker.stdout is not None
+                assert knocker.stdout.readline() == "started\n"
+                ports += [port for _, _, port in json.loads(knocker.stdout.readline())]
+    assert len(ports) == len(set(ports)) >= 40
