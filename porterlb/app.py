@@ -43,6 +43,7 @@ from porterlb.edge.metrics import Faults, Metrics
 from porterlb.edge.node_failure import Look, NodeFailures
 from porterlb.edge.passwords import Passwords
 from porterlb.edge.proxy_health import ProxyHealth
+from porterlb.edge.proxy_start import ProxyStart
 from porterlb.edge.recorder import Recorder
 from porterlb.edge.state_sharer import StateSharer
 from porterlb.edge.status import StatusWriter
@@ -177,6 +178,7 @@ class _Manager:
         self.bfd = BfdSpeaker(contained("bfd", self.bgp.hear_bfd), settings=settings)
         self.pulse = Pulse([self.bgp.beat, self.wire.beat, self._beat_bfd], STUCK_AFTER)
         self.proxy_health = ProxyHealth(self._node_address, contained("proxy health", self._on_delivering))
+        self.proxy_start = ProxyStart(settings.node, self._node_addresses, contained("proxy start", self._on_proxies))
         self.reconciler = Reconciler(
             settings,
             cluster,
@@ -186,6 +188,7 @@ class _Manager:
             contained("status", self._unplanned),
             contained("reconcile", self._before_plan),
             self.proxy_health.ask,
+            self.proxy_start.ask,
         )
         self.passwords = Passwords(cluster, self.reconciler.on_passwords)
         timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry)
@@ -264,6 +267,7 @@ class _Manager:
             "membership": self._follow_members,
             "status": self.status.run,
             "proxy health": self.proxy_health.run,
+            "proxy start": self.proxy_start.run,
             "node-failures": self.node_failures.run,
             "life-sign": self._show_life,
             "http": self.http.run,
@@ -343,6 +347,9 @@ class _Manager:
 
     def _on_delivering(self, hops: frozenset[NewHop]) -> None:
         self.reconciler.on_delivering(hops)
+
+    def _on_proxies(self, nodes: frozenset[str]) -> None:
+        self.reconciler.on_proxies(nodes)
 
     def _on_pods_changed(self, what: What, node: str, pods: int) -> None:
         self.recorder.note(Entry(_utc(), what, node, detail=str(pods)))

@@ -88,6 +88,8 @@ class Reconciler:
     """Called before each plan: others want to know the objects too (whose passwords to read, who we are)."""
     proxy_health: Callable[[Collection[NewHop]], None]
     """Called before each plan with the next hops that wait for their kube-proxy."""
+    returned: Callable[[Collection[str]], None]
+    """Called before each plan with the nodes that have returned, and wait."""
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -122,6 +124,7 @@ class Reconciler:
         self.proxy_wait: ProxyWait | None = None
         self.returns = Returns()
         self._delivering: frozenset[NewHop] = frozenset()
+        self._proxies: frozenset[str] | None = None
         self._endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = {}
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -184,6 +187,11 @@ class Reconciler:
     def on_delivering(self, hops: frozenset[NewHop]) -> None:
         """Next hops that wait, and whose kube-proxy has said that it can deliver."""
         self._delivering = hops
+        self.touch()
+
+    def on_proxies(self, nodes: frozenset[str]) -> None:
+        """Nodes that have returned, and whose kube-proxy runs."""
+        self._proxies = nodes
         self.touch()
 
     def waiting_for(self) -> str:
@@ -351,6 +359,7 @@ class Reconciler:
         self.proxy_wait = state
         self._endpoints = settled(state, self._endpoints)
         self.proxy_health(state.waiting.keys())
+        self._delivering = frozenset(self._delivering & state.waiting.keys())  # an answer counts for one wait
         return self._endpoints
 
     def _snapshot(self, now: float) -> Snapshot:
@@ -358,7 +367,10 @@ class Reconciler:
         fresh = frozenset(report.fresh) | {me}
         if not report.doubt:
             delay = self.proxy_policy.delay
-            self.returns = node_return.step(self.returns, report.dead, self.members, fresh, now, delay)
+            before, proxies = self.returns, self._proxies
+            self.returns = node_return.step(before, report.dead, self.members, fresh, now, delay, proxies)
+            self.returned(self.returns.waiting)
+            self._proxies = None if proxies is None else frozenset(proxies & self.returns.waiting.keys())
         sessions = {(me, peer) for peer, state in self.bgp_report.sessions.items() if state.up}
         negotiated = {(me, peer): s.negotiated for peer, s in self.bgp_report.sessions.items() if s.negotiated}
         for name, replica in report.fresh.items():

@@ -70,7 +70,7 @@ class Settings:
     proxy_delay: float = 1.5
     """Time that a new next hop waits for the kube-proxy of its node after its endpoint has become ready. kube-proxy
     writes its rules at most once a second. For policy Local without a health check port, and for a node that has
-    returned and whose replica is heard again; while another next hop exists."""
+    returned, once its replica is heard and its kube-proxy runs; while another next hop exists."""
 
     proxy_limit: float = 5.0
     """With a health check port (spec.healthCheckNodePort), a new next hop waits for its answer for at most this

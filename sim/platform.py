@@ -28,7 +28,7 @@ import porterlb.wire.packet
 import porterlb.wire.prober
 import porterlb.wire.process
 from porterlb.core.model import Address
-from porterlb.edge import life_signs
+from porterlb.edge import life_signs, proxy_start
 from porterlb.pulse import Pulse
 from porterlb.wire import packet
 from porterlb.wire.responder import PacketResponder
@@ -137,6 +137,11 @@ async def _answers(address: Address) -> bool:
         await asyncio.sleep(0.0005)
         return True
     await asyncio.sleep(life_signs.TIMEOUT)
+    return False
+
+
+async def _no_proxy(address: Address, port: int) -> bool:
+    """No node's kube-proxy can be asked here."""
     return False
 
 
@@ -329,6 +334,8 @@ def substitute() -> None:
     child.asyncio = Stand(asyncio, create_subprocess_exec=_create_wire, open_connection=_open_connection)
     signs: Any = life_signs
     signs.answers = _answers
+    proxies: Any = proxy_start
+    proxies.healthy = _no_proxy
 
 
 def _noted(plain: Any) -> Any:

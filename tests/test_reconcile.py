@@ -41,6 +41,7 @@ class Stage:
             lambda known, news: self.told.append((known, news)),
             lambda: None,
             lambda hops: None,
+            lambda nodes: None,
         )
 
     async def watch(self, kinds: object) -> AsyncIterator[Event]:

@@ -2,8 +2,9 @@
 
 A node that boots answers probes as soon as its network is up. Its kube-proxy starts later, and drops what arrives
 before. While other nodes can take the traffic, a returned node therefore waits: until its replica, if it has one, says
-hello again (both start with its kubelet), and then until kube-proxy has had the time to write its rules. With policy
-Local the wait of :mod:`porterlb.core.proxy_wait` for the Service's own health check comes on top.
+hello again (both start with its kubelet), until its kube-proxy runs, where that can be asked, and then until kube-proxy
+has had the time to write its rules. With policy Local the wait of :mod:`porterlb.core.proxy_wait` for the Service's own
+health check comes on top.
 
 A node that was dead for less than a boot takes did not boot: a lost frame or a replica that stood still made it look
 dead, perhaps to one replica only. It does not wait, for replicas that disagree about it would serve VIPs twice.
@@ -16,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-REPLICA_WITHIN = 30.0
-"""Seconds, at most, for which a returned node waits for its replica: a usual boot from network to pods takes 10 s."""
+PODS_WITHIN = 30.0
+"""Seconds, at most, for which a returned node waits for its replica and its kube-proxy: a usual boot from network to
+pods takes 10 s."""
 
 BOOT = 3.0
 """Seconds that a boot takes at least, from the last answer of the old kernel to the first of the new one."""
@@ -25,13 +27,14 @@ BOOT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """``since``: when the node answered probes again; ``heard``: since when its replica is fresh, None: not yet."""
+    """``since``: when the node answered probes again; ``runs``: since when its replica is fresh and its kube-proxy
+    runs, None: not yet."""
 
     since: float
-    heard: float | None = None
+    runs: float | None = None
 
     def over_at(self, delay: float) -> float:
-        return self.since + REPLICA_WITHIN if self.heard is None else self.heard + delay
+        return self.since + PODS_WITHIN if self.runs is None else self.runs + delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,13 @@ class Returns:
 
 
 def step(
-    before: Returns, dead: frozenset[str], members: Collection[str], fresh: Collection[str], now: float, delay: float
+    before: Returns,
+    dead: frozenset[str],
+    members: Collection[str],
+    fresh: Collection[str],
+    now: float,
+    delay: float,
+    proxies: Collection[str] | None = None,
 ) -> Returns:
     """The state now.
 
@@ -60,7 +69,9 @@ def step(
         dead: nodes that are dead now.
         members: nodes that have a replica.
         fresh: nodes whose replica is heard now, our own included.
-        delay: seconds from the hello of a replica until its node's kube-proxy forwards.
+        delay: seconds from the start of a node's kube-proxy until it forwards; where the start is not known, from the
+            hello of its replica.
+        proxies: those of the waiting nodes whose kube-proxy runs. None: they cannot be asked.
     """
     waiting = dict(before.waiting)
     for node, since in before.dead.items():
@@ -70,9 +81,9 @@ def step(
     for node, entry in waiting.items():
         if node in dead:
             continue
-        there = node in fresh or node not in members
-        heard = (entry.heard if entry.heard is not None else now) if there else None
-        kept = Return(entry.since, heard)
+        there = (node in fresh or node not in members) and (proxies is None or node in proxies)
+        runs = (entry.runs if entry.runs is not None else now) if there else None
+        kept = Return(entry.since, runs)
         if now < kept.over_at(delay):
             found[node] = kept
     # A node that dies while it waits is still booting: its next return is one, however short this death is.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from porterlb.core.model import Endpoint, Node, TrafficPolicy, View
 from porterlb.core.nexthops import unusable_nodes, usable_nodes
-from porterlb.core.node_return import BOOT, REPLICA_WITHIN, Returns, step
+from porterlb.core.node_return import BOOT, PODS_WITHIN, Returns, step
 from porterlb.core.plan import plan
 from tests.core.stage import LAYER2_VIP, MAIL, POLICY
 from tests.core.test_plan import NAMES, cluster
@@ -29,7 +29,7 @@ def test_nothing_waits_that_never_died() -> None:
 
 def test_a_returned_node_waits_for_its_replica_and_then_for_its_kube_proxy() -> None:
     state = returned()
-    assert state.settling == C and state.wakes_at(DELAY) == 10.0 + REPLICA_WITHIN
+    assert state.settling == C and state.wakes_at(DELAY) == 10.0 + PODS_WITHIN
     state = step(state, frozenset(), "abc", "abc", 14.0, DELAY)
     assert state.settling == C and state.wakes_at(DELAY) == 14.0 + DELAY
     assert step(state, frozenset(), "abc", "abc", 15.4, DELAY).settling == C
@@ -43,12 +43,27 @@ def test_a_replica_that_falls_silent_again_is_waited_for_again() -> None:
 
 
 def test_the_wait_for_a_replica_is_bounded() -> None:
-    assert step(returned(), frozenset(), "abc", "ab", 10.0 + REPLICA_WITHIN, DELAY).settling == frozenset()
+    assert step(returned(), frozenset(), "abc", "ab", 10.0 + PODS_WITHIN, DELAY).settling == frozenset()
 
 
 def test_a_node_without_a_replica_waits_for_its_kube_proxy_only() -> None:
     state = step(Returns({"c": 0.0}), frozenset(), "ab", "ab", 10.0, DELAY)
     assert state.wakes_at(DELAY) == 10.0 + DELAY
+
+
+def test_a_node_waits_for_its_kube_proxy_to_run_where_that_can_be_asked() -> None:
+    state = step(Returns({"c": 0.0}), frozenset(), "ab", "ab", 10.0, DELAY, frozenset())
+    assert state.wakes_at(DELAY) == 10.0 + PODS_WITHIN
+    state = step(state, frozenset(), "ab", "ab", 20.0, DELAY, C)
+    assert state.settling == C and state.wakes_at(DELAY) == 20.0 + DELAY
+    assert step(state, frozenset(), "ab", "ab", 20.0 + DELAY, DELAY, C) == Returns()
+    both = step(returned(), frozenset(), "abc", "ab", 20.0, DELAY, C)
+    assert both.wakes_at(DELAY) == 10.0 + PODS_WITHIN, "its replica is waited for as well"
+
+
+def test_the_wait_for_a_kube_proxy_is_bounded() -> None:
+    state = step(Returns({"c": 0.0}), frozenset(), "ab", "ab", 10.0, DELAY, frozenset())
+    assert step(state, frozenset(), "ab", "ab", 10.0 + PODS_WITHIN, DELAY, frozenset()) == Returns()
 
 
 def test_a_node_that_dies_again_begins_anew() -> None:
@@ -73,8 +88,8 @@ def test_who_waits_is_alive_was_dead_and_does_not_wait_for_ever(steps: list[tupl
         ever |= dead
         state = step(state, frozenset(dead), "abc", fresh, now, DELAY)
         assert not state.settling & dead and state.settling <= ever
-        assert all(now - found.since < REPLICA_WITHIN + DELAY for found in state.waiting.values() if not found.heard)
-    assert step(state, frozenset(), "abc", "", now + REPLICA_WITHIN + DELAY, DELAY).settling <= set(state.dead)
+        assert all(now - found.since < PODS_WITHIN + DELAY for found in state.waiting.values() if not found.runs)
+    assert step(state, frozenset(), "abc", "", now + PODS_WITHIN + DELAY, DELAY).settling <= set(state.dead)
 
 
 def test_the_plan_leaves_it_out_while_there_is_another_node() -> None:

@@ -11,8 +11,9 @@ from tests.cluster.controlplane.net import get
 from tests.cluster.controlplane.program import Program
 
 HEALTH_PORT = 10256
+"""On all addresses, as kube-proxy has it by default."""
 METRICS_PORT = 10249
-"""Both on the node's loopback: each node is a network namespace, so that the usual ports are free in each."""
+"""On the loopback. Each node is a network namespace, so that the usual ports are free in each."""
 
 
 def arguments(node: str, kubeconfig: Path) -> list[str]:
@@ -21,7 +22,7 @@ def arguments(node: str, kubeconfig: Path) -> list[str]:
         f"--kubeconfig={kubeconfig}",
         f"--hostname-override={node}",
         "--proxy-mode=nftables",
-        f"--healthz-bind-address=127.0.0.1:{HEALTH_PORT}",
+        f"--healthz-bind-address=0.0.0.0:{HEALTH_PORT}",
         f"--metrics-bind-address=127.0.0.1:{METRICS_PORT}",
         # The table of connections is the whole machine's: its limits are not a test's to write.
         "--conntrack-max-per-core=0",

@@ -1,0 +1,98 @@
+"""Asks nodes that have returned whether their kube-proxy runs: its health port, which it opens when it starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+
+import aiohttp
+
+from porterlb.core.model import Address
+
+PORT = 10256
+"""kube-proxy's default (healthzBindAddress), on all addresses of the node."""
+PATH = "/healthz"
+
+INTERVAL = 0.1
+"""Seconds between two questions to one node."""
+OWN_INTERVAL = 10.0
+"""Seconds between two questions to the own node, until it has answered."""
+TIMEOUT = 0.5
+"""Seconds for one answer."""
+
+
+class ProxyStart:
+    """Asks the nodes that it is given until each has answered.
+
+    In some clusters no kube-proxy can be asked: it listens on the loopback interface only, or another program does its
+    work. Therefore nobody is asked before the own node's kube-proxy has answered once on an address of the node.
+
+    Args:
+        addresses: the InternalIPs of a node.
+        answered: called with the nodes, of those last given to :meth:`ask`, that have answered; first with none, when
+            the own node has.
+    """
+
+    def __init__(
+        self,
+        own: str,
+        addresses: Callable[[str], Collection[Address]],
+        answered: Callable[[frozenset[str]], None],
+        *,
+        port: int = PORT,
+        own_interval: float = OWN_INTERVAL,
+    ) -> None:
+        self._own = own
+        self._addresses = addresses
+        self._answered = answered
+        self._port = port
+        self._own_interval = own_interval
+        self._nodes: frozenset[str] = frozenset()
+        self._running: frozenset[str] = frozenset()
+        self._changed = asyncio.Event()
+
+    def ask(self, nodes: Collection[str]) -> None:
+        """The whole set of nodes that wait. A node that was not in the last set is asked anew."""
+        nodes = frozenset(nodes)
+        if nodes != self._nodes:
+            self._nodes = nodes
+            self._running &= nodes
+            self._changed.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        await self._own_runs()
+        self._answered(self._running)
+        self._changed.set()  # nodes may wait already
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while left := self._nodes - self._running:
+                found = await asyncio.gather(*(self._runs(node) for node in sorted(left)))
+                fresh = {node for node, yes in zip(sorted(left), found, strict=True) if yes} & self._nodes
+                if fresh:
+                    self._running |= fresh
+                    self._answered(self._running)
+                await asyncio.sleep(INTERVAL)
+
+    async def _own_runs(self) -> None:
+        while True:
+            if await self._runs(self._own):
+                return
+            await asyncio.sleep(self._own_interval)
+
+    async def _runs(self, node: str) -> bool:
+        return any(await asyncio.gather(*(healthy(address, self._port) for address in self._addresses(node))))
+
+
+async def healthy(address: Address, port: int) -> bool:
+    """Whether a kube-proxy answers there."""
+    host = f"[{address}]" if address.version == 6 else str(address)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
+            session.get(f"http://{host}:{port}{PATH}", allow_redirects=False) as response,
+        ):
+            return response.status == 200
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return False
