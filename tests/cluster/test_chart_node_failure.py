@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lab.measure import wait_until
+from porterlb.core.node_return import BOOT
 from porterlb.edge.node_failure import ANNOTATION, RECORD
 from tests.cluster.test_chart_scenarios import NAMES, served
 from tests.cluster.whole import NAMESPACE, Whole, WholeBackend, is_ready, whole
@@ -22,6 +23,8 @@ from tests.cluster.whole import NAMESPACE, Whole, WholeBackend, is_ready, whole
 pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.timeout(900)]
 
 TRIALS = int(os.environ.get("PORTERLB_TRIALS", "1"))
+AFTER = 6.0 if TRIALS > 1 else 3.5
+"""Seconds after the power loss for which new connections are watched."""
 WITHOUT = bool(os.environ.get("PORTERLB_TEST_WITHOUT_MARKS"))
 """Also measure what Kubernetes does alone: a minute for each trial."""
 
@@ -63,12 +66,33 @@ def record(lab: Whole) -> str:
     return str(json.loads(lease)["metadata"]["annotations"][ANNOTATION]) if lease.strip() else "{}"
 
 
-def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, str]:
-    """(seconds until new connections no longer fail, in words): 25 attempts a second with a time-out of 1 s.
+STALL = 0.15
+"""Seconds of a gap that a busy machine makes by itself: nobody reads a socket for a moment."""
 
-    In about one trial of ten, one to three attempts fail 2 to 6 s later, between others that succeed: the SYN is sent
-    to the dead pod (packet capture). Why is not known; they are printed, and do not count here.
+
+def comes_back(lab: Whole, vip: str, victim: str) -> str:
+    """A node returns: what clients lose, in words; empty: nothing.
+
+    Streams and new connections, from before its power is on until its kube-proxy has delivered for a while.
     """
+    where = lab.segment_client if lab.on_segment(vip) else lab.client
+    with (
+        where.attempts(vip, interval=0.04, timeout=1.0) as attempts,
+        where.stream(vip, flows=24, interval=0.01) as stream,
+    ):
+        moment = time.monotonic()
+        lab.back(victim)
+        if not lab.on_segment(vip):
+            lab.wait_hops(vip, *NAMES, timeout=40)
+        wait_until(lambda: all(is_ready(pod) for pod in lab.pods_of("web", "default")), 30, "all pods to be ready")
+        time.sleep(2.0)  # every kube-proxy knows the pod
+        seen, knocked = stream.report(), attempts.report()
+    print(f"{victim} returns ({vip}): {seen}; {knocked.since(moment)}")
+    return f"{seen}; {knocked.since(moment)}" if seen.worst_gap_ms > 1000 * STALL or knocked.failed else ""
+
+
+def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, str]:
+    """(seconds until the last attempt that failed had begun, in words): 25 a second with a time-out of 1 s."""
     where = lab.segment_client if lab.on_segment(vip) else lab.client
     with where.attempts(vip, interval=0.04, timeout=1.0) as attempts:
         time.sleep(1.0)
@@ -76,8 +100,7 @@ def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, s
         lab.node(victim).power_off()
         time.sleep(wait)
         report = attempts.report()
-    seconds, _ = report.over(moment)
-    return seconds, report.since(moment)
+    return report.last(moment), report.since(moment)
 
 
 @pytest.mark.parametrize("eip", ["routed", "segment", "routed6", "segment6"])
@@ -86,16 +109,34 @@ def test_new_connections_fail_for_a_moment_only(lab: Whole, eip: str) -> None:
     with served(lab, "web", eip, policy="Cluster", families=[family]) as vip:
         for _ in range(TRIALS):
             victim = spare(lab)
-            seconds, words = power_loss(lab, vip, victim, 6.0)
+            seconds, words = power_loss(lab, vip, victim, AFTER)
             print(f"{eip}, policy Cluster: {words}")
             assert reasons(lab, "web")[victim] == ("False", "PorterLBNodeDead")
             assert lab.ready(victim) == "True", "Kubernetes does not know yet"
-            lab.back(victim)
-            wait_until(lambda: all(is_ready(pod) for pod in lab.pods_of("web", "default")), 30, "all pods to be ready")
+            lost = comes_back(lab, vip, victim)
             wait_until(lambda: "{}" in record(lab), 60, "the node to be forgotten, so that it may be marked again")
             assert seconds < 3.0, words
+            assert not lost, lost
     told = lab.kubectl("get", "events", "-A", "-o", "wide")
     assert "PorterLBNodeDead" in told, told
+
+
+@pytest.mark.parametrize("eip", ["routed", "segment"])
+def test_a_node_that_returns_loses_nothing_with_policy_local(lab: Whole, eip: str) -> None:
+    with served(lab, "web", eip, policy="Local") as vip:
+        for number in range(TRIALS):
+            victim = NAMES[number % 3] if TRIALS > 1 else spare(lab)  # a node with a replica takes 10 s longer
+            others = [name for name in NAMES if name != victim]
+            lab.node(victim).power_off()
+            if lab.on_segment(vip):
+                lab.wait_owner(vip, *others)
+            else:
+                lab.wait_hops(vip, *others)
+            time.sleep(BOOT + 0.5)  # less is no boot
+            lost = comes_back(lab, vip, victim)
+            lab.wait_replicas(2)
+            wait_until(lambda: "{}" in record(lab), 60, "the node to be forgotten")
+            assert not lost, lost
 
 
 def cut_off(lab: Whole, victim: str) -> list[str]:
@@ -177,6 +218,33 @@ def test_the_leaders_node_is_the_victim(lab: Whole) -> None:
         lab.back(victim)
         lab.wait_replicas(3, timeout=90)
         assert seconds < 8.0, words
+
+
+def test_without_the_api_nothing_is_marked_until_it_is_back(lab: Whole) -> None:
+    """The only API server dies with a node: the VIP moves as always, the pods are marked once the API is back."""
+    every_node(lab)
+    with served(lab, "web", "segment", policy="Cluster") as vip:
+        wait_until(lambda: lab.leader() in NAMES, 20, "a leader")
+        victim = next(name for name in NAMES if name != lab.leader())
+        with lab.api_away():
+            lab.node(victim).power_off()
+            lab.wait_owner(vip, *(name for name in NAMES if name != victim), timeout=10)
+            time.sleep(4.0)  # longer than the lease: nobody leads any more
+        assert lab.ready(victim) == "True", "Kubernetes does not know yet"
+        begun = time.monotonic()
+        wait_until(lambda: f'"{victim}": "marked"' in record(lab), 30, f"{victim} to be marked", 0.05)
+        print(f"the API server is back: marked {time.monotonic() - begun:.1f} s later")
+        assert reasons(lab, "web")[victim] == ("False", "PorterLBNodeDead")
+
+        def reached() -> bool:
+            with lab.segment_client.attempts(vip) as attempts:
+                time.sleep(1.2)
+                return not attempts.report().failed
+
+        # Controllers and kube-proxies connect to the API again after pauses of their own.
+        wait_until(reached, 40, "new connections to reach live pods only", 0.1)
+        print(f"no new connection fails from {time.monotonic() - begun - 1.2:.1f} s on")
+        lab.back(victim)
 
 
 def test_without_the_right_same_node_is_as_quick_and_the_rest_waits_for_kubernetes(lab: Whole) -> None:
