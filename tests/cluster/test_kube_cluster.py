@@ -35,6 +35,7 @@ from porterlb.cluster import (
 from porterlb.edge.kube import KubeCluster
 from porterlb.errors import PorterError
 from tests.cluster.controlplane.plane import ControlPlane
+from tests.cluster.controlplane.program import PlaneError
 from tests.cluster.rights import CLUSTER_RULES, NAMESPACE_RULES
 
 pytestmark = pytest.mark.cluster
@@ -297,6 +298,32 @@ def delete(plane: ControlPlane, kind: Kind, obj: Obj) -> None:
     namespace, name = key(obj)
     where = ["-n", namespace] if namespace else []
     plane.kubectl("delete", f"{kind.plural}.{kind.value[0]}".rstrip("."), name, *where)
+
+
+def test_the_api_takes_each_kind_of_peer_as_and_refuses_other_words(plane: ControlPlane, kubeconfig: Path) -> None:
+    def peer(**spec: Any) -> str:
+        conf = {"neighborAddress": "192.0.2.250", **spec.pop("conf", {})}
+        made = {**PEER, "metadata": {"name": "as"}, "spec": {"conf": conf, **spec}}
+        return plane.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(made))
+
+    rule = {"nodeSelector": {"matchLabels": {"rack": "a"}}, "aggregationLength": 24, "communities": ["east"]}
+    for number in (65001, "external", "internal"):
+        assert "serverside-applied" in peer(
+            conf={"peerAs": number},
+            ttlSecurity={"enabled": True},
+            maxPrefixesSent=100,
+            advertisePolicy="union",
+            advertise=[rule],
+        )
+    for wrong in (
+        {"conf": {"peerAs": "extern"}},
+        {"conf": {"peerAs": 2**32}},
+        {"advertisePolicy": "all"},
+        {"advertise": [{"aggregationLength": 33}]},
+        {"ttlSecurity": {"ttlMin": 256}},
+    ):
+        with pytest.raises(PlaneError, match="is invalid"):
+            peer(**{"conf": {"peerAs": 65001}, **wrong})
 
 
 def test_a_list_of_many_pages_is_whole(plane: ControlPlane, kubeconfig: Path) -> None:

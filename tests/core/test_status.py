@@ -14,7 +14,20 @@ from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import Loss, LossKind, Refusal, RefusalKind, Trouble, TroubleKind
 from porterlb.core.desired import Path
 from porterlb.core.known import Known
-from porterlb.core.model import AddressRange, Endpoint, Mode, Node, Peer, Protocol, Ready, ServiceKey, Snapshot
+from porterlb.core.model import (
+    AddressRange,
+    AdvertiseRule,
+    Endpoint,
+    Mode,
+    Node,
+    Peer,
+    Protocol,
+    Ready,
+    Requirement,
+    Selector,
+    ServiceKey,
+    Snapshot,
+)
 from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import AddressConflict, FreshReplica
@@ -184,6 +197,16 @@ def test_what_is_missing_is_told() -> None:
     of = replace(of, peers={"tor": replace(of.peers["tor"], add_path=0)})
     text = find(service_status(situation(of), WEB, None), "Serving")["message"]
     assert "Not announced: node-" in text
+
+
+def test_next_hops_that_no_rule_allows_are_not_missing() -> None:
+    of = snapshot()
+    rack = Selector((Requirement("rack", "In", frozenset({"b"})),))
+    nodes = {**of.nodes, "node-b": replace(of.nodes["node-b"], labels={"rack": "b"})}
+    only = replace(of.peers["tor"], advertise=(AdvertiseRule(node_selector=rack),))
+    text = find(service_status(situation(replace(of, nodes=nodes, peers={"tor": only})), WEB, None), "Serving")
+    assert "tor has next hop node-b" in text["message"]
+    assert "Not announced" not in text["message"]
 
 
 def test_a_second_peer_without_a_session_is_told() -> None:

@@ -144,12 +144,24 @@ def _bgp_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     if waiting:
         text += f" Not confirmed yet for {listed(waiting)}."
     drained = known.plan.shared.drain.withdrawn if known.plan.shared else frozenset()
-    missing = [hop for hop in vip.next_hops if hop not in hops and hop not in drained]
+    wanted = _may_be_announced(known, vip)
+    missing = [hop for hop in wanted if hop not in hops and hop not in drained]
     if missing:
         text += f" Not announced: {listed(sorted(missing))}."
     if vip.mode.mode is Mode.LAYER2:
         text += " It is switching to Layer 2."
     return f"{text} {sentences(_of(vip, Reason.NOT_NEGOTIATED))}".rstrip()
+
+
+def _may_be_announced(known: Known, vip: VipPlan) -> tuple[str, ...]:
+    """The next hops that the rules of at least one peer allow."""
+    shared, eip = known.plan.shared, known.snapshot.eips.get(vip.eip)
+    if shared is None or eip is None:
+        return vip.next_hops
+    services = [service for key in vip.services if (service := known.snapshot.services.get(key))]
+    told = shared.recipients(eip, vip.address.version, services).told.values()
+    allowed = {hop for of in told for hop in of.allowed(vip.next_hops)}
+    return tuple(hop for hop in vip.next_hops if hop in allowed)
 
 
 def _layer2_sentence(known: Known, vip: VipPlan, served: Served) -> str:
