@@ -22,7 +22,8 @@ pytestmark = pytest.mark.timeout(1200)  # with the installation of the browser
 MOVED = Entry(LATER, What.VIP_MOVED, "", ("node-c",), ("node-a",), Why.NODE_DEAD, "node-c", "layer2", (AUTO_VIP,))
 LOST = Entry(LATER, What.SESSION_DOWN, "tor", cause="node-a", detail="reset")
 SHOWN_WITHIN = 3.0
-"""Seconds from the moment when the replica knows it until it is on the page: below 0.5 s on a quiet machine."""
+"""Seconds from the moment when the replica knows it until it is on the page. Measured on two cores at a load of 15:
+0.06 s with 10 VIPs, 0.4 to 0.9 s with 2,000."""
 
 EVIL = "<img src=x onerror=alert(1)>"
 

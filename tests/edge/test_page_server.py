@@ -122,7 +122,8 @@ def test_a_web_site_cannot_make_its_name_stand_for_the_replica(path: str, host: 
     bounded(use)
 
 
-def test_an_event_comes_at_once_and_then_only_when_there_is_something_new() -> None:
+def test_an_event_comes_at_once_and_then_only_when_there_is_something_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("porterlb.edge.state_stream.BEAT", 0.8)  # above the pause between two texts
     stage = Stage(state())
 
     async def use(http: HttpServer) -> None:
@@ -186,7 +187,7 @@ def test_many_changes_are_few_events() -> None:
         times: list[float] = []
 
         async def churn() -> None:
-            for number in range(1000):
+            for number in range(500):
                 stage.known = {**quiet, "broken": {"a": str(number)}}
                 http.changed()
                 await asyncio.sleep(0.002)
