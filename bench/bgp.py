@@ -164,7 +164,10 @@ def measure(size: int, trials: int) -> Mapping[str, list[float]]:
         here, there = lab.nodes[0], lab.nodes[1]
         subject.answer(subject.ask(do="add", to=FEW, nodes=[there.name]))
         until_count(router, FEW)
-        for _ in range(trials):
+        for trial in range(trials):
+            if trial:  # else the routes of the trial before are there already, and nothing is measured
+                subject.answer(subject.ask(do="remove", **{"from": FEW, "to": FEW + size}))
+            until_count(router, FEW)
             porterlb(subject, router, size, note, (here, there))
         memory = subject.answer(subject.ask(do="memory"))
         note("memory of planner + speaker + ExaBGP (MB)", memory["own"] + memory["exabgp"])
