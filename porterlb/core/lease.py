@@ -36,7 +36,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LeaseState:
     """The lease as it is written. ``holder`` empty: released. ``version``: opaque, for compare-and-swap."""
 
     holder: str
@@ -54,11 +54,11 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class WriteLease:
     """Write this in place of ``record.version`` (empty: create it), then tell :meth:`Lease.written`,
     :meth:`Lease.conflict` or :meth:`Lease.unavailable`. ``deadline``: seconds; do not begin later."""
 
-    record: Record
+    record: LeaseState
     deadline: float
 
 
@@ -74,7 +74,7 @@ class Done:
     """The lease has been given back, or was not ours: the end."""
 
 
-Action = Read | Write | Wait | Done
+Action = Read | WriteLease | Wait | Done
 
 
 class _Step(enum.Enum):
@@ -94,7 +94,7 @@ class Lease:
         self.transitions = 0
         self._step = _Step.LOOK
         self._next = float("-inf")  # not before then
-        self._record: Record | None = None
+        self._record: LeaseState | None = None
         self._changed = float("-inf")  # when the record was seen to change last
         self._heard = ("", 0.0)  # the version that a watch has brought last, and when
         self._outdated = False  # it has brought another one than what we have read since
@@ -128,7 +128,7 @@ class Lease:
         self._busy = True
         return Read(self.timing.renew_every)
 
-    def seen(self, record: Record | None, now: float) -> None:
+    def seen(self, record: LeaseState | None, now: float) -> None:
         """The answer to Read: the record as it is, None if there is none. ``now``: when the answer was there."""
         self._busy = False
         version, heard_at = self._heard
@@ -157,7 +157,7 @@ class Lease:
             known = self._record.duration if self._record else 0.0
             self._next = now + max(self.timing.duration, known) if holder else now
 
-    def written(self, record: Record, now: float) -> None:
+    def written(self, record: LeaseState, now: float) -> None:
         """The write succeeded; ``record`` has the new version."""
         self._busy = False
         self._notice(record, now)
@@ -197,11 +197,11 @@ class Lease:
             return Done()
         return self._write("", now)
 
-    def _write(self, holder: str, now: float) -> Write:
+    def _write(self, holder: str, now: float) -> WriteLease:
         self._busy = True
         self._began = now
         old = self._record
-        new = Record(
+        new = LeaseState(
             holder=holder,
             duration=self.timing.duration,
             transitions=(old.transitions if old else 0) + (bool(holder) and (old is None or old.holder != holder)),
@@ -209,9 +209,9 @@ class Lease:
             version=old.version if old else "",
         )
         limit = self._leading_until - now if self.leading(now) else self.timing.renew_every
-        return Write(new, max(0.05, min(limit, self.timing.renew_every)))
+        return WriteLease(new, max(0.05, min(limit, self.timing.renew_every)))
 
-    def _notice(self, record: Record | None, now: float) -> None:
+    def _notice(self, record: LeaseState | None, now: float) -> None:
         if record != self._record:
             self._changed = now
         self._record = record

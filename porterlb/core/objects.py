@@ -26,7 +26,7 @@ from porterlb.core.parse import (
 )
 from porterlb.core.persistent import Editor
 from porterlb.core.problems import Parsed, Problem, Reason
-from porterlb.core.records import Records
+from porterlb.core.records import ServiceRecords
 
 Obj = Mapping[str, Any]
 
@@ -102,7 +102,7 @@ class Objects:
         self._nodes: _Store[str, Node] = _Store()
         self._namespaces: _Store[str, Mapping[str, str]] = _Store()
         self._services: _Store[ServiceKey, Service] = _Store()
-        self._records = Records()
+        self._records = ServiceRecords()
         self._elsewhere: _Store[Address, tuple[ServiceKey, ...]] = _Store()
         self._elsewhere_of: dict[ServiceKey, tuple[Address, ...]] = {}
         self._hints: _Store[ObjectKey, tuple[Problem, ...]] = _Store()

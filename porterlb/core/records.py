@@ -19,7 +19,7 @@ _NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ServiceRecord:
     """Of one Service. ``addresses``: IPv4 first, ascending. ``node``: the Layer 2 next hop of its first address."""
 
     addresses: tuple[Address, ...] = ()
@@ -27,7 +27,7 @@ class Record:
 
 
 @dataclass(slots=True)
-class Records:
+class ServiceRecords:
     """The records of all Eips, by Service. One changed entry costs one comparison of texts for each entry beside it."""
 
     _used: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Records:
                 changed.update(_owners(used.get(text, "")))
         return changed
 
-    def of(self, key: ServiceKey) -> Record:
+    def of(self, key: ServiceKey) -> ServiceRecord:
         """What is recorded of a Service."""
         entries = self._entries.get(key)
         if not entries:
@@ -60,7 +60,7 @@ class Records:
         addresses = tuple(sorted(entries, key=lambda address: (address.version, int(address))))
         eips = ((address, eip) for address in addresses for eip in entries[address])
         nodes = (self._nodes.get(eip, _NOTHING).get(str(address), "") for address, eip in eips)
-        return Record(addresses, next(filter(None, nodes), ""))
+        return ServiceRecord(addresses, next(filter(None, nodes), ""))
 
     def _entry(self, eip: str, text: str, owners: str, *, add: bool) -> set[ServiceKey]:
         address = parse_address(text)
@@ -80,7 +80,7 @@ class Records:
         return keys
 
 
-_EMPTY = Record()
+_EMPTY = ServiceRecord()
 
 
 def _owners(text: str) -> set[ServiceKey]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from porterlb.cluster import Cluster, Conflict, Denied, LeaseRecord, Obj, Unavailable, lease_version
-from porterlb.core.lease import Done, Lease, Read, Record, Timing, Wait, Write
+from porterlb.core.lease import Done, Lease, LeaseState, Read, Timing, Wait, WriteLease
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Leader:
         finally:
             task.cancel()
 
-    async def _do(self, action: Read | Write) -> None:
+    async def _do(self, action: Read | WriteLease) -> None:
         machine = self._machine
         try:
             async with asyncio.timeout(action.deadline + 0.2):
@@ -153,11 +153,11 @@ class Leader:
             self._on_change()
 
 
-def _record(lease: LeaseRecord) -> Record:
-    return Record(lease.holder, lease.duration, lease.transitions, lease.renewals, lease.version)
+def _record(lease: LeaseRecord) -> LeaseState:
+    return LeaseState(lease.holder, lease.duration, lease.transitions, lease.renewals, lease.version)
 
 
-def _lease(name: str, record: Record) -> LeaseRecord:
+def _lease(name: str, record: LeaseState) -> LeaseRecord:
     return LeaseRecord(
         name=name,
         holder=record.holder,

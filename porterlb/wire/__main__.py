@@ -16,7 +16,7 @@ from typing import Any
 from porterlb import logs
 from porterlb.capabilities import Capability, keep_only
 from porterlb.core import wire_text
-from porterlb.wire.channel import Channel
+from porterlb.wire.channel import ManagerChannel
 from porterlb.wire.process import WireProcess
 from porterlb.wire.templates import Templates
 
@@ -43,7 +43,7 @@ async def _serve(pipe: socket.socket, beats: socket.socket) -> None:
         if process is not None:
             process.stop()
 
-    channel = Channel(pipe, take, stop, loop)
+    channel = ManagerChannel(pipe, take, stop, loop)
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)
 

@@ -15,7 +15,7 @@ from porterlb.core.wire_text import PIECE, report_line
 COALESCE = 0.003  # seconds; changes within it travel together
 
 
-class Channel:
+class ManagerChannel:
     """One end of a stream socket. ``take`` gets each message, one a turn of the loop; ``ended`` the end of it all."""
 
     def __init__(

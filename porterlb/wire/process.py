@@ -24,7 +24,7 @@ from porterlb.core.model import Member
 from porterlb.core.observed import Nic
 from porterlb.core.wire_text import WireConfig
 from porterlb.wire import netlink
-from porterlb.wire.channel import Channel
+from porterlb.wire.channel import ManagerChannel
 from porterlb.wire.groups import SolicitedNodeGroups
 from porterlb.wire.hello_socket import HelloSocket
 from porterlb.wire.interfaces import InterfaceSockets
@@ -49,7 +49,7 @@ class WireProcess:
     """Feeds events to `Layer2`, and carries out the actions that it returns."""
 
     def __init__(
-        self, config: WireConfig, channel: Channel, templates: Templates, loop: asyncio.AbstractEventLoop
+        self, config: WireConfig, channel: ManagerChannel, templates: Templates, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._config = config
         self._channel = channel

@@ -25,7 +25,7 @@ from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import plan
 from porterlb.core.status.serving import Acknowledged
-from porterlb.core.status.writes import Write, context_writes, losses_of, service_write
+from porterlb.core.status.writes import StatusWrite, context_writes, losses_of, service_write
 from porterlb.edge.manifests import ManifestsCluster
 from tests.core.stage import NOW, seen, wire_view
 
@@ -168,7 +168,7 @@ class Folder:
         leading = known.node == known.snapshot.view.leader
         peers = [(key.name, obj) for key, obj in objects.all_raw("BgpPeer").items()]
         known = replace(known, leading=leading, losses=losses_of(known, peers))
-        writes: list[Write | None] = []
+        writes: list[StatusWrite | None] = []
         for kind in ("Eip", "BgpPeer", "BgpConf"):
             for key in objects.all_raw(kind):
                 writes += context_writes(known, key, have, leading=leading)

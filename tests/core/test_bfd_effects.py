@@ -16,11 +16,11 @@ from porterlb.core.bfd.values import (
     BfdReport,
     BfdSession,
     BfdSettings,
+    BfdState,
     BfdTarget,
     Diagnostic,
     Obstacle,
     ObstacleKind,
-    State,
 )
 from porterlb.core.bgp import words as bgp_words
 from porterlb.core.bgp.agenda import Agenda, Configs, Teardown
@@ -35,9 +35,9 @@ from porterlb.core.parse.peer import parse_peer
 
 PEER = SessionConfig("tor", ip_address("10.0.0.1"), 64600, 64500, IPv4Address("10.0.0.9"))
 HERE = PEER.address
-UP = BfdSession(State.UP, remote_state=State.UP, heard=True, transitions=1)
-FAILED = replace(UP, state=State.DOWN, diagnostic=Diagnostic.DETECTION_EXPIRED, failures=1, transitions=2)
-ADMIN = replace(UP, state=State.DOWN, diagnostic=Diagnostic.NEIGHBOR_DOWN, remote_state=State.ADMIN_DOWN)
+UP = BfdSession(BfdState.UP, remote_state=BfdState.UP, heard=True, transitions=1)
+FAILED = replace(UP, state=BfdState.DOWN, diagnostic=Diagnostic.DETECTION_EXPIRED, failures=1, transitions=2)
+ADMIN = replace(UP, state=BfdState.DOWN, diagnostic=Diagnostic.NEIGHBOR_DOWN, remote_state=BfdState.ADMIN_DOWN)
 TARGET = BfdTarget("tor", HERE, settings=BfdSettings(3, 50, 50))
 STRICT = replace(TARGET, settings=BfdSettings(strict=True))
 
@@ -76,7 +76,7 @@ def test_bfd_that_fails_ends_the_session_at_once_and_once() -> None:
 
 @pytest.mark.parametrize(
     "then",
-    [ADMIN, replace(UP, state=State.DOWN), BfdSession(obstacle=Obstacle(ObstacleKind.NOT_RUNNING, text="x")), None],
+    [ADMIN, replace(UP, state=BfdState.DOWN), BfdSession(obstacle=Obstacle(ObstacleKind.NOT_RUNNING, text="x")), None],
 )
 def test_what_is_no_failure_ends_nothing(then: BfdSession | None) -> None:
     sessions = established()
@@ -233,7 +233,7 @@ def test_counters_go_on_after_a_restart_of_the_process() -> None:
     totals = Totals()
     assert totals.heard({"tor": FAILED})["tor"] == FAILED
     ended = totals.ended(["tor"], "signal 9")["tor"]
-    assert (ended.failures, ended.state) == (1, State.DOWN)
+    assert (ended.failures, ended.state) == (1, BfdState.DOWN)
     assert "signal 9" in words.sentence(ended)
     assert totals.heard({"tor": UP})["tor"].failures == 1
     assert totals.heard({"tor": FAILED})["tor"].failures == 2
@@ -246,8 +246,8 @@ def test_sentences() -> None:
     assert words.sentence(UP) == ""
     assert words.sentence(FAILED) == "BFD is down: control detection time expired (1)."
     assert words.sentence(ADMIN) == "BFD is administratively down on the router."
-    assert words.sentence(BfdSession(State.ADMIN_DOWN)) == "BFD is administratively down on this node."
-    assert words.sentence(BfdSession(State.INIT, heard=True)) == "BFD is not up yet."
+    assert words.sentence(BfdSession(BfdState.ADMIN_DOWN)) == "BFD is administratively down on this node."
+    assert words.sentence(BfdSession(BfdState.INIT, heard=True)) == "BFD is not up yet."
     assert "UDP port 4784" in words.sentence(BfdSession(obstacle=Obstacle(ObstacleKind.PORT_TAKEN, 4784)))
     for kind in ObstacleKind:
         assert words.obstacle(Obstacle(kind, 1, "reason")).startswith("BFD is not possible")

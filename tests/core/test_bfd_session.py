@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 from porterlb.core.bfd.packet import LENGTH, Discard, Packet, decode
 from porterlb.core.bfd.session import FAREWELLS, SLOW, Session
 from porterlb.core.bfd.sessions import BfdSessions
-from porterlb.core.bfd.values import BfdSettings, BfdTarget, Diagnostic, State
+from porterlb.core.bfd.values import BfdSettings, BfdState, BfdTarget, Diagnostic
 
 FAST = BfdSettings(3, 50, 50)
 ROUTER, NODE = ip_address("10.0.0.1"), ip_address("10.0.0.2")
-HELLO = Packet(State.DOWN, 7, 0, 3, SLOW, 50_000)
+HELLO = Packet(BfdState.DOWN, 7, 0, 3, SLOW, 50_000)
 
 
 def up(settings: BfdSettings = FAST) -> Session:
     """A session that is Up at 0.0 with a router of 50 ms x 3."""
     session = Session(settings, 42, 0.0)
     session.receive(HELLO, 0.0, 1.0)
-    session.receive(replace(HELLO, state=State.INIT, your_discriminator=42), 0.0, 1.0)
-    session.receive(replace(HELLO, state=State.UP, your_discriminator=42, min_transmit=50_000), 0.0, 1.0)
-    assert session.state is State.UP
+    session.receive(replace(HELLO, state=BfdState.INIT, your_discriminator=42), 0.0, 1.0)
+    session.receive(replace(HELLO, state=BfdState.UP, your_discriminator=42, min_transmit=50_000), 0.0, 1.0)
+    assert session.state is BfdState.UP
     return session
 
 
@@ -34,7 +34,7 @@ def up(settings: BfdSettings = FAST) -> Session:
 
 
 def test_a_packet_is_the_same_after_encoding_and_decoding() -> None:
-    packet = Packet(State.UP, 1, 2, 3, 50_000, 60_000, Diagnostic.NEIGHBOR_DOWN, poll=True, demand=True)
+    packet = Packet(BfdState.UP, 1, 2, 3, 50_000, 60_000, Diagnostic.NEIGHBOR_DOWN, poll=True, demand=True)
     assert packet.encode().hex() == "23e203180000000100000002" + "0000c350" + "0000ea60" + "00000000"
     assert decode(packet.encode()) == packet
     assert decode(replace(packet, poll=False, final=True).encode()) == replace(packet, poll=False, final=True)
@@ -56,16 +56,16 @@ def test_a_packet_is_the_same_after_encoding_and_decoding() -> None:
     ],
 )
 def test_what_rfc_5880_discards(at: int, value: int, why: Discard) -> None:
-    data = bytearray(Packet(State.UP, 1, 2, 3, 50_000, 50_000).encode())
+    data = bytearray(Packet(BfdState.UP, 1, 2, 3, 50_000, 50_000).encode())
     data[at] = value
     assert decode(bytes(data)) is why
 
 
 def test_a_router_that_does_not_know_us_yet_is_down_or_admin_down() -> None:
-    for state in State:
+    for state in BfdState:
         found = decode(Packet(state, 1, 0, 3, 1, 1).encode())
-        assert isinstance(found, Packet) == (state in (State.DOWN, State.ADMIN_DOWN))
-    assert decode(Packet(State.UP, 1, 2, 3, 1, 1).encode()[: LENGTH - 1]) is Discard.SHORT
+        assert isinstance(found, Packet) == (state in (BfdState.DOWN, BfdState.ADMIN_DOWN))
+    assert decode(Packet(BfdState.UP, 1, 2, 3, 1, 1).encode()[: LENGTH - 1]) is Discard.SHORT
 
 
 @given(st.binary(max_size=64), st.integers(0, 255), st.booleans())
@@ -83,36 +83,36 @@ def test_three_way_handshake() -> None:
     session = Session(FAST, 42, 0.0)
     (first,) = session.wake(0.0, 1.0)
     assert (first.state, first.your_discriminator, first.min_transmit, first.min_receive) == (
-        State.DOWN,
+        BfdState.DOWN,
         0,
         SLOW,
         50_000,
     )
     (second,) = session.receive(HELLO, 0.1, 1.0)
-    assert (second.state, second.your_discriminator, session.state) == (State.INIT, 7, State.INIT)
-    (third,) = session.receive(replace(HELLO, state=State.UP, your_discriminator=42), 0.2, 1.0)
-    assert (third.state, third.poll, third.min_transmit) == (State.UP, True, 50_000)
+    assert (second.state, second.your_discriminator, session.state) == (BfdState.INIT, 7, BfdState.INIT)
+    (third,) = session.receive(replace(HELLO, state=BfdState.UP, your_discriminator=42), 0.2, 1.0)
+    assert (third.state, third.poll, third.min_transmit) == (BfdState.UP, True, 50_000)
     assert session.report.transitions == 1
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "then"),
     [
-        (State.DOWN, State.UP, State.DOWN),
-        (State.DOWN, State.INIT, State.UP),
-        (State.DOWN, State.ADMIN_DOWN, State.DOWN),
-        (State.INIT, State.DOWN, State.INIT),
-        (State.INIT, State.INIT, State.UP),
-        (State.INIT, State.ADMIN_DOWN, State.DOWN),
-        (State.UP, State.INIT, State.UP),
-        (State.UP, State.UP, State.UP),
-        (State.UP, State.DOWN, State.DOWN),
-        (State.UP, State.ADMIN_DOWN, State.DOWN),
+        (BfdState.DOWN, BfdState.UP, BfdState.DOWN),
+        (BfdState.DOWN, BfdState.INIT, BfdState.UP),
+        (BfdState.DOWN, BfdState.ADMIN_DOWN, BfdState.DOWN),
+        (BfdState.INIT, BfdState.DOWN, BfdState.INIT),
+        (BfdState.INIT, BfdState.INIT, BfdState.UP),
+        (BfdState.INIT, BfdState.ADMIN_DOWN, BfdState.DOWN),
+        (BfdState.UP, BfdState.INIT, BfdState.UP),
+        (BfdState.UP, BfdState.UP, BfdState.UP),
+        (BfdState.UP, BfdState.DOWN, BfdState.DOWN),
+        (BfdState.UP, BfdState.ADMIN_DOWN, BfdState.DOWN),
     ],
 )
-def test_transitions(ours: State, theirs: State, then: State) -> None:
-    session = up() if ours is State.UP else Session(FAST, 42, 0.0)
-    if ours is State.INIT:
+def test_transitions(ours: BfdState, theirs: BfdState, then: BfdState) -> None:
+    session = up() if ours is BfdState.UP else Session(FAST, 42, 0.0)
+    if ours is BfdState.INIT:
         session.receive(HELLO, 0.0, 1.0)
     session.receive(replace(HELLO, state=theirs, your_discriminator=42), 0.01, 1.0)
     assert session.state is then
@@ -134,10 +134,10 @@ def test_packets_are_slow_until_up_and_then_as_configured() -> None:
 
 def test_the_slower_side_decides() -> None:
     session = up(BfdSettings(3, 50, 100))
-    session.receive(Packet(State.UP, 7, 42, 5, min_transmit=30_000, min_receive=200_000, final=True), 1.0, 1.0)
+    session.receive(Packet(BfdState.UP, 7, 42, 5, min_transmit=30_000, min_receive=200_000, final=True), 1.0, 1.0)
     assert session.report.transmit_interval == 200_000
     assert session.report.detection_time == 5 * 100_000
-    session.receive(Packet(State.UP, 7, 42, 5, min_transmit=300_000, min_receive=0), 1.0, 1.0)
+    session.receive(Packet(BfdState.UP, 7, 42, 5, min_transmit=300_000, min_receive=0), 1.0, 1.0)
     assert session.report.detection_time == 5 * 300_000
     assert session.send_at is None  # a router that wants no packets gets none
 
@@ -146,23 +146,23 @@ def test_silence_for_the_detection_time_is_a_failure() -> None:
     session = up()
     assert session.detect_at == pytest.approx(0.15)
     session.wake(0.149, 1.0)
-    assert session.state is State.UP
+    assert session.state is BfdState.UP
     (said,) = session.wake(0.151, 1.0)
-    assert (said.state, said.diagnostic, said.your_discriminator) == (State.DOWN, Diagnostic.DETECTION_EXPIRED, 0)
+    assert (said.state, said.diagnostic, said.your_discriminator) == (BfdState.DOWN, Diagnostic.DETECTION_EXPIRED, 0)
     assert said.min_transmit == SLOW
     assert (session.report.failures, session.report.transitions) == (1, 2)
     assert session.detect_at is None
     session.receive(HELLO, 2.0, 1.0)
-    assert session.state is State.INIT
+    assert session.state is BfdState.INIT
 
 
 def test_a_router_that_says_down_is_a_failure_and_admin_down_is_none() -> None:
     session = up()
     session.receive(replace(HELLO, your_discriminator=42), 0.1, 1.0)
-    assert (session.state, session.diagnostic, session.failures) == (State.DOWN, Diagnostic.NEIGHBOR_DOWN, 1)
+    assert (session.state, session.diagnostic, session.failures) == (BfdState.DOWN, Diagnostic.NEIGHBOR_DOWN, 1)
     session = up()
-    session.receive(replace(HELLO, state=State.ADMIN_DOWN, your_discriminator=42), 0.1, 1.0)
-    assert (session.state, session.diagnostic, session.failures) == (State.DOWN, Diagnostic.NEIGHBOR_DOWN, 0)
+    session.receive(replace(HELLO, state=BfdState.ADMIN_DOWN, your_discriminator=42), 0.1, 1.0)
+    assert (session.state, session.diagnostic, session.failures) == (BfdState.DOWN, Diagnostic.NEIGHBOR_DOWN, 0)
     assert session.report.permits_bgp
     session.wake(100.0, 1.0)
     assert session.failures == 0
@@ -171,19 +171,19 @@ def test_a_router_that_says_down_is_a_failure_and_admin_down_is_none() -> None:
 def test_a_poll_is_answered_at_once_and_ours_ends_with_the_final() -> None:
     session = up()
     session.send_at = 0.04
-    (final,) = session.receive(Packet(State.UP, 7, 42, 3, 50_000, 50_000, poll=True), 0.01, 1.0)
+    (final,) = session.receive(Packet(BfdState.UP, 7, 42, 3, 50_000, 50_000, poll=True), 0.01, 1.0)
     assert final.final and not final.poll
     assert session.send_at == 0.04
     (periodic,) = session.wake(0.04, 1.0)
     assert periodic.poll
-    session.receive(Packet(State.UP, 7, 42, 3, 50_000, 50_000, final=True), 0.05, 1.0)
+    session.receive(Packet(BfdState.UP, 7, 42, 3, 50_000, 50_000, final=True), 0.05, 1.0)
     (periodic,) = session.wake(session.send_at or 0.0, 1.0)
     assert not periodic.poll
 
 
 def test_longer_intervals_are_used_after_the_router_has_agreed() -> None:
     session = up(BfdSettings(3, 50, 100))
-    agreed = Packet(State.UP, 7, 42, 3, 50_000, 50_000, final=True)
+    agreed = Packet(BfdState.UP, 7, 42, 3, 50_000, 50_000, final=True)
     session.receive(agreed, 0.0, 1.0)
     session.change(BfdSettings(3, 200, 60), 0.1, 1.0)
     assert (session.report.transmit_interval, session.report.detection_time) == (50_000, 300_000)
@@ -200,19 +200,19 @@ def test_passive_waits_for_the_router_and_again_after_it_was_lost() -> None:
     assert session.next_at is None
     assert session.receive(HELLO, 1.0, 1.0)
     session.wake(1000.0, 1.0)
-    assert (session.state, session.next_at) == (State.DOWN, None)
+    assert (session.state, session.next_at) == (BfdState.DOWN, None)
 
 
 def test_a_router_in_demand_mode_gets_no_periodic_packets() -> None:
     session = up()
-    session.receive(Packet(State.UP, 7, 42, 3, 50_000, 50_000, final=True, demand=True), 0.1, 1.0)
+    session.receive(Packet(BfdState.UP, 7, 42, 3, 50_000, 50_000, final=True, demand=True), 0.1, 1.0)
     assert session.send_at is None
-    assert session.receive(Packet(State.UP, 7, 42, 3, 50_000, 50_000, poll=True, demand=True), 0.2, 1.0)
+    assert session.receive(Packet(BfdState.UP, 7, 42, 3, 50_000, 50_000, poll=True, demand=True), 0.2, 1.0)
     assert session.send_at is None
     session.change(BfdSettings(3, 100, 50), 0.21, 1.0)  # polls are sent until they are answered
     (poll,) = session.wake(session.send_at or 0.0, 1.0)
     assert poll.poll and session.send_at is not None
-    session.receive(Packet(State.UP, 7, 42, 3, 50_000, 50_000, final=True, demand=True), 0.3, 1.0)
+    session.receive(Packet(BfdState.UP, 7, 42, 3, 50_000, 50_000, final=True, demand=True), 0.3, 1.0)
     assert session.send_at is None
 
 
@@ -223,12 +223,12 @@ def test_admin_down_is_said_three_times_and_ignores_the_router() -> None:
     for _ in range(FAREWELLS):
         assert session.send_at is not None
         said += session.wake(session.send_at, 1.0)
-    assert [(p.state, p.diagnostic) for p in said] == [(State.ADMIN_DOWN, Diagnostic.ADMIN_DOWN)] * FAREWELLS
+    assert [(p.state, p.diagnostic) for p in said] == [(BfdState.ADMIN_DOWN, Diagnostic.ADMIN_DOWN)] * FAREWELLS
     assert said and session.send_at is not None and session.send_at > 2.0
-    assert session.receive(replace(HELLO, state=State.INIT, your_discriminator=42), 2.0, 1.0) == ()
-    assert (session.state, session.failures) == (State.ADMIN_DOWN, 0)
+    assert session.receive(replace(HELLO, state=BfdState.INIT, your_discriminator=42), 2.0, 1.0) == ()
+    assert (session.state, session.failures) == (BfdState.ADMIN_DOWN, 0)
     session.enable(3.0)
-    assert (session.state, session.next_at) == (State.DOWN, 3.0)
+    assert (session.state, session.next_at) == (BfdState.DOWN, 3.0)
     (first,) = session.wake(3.0, 1.0)
     assert first.your_discriminator == 0  # the router has begun anew, too
 
@@ -249,7 +249,7 @@ class Pair:
         self.ends[0].want([BfdTarget("x", ROUTER, settings=one)], 0.0)
         self.ends[1].want([BfdTarget("x", NODE, settings=other)], 0.0)
 
-    def states(self) -> list[State]:
+    def states(self) -> list[BfdState]:
         return [end.reports["x"].state for end in self.ends]
 
     def failures(self) -> int:
@@ -291,14 +291,14 @@ def test_two_ends_come_up_in_time_whatever_their_settings_and_stay_up(
 ) -> None:
     pair = Pair(seed, replace(one, passive=passive), other, 0.0, odd=False)
     pair.run(3.0)
-    assert pair.states() == [State.UP, State.UP]
+    assert pair.states() == [BfdState.UP, BfdState.UP]
     pair.run(8.0)
-    assert (pair.states(), pair.failures()) == ([State.UP, State.UP], 0)
+    assert (pair.states(), pair.failures()) == ([BfdState.UP, BfdState.UP], 0)
     longest = max(end.reports["x"].detection_time for end in pair.ends) / 1e6
     pair.run(8.0 + longest + 0.01, deaf=True)
-    assert State.UP not in pair.states()
+    assert BfdState.UP not in pair.states()
     pair.run(14.0 + longest)
-    assert pair.states() == [State.UP, State.UP]
+    assert pair.states() == [BfdState.UP, BfdState.UP]
 
 
 @settings(max_examples=30, deadline=None)
@@ -308,7 +308,7 @@ def test_loss_duplication_and_reordering_never_leave_two_ends_apart_for_ever(see
     pair.run(10.0)
     pair.loss, pair.odd = 0.0, False
     pair.run(20.0)
-    assert pair.states() == [State.UP, State.UP]
+    assert pair.states() == [BfdState.UP, BfdState.UP]
 
 
 @settings(max_examples=20, deadline=None)
@@ -318,11 +318,11 @@ def test_admin_down_of_one_end_is_no_failure_of_the_other(seed: int) -> None:
     pair.run(3.0)
     pair.ends[0].hold(pair.now)
     pair.run(5.0)
-    assert (pair.states(), pair.failures()) == ([State.ADMIN_DOWN, State.DOWN], 0)
+    assert (pair.states(), pair.failures()) == ([BfdState.ADMIN_DOWN, BfdState.DOWN], 0)
     assert pair.ends[1].reports["x"].permits_bgp
     pair.ends[0].release(pair.now)
     pair.run(9.0)
-    assert (pair.states(), pair.failures()) == ([State.UP, State.UP], 0)
+    assert (pair.states(), pair.failures()) == ([BfdState.UP, BfdState.UP], 0)
 
 
 # --- all sessions of a process
@@ -364,16 +364,16 @@ def test_other_settings_keep_the_session_and_another_address_does_not() -> None:
     sessions.want([target], 0.0)
     sessions.receive(HELLO.encode(), ROUTER, 255, 0.0, multihop=False)
     sessions.want([replace(target, settings=BfdSettings())], 1.0)
-    assert sessions.reports["a"].state is State.INIT
+    assert sessions.reports["a"].state is BfdState.INIT
     sessions.want([replace(target, local_address=NODE)], 1.0)
-    assert sessions.reports["a"].state is State.DOWN
+    assert sessions.reports["a"].state is BfdState.DOWN
 
 
 def test_while_held_a_new_session_is_silent() -> None:
     sessions = BfdSessions(lambda: 0.5)
     sessions.hold(0.0)
     sessions.want([BfdTarget("a", ROUTER, settings=FAST)], 0.0)
-    assert (sessions.reports["a"].state, sessions.next_at, sessions.silent) == (State.ADMIN_DOWN, None, True)
+    assert (sessions.reports["a"].state, sessions.next_at, sessions.silent) == (BfdState.ADMIN_DOWN, None, True)
     sessions.release(1.0)
     assert (sessions.next_at, sessions.silent) == (1.0, False)
 
@@ -386,21 +386,25 @@ def test_the_end_of_a_hold_does_not_bring_back_a_session_that_leaves() -> None:
     sessions.want([], 1.0)
     sessions.hold(1.0)
     sessions.want([target], 1.0)
-    assert sessions.reports["a"].state is State.ADMIN_DOWN  # wanted again, but held
+    assert sessions.reports["a"].state is BfdState.ADMIN_DOWN  # wanted again, but held
     sessions.want([], 1.0)
     sessions.release(1.0)
     (said,) = sessions.wake(1.0)
     packet = decode(said.data)
-    assert isinstance(packet, Packet) and packet.state is State.ADMIN_DOWN
+    assert isinstance(packet, Packet) and packet.state is BfdState.ADMIN_DOWN
     sessions.want([target], 1.0)
-    assert sessions.reports["a"].state is State.DOWN
+    assert sessions.reports["a"].state is BfdState.DOWN
 
 
 def test_a_change_of_state_is_to_be_reported_and_a_packet_without_one_is_not() -> None:
     sessions = BfdSessions(lambda: 0.5)
     sessions.want([BfdTarget("a", ROUTER, settings=FAST)], 0.0)
     assert sessions.changed
-    for said, changed in ((HELLO, True), (HELLO, False), (replace(HELLO, state=State.UP, your_discriminator=0), False)):
+    for said, changed in (
+        (HELLO, True),
+        (HELLO, False),
+        (replace(HELLO, state=BfdState.UP, your_discriminator=0), False),
+    ):
         sessions.changed = False
         sessions.receive(said.encode(), ROUTER, 255, 0.0, multihop=False)
         assert sessions.changed is changed
@@ -408,4 +412,4 @@ def test_a_change_of_state_is_to_be_reported_and_a_packet_without_one_is_not() -
     sessions.wake(0.5)
     assert not sessions.changed
     sessions.wake(10.0)  # the detection time is over
-    assert sessions.reports["a"].state is State.DOWN and sessions.changed
+    assert sessions.reports["a"].state is BfdState.DOWN and sessions.changed

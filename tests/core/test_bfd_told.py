@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 
 from porterlb.cli.explain import explained
 from porterlb.cli.lists import peer_table
-from porterlb.core.bfd.values import BfdSession, BfdSettings, Diagnostic, Obstacle, ObstacleKind, State
+from porterlb.core.bfd.values import BfdSession, BfdSettings, BfdState, Diagnostic, Obstacle, ObstacleKind
 from porterlb.core.bgp.reasons import Loss, LossKind
 from porterlb.core.history import History, What, step
 from porterlb.core.history.words import sentence
@@ -21,8 +21,8 @@ from porterlb.edge.metrics import Metrics
 from tests.cli.test_explain import asked, texts
 from tests.core.stage import situation, snapshot
 
-UP = BfdSession(State.UP, 0, State.UP, 0, True, 50_000, 150_000, 0, 1)
-FAILED = BfdSession(State.DOWN, Diagnostic.DETECTION_EXPIRED, failures=1, transitions=2, heard=True)
+UP = BfdSession(BfdState.UP, 0, BfdState.UP, 0, True, 50_000, 150_000, 0, 1)
+FAILED = BfdSession(BfdState.DOWN, Diagnostic.DETECTION_EXPIRED, failures=1, transitions=2, heard=True)
 LOST = Loss(LossKind.BFD, Diagnostic.DETECTION_EXPIRED, local=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from porterlb.core.lease import Done, Lease, Read, Record, Timing, Wait, Write
+from porterlb.core.lease import Done, Lease, LeaseState, Read, Timing, Wait, WriteLease
 
 TIMING = Timing(duration=4.0, renew_deadline=2.5, retry=0.5)
 
@@ -18,11 +18,11 @@ class Store:
     """A record under compare-and-swap; the truth of the test."""
 
     def __init__(self) -> None:
-        self.record: Record | None = None
-        self.history: list[Record] = []  # as a watch brings it
+        self.record: LeaseState | None = None
+        self.history: list[LeaseState] = []  # as a watch brings it
         self._version = 0
 
-    def swap(self, new: Record) -> Record | None:
+    def swap(self, new: LeaseState) -> LeaseState | None:
         if (new.version or "") != (self.record.version if self.record else ""):
             return None
         self._version += 1
@@ -36,7 +36,7 @@ def turn(lease: Lease, store: Store, now: float) -> object:
     action = lease.poll(now)
     if isinstance(action, Read):
         lease.seen(store.record, now)
-    elif isinstance(action, Write):
+    elif isinstance(action, WriteLease):
         written = store.swap(action.record)
         if written:
             lease.written(written, now)
@@ -75,7 +75,7 @@ def test_another_takes_it_only_after_the_whole_duration() -> None:
 def test_a_record_as_old_as_the_hills_is_still_waited_for() -> None:
     """Its age by the wall clock says nothing: the holder may renew in this moment."""
     store, b = Store(), Lease("b", TIMING)
-    store.swap(Record("a", 4.0))
+    store.swap(LeaseState("a", 4.0))
     run(b, store, 1000, 1003.9)
     assert not b.leading(1003.9)
     run(b, store, 1003.9, 1004.6)
@@ -84,7 +84,7 @@ def test_a_record_as_old_as_the_hills_is_still_waited_for() -> None:
 
 def test_a_longer_duration_of_the_holder_is_respected() -> None:
     store, b = Store(), Lease("b", TIMING)
-    store.swap(Record("a", 15.0))
+    store.swap(LeaseState("a", 15.0))
     run(b, store, 0, 14.9)
     assert not b.leading(14.9)
     run(b, store, 14.9, 15.6)
@@ -97,7 +97,7 @@ def test_released_and_taken_at_once() -> None:
     run(b, store, 0.5, 1)
     a.release(1.0)
     assert not a.leading(1.0)
-    assert isinstance(turn(a, store, 1.0), Write)
+    assert isinstance(turn(a, store, 1.0), WriteLease)
     assert isinstance(turn(a, store, 1.0), Done)
     assert store.record is not None and store.record.holder == ""
     run(b, store, 1.0, 1.6)
@@ -108,13 +108,13 @@ def test_release_while_a_write_is_under_way() -> None:
     store, a = Store(), Lease("a", TIMING)
     run(a, store, 0, 1)
     action = a.poll(1.3)
-    assert isinstance(action, Write)
+    assert isinstance(action, WriteLease)
     a.release(1.35)
     written = store.swap(action.record)
     assert written
     a.written(written, 1.4)
     assert not a.leading(1.4)
-    assert isinstance(turn(a, store, 1.4), Write)
+    assert isinstance(turn(a, store, 1.4), WriteLease)
     assert store.record is not None and store.record.holder == ""
 
 
@@ -130,7 +130,7 @@ def test_without_answers_it_stops_leading_by_itself() -> None:
         if isinstance(action, Wait):
             now = action.until
         else:
-            assert isinstance(action, (Read, Write))
+            assert isinstance(action, (Read, WriteLease))
             now += 0.1
             a.unavailable(now)
     assert not a.leading(2.5)
@@ -142,7 +142,7 @@ def test_a_write_of_the_leader_has_a_deadline_within_its_lease() -> None:
     turn(a, store, 0.0)
     turn(a, store, 0.0)
     action = a.poll(2.2)
-    assert isinstance(action, Write)
+    assert isinstance(action, WriteLease)
     assert action.deadline <= 0.3 + 1e-9
 
 
@@ -150,7 +150,7 @@ def test_a_write_whose_answer_was_lost_is_recognised() -> None:
     store, a = Store(), Lease("a", TIMING)
     turn(a, store, 0.0)
     action = a.poll(0.0)
-    assert isinstance(action, Write)
+    assert isinstance(action, WriteLease)
     store.swap(action.record)
     a.unavailable(1.0)
     assert not a.leading(1.0)
@@ -183,7 +183,7 @@ def watched(
     """Everybody acts when it is due, and hears of each change ``lag`` seconds later; what was done, but for waiting."""
     done: list[tuple[float, object]] = []
     told = len(store.history)
-    pending: list[tuple[float, Record]] = []
+    pending: list[tuple[float, LeaseState]] = []
     now = start
     while now < end:
         for lease in leases:
@@ -304,7 +304,7 @@ class World:
     def __init__(self, machines: list[Machine]) -> None:
         self.store = Store()
         self.machines = machines
-        self.late: list[tuple[float, Record]] = []
+        self.late: list[tuple[float, LeaseState]] = []
 
     def step(self, fate: Fate) -> None:
         machine = min(self.machines, key=lambda m: m.acts_at)
@@ -336,10 +336,10 @@ class World:
             self.store.swap(item[1])
             self.late.remove(item)
 
-    def request(self, action: Read | Write, true: float, fate: Fate) -> Callable[[Lease, float], None]:
+    def request(self, action: Read | WriteLease, true: float, fate: Fate) -> Callable[[Lease, float], None]:
         """Takes effect at once, which is one of the instants at which it may; or later, or never."""
         record = self.store.record
-        if isinstance(action, Write):
+        if isinstance(action, WriteLease):
             if fate.kind == "request lost":
                 return Lease.unavailable
             if fate.kind == "request late":

@@ -15,10 +15,10 @@ from porterlb.core.bfd.packet import Packet
 from porterlb.core.bfd.values import (
     BfdSession,
     BfdSettings,
+    BfdState,
     BfdTarget,
     Diagnostic,
     ObstacleKind,
-    State,
 )
 from porterlb.edge.bfd import BfdSpeaker
 from porterlb.settings import Settings
@@ -41,7 +41,7 @@ class Speaking:
     def want(self, *targets: BfdTarget) -> None:
         self.speaker.want({target.peer: target for target in targets})
 
-    def states(self) -> set[State]:
+    def states(self) -> set[BfdState]:
         return {session.state for session in self.last.values()}
 
     @property
@@ -96,7 +96,7 @@ def test_sixteen_sessions_at_50_ms_in_both_versions_and_over_several_hops() -> N
         targets += [BfdTarget("six", loopback, settings=FAST), BfdTarget("far", loopback, multihop=True, settings=FAST)]
         async with speaking() as ours:
             ours.want(*targets)
-            await eventually(lambda: len(ours.last) == 16 and ours.states() == {State.UP})
+            await eventually(lambda: len(ours.last) == 16 and ours.states() == {BfdState.UP})
             begun, before = processor_time(ours.pid), sum(session.failures for session in ours.last.values())
             await asyncio.sleep(2)
             used = (processor_time(ours.pid) - begun) / 2
@@ -106,8 +106,8 @@ def test_sixteen_sessions_at_50_ms_in_both_versions_and_over_several_hops() -> N
 
             # one end leaves: the other hears AdminDown, which is no failure
             ours.want(*(target for target in targets if target.peer != "b1"))
-            await eventually(lambda: ours.last["a1"].remote_state is State.ADMIN_DOWN, 5)
-            assert (ours.last["a1"].state, ours.last["a1"].diagnostic) == (State.DOWN, Diagnostic.NEIGHBOR_DOWN)
+            await eventually(lambda: ours.last["a1"].remote_state is BfdState.ADMIN_DOWN, 5)
+            assert (ours.last["a1"].state, ours.last["a1"].diagnostic) == (BfdState.DOWN, Diagnostic.NEIGHBOR_DOWN)
             assert "b1" not in ours.last
 
     asyncio.run(story())
@@ -117,14 +117,14 @@ def test_without_a_sign_of_life_of_the_manager_it_says_admin_down_and_comes_back
     async def story() -> None:
         async with speaking(silence_after=1.0) as ours:
             ours.want(*pair(11))
-            await eventually(lambda: ours.states() == {State.UP})
+            await eventually(lambda: ours.states() == {BfdState.UP})
             ours.beating = False
             await asyncio.sleep(0.6)
-            assert ours.states() == {State.UP}
-            await eventually(lambda: ours.states() == {State.ADMIN_DOWN}, 5)
+            assert ours.states() == {BfdState.UP}
+            await eventually(lambda: ours.states() == {BfdState.ADMIN_DOWN}, 5)
             assert [session.failures for session in ours.last.values()] == [0, 0]
             ours.beating = True
-            await eventually(lambda: ours.states() == {State.UP}, 10)
+            await eventually(lambda: ours.states() == {BfdState.UP}, 10)
 
     asyncio.run(story())
 
@@ -133,13 +133,13 @@ def test_a_process_that_is_killed_runs_again_and_one_without_sessions_does_not_r
     async def story() -> None:
         async with speaking() as ours:
             ours.want(*pair(12))
-            await eventually(lambda: ours.states() == {State.UP})
+            await eventually(lambda: ours.states() == {BfdState.UP})
             failures = [session.failures for session in ours.last.values()]
             os.kill(ours.pid, signal.SIGKILL)
             await eventually(lambda: all(session.obstacle for session in ours.last.values()), 5)
             assert {s.obstacle.kind for s in ours.last.values() if s.obstacle} == {ObstacleKind.NOT_RUNNING}
             assert [session.failures for session in ours.last.values()] == failures
-            await eventually(lambda: ours.states() == {State.UP})
+            await eventually(lambda: ours.states() == {BfdState.UP})
             assert [session.failures for session in ours.last.values()] == failures
             ours.want()
             await eventually(lambda: ours.speaker.pid is None and not ours.last, 5)
@@ -170,7 +170,7 @@ def test_a_port_that_another_process_has_blocks_the_peers_of_that_port_alone() -
 
 
 def test_packets_with_another_ttl_or_from_another_address_have_no_effect() -> None:
-    hello = Packet(State.DOWN, 7, 0, 3, 1_000_000, 50_000).encode()
+    hello = Packet(BfdState.DOWN, 7, 0, 3, 1_000_000, 50_000).encode()
 
     async def story() -> None:
         async with speaking() as ours:
@@ -187,6 +187,6 @@ def test_packets_with_another_ttl_or_from_another_address_have_no_effect() -> No
                     sender.sendto(hello, ("127.0.2.15", 3784))
                 await asyncio.sleep(0.2)
                 assert ours.last["x"].heard is heard
-            assert ours.last["x"].state is State.INIT
+            assert ours.last["x"].state is BfdState.INIT
 
     asyncio.run(story())

@@ -9,14 +9,14 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path as File
 
-from porterlb.core.bfd.values import BfdSession, BfdSettings, BfdTarget, Diagnostic, State
+from porterlb.core.bfd.values import BfdSession, BfdSettings, BfdState, BfdTarget, Diagnostic
 from porterlb.core.bgp.reasons import LossKind, RefusalKind
 from porterlb.core.desired import DesiredBgp, SessionConfig
 from tests.edge.bgp_routers import LOCAL_AS, Script
 from tests.edge.bgp_speaking import eventually, speaking
 
-UP = BfdSession(State.UP, remote_state=State.UP, heard=True, transitions=1)
-FAILED = replace(UP, state=State.DOWN, diagnostic=Diagnostic.DETECTION_EXPIRED, failures=1, transitions=2)
+UP = BfdSession(BfdState.UP, remote_state=BfdState.UP, heard=True, transitions=1)
+FAILED = replace(UP, state=BfdState.DOWN, diagnostic=Diagnostic.DETECTION_EXPIRED, failures=1, transitions=2)
 AS = 64600
 
 

@@ -28,7 +28,7 @@ class Grant:
     refusals: tuple[Problem, ...] = ()
 
 
-class State(Protocol):
+class AllocationState(Protocol):
     """What is read to find an address; the caller brings it up to date between two grants.
 
     Codes are those of :mod:`porterlb.core.allocation.pool`. ``owners``: the oldest first. ``groups``: the codes that a
@@ -49,7 +49,7 @@ class State(Protocol):
 class Grants:
     """Finds addresses in a state, and changes nothing in it."""
 
-    def __init__(self, state: State, eligibility: Eligibility) -> None:
+    def __init__(self, state: AllocationState, eligibility: Eligibility) -> None:
         self._state = state
         self._map = state.map
         self._eligibility = eligibility

@@ -6,7 +6,7 @@ import enum
 import struct
 from dataclasses import dataclass
 
-from porterlb.core.bfd.values import State
+from porterlb.core.bfd.values import BfdState
 
 VERSION = 1
 LENGTH = 24
@@ -36,7 +36,7 @@ class Discard(enum.StrEnum):
 class Packet:
     """Intervals in microseconds. ``state`` and ``diagnostic`` are those of the sender."""
 
-    state: State
+    state: BfdState
     my_discriminator: int
     your_discriminator: int
     multiplier: int
@@ -78,8 +78,8 @@ def decode(data: bytes) -> Packet | Discard:
         return Discard.MULTIPOINT
     if mine == 0:
         return Discard.MY_DISCRIMINATOR
-    state = State(second >> 6)
-    if yours == 0 and state not in (State.DOWN, State.ADMIN_DOWN):
+    state = BfdState(second >> 6)
+    if yours == 0 and state not in (BfdState.DOWN, BfdState.ADMIN_DOWN):
         return Discard.YOUR_DISCRIMINATOR
     if second & _AUTHENTICATED:
         return Discard.AUTHENTICATED

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from porterlb.core.bfd.packet import Packet
-from porterlb.core.bfd.values import BfdSession, BfdSettings, Diagnostic, State
+from porterlb.core.bfd.values import BfdSession, BfdSettings, BfdState, Diagnostic
 
 SLOW = 1_000_000
 """Microseconds, at least, between two packets while the session is not Up (RFC 5880, 6.8.3)."""
@@ -21,13 +21,13 @@ FAREWELL_PAUSE = 0.02
 
 _NEXT = {
     # (our state, state of the neighbour): the next state (RFC 5880, 6.8.6)
-    (State.DOWN, State.DOWN): State.INIT,
-    (State.DOWN, State.INIT): State.UP,
-    (State.INIT, State.INIT): State.UP,
-    (State.INIT, State.UP): State.UP,
-    (State.INIT, State.ADMIN_DOWN): State.DOWN,
-    (State.UP, State.DOWN): State.DOWN,
-    (State.UP, State.ADMIN_DOWN): State.DOWN,
+    (BfdState.DOWN, BfdState.DOWN): BfdState.INIT,
+    (BfdState.DOWN, BfdState.INIT): BfdState.UP,
+    (BfdState.INIT, BfdState.INIT): BfdState.UP,
+    (BfdState.INIT, BfdState.UP): BfdState.UP,
+    (BfdState.INIT, BfdState.ADMIN_DOWN): BfdState.DOWN,
+    (BfdState.UP, BfdState.DOWN): BfdState.DOWN,
+    (BfdState.UP, BfdState.ADMIN_DOWN): BfdState.DOWN,
 }
 
 
@@ -38,12 +38,12 @@ class Session:
     settings: BfdSettings
     discriminator: int
     send_at: float | None
-    state: State = State.DOWN
+    state: BfdState = BfdState.DOWN
     diagnostic: int = Diagnostic.NONE
     detect_at: float | None = None
     failures: int = 0
     transitions: int = 0
-    remote_state: State = State.DOWN
+    remote_state: BfdState = BfdState.DOWN
     remote_diagnostic: int = Diagnostic.NONE
     remote_discriminator: int = 0
     heard: bool = False
@@ -98,12 +98,12 @@ class Session:
         if packet.final:
             self._polling = False
             self._transmit, self._receive = self._min_transmit, self._min_receive
-        if self.state is State.ADMIN_DOWN:
+        if self.state is BfdState.ADMIN_DOWN:
             return ()
         before = self.state
         after = _NEXT.get((self.state, packet.state), self.state)
         if after is not before:
-            if after is State.DOWN:
+            if after is BfdState.DOWN:
                 self.diagnostic = Diagnostic.NEIGHBOR_DOWN
             self._become(after)
         self.detect_at = now + self._detection_time / 1e6
@@ -132,34 +132,34 @@ class Session:
     def change(self, settings: BfdSettings, now: float, chance: float) -> None:
         """Other settings for the running session, by a poll sequence while it is Up (6.8.3)."""
         self.settings = settings
-        if self.state is State.UP:
+        if self.state is BfdState.UP:
             self._polling = True
             self._transmit = min(self._transmit, self._min_transmit)
             self._receive = max(self._receive, self._min_receive)
             self._sooner(now, chance)
         else:
             self._transmit, self._receive = self._min_transmit, self._min_receive
-            if self.send_at is None and self.state is State.DOWN and not settings.passive:
+            if self.send_at is None and self.state is BfdState.DOWN and not settings.passive:
                 self.send_at = now
 
     def disable(self, now: float) -> None:
         """Administratively down (6.8.16): the router is told, and what it sends has no effect."""
-        if self.state is State.ADMIN_DOWN:
+        if self.state is BfdState.ADMIN_DOWN:
             return
-        told = self.state is not State.DOWN or self.heard
+        told = self.state is not BfdState.DOWN or self.heard
         self.diagnostic = Diagnostic.ADMIN_DOWN
-        self._become(State.ADMIN_DOWN)
+        self._become(BfdState.ADMIN_DOWN)
         self.detect_at = None
         self.farewells = FAREWELLS if told else 0
         self.send_at = now if told else None
 
     def enable(self, now: float) -> None:
         """The end of AdminDown: the session begins anew."""
-        if self.state is not State.ADMIN_DOWN:
+        if self.state is not BfdState.ADMIN_DOWN:
             return
         self.diagnostic = Diagnostic.NONE
         self._forget_neighbour()
-        self._become(State.DOWN)
+        self._become(BfdState.DOWN)
         self.farewells = 0
         self.send_at = None if self.settings.passive else now
 
@@ -169,7 +169,7 @@ class Session:
     def _min_transmit(self) -> int:
         """Advertised: never below SLOW while the session is not Up (6.8.3)."""
         wanted = self.settings.min_transmit * 1000
-        return wanted if self.state is State.UP else max(SLOW, wanted)
+        return wanted if self.state is BfdState.UP else max(SLOW, wanted)
 
     @property
     def _min_receive(self) -> int:
@@ -180,7 +180,7 @@ class Session:
         """Microseconds between two packets, without jitter (6.8.7); None: none are sent by themselves."""
         if self._remote_min_receive == 0 or (self.settings.passive and self.remote_discriminator == 0):
             return None
-        both_up = self.state is State.UP and self.remote_state is State.UP
+        both_up = self.state is BfdState.UP and self.remote_state is BfdState.UP
         if self._remote_demand and both_up and not self._polling:
             return None
         return max(self._transmit, self._remote_min_receive)
@@ -190,16 +190,16 @@ class Session:
         """Microseconds (6.8.4)."""
         return self._remote_multiplier * max(self._receive, self._remote_min_transmit)
 
-    def _become(self, state: State) -> None:
+    def _become(self, state: BfdState) -> None:
         before, self.state = self.state, state
-        if State.UP in (before, state):
+        if BfdState.UP in (before, state):
             self.transitions += 1
-        if before is State.UP and state is State.DOWN and self.remote_state is not State.ADMIN_DOWN:
+        if before is BfdState.UP and state is BfdState.DOWN and self.remote_state is not BfdState.ADMIN_DOWN:
             self.failures += 1
         # The intervals in use change at once: the transmit interval only shrinks at the moment of Up, and what is
         # in use may grow at once where the session is not Up.
-        self._polling = state is State.UP
-        if state is State.UP:
+        self._polling = state is BfdState.UP
+        if state is BfdState.UP:
             self.diagnostic = Diagnostic.NONE
         self._transmit, self._receive = self._min_transmit, self._min_receive
 
@@ -207,14 +207,14 @@ class Session:
         """Nothing was received for the detection time (6.8.4)."""
         self.detect_at = None
         self._forget_neighbour()
-        if self.state in (State.INIT, State.UP):
+        if self.state in (BfdState.INIT, BfdState.UP):
             self.diagnostic = Diagnostic.DETECTION_EXPIRED
-            self._become(State.DOWN)
+            self._become(BfdState.DOWN)
             self.send_at = now  # a router that still hears us learns of it at once
 
     def _forget_neighbour(self) -> None:
         self.remote_discriminator = 0
-        self.remote_state, self.remote_diagnostic = State.DOWN, Diagnostic.NONE
+        self.remote_state, self.remote_diagnostic = BfdState.DOWN, Diagnostic.NONE
         self._remote_min_receive, self._remote_demand = 1, False
 
     def _jittered(self, interval: int, chance: float) -> float:

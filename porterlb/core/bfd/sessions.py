@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from porterlb.core.bfd.packet import Discard, Packet, decode
 from porterlb.core.bfd.session import Session
-from porterlb.core.bfd.values import ALL_TTL, Address, BfdSession, BfdTarget, State
+from porterlb.core.bfd.values import ALL_TTL, Address, BfdSession, BfdState, BfdTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,8 @@ class BfdSessions:
     def silent(self) -> bool:
         """Whether every router has been told AdminDown that is to be."""
         return all(
-            entry.session.state is State.ADMIN_DOWN and entry.session.farewells == 0 for entry in self._entries.values()
+            entry.session.state is BfdState.ADMIN_DOWN and entry.session.farewells == 0
+            for entry in self._entries.values()
         )
 
     def _find(self, packet: Packet, source: Address, *, multihop: bool) -> _Entry | None:

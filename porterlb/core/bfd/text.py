@@ -15,10 +15,10 @@ from porterlb.core.bfd.values import (
     BfdReport,
     BfdSession,
     BfdSettings,
+    BfdState,
     BfdTarget,
     Obstacle,
     ObstacleKind,
-    State,
 )
 
 
@@ -67,5 +67,5 @@ def _session(row: Mapping[str, Any]) -> BfdSession:
     obstacle = row["obstacle"]
     if obstacle is not None:
         obstacle = Obstacle(ObstacleKind(obstacle["kind"]), obstacle["port"], obstacle["text"])
-    states = {name: State(row[name]) for name in ("state", "remote_state")}
+    states = {name: BfdState(row[name]) for name in ("state", "remote_state")}
     return BfdSession(**{**row, **states, "obstacle": obstacle})

@@ -26,7 +26,7 @@ MIN_INTERVAL, MAX_INTERVAL = 50, 60_000
 MIN_MULTIPLIER, MAX_MULTIPLIER = 2, 255
 
 
-class State(enum.IntEnum):
+class BfdState(enum.IntEnum):
     """Session state (RFC 5880, 4.1)."""
 
     ADMIN_DOWN = 0
@@ -115,9 +115,9 @@ class BfdSession:
     path failed; ``transitions``: how often it came up or left Up. Both count since the manager started.
     """
 
-    state: State = State.DOWN
+    state: BfdState = BfdState.DOWN
     diagnostic: int = Diagnostic.NONE
-    remote_state: State = State.DOWN
+    remote_state: BfdState = BfdState.DOWN
     remote_diagnostic: int = Diagnostic.NONE
     heard: bool = False
     transmit_interval: int = 0
@@ -128,12 +128,12 @@ class BfdSession:
 
     @property
     def up(self) -> bool:
-        return self.state is State.UP
+        return self.state is BfdState.UP
 
     @property
     def permits_bgp(self) -> bool:
         """Whether a strict peer may open its BGP session: BFD is up, or the router has it switched off (RFC 5882)."""
-        return self.up or (self.heard and self.remote_state is State.ADMIN_DOWN)
+        return self.up or (self.heard and self.remote_state is BfdState.ADMIN_DOWN)
 
 
 @dataclass(frozen=True, slots=True)

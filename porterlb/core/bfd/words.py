@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from porterlb.core.bfd.values import BfdSession, Diagnostic, Obstacle, ObstacleKind, State
+from porterlb.core.bfd.values import BfdSession, BfdState, Diagnostic, Obstacle, ObstacleKind
 
-STATES: Mapping[State, str] = {
-    State.ADMIN_DOWN: "AdminDown",
-    State.DOWN: "Down",
-    State.INIT: "Init",
-    State.UP: "Up",
+STATES: Mapping[BfdState, str] = {
+    BfdState.ADMIN_DOWN: "AdminDown",
+    BfdState.DOWN: "Down",
+    BfdState.INIT: "Init",
+    BfdState.UP: "Up",
 }
 """As users read them in status."""
 
@@ -64,11 +64,11 @@ def sentence(session: BfdSession | None) -> str:
         return "BFD has not started yet."
     if session.obstacle is not None:
         return obstacle(session.obstacle)
-    if session.state is State.UP:
+    if session.state is BfdState.UP:
         return ""
-    if session.state is State.ADMIN_DOWN:
+    if session.state is BfdState.ADMIN_DOWN:
         return "BFD is administratively down on this node."
-    if session.heard and session.remote_state is State.ADMIN_DOWN:
+    if session.heard and session.remote_state is BfdState.ADMIN_DOWN:
         return "BFD is administratively down on the router."
     if not session.heard:
         return "BFD is not up: the router has not sent a BFD packet."

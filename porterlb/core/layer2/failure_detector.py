@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from porterlb.core.hello import GATEWAY, Hello, SegmentState
 from porterlb.core.layer2.probes import Finding, Heard, Probe, Probes
 from porterlb.core.layer2.statements import Statements
-from porterlb.core.layer2.targets import Key, Target
+from porterlb.core.layer2.targets import Target, TargetKey
 from porterlb.core.layer2.verdict import Cause, Evidence, Hearing, Judgement, Place, Verdict, Vote, verdict
 from porterlb.core.model import Network
 from porterlb.core.observed import Nic
@@ -81,7 +81,7 @@ class FailureDetector:
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> Heard | None:
         """An answer from the segment; None where it changes nothing."""
         isolated = self.probes.isolated(nic, CONTACT_ROUNDS)
-        heard = self.probes.heard(Key(nic, address), mac, now)
+        heard = self.probes.heard(TargetKey(nic, address), mac, now)
         if isolated and heard is not None:
             # The link is back: nobody is dead only because another one was heard first.
             self.probes.ask_again(nic, self.judgement.on(nic), now)
@@ -152,7 +152,7 @@ class FailureDetector:
         """The probes of a tick; say `sent` of each."""
         return self.probes.due(usable)
 
-    def sent(self, key: Key) -> None:
+    def sent(self, key: TargetKey) -> None:
         self.probes.sent(key)
 
     # ---- what is found

@@ -22,7 +22,7 @@ HOP_BY_HOP = bytes.fromhex("3a00050200000100")
 """The hop-by-hop options of every MLD message: ICMPv6 comes next, Router Alert for MLD (RFC 2711), padding."""
 
 
-class Record(IntEnum):
+class MldRecord(IntEnum):
     """What a record of a report says of a group, with no sources listed (RFC 3810 5.2.12)."""
 
     LISTENING = 2  # MODE_IS_EXCLUDE {}: the answer to a query
@@ -101,14 +101,14 @@ def _router_alert(options: bytes) -> bool:
     return False
 
 
-def report(records: Sequence[tuple[Record, bytes]]) -> Message:
+def report(records: Sequence[tuple[MldRecord, bytes]]) -> Message:
     """One MLDv2 report with (what, group) for each record, at most `MOST_RECORDS`."""
     body = b"".join(bytes((kind, 0, 0, 0)) + group for kind, group in records)
     return Message(ALL_MLDV2_ROUTERS, bytes((_REPORT_V2, 0, 0, 0, 0, 0)) + len(records).to_bytes(2, "big") + body)
 
 
-def report_v1(kind: Record, group: bytes) -> Message:
+def report_v1(kind: MldRecord, group: bytes) -> Message:
     """The same of one group for a querier of MLDv1: a report to the group itself, or Done to all routers."""
-    if kind is Record.LEFT:
+    if kind is MldRecord.LEFT:
         return Message(ALL_ROUTERS, bytes((_DONE_V1, 0, 0, 0, 0, 0, 0, 0)) + group)
     return Message(group, bytes((_REPORT_V1, 0, 0, 0, 0, 0, 0, 0)) + group)

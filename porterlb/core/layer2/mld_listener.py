@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 
-from porterlb.core.layer2.mld import MOST_RECORDS, Message, Query, Record, report, report_v1
+from porterlb.core.layer2.mld import MOST_RECORDS, Message, MldRecord, Query, report, report_v1
 
 _GATHER = 0.01  # changes within it share a report
 _AGAIN = 1.0  # a change is repeated within it: the Unsolicited Report Interval (RFC 3810 9.11)
@@ -81,14 +81,14 @@ class MldListener:
             _, _, groups, left = heapq.heappop(self._changes)
             if left > 1:
                 self._later(now + self._chance() * _AGAIN, groups, left - 1)
-            return self._say([(Record.JOINED if g in self.groups else Record.LEFT, g) for g in groups], now)
+            return self._say([(MldRecord.JOINED if g in self.groups else MldRecord.LEFT, g) for g in groups], now)
         groups = ()
         if self._asked and self._asked[0][0] <= now:
             groups = (heapq.heappop(self._asked)[1],)
             self._waiting.difference_update(groups)
         elif self._round and self._round[-1][0] <= now:
             groups = self._round.pop()[1]
-        return self._say([(Record.LISTENING, group) for group in groups if group in self.groups], now)
+        return self._say([(MldRecord.LISTENING, group) for group in groups if group in self.groups], now)
 
     def _changed(self, groups: Iterable[bytes], now: float) -> None:
         if not self._fresh:
@@ -99,7 +99,7 @@ class MldListener:
         self._serial += 1
         heapq.heappush(self._changes, (at, self._serial, groups, left))
 
-    def _say(self, records: list[tuple[Record, bytes]], now: float) -> list[Message]:
+    def _say(self, records: list[tuple[MldRecord, bytes]], now: float) -> list[Message]:
         if now < self._v1_until:
             return [report_v1(kind, group) for kind, group in records]
         return [report(records)] if records else []

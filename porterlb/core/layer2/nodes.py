@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from porterlb.core.hello import Hello
 from porterlb.core.layer2.failure_detector import FailureDetector, Step, Timing
 from porterlb.core.layer2.probes import Heard, Probe
-from porterlb.core.layer2.targets import GATEWAY, Key, Target
+from porterlb.core.layer2.targets import GATEWAY, Target, TargetKey
 from porterlb.core.layer2.verdict import Judgement, Place
 from porterlb.core.model import Address
 from porterlb.core.observed import Nic
@@ -59,7 +59,7 @@ class Nodes:
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> Heard | None:
         """An answer from the segment; None when it says nothing new about a node."""
-        found = self.detector.probes.findings.get(Key(nic, address))
+        found = self.detector.probes.findings.get(TargetKey(nic, address))
         if found is None:
             return None
         if not self._believable(found.target, mac, suspect=found.since is not None or found.silent):
@@ -98,7 +98,7 @@ class Nodes:
         """The probes of a tick, on ``usable`` interfaces; say `sent` of each."""
         return self.detector.due(usable.__contains__)
 
-    def sent(self, key: Key) -> None:
+    def sent(self, key: TargetKey) -> None:
         self.detector.sent(key)
 
     def step(self, now: float, evidence: float) -> Step:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from porterlb.core.layer2.arp import BROADCAST
-from porterlb.core.layer2.targets import GATEWAY, Key, Target
+from porterlb.core.layer2.targets import GATEWAY, Target, TargetKey
 from porterlb.core.layer2.verdict import Vote
 
 BURST = 5
@@ -33,7 +33,7 @@ EAGER = 20
 class Probe(NamedTuple):
     """One probe to send. ``mac``: whom the frame goes to."""
 
-    key: Key
+    key: TargetKey
     mac: bytes
 
 
@@ -80,11 +80,11 @@ class Probes:
         self._suspect_at = max(1, limit - 1)
         self._gap = interval / BURST
         self._tick = 0
-        self._bursting: dict[Key, Finding] = {}
-        self.findings: dict[Key, Finding] = {}
+        self._bursting: dict[TargetKey, Finding] = {}
+        self.findings: dict[TargetKey, Finding] = {}
         self.on: dict[int, list[Finding]] = {}
         """By interface, gateways first, then by name."""
-        self.unwell: dict[Key, Finding] = {}
+        self.unwell: dict[TargetKey, Finding] = {}
         """Nodes that are suspect, silent, or have never answered. The others cost nothing."""
 
     def set_targets(self, wanted: Iterable[Target]) -> None:
@@ -106,7 +106,7 @@ class Probes:
         for found in sorted(self.findings.values(), key=lambda f: f.target.node):
             self.on.setdefault(found.target.key.nic, []).append(found)
 
-    def heard(self, key: Key, mac: bytes, now: float) -> Heard | None:
+    def heard(self, key: TargetKey, mac: bytes, now: float) -> Heard | None:
         """An answer; None where it changes nothing."""
         found = self.findings.get(key)
         if found is None:
@@ -137,7 +137,7 @@ class Probes:
                 found.silent = changed = True
         return changed
 
-    def suspected_elsewhere(self, key: Key, now: float) -> bool:
+    def suspected_elsewhere(self, key: TargetKey, now: float) -> bool:
         """Another replica suspects this target: it gets a burst now. Whether that is news."""
         found = self.findings.get(key)
         if found is None or found.since is not None or found.silent or not found.target.last or not found.target.up:
@@ -186,7 +186,7 @@ class Probes:
             to_all = not target.mac or last_chance or (target.misses >= self._limit and now_and_then)
             yield Probe(target.key, BROADCAST if to_all else target.mac)
 
-    def sent(self, key: Key) -> None:
+    def sent(self, key: TargetKey) -> None:
         """A probe of the tick was sent."""
         self.findings[key].target.misses += 1
 

@@ -12,10 +12,10 @@ from porterlb.core.hello import GATEWAY
 from porterlb.core.model import Address, Member
 from porterlb.core.observed import Nic
 
-__all__ = ["GATEWAY", "Gateway", "Key", "Target", "find_targets", "own_addresses", "source_for"]
+__all__ = ["GATEWAY", "Gateway", "Target", "TargetKey", "find_targets", "own_addresses", "source_for"]
 
 
-class Key(NamedTuple):
+class TargetKey(NamedTuple):
     """What is probed: interface index and packed address."""
 
     nic: int
@@ -34,7 +34,7 @@ class Target:
     """A probed address. ``decides``: it is an InternalIP, without which the node can serve no VIP on any segment."""
 
     node: str
-    key: Key
+    key: TargetKey
     decides: bool = True
     up: bool = True  # our interface
     mac: bytes = b""
@@ -67,7 +67,7 @@ def find_targets(
     interface of ours, the first address there that its replica told."""
     nics = list(nics)
     ours = {interface.ip for nic in nics for interface in nic.addresses}
-    targets: dict[Key, Target] = {}
+    targets: dict[TargetKey, Target] = {}
     for node, addresses in nodes.items():
         if node == own:
             continue
@@ -76,12 +76,12 @@ def find_targets(
             choices = [(address, True) for address in addresses] + [(interface.ip, False) for interface in told]
             for address, decides in choices:
                 if address not in ours and not address.is_link_local and source_for(nic, address) is not None:
-                    key = Key(nic.index, address.packed)
+                    key = TargetKey(nic.index, address.packed)
                     targets.setdefault(key, Target(node, key, decides, nic.up))
                     break
     for gateway in gateways:
         nic_of = next((nic for nic in nics if nic.index == gateway.nic), None)
         if nic_of is not None and source_for(nic_of, gateway.address) is not None:
-            key = Key(gateway.nic, gateway.address.packed)
+            key = TargetKey(gateway.nic, gateway.address.packed)
             targets.setdefault(key, Target(GATEWAY, key, False, nic_of.up))
     return list(targets.values())

@@ -51,7 +51,7 @@ EIP_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class StatusWrite:
     """One status to be written.
 
     ``version``: the resourceVersion that it was decided on; empty: any. ``leader_only``: not to be sent by a replica
@@ -78,7 +78,7 @@ def _first_version(service: Service) -> str:
 
 def service_write(
     known: Known, key: ServiceKey, have: Have, decided_on: Callable[[Service], str] = _first_version
-) -> Write | None:
+) -> StatusWrite | None:
     """The write for a Service that is ours, usable or not; None where the cluster has it already.
 
     ``decided_on``: the newest resourceVersion of the Service with the values that the plan was made from.
@@ -92,7 +92,7 @@ def service_write(
     if not service_differs(old, new):
         return None
     service = known.snapshot.services.get(key)
-    return Write(
+    return StatusWrite(
         object_key,
         new,
         LEADER,
@@ -102,15 +102,15 @@ def service_write(
     )
 
 
-def release(key: ObjectKey, obj: Mapping[str, Any]) -> Write | None:
+def release(key: ObjectKey, obj: Mapping[str, Any]) -> StatusWrite | None:
     """For a Service that is no longer ours: gives up what we wrote, where we did write something."""
     ours = OUR_CONDITIONS["Service"]
     if not any(conditions.find(conditions.of(status_of(obj)), type_) for type_ in ours):
         return None
-    return Write(key, {}, LEADER, version=version_of(obj), urgent=True)
+    return StatusWrite(key, {}, LEADER, version=version_of(obj), urgent=True)
 
 
-def context_writes(known: Known, key: ObjectKey, have: Have, *, leading: bool) -> list[Write]:
+def context_writes(known: Known, key: ObjectKey, have: Have, *, leading: bool) -> list[StatusWrite]:
     """The writes for an Eip, a BgpPeer or a BgpConf, as far as this replica is to write them."""
     obj = have(key)
     if obj is None:
@@ -123,7 +123,7 @@ def context_writes(known: Known, key: ObjectKey, have: Have, *, leading: bool) -
     return [write for write in writes if write is not None]
 
 
-def _leader_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> Write | None:
+def _leader_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> StatusWrite | None:
     if key.kind == "Eip":
         new = eip_status(known, key.name, old)
         different = any(old.get(field) != new.get(field) for field in EIP_FIELDS)
@@ -138,26 +138,26 @@ def _leader_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> Write
     if not different and not conditions_differ(key.kind, old, new):
         return None
     placing = old.get("layer2NextHops") != new.get("layer2NextHops")
-    return Write(key, new, LEADER, placing=placing, notices=tuple(notices))
+    return StatusWrite(key, new, LEADER, placing=placing, notices=tuple(notices))
 
 
-def _own_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> Write | None:
+def _own_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> StatusWrite | None:
     node = known.node
     new = own_entry(known, key.name, old)
     if entries(old).get(node) == entries(new).get(node):
         return None
     notices = session_notices(node, key.name, old, new)
-    return Write(key, new, owner_of(node), leader_only=False, notices=tuple(notices))
+    return StatusWrite(key, new, owner_of(node), leader_only=False, notices=tuple(notices))
 
 
-def removal(key: ObjectKey, node: str) -> Write:
+def removal(key: ObjectKey, node: str) -> StatusWrite:
     """Takes the entry of a vanished node out of a BgpPeer: its owner gives up everything (KEP-555)."""
-    return Write(key, {}, owner_of(node))
+    return StatusWrite(key, {}, owner_of(node))
 
 
-def taking(key: ObjectKey, node: str) -> Write:
+def taking(key: ObjectKey, node: str) -> StatusWrite:
     """Makes the entry of a vanished node that node's own, whoever has written it: then it can be given up."""
-    return Write(key, {"nodesPeerStatus": {node: {}}}, owner_of(node))
+    return StatusWrite(key, {"nodesPeerStatus": {node: {}}}, owner_of(node))
 
 
 def status_of(obj: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ class Hung(Exception):
     """ExaBGP has not acknowledged a command in time."""
 
 
-class Channel:
+class ExabgpChannel:
     """One outstanding command at a time; everything that ExaBGP says is read at once and handed to ``hear``.
 
     An unread pipe would freeze ExaBGP: sessions, keepalives and all.
@@ -44,7 +44,7 @@ class Channel:
         self._loop.add_reader(link.fileno(), self._on_link)
 
     @classmethod
-    async def accept(cls, listener: socket.socket, hear: Callable[[text.Said], None]) -> Channel:
+    async def accept(cls, listener: socket.socket, hear: Callable[[text.Said], None]) -> ExabgpChannel:
         """Waits for an API process and takes its descriptors."""
         loop = asyncio.get_running_loop()
         while True:

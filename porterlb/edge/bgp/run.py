@@ -18,7 +18,7 @@ from porterlb.core.bgp.config import Config
 from porterlb.core.bgp.next_line import Line
 from porterlb.core.bgp.reasons import BFD_DOWN, Trouble, TroubleKind
 from porterlb.core.desired import Path
-from porterlb.edge.bgp.channel import Channel, Closed, Hung
+from porterlb.edge.bgp.channel import Closed, ExabgpChannel, Hung
 from porterlb.edge.bgp.config import API_SOCKET, content, write
 from porterlb.edge.bgp.process import Exabgp, validate
 from porterlb.edge.bgp.speaker_state import SpeakerState
@@ -49,7 +49,7 @@ class Run:
         self._state, self._exabgp, self._listener = state, exabgp, listener
         self._loaded = config  # what ExaBGP has
         self._agenda = Agenda(state.difference, state.heartbeat)
-        self._channel: Channel | None = None
+        self._channel: ExabgpChannel | None = None
         self._check: asyncio.Task[str] | None = None
         self._checking: Config | None = None  # what the check is about
         self._bad: Config | None = None  # what ExaBGP refuses, or could not be given
@@ -323,7 +323,7 @@ class Run:
             self._state.wake.set()
 
     async def _connect(self, patience: float) -> None:
-        accepting = asyncio.create_task(Channel.accept(self._listener, self._hear), name="exabgp-accept")
+        accepting = asyncio.create_task(ExabgpChannel.accept(self._listener, self._hear), name="exabgp-accept")
         try:
             await asyncio.wait((accepting, self._exabgp.dead), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if not accepting.done():

@@ -33,7 +33,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class EventWrite:
     """One write: a new Event where ``name`` is empty, else the count of an old one. ``count``: times seen."""
 
     series: Series
@@ -76,16 +76,16 @@ class EventSeries:
             forgotten, _ = self._series.popitem(last=False)
             self._waiting.pop(forgotten, None)
 
-    def due(self, now: float) -> Write | None:
+    def due(self, now: float) -> EventWrite | None:
         """The oldest write that may be made now; it costs its object one token."""
         for series in self._waiting:
             if self._take(series.about, now):
                 del self._waiting[series]
                 seen = self._series[series]
-                return Write(series, seen.name, seen.count)
+                return EventWrite(series, seen.name, seen.count)
         return None
 
-    def wrote(self, write: Write, name: str) -> None:
+    def wrote(self, write: EventWrite, name: str) -> None:
         """The write was made, to the Event of this name; empty: that Event is gone, so write a new one."""
         seen = self._series.get(write.series)
         if seen is None:

@@ -17,7 +17,7 @@ from porterlb.core.backoff import delay
 from porterlb.edge.kube import micro_time, paths
 from porterlb.edge.kube.api import MERGE, Api, Request
 from porterlb.edge.kube.errors import Expired, Missing
-from porterlb.edge.kube.event_series import REMEMBERED, EventSeries, Series, Write
+from porterlb.edge.kube.event_series import REMEMBERED, EventSeries, EventWrite, Series
 
 log = logging.getLogger("porterlb.kube")
 
@@ -105,7 +105,7 @@ class EventWriter:
         except TimeoutError:
             pass
 
-    async def _write(self, write: Write) -> str:
+    async def _write(self, write: EventWrite) -> str:
         """Writes until the API has answered; returns the Event's name, empty where it is gone or was refused."""
         now = time.time_ns() // 1000
         event = self._event(write, now)
@@ -133,7 +133,7 @@ class EventWriter:
                 return write.name
             return str(event["metadata"]["name"])
 
-    def _event(self, write: Write, now: int) -> dict[str, Any]:
+    def _event(self, write: EventWrite, now: int) -> dict[str, Any]:
         series = write.series
         regarding = self._regarding[series.about]
         digest = sha256(repr(series).encode()).hexdigest()[:8]
@@ -159,7 +159,7 @@ class EventWriter:
         return event
 
 
-def _series(write: Write, now: int) -> dict[str, Any]:
+def _series(write: EventWrite, now: int) -> dict[str, Any]:
     return {"series": {"count": write.count, "lastObservedTime": micro_time.write(now)}}
 
 

@@ -35,9 +35,9 @@ from porterlb.cluster import (
 )
 from porterlb.core.doctor.installed import Installation
 from porterlb.edge.manifests import events, replica_states
-from porterlb.edge.manifests.documents import Key
+from porterlb.edge.manifests.documents import DocumentKey
 from porterlb.edge.manifests.leases import Leases
-from porterlb.edge.manifests.state import State
+from porterlb.edge.manifests.state import ManifestState
 from porterlb.edge.manifests.state_dir import StateDir, outage_as_unavailable
 from porterlb.edge.manifests.watch_queue import WatchQueue
 
@@ -65,10 +65,10 @@ class ManifestsCluster:
         self.namespace = namespace
         self._state_dir = StateDir(Path(path).absolute(), read_only=read_only)
         self._leases = Leases(self._state_dir)
-        self._state = State(self._state_dir, self._leases, namespace)
+        self._state = ManifestState(self._state_dir, self._leases, namespace)
         # Of our own: threads that hang in a dead file system must not use up those of everybody else.
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="manifests")
-        self._objects: dict[Key, Obj] = {}
+        self._objects: dict[DocumentKey, Obj] = {}
         self._broken: dict[str, str] = {}
         self._queues: set[WatchQueue] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -183,9 +183,9 @@ class ManifestsCluster:
             if isinstance(event, Changed):
                 metadata = event.object["metadata"]
                 namespace = metadata["namespace"] if event.kind.namespaced else ""
-                self._objects[Key(event.kind, namespace, metadata["name"])] = event.object
+                self._objects[DocumentKey(event.kind, namespace, metadata["name"])] = event.object
             elif isinstance(event, Deleted):
-                self._objects.pop(Key(event.kind, event.namespace, event.name), None)
+                self._objects.pop(DocumentKey(event.kind, event.namespace, event.name), None)
             elif isinstance(event, Broken):
                 self._broken.pop(event.where, None)
                 if event.message:
@@ -205,7 +205,7 @@ class ManifestsCluster:
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Obj | None:
         found = await self._call(self._state.fresh)
-        return found.get(Key(kind, namespace if kind.namespaced else "", name))
+        return found.get(DocumentKey(kind, namespace if kind.namespaced else "", name))
 
     # --- writing
 
@@ -220,13 +220,13 @@ class ManifestsCluster:
         version: str = "",
         deadline: float = 2.0,
     ) -> Obj:
-        key = Key(kind, namespace if kind.namespaced else "", name)
+        key = DocumentKey(kind, namespace if kind.namespaced else "", name)
         until = time.monotonic() + deadline
         return await self._call(lambda: self._state.apply_status(key, status, owner, version, until), deadline)
 
     async def apply(self, kind: Kind, name: str, namespace: str, body: Mapping[str, Any], *, owner: str) -> Obj:
         """Annotations are kept in .porterlb; fields of spec are changed in the manifest file itself."""
-        key = Key(kind, namespace if kind.namespaced else "", name)
+        key = DocumentKey(kind, namespace if kind.namespaced else "", name)
         unknown = body.keys() - {"apiVersion", "kind", "metadata", "spec"}
         metadata = body.get("metadata", {})
         unknown |= {f"metadata.{part}" for part in metadata.keys() - {"name", "namespace", "annotations", "uid"}}

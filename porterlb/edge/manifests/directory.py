@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from porterlb.edge.manifests.documents import Document, Key, Loaded, load
+from porterlb.edge.manifests.documents import Document, DocumentKey, Loaded, load
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +43,25 @@ class Directory:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.published: dict[Key, Document] = {}
+        self.published: dict[DocumentKey, Document] = {}
         self.recheck: float | None = None
         """When to look again, because something is missing but not yet taken for deleted."""
         self._files: dict[str, _File] = {}
-        self._candidates: dict[Key, dict[str, Document]] = {}
-        self._missing: dict[Key, float] = {}
-        self._duplicates: dict[Key, dict[str, str]] = {}
+        self._candidates: dict[DocumentKey, dict[str, Document]] = {}
+        self._missing: dict[DocumentKey, float] = {}
+        self._duplicates: dict[DocumentKey, dict[str, str]] = {}
         self._faulty: dict[str, dict[str, str]] = {}
 
     def seed(self, documents: Iterable[Document]) -> None:
         """What was good before the start. Call it once, before the first scan."""
         self.published.update({document.key: document for document in documents})
 
-    def read(self, paths: Iterable[Path] | None = None) -> set[Key]:
+    def read(self, paths: Iterable[Path] | None = None) -> set[DocumentKey]:
         """Reads what has changed (of ``paths``, or of everything) and returns the keys to resolve.
 
         Raises OSError where the directory itself cannot be listed.
         """
-        touched: set[Key] = set(self._missing)
+        touched: set[DocumentKey] = set(self._missing)
         if paths is None:
             names = self._names()
             for name in self._files.keys() - names:
@@ -73,7 +73,9 @@ class Directory:
             touched |= self._look(name)
         return touched
 
-    def resolve(self, touched: Iterable[Key], now: float, grace: float = GRACE) -> dict[Key, Document | None]:
+    def resolve(
+        self, touched: Iterable[DocumentKey], now: float, grace: float = GRACE
+    ) -> dict[DocumentKey, Document | None]:
         """Publishes what was read. Returns the keys whose object is another one now, with what it was before."""
         self.recheck = None
         before = {key: self.published.get(key) for key in touched}
@@ -115,7 +117,7 @@ class Directory:
                     found.add(name if prefix == "." else f"{prefix}/{name}")
         return found
 
-    def _look(self, name: str) -> set[Key]:
+    def _look(self, name: str) -> set[DocumentKey]:
         path = self.root / name
         try:
             found = path.stat()
@@ -138,9 +140,9 @@ class Directory:
             signature = (0, 0, 0)
         return self._take(name, _File(signature, loaded))
 
-    def _take(self, name: str, file: _File | None) -> set[Key]:
+    def _take(self, name: str, file: _File | None) -> set[DocumentKey]:
         old = self._files.pop(name, None)
-        touched: set[Key] = set()
+        touched: set[DocumentKey] = set()
         for document in old.loaded.documents if old else ():
             touched.add(document.key)
             candidates = self._candidates.get(document.key, {})
@@ -163,7 +165,7 @@ class Directory:
             touched |= {key for key, document in self.published.items() if document.file == name}
         return touched
 
-    def _resolve(self, key: Key, now: float, grace: float) -> bool:
+    def _resolve(self, key: DocumentKey, now: float, grace: float) -> bool:
         candidates = self._candidates.get(key, {})
         current = self.published.get(key)
         self._duplicates.pop(key, None)
@@ -191,7 +193,7 @@ class Directory:
         del self._missing[key], self.published[key]
         return True
 
-    def _kept(self, key: Key, current: Document) -> bool:
+    def _kept(self, key: DocumentKey, current: Document) -> bool:
         """Whether an object that no file defines stays, because its file is broken or has it in a broken version."""
         file = self._files.get(current.file)
         if file is None:

@@ -18,7 +18,7 @@ CUSTOM = frozenset({Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER})
 OWN_STATUS = frozenset({Kind.NODE, Kind.NAMESPACE})  # nobody else writes it here, so the manifest's own counts
 
 
-class Key(NamedTuple):
+class DocumentKey(NamedTuple):
     """Which object. ``namespace`` is empty for cluster-scoped kinds."""
 
     kind: Kind
@@ -33,7 +33,7 @@ class Key(NamedTuple):
 class Document:
     """One good object. ``file``: relative to the directory; ``digest`` changes with its content."""
 
-    key: Key
+    key: DocumentKey
     object: Obj
     file: str
     line: int
@@ -49,12 +49,12 @@ class Loaded:
 
     documents: tuple[Document, ...] = ()
     troubles: Mapping[int, str] = field(default_factory=dict)
-    refused: frozenset[Key] = frozenset()
+    refused: frozenset[DocumentKey] = frozenset()
     doubtful: bool = False
 
 
 class _Refused(Exception):
-    def __init__(self, path: tuple[str | int, ...], message: str, key: Key | None = None) -> None:
+    def __init__(self, path: tuple[str | int, ...], message: str, key: DocumentKey | None = None) -> None:
         super().__init__(message)
         self.path = path
         self.message = message
@@ -76,9 +76,9 @@ def load(text: str, file: str) -> Loaded:
     """Reads a whole file; never raises."""
     good: list[Document] = []
     troubles: dict[int, str] = {}
-    refused: set[Key] = set()
+    refused: set[DocumentKey] = set()
     doubtful = False
-    seen: dict[Key, int] = {}
+    seen: dict[DocumentKey, int] = {}
     try:
         for tree in yamltext.documents(text):
             for value, path in _objects(tree.value):
@@ -110,7 +110,7 @@ def load(text: str, file: str) -> Loaded:
     return Loaded(tuple(good), troubles, frozenset(refused), doubtful)
 
 
-def accept(value: Any) -> tuple[Key, dict[str, Any]] | None:
+def accept(value: Any) -> tuple[DocumentKey, dict[str, Any]] | None:
     """One manifest as an API server would keep it: checked, with defaults, without a status that is not its own.
 
     None: an object of a kind that we do not read. Raises _Refused, whose message is a sentence.
@@ -168,7 +168,7 @@ def _objects(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[Any
         yield value, path
 
 
-def _key(kind: Kind, value: Mapping[str, Any]) -> Key:
+def _key(kind: Kind, value: Mapping[str, Any]) -> DocumentKey:
     metadata = value.get("metadata")
     if not isinstance(metadata, Mapping):
         raise _Refused(("metadata",), f"{kind.kind}: metadata.name is missing.")
@@ -182,10 +182,10 @@ def _key(kind: Kind, value: Mapping[str, Any]) -> Key:
                 ("metadata", field_name),
                 f"{kind.kind}: metadata.{field_name} {json.dumps(text)[:60]} is not a valid name: {NAME_RULE}.",
             )
-    return Key(kind, namespace if kind.namespaced else "", name)
+    return DocumentKey(kind, namespace if kind.namespaced else "", name)
 
 
-def _metadata(metadata: Mapping[str, Any], key: Key) -> dict[str, Any]:
+def _metadata(metadata: Mapping[str, Any], key: DocumentKey) -> dict[str, Any]:
     result = {k: v for k, v in metadata.items() if k not in ("namespace", "uid", "resourceVersion", "managedFields")}
     if key.namespace:
         result["namespace"] = key.namespace
@@ -203,7 +203,7 @@ def _metadata(metadata: Mapping[str, Any], key: Key) -> dict[str, Any]:
     return result
 
 
-def _secret(obj: dict[str, Any], key: Key) -> dict[str, Any]:
+def _secret(obj: dict[str, Any], key: DocumentKey) -> dict[str, Any]:
     """stringData becomes data, as in the API."""
     data = obj.get("data", {})
     plain = obj.pop("stringData", {})

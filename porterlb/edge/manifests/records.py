@@ -22,14 +22,14 @@ from typing import Any
 from porterlb.cluster import Kind
 from porterlb.core.depth import limited
 from porterlb.edge.manifests import merge
-from porterlb.edge.manifests.documents import OWN_STATUS, Document, Key
+from porterlb.edge.manifests.documents import OWN_STATUS, Document, DocumentKey
 from porterlb.edge.manifests.state_dir import StateDir
 
 _LOCK_WAIT = 1.0  # seconds; the lock is held for some 100 µs
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ManifestRecord:
     """``revision`` rises with each change of the record, and so with each change of the manifest.
 
     ``annotations``: name -> {value, owner, base}; base is the manifest's own value when ours was written: once the
@@ -49,26 +49,26 @@ class Record:
     annotations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-class Records:
+class ManifestRecords:
     """The records of a directory, with a cache. Blocking; used by one thread at a time."""
 
     def __init__(self, state_dir: StateDir) -> None:
         self._state_dir = state_dir
-        self._cache: dict[Key, tuple[tuple[int, int, int], Record]] = {}
+        self._cache: dict[DocumentKey, tuple[tuple[int, int, int], ManifestRecord]] = {}
 
-    def path(self, key: Key) -> Path:
+    def path(self, key: DocumentKey) -> Path:
         name = f"{key.namespace}_{key.name}" if key.namespace else key.name
         return self._state_dir.inside / "status" / key.kind.kind / f"{name}.json"
 
-    def key_of(self, path: Path) -> Key | None:
+    def key_of(self, path: Path) -> DocumentKey | None:
         """The object that a file in .porterlb/status is about."""
         kind = next((kind for kind in Kind if kind.kind == path.parent.name), None)
         if kind is None or path.suffix != ".json":
             return None
         namespace, _, name = path.stem.rpartition("_")
-        return Key(kind, namespace, name)
+        return DocumentKey(kind, namespace, name)
 
-    def read(self, key: Key) -> Record | None:
+    def read(self, key: DocumentKey) -> ManifestRecord | None:
         """The record as it is now, or None. A damaged one counts as none: it is made anew."""
         path = self.path(key)
         try:
@@ -86,7 +86,7 @@ class Records:
         self._cache[key] = (signature, record)
         return record
 
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[DocumentKey]:
         """The keys of all records that there are."""
         found = []
         for kind in Kind:
@@ -97,7 +97,7 @@ class Records:
                         found.append(key)
         return found
 
-    def synced(self, document: Document) -> Record:
+    def synced(self, document: Document) -> ManifestRecord:
         """The record of a manifest, made or brought up to date where needed. Raises OSError or Unavailable."""
         record = self.read(document.key)
         if record and record.digest == document.digest and record.file == document.file:
@@ -107,8 +107,12 @@ class Records:
         return self.change(document.key, lambda old: self._advanced(old, document), time.monotonic() + _LOCK_WAIT)
 
     def change(
-        self, key: Key, make: Callable[[Record | None], Record], until: float, check: Callable[[], None] = lambda: None
-    ) -> Record:
+        self,
+        key: DocumentKey,
+        make: Callable[[ManifestRecord | None], ManifestRecord],
+        until: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> ManifestRecord:
         """Reads, lets ``make`` decide, and writes, with the object locked. Writes nothing if nothing has changed.
 
         ``check`` is called at the last moment and may raise.
@@ -120,12 +124,12 @@ class Records:
                 return new
             new = replace(new, revision=(old.revision if old else 0) + 1)
             mode = 0o600 if key.kind is Kind.SECRET else 0o644
-            content = json.dumps({name: getattr(new, name) for name in Record.__slots__}, separators=(",", ":"))
+            content = json.dumps({name: getattr(new, name) for name in ManifestRecord.__slots__}, separators=(",", ":"))
             check()
             self._state_dir.replace(self.path(key), content.encode(), mode)
             return self.read(key) or new
 
-    def drop(self, key: Key, digest: str) -> None:
+    def drop(self, key: DocumentKey, digest: str) -> None:
         """Forgets an object that was deleted, unless it has come back in another shape since."""
         with self._state_dir.locked(str(key), time.monotonic() + _LOCK_WAIT):
             record = self.read(key)
@@ -133,11 +137,11 @@ class Records:
                 self.path(key).unlink(missing_ok=True)
                 self._cache.pop(key, None)
 
-    def _advanced(self, old: Record | None, document: Document) -> Record:
+    def _advanced(self, old: ManifestRecord | None, document: Document) -> ManifestRecord:
         shape = _shape(document.object)
         if old is None:
             made_up = uuid.uuid5(uuid.NAMESPACE_URL, str(document.key))  # the same at each look, nothing is kept
-            old = Record(
+            old = ManifestRecord(
                 uid=str(made_up if self._state_dir.read_only else uuid.uuid4()),
                 created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 generation=0,
@@ -155,12 +159,12 @@ class Records:
         )
 
 
-def last_good(key: Key, record: Record) -> Document:
+def last_good(key: DocumentKey, record: ManifestRecord) -> Document:
     """The manifest as it was when it was good last."""
     return Document(key, record.object, record.file, record.line, record.digest)
 
 
-def composed(document: Document, record: Record) -> dict[str, Any]:
+def composed(document: Document, record: ManifestRecord) -> dict[str, Any]:
     """The object as the API would show it: manifest, identity, our annotations, status of all owners."""
     obj = dict(document.object)
     metadata: dict[str, Any] = dict(obj["metadata"])
@@ -188,7 +192,7 @@ def composed(document: Document, record: Record) -> dict[str, Any]:
     return copy.deepcopy(obj)
 
 
-def annotated(record: Record, owner: str, wanted: Mapping[str, str]) -> Record:
+def annotated(record: ManifestRecord, owner: str, wanted: Mapping[str, str]) -> ManifestRecord:
     """The record after ``owner`` has applied these annotations and given up its others."""
     own = record.object.get("metadata", {}).get("annotations", {})
     kept = {name: entry for name, entry in record.annotations.items() if entry["owner"] != owner or name in wanted}
@@ -201,10 +205,10 @@ def annotated(record: Record, owner: str, wanted: Mapping[str, str]) -> Record:
     return replace(record, annotations=kept)
 
 
-def _record(content: bytes) -> Record:
+def _record(content: bytes) -> ManifestRecord:
     """What a file holds. Raises ValueError, TypeError, AttributeError or RecursionError where it is damaged."""
     fields = json.loads(content)
-    record = Record(**limited(fields))
+    record = ManifestRecord(**limited(fields))
     parts = (record.object, record.owners, record.annotations, *record.owners.values(), *record.annotations.values())
     texts = (record.uid, record.created, record.shape, record.digest, record.file)
     numbers = (record.generation, record.revision, record.line)

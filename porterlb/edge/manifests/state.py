@@ -27,9 +27,9 @@ from porterlb.cluster import (
 )
 from porterlb.edge.manifests import edit, merge, schema
 from porterlb.edge.manifests.directory import GRACE, Directory
-from porterlb.edge.manifests.documents import CUSTOM, Document, Key
+from porterlb.edge.manifests.documents import CUSTOM, Document, DocumentKey
 from porterlb.edge.manifests.leases import Leases, as_object
-from porterlb.edge.manifests.records import Record, Records, annotated, composed, last_good
+from porterlb.edge.manifests.records import ManifestRecord, ManifestRecords, annotated, composed, last_good
 from porterlb.edge.manifests.state_dir import StateDir
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 
-class State:
+class ManifestState:
     """Blocking: its methods run in threads, one at a time. ``events`` is drained by the event loop."""
 
     def __init__(self, state_dir: StateDir, leases: Leases, namespace: str) -> None:
@@ -48,11 +48,11 @@ class State:
         self._state_dir = state_dir
         self._leases = leases
         self._namespace = namespace
-        self._records = Records(state_dir)
+        self._records = ManifestRecords(state_dir)
         self._directory = Directory(state_dir.path)
         self._mutex = threading.Lock()
-        self._objects: dict[Key, Object] = {}
-        self._unsynced: dict[Key, Document | None] = {}
+        self._objects: dict[DocumentKey, Object] = {}
+        self._unsynced: dict[DocumentKey, Document | None] = {}
         self._problems: dict[str, str] = {}
         self._seeded = False
 
@@ -63,7 +63,7 @@ class State:
         with self._alone(wait):
             return self._look(paths)
 
-    def fresh(self, wait: float = 5.0) -> dict[Key, Object]:
+    def fresh(self, wait: float = 5.0) -> dict[DocumentKey, Object]:
         """All objects as they are now. Raises Unavailable."""
         with self._alone(wait):
             trouble = self._look(None)
@@ -125,7 +125,7 @@ class State:
         times = [self._directory.recheck, now + GRACE if self._unsynced else None]
         return min((at for at in times if at is not None), default=None)
 
-    def _sync(self, key: Key, before: Document | None) -> None:
+    def _sync(self, key: DocumentKey, before: Document | None) -> None:
         """Brings record and object in line with the manifest; what cannot be done now is done later."""
         document = self._directory.published.get(key)
         try:
@@ -143,7 +143,7 @@ class State:
 
     def _look_at_records(self, paths: Iterable[Path] | None) -> None:
         if paths is None:
-            keys: Iterable[Key] = [key for key in self._objects if key.kind is not Kind.LEASE]
+            keys: Iterable[DocumentKey] = [key for key in self._objects if key.kind is not Kind.LEASE]
             leases = True
         else:
             folder, lease_folder = self._state_dir.inside / "status", self._state_dir.inside / "leases"
@@ -162,7 +162,7 @@ class State:
 
     def _look_at_leases(self) -> None:
         found = {
-            Key(Kind.LEASE, self._namespace, record.name): as_object(record, self._namespace)
+            DocumentKey(Kind.LEASE, self._namespace, record.name): as_object(record, self._namespace)
             for record in self._leases.all()
         }
         for key in [key for key in self._objects if key.kind is Kind.LEASE and key not in found]:
@@ -170,7 +170,7 @@ class State:
         for key, obj in found.items():
             self._show(key, obj)
 
-    def _show(self, key: Key, obj: Object | None) -> None:
+    def _show(self, key: DocumentKey, obj: Object | None) -> None:
         if obj is None:
             if self._objects.pop(key, None) is not None:
                 self.events.append(Deleted(key.kind, key.namespace, key.name))
@@ -189,23 +189,25 @@ class State:
 
     # --- writing
 
-    def apply_status(self, key: Key, fields: Mapping[str, Any], owner: str, version: str, until: float) -> Object:
+    def apply_status(
+        self, key: DocumentKey, fields: Mapping[str, Any], owner: str, version: str, until: float
+    ) -> Object:
         """See Cluster.apply_status; ``until``: monotonic."""
         fields = schema.without_nulls(fields)
         fault = schema.judge_status(key.kind.kind, fields) if key.kind in CUSTOM else None
         if fault:
             raise Denied(f"{key}: {fault.message}")
 
-        def make(record: Record) -> Record:
+        def make(record: ManifestRecord) -> ManifestRecord:
             return replace(record, owners=merge.applied(record.owners, owner, fields))
 
         return self._write(key, make, version, until)
 
-    def annotate(self, key: Key, annotations: Mapping[str, str], owner: str, until: float) -> Object:
+    def annotate(self, key: DocumentKey, annotations: Mapping[str, str], owner: str, until: float) -> Object:
         """Keeps annotations beside the manifest."""
         return self._write(key, lambda record: annotated(record, owner, annotations), "", until)
 
-    def edit_spec(self, key: Key, spec: Mapping[str, Any], until: float) -> Object:
+    def edit_spec(self, key: DocumentKey, spec: Mapping[str, Any], until: float) -> Object:
         """Changes fields of spec in the manifest file itself. Raises Denied, Conflict."""
         with self._alone(until - time.monotonic()):
             self._refresh(key)
@@ -215,13 +217,15 @@ class State:
             self._look([self._state_dir.path / document.file])
             return self._objects[key]
 
-    def _write(self, key: Key, make: Callable[[Record], Record], version: str, until: float) -> Object:
+    def _write(
+        self, key: DocumentKey, make: Callable[[ManifestRecord], ManifestRecord], version: str, until: float
+    ) -> Object:
         with self._alone(until - time.monotonic()):
             self._state_dir.guard()
             self._refresh(key)
             document = self._known(key)
 
-            def checked(record: Record | None) -> Record:
+            def checked(record: ManifestRecord | None) -> ManifestRecord:
                 if record is None:
                     raise Conflict(f"{key} was deleted meanwhile.")
                 if version and version != str(record.revision):
@@ -237,14 +241,14 @@ class State:
             self._show(key, composed(document, record))
             return self._objects[key]
 
-    def _refresh(self, key: Key) -> None:
+    def _refresh(self, key: DocumentKey) -> None:
         """Makes sure that a write is judged by what the manifest says now, not by what it said some ms ago."""
         document = self._directory.published.get(key)
         trouble = self._look([self._state_dir.path / document.file, self._records.path(key)] if document else None)
         if trouble:
             raise Unavailable(trouble)
 
-    def _known(self, key: Key) -> Document:
+    def _known(self, key: DocumentKey) -> Document:
         document = self._directory.published.get(key)
         if document is None or key not in self._objects:
             raise Denied(f"There is no {key}.")

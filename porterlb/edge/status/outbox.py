@@ -18,7 +18,7 @@ from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.status.notices import IN_HISTORY, Notice
 from porterlb.core.status.rewriting import Rewriting, rewritten
-from porterlb.core.status.writes import Write, ingress, owner_of, status_of, version_of
+from porterlb.core.status.writes import StatusWrite, ingress, owner_of, status_of, version_of
 from porterlb.logs import fields
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Outbox:
         self._concurrency = concurrency
         self._again = again
         self._work = asyncio.Event()
-        self._todo: dict[_Slot, Write] = {}
+        self._todo: dict[_Slot, StatusWrite] = {}
         self._busy: set[_Slot] = set()
         self._written: dict[_Slot, _Written] = {}
         self._latest: dict[ObjectKey, _Written] = {}
@@ -123,7 +123,7 @@ class Outbox:
         self._failures = 0
         self._addressed = -PATIENCE  # when an address was to be written last
 
-    def want(self, writes: Iterable[Write]) -> float | None:
+    def want(self, writes: Iterable[StatusWrite]) -> float | None:
         """Replaces what is to be sent: these writes, as far as they are worth it.
 
         Returns the seconds after which to ask again, because some of them have to wait for so long; or None.
@@ -150,7 +150,7 @@ class Outbox:
         told = {slot[0]: one.writer for slot, one in self._rewriting.items() if one.told(now)}
         return {ServiceKey(key.namespace, key.name): writer for key, writer in told.items()}
 
-    def _notice_rewriting(self, slot: _Slot, write: Write) -> None:
+    def _notice_rewriting(self, slot: _Slot, write: StatusWrite) -> None:
         """Notes that the addresses which we wrote are to be written once more: somebody else has written since."""
         key = slot[0]
         written = self._of_now(self._written.get(slot), key)
@@ -164,7 +164,7 @@ class Outbox:
                 self._rewriting.get(slot), writer, version_of(written.result), self._clock()
             )
 
-    def add(self, write: Write) -> None:
+    def add(self, write: StatusWrite) -> None:
         """One more, unless something is to be written there anyway."""
         self._todo.setdefault((write.key, write.owner), write)
         self._work.set()
@@ -196,7 +196,7 @@ class Outbox:
         raw = self._objects.raw(*key)
         return written if written and raw and _uid(written.result) == _uid(raw) else None
 
-    def _is_worth_it(self, slot: _Slot, write: Write) -> bool:
+    def _is_worth_it(self, slot: _Slot, write: StatusWrite) -> bool:
         raw = self._objects.raw(*slot[0]) or {}
         if write.version and self._stale.get(slot) == (_uid(raw), write.version):
             return False  # somebody else has written since: the next plan will be made from that
@@ -209,7 +209,7 @@ class Outbox:
         denied = self._denied.get(slot)
         return denied is None or self._clock() >= denied[1]
 
-    def _settles_in(self, slot: _Slot, write: Write) -> float:
+    def _settles_in(self, slot: _Slot, write: StatusWrite) -> float:
         """Seconds that the write has to wait: not one that gives or takes an address, or that brings bad news."""
         rewriting = self._rewriting.get(slot)
         written = self._of_now(self._written.get(slot), slot[0])
@@ -269,7 +269,7 @@ class Outbox:
         left = self._time_left() if self._leading() else 0.0
         return min(WRITE_DEADLINE, left) if left > LEAST_LEASE else 0.0
 
-    async def _send(self, slot: _Slot, write: Write) -> None:
+    async def _send(self, slot: _Slot, write: StatusWrite) -> None:
         key = write.key
         before = self._objects.raw(*key)
         deadline = self._may_send(leader_only=write.leader_only)

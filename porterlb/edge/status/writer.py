@@ -23,7 +23,7 @@ from porterlb.core.status import outdated
 from porterlb.core.status.peer import entries
 from porterlb.core.status.serving import Acknowledged, WireView
 from porterlb.core.status.writes import (
-    Write,
+    StatusWrite,
     context_writes,
     losses_of,
     owner_of,
@@ -48,7 +48,7 @@ class _Looked(NamedTuple):
     """What was to be written for an object when it was looked at last, and the object as it was then."""
 
     have: object
-    writes: Sequence[Write]
+    writes: Sequence[StatusWrite]
 
 
 class StatusWriter:
@@ -220,7 +220,7 @@ class StatusWriter:
                 await asyncio.sleep(0)
         self._looked, self._raw = known, raw
 
-    def _writes(self, known: Known, key: ObjectKey) -> Sequence[Write]:
+    def _writes(self, known: Known, key: ObjectKey) -> Sequence[StatusWrite]:
         have = self._outbox.have
         if key.kind == "Eip":
             return self._only(key, partial(context_writes, known, key, have, leading=True))
@@ -231,7 +231,7 @@ class StatusWriter:
         return self._only(key, partial(release, key, obj)) if obj is not None else ()
 
     @staticmethod
-    def _only(key: ObjectKey, work: Callable[[], Write | Sequence[Write] | None]) -> Sequence[Write]:
+    def _only(key: ObjectKey, work: Callable[[], StatusWrite | Sequence[StatusWrite] | None]) -> Sequence[StatusWrite]:
         """The writes for one object; none where they cannot be worked out, which must not stop those for others."""
         try:
             found = work()
@@ -267,7 +267,7 @@ class StatusWriter:
             del self._silent_since[node]
         self._taken = {(key, node) for key, node in self._taken if node in named}
 
-    def _way_out(self, key: ObjectKey, node: str) -> Write | None:
+    def _way_out(self, key: ObjectKey, node: str) -> StatusWrite | None:
         """What takes out the entry of a node: its owner gives it up; if that does not help, it is not that owner's
         (somebody has written it by hand), so it is made the owner's first. Once: not every cluster lets us."""
         sent, taken = self._outbox.sent(key, owner_of(node)), (key, node) in self._taken

@@ -13,7 +13,7 @@ from ipaddress import ip_interface
 
 from porterlb.core.hello import GATEWAY, Hello
 from porterlb.core.layer2.failure_detector import FailureDetector, Step, Timing
-from porterlb.core.layer2.targets import Key, Target
+from porterlb.core.layer2.targets import Target, TargetKey
 from porterlb.core.layer2.verdict import Place
 from porterlb.core.observed import Nic
 
@@ -60,13 +60,13 @@ class Replica:
             }
         )
         targets = [
-            Target(name, Key(s, bytes([10, 77, s, self.world.numbers[name]])), s == 0, self.up[s])
+            Target(name, TargetKey(s, bytes([10, 77, s, self.world.numbers[name]])), s == 0, self.up[s])
             for name in self.world.names
             for s in self.world.segments_of[name]
             if name != self.name and s in self.up
         ]
         if self.gateway:
-            targets.append(Target(GATEWAY, Key(0, bytes([10, 77, 0, 254])), False, self.up[0]))
+            targets.append(Target(GATEWAY, TargetKey(0, bytes([10, 77, 0, 254])), False, self.up[0]))
         self.detector.set_targets(targets, self.world.replicas.keys())
 
     def tick(self, now: float) -> None:
@@ -114,7 +114,7 @@ class Replica:
         if self.powered and self.runs and number == self._wake:
             self.step(now)
 
-    def _probe(self, key: Key) -> None:
+    def _probe(self, key: TargetKey) -> None:
         world, segment = self.world, key.nic
         node = world.node_at(key.address)
         if not self.up.get(segment, False) or not world.arp(self.name, node, segment) or world.lost():
@@ -123,7 +123,7 @@ class Replica:
             return
         world.after(2 * FLIGHT, self._answered, key, node)
 
-    def _answered(self, key: Key, node: str, now: float) -> None:
+    def _answered(self, key: TargetKey, node: str, now: float) -> None:
         if not self.powered or not self.runs:
             return
         heard = self.detector.heard(*key, bytes([2, 0, 0, 0, key.nic, self.world.numbers[node]]), now)

@@ -11,7 +11,7 @@ from porterlb.core.hello import GATEWAY, Hello, SegmentState
 from porterlb.core.layer2.arp import BROADCAST
 from porterlb.core.layer2.failure_detector import DIFFERS, FailureDetector, Timing
 from porterlb.core.layer2.probes import BURST, MOST_BURSTS, NEVER_HEARD, Probes
-from porterlb.core.layer2.targets import Key, Target
+from porterlb.core.layer2.targets import Target, TargetKey
 from porterlb.core.layer2.verdict import Cause, Place, Vote
 from porterlb.core.observed import Nic
 from tests.core.layer2.simulation import DEFAULT, FAST, World
@@ -261,7 +261,7 @@ def test_a_node_whose_hello_names_no_interface_on_a_segment_is_not_there() -> No
 
 
 NIC = Nic("eth0", 1, b"\2" * 6, True, (ip_interface("10.77.0.1/24"),))
-B, C = Key(1, bytes([10, 77, 0, 2])), Key(1, bytes([10, 77, 0, 3]))
+B, C = TargetKey(1, bytes([10, 77, 0, 2])), TargetKey(1, bytes([10, 77, 0, 3]))
 
 
 def alone() -> FailureDetector:
@@ -330,7 +330,7 @@ def test_our_interface_without_carrier_blames_nobody_else() -> None:
 
 def test_a_view_that_differs_for_a_moment_is_no_doubt() -> None:
     made = alone()
-    made.set_targets([Target("b", B), Target("c", C), Target("d", Key(1, bytes([10, 77, 0, 4])))], set("abcd"))
+    made.set_targets([Target("b", B), Target("c", C), Target("d", TargetKey(1, bytes([10, 77, 0, 4])))], set("abcd"))
     made.heard(1, bytes([10, 77, 0, 4]), b"\4" * 6, 1.0)
     network = (NIC.addresses[0].network,)
     first = None
@@ -395,7 +395,7 @@ def test_a_node_never_heard_is_asked_less_and_has_no_vote_until_it_is_silent() -
 
 def test_a_mass_of_suspects_is_no_storm() -> None:
     probes = Probes(0.05, 3)
-    keys = [Key(1, number.to_bytes(4, "big")) for number in range(3 * MOST_BURSTS)]
+    keys = [TargetKey(1, number.to_bytes(4, "big")) for number in range(3 * MOST_BURSTS)]
     probes.set_targets([Target(f"n{key.address.hex()}", key) for key in keys])
     for key in keys:
         probes.heard(key, b"\4" * 6, 1.0)

@@ -25,8 +25,8 @@ from porterlb.core.layer2.mld import (
     ALL_MLDV2_ROUTERS,
     ALL_ROUTERS,
     MOST_RECORDS,
+    MldRecord,
     Query,
-    Record,
     parse_query,
     report,
     report_v1,
@@ -101,7 +101,9 @@ def test_a_damaged_query_is_none_or_says_what_a_query_can_say(data) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(Record), st.binary(min_size=3, max_size=3)), min_size=1, max_size=MOST_RECORDS)
+    st.lists(
+        st.tuples(st.sampled_from(MldRecord), st.binary(min_size=3, max_size=3)), min_size=1, max_size=MOST_RECORDS
+    )
 )
 def test_a_report_is_what_scapy_makes_of_its_records(rows) -> None:
     records = [(kind, GROUP.packed[:13] + low) for kind, low in rows]
@@ -112,8 +114,8 @@ def test_a_report_is_what_scapy_makes_of_its_records(rows) -> None:
 
 
 def test_scapy_reads_reports_of_the_first_version() -> None:
-    for kind in (Record.JOINED, Record.LISTENING):
+    for kind in (MldRecord.JOINED, MldRecord.LISTENING):
         message = report_v1(kind, GROUP.packed)
         assert message.destination == GROUP.packed and ICMPv6MLReport(message.body).mladdr == str(GROUP)
-    left = report_v1(Record.LEFT, GROUP.packed)
+    left = report_v1(MldRecord.LEFT, GROUP.packed)
     assert left.destination == ALL_ROUTERS and ICMPv6MLDone(left.body).mladdr == str(GROUP)

@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porterlb.core.layer2.mld import ALL_MLDV2_ROUTERS, ALL_ROUTERS, MOST_RECORDS, Message, Query, Record
+from porterlb.core.layer2.mld import ALL_MLDV2_ROUTERS, ALL_ROUTERS, MOST_RECORDS, Message, MldRecord, Query
 from porterlb.core.layer2.mld_listener import MldListener
 
 GROUPS = [bytes.fromhex("ff0200000000000000000001ff") + number.to_bytes(3, "big") for number in range(12_000)]
 GENERAL = Query(2, b"", 1.0, 2)
 
 
-def read(message: Message) -> list[tuple[Record, bytes]]:
+def read(message: Message) -> list[tuple[MldRecord, bytes]]:
     """(what, group) of a message of either version."""
     kind, body = message.body[0], message.body
     if kind == 143:
         assert message.destination == ALL_MLDV2_ROUTERS
         count = int.from_bytes(body[6:8], "big")
         assert 0 < count <= MOST_RECORDS and len(body) == 8 + 20 * count
-        return [(Record(body[at]), body[at + 4 : at + 20]) for at in range(8, len(body), 20)]
+        return [(MldRecord(body[at]), body[at + 4 : at + 20]) for at in range(8, len(body), 20)]
     assert kind in (131, 132) and message.destination == (body[8:] if kind == 131 else ALL_ROUTERS)
-    return [(Record.JOINED if kind == 131 else Record.LEFT, body[8:])]
+    return [(MldRecord.JOINED if kind == 131 else MldRecord.LEFT, body[8:])]
 
 
 class World:
@@ -33,7 +33,7 @@ class World:
     def __init__(self, seed: int = 1) -> None:
         self.listener = MldListener(random.Random(seed).random)
         self.now = 100.0
-        self.said: list[tuple[float, Record, bytes]] = []
+        self.said: list[tuple[float, MldRecord, bytes]] = []
         self.messages: list[Message] = []
 
     def until(self, end: float) -> None:
@@ -50,7 +50,7 @@ class World:
             raise AssertionError("it never stops talking")
         self.now = end
 
-    def wait(self, seconds: float) -> list[tuple[Record, bytes]]:
+    def wait(self, seconds: float) -> list[tuple[MldRecord, bytes]]:
         """What is said in this time."""
         before = len(self.said)
         self.until(self.now + seconds)
@@ -69,12 +69,12 @@ def test_a_join_and_a_leave_are_told_at_once_and_once_more() -> None:
     world = World()
     world.listener.join(GROUPS[0], world.now)
     world.listener.join(GROUPS[0], world.now)
-    assert world.wait(0.02) == [(Record.JOINED, GROUPS[0])]
-    assert world.wait(1.0) == [(Record.JOINED, GROUPS[0])]
+    assert world.wait(0.02) == [(MldRecord.JOINED, GROUPS[0])]
+    assert world.wait(1.0) == [(MldRecord.JOINED, GROUPS[0])]
     assert world.wait(600.0) == []
     world.listener.leave(GROUPS[0], world.now)
-    assert world.wait(0.02) == [(Record.LEFT, GROUPS[0])]
-    assert world.wait(1.0) == [(Record.LEFT, GROUPS[0])]
+    assert world.wait(0.02) == [(MldRecord.LEFT, GROUPS[0])]
+    assert world.wait(1.0) == [(MldRecord.LEFT, GROUPS[0])]
     assert world.listener.next_at is None
 
 
@@ -82,7 +82,7 @@ def test_as_often_as_the_querier_wants_it() -> None:
     world = World()
     world.listener.heard(GENERAL._replace(robustness=5), world.now)
     world.listener.join(GROUPS[0], world.now)
-    assert world.wait(10.0) == [(Record.JOINED, GROUPS[0])] * 5
+    assert world.wait(10.0) == [(MldRecord.JOINED, GROUPS[0])] * 5
 
 
 def test_a_leave_between_the_two_times_of_a_join_is_the_last_word() -> None:
@@ -90,7 +90,7 @@ def test_a_leave_between_the_two_times_of_a_join_is_the_last_word() -> None:
     world.listener.join(GROUPS[0], world.now)
     world.wait(0.02)
     world.listener.leave(GROUPS[0], world.now)
-    assert {kind for kind, _ in world.wait(5.0)} == {Record.LEFT}
+    assert {kind for kind, _ in world.wait(5.0)} == {MldRecord.LEFT}
 
 
 def test_ten_thousand_joins_share_reports_and_no_turn_takes_all() -> None:
@@ -112,7 +112,7 @@ def test_a_general_query_is_answered_in_full_and_in_time(count) -> None:
         world.listener.join(group, world.now)
     world.wait(5.0)
     world.listener.heard(GENERAL, world.now)
-    assert sorted(world.wait(1.0)) == sorted((Record.LISTENING, group) for group in GROUPS[:count])
+    assert sorted(world.wait(1.0)) == sorted((MldRecord.LISTENING, group) for group in GROUPS[:count])
     assert world.listener.next_at is None
     times = [when for when, _, _ in world.said[-count:]]
     assert count == 1 or max(times) - min(times) > 0.8  # not all at the same moment
@@ -125,9 +125,9 @@ def test_a_query_for_a_group_is_answered_for_it_alone() -> None:
     world.wait(5.0)
     for group in (GROUPS[7], GROUPS[7], GROUPS[500]):
         world.listener.heard(Query(2, group, 0.5, 2), world.now)
-    assert world.wait(0.5) == [(Record.LISTENING, GROUPS[7])]
+    assert world.wait(0.5) == [(MldRecord.LISTENING, GROUPS[7])]
     world.listener.heard(Query(2, GROUPS[7], 0.5, 2), world.now)
-    assert world.wait(0.5) == [(Record.LISTENING, GROUPS[7])]
+    assert world.wait(0.5) == [(MldRecord.LISTENING, GROUPS[7])]
 
 
 def test_the_first_version_for_as_long_as_its_querier_may_be_there() -> None:
@@ -178,7 +178,7 @@ def test_all_is_told_anew_where_the_cable_may_end_elsewhere() -> None:
         world.listener.join(group, world.now)
     world.wait(5.0)
     world.listener.rejoin(world.now)
-    assert set(world.wait(0.02)) == {(Record.JOINED, group) for group in GROUPS[:70]}
+    assert set(world.wait(0.02)) == {(MldRecord.JOINED, group) for group in GROUPS[:70]}
 
 
 class Switch:
@@ -189,8 +189,8 @@ class Switch:
     def __init__(self) -> None:
         self.believed: dict[bytes, float] = {}
 
-    def hear(self, when: float, kind: Record, group: bytes) -> None:
-        if kind is Record.LEFT:
+    def hear(self, when: float, kind: MldRecord, group: bytes) -> None:
+        if kind is MldRecord.LEFT:
             self.believed.pop(group, None)
         else:
             self.believed[group] = when + 2 * self.INTERVAL + self.WITHIN

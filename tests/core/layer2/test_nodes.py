@@ -7,13 +7,13 @@ from ipaddress import ip_address, ip_interface
 from porterlb.core.hello import GATEWAY, Hello, SegmentState
 from porterlb.core.layer2.failure_detector import Timing
 from porterlb.core.layer2.nodes import MOST_CONTESTED, Nodes
-from porterlb.core.layer2.targets import Key, Target
+from porterlb.core.layer2.targets import Target, TargetKey
 from porterlb.core.observed import Nic
 
 LAN = Nic("eth0", 1, b"\2\0\0\0\1\1", True, (ip_interface("10.77.0.1/24"),))
 STORAGE = Nic("eth1", 2, b"\2\0\0\0\2\1", True, (ip_interface("10.78.0.1/24"),))
-B, C, ROUTER = (Key(1, bytes([10, 77, 0, n])) for n in (2, 3, 254))
-B2 = Key(2, bytes([10, 78, 0, 2]))
+B, C, ROUTER = (TargetKey(1, bytes([10, 77, 0, n])) for n in (2, 3, 254))
+B2 = TargetKey(2, bytes([10, 78, 0, 2]))
 MAC_B, MAC_B2, MAC_C, FORGED = b"\2\0\0\0\1\2", b"\2\0\0\0\2\2", b"\2\0\0\0\1\3", b"\6\6\6\6\6\6"
 NOW = 10.0
 
@@ -74,7 +74,7 @@ def test_without_a_replica_a_mac_changes_only_while_the_old_one_does_not_answer(
 
 def test_what_is_remembered_of_forged_replies_is_bounded() -> None:
     made = nodes()
-    targets = [Target(f"n{i}", Key(1, bytes([10, 77, 1, i]))) for i in range(200)]
+    targets = [Target(f"n{i}", TargetKey(1, bytes([10, 77, 1, i]))) for i in range(200)]
     made.set_targets(targets, set(), ())
     before = len(made.known())
     for target in targets:

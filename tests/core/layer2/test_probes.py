@@ -6,10 +6,10 @@ import pytest
 
 from porterlb.core.hello import GATEWAY
 from porterlb.core.layer2.probes import NEVER_HEARD, Probes
-from porterlb.core.layer2.targets import Key, Target
+from porterlb.core.layer2.targets import Target, TargetKey
 
 NIC = 1
-ONE, TWO = Key(NIC, b"\n\0\0\1"), Key(NIC, b"\n\0\0\2")
+ONE, TWO = TargetKey(NIC, b"\n\0\0\1"), TargetKey(NIC, b"\n\0\0\2")
 MAC = b"\2" * 6
 
 
@@ -21,7 +21,7 @@ def probes() -> Probes:
     return made
 
 
-def miss(probes: Probes, key: Key, times: int) -> None:
+def miss(probes: Probes, key: TargetKey, times: int) -> None:
     for _ in range(times):
         probes.sent(key)
 
@@ -65,10 +65,12 @@ def test_the_latest_answer_of_all(probes: Probes) -> None:
 
 
 def test_contacts_are_the_first_two_that_answered_lately(probes: Probes) -> None:
-    probes.set_targets([Target(name, Key(NIC, bytes((10, 0, 0, at)))) for at, name in enumerate(("n1", "n2", "n3"), 1)])
+    probes.set_targets(
+        [Target(name, TargetKey(NIC, bytes((10, 0, 0, at)))) for at, name in enumerate(("n1", "n2", "n3"), 1)]
+    )
     assert probes.contacts(NIC, 0.0) == ()
     for at in (1, 2, 3):
-        probes.heard(Key(NIC, bytes((10, 0, 0, at))), MAC, float(at))
+        probes.heard(TargetKey(NIC, bytes((10, 0, 0, at))), MAC, float(at))
     assert probes.contacts(NIC, 0.0) == ("n1", "n2")
     assert probes.contacts(NIC, 0.0, but="n1") == ("n2", "n3")
     assert probes.contacts(NIC, 2.0) == ("n2", "n3") and probes.contacts(NIC, 3.0) == ("n3",)

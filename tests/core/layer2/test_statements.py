@@ -9,7 +9,7 @@ import pytest
 from porterlb.core.hello import Hello, SegmentState
 from porterlb.core.layer2.probes import Finding
 from porterlb.core.layer2.statements import STALE_ROUNDS, VOUCH_AFTER, VOUCH_FOR, Statements
-from porterlb.core.layer2.targets import Key, Target
+from porterlb.core.layer2.targets import Target, TargetKey
 from porterlb.core.layer2.verdict import Place, Vote
 
 NIC, OTHER = 1, 2
@@ -37,7 +37,7 @@ def say(
 
 
 def suspect(since: float) -> Finding:
-    return Finding(Target("x", Key(NIC, b"\n\0\0\7")), since=since)
+    return Finding(Target("x", TargetKey(NIC, b"\n\0\0\7")), since=since)
 
 
 def test_a_statement_is_news_when_it_says_anything_else_of_a_segment(statements: Statements) -> None:
