@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porterlb.core.rendezvous import ranked
+from porterlb.core.rendezvous import ranked, shuffled
 
 NAMES = st.lists(st.text(min_size=1, max_size=20), unique=True, max_size=8)
 KEYS = st.one_of(st.ip_addresses().map(str), st.text(max_size=30))
@@ -28,6 +28,21 @@ def test_is_a_permutation_that_ignores_the_order_given(key, names, random) -> No
 def test_a_lost_name_changes_nothing_for_the_others(key, names, data) -> None:
     lost = data.draw(st.sampled_from(names))
     assert ranked(key, [n for n in names if n != lost]) == tuple(n for n in ranked(key, names) if n != lost)
+
+
+@given(KEYS, NAMES, st.data())
+def test_the_cheap_order_is_a_permutation_too_that_a_lost_name_does_not_change(key, names, data) -> None:
+    order = shuffled(key, names)
+    assert sorted(order) == sorted(names) and shuffled(key, names[::-1]) == order
+    if names:
+        lost = data.draw(st.sampled_from(names))
+        assert shuffled(key, [n for n in names if n != lost]) == [n for n in order if n != lost]
+
+
+def test_the_cheap_order_puts_each_name_first_for_some_keys() -> None:
+    names = ["node-a", "node-b", "node-c"]
+    first = Counter(shuffled(f"10.0.0.{i}", names)[0] for i in range(200))
+    assert set(first) == set(names) and min(first.values()) > 40
 
 
 def spread(first: str, count: int, names: list[str]) -> float:
