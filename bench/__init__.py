@@ -5,5 +5,5 @@ written to bench/results/NAME.json. Rivals and the kernel are measured in the sa
 compare with one another, not with those of another day.
 """
 
-BENCHES = ("plan", "layer2", "liveness", "bgp", "faults", "mode", "kube")
+BENCHES = ("plan", "layer2", "liveness", "bgp", "faults", "mode", "kube", "path")
 """Modules of this package, in the order in which they run."""
