@@ -8,7 +8,8 @@ from typing import Any
 
 REDACTED = "(redacted)"
 
-_SECRET = re.compile(r"password|passwd|secret|token|credential|private.?key|api.?key", re.IGNORECASE)
+SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|private.?key|api.?key", re.IGNORECASE)
+"""Matches the names of fields that have secrets."""
 _COPIES = ("kubectl.kubernetes.io/last-applied-configuration", "managedFields")
 """Copies of the whole object, secrets included, in a text."""
 
@@ -26,7 +27,7 @@ def redacted(value: Any) -> Any:
 
 
 def _field(name: str, value: Any) -> Any:
-    if _SECRET.search(name) and not isinstance(value, Mapping | bool | int | None):
+    if SECRET_NAME.search(name) and not isinstance(value, Mapping | bool | int | None):
         return REDACTED
     return redacted(value)
 
@@ -41,7 +42,7 @@ def secrets_in(values: Iterable[Any]) -> frozenset[str]:
             waiting += [(str(key), part) for key, part in value.items()]
         elif isinstance(value, list | tuple):
             waiting += [(name, part) for part in value]
-        elif isinstance(value, str) and _SECRET.search(name) and len(value) >= SHORTEST:
+        elif isinstance(value, str) and SECRET_NAME.search(name) and len(value) >= SHORTEST:
             found.add(value)
     return frozenset(found)
 
