@@ -45,6 +45,7 @@ from porterlb.edge.passwords import Passwords
 from porterlb.edge.proxy_health import ProxyHealth
 from porterlb.edge.proxy_start import ProxyStart
 from porterlb.edge.recorder import Recorder
+from porterlb.edge.recording import Recording
 from porterlb.edge.state_sharer import StateSharer
 from porterlb.edge.status import StatusWriter
 from porterlb.errors import PorterError
@@ -171,10 +172,13 @@ class _Manager:
         self.parts = Supervisor()
         self._namesake = asyncio.Event()
         contained = self.parts.contained
+        self.recording = Recording(settings, release(), lambda within: self.wire.recording(within))  # noqa: PLW0108
         self.bgp = BgpSpeaker(
             contained("bgp", self._on_bgp), run_dir=folder / "bgp", silence_after=settings.silence_after
         )
-        self.wire = Layer2Speaker(contained("layer2", self._on_wire), settings=settings, key=key)
+        self.wire = Layer2Speaker(
+            contained("layer2", self._on_wire), settings=settings, key=key, recorded=self.recording.streamed
+        )
         self.bfd = BfdSpeaker(contained("bfd", self.bgp.hear_bfd), settings=settings)
         self.pulse = Pulse([self.bgp.beat, self.wire.beat, self._beat_bfd], STUCK_AFTER)
         self.proxy_health = ProxyHealth(self._node_address, contained("proxy health", self._on_delivering))
@@ -189,6 +193,7 @@ class _Manager:
             contained("reconcile", self._before_plan),
             self.proxy_health.ask,
             self.proxy_start.ask,
+            log=self.recording.log,
         )
         self.passwords = Passwords(cluster, self.reconciler.on_passwords)
         timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry)
@@ -248,6 +253,7 @@ class _Manager:
             ready=self.reconciler.waiting_for,
             state=self._state,
             registry=self.metrics.registry,
+            record=self.recording.text,
         )
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -274,6 +280,7 @@ class _Manager:
             "recorder": self.recorder.run,
             "sharer": self.sharer.run,
             "host": self.host.run,
+            "recording": self.recording.run,
         }
         tasks = [asyncio.create_task(self.parts.keep(name, part), name=name) for name, part in parts.items()]
         speaking = {task for task in tasks if task.get_name() == "layer2"}

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Obj, Outage, Replaced, Restored
+from porterlb import checkpoint
+from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
 from porterlb.core import node_return, proxy_wait
 from porterlb.core.bgp.negotiated import from_text
 from porterlb.core.bgp.peers import secret_missing
@@ -28,7 +29,7 @@ from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Sna
 from porterlb.core.namesake import TOLD_FOR
 from porterlb.core.node_failure import Marking
 from porterlb.core.node_return import Returns
-from porterlb.core.objects import Objects
+from porterlb.core.objects import Obj, ObjectKey, Objects
 from porterlb.core.observed import BgpReport, Notice, NoticeKind, WireReport
 from porterlb.core.pace import Pace
 from porterlb.core.persistent import editing
@@ -36,6 +37,7 @@ from porterlb.core.placement.policy import PlacementPolicy
 from porterlb.core.plan import Plan, plan_steps
 from porterlb.core.problems import Problem
 from porterlb.core.proxy_wait import NewHop, ProxyPolicy, ProxyWait, settled, step
+from porterlb.core.record.manager import ManagerLog
 from porterlb.settings import Settings
 
 log = logging.getLogger("porterlb.reconcile")
@@ -71,6 +73,16 @@ class WireSpeaker(Protocol):
     def want(self, wanted: DesiredWire) -> None: ...
 
 
+class Planning(NamedTuple):
+    """A plan that is being made, from what was known when it began."""
+
+    at: float
+    snapshot: Snapshot
+    problems: Mapping[ObjectKey, tuple[Problem, ...]]
+    generations: Mapping[ObjectKey, int]
+    steps: Generator[None, None, Plan]
+
+
 @dataclass
 class Reconciler:
     """Holds what is known; :meth:`run` is the loop. Callbacks ``on_*`` may come at any time, from the same loop."""
@@ -90,6 +102,10 @@ class Reconciler:
     """Called before each plan with the next hops that wait for their kube-proxy."""
     returned: Callable[[Collection[str]], None]
     """Called before each plan with the nodes that have returned, and wait."""
+    log: ManagerLog | None = None
+    """Where everything that the decisions depend on is recorded."""
+    clock: Callable[[], float] = field(default=lambda: time.monotonic())  # noqa: PLW0108  # looked up at each call
+    """Monotonic seconds."""
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -123,17 +139,27 @@ class Reconciler:
         self.proxy_policy = ProxyPolicy(s.proxy_delay, s.proxy_limit)
         self.proxy_wait: ProxyWait | None = None
         self.returns = Returns()
-        self._delivering: frozenset[NewHop] = frozenset()
-        self._proxies: frozenset[str] | None = None
+        self.delivering: frozenset[NewHop] = frozenset()
+        self.proxies: frozenset[str] | None = None
         self._endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = {}
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._rest_until = 0.0
         self._pace = Pace()
-        self._token = 0
-        self._digests: dict[int, int] = {}
+        self.token = 0
+        self.digests: dict[int, int] = {}
+        if self.log is not None:
+            self.objects.seen = self._object_seen
 
     # What happens
+
+    def _note(self, what: str, value: object = None, size: int = 0) -> None:
+        if self.log is not None:
+            self.log.note(what, self.clock(), value, size)
+
+    def _object_seen(self, key: ObjectKey, obj: Obj | None) -> None:
+        if self.log is not None:
+            self.log.object(key, obj, self.clock())
 
     def touch(self, *, urgent: bool = False) -> None:
         """Something changed: plan soon, or at once."""
@@ -142,13 +168,16 @@ class Reconciler:
             self._urgent.set()
 
     def on_bgp(self, report: BgpReport) -> None:
+        self._note("bgp", report, 500 * len(report.sessions) + 300 * len(report.rejected))
         before, self.bgp_report = self.bgp_report, report
         self.touch(urgent=report.is_urgent(before))
 
     def on_wire(self, report: WireReport) -> None:
-        before = self.wire_report
+        before, now = self.wire_report, self.clock()
+        if self.log is not None:
+            self.log.wire(report, now)
         self.wire_report = report = before.with_changes(report)
-        verdicts, self.verdicts = self.verdicts, self.verdicts.heard(report.claimed, report.clear, time.monotonic())
+        verdicts, self.verdicts = self.verdicts, self.verdicts.heard(report.claimed, report.clear, now)
         if self.wire_ready and self.verdicts is verdicts and not report.says_more_than(before):
             self._tell(news=False)
             return
@@ -156,43 +185,63 @@ class Reconciler:
         self.touch(urgent=report.is_urgent(before))
 
     def on_leader(self, leader: str) -> None:
+        self._note("leader", leader)
         self.leader = leader
         self.touch()
 
     def on_bounded(self, bounded: bool) -> None:
         """Whether an admission policy bounds the right to mark pods."""
         if bounded != self.bounded:
+            self._note("bounded", bounded)
             self.bounded = bounded
             self.touch()
 
     def on_passwords(self, passwords: Mapping[str, str]) -> None:
         """BGP passwords by peer name, of the peers that name a Secret which is there."""
+        if self.log is not None:
+            self.log.passwords(passwords, self.clock())
         self.passwords = passwords
         self.touch()
 
     def on_members(self, members: Mapping[str, Member]) -> None:
+        self._note("members", members, 500 * len(members))
         self.members = members
         self.touch()
 
     def on_named(self) -> None:
         """No other live manager has the name of our node: the speakers may be told what to say."""
+        self._note("named")
         self.named = True
         self.touch()
 
     def on_challenge(self) -> None:
         """Another manager was started with the name of our node."""
-        self.challenged_at = time.monotonic()
+        self._note("challenge")
+        self.challenged_at = self.clock()
         self.touch()
 
     def on_delivering(self, hops: frozenset[NewHop]) -> None:
         """Next hops that wait, and whose kube-proxy has said that it can deliver."""
-        self._delivering = hops
+        self._note("delivering", hops, 200 * len(hops))
+        self.delivering = hops
         self.touch()
 
     def on_proxies(self, nodes: frozenset[str]) -> None:
         """Nodes that have returned, and whose kube-proxy runs."""
-        self._proxies = nodes
+        self._note("proxies", nodes, 100 * len(nodes))
+        self.proxies = nodes
         self.touch()
+
+    def on_synced(self, kind: Kind) -> None:
+        """Every object of a kind has been put in."""
+        if kind not in self.synced:
+            self._note("synced", kind.kind)
+            self.synced.add(kind)
+
+    def on_outage(self, reason: str) -> None:
+        """Why the API is away; empty: it is back."""
+        self._note("outage", reason)
+        self.outage = reason
 
     def waiting_for(self) -> str:
         """What is not known yet, as a sentence; empty once plans are made."""
@@ -212,16 +261,16 @@ class Reconciler:
             match event:
                 case Replaced(kind, objects):
                     different = await self._replace(kind, objects) or kind not in self.synced
-                    self.synced.add(kind)
+                    self.on_synced(kind)
                 case Changed(kind, obj):
                     different = self.objects.change(kind.kind, obj)
                 case Deleted(kind, namespace, name):
                     different = self.objects.delete(kind.kind, namespace, name)
                 case Outage(reason):
-                    self.outage = reason
+                    self.on_outage(reason)
                     log.warning("the API is unavailable: what is known stays in force (%s)", reason)
                 case Restored():
-                    self.outage = ""
+                    self.on_outage("")
                     log.info("the API is available again")
                 case Broken(where, message):
                     if message:
@@ -254,10 +303,11 @@ class Reconciler:
             begun = time.monotonic()
             try:
                 await self._plan(begun)
-            except Exception:
+            except Exception as error:
                 # The speakers go on with the last plan. To end here would let every replica, which sees the same
                 # objects, end in the same way, and take every address off the wire.
                 log.exception("Planning failed. The last plan stays in force.")
+                self._note("failed", type(error).__name__)
                 await asyncio.sleep(PLAN_AGAIN)
             ended = time.monotonic()
             self._pace.took(ended)
@@ -291,37 +341,53 @@ class Reconciler:
         """One plan. What else runs on this loop (the beat to the speakers, reports, answers to HTTP) gets its turn
         between the steps, so a plan of any length silences nobody."""
         started = time.perf_counter()
-        snapshot, problems, generations = self._snapshot(now), self.objects.problems, self.objects.generations
-        steps = plan_steps(snapshot, self.known.plan if self.known else None, now, self.policy, self.placement_policy)
+        planning = self.begin_plan(now)
         while True:
             try:
-                next(steps)
+                next(planning.steps)
             except StopIteration as done:
                 made: Plan = done.value
                 break
             await asyncio.sleep(0)
+        self.end_plan(planning, made)
+        if self.known is not None:
+            self.publish(self.known, time.perf_counter() - started)
+
+    def begin_plan(self, now: float) -> Planning:
+        """What is known goes into the plan; what comes later goes into the next one."""
+        if self.log is not None:
+            self.log.begin(now, lambda: checkpoint.state_of(self))
+        before = self.known.plan if self.known else None
+        snapshot = self._snapshot(now)
+        steps = plan_steps(snapshot, before, now, self.policy, self.placement_policy)
+        return Planning(now, snapshot, self.objects.problems, self.objects.generations, steps)
+
+    def end_plan(self, planning: Planning, made: Plan) -> None:
+        """The speakers are told, and the plan is known."""
+        now, before = planning.at, self.known.plan if self.known else None
         made = replace(made, peers=self._problems(made))
         self._check(made.wire.check, now)
         if self.known is None or made.bgp != self.known.plan.bgp or made.digest != self.known.plan.digest:
-            self._token += 1
-            self._digests = {token: d for token, d in self._digests.items() if token >= self.bgp_report.applied}
-            self._digests[self._token] = made.digest
-            self.bgp.want(made.bgp, self._token)
-        applied = self._digests.get(self.bgp_report.applied, 0)
-        self.wire.want(replace(made.wire, applied=applied, check=made.wire.check | self.verdicts.due(now)))
+            self.token += 1
+            self.digests = {token: d for token, d in self.digests.items() if token >= self.bgp_report.applied}
+            self.digests[self.token] = made.digest
+            self.bgp.want(made.bgp, self.token)
+        applied = self.digests.get(self.bgp_report.applied, 0)
+        wire = replace(made.wire, applied=applied, check=made.wire.check | self.verdicts.due(now))
+        self.wire.want(wire)
         if len(self.wire_report.answering) > len(made.wire.vips):
             answering = editing(self.wire_report.answering)
             for address in [address for address in answering if address not in made.wire.vips]:
                 del answering[address]
             self.wire_report = replace(self.wire_report, answering=answering.frozen())
         self.known = Known(
-            snapshot=snapshot,
+            snapshot=planning.snapshot,
             plan=made,
             bgp=self.bgp_report,
             wire=self._wire_known(now),
             applied=applied,
-            problems=problems,
-            generations=generations,
+            problems=planning.problems,
+            generations=planning.generations,
             broken=dict(self.broken),
             outage=self.outage,
             unchecked=self.unchecked(now),
@@ -329,12 +395,13 @@ class Reconciler:
             marking=self._marking(),
             at=now,
         )
-        self.publish(self.known, time.perf_counter() - started)
+        if self.log is not None:
+            self.log.planned(now, before, made, wire, self.token)
 
     def _tell(self, *, news: bool) -> None:
         """What is known by the last plan, with the newest report."""
         if self.known is not None:
-            wire = self._wire_known(time.monotonic())
+            wire = self._wire_known(self.clock())
             news |= wire.notices != self.known.wire.notices
             self.known = replace(self.known, wire=wire)
             self.unplanned(self.known, news)
@@ -355,7 +422,7 @@ class Reconciler:
         """The endpoints without those whose kube-proxy cannot deliver yet, while the Service has others."""
         objects, dead = self.objects, self.wire_report.dead
         before, policy = self.proxy_wait, self.proxy_policy
-        state = step(before, objects.services, objects.endpoints, dead, self._delivering, now, policy)
+        state = step(before, objects.services, objects.endpoints, dead, self.delivering, now, policy)
         self.proxy_wait = state
         self._endpoints = settled(state, self._endpoints)
         self.proxy_health(state.waiting.keys())
@@ -367,10 +434,10 @@ class Reconciler:
         fresh = frozenset(report.fresh) | {me}
         if not report.doubt:
             delay = self.proxy_policy.delay
-            before, proxies = self.returns, self._proxies
+            before, proxies = self.returns, self.proxies
             self.returns = node_return.step(before, report.dead, self.members, fresh, now, delay, proxies)
             self.returned(self.returns.waiting)
-            self._proxies = None if proxies is None else frozenset(proxies & self.returns.waiting.keys())
+            self.proxies = None if proxies is None else frozenset(proxies & self.returns.waiting.keys())
         sessions = {(me, peer) for peer, state in self.bgp_report.sessions.items() if state.up}
         negotiated = {(me, peer): s.negotiated for peer, s in self.bgp_report.sessions.items() if s.negotiated}
         for name, replica in report.fresh.items():

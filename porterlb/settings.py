@@ -10,6 +10,9 @@ from porterlb.errors import PorterError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+RING_LEAST, RING_MOST = 1 << 16, 1 << 28
+"""Bytes: less is a few seconds of three nodes, more does not fit into the memory limit of a pod."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -117,6 +120,14 @@ class Settings:
     mark_again_after: float = 300.0
     """Minimum time between two markings of the pods of one node."""
 
+    record: str = ""
+    """File to which everything that the decisions depend on is written, with the decisions: ``porterlb replay`` reads
+    it. The file of the run before is kept as FILE.1. If empty: none."""
+
+    record_ring: int = 4194304
+    """Bytes of the same that the manager and the wire process each keep in memory, for ``/record``, SIGUSR1 and
+    ``porterlb doctor --bundle``. 0: none."""
+
     log_format: str = "text"
     """``text`` or ``json``."""
 
@@ -176,6 +187,8 @@ def _contradiction(s: Settings) -> str:
         return "mark_again_after must be 0 or more."
     if s.gratuitous_rate < 1:
         return "gratuitous_rate must be 1 or more."
+    if s.record_ring != 0 and not RING_LEAST <= s.record_ring <= RING_MOST:
+        return f"record_ring must be 0, or between {RING_LEAST} and {RING_MOST} bytes."
     if s.log_format not in ("text", "json"):
         return f"log_format must be text or json, not {s.log_format!r}."
     if s.log_level not in LOG_LEVELS:

@@ -1,4 +1,4 @@
-"""The file for a bug report: objects, states, logs and metrics, without secrets."""
+"""The file for a bug report: objects, states, logs, metrics and recordings, without secrets."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from porterlb.errors import PorterError
 
 FOLDER = "porterlb-bundle"
 
+RECORDING = "recording.jsonl"
+"""Of a replica. It has no secrets, and a replay needs it as it is."""
+
 
 def contents(report: Mapping[str, Any], found: Loaded | None, asked: Asked, texts: Mapping[str, str]) -> dict[str, str]:
     """The files by name. Secrets are never read; what has a secret's name in an object is taken out everywhere."""
@@ -35,7 +38,7 @@ def contents(report: Mapping[str, Any], found: Loaded | None, asked: Asked, text
     secrets = secrets_in(values.values())
     files = {name: json.dumps(redacted(value), indent=1, ensure_ascii=False) for name, value in values.items()}
     files |= {f"replicas/{name}": text for name, text in sorted(texts.items())}
-    return {name: without(text, secrets) for name, text in files.items()}
+    return {name: text if name.endswith(f"/{RECORDING}") else without(text, secrets) for name, text in files.items()}
 
 
 def write(path: Path, files: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ from porterlb.cli import bundle as bundles
 from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import show_text
-from porterlb.cli.replicas import Asked, ask, read
+from porterlb.cli.replicas import Asked, ask, read, recording
 from porterlb.cluster import Cluster, Denied, Unavailable
 from porterlb.core.doctor.examine import examine
 from porterlb.core.doctor.facts import Facts
@@ -63,6 +63,8 @@ def doctor(ctx: click.Context, options: Options, bundle: str | None, source: str
         one = read(source)
         asked = Asked({one.node: one})
         collected = Collected(Facts(release=release(), states={one.node: one.state}, clocks=_clocks(asked)), asked)
+        if bundle and (text := recording(source)):
+            collected.texts = {f"{one.node}/{bundles.RECORDING}": text}
     else:
 
         async def work(cluster: Cluster) -> Collected:

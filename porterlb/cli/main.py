@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "rebalance": ("rebalance", "Show which Layer 2 VIPs would move to spread them evenly, or move them."),
     "drain": ("drain", "Take a node out of service without a loss."),
     "undrain": ("drain", "Put a drained node into service again."),
+    "replay": ("replay", "Run a recording again: what was decided, and why."),
     "import": ("migrate", "Convert the configuration of MetalLB or OpenELB."),
     "version": ("version", "The release of this command and of the replicas."),
     "completion": ("completion", "Print the completion script of a shell."),

@@ -145,4 +145,26 @@ def _state_at(url: str) -> dict[str, Any]:
         raise PorterError(f"{url} is not the address of a manager: {error}.", _HERE) from None
 
 
+def recording(url: str) -> str:
+    """What the replica at ``url`` has recorded in memory; empty where it gives none."""
+    import aiohttp  # noqa: PLC0415  # as above
+
+    async def work() -> str:
+        limit = aiohttp.ClientTimeout(total=RECORDING_WITHIN)
+        host = {"Host": "localhost"} if url.startswith("http:") else {}  # as above
+        async with (
+            aiohttp.ClientSession(timeout=limit, headers=host) as session,
+            session.get(f"{url.rstrip('/')}/record") as answer,
+        ):
+            return await answer.text() if answer.status == 200 else ""
+
+    try:
+        return asyncio.run(work())
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        return ""
+
+
+RECORDING_WITHIN = 30.0
+"""Seconds: its text is made when it is asked for."""
+
 _HERE = "Run it on a node of the cluster, with the address of --http (http://127.0.0.1:7472 by default)."

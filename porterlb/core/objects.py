@@ -92,6 +92,8 @@ class Objects:
     def __init__(
         self, claim_without_class: bool, *, ignore_exclude_label: bool = False, drain_cordoned: bool = False
     ) -> None:
+        self.seen: Callable[[ObjectKey, Obj | None], None] | None = None
+        """Called with each new version of an object, and with None where one is gone, before it is taken over."""
         self._claim_without_class = claim_without_class
         self._ignore_exclude_label = ignore_exclude_label
         self._drain_cordoned = drain_cordoned
@@ -219,6 +221,8 @@ class Objects:
         known[key] = obj
         if before is not None and _same_version(before, obj):
             return False
+        if self.seen is not None:
+            self.seen(key, obj)
         judged = kind in WITH_CONDITIONS and self._generations.set(key, _generation(obj))
         parser = self._parsers.get(kind)
         if parser is None:
@@ -241,9 +245,43 @@ class Objects:
         key = ObjectKey(kind, namespace, name)
         if kind not in self._raw or self._raw[kind].pop(key, None) is None:
             return False
+        if self.seen is not None:
+            self.seen(key, None)
         self._generations.set(key, None)
         parser = self._parsers.get(kind)
         return parser(key, None) if parser else True
+
+    def kept(self) -> dict[ObjectKey, Any]:
+        """The parsed values that are in force although the API has a version that cannot be used."""
+        found = {}
+        for key, problems in self._problems.frozen().items():
+            if any(problem.reason in (Reason.KEPT, Reason.UNREADABLE) for problem in problems):
+                store, name = self._store(key)
+                if store is not None and (value := store.values.get(name)) is not None:
+                    found[key] = value
+        return found
+
+    def keep(self, kept: Mapping[ObjectKey, Any]) -> None:
+        """Puts values of :meth:`kept` in force, after the objects were put in."""
+        for key, value in kept.items():
+            store, name = self._store(key)
+            if store is not None:
+                store.set(name, value)
+                problems = self._problems.values.get(key, ())
+                if not any(problem.reason is Reason.KEPT for problem in problems):
+                    self._problems.set(key, (*problems, _STILL_IN_FORCE))
+
+    def _store(self, key: ObjectKey) -> tuple[_Store[Any, Any] | None, Any]:
+        """Where the parsed value of an object is, and its key there."""
+        by_name: dict[str, _Store[Any, Any]] = {
+            "Node": self._nodes,
+            "Eip": self._eips,
+            "BgpPeer": self._peers,
+            "BgpConf": self._confs,
+        }
+        if key.kind == "Service":
+            return self._services, ServiceKey(key.namespace, key.name)
+        return by_name.get(key.kind), key.name
 
     def _keep(self, store: _Store[K, T], name: K, key: ObjectKey, parsed: Parsed[T]) -> bool:
         """Puts a parsed value into ``store`` and its problems beside it."""

@@ -2,14 +2,15 @@
 
 To the wire process: ``config`` once and first (the hello key travels here, never in argv or the environment), then
 ``state`` (everything small, whole), ``vips`` (differences in pieces: a change of 10,000 VIPs must not hold up an
-answer), ``applied`` (the set is complete up to here), ``beat`` and ``stop``. To the manager: ``report`` with the
-fields of WireReport that changed, whole except ``answering``, which has changed VIPs only.
+answer), ``applied`` (the set is complete up to here), ``record`` (give your recording), ``beat`` and ``stop``. To the
+manager: ``report`` with the fields of WireReport that changed, whole except ``answering``, which has changed VIPs only;
+``recorded`` and ``streamed`` with a piece of the recording, which is lines of JSON.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -24,7 +25,11 @@ PIECE = 40
 
 @dataclass(frozen=True, slots=True)
 class WireConfig:
-    """What the wire process needs of the manager's settings; seconds. ``key``: of the hellos, at least 16 bytes."""
+    """What the wire process needs of the manager's settings; seconds. ``key``: of the hellos, at least 16 bytes.
+
+    ``record_ring``: bytes of the recording that is kept in memory, 0: none; ``record_stream``: whether the whole
+    recording goes to the manager.
+    """
 
     node: str
     key: bytes = field(repr=False)
@@ -36,6 +41,8 @@ class WireConfig:
     probe_misses: int = 3
     gratuitous_rate: int = 2000
     silence_after: float = 10.0
+    record_ring: int = 0
+    record_stream: bool = False
 
 
 def line(message: Mapping[str, Any]) -> bytes:
@@ -104,6 +111,37 @@ def applied_line(digest: int) -> bytes:
 
 
 STOP = line({"t": "stop"})
+RECORD = line({"t": "record"})
+
+RECORDED = 1 << 16
+"""Characters of a recording in one message."""
+
+
+def recorded_lines(texts: Iterable[str]) -> Iterator[bytes]:
+    """The recording that was asked for: ``recorded`` messages, of which the last one says so."""
+    for piece in _pieces(texts):
+        yield line({"t": "recorded", "text": piece, "last": False})
+    yield line({"t": "recorded", "text": "", "last": True})
+
+
+def streamed_lines(texts: Iterable[str]) -> Iterator[bytes]:
+    """What is recorded at this moment: ``streamed`` messages."""
+    for piece in _pieces(texts):
+        yield line({"t": "streamed", "text": piece})
+
+
+def _pieces(texts: Iterable[str]) -> Iterator[str]:
+    """Lines as text of at most RECORDED characters: one line may be several megabytes."""
+    waiting, size = [], 0
+    for text in texts:
+        waiting += [text, "\n"]
+        size += len(text) + 1
+        if size >= RECORDED:
+            whole = "".join(waiting)
+            yield from (whole[at : at + RECORDED] for at in range(0, len(whole), RECORDED))
+            waiting, size = [], 0
+    if waiting:
+        yield "".join(waiting)
 
 
 _WRITE: Mapping[str, Callable[[Any], Any]] = {

@@ -8,6 +8,7 @@
 | /metrics | Prometheus text (names begin with ``porterlb_``) |
 | / | the status page, with the files that it needs (:mod:`porterlb.edge.page`) |
 | /events | what the page shows, live (:mod:`porterlb.edge.state_stream`) |
+| /record | the recording in memory, for ``porterlb replay``; to clients on this machine only |
 
 A browser is a danger that other clients are not: a web site can make its own name stand for this address, and read
 what is here as if it were its own (DNS rebinding). So the paths that say something about the cluster are answered only
@@ -87,6 +88,7 @@ class HttpServer:
         ready: why the manager is not ready, as a sentence; empty when it is.
         state: takes hold of what is known, at once; what it returns makes the JSON values of /state, in a thread.
         registry: what /metrics shows.
+        record: what /record gives.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class HttpServer:
         ready: Callable[[], str],
         state: Callable[[], Callable[[], Mapping[str, Any]]],
         registry: CollectorRegistry,
+        record: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self._host = host
         self._wanted_port = port
@@ -104,6 +107,7 @@ class HttpServer:
         self._state = state
         self._stream = StateStream(state)
         self._registry = registry
+        self._record = record
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._waiting: dict[asyncio.StreamWriter, None] = {}  # those without a request, the oldest first
@@ -116,6 +120,8 @@ class HttpServer:
             "/metrics": self._metrics,
             **{path: partial(self._page, path) for path in page.PATHS},
         }
+        if record is not None:
+            self._paths = {**self._paths, "/record": self._get_record}
 
     @property
     def port(self) -> int:
@@ -177,7 +183,7 @@ class HttpServer:
                     await self._follow(reader, writer)
                     return
                 async with asyncio.timeout(ANSWER_WITHIN):
-                    writer.write(await self._answer(request))
+                    writer.write(await self._answer(request, is_local(writer)))
                     writer.close()
                     await writer.wait_closed()
         finally:
@@ -193,7 +199,7 @@ class HttpServer:
         except asyncio.LimitOverrunError:
             return b""
 
-    async def _answer(self, request: _Request) -> bytes:
+    async def _answer(self, request: _Request, local: bool) -> bytes:
         work = self._paths.get(request.path)
         if request.refusal:
             answer = request.refusal
@@ -201,6 +207,8 @@ class HttpServer:
             answer = _text(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS} pages follow this replica already: close one.")
         elif work is None:
             answer = _text(HTTPStatus.NOT_FOUND, f"There are {', '.join([*self._paths, EVENTS])}.")
+        elif request.path == "/record" and not local:
+            answer = _text(HTTPStatus.FORBIDDEN, "/record answers clients on its own machine only.")
         else:
             answer = await self._worked(request.path, work)
         sent = _head(answer.status, answer.kind, f"Content-Length: {len(answer.body)}")
@@ -263,6 +271,12 @@ class HttpServer:
             text = await asyncio.to_thread(lambda: json_text(make()))
         return _Answer(HTTPStatus.OK, text.encode() + b"\n", "application/json; charset=utf-8")
 
+    async def _get_record(self) -> _Answer:
+        assert self._record is not None
+        async with self._heavy:
+            text = await self._record()
+        return _Answer(HTTPStatus.OK, text.encode(), "application/jsonl; charset=utf-8")
+
     async def _metrics(self) -> _Answer:
         async with self._heavy:
             return _Answer(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_LATEST)
@@ -311,6 +325,17 @@ def _own(host: str) -> bool:
 def _head(status: HTTPStatus, kind: str, *more: str) -> bytes:
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", f"Content-Type: {kind}", *more, *_SAFETY, "Connection: close"]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def is_local(writer: asyncio.StreamWriter) -> bool:
+    """Whether the client is on this machine, and speaks to a loopback address."""
+    peer = writer.get_extra_info("peername")
+    try:
+        found = ip_address(str(peer[0]).partition("%")[0])
+    except (TypeError, IndexError, ValueError):
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
 
 
 def _text(status: HTTPStatus, sentence: str) -> _Answer:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from porterlb.core.observed import Answering
@@ -36,6 +36,7 @@ class ManagerChannel:
         self._fields: dict[str, Any] = {}
         self._answering: dict[str, Answering] = {}
         self._out = b""
+        self._bulk: deque[bytes] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._open = True
         loop.add_reader(pipe, self._read)
@@ -48,6 +49,18 @@ class ManagerChannel:
     def answering(self, vip: str, served: Answering) -> None:
         self._answering[vip] = served
         self._later(False)
+
+    def send(self, messages: Iterable[bytes]) -> None:
+        """Sends messages that may wait: each goes when there is nothing to report."""
+        if self._open:
+            self._bulk.extend(messages)
+            if not self._out:
+                self._next_out()
+
+    @property
+    def waiting(self) -> int:
+        """Messages of :meth:`send` that have not left."""
+        return len(self._bulk)
 
     def close(self) -> None:
         """Sends what fits and closes."""
@@ -87,8 +100,14 @@ class ManagerChannel:
             self._loop.add_writer(self._pipe, self._write)
         else:
             self._loop.remove_writer(self._pipe)
-            if self._answering or self._fields:
-                self._later(False)
+            self._next_out()
+
+    def _next_out(self) -> None:
+        if self._answering or self._fields:
+            self._later(False)
+        elif self._bulk:
+            self._out = self._bulk.popleft()
+            self._loop.add_writer(self._pipe, self._write)
 
     def _read(self) -> None:
         try:
@@ -120,6 +139,7 @@ class ManagerChannel:
         if self._open:
             self._open = False
             self._out = b""
+            self._bulk.clear()
             self._loop.remove_reader(self._pipe)
             self._loop.remove_writer(self._pipe)
             if self._timer is not None:

@@ -17,11 +17,13 @@ from typing import Any
 from porterlb import logs
 from porterlb.core import wire_text
 from porterlb.core.layer2 import actions as act
+from porterlb.core.layer2.chance import Chance
 from porterlb.core.layer2.engine import HOUSEKEEPING, Layer2
 from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.questions import Question
 from porterlb.core.model import Member
 from porterlb.core.observed import Nic
+from porterlb.core.record.layer2 import RecordedLayer2
 from porterlb.core.wire_text import WireConfig
 from porterlb.wire import netlink
 from porterlb.wire.channel import ManagerChannel
@@ -30,6 +32,7 @@ from porterlb.wire.hello_socket import HelloSocket
 from porterlb.wire.interfaces import InterfaceSockets
 from porterlb.wire.netlink import NicTable
 from porterlb.wire.prober import ProbeFrames, default_gateways
+from porterlb.wire.recording import Recording
 from porterlb.wire.templates import Templates
 
 log = logging.getLogger("porterlb.wire")
@@ -55,7 +58,13 @@ class WireProcess:
         self._channel = channel
         self._templates = templates
         self._loop = loop
-        self._layer2 = Layer2(config, loop.time(), random.random)
+        chance = Chance(int(random.random() * (1 << 53)))
+        self._recording = Recording(config, channel, loop) if Recording.wanted(config) else None
+        self._layer2 = (
+            Layer2(config, loop.time(), chance)
+            if self._recording is None
+            else RecordedLayer2(config, loop.time(), chance, self._recording.log)
+        )
         self._frames = ProbeFrames(templates)
         self._table = NicTable()
         self._open: dict[int, InterfaceSockets] = {}
@@ -104,9 +113,8 @@ class WireProcess:
         for sockets in list(self._open.values()):
             sockets.replies.drain()  # a late process must not blame its peers
         self._carry_out(self._layer2.probe(now, lag, self._link_heard()))
-        for probe in self._layer2.nodes.due(self._open):
-            if self._send_probe(probe):
-                self._layer2.nodes.sent(probe.key)
+        due = self._layer2.due(self._open)
+        self._layer2.probed([probe.key for probe in due if self._send_probe(probe)])
 
     def _send_probe(self, probe: Probe) -> bool:
         sockets, nic = self._open.get(probe.key.nic), self._layer2.interfaces.nics.get(probe.key.nic)
@@ -128,6 +136,8 @@ class WireProcess:
         self._layer2.count("log_lines_dropped", dropped)
         self._carry_out(self._layer2.housekeeping(now, lag))
         self._report_trouble()
+        if self._recording is not None:
+            self._recording.stream()
 
     def _wake(self) -> None:
         self._timer = None
@@ -160,8 +170,16 @@ class WireProcess:
             self._carry_out(layer2.want(wire_text.read_state(message), now))
         elif kind == "applied":
             self._carry_out(layer2.want_applied(int(message["digest"])))
+        elif kind == "record":
+            self._give_recording()
         elif kind == "stop":
             self.stop()
+
+    def _give_recording(self) -> None:
+        if self._recording is not None:
+            self._recording.give()
+        else:
+            self._channel.send(wire_text.recorded_lines([]))
 
     def stop(self) -> None:
         """Hands over, then run() returns."""

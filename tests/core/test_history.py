@@ -187,7 +187,7 @@ def test_a_vip_whose_protocol_was_changed() -> None:
     place = Place(Mode.BGP, ("node-a",), "", Protocol.AUTO)
     fresh = Place(Mode.LAYER2, ("node-a",), LATER, Protocol.LAYER2)
     made = situation(snapshot())
-    assert module._why(History(), place, fresh, made.plan.vips[AUTO_VIP], made) == (Why.PROTOCOL, "")
+    assert module.why_moved(History(), place, fresh, made.plan.vips[AUTO_VIP], made) == (Why.PROTOCOL, "")
 
 
 def test_a_new_leader_and_why() -> None:

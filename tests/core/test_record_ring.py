@@ -42,11 +42,25 @@ def test_the_oldest_segment_goes_as_a_whole() -> None:
     assert sum(len(entries) for _, entries in held) > LIMIT / 20 / 2
 
 
-def test_a_checkpoint_above_the_limit_is_kept_without_entries() -> None:
+def test_a_checkpoint_of_more_than_half_ends_it() -> None:
+    """Else it would be made again and again, for a few entries each."""
     ring: Ring[str, int] = Ring(LIMIT)
-    ring.begin("large", 5000)
-    assert ring.contents() == [("large", [])]
+    ring.begin("half", LIMIT // 2)
     ring.add(1, 10)
+    assert not ring.due
+    assert ring.contents() == [("half", [1])]
+    ring.begin("larger", LIMIT // 2 + 1)
+    ring.add(2, 10)
+    assert (ring.contents(), ring.size, ring.full, ring.due) == ([], 0, True, False)
+
+
+def test_without_checkpoints_it_begins_anew() -> None:
+    ring: Ring[str, int] = Ring(LIMIT)
+    ring.begin("first", 10)
+    for number in range(3):
+        ring.add(number, LIMIT // 4)
+    assert ring.due
+    ring.add(3, LIMIT // 4)
     assert ring.contents() == []
     assert ring.due
 

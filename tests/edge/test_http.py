@@ -16,6 +16,7 @@ from porterlb.core.model import Mode, ServiceKey
 from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import AddressConflict, BgpReport, SessionState
 from porterlb.core.status.notices import Notice
+from porterlb.edge import http
 from porterlb.edge.http import CONNECTIONS, HEAD_AT_MOST, HttpServer
 from porterlb.edge.metrics import Metrics
 from porterlb.errors import PorterError
@@ -310,3 +311,51 @@ def test_what_cannot_be_answered_is_logged_once_and_the_rest_is_answered(caplog:
         "/readyz cannot be answered",
         "/state cannot be answered",
     ]
+
+
+def test_a_recording_is_for_clients_of_this_machine() -> None:
+    async def text() -> str:
+        return '{"porterlb":"recording"}\n'
+
+    async def use(client: aiohttp.ClientSession, url: str) -> None:
+        async with client.get(f"{url}/record") as answer:
+            assert (answer.status, await answer.text()) == (200, await text())
+
+    with_server(server(record=text), use)
+
+    async def missing(client: aiohttp.ClientSession, url: str) -> None:
+        async with client.get(f"{url}/record") as answer:
+            assert answer.status == 404
+
+    with_server(server(), missing)
+
+
+@pytest.mark.parametrize(
+    ("peer", "local"),
+    [
+        (("127.0.0.1", 5), True),
+        (("::1", 5, 0, 0), True),
+        (("::ffff:127.0.0.1", 5, 0, 0), True),
+        (("10.77.0.11", 5), False),
+        (("::ffff:10.77.0.11", 5, 0, 0), False),
+        (("fe80::1%eth0", 5, 0, 2), False),
+        (None, False),
+        ("", False),
+    ],
+)
+def test_others_are_refused(peer: object, local: bool) -> None:
+    class Writer:
+        def get_extra_info(self, name: str) -> object:
+            assert name == "peername"
+            return peer
+
+    assert http.is_local(Writer()) is local  # type: ignore[arg-type]
+
+    async def ask() -> bytes:
+        async def text() -> str:
+            return "secret-free"
+
+        return await server(record=text)._answer(http._read(b"GET /record HTTP/1.1\r\n\r\n"), local)
+
+    answer = asyncio.run(ask())
+    assert answer.startswith(b"HTTP/1.1 200" if local else b"HTTP/1.1 403")

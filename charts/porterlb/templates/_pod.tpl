@@ -95,6 +95,8 @@ spec:
           value: {{ int .Values.hello.port | quote }}
         - name: PORTERLB_PROFILE
           value: {{ .Values.profile | quote }}
+        - name: PORTERLB_RECORD_RING
+          value: {{ .Values.recording.ring | int64 | toString | quote }}
         - name: PORTERLB_LOG_FORMAT
           value: {{ .Values.log.format | quote }}
         - name: PORTERLB_LOG_LEVEL

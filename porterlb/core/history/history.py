@@ -290,7 +290,7 @@ def _still_planned(vip: VipPlan, known: Known) -> set[str]:
 
 
 def _move(history: History, place: Place, fresh: Place, vip: VipPlan, known: Known) -> _Move:
-    why, cause = _why(history, place, fresh, vip, known)
+    why, cause = why_moved(history, place, fresh, vip, known)
     if fresh.mode is Mode.NONE:
         what = What.VIP_NOT_SERVED
     elif place.mode is Mode.NONE:
@@ -303,7 +303,7 @@ def _move(history: History, place: Place, fresh: Place, vip: VipPlan, known: Kno
     return _Move(fresh.since, what, place.hops, fresh.hops, why, cause, detail)
 
 
-def _why(history: History, place: Place, fresh: Place, vip: VipPlan, known: Known) -> tuple[Why, str]:
+def why_moved(history: History, place: Place, fresh: Place, vip: VipPlan, known: Known) -> tuple[Why, str]:
     """The first of these that explains the change: what happened to a next hop that is left, then to the mode, then to
     a next hop that is new."""
     lost = [hop for hop in place.hops if hop not in fresh.hops]

@@ -38,13 +38,14 @@ from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable
 from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.own_hello import OwnHello, told
+from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.questions import Question, asker_of
 from porterlb.core.layer2.refused_hellos import RefusedHellos
 from porterlb.core.layer2.reports import Reports
 from porterlb.core.layer2.serving import Serving, ServingEvent, ServingState, Transition
 from porterlb.core.layer2.spread import Spread
 from porterlb.core.layer2.surroundings import Surroundings
-from porterlb.core.layer2.targets import Gateway, find_targets, own_addresses
+from porterlb.core.layer2.targets import Gateway, Key, find_targets, own_addresses
 from porterlb.core.layer2.vips import Vip, VipTable
 from porterlb.core.layer2.votes import CountedVotes
 from porterlb.core.model import Address
@@ -179,6 +180,15 @@ class Layer2:
         self._take_verdict(now)
         return self._done()
 
+    def due(self, usable: Collection[int]) -> list[Probe]:
+        """The probes to send after `probe`, on interfaces that are ``usable``. Say `probed`."""
+        return list(self.nodes.due(usable))
+
+    def probed(self, sent: Collection[Key]) -> None:
+        """Which of the probes of `due` have left."""
+        for key in sent:
+            self.nodes.sent(key)
+
     def hello_tick(self, now: float) -> list[Action]:
         """Once a hello interval; after a stall, take the hellos of the others in first."""
         self._confirmed = now
@@ -280,7 +290,7 @@ class Layer2:
         """Finds what to probe, after a change of nodes, members, interfaces or the default route."""
         nics = self.interfaces.nics.values()
         targets = find_targets(self._own, self._wanted.nodes, self._wanted.members, nics, gateways)
-        self.nodes.set_targets(targets, self._wanted.members.keys(), own_addresses(self._own, self._wanted))
+        self.nodes.set_targets(targets, frozenset(self._wanted.members), own_addresses(self._own, self._wanted))
         for target in targets:
             self.interfaces.use(target.key.nic)
         self._actions.report(probed=self.nodes.probed)

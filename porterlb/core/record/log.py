@@ -37,6 +37,11 @@ class Log(Generic[E]):
         """Bytes in the ring."""
         return self._ring.size if self._ring is not None else 0
 
+    @property
+    def full(self) -> bool:
+        """Whether the ring keeps nothing, for one checkpoint takes more than half of it."""
+        return self._ring is not None and self._ring.full
+
     def begin(self, state: E, size: int) -> None:
         """A checkpoint of so many bytes."""
         if self._ring is not None and self._ring.due:

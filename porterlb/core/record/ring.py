@@ -21,6 +21,7 @@ class Segment(Generic[C, E]):
         self.checkpoint = checkpoint
         self.entries: list[E] = []
         self.size = size
+        self.begun = size  # bytes of the checkpoint
 
 
 class Ring(Generic[C, E]):
@@ -34,14 +35,25 @@ class Ring(Generic[C, E]):
         self._limit = limit
         self._segments: deque[Segment[C, E]] = deque()
         self.size = 0
+        self.full = False
+        """Whether a checkpoint was too large. Nothing is kept then."""
 
     @property
     def due(self) -> bool:
         """Whether a new segment is to begin. Without it the newest segment goes on, up to the limit."""
-        return not self._segments or self._segments[-1].size * SEGMENTS > self._limit
+        return not self.full and (not self._segments or self._filled(self._segments[-1]))
+
+    def _filled(self, segment: Segment[C, E]) -> bool:
+        return (segment.size - segment.begun) * SEGMENTS > self._limit
 
     def begin(self, checkpoint: C, size: int) -> None:
-        """A new segment. ``size``: bytes of the checkpoint."""
+        """A new segment. ``size``: bytes of the checkpoint. One that takes more than half of the limit ends the ring:
+        there is no room for entries."""
+        if 2 * size > self._limit:
+            self.full = True
+            self._segments.clear()
+            self.size = 0
+            return
         self._segments.append(Segment(checkpoint, size))
         self.size += size
         self._trim()
@@ -60,8 +72,7 @@ class Ring(Generic[C, E]):
     def _trim(self) -> None:
         while self.size > self._limit and len(self._segments) > 1:
             self.size -= self._segments.popleft().size
-        # The newest segment is alone: a checkpoint that is larger than the limit is still of use, entries are not.
-        if self.size > self._limit and self._segments[0].entries and self.due:
+        if self.size > self._limit:  # no checkpoint could be made for long: begin anew
             self._segments.clear()
             self.size = 0
 

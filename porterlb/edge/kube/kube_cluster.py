@@ -210,8 +210,10 @@ class KubeCluster:
     async def replica_texts(self, node: str) -> dict[str, str]:
         found = await installation.texts(self._api, self.namespace, node)
         with contextlib.suppress(Unavailable, Denied):
-            _, answer = await port_forward.page(self._api, self.namespace, node, "/metrics")
-            found["metrics.txt"] = port_forward.body(answer)
+            for path, name in (("/metrics", "metrics.txt"), ("/record", "recording.jsonl")):
+                _, answer = await port_forward.page(self._api, self.namespace, node, path)
+                if port_forward.found(answer):
+                    found[name] = port_forward.body(answer)
         return found
 
     async def close(self) -> None:

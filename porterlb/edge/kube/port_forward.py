@@ -64,6 +64,11 @@ async def connect(api: Api, namespace: str, node: str) -> tuple[str, PortForward
     return name, await _open(api, f"/api/v1/namespaces/{namespace}/pods/{name}/portforward", port)
 
 
+def found(answer: bytes) -> bool:
+    """Whether an HTTP answer has the page."""
+    return answer.split(b" ", 2)[1:2] == [b"200"]
+
+
 def body(answer: bytes) -> str:
     """The body of an HTTP answer."""
     return answer.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,10 +34,19 @@ class Layer2Speaker:
             ``answering``: VIPs that changed since the report before (after a restart of the process: all of them).
         settings: of the manager.
         key: of the hellos. It goes through the pipe, never through arguments or the environment.
+        recorded: where the recording of the process goes, line by line, if it is to be recorded as a whole.
     """
 
-    def __init__(self, report: Callable[[WireReport], None], *, settings: Settings, key: bytes) -> None:
+    def __init__(
+        self,
+        report: Callable[[WireReport], None],
+        *,
+        settings: Settings,
+        key: bytes,
+        recorded: Callable[[list[str]], None] | None = None,
+    ) -> None:
         self._report = report
+        self._recorded = recorded
         self._config = WireConfig(
             node=settings.node,
             key=key,
@@ -49,6 +58,8 @@ class Layer2Speaker:
             probe_misses=settings.probe_misses,
             gratuitous_rate=settings.gratuitous_rate,
             silence_after=settings.silence_after,
+            record_ring=settings.record_ring,
+            record_stream=recorded is not None and bool(settings.record),
         )
         self._process = ChildProcess(
             "porterlb.wire",
@@ -63,6 +74,10 @@ class Layer2Speaker:
         self._last = WireReport()
         self._stopping = asyncio.Event()
         self._alive = False  # the present process has reported
+        self._writer: asyncio.StreamWriter | None = None  # to the present process
+        self._asked: asyncio.Future[list[str]] | None = None  # for its recording
+        self._pieces: list[str] = []
+        self._part = ""  # of a line of the stream
 
     @property
     def pid(self) -> int | None:
@@ -78,6 +93,36 @@ class Layer2Speaker:
         """Tells the process that the manager is alive; from any thread. Beats are given by the loop anyway: this is
         for whoever knows that a busy loop is alive."""
         self._process.beat()
+
+    async def recording(self, within: float) -> list[str]:
+        """What the process has recorded in memory, as lines of JSON. Raises TimeoutError after so many seconds, or
+        when the process ends meanwhile; an empty list while there is no process."""
+        if self._writer is None:
+            return []
+        if self._asked is None or self._asked.done():
+            self._pieces = []
+            self._asked = asyncio.get_running_loop().create_future()
+            self._writer.write(wire_text.RECORD)
+        async with asyncio.timeout(within):
+            return await asyncio.shield(self._asked)
+
+    def _take_recorded(self, message: Mapping[str, Any]) -> None:
+        """A piece of what :meth:`recording` asked for."""
+        self._pieces.append(message["text"])
+        if message["last"] and self._asked is not None and not self._asked.done():
+            self._asked.set_result("".join(self._pieces).splitlines())
+
+    def _take_streamed(self, text: str) -> None:
+        *whole, self._part = (self._part + text).split("\n")
+        if self._recorded is not None and whole:
+            self._recorded(whole)
+
+    def _forget_recording(self) -> None:
+        """The process has ended."""
+        self._writer, self._part = None, ""
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_exception(TimeoutError("the wire process has ended"))
+            self._asked.exception()  # perhaps nobody waits any longer
 
     async def stop(self) -> None:
         """Hands over: the process tells the others, answers a moment longer, and ends. Then run() returns."""
@@ -95,6 +140,7 @@ class Layer2Speaker:
         restarts = 0
         while not self._stopping.is_set():
             why, pause = await self._process.live(self._write, self._stopping)
+            self._forget_recording()
             if self._stopping.is_set():
                 return
             restarts += 1
@@ -104,6 +150,12 @@ class Layer2Speaker:
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     def _heard(self, message: Any) -> None:
+        if message["t"] == "recorded":
+            self._take_recorded(message)
+            return
+        if message["t"] == "streamed":
+            self._take_streamed(message["text"])
+            return
         changes = wire_text.read_report(message)
         changes.setdefault("answering", {})
         if not self._alive:
@@ -114,6 +166,7 @@ class Layer2Speaker:
     async def _write(self, writer: asyncio.StreamWriter) -> None:
         """Brings the process to what is wanted, in pieces; a newer wanted set is taken up between two pieces."""
         self._alive = False
+        self._writer = writer
         writer.write(wire_text.config_line(self._config))
         sent: Editor[Address, Layer2Vip] = Editor()
         state = b""

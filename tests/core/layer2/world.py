@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
@@ -11,10 +10,13 @@ from typing import Any
 from porterlb.core.desired import DesiredWire
 from porterlb.core.hello import encode
 from porterlb.core.layer2 import actions as act
+from porterlb.core.layer2.chance import Chance
 from porterlb.core.layer2.engine import HOUSEKEEPING, Layer2
 from porterlb.core.layer2.probes import Probe
 from porterlb.core.model import Member
 from porterlb.core.observed import Answering, Nic
+from porterlb.core.record.layer2 import RecordedLayer2
+from porterlb.core.record.log import Log
 from porterlb.core.wire_text import WireConfig
 
 KEY = b"a key of the cluster's replicas"
@@ -37,10 +39,11 @@ def nics_of(node: str, up: bool = True, mac: bytes = b"") -> dict[int, Nic]:
 class Replica:
     """One `Layer2` and what its actions made of the tables of its host."""
 
-    def __init__(self, node: str, now: float, seed: int = 1) -> None:
+    def __init__(self, node: str, now: float, seed: int = 1, log: Log[bytes] | None = None) -> None:
         self.node = node
         self.config = WireConfig(node, KEY)
-        self.layer2 = Layer2(self.config, now, random.Random(seed).random)
+        chance = Chance(seed)
+        self.layer2 = Layer2(self.config, now, chance) if log is None else RecordedLayer2(self.config, now, chance, log)
         self.open: set[int] = set()
         self.owned: dict[bytes, bytes] = {}
         self.joined: set[bytes] = set()
@@ -125,10 +128,10 @@ class Replica:
 class World:
     """``cut``: nodes without a link. ``hung``: replicas whose process stands still. ``quiet``: managers that hang.
 
-    ``mute``: nodes that answer no probes; their hellos arrive.
+    ``mute``: nodes that answer no probes; their hellos arrive. ``log``: of the first replica.
     """
 
-    def __init__(self, *nodes: str, start: float = 1000.0) -> None:
+    def __init__(self, *nodes: str, start: float = 1000.0, log: Log[bytes] | None = None) -> None:
         self._start = self.now = start
         self.ticks = 0
         self.nodes = nodes
@@ -145,7 +148,7 @@ class World:
             leader=nodes[0],
         )
         self.rows: dict[str, list[Any]] = {}
-        self.replicas = {node: Replica(node, self.now) for node in nodes}
+        self.replicas = {node: Replica(node, self.now, log=log if node == nodes[0] else None) for node in nodes}
         for node in nodes:
             self.tell(node)
 
@@ -205,8 +208,9 @@ class World:
         now, layer2 = self.now, replica.layer2
         if self.ticks % round(replica.config.probe_interval / TICK) == 0:
             replica.do(layer2.probe(now, 0.0, 0.0), now)
-            for probe in list(layer2.nodes.due(replica.open)):
-                layer2.nodes.sent(probe.key)
+            due = layer2.due(replica.open)
+            layer2.probed([probe.key for probe in due])
+            for probe in due:
                 self._probe(replica, probe)
             replica.do(layer2.hello_tick(now), now)
         if self.ticks % round(HOUSEKEEPING / TICK) == 0:

@@ -1,0 +1,87 @@
+"""What Layer 2 decided, as JSON rows that are compared in a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from porterlb.core.hello import Hello
+from porterlb.core.layer2 import actions as act
+from porterlb.core.layer2.actions import Action
+from porterlb.core.record.plain import plain
+
+Said = tuple[object, ...]
+"""What our hello said last, as far as it is a decision."""
+
+_NAMED = ("fresh", "votes")
+"""Fields of reports of which the names are enough: the rest came by hello."""
+
+
+_TOLD = frozenset(
+    (
+        "dead",
+        "dead_on",
+        "alone",
+        "probed",
+        "fresh",
+        "doubt",
+        "rivals",
+        "claimed",
+        "clear",
+        "notices",
+        "applied",
+        "votes",
+    )
+)
+
+
+def decided(actions: Iterable[Action], said: Said) -> tuple[list[list[Any]], Said]:
+    """The decisions in ``actions`` as JSON rows, without what only counts or repeats; and what our hello says now."""
+    rows: list[list[Any]] = []
+    for action in actions:
+        match action:
+            case act.Say(hello):
+                if (now := _said(hello)) != said:
+                    said = now
+                    rows.append(["say", *now])
+            case act.Own(index, address, mac):
+                rows.append(["own", index, address.hex(), mac.hex()])
+            case act.Served(vip, answering):
+                rows.append(["served", vip, answering.next_hop, answering.answerer])
+            case act.Announce(index, address, defence):
+                rows.append(["announce", index, address.hex(), defence])
+            case act.Disown(index, address) | act.Join(index, address) | act.Leave(index, address):
+                rows.append([type(action).__name__.lower(), index, address.hex()])
+            case act.Tell(index, address, mac, _, at, _):
+                rows.append(["tell", index, address.hex(), mac.hex(), at.hex()])
+            case act.AnswerLate(index, address, _):
+                rows.append(["late", index, address.hex()])
+            case act.CheckAddress(index, checked):
+                rows.append(["check", index, str(checked)])
+            case act.OpenInterface(nic):
+                rows.append(["open", nic.index])
+            case act.CloseInterface(index) | act.DropInterface(index):
+                rows.append([("drop" if isinstance(action, act.DropInterface) else "close"), index])
+            case act.SendProbes(probes):
+                rows.append(["burst", len(probes)])
+            case act.Note(kind, subject):
+                rows.append(["note", kind.name, subject])
+            case act.Report(fields, _):
+                rows += [["report", name, _reported(name, value)] for name, value in fields.items() if name in _TOLD]
+            case act.SetHelloPeers(members):
+                rows.append(["peers", *sorted(members)])
+            case act.FindRoute(goal):
+                rows.append(["find", str(goal)])
+            case act.End():
+                rows.append(["end"])
+            case act.FindGateways() | act.Settled():
+                pass
+    return rows, said
+
+
+def _said(hello: Hello) -> tuple[object, ...]:
+    return (hello.goodbye, hello.answers, sorted(hello.dead))
+
+
+def _reported(name: str, value: Any) -> Any:
+    return sorted(value) if name in _NAMED else plain(value)
