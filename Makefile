@@ -23,7 +23,7 @@ $(STAMP): setup.cfg requirements.txt
 	@touch $@
 
 demo: setup ## the main job in about a minute: a bare-metal cluster on this machine, with real routers
-	@$(PY) -m lab.demo
+	@$(PY) -m lab.demo $(RECORDINGS)
 
 lab: setup ## the same cluster, left running for you to look around
 	@$(PY) -m lab.hold

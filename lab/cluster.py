@@ -33,6 +33,9 @@ MANAGER_HTTP = 7472
 
 BackendFactory = Callable[[Net], Backend]
 
+LIVE: list[Lab] = []
+"""The labs that are running."""
+
 
 class Lab:
     """A cluster. Everything is made by ``with``, and removed at its end, also after a failure.
@@ -89,6 +92,7 @@ class Lab:
         except BaseException:
             self.close()
             raise
+        LIVE.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,6 +100,8 @@ class Lab:
 
     def close(self) -> None:
         """Remove everything. A second call does nothing."""
+        if self in LIVE:
+            LIVE.remove(self)
         if hasattr(self, "proxy"):
             self.proxy.close()
         if hasattr(self, "backend"):

@@ -2,16 +2,18 @@
 
 A bare-metal cluster of three nodes, a BIRD router and two clients is built in network namespaces; PorterLB runs on
 each node from a directory of manifests. Everything that is printed is read back from the router, the kernels and the
-clients. Nothing is left behind.
+clients. Nothing is left behind, but for the recordings of the managers where a folder is given for them:
+``make demo RECORDINGS=FOLDER``.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -30,10 +32,14 @@ SEGMENT = "10.77.0.220-10.77.0.229"  # Layer 2 only
 
 @dataclass
 class Demo:
-    """The story, told step by step. ``rows``: what was measured, for the table at the end."""
+    """The story, told step by step. ``rows``: what was measured, for the table at the end.
+
+    ``recordings``: a folder for the recordings of the managers; None: they are not written.
+    """
 
     lab: Lab
     console: Console
+    recordings: Path | None = None
     rows: list[tuple[str, str]] = field(default_factory=list)
     managers: dict[str, Process] = field(default_factory=dict)
     vips: dict[str, str] = field(default_factory=dict)
@@ -68,6 +74,8 @@ class Demo:
             table.add_row(*row)
         self.console.print(table)
         self.say(f"The story took {time.monotonic() - self.started:.0f} s.")
+        if self.recordings is not None:
+            self.say(f"The recordings are in {self.recordings}: porterlb replay FILE.")
         self.say("Streams: one UDP request each ms; where there are 12 flows, each 5 ms in each of them.")
 
     # The steps
@@ -181,7 +189,10 @@ class Demo:
     # Small things
 
     def _start_manager(self, node: Node) -> None:
-        self.managers[node.name] = self.lab.start_manager(node, "--return-after", "5", remember=True)
+        options = ["--return-after", "5"]
+        if self.recordings is not None:
+            options += ["--record", str(self.recordings / f"{node.name}.jsonl")]
+        self.managers[node.name] = self.lab.start_manager(node, *options, remember=True)
 
     def _during(self, vip: str, what: Callable[[], object], *, flows: int = 1, client: str = "outside") -> Report:
         """A stream before, while and after ``what`` happens."""
@@ -239,11 +250,14 @@ def _s(seconds: float) -> str:
     return f"{seconds:.2f} s"
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     console = Console(highlight=False)
+    folder = Path(argv[0]).absolute() if argv else None
     try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         with Lab(nodes=3, routers=["bird"]) as lab:
-            Demo(lab, console).run()
+            Demo(lab, console, folder).run()
     except LabError as error:
         console.print(f"[red]The demo failed: {error}")
         return 1
@@ -251,4 +265,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -426,7 +426,7 @@ class Reconciler:
         self.proxy_wait = state
         self._endpoints = settled(state, self._endpoints)
         self.proxy_health(state.waiting.keys())
-        self._delivering = frozenset(self._delivering & state.waiting.keys())  # an answer counts for one wait
+        self.delivering = frozenset(self.delivering & state.waiting.keys())  # an answer counts for one wait
         return self._endpoints
 
     def _snapshot(self, now: float) -> Snapshot:

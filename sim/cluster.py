@@ -12,6 +12,7 @@ from porterlb.core.model import Address
 from porterlb.settings import Settings
 from sim.api import Api, Client
 from sim.platform import Host, run_main
+from sim.recordings import Recorded
 from sim.segment import NeighbourCache, Port, Segment
 from sim.world import Process, World
 
@@ -62,6 +63,7 @@ class Site:
         self.api = Api(world)
         self.responders: list[_Responder] = []
         self.wires: dict[str, Process] = {}
+        self.recorded: list[Recorded] = []
         self.pods: list[Pod] = []
         self.marked: set[str] = set()
         self.cordoned: set[str] = set()

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sim.faults import Fault
-from sim.run import Result, run
+from sim.run import RING, Result, run
 from sim.shrink import shrink
 
 LEDGER = Path(__file__).with_name("ledger.csv")
+RECORDINGS = Path(__file__).parents[1] / "build" / "recordings"
 FIELDS = ("date", "commit", "first", "seeds", "seconds", "hours", "faults", "violations", "failed_seeds")
 
 
@@ -33,6 +34,8 @@ def command(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--faults", type=Path, help="a JSON list of faults to run instead of those of the seed")
     parser.add_argument("--timeline", action="store_true", help="print what happened, also without a violation")
+    parser.add_argument("--recordings", type=Path, help="with --faults or --timeline: a folder for recordings")
+    parser.add_argument("--ring", type=int, default=RING, help="bytes of a recording of each process")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for the shortest history")
     parser.add_argument("--all", action="store_true", help="go on after a violation")
     options = parser.parse_args(argv)
@@ -40,7 +43,8 @@ def command(argv: Sequence[str]) -> int:
     first = options.first if options.first is not None else (_next_seed() if options.go_on else 1)
     if options.faults or (options.timeline and options.seeds == 1):
         faults = [Fault(**one) for one in json.loads(options.faults.read_text())] if options.faults else None
-        result = run(first, options.seconds, faults, timeline=True)
+        more = {"recordings": options.recordings, "ring": options.ring}
+        result = run(first, options.seconds, faults, timeline=True, **more)
         tell(result)
         return 0 if result.violation is None else 1
     began = time.monotonic()
@@ -75,7 +79,9 @@ def command(argv: Sequence[str]) -> int:
     for result in failed[: 1 if not options.all else 3]:
         shortest = result if options.no_shrink else shrink(result, options.seconds, print)
         logging.disable(logging.NOTSET)
-        tell(run(result.seed, options.seconds, list(shortest.faults), timeline=True))
+        folder = RECORDINGS / f"sim-{result.seed}"
+        tell(run(result.seed, options.seconds, list(shortest.faults), timeline=True, recordings=folder))
+        print(f"Recordings of every replica: {folder}. Read them with `porterlb replay FILE`.")
         logging.disable(logging.CRITICAL)
     return 1 if failed else 0
 

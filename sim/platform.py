@@ -28,12 +28,16 @@ import porterlb.wire.packet
 import porterlb.wire.prober
 import porterlb.wire.process
 from porterlb.core.model import Address
+from porterlb.core.wire_text import WireConfig
 from porterlb.edge import life_signs, proxy_start
+from porterlb.edge.recording import Recording
 from porterlb.pulse import Pulse
 from porterlb.wire import packet
+from porterlb.wire.recording import Recording as WireRecording
 from porterlb.wire.responder import PacketResponder
 from sim import bgp, sockets
 from sim.clock import Chance, Clock, Dates, Secrets, Stand
+from sim.recordings import Recorded
 from sim.world import Process, World
 
 if TYPE_CHECKING:
@@ -269,7 +273,6 @@ class _Http:
     def __init__(self, host: str, port: int, **more: Any) -> None:
         self.port = port
 
-    def changed(self) -> None: ...
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def changed(self) -> None: ...
@@ -295,6 +298,24 @@ def _workplace() -> Iterator[Path]:
     yield Path("/nonexistent")
 
 
+class _ManagerRecording(Recording):
+    """The production class, kept for the end of the run."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if self.log is not None:
+            Host.site.recorded.append(Recorded(self._settings, self.log))
+
+
+class _WireRecording(WireRecording):
+    """The production class, kept with the newest manager of its node."""
+
+    def __init__(self, config: WireConfig, *arguments: Any) -> None:
+        super().__init__(config, *arguments)
+        of_node = [one for one in Host.site.recorded if one.settings.node == config.node]
+        of_node[-1].wires.append((config.key, self.log))
+
+
 def substitute() -> None:
     """Once for each Python process."""
     clock, chance, tokens = Clock(Host), Chance(Host), Secrets(Host)
@@ -314,11 +335,12 @@ def substitute() -> None:
     app._Manager.__init__ = _noted(app._Manager.__init__)
     app.datetime = Dates(Host)
     app.HttpServer, app.Pulse, app.workplace = _Http, _Pulse, _workplace
-    app.BgpSpeaker, app.Host = bgp.Speaker, _Kernel
+    app.BgpSpeaker, app.Host, app.Recording = bgp.Speaker, _Kernel, _ManagerRecording
     app.open_cluster = lambda *arguments, **more: Host.site.client(Host.process())
     app.keep_only = app.collect_seldom = lambda *arguments, **more: None
     wire: Any = porterlb.wire.process
     wire.NicTable, wire.SolicitedNodeGroups = _NicTable, _Groups
+    wire.Recording = _WireRecording
     wire.gc = Stand(gc, freeze=lambda: None)
     main: Any = porterlb.wire.__main__
     main.gc = wire.gc

@@ -5,16 +5,22 @@ from __future__ import annotations
 import random
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from porterlb.release import release
 from sim.cluster import Site
 from sim.faults import Fault, Faults, draw
 from sim.platform import substitute
 from sim.promises import Promises, Violation
+from sim.recordings import write
 from sim.world import World
 
 SPREAD = 0.25
 """The share of seeds in which each host has a next hop of its own (``layer2Spread: hosts``)."""
+
+RING = 1 << 25
+"""Bytes of a recording: more than the two minutes of a seed fill."""
 
 _READY: list[bool] = []
 
@@ -34,8 +40,17 @@ class Result:
     timeline: list[tuple[float, str, str]] = field(default_factory=list)
 
 
-def run(seed: int, seconds: float, faults: list[Fault] | None = None, *, timeline: bool = False) -> Result:
-    """Runs one seed. ``faults``: instead of those that the seed draws."""
+def run(
+    seed: int,
+    seconds: float,
+    faults: list[Fault] | None = None,
+    *,
+    timeline: bool = False,
+    recordings: Path | None = None,
+    ring: int = RING,
+) -> Result:
+    """Runs one seed. ``faults``: instead of those that the seed draws. ``recordings``: a folder for what the replicas
+    record, ``ring`` bytes of each process."""
     if not _READY:
         _READY.append(True)
         substitute()
@@ -43,7 +58,7 @@ def run(seed: int, seconds: float, faults: list[Fault] | None = None, *, timelin
     chance = random.Random(f"{seed}/site")
     names = tuple(f"n{number}" for number in range(1, chance.choice((2, 3, 3, 3, 4)) + 1))
     world = World(seed)
-    site = Site(world, names, _settings(chance))
+    site = Site(world, names, {**_settings(chance), "record_ring": ring if recordings is not None else 0})
     spread = random.Random(f"{seed}/spread").random() < SPREAD
     site.eip("segment", "10.77.0.200-10.77.0.229", "layer2", **{"layer2Spread": "hosts"} if spread else {})
     for number in range(chance.randint(2, 4)):
@@ -71,6 +86,8 @@ def run(seed: int, seconds: float, faults: list[Fault] | None = None, *, timelin
     )
     for process in world.processes:
         process.alive = False
+    if recordings is not None:
+        write(recordings, site.recorded, release())
     return result
 
 

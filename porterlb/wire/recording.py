@@ -11,7 +11,7 @@ from porterlb.core.record import entries
 from porterlb.core.record.file import FULL
 from porterlb.core.record.log import Log
 from porterlb.core.wire_text import WireConfig
-from porterlb.wire.channel import Channel
+from porterlb.wire.channel import ManagerChannel
 
 BEHIND = 64
 """Pieces that may wait for the manager. While there are more, the stream waits too, in a bounded log."""
@@ -20,7 +20,7 @@ BEHIND = 64
 class Recording:
     """The log of the process, and how it gets to the manager."""
 
-    def __init__(self, config: WireConfig, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: WireConfig, channel: ManagerChannel, loop: asyncio.AbstractEventLoop) -> None:
         self._key = config.key
         self._channel = channel
         self._loop = loop

@@ -35,6 +35,8 @@ NOT_A_SETTING_OF_THE_CHART = {
     "hello_address": "the Node's InternalIP",
     "log_format": "log.format",
     "log_level": "log.level",
+    "record": "never: a pod has no folder that is large enough",
+    "record_ring": "recording.ring",
 }
 
 

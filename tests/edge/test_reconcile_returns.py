@@ -52,4 +52,4 @@ def test_a_health_check_that_nobody_waits_for_any_more_is_forgotten() -> None:
     made = reconciler([])
     made.on_delivering(frozenset({NewHop(ServiceKey("default", "web"), "c", 30000)}))
     made._snapshot(1.0)
-    assert not made._delivering
+    assert not made.delivering

@@ -45,7 +45,7 @@ from porterlb.core.layer2.reports import Reports
 from porterlb.core.layer2.serving import Serving, ServingEvent, ServingState, Transition
 from porterlb.core.layer2.spread import Spread
 from porterlb.core.layer2.surroundings import Surroundings
-from porterlb.core.layer2.targets import Gateway, Key, find_targets, own_addresses
+from porterlb.core.layer2.targets import Gateway, TargetKey, find_targets, own_addresses
 from porterlb.core.layer2.vips import Vip, VipTable
 from porterlb.core.layer2.votes import CountedVotes
 from porterlb.core.model import Address
@@ -184,7 +184,7 @@ class Layer2:
         """The probes to send after `probe`, on interfaces that are ``usable``. Say `probed`."""
         return list(self.nodes.due(usable))
 
-    def probed(self, sent: Collection[Key]) -> None:
+    def probed(self, sent: Collection[TargetKey]) -> None:
         """Which of the probes of `due` have left."""
         for key in sent:
             self.nodes.sent(key)

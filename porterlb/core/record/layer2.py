@@ -20,7 +20,7 @@ from porterlb.core.layer2.actions import Action
 from porterlb.core.layer2.engine import Layer2
 from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.questions import Question
-from porterlb.core.layer2.targets import Gateway, Key
+from porterlb.core.layer2.targets import Gateway, TargetKey
 from porterlb.core.layer2.vips import Vip
 from porterlb.core.model import Address
 from porterlb.core.observed import Answering, Nic
@@ -169,7 +169,7 @@ class RecordedLayer2(Layer2):
         self._probes = super().due(usable)
         return self._probes
 
-    def probed(self, sent: Collection[Key]) -> None:
+    def probed(self, sent: Collection[TargetKey]) -> None:
         if len(sent) != len(self._probes):
             left = set(sent)
             lost = [[key.nic, key.address.hex()] for key, _ in self._probes if key not in left]

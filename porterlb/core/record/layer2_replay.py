@@ -10,7 +10,7 @@ from typing import Any
 from porterlb.core import wire_text
 from porterlb.core.layer2.actions import Action
 from porterlb.core.layer2.engine import Layer2
-from porterlb.core.layer2.targets import Key
+from porterlb.core.layer2.targets import TargetKey
 from porterlb.core.record.codec import SECRET_KEY, NotRecordable, decode
 from porterlb.core.record.decided import Said, decided
 from porterlb.core.record.entries import Line
@@ -65,7 +65,7 @@ def _probed(layer2: Layer2, line: Line, now: float) -> None:
 def _unsent(layer2: Layer2, line: Line, now: float) -> None:
     """Probes that did not leave after all."""
     for nic, address in line["with"][0]:
-        layer2.nodes.detector.probes.findings[Key(nic, bytes.fromhex(address))].target.misses -= 1
+        layer2.nodes.detector.probes.findings[TargetKey(nic, bytes.fromhex(address))].target.misses -= 1
 
 
 def _asked(layer2: Layer2, line: Line, now: float) -> None:
