@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
 TEST ?=
+TEST_PACKAGES := mmdebstrap buildah chromium-headless-shell
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
 .PHONY: help setup demo lab test test-fast mutants fuzz lint bench image release docs generate pins clean
@@ -34,9 +35,11 @@ lint: setup ## ruff, mypy --strict, the import contracts
 	@lint-imports --no-logo
 
 test: lint ## everything: lint and all tests, on real routers, kernels and a real API server. Or TEST=tests/core
+	@lab/install-packages $(TEST_PACKAGES)
 	@$(PY) -m $(if $(TEST),pytest $(TEST),tests.gate)
 
 test-fast: lint ## the everyday loop: without the Kubernetes control plane
+	@lab/install-packages $(TEST_PACKAGES)
 	@$(PY) -m $(if $(TEST),pytest $(TEST) -m "not cluster",tests.gate --without-cluster)
 
 mutants: setup ## does a test fail for each decision of core that is changed? Options: MUTANTS="--only lease --all"
