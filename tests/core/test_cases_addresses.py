@@ -29,7 +29,7 @@ from porterlb.core.plan import plan
 from porterlb.core.problems import Reason
 from porterlb.core.status.build import eip_status, service_status
 from tests.core.allocation_world import addresses, eip, got, of, reasons, run, service, written
-from tests.core.stage import LAYER2_VIP, MAIL, POLICY, SHOP, situation, snapshot
+from tests.core.stage import LAYER2_VIP, MAIL, POLICY, SHOP, situation, snapshot, with_protocol
 from tests.core.test_plan import NAMES, cluster
 
 POOL = eip("e", "10.77.0.0-10.77.0.255")
@@ -360,6 +360,13 @@ def test_e2_where_no_node_has_the_interface_the_eip_and_the_service_say_so() -> 
     assert not made.vips[LAYER2_VIP].on_link and made.vips[LAYER2_VIP].problems[0].reason is Reason.OFF_SEGMENT
     assert not made.eips["segment"].layer2_possible
     assert made.eips["segment"].layer2_reason.startswith("No replica has an interface eth0 that is up")
+    assert made.eips["segment"].layer2_reason.endswith(".") and "fallback" not in made.eips["segment"].layer2_reason
+
+
+def test_e2_an_eip_that_layer2_was_to_stand_in_for_says_that_it_has_no_fallback() -> None:
+    snap = with_protocol(on_eth0(cluster(), *NAMES), "segment", Protocol.AUTO)
+    made = plan(snap, None, 0.0, POLICY)
+    assert made.eips["segment"].layer2_reason.endswith("; it has no fallback when BGP is lost.")
 
 
 def test_e2_a_service_with_pods_on_nodes_without_the_interface_only_is_told_why() -> None:
