@@ -259,7 +259,9 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
         if seen.signed(name, rules, now) and (name in dead_since or name in failures)
     ]
     acting = _may_act(seen, rules) is None
-    mark = tuple(name for name, one in failures.items() if one.stage is Stage.MARKING and one.alive_since is None)
+    # What an earlier leader began is continued only while the replicas agree: the node may have come back since.
+    begun = {name for name, one in failures.items() if one.stage is Stage.MARKING and one.alive_since is None}
+    mark = tuple(name for name in failures if name in begun and name in dead_since)
     restore = tuple(name for name, one in failures.items() if one.stage is Stage.RESTORING)
     return Step(
         Memory(failures, dead_since),

@@ -212,6 +212,19 @@ def test_the_next_leader_reads_what_was_marked() -> None:
     assert step(back.memory, seen(ALIVE), RULES, 1011.0).restore == ("c",)
 
 
+def test_the_next_leader_continues_only_what_the_replicas_still_agree_on() -> None:
+    """The leader that began has died, and the node has come back since: its replica is stopped, its kernel answers."""
+    begun = read({"c": "marking"}, 1000.0)
+    unknown = seen(Verdict())
+    assert step(begun, unknown, RULES, 1000.0).mark == ()
+    assert step(begun, replace(unknown, verdicts={}), RULES, 1000.0).mark == ()
+    few = seen(Verdict(voters=frozenset("a"), silent=frozenset("a")))
+    assert step(begun, few, RULES, 1000.0).mark == ()
+    first = step(begun, seen(), RULES, 1000.0)
+    assert (first.mark, first.refused) == ((), {"c": Refusal.CONFIRMING})
+    assert step(first.memory, seen(), RULES, 1000.0 + RULES.confirm).mark == ("c",)
+
+
 def test_what_is_told_too_late_changes_nothing() -> None:
     memory = Memory({"c": Failure(Stage.OVER, 0.0)})
     assert marked(memory, "c") is memory and restored(memory, "c") is memory
