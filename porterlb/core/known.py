@@ -93,6 +93,10 @@ class Known:
         """The generation that was judged, also where its edit was refused; 0: not known."""
         return self.generations.get(ObjectKey(kind, namespace, name), 0)
 
+    def is_behind(self, key: ServiceKey) -> bool:
+        """Whether the plan is older than this usable Service, as it may be while this replica is in doubt."""
+        return key in self.snapshot.services and key not in self.plan.services
+
     def addresses_of(self, key: ServiceKey) -> tuple[Address, ...]:
         """The addresses that a Service is to have in its status.
 

@@ -83,6 +83,16 @@ class ServiceRecords:
 _EMPTY = ServiceRecord()
 
 
+def used(status: Mapping[str, Any] | None) -> dict[Address, tuple[ServiceKey, ...]]:
+    """The record in the status of an Eip: the Services of each address."""
+    found = {}
+    for text, owners in _texts((status or {}).get("used")).items():
+        address = parse_address(text)
+        if address is not None:
+            found[address] = tuple(sorted(_owners(owners)))
+    return found
+
+
 def _owners(text: str) -> set[ServiceKey]:
     """``namespace/name;namespace/name``, as OpenELB writes it too."""
     pairs = (part.strip().partition("/") for part in text.split(";"))

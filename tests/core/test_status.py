@@ -40,6 +40,7 @@ from porterlb.core.status.build import conf_status, eip_status, service_status
 from porterlb.core.status.notices import eip_notices, object_notices, service_notices, session_notices
 from porterlb.core.status.peer import negotiated_of, own_entry, peer_conditions
 from porterlb.core.status.serving import Acknowledged, served_now
+from porterlb.core.status.writes import service_write
 from tests.core.stage import (
     AUTO_VIP,
     BGP_VIP,
@@ -707,3 +708,21 @@ def test_what_keeps_a_peer_out_on_a_node_reaches_the_condition() -> None:
     trouble = Trouble(TroubleKind.RELOAD_FAILED, text="No space left on device")
     broken = replace(made, bgp=replace(made.bgp, sessions={}, trouble=trouble))
     assert "No space left" in own_entry(broken, "tor", None)["nodesPeerStatus"]["node-a"]["reason"]
+
+
+def test_a_leader_in_doubt_leaves_alone_what_its_plan_does_not_know_yet() -> None:
+    """It was in doubt when the Service came, so its plan is older; then the leader died, and it leads now."""
+    now = snapshot(doubt=True)
+    older = replace(now, services={key: service for key, service in now.services.items() if key != MAIL})
+    kept = plan(replace(older, view=replace(older.view, doubt=False)), None, 0.0, POLICY, AT_ONCE)
+    assert plan(now, kept, 1.0, POLICY, AT_ONCE) is kept
+    known = seen(kept, now, leading=True)
+    given = {"loadBalancer": {"ingress": [{"ip": str(LAYER2_VIP)}]}}
+    assert service_write(known, MAIL, lambda key: {"metadata": {"name": "mail"}, "status": given}) is None
+    assert service_write(known, SHOP, lambda key: {"metadata": {"name": "shop"}}) is not None
+    record = {"used": {str(LAYER2_VIP): "default/mail", "10.77.0.222": "default/gone"}}
+    status = eip_status(known, "segment", record)
+    assert status["used"][str(LAYER2_VIP)] == "default/mail" and "10.77.0.222" not in status["used"]
+    assert status["usage"] == len(status["used"])
+    certain = replace(known, snapshot=replace(now, view=replace(now.view, doubt=False)))
+    assert str(LAYER2_VIP) not in eip_status(certain, "segment", record).get("used", {})

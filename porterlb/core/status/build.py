@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from porterlb.core import node_failure
+from porterlb.core import node_failure, records
 from porterlb.core.allocation import EipUse
 from porterlb.core.bgp import words
 from porterlb.core.bgp.peers import own_as, router_id
@@ -221,7 +221,7 @@ def eip_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status
     use = planned.use
     first, last = eip.ranges[0].first, eip.ranges[-1].last
     verdicts = _eip_verdicts(known, name, planned, own)
-    used = _used(known, use)
+    used = _used(known, use) | _recorded(known, old)
     status: Status = {
         "occupied": use.full,
         "usage": len(used),
@@ -296,6 +296,14 @@ def _used(known: Known, use: EipUse) -> dict[Address, tuple[ServiceKey, ...]]:
         if given:
             found[address] = given
     return found
+
+
+def _recorded(known: Known, old: Mapping[str, Any] | None) -> dict[Address, tuple[ServiceKey, ...]]:
+    """Of the record before: the entries of Services that the plan does not know yet. They stay valid."""
+    if not known.snapshot.view.doubt:
+        return {}
+    entries = records.used(old)
+    return {address: keys for address, keys in entries.items() if any(known.is_behind(key) for key in keys)}
 
 
 def _has(known: Known, key: ServiceKey, address: Address) -> bool:

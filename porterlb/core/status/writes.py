@@ -81,11 +81,14 @@ def service_write(
 ) -> StatusWrite | None:
     """The write for a Service that is ours, usable or not; None where the cluster has it already.
 
+    Also None for a Service that has not been planned: a leader in doubt keeps its last plan, and may lead with one that
+    is older than the Service. What others have written of it stays.
+
     ``decided_on``: the newest resourceVersion of the Service with the values that the plan was made from.
     """
     object_key = ObjectKey("Service", *key)
     obj = have(object_key)
-    if obj is None:
+    if obj is None or known.is_behind(key):
         return None
     old = status_of(obj)
     new = service_status(known, key, old)
