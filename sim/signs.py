@@ -49,8 +49,11 @@ class Signs:
         return loss <= LOSS and self.site.linked(one, other)
 
     def _writes(self, name: str) -> bool:
-        """A start takes some seconds: the process is younger than its node's last silence."""
+        """A start takes some seconds: the process is younger than its node's last silence. The manager learns from its
+        wire process that the node is cut off; that the wire process stands still, it notices only after a while."""
         process = self.site.nodes[name].manager
         if process is None or not process.alive or process.stopped or self.faults.lasting(API):
+            return False
+        if any(one.name == f"{name}/wire" and one.alive and one.stopped for one in self.site.world.processes):
             return False
         return process.manager is not None and self.site.world.now - process.begins >= WRITES
