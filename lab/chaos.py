@@ -146,7 +146,7 @@ class Chaos:
         """Until then a VIP may still move to another node."""
         vips = [self.addresses[name] for name in ("first", "second")]
         states = [self.lab.state(node.name) for node in self.lab.nodes]
-        return all(state["vips"][vip]["recorded"] for state in states for vip in vips)
+        return all(state.get("vips", {}).get(vip, {}).get("recorded") for state in states for vip in vips)
 
     def start(self, name: str) -> None:
         options = ("--settle-after", "1", "--return-after", "1", "--mark-pods-not-ready", "--mark-again-after", "1")

@@ -16,6 +16,7 @@ MANY = 300
 
 def test_300_vips_are_spread_evenly_and_a_returning_node_takes_none_back(cluster: str) -> None:
     with Stage(cluster, pool="10.77.0.60-10.77.0.99,fd77::1:0/112", proxy_interval=5.0) as stage:
+        stage.settle()  # records begin a second after the last replica has come; a busy machine may take longer
         for number in range(MANY):
             stage.lab.service(f"many-{number}", ["pod-a1", "pod-b1", "pod-c1"], policy="Local", families=("IPv6",))
 
