@@ -210,7 +210,7 @@ class StatusWriter:
         # What was not written at the last look, and is another object by now.
         keys |= {key for key, looked in self._pending.items() if looked.have is not self._outbox.have(key)}
         self._looked = None  # until all of them have been looked at
-        for number, key in enumerate(keys, 1):
+        for number, key in enumerate(sorted(keys), 1):
             writes = self._writes(known, key) if key in raw[key.kind] else ()
             if writes:
                 self._pending[key] = _Looked(self._outbox.have(key), writes)
