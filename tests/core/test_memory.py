@@ -29,7 +29,7 @@ from porterlb.core.model import (
 from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Reason
-from tests.core.test_plan import NAMES, POLICY, cluster, eip, service
+from tests.core.test_plan import NAMES, PARTS, POLICY, cluster, eip, service
 
 X, Y = ip_address("10.77.0.201"), ip_address("10.77.0.231")
 EVERYTHING = {"x": eip("x", "10.77.0.200", "10.77.0.209"), "y": eip("y", "10.77.0.230", "10.77.0.239")}
@@ -236,21 +236,6 @@ def reordered(of: Snapshot, seed: int) -> Snapshot:
     parts = ("nodes", "services", "endpoints", "eips", "peers", "members")
     mixed: dict[str, Any] = {name: shuffled(dict(getattr(of, name)), seed) for name in parts}
     return replace(of, **mixed)
-
-
-PARTS: tuple[str, ...] = (
-    "vips",
-    "bgp",
-    "wire",
-    "digest",
-    "wake_at",
-    "services",
-    "eips",
-    "peers",
-    "routes",
-    "unwritten",
-)
-PARTS += ("memory.hold_downs", "memory.sessions", "memory.modes")
 
 
 @given(stories(), st.integers(0, 5), st.sampled_from([ModePolicy(), ModePolicy(return_after=1, widen_after=5)]))

@@ -25,8 +25,7 @@ from porterlb.core.model import (
 from porterlb.core.nexthops import MOST
 from porterlb.core.persistent import PersistentMap, editing
 from porterlb.core.plan import BATCH, Plan, plan, plan_steps
-from tests.core.test_memory import PARTS
-from tests.core.test_plan import POLICY, eip, service
+from tests.core.test_plan import PARTS, POLICY, eip, service
 
 NODES = [f"n{i:02}" for i in range(24)]
 ADDRESS = {name: ip_address(f"10.77.0.{i + 11}") for i, name in enumerate(NODES)}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path as File
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,11 @@ class SlowReader:
         self.port = int(self.listener.getsockname()[1])
         self.threads = [threading.Thread(target=self._serve, daemon=True)]
         self.threads[0].start()
+
+    def config(self, **options: Any) -> SessionConfig:
+        """A session of the node with it."""
+        peer, own = IPv4Address(Script.ADDRESS), IPv4Address("10.99.0.1")
+        return SessionConfig("tor", peer, 64600, LOCAL_AS, own, hold_time=self.hold, remote_port=self.port, **options)
 
     def close(self) -> None:
         self.end.set()
@@ -97,16 +103,7 @@ class SlowReader:
 
 def test_a_slow_router_gets_whole_messages_and_one_that_stops_reading_is_given_up(net: Segment, tmp_path: File) -> None:
     async def story(router: SlowReader) -> None:
-        peer = SessionConfig(
-            "tor",
-            IPv4Address(Script.ADDRESS),
-            64600,
-            LOCAL_AS,
-            IPv4Address("10.99.0.1"),
-            hold_time=HOLD,
-            remote_port=router.port,
-            graceful_restart=0,
-        )
+        peer = router.config(graceful_restart=0)
         rest = {via("tor", "10.99.0.12", communities=(f"64500:{i}",)): many(40 * i + 40)[-40:] for i in range(250)}
         async with speaking(tmp_path) as watched:
             await watched.applied(wanted([peer], rest))

@@ -6,13 +6,11 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address
 from pathlib import Path as File
 
 import pytest
 
-from porterlb.core.desired import SessionConfig
-from tests.edge.bgp_routers import LOCAL_AS, Bird, Script, Segment, run, segment, tool
+from tests.edge.bgp_routers import Bird, Segment, run, segment, tool
 from tests.edge.bgp_speaking import eventually, neighbor, speaking, wanted
 from tests.edge.test_bgp_slow_router import SlowReader
 
@@ -27,15 +25,7 @@ def net() -> Iterator[Segment]:
 
 def test_keepalives_are_sent_as_often_as_asked(net: Segment, tmp_path: File) -> None:
     async def story(router: SlowReader) -> None:
-        peer = SessionConfig(
-            "tor",
-            IPv4Address(Script.ADDRESS),
-            64600,
-            LOCAL_AS,
-            IPv4Address("10.99.0.1"),
-            hold_time=30,
-            remote_port=router.port,
-        )
+        peer = router.config()
         async with speaking(tmp_path) as watched:
             await watched.applied(wanted([peer], {}))
             await eventually(lambda: watched.up() == {"tor"})
