@@ -178,7 +178,7 @@ def _replaced(found: Loaded, names: Sequence[str], *, named: bool) -> dict[str, 
 
 
 def _edit(obj: Obj, current: str, wanted: Protocol) -> Obj:
-    """The change of an Eip, with the protocol that `restore` gives back. What is back as it was has no such note."""
+    """The change of an Eip, with the note that `restore` reads. An Eip with its first protocol has none."""
     before = replaced_protocol(obj)
     first = current if before is None else before.value
     note = {} if first == wanted.value else {SWITCHED_KEY: f"{first}/{wanted.value}"}

@@ -1,6 +1,6 @@
 """The events of :class:`porterlb.core.layer2.engine.Layer2`, written down before it takes them.
 
-What is written down is all that its decisions depend on: the events with their times, and what the responders write
+It records everything that its decisions depend on: the events with their times, and what the responders write
 into the VIPs. See :mod:`porterlb.core.record.entries` for the form.
 """
 

@@ -43,7 +43,7 @@ class Log(Generic[E]):
         return self._ring is not None and self._ring.full
 
     def begin(self, state: E, size: int) -> None:
-        """A checkpoint of so many bytes."""
+        """A checkpoint of this size in bytes."""
         if self._ring is not None and self._ring.due:
             self._ring.begin(state, size)
         if not self._begun:
