@@ -595,6 +595,26 @@ def test_g5_a_status_by_our_own_hand_beats_an_old_record() -> None:
     assert got(run([moved], [POOL]), "a") == ["10.77.0.8"]
 
 
+def test_g5_our_record_beats_a_contested_address_that_we_left_in_a_status() -> None:
+    """We rewrite the status of the other Service and leave the address in it. The writer is then we ourselves."""
+    other = service("a", created="1", held=addresses("10.77.0.9"))
+    for held in ((), addresses("10.77.0.9")):
+        owner = service("b", created="2", held=held, recorded=addresses("10.77.0.9"))
+        result = run([other, owner], [POOL])
+        assert (got(result, "b"), of(result, "a").contested) == (["10.77.0.9"], addresses("10.77.0.9"))
+    wishes = replace(other, wanted_addresses=addresses("10.77.0.8"))
+    result = run([wishes, owner], [POOL])
+    assert (got(result, "a"), of(result, "a").contested, got(result, "b")) == (["10.77.0.8"], (), ["10.77.0.9"])
+
+
+def test_g5_a_record_is_out_of_date_where_we_gave_its_service_another_address() -> None:
+    """The leader died between the writes of two statuses and that of the record."""
+    moved = service("a", created="1", held=addresses("10.77.0.8"), recorded=addresses("10.77.0.9"))
+    heir = service("b", created="2", held=addresses("10.77.0.9"))
+    result = run([moved, heir], [POOL])
+    assert (got(result, "a"), got(result, "b")) == (["10.77.0.8"], ["10.77.0.9"])
+
+
 def test_g8_the_layer2_next_hop_is_read_from_the_eip_and_from_the_old_annotation() -> None:
     objects = Objects(claim_without_class=True)
     objects.change("Service", balancer(annotations={"layer2.porter.kubesphere.io/v1alpha1": "node-a"}))

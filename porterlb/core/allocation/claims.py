@@ -156,11 +156,28 @@ class Claims:
             for address in {*service.held, *service.recorded}:
                 code = encode(address)
                 self.holders[code] = (*self.holders.get(code, ()), service.key)
-        for claims in (_by_own_hand, _recorded, _by_other_hand):
+        for claims in (self._undisputed, _recorded, _by_own_hand, _by_other_hand):
             for service, kept in settled:
                 for address in claims(service):
                     self.keep_one(service, address, kept)
         return settled
+
+    def _undisputed(self, service: Service) -> list[Address]:
+        """What we wrote into its status, without what our records say is another Service's."""
+        return [a for a in _by_own_hand(service) if a in service.recorded or not self._recorded_for_another(a)]
+
+    def _recorded_for_another(self, address: Address) -> bool:
+        """Whether a Service has nothing but the record of this address.
+
+        The record of a Service to which we gave another address since is out of date.
+        """
+        for key in self.holders.get(encode(address), ()):
+            other = self.services[key]
+            if address in other.recorded and address.version in other.families:
+                given = {a for a in _by_own_hand(other) if a.version == address.version}
+                if not given - {address}:
+                    return True
+        return False
 
     def keep_one(self, service: Service, address: Address, kept: dict[int, Place]) -> None:
         """Lets the Service keep an address, if it may, and has none of that family yet."""
