@@ -422,7 +422,8 @@ class Reconciler:
         """The endpoints without those whose kube-proxy cannot deliver yet, while the Service has others."""
         objects, dead = self.objects, self.wire_report.dead
         before, policy = self.proxy_wait, self.proxy_policy
-        state = step(before, objects.services, objects.endpoints, dead, self.delivering, now, policy)
+        exempt = node_return.exempt_nodes(self.settings.node, bool(self.outage))
+        state = step(before, objects.services, objects.endpoints, dead, self.delivering, now, policy, exempt)
         self.proxy_wait = state
         self._endpoints = settled(state, self._endpoints)
         self.proxy_health(state.waiting.keys())
@@ -435,7 +436,8 @@ class Reconciler:
         if not report.doubt:
             delay = self.proxy_policy.delay
             before, proxies = self.returns, self.proxies
-            self.returns = node_return.step(before, report.dead, self.members, fresh, now, delay, proxies)
+            exempt = node_return.exempt_nodes(me, bool(self.outage))
+            self.returns = node_return.step(before, report.dead, self.members, fresh, now, delay, proxies, exempt)
             self.returned(self.returns.waiting)
             self.proxies = None if proxies is None else frozenset(proxies & self.returns.waiting.keys())
         sessions = {(me, peer) for peer, state in self.bgp_report.sessions.items() if state.up}

@@ -117,3 +117,20 @@ def test_a_list_that_is_as_before_is_no_reason_for_a_plan() -> None:
         assert (await stage.quiet())[0] == 1
 
     play(story)
+
+
+def test_a_cut_off_replica_without_the_api_plans_by_what_it_knew() -> None:
+    """So that its plan differs from those of the others until it can read the API: see node_return.exempt_nodes."""
+
+    async def story(stage: Stage) -> None:
+        for outage, waits in (("no route", False), ("", True)):
+            stage.loop.on_outage(outage)
+            stage.loop.on_wire(WireReport(dead=frozenset({"node-a", "node-b"})))
+            await stage.quiet()
+            stage.loop.returns = replace(stage.loop.returns, dead=dict.fromkeys(("node-a", "node-b"), -10.0))
+            stage.loop.on_wire(WireReport())
+            assert (await stage.quiet())[0] >= 1
+            assert ("node-a" in stage.loop.returns.settling) is waits
+            assert "node-b" in stage.loop.returns.settling
+
+    play(story)

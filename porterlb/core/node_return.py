@@ -54,6 +54,16 @@ class Returns:
         return min((found.over_at(delay) for found in self.waiting.values()), default=None)
 
 
+def exempt_nodes(own: str, outage: bool) -> frozenset[str]:
+    """Nodes whose return is not waited for: our own, while the API is away.
+
+    All replicas wait for a returned node, so while it waits, its own plan equals theirs, also where it still has the
+    placement from before it was cut off. Its replica would take the equal plans for a sign that it is up to date, and
+    would claim its former VIPs when the wait is over. Without the wait the plans differ until it can read the API.
+    """
+    return frozenset({own}) if outage else frozenset()
+
+
 def step(
     before: Returns,
     dead: frozenset[str],
@@ -62,6 +72,7 @@ def step(
     now: float,
     delay: float,
     proxies: Collection[str] | None = None,
+    exempt: Collection[str] = (),
 ) -> Returns:
     """The state now.
 
@@ -72,10 +83,11 @@ def step(
         delay: seconds from the start of a node's kube-proxy until it forwards; where the start is not known, from the
             hello of its replica.
         proxies: those of the waiting nodes whose kube-proxy runs. None: they cannot be asked.
+        exempt: nodes that do not begin to wait: see `exempt_nodes`.
     """
     waiting = dict(before.waiting)
     for node, since in before.dead.items():
-        if node not in dead and now - since >= BOOT:
+        if node not in dead and node not in exempt and now - since >= BOOT:
             waiting[node] = Return(now)
     found: dict[str, Return] = {}
     for node, entry in waiting.items():

@@ -54,6 +54,7 @@ def step(
     delivering: Collection[NewHop],
     now: float,
     policy: ProxyPolicy,
+    exempt: Collection[str] = (),
 ) -> ProxyWait:
     """The state now.
 
@@ -62,6 +63,7 @@ def step(
         dead: nodes that are dead now. The endpoints of a node that returns are new.
         delivering: next hops whose health check has answered.
         now: monotonic seconds.
+        exempt: nodes that do not wait when they return: see :func:`porterlb.core.node_return.exempt_nodes`.
     """
     if before is None:
         return ProxyWait(endpoints, {}, dead)
@@ -78,7 +80,7 @@ def step(
         fresh = _ready(endpoints.get(key, ())) - _ready(before.endpoints.get(key, ()))
         if key in before.endpoints:
             _add(waiting, services.get(key), fresh - dead, now)
-    returned = before.dead - dead
+    returned = before.dead - dead - frozenset(exempt)
     if returned:
         for key, found in endpoints.items():
             _add(waiting, services.get(key), _ready(found) & returned, now)

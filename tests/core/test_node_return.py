@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from porterlb.core.model import Endpoint, Node, TrafficPolicy, View
 from porterlb.core.nexthops import unusable_nodes, usable_nodes
-from porterlb.core.node_return import BOOT, PODS_WITHIN, Returns, step
+from porterlb.core.node_return import BOOT, PODS_WITHIN, Returns, exempt_nodes, step
 from porterlb.core.plan import plan
 from tests.core.stage import LAYER2_VIP, MAIL, POLICY
 from tests.core.test_plan import NAMES, cluster
@@ -34,6 +34,14 @@ def test_a_returned_node_waits_for_its_replica_and_then_for_its_kube_proxy() -> 
     assert state.settling == C and state.wakes_at(DELAY) == 14.0 + DELAY
     assert step(state, frozenset(), "abc", "abc", 15.4, DELAY).settling == C
     assert step(state, frozenset(), "abc", "abc", 14.0 + DELAY, DELAY) == Returns()
+
+
+def test_our_own_return_is_not_waited_for_while_the_api_is_away() -> None:
+    assert exempt_nodes("c", True) == C
+    assert exempt_nodes("c", False) == frozenset()
+    dead = step(Returns(), C, "abc", "abc", 5.0, DELAY)
+    assert step(dead, frozenset(), "abc", "abc", 10.0, DELAY, exempt=C).settling == frozenset()
+    assert step(dead, frozenset(), "abc", "abc", 10.0, DELAY, exempt="a").settling == C
 
 
 def test_a_replica_that_falls_silent_again_is_waited_for_again() -> None:

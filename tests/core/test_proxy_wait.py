@@ -76,6 +76,13 @@ def test_a_node_that_returns_waits_again() -> None:
     assert ready(state) == {"a"}
 
 
+def test_a_node_that_is_exempt_does_not_wait_when_it_returns() -> None:
+    both = at("a", "b")
+    state = step(started(both), {KEY: LOCAL}, both, frozenset("b"), (), 1.0, POLICY)
+    assert ready(step(state, {KEY: LOCAL}, both, NOTHING, (), 2.0, POLICY, exempt="b")) == {"a", "b"}
+    assert ready(step(state, {KEY: LOCAL}, both, NOTHING, (), 2.0, POLICY, exempt="a")) == {"a"}
+
+
 def test_a_node_that_dies_while_it_waits_begins_anew() -> None:
     state = step(started(at("a")), {KEY: LOCAL}, at("a", "b"), NOTHING, (), 1.0, POLICY)
     state = step(state, {KEY: LOCAL}, state.endpoints, frozenset("b"), (), 2.0, POLICY)
