@@ -1,11 +1,12 @@
 """Random kills and stops, and what must be true after each: ``python -m lab.chaos --steps 300 --router frr``.
 
-Three replicas announce two Services to one router and serve two more by Layer 2, one on each segment. A step kills,
-stops (and continues) one part: a manager, its ExaBGP, that one's API process, the wire process, the router's daemon;
-or it begins a fault of `lab.chaos_network`: loss, a filter, a one-way link, a second NIC that fails, a router that
-changes its capabilities, another controller that writes the status of a Service. After every few steps all faults
-end, and everything has to be as wanted again: the router's next hops exactly, one MAC per Layer 2 VIP, every replica in
-agreement. Then another controller sometimes writes into the status of one Service: its VIP has to stay served.
+Three replicas announce two Services to one router and serve three more by Layer 2: one on each segment, and one that
+gives each host a next hop of its own (`layer2Spread: hosts`). A step kills, stops (and continues) one part: a manager,
+its ExaBGP, that one's API process, the wire process, the router's daemon; or it begins a fault of `lab.chaos_network`:
+loss, a filter, a one-way link, a second NIC that fails, a router that changes its capabilities, another controller that
+writes the status of a Service. After every few steps all faults end, and everything has to be as wanted again: the
+router's next hops exactly, one MAC per Layer 2 VIP, every replica in agreement. Then another controller sometimes
+writes into the status of one Service: its VIP has to stay served.
 Between them the table is looked at all the time: **no route of a dead manager may outlive the hold time or, where
 graceful restart keeps it, the restart time** that was asked for. As no node loses its power, **no endpoint of a node
 may be marked as not ready**. One case is counted apart: a node that a partition has cut off and that has no running
@@ -41,7 +42,7 @@ PARTS = {"exabgp": "exabgp.conf", "api process": "api.py", "wire": "porterlb.wir
 CALM = 90.0  # seconds within which all must be as wanted
 SEEN_LATE = 1.0  # seconds that a mark may be seen after it was decided
 START = 5.0  # seconds within which a manager has started and hears the others
-SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second"}
+SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second", "hosts": "spread"}
 """Service -> Eip."""
 ROBBED_FOR = 1.0
 """Seconds for which the VIP of a Service whose status another controller has written is observed."""
@@ -132,6 +133,7 @@ class Chaos:
         lab.eip("chaos", "172.16.0.0/28", protocol="bgp")
         lab.eip("segment", "10.77.0.220-10.77.0.229", protocol="layer2")
         lab.eip("second", "10.79.0.220-10.79.0.229", protocol="layer2")
+        lab.eip("spread", "10.77.0.230-10.77.0.239", protocol="layer2", layer2Spread="hosts")
         lab.peer(timers={"config": {"holdTime": HOLD}}, gracefulRestart={"enabled": True, "restartTime": RESTART})
         for node in lab.nodes:
             self.start(node.name)
@@ -298,7 +300,7 @@ class Chaos:
             "sessions": addresses,
             "routes": wanted,
             "addresses": {name: [vip] for name, vip in vips.items()},
-            "one answer on": ["the first segment", "the second segment"],
+            "one answer on": ["the first segment", "the second segment", "the first segment, spread"],
             "replicas agree": True,
             "endpoints marked": set(),
         }
@@ -307,6 +309,7 @@ class Chaos:
             answered = {
                 "the first segment": self.one_answer(lab.segment_client, vips["first"], 0),
                 "the second segment": self.one_answer(lab.second_client, vips["second"], 1),
+                "the first segment, spread": self.one_answer(lab.segment_client, vips["hosts"], 0),
             }
             return {
                 "sessions": lab.router.established(),
@@ -342,7 +345,7 @@ class Chaos:
         write_foreign(lab, name)
         begun = time.monotonic()
         while time.monotonic() < begun + ROBBED_FOR:
-            if name == "first":
+            if name in ("first", "hosts"):
                 served = self.one_answer(lab.segment_client, vip, 0)
             elif name == "second":
                 served = self.one_answer(lab.second_client, vip, 1)
@@ -353,7 +356,7 @@ class Chaos:
         wait_equal(lambda: lab.vips(name), [vip], CALM, f"the status of {name} to have its own address again")
 
     def one_answer(self, client: Client, vip: str, nic: int) -> bool:
-        """Whether exactly one MAC is given for a VIP, and it is a node's."""
+        """Whether exactly one MAC is given to a client for a VIP, and it is a node's."""
         given = {answer.mac for answer in who_has(client, vip, 0.2)}
         return len(given) == 1 and given <= {node.nics[nic].mac for node in self.lab.nodes}
 
