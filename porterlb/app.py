@@ -380,17 +380,17 @@ class _Manager:
 
     def _node_failure_look(self) -> Look | None:
         """What is known of dead nodes, at this moment. Nodes that nobody finds silent need no verdict."""
-        known = self.reconciler
-        if known.waiting_for():
+        if self.reconciler.waiting_for():
             return None
-        report, nodes = known.wire_report, known.objects.nodes
+        inputs = self.reconciler.inputs
+        report, nodes = inputs.wire_report, inputs.objects.nodes
         asked = frozenset(self.node_failures.stages).union(report.dead, report.votes) & nodes.keys() - {
             self.settings.node
         }
         found = node_failure.verdicts(asked, report)
         left, signs = self.leader.remaining(), self.life_signs.signs
-        seen = node_failure.Seen(nodes, found, left, report.doubt, bool(known.outage), signs=signs)
-        return Look(seen, known.objects.services.values())
+        seen = node_failure.Seen(nodes, found, left, report.doubt, bool(inputs.outage), signs=signs)
+        return Look(seen, inputs.objects.services.values())
 
     async def _show_life(self) -> None:
         """Writes signs of life to the API while the other replicas may hold our node for dead."""
@@ -398,7 +398,7 @@ class _Manager:
             await asyncio.Event().wait()
         while True:
             self._wire_news.clear()
-            report, members = self.reconciler.wire_report, self.membership.members
+            report, members = self.reconciler.inputs.wire_report, self.membership.members
             deaf = time.monotonic() - self._wire_heard > WIRE_REPORTS
             started = bool(report.nics)
             cut_off = started and node_failure.cut_off(self.settings.node, members, report, deaf=deaf)
@@ -421,7 +421,7 @@ class _Manager:
 
     async def _follow_members(self) -> None:
         """Membership says where we are heard, so it waits until that is known."""
-        if not self.reconciler.named:
+        if not self.reconciler.inputs.named:
             if not await self.membership.claim():
                 await asyncio.Event().wait()  # the manager ends
             self.reconciler.on_named()
@@ -434,7 +434,7 @@ class _Manager:
 
     def _describe_ourselves(self) -> None:
         """Our hello address and interfaces, as the other replicas are to know them."""
-        report, objects, settings = self.reconciler.wire_report, self.reconciler.objects, self.settings
+        report, objects, settings = self.reconciler.inputs.wire_report, self.reconciler.objects, self.settings
         node = objects.nodes.get(settings.node)
         address = settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
         if address and report.nics:
@@ -471,5 +471,5 @@ class _Manager:
 
     def _interfaces(self) -> list[str]:
         """Those with an address of a subnet: pods' interfaces have none."""
-        nics = self.reconciler.wire_report.nics
+        nics = self.reconciler.inputs.wire_report.nics
         return [nic.name for nic in nics if any(a.network.prefixlen < a.max_prefixlen for a in nic.addresses)]

@@ -32,10 +32,8 @@ PLAIN = (
     "returns",
     "delivering",
     "proxies",
-    "token",
-    "digests",
 )
-"""Attributes of the loop whose values never change: a new one takes their place."""
+"""Attributes of `Inputs` whose values never change: a new one takes their place."""
 
 
 def state_of(loop: Reconciler) -> State:
@@ -47,10 +45,11 @@ def state_of(loop: Reconciler) -> State:
         kept=objects.kept(),
         plan=loop.known.plan if loop.known is not None else None,
         more={
-            **{name: getattr(loop, name) for name in PLAIN},
+            **{name: getattr(loop.inputs, name) for name in PLAIN},
+            "token": loop.token,
             "digests": dict(loop.digests),
             "synced": tuple(sorted(kind.kind for kind in loop.synced)),
-            "passwords": tuple(sorted(loop.passwords)),
+            "passwords": tuple(sorted(loop.inputs.passwords)),
         },
     )
 
@@ -61,8 +60,9 @@ def restore(loop: Reconciler, raw: Mapping[str, Iterable[Obj]], kept: Any, plan:
         loop.objects.replace(kind, found)
     loop.objects.keep(kept)
     for name in PLAIN:
-        setattr(loop, name, more[name])
+        setattr(loop.inputs, name, more[name])
+    loop.token, loop.digests = more["token"], more["digests"]
     loop.synced = {KINDS[kind] for kind in more["synced"]}
-    loop.passwords = dict.fromkeys(more["passwords"], SECRET_TEXT)
+    loop.inputs.passwords = dict.fromkeys(more["passwords"], SECRET_TEXT)
     if plan is not None:
         loop.known = Known(Snapshot(View(loop.settings.node)), plan)

@@ -11,32 +11,25 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
 from typing import NamedTuple, Protocol
 
 from porterlb import checkpoint
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
-from porterlb.core import node_return, proxy_wait
-from porterlb.core.bgp.negotiated import from_text
-from porterlb.core.bgp.peers import secret_missing
 from porterlb.core.desired import DesiredBgp, DesiredWire
-from porterlb.core.duplicates import Verdicts
+from porterlb.core.inputs import Inputs
 from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
-from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Snapshot, View
-from porterlb.core.namesake import TOLD_FOR
+from porterlb.core.model import Member, Snapshot
 from porterlb.core.node_failure import Marking
-from porterlb.core.node_return import Returns
 from porterlb.core.objects import Obj, ObjectKey, Objects
-from porterlb.core.observed import BgpReport, Notice, NoticeKind, WireReport
+from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.pace import Pace
-from porterlb.core.persistent import editing
 from porterlb.core.placement.policy import PlacementPolicy
 from porterlb.core.plan import Plan, plan_steps
 from porterlb.core.problems import Problem
-from porterlb.core.proxy_wait import NewHop, ProxyPolicy, ProxyWait, settled, step
+from porterlb.core.proxy_wait import NewHop, ProxyPolicy
 from porterlb.core.record.manager import ManagerLog
 from porterlb.settings import Settings
 
@@ -56,9 +49,6 @@ STEP = 0.005
 
 PLAN_AGAIN = 1.0
 """Seconds until planning is tried again after it failed."""
-
-CHECK_LIMIT = 0.6
-"""Seconds to wait for the duplicate address probe (3 probes in 200 ms) before an address is given out without it."""
 
 
 class BgpSpeaker(Protocol):
@@ -109,11 +99,17 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.objects = Objects(
-            s.claim_services_without_class,
-            ignore_exclude_label=s.ignore_exclude_label,
-            drain_cordoned=s.drain_cordoned,
+        self.inputs = Inputs(
+            s.node,
+            s.namespace,
+            Objects(
+                s.claim_services_without_class,
+                ignore_exclude_label=s.ignore_exclude_label,
+                drain_cordoned=s.drain_cordoned,
+            ),
+            ProxyPolicy(s.proxy_delay, s.proxy_limit),
         )
+        self.objects = self.inputs.objects
         self.policy = ModePolicy(return_after=s.return_after, widen_after=s.widen_after, drain_after=s.drain_after)
         self.placement_policy = PlacementPolicy(
             settle_after=s.settle_after,
@@ -123,25 +119,6 @@ class Reconciler:
         )
         self.known: Known | None = None
         self.synced: set[Kind] = set()
-        self.outage = ""
-        self.broken: dict[str, str] = {}
-        self.members: Mapping[str, Member] = {}
-        self.bounded = True
-        self.leader = ""
-        self.bgp_report = BgpReport()
-        self.wire_report = WireReport()
-        self.wire_ready = False
-        self.named = False
-        self.challenged_at: float | None = None
-        self.checking: dict[Address, float] = {}
-        self.verdicts = Verdicts()
-        self.passwords: Mapping[str, str] = {}
-        self.proxy_policy = ProxyPolicy(s.proxy_delay, s.proxy_limit)
-        self.proxy_wait: ProxyWait | None = None
-        self.returns = Returns()
-        self.delivering: frozenset[NewHop] = frozenset()
-        self.proxies: frozenset[str] | None = None
-        self._endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = {}
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._rest_until = 0.0
@@ -169,67 +146,64 @@ class Reconciler:
 
     def on_bgp(self, report: BgpReport) -> None:
         self._note("bgp", report, 500 * len(report.sessions) + 300 * len(report.rejected))
-        before, self.bgp_report = self.bgp_report, report
+        before, self.inputs.bgp_report = self.inputs.bgp_report, report
         self.touch(urgent=report.is_urgent(before))
 
     def on_wire(self, report: WireReport) -> None:
-        before, now = self.wire_report, self.clock()
+        before, now = self.inputs.wire_report, self.clock()
         if self.log is not None:
             self.log.wire(report, now)
-        self.wire_report = report = before.with_changes(report)
-        verdicts, self.verdicts = self.verdicts, self.verdicts.heard(report.claimed, report.clear, now)
-        if self.wire_ready and self.verdicts is verdicts and not report.says_more_than(before):
+        if self.inputs.heard_wire(report, now):
+            self.touch(urgent=self.inputs.wire_report.is_urgent(before))
+        else:
             self._tell(news=False)
-            return
-        self.wire_ready = True
-        self.touch(urgent=report.is_urgent(before))
 
     def on_leader(self, leader: str) -> None:
         self._note("leader", leader)
-        self.leader = leader
+        self.inputs.leader = leader
         self.touch()
 
     def on_bounded(self, bounded: bool) -> None:
         """Whether an admission policy bounds the right to mark pods."""
-        if bounded != self.bounded:
+        if bounded != self.inputs.bounded:
             self._note("bounded", bounded)
-            self.bounded = bounded
+            self.inputs.bounded = bounded
             self.touch()
 
     def on_passwords(self, passwords: Mapping[str, str]) -> None:
         """BGP passwords by peer name, of the peers that name a Secret which is there."""
         if self.log is not None:
             self.log.passwords(passwords, self.clock())
-        self.passwords = passwords
+        self.inputs.passwords = passwords
         self.touch()
 
     def on_members(self, members: Mapping[str, Member]) -> None:
         self._note("members", members, 500 * len(members))
-        self.members = members
+        self.inputs.members = members
         self.touch()
 
     def on_named(self) -> None:
         """No other live manager has the name of our node: the speakers may be told what to say."""
         self._note("named")
-        self.named = True
+        self.inputs.named = True
         self.touch()
 
     def on_challenge(self) -> None:
         """Another manager was started with the name of our node."""
         self._note("challenge")
-        self.challenged_at = self.clock()
+        self.inputs.challenged_at = self.clock()
         self.touch()
 
     def on_delivering(self, hops: frozenset[NewHop]) -> None:
         """Next hops that wait, and whose kube-proxy has said that it can deliver."""
         self._note("delivering", hops, 200 * len(hops))
-        self.delivering = hops
+        self.inputs.delivering = hops
         self.touch()
 
     def on_proxies(self, nodes: frozenset[str]) -> None:
         """Nodes that have returned, and whose kube-proxy runs."""
         self._note("proxies", nodes, 100 * len(nodes))
-        self.proxies = nodes
+        self.inputs.proxies = nodes
         self.touch()
 
     def on_synced(self, kind: Kind) -> None:
@@ -241,16 +215,16 @@ class Reconciler:
     def on_outage(self, reason: str) -> None:
         """Why the API is away; empty: it is back."""
         self._note("outage", reason)
-        self.outage = reason
+        self.inputs.outage = reason
 
     def waiting_for(self) -> str:
         """What is not known yet, as a sentence; empty once plans are made."""
         missing = [kind.plural for kind in KINDS if kind not in self.synced]
         if missing:
-            return f"The API has not listed the {', '.join(missing)} yet. {self.outage}".strip()
-        if not self.wire_ready:
+            return f"The API has not listed the {', '.join(missing)} yet. {self.inputs.outage}".strip()
+        if not self.inputs.wire_ready:
             return "The wire process has not reported yet."
-        return "" if self.named else "Checking whether another manager runs with the name of this node."
+        return "" if self.inputs.named else "Checking whether another manager runs with the name of this node."
 
     # The loop
 
@@ -274,10 +248,10 @@ class Reconciler:
                     log.info("the API is available again")
                 case Broken(where, message):
                     if message:
-                        self.broken[where] = message
+                        self.inputs.broken[where] = message
                         log.warning("%s: %s", where, message)
                     else:
-                        self.broken.pop(where, None)
+                        self.inputs.broken.pop(where, None)
             if different:
                 self.touch()
             else:  # such as our own status, which the watch brings back
@@ -314,18 +288,10 @@ class Reconciler:
             self._rest_until = ended + min(LONGEST_REST, ended - begun)
 
     async def _wait(self) -> None:
-        timeout = None
-        times = [self.known.plan.wake_at] if self.known else []
-        if self.proxy_wait:
-            times.append(proxy_wait.wakes_at(self.proxy_wait, self.proxy_policy))
-        times.append(self.returns.wakes_at(self.proxy_policy.delay))
+        timeout, now = None, time.monotonic()
+        times = (self.known.plan.wake_at if self.known else None, self.inputs.wakes_at(now))
         if due := [at for at in times if at is not None]:
-            timeout = max(0.0, min(due) - time.monotonic())
-        if self.verdicts.next_at is not None:
-            again = max(PLAN_AGAIN, self.verdicts.next_at - time.monotonic())
-            timeout = again if timeout is None else min(timeout, again)
-        if self.checking:
-            timeout = min(timeout if timeout is not None else CHECK_LIMIT, CHECK_LIMIT)
+            timeout = max(0.0, min(due) - now)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._dirty.wait()
@@ -358,39 +324,38 @@ class Reconciler:
         if self.log is not None:
             self.log.begin(now, lambda: checkpoint.state_of(self))
         before = self.known.plan if self.known else None
-        snapshot = self._snapshot(now)
+        snapshot = self.inputs.snapshot(now)
+        self.returned(self.inputs.returns.waiting)
+        if self.inputs.proxy_wait is not None:
+            self.proxy_health(self.inputs.proxy_wait.waiting.keys())
         steps = plan_steps(snapshot, before, now, self.policy, self.placement_policy)
         return Planning(now, snapshot, self.objects.problems, self.objects.generations, steps)
 
     def end_plan(self, planning: Planning, made: Plan) -> None:
         """The speakers are told, and the plan is known."""
-        now, before = planning.at, self.known.plan if self.known else None
-        made = replace(made, peers=self._problems(made))
-        self._check(made.wire.check, now)
+        now, inputs, before = planning.at, self.inputs, self.known.plan if self.known else None
+        made = replace(made, peers=inputs.with_missing_secrets(made.peers))
+        inputs.check(made.wire.check, now)
         if self.known is None or made.bgp != self.known.plan.bgp or made.digest != self.known.plan.digest:
             self.token += 1
-            self.digests = {token: d for token, d in self.digests.items() if token >= self.bgp_report.applied}
+            self.digests = {token: d for token, d in self.digests.items() if token >= inputs.bgp_report.applied}
             self.digests[self.token] = made.digest
             self.bgp.want(made.bgp, self.token)
-        applied = self.digests.get(self.bgp_report.applied, 0)
-        wire = replace(made.wire, applied=applied, check=made.wire.check | self.verdicts.due(now))
+        applied = self.digests.get(inputs.bgp_report.applied, 0)
+        wire = replace(made.wire, applied=applied, check=made.wire.check | inputs.verdicts.due(now))
         self.wire.want(wire)
-        if len(self.wire_report.answering) > len(made.wire.vips):
-            answering = editing(self.wire_report.answering)
-            for address in [address for address in answering if address not in made.wire.vips]:
-                del answering[address]
-            self.wire_report = replace(self.wire_report, answering=answering.frozen())
+        inputs.served_only(made.wire.vips)
         self.known = Known(
             snapshot=planning.snapshot,
             plan=made,
-            bgp=self.bgp_report,
-            wire=self._wire_known(now),
+            bgp=inputs.bgp_report,
+            wire=inputs.wire_known(now),
             applied=applied,
             problems=planning.problems,
             generations=planning.generations,
-            broken=dict(self.broken),
-            outage=self.outage,
-            unchecked=self.unchecked(now),
+            broken=dict(inputs.broken),
+            outage=inputs.outage,
+            unchecked=inputs.unchecked(now),
             # Without Kubernetes there is no node controller to wait for, and nothing that its Services could set.
             marking=self._marking(),
             at=now,
@@ -401,104 +366,12 @@ class Reconciler:
     def _tell(self, *, news: bool) -> None:
         """What is known by the last plan, with the newest report."""
         if self.known is not None:
-            wire = self._wire_known(self.clock())
+            wire = self.inputs.wire_known(self.clock())
             news |= wire.notices != self.known.wire.notices
             self.known = replace(self.known, wire=wire)
             self.unplanned(self.known, news)
 
-    def _wire_known(self, now: float) -> WireReport:
-        """The report of the wire process, with the notice that this process cannot know of."""
-        if self.challenged_at is None or now - self.challenged_at >= TOLD_FOR:
-            return self.wire_report
-        notice = Notice(NoticeKind.OWN_NAME, "", (self.settings.node,))
-        return replace(self.wire_report, notices=tuple(dict.fromkeys((*self.wire_report.notices, notice))))
-
     def _marking(self) -> Marking:
         if not self.settings.mark_pods_not_ready and self.settings.cluster == "kube":
             return Marking.OFF
-        return Marking.ON if self.bounded else Marking.UNBOUNDED
-
-    def _settled_endpoints(self, now: float) -> Mapping[ServiceKey, tuple[Endpoint, ...]]:
-        """The endpoints without those whose kube-proxy cannot deliver yet, while the Service has others."""
-        objects, dead = self.objects, self.wire_report.dead
-        before, policy = self.proxy_wait, self.proxy_policy
-        exempt = node_return.exempt_nodes(self.settings.node, bool(self.outage))
-        state = step(before, objects.services, objects.endpoints, dead, self.delivering, now, policy, exempt)
-        self.proxy_wait = state
-        self._endpoints = settled(state, self._endpoints)
-        self.proxy_health(state.waiting.keys())
-        self.delivering = frozenset(self.delivering & state.waiting.keys())  # an answer counts for one wait
-        return self._endpoints
-
-    def _snapshot(self, now: float) -> Snapshot:
-        objects, report, me = self.objects, self.wire_report, self.settings.node
-        fresh = frozenset(report.fresh) | {me}
-        if not report.doubt:
-            delay = self.proxy_policy.delay
-            before, proxies = self.returns, self.proxies
-            exempt = node_return.exempt_nodes(me, bool(self.outage))
-            self.returns = node_return.step(before, report.dead, self.members, fresh, now, delay, proxies, exempt)
-            self.returned(self.returns.waiting)
-            self.proxies = None if proxies is None else frozenset(proxies & self.returns.waiting.keys())
-        sessions = {(me, peer) for peer, state in self.bgp_report.sessions.items() if state.up}
-        negotiated = {(me, peer): s.negotiated for peer, s in self.bgp_report.sessions.items() if s.negotiated}
-        for name, replica in report.fresh.items():
-            sessions.update((name, peer) for peer in replica.sessions)
-            for peer, text in replica.negotiated.items():
-                if (agreed := from_text(text)) is not None:
-                    negotiated[name, peer] = agreed
-        return Snapshot(
-            view=View(
-                node=me,
-                dead=report.dead,
-                dead_on=frozenset((n, ip_network(subnet)) for subnet, dead in report.dead_on.items() for n in dead),
-                probed=report.probed,
-                fresh=fresh,
-                sessions=frozenset(sessions),
-                negotiated=negotiated,
-                hold_downs={name: replica.hold_downs for name, replica in report.fresh.items()},
-                leader=self.leader,
-                doubt=report.doubt,
-                settling=self.returns.settling,
-                outage=bool(self.outage),
-                asked=report.asked,
-            ),
-            nodes=objects.nodes,
-            services=objects.services,
-            endpoints=self._settled_endpoints(now),
-            eips=objects.eips,
-            peers=dict(self._peers()),
-            conf=objects.conf,
-            namespaces=objects.namespaces,
-            members=self.members,
-            elsewhere=objects.elsewhere,
-            claimed=self.verdicts.claimed,
-            proxies=self.verdicts.proxies,
-        )
-
-    def _peers(self) -> Iterator[tuple[str, Peer]]:
-        """The peers with their passwords; one whose Secret is missing gets no session rather than an open one."""
-        for name, peer in self.objects.peers.items():
-            if peer.password_secret is None:
-                yield name, peer
-            elif name in self.passwords:
-                yield name, replace(peer, password=self.passwords[name])
-
-    def _problems(self, made: Plan) -> dict[str, tuple[Problem, ...]]:
-        found = dict(made.peers)
-        for name, peer in self.objects.peers.items():
-            if peer.password_secret is not None and name not in self.passwords:
-                found[name] = (*found.get(name, ()), secret_missing(peer, self.settings.namespace))
-        return found
-
-    def _check(self, wanted: frozenset[Address], now: float) -> None:
-        """Keeps since when each new address waits for the duplicate address probe."""
-        self.checking = {address: self.checking.get(address, now) for address in wanted}
-
-    def unchecked(self, now: float) -> frozenset[Address]:
-        """New addresses that may not be given out yet: the probe has not said that nobody else has them."""
-        return frozenset(
-            address
-            for address, since in self.checking.items()
-            if address not in self.wire_report.clear and now - since < CHECK_LIMIT
-        )
+        return Marking.ON if self.inputs.bounded else Marking.UNBOUNDED

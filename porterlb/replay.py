@@ -109,7 +109,7 @@ class ManagerReplay:
         )
         more = {name: decode(value) for name, value in line["more"].items()}
         checkpoint.restore(self._loop, line["raw"], decode(line["kept"]), decode(line["plan"]), more)
-        self._wire = self._loop.wire_report
+        self._wire = self._loop.inputs.wire_report
 
     def wire(self, loop: Reconciler, line: Line) -> None:
         report = {name: decode(value) for name, value in line["report"].items()}

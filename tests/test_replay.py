@@ -195,7 +195,9 @@ class Stage:
         self.plan()
         loss = Loss(LossKind.OTHER, text=f"md5-password={PASSWORD}")
         self.session("idle", loss=loss)
-        self.loop.on_bgp(replace(self.loop.bgp_report, trouble=Trouble(TroubleKind.RELOAD_REFUSED, text=PASSWORD)))
+        self.loop.on_bgp(
+            replace(self.loop.inputs.bgp_report, trouble=Trouble(TroubleKind.RELOAD_REFUSED, text=PASSWORD))
+        )
         self.put(Kind.EIP, "pool", spec={"address": "10.77.0.999"})  # wrong: the last good version stays
         self.plan()
         self.wire(doubt=True, dead=frozenset({"node-b", "node-c"}))

@@ -34,8 +34,8 @@ def test_a_kube_proxy_is_asked_anew_at_each_return() -> None:
     made = reconciler(asked)
 
     def seen(now: float, dead: frozenset[str] = frozenset()) -> frozenset[str]:
-        made.wire_report = replace(WireReport(), dead=dead)
-        return made._snapshot(now).view.settling
+        made.inputs.wire_report = replace(WireReport(), dead=dead)
+        return made.begin_plan(now).snapshot.view.settling
 
     made.on_proxies(frozenset())  # ours can be asked
     for begun in (100.0, 200.0):
@@ -44,12 +44,12 @@ def test_a_kube_proxy_is_asked_anew_at_each_return() -> None:
         assert seen(begun + 15.0) == C, "its kube-proxy has not answered"
         made.on_proxies(C)
         assert seen(begun + 16.0) == C
-        assert not seen(begun + 16.0 + made.proxy_policy.delay)
+        assert not seen(begun + 16.0 + made.inputs.proxy_policy.delay)
         assert not asked[-1]
 
 
 def test_a_health_check_that_nobody_waits_for_any_more_is_forgotten() -> None:
     made = reconciler([])
     made.on_delivering(frozenset({NewHop(ServiceKey("default", "web"), "c", 30000)}))
-    made._snapshot(1.0)
-    assert not made.delivering
+    made.begin_plan(1.0)
+    assert not made.inputs.delivering
