@@ -384,10 +384,8 @@ class _Manager:
             return None
         inputs = self.reconciler.inputs
         report, nodes = inputs.wire_report, inputs.objects.nodes
-        asked = frozenset(self.node_failures.stages).union(report.dead, report.votes) & nodes.keys() - {
-            self.settings.node
-        }
-        found = node_failure.verdicts(asked, report)
+        asked = frozenset(self.node_failures.stages).union(report.dead, report.votes) & nodes.keys()
+        found = node_failure.verdicts(asked, report, self.settings.node)
         left, signs = self.leader.remaining(), self.life_signs.signs
         seen = node_failure.Seen(nodes, found, left, report.doubt, bool(inputs.outage), signs=signs)
         return Look(seen, inputs.objects.services.values())

@@ -189,10 +189,16 @@ class Step:
     next_at: float | None = None
 
 
-def verdicts(nodes: Iterable[str], report: WireReport) -> dict[str, Verdict]:
-    """The verdict on each node. A node on which nobody has voted is alive if it answers our own probes."""
+def verdicts(nodes: Iterable[str], report: WireReport, own: str) -> dict[str, Verdict]:
+    """The verdict on each node. A node on which nobody has voted is alive if it answers our own probes.
+
+    The node of the replica that asks (``own``) is alive: an earlier leader may have marked its pods.
+    """
     found = {}
     for node in nodes:
+        if node == own:
+            found[node] = Verdict(hello_fresh=True)
+            continue
         fresh = node in report.fresh
         counted = report.votes.get(node)
         if counted is None:

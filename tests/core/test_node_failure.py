@@ -272,24 +272,35 @@ def fresh(**dead: str) -> dict[str, FreshReplica]:
 def test_a_verdict_is_made_of_the_votes_and_not_of_what_the_replicas_conclude() -> None:
     dead = frozenset("c")
     report = WireReport(dead=dead, fresh=fresh(b="c"), votes={"c": votes("ab", "ab")}, probed=frozenset("bc"))
-    assert verdicts("bc", report) == {"b": Verdict(hello_fresh=True, heard=True), "c": DEAD}
-    assert verdicts("c", report)["c"].dead
+    assert verdicts("bc", report, "a") == {"b": Verdict(hello_fresh=True, heard=True), "c": DEAD}
+    assert verdicts("c", report, "a")["c"].dead
     one = replace(report, votes={"c": votes("ab", "a")})
-    assert not verdicts("c", one)["c"].dead, "both hold it for dead, and one alone has probed it in vain"
-    assert not verdicts("c", replace(report, votes={"c": votes("abd", "ab", "d")}))["c"].dead
-    assert verdicts("c", replace(report, votes={"c": votes("ab", "ab", "a")}))["c"].alive
+    assert not verdicts("c", one, "a")["c"].dead, "both hold it for dead, and one alone has probed it in vain"
+    assert not verdicts("c", replace(report, votes={"c": votes("abd", "ab", "d")}), "a")["c"].dead
+    assert verdicts("c", replace(report, votes={"c": votes("ab", "ab", "a")}), "a")["c"].alive
 
 
 def test_without_votes_a_node_lives_if_it_answers_our_own_probes() -> None:
     report = WireReport(probed=frozenset("c"))
-    assert verdicts("c", report)["c"].alive
+    assert verdicts("c", report, "a")["c"].alive
     for unknown in (
         replace(report, probed=frozenset()),
         replace(report, dead=frozenset("c")),
         replace(report, doubt=True),
     ):
-        assert not verdicts("c", unknown)["c"].alive and not verdicts("c", unknown)["c"].dead
-    assert verdicts("c", replace(report, dead=frozenset("c"), fresh=fresh(c="")))["c"].alive
+        assert not verdicts("c", unknown, "a")["c"].alive and not verdicts("c", unknown, "a")["c"].dead
+    assert verdicts("c", replace(report, dead=frozenset("c"), fresh=fresh(c="")), "a")["c"].alive
+
+
+def test_a_leader_restores_the_pods_of_its_own_node_that_an_earlier_leader_marked() -> None:
+    """Found by the simulator, seed 370: the leader's own node had no verdict, and its pods stayed marked."""
+    report = WireReport(dead=frozenset("c"), votes={"c": votes("ab", "ab")}, doubt=True)
+    assert verdicts("c", report, "a")["c"].dead
+    own = verdicts("c", report, "c")["c"]
+    assert own.alive and not own.silent
+    memory = step(read({"c": "marked"}, 100.0), seen(own), RULES, 100.0).memory
+    assert step(memory, seen(own), RULES, 100.0 + RULES.restore_after - 0.1).restore == ()
+    assert step(memory, seen(own), RULES, 100.0 + RULES.restore_after).restore == ("c",)
 
 
 @pytest.mark.parametrize(
