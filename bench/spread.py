@@ -10,28 +10,28 @@ from bench.report import Table, percentile
 from porterlb.settings import PROFILES
 from tests.edge.crowd import INTERVAL, NODES, V4, V6, Crowd, Lost
 
-HOSTS = 30
+HOSTS, ROUTERS = 28, 2
 BOTH = (V4, V6)
 
 
 def spread(quick: bool) -> Table:
-    """Both profiles: 30 hosts, IPv4 and IPv6 at once; the nodes are cut off one after the other."""
+    """Both profiles: 28 hosts and two routers, IPv4 and IPv6 at once; the nodes are cut off one after the other."""
     count = 3 if quick else 20
     table = Table(
-        f"layer2Spread: hosts ({HOSTS} hosts, {len(NODES)} nodes, {count} trials)",
+        f"layer2Spread: hosts ({HOSTS} hosts, {ROUTERS} routers, {len(NODES)} nodes, {count} trials)",
         ("profile", "fullest share %", "emptiest share %", "median ms", "worst ms", "target", "lost by others"),
         notes=[
             "shares: of an even one, of both families, after all hosts have asked at the same time",
             "ms: the longest gap of any host of the node that is cut off, one figure a trial",
-            f"a ping each {INTERVAL * 1000:.0f} ms from each host to each VIP; lost by others: of hosts of other nodes",
+            f"a ping each {INTERVAL * 1000:.0f} ms from each host, or from a client behind it, to each VIP",
         ],
     )
     for profile, target in (("default", "250"), ("fast", "100")):
-        crowd = Crowd(HOSTS, **PROFILES[profile])
+        crowd = Crowd(HOSTS, ROUTERS, **PROFILES[profile])
         try:
             crowd.resolve()
             crowd.wait_known()
-            even = HOSTS / len(NODES)
+            even = len(crowd.hosts) / len(NODES)
             shares = [count for vip in BOTH for count in crowd.shares(vip).values()]
             gaps, others = _cut(crowd, count)
         finally:

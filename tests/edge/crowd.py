@@ -1,4 +1,7 @@
-"""A segment with many hosts, for a VIP that each of them has a next hop of its own for. The nodes answer its pings."""
+"""A segment with many hosts, for a VIP that each of them has a next hop of its own for. The nodes answer its pings.
+
+A router on the segment is one more host that asks. Its client, on another network, pings through it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import itertools
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from lab.host import Host, segment_nic
+from lab.host import Host, outside_nic, segment_nic
+from lab.net import SYSCTL_HOST
 from lab.process import Process
 from porterlb.core.desired import Layer2Vip
 from tests.edge.wire_lab import Segment, neighbour
@@ -38,18 +42,24 @@ class Lost:
 
 
 class Crowd:
-    """Three nodes with a replica each, and ``hosts`` hosts.
+    """Three nodes with a replica each, ``hosts`` hosts, and ``routers`` routers with a client behind each.
 
-    ``settings``: of the replicas.
+    ``settings``: of the replicas. `hosts` are all that ask: the routers too.
     """
 
-    def __init__(self, hosts: int, **settings: Any) -> None:
+    def __init__(self, hosts: int, routers: int = 0, **settings: Any) -> None:
         self.segment = Segment()
         try:
             self.hosts = [Host(self.segment.net, f"h{i}", [segment_nic(100 + i)]) for i in range(1, hosts + 1)]
-            self.segment.net.plug([cable for host in self.hosts for cable in host.cables()])
-            for host in self.hosts:
+            self.clients: dict[str, Host] = {}
+            for i in range(1, routers + 1):
+                self._add_router(i)
+            machines = [*self.hosts, *self.clients.values()]
+            self.segment.net.plug([cable for host in machines for cable in host.cables()])
+            for host in machines:
                 host.configure()
+            for router in self.hosts[hosts:]:
+                self._route_through(router)
             for node in self.segment.nodes:
                 node.ns.ip(f"address add {V4}/32 dev lo", f"address add {V6}/128 dev lo")
                 # As strictARP of kube-proxy: an ARP request with the VIP as its sender would move every host.
@@ -60,6 +70,19 @@ class Crowd:
         except BaseException:
             self.segment.close()
             raise
+
+    def _add_router(self, number: int) -> None:
+        net, inside = self.segment.net, outside_nic(number, "eth1")
+        forwards = {**SYSCTL_HOST, "net/ipv4/ip_forward": 1, "net/ipv6/conf/all/forwarding": 1}
+        router = Host(net, f"r{number}", [segment_nic(200 + number), inside], sysctl=forwards)
+        self.hosts.append(router)
+        self.clients[router.name] = Host(net, f"c{number}", [outside_nic(100 + number)], gateway=inside)
+
+    def _route_through(self, router: Host) -> None:
+        """The nodes send the answers to a router's client back through that router."""
+        client = self.clients[router.name]
+        for node in self.segment.nodes:
+            node.ns.ip(f"route add {client.v4} via {router.v4}", f"route add {client.v6} via {router.v6}")
 
     def close(self) -> None:
         self.segment.close()
@@ -100,17 +123,22 @@ class Crowd:
             )
 
     def ping(self, seconds: float) -> Pings:
-        return Pings(self.hosts, seconds)
+        return Pings({host.name: self.clients.get(host.name, host) for host in self.hosts}, seconds)
 
 
 class Pings:
-    """Every host pings both VIPs at every INTERVAL; `lost` waits for the end."""
+    """Every host, or the client behind it, pings both VIPs at every INTERVAL; `lost` waits for the end.
 
-    def __init__(self, hosts: Iterable[Host], seconds: float) -> None:
+    ``pinging``: by the name of the host that asks for the VIPs.
+    """
+
+    def __init__(self, pinging: Mapping[str, Host], seconds: float) -> None:
         self.count = round(seconds / INTERVAL)
         argv = ["ping", "-n", "-i", str(INTERVAL), "-c", str(self.count), "-W", "1"]
         self._running: list[tuple[str, str, Process]] = [
-            (host.name, vip, host.start(f"ping-{next(_numbers)}", [*argv, vip])) for host in hosts for vip in (V4, V6)
+            (name, vip, host.start(f"ping-{next(_numbers)}", [*argv, vip]))
+            for name, host in pinging.items()
+            for vip in (V4, V6)
         ]
         self.begun = time.monotonic()
 
