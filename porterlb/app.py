@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import operator
 import random
 import signal
 import time
@@ -212,6 +213,7 @@ class _Manager:
             on_challenge=contained("membership", self.reconciler.on_challenge),
             on_end=self._namesake.set,
         )
+        self._made_of: tuple[object, ...] = ("",)  # what we described ourselves from last
         self._wire_news = asyncio.Event()
         self._wire_heard = 0.0
         self.node_failures = NodeFailures(
@@ -435,6 +437,10 @@ class _Manager:
         report, objects, settings = self.reconciler.inputs.wire_report, self.reconciler.objects, self.settings
         node = objects.nodes.get(settings.node)
         address = settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
+        made_of = (report.nics, report.gateways, objects.eips)  # the same objects until one of them changes
+        if address == self._made_of[0] and all(map(operator.is_, made_of, self._made_of[1:])):
+            return
+        self._made_of = (address, *made_of)
         if address and report.nics:
             named = {eip.interface for eip in objects.eips.values() if eip.interface}
             me = member_here(settings.node, address, settings.hello_port, report.nics, report.gateways, named)

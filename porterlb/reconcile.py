@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from porterlb import checkpoint
 from porterlb.cluster import Broken, Changed, Cluster, Deleted, Kind, Outage, Replaced, Restored
 from porterlb.core.desired import DesiredBgp, DesiredWire
-from porterlb.core.inputs import Inputs
+from porterlb.core.inputs import Inputs, News
 from porterlb.core.known import Known
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Member, Snapshot
@@ -44,8 +44,13 @@ LONGEST_REST = 0.25
 """Seconds, at most, that the loop rests after a plan: as long as the plan took. In a burst that leaves half of the time
 for reading what comes, and a hundred changes become one plan; a change that comes alone is not delayed by it."""
 
+SILENCE = 0.05
+"""Seconds for which the loop rests after a replica has fallen silent. Mostly its node has died; that is found within
+this time, and needs a plan at once. The first of two plans would only compete with the wire process for the processor.
+"""
+
 STEP = 0.005
-"""Seconds after which the reading of a long list gives way to what else runs on the loop."""
+"""Seconds after which a plan or the reading of a long list gives way to what else runs on the loop."""
 
 PLAN_AGAIN = 1.0
 """Seconds until planning is tried again after it failed."""
@@ -125,6 +130,7 @@ class Reconciler:
         self._pace = Pace()
         self.token = 0
         self.digests: dict[int, int] = {}
+        self._wanted = DesiredWire()  # what the wire process was told last
         if self.log is not None:
             self.objects.seen = self._object_seen
 
@@ -146,17 +152,21 @@ class Reconciler:
 
     def on_bgp(self, report: BgpReport) -> None:
         self._note("bgp", report, 500 * len(report.sessions) + 300 * len(report.rejected))
-        before, self.inputs.bgp_report = self.inputs.bgp_report, report
-        self.touch(urgent=report.is_urgent(before))
+        self._heard(self.inputs.heard_bgp(report))
 
     def on_wire(self, report: WireReport) -> None:
-        before, now = self.inputs.wire_report, self.clock()
+        now = self.clock()
         if self.log is not None:
             self.log.wire(report, now)
-        if self.inputs.heard_wire(report, now):
-            self.touch(urgent=self.inputs.wire_report.is_urgent(before))
-        else:
-            self._tell(news=False)
+        self._heard(self.inputs.heard_wire(report, now))
+
+    def _heard(self, news: News) -> None:
+        if news in (News.NOTHING, News.STATUS):
+            self._tell(news=news is News.STATUS)
+            return
+        if news is News.SILENCE:
+            self._rest_until = max(self._rest_until, time.monotonic() + SILENCE)
+        self.touch(urgent=news is News.URGENT)
 
     def on_leader(self, leader: str) -> None:
         self._note("leader", leader)
@@ -305,8 +315,8 @@ class Reconciler:
 
     async def _plan(self, now: float) -> None:
         """One plan. What else runs on this loop (the beat to the speakers, reports, answers to HTTP) gets its turn
-        between the steps, so a plan of any length silences nobody."""
-        started = time.perf_counter()
+        every few milliseconds, so a plan of any length silences nobody. A short one is made at one go: routes wait."""
+        started = turned = time.perf_counter()
         planning = self.begin_plan(now)
         while True:
             try:
@@ -314,7 +324,9 @@ class Reconciler:
             except StopIteration as done:
                 made: Plan = done.value
                 break
-            await asyncio.sleep(0)
+            if time.perf_counter() - turned > STEP:
+                await asyncio.sleep(0)
+                turned = time.perf_counter()
         self.end_plan(planning, made)
         if self.known is not None:
             self.publish(self.known, time.perf_counter() - started)
@@ -341,8 +353,8 @@ class Reconciler:
             self.digests = {token: d for token, d in self.digests.items() if token >= inputs.bgp_report.applied}
             self.digests[self.token] = made.digest
             self.bgp.want(made.bgp, self.token)
-        applied = self.digests.get(inputs.bgp_report.applied, 0)
-        wire = replace(made.wire, applied=applied, check=made.wire.check | inputs.verdicts.due(now))
+        applied = self._applied()
+        self._wanted = wire = replace(made.wire, applied=applied, check=made.wire.check | inputs.verdicts.due(now))
         self.wire.want(wire)
         inputs.served_only(made.wire.vips)
         self.known = Known(
@@ -363,13 +375,22 @@ class Reconciler:
         if self.log is not None:
             self.log.planned(now, before, made, wire, self.token)
 
+    def _applied(self) -> int:
+        """The digest of the last plan that our BGP speaker has applied wholly."""
+        return self.digests.get(self.inputs.bgp_report.applied, 0)
+
     def _tell(self, *, news: bool) -> None:
-        """What is known by the last plan, with the newest report."""
-        if self.known is not None:
-            wire = self.inputs.wire_known(self.clock())
-            news |= wire.notices != self.known.wire.notices
-            self.known = replace(self.known, wire=wire)
-            self.unplanned(self.known, news)
+        """What is known by the last plan, with the newest reports."""
+        if self.known is None:
+            return
+        before, now, inputs = self.known, self.clock(), self.inputs
+        wire, applied, unchecked = inputs.wire_known(now), self._applied(), inputs.unchecked(now)
+        if applied != before.applied:
+            self._wanted = replace(self._wanted, applied=applied)
+            self.wire.want(self._wanted)
+        self.known = replace(before, bgp=inputs.bgp_report, wire=wire, applied=applied, unchecked=unchecked)
+        news |= (wire.notices, applied, unchecked) != (before.wire.notices, before.applied, before.unchecked)
+        self.unplanned(self.known, news)
 
     def _marking(self) -> Marking:
         if not self.settings.mark_pods_not_ready and self.settings.cluster == "kube":

@@ -12,7 +12,7 @@ from typing import Any
 from porterlb.cluster import Changed, Event, Kind, Replaced
 from porterlb.core.desired import DesiredBgp, DesiredWire
 from porterlb.core.known import Known
-from porterlb.core.observed import WireReport
+from porterlb.core.observed import BgpReport, WireReport
 from porterlb.reconcile import KINDS, Reconciler
 from porterlb.settings import Settings
 
@@ -30,13 +30,14 @@ class Stage:
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.wire: list[DesiredWire] = []
         self.plans: list[Known] = []
         self.told: list[tuple[Known, bool]] = []
         self.loop = Reconciler(
             Settings(node="node-a"),
             SimpleNamespace(watch=self.watch),
             SimpleNamespace(want=lambda wanted, token: isinstance(wanted, DesiredBgp)),
-            SimpleNamespace(want=lambda wanted: isinstance(wanted, DesiredWire)),
+            SimpleNamespace(want=self.wire.append),
             lambda known, seconds: self.plans.append(known),
             lambda known, news: self.told.append((known, news)),
             lambda: None,
@@ -84,7 +85,9 @@ def test_counters_are_no_reason_for_a_plan() -> None:
         stage.loop.on_wire(WireReport(dead=frozenset({"node-b"})))
         assert (await stage.quiet())[0] == 1
         stage.loop.on_wire(WireReport(dead=frozenset({"node-b"}), trouble="no sockets"))
-        assert (await stage.quiet())[0] == 1
+        assert await stage.quiet() == (0, 1)
+        known, news = stage.last[0]
+        assert (known.wire.trouble, news) == ("no sockets", True)
 
     play(story)
 
@@ -133,5 +136,19 @@ def test_a_cut_off_replica_without_the_api_plans_by_what_it_knew() -> None:
             assert (await stage.quiet())[0] >= 1
             assert ("node-a" in inputs.returns.settling) is waits
             assert "node-b" in inputs.returns.settling
+
+    play(story)
+
+
+def test_what_exabgp_has_applied_is_told_without_a_plan() -> None:
+    async def story(stage: Stage) -> None:
+        digest, wanted = stage.loop.known.plan.digest, stage.loop.known.applied  # type: ignore[union-attr]
+        assert wanted == 0
+        stage.loop.on_bgp(BgpReport(applied=stage.loop.token))
+        assert await stage.quiet() == (0, 1)
+        known, news = stage.last[0]
+        assert (known.applied, known.bgp.applied, news) == (digest, stage.loop.token, True)
+        assert stage.wire[-1].applied == digest
+        assert stage.wire[-1].vips == known.plan.wire.vips
 
     play(story)

@@ -6,6 +6,7 @@ kube-proxy and which nodes have returned, each report of the wire process what t
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
@@ -28,6 +29,16 @@ CHECK_LIMIT = 0.6
 
 CHECK_AGAIN = 1.0
 """Seconds, at least, until an address whose verdict is due is probed again."""
+
+
+class News(enum.Enum):
+    """What is different with a report."""
+
+    NOTHING = "nothing but counters"
+    STATUS = "a status perhaps; a plan comes out the same"
+    PLAN = "a plan perhaps"
+    SILENCE = "a plan, after a moment: the node of the silent replica has died perhaps"
+    URGENT = "a plan, which is needed at once"
 
 
 @dataclass
@@ -69,13 +80,24 @@ class Inputs:
     returns: Returns = field(default_factory=Returns)
     _endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = field(default_factory=dict)
 
-    def heard_wire(self, report: WireReport, now: float) -> bool:
-        """A report of the wire process. Whether a plan may come out different."""
+    def heard_bgp(self, report: BgpReport) -> News:
+        """A report of the BGP speaker, and what it changes."""
+        before, self.bgp_report = self.bgp_report, report
+        if report.same_for_plan(before):
+            return News.NOTHING if report == before else News.STATUS
+        return News.URGENT if report.is_urgent(before) else News.PLAN
+
+    def heard_wire(self, report: WireReport, now: float) -> News:
+        """A report of the wire process, and what it changes."""
         before = self.wire_report
         self.wire_report = report = before.with_changes(report)
         verdicts, self.verdicts = self.verdicts, self.verdicts.heard(report.claimed, report.clear, now)
         first, self.wire_ready = not self.wire_ready, True
-        return first or self.verdicts is not verdicts or report.says_more_than(before)
+        if first or self.verdicts is not verdicts or not report.same_for_plan(before):
+            if report.is_urgent(before):
+                return News.URGENT
+            return News.SILENCE if report.lost_replica(before) else News.PLAN
+        return News.STATUS if report.says_more_than(before) else News.NOTHING
 
     def snapshot(self, now: float) -> Snapshot:
         """What is known, for one plan."""

@@ -60,6 +60,13 @@ class BgpReport:
         """Whether ExaBGP runs, or is not needed."""
         return self.trouble is None or self.trouble.runs
 
+    def same_for_plan(self, other: BgpReport) -> bool:
+        """Whether a plan comes out the same: it depends on which sessions are up, and on what they negotiated."""
+        return self._sessions() == other._sessions()
+
+    def _sessions(self) -> Mapping[str, tuple[bool, Negotiated | None]]:
+        return {peer: (session.up, session.negotiated) for peer, session in self.sessions.items()}
+
     def is_urgent(self, before: BgpReport) -> bool:
         """Whether to plan at once, without waiting for other changes: a session was lost, or one came up.
 
@@ -201,12 +208,24 @@ class WireReport:
         return replace(report, answering=answering.frozen())
 
     def is_urgent(self, before: WireReport) -> bool:
-        """Whether to plan at once: a node or a replica went or came, or we began or ceased to doubt ourselves."""
+        """Whether to plan at once: a node went or came, a replica came, or we began or ceased to doubt ourselves."""
         return (
             (self.dead, self.dead_on) != (before.dead, before.dead_on)
-            or self.fresh.keys() != before.fresh.keys()
+            or bool(self.fresh.keys() - before.fresh.keys())
             or self.doubt != before.doubt
         )
+
+    def lost_replica(self, before: WireReport) -> bool:
+        """Whether a replica is not heard any more."""
+        return bool(before.fresh.keys() - self.fresh.keys())
+
+    def same_for_plan(self, other: WireReport) -> bool:
+        """Whether a plan comes out the same: it depends on who is dead or in doubt, and on the sessions of replicas."""
+        return self._for_plan() == other._for_plan()
+
+    def _for_plan(self) -> tuple[object, ...]:
+        replicas = {name: (said.sessions, said.negotiated, said.hold_downs) for name, said in self.fresh.items()}
+        return self.dead, self.dead_on, self.probed, self.doubt, replicas
 
     def says_more_than(self, other: WireReport) -> bool:
         """Whether it differs from ``other`` in more than counters and in what hosts have asked for: those change all

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.duplicates import FIRST
-from porterlb.core.inputs import CHECK_AGAIN, CHECK_LIMIT, Inputs
+from porterlb.core.inputs import CHECK_AGAIN, CHECK_LIMIT, Inputs, News
 from porterlb.core.model import Member
 from porterlb.core.namesake import TOLD_FOR
 from porterlb.core.node_return import PODS_WITHIN
@@ -23,12 +24,34 @@ def inputs() -> Inputs:
     return Inputs("a", "porter", Objects(claim_without_class=True), ProxyPolicy(1.5, 5.0))
 
 
-def test_only_the_first_report_and_one_that_says_more_make_a_plan_different() -> None:
-    made = inputs()
-    assert made.heard_wire(WireReport(), 0.0)
-    assert not made.heard_wire(WireReport(counters={"requests": 1}), 1.0)
-    assert made.heard_wire(WireReport(dead=frozenset("b")), 2.0)
-    assert not made.heard_wire(WireReport(dead=frozenset("b")), 3.0)
+def test_what_a_report_of_the_wire_process_changes() -> None:
+    made, dead, heard = inputs(), WireReport(dead=frozenset("b")), FreshReplica("c", 1, digest=1)
+    assert made.heard_wire(WireReport(), 0.0) is News.PLAN  # the first one
+    assert made.heard_wire(WireReport(counters={"requests": 1}), 1.0) is News.NOTHING
+    assert made.heard_wire(dead, 2.0) is News.URGENT
+    assert made.heard_wire(replace(dead, trouble="no sockets"), 3.0) is News.STATUS
+    assert made.heard_wire(replace(dead, fresh={"c": heard}), 4.0) is News.URGENT
+    assert made.heard_wire(replace(dead, fresh={"c": replace(heard, digest=2, applied=2)}), 5.0) is News.STATUS
+    for news in (
+        {"fresh": {"c": replace(heard, sessions=frozenset({"r1"}))}},
+        {"fresh": {"c": replace(heard, negotiated={"r1": "4"})}},
+        {"fresh": {"c": replace(heard, hold_downs=frozenset({"r1"}))}},
+        {"fresh": {"c": heard}, "probed": frozenset("b")},
+    ):
+        assert made.heard_wire(replace(dead, **news), 6.0) is News.PLAN, news
+    assert made.heard_wire(replace(dead, probed=frozenset("b")), 6.5) is News.SILENCE
+    assert made.heard_wire(replace(dead, doubt=True), 7.0) is News.URGENT
+
+
+def test_what_a_report_of_the_bgp_speaker_changes() -> None:
+    made, up = inputs(), SessionState("r1", "established", 0.0, negotiated=Negotiated(families=(4,)))
+    assert made.heard_bgp(BgpReport()) is News.NOTHING
+    assert made.heard_bgp(BgpReport({"r1": up})) is News.URGENT
+    assert made.heard_bgp(BgpReport({"r1": up}, applied=3)) is News.STATUS
+    assert made.heard_bgp(BgpReport({"r1": replace(up, negotiated=Negotiated(families=(6,)))})) is News.URGENT
+    assert made.heard_bgp(BgpReport({"r1": replace(up, state="idle")})) is News.URGENT
+    assert made.heard_bgp(BgpReport()) is News.PLAN
+    assert made.bgp_report == BgpReport()
 
 
 def test_a_report_has_only_the_changed_answers_and_those_of_no_vip_are_forgotten() -> None:
@@ -46,7 +69,7 @@ def test_a_claimed_address_is_remembered_and_probed_again() -> None:
     made = inputs()
     made.heard_wire(WireReport(), 0.0)
     assert made.wakes_at(0.0) is None
-    assert made.heard_wire(WireReport(claimed={VIP: MAC}), 10.0)
+    assert made.heard_wire(WireReport(claimed={VIP: MAC}), 10.0) is News.PLAN
     assert made.snapshot(10.0).claimed == frozenset({VIP})
     assert made.wakes_at(10.0) == 10.0 + FIRST
     assert made.wakes_at(10.0 + FIRST) == 10.0 + FIRST + CHECK_AGAIN

@@ -40,17 +40,19 @@ def test_a_session_that_is_lost_or_comes_up_is_planned_for_at_once(
     assert after.is_urgent(before) is urgent
 
 
-def test_a_node_or_replica_that_goes_or_comes_is_planned_for_at_once() -> None:
+def test_a_node_that_goes_and_whatever_comes_is_planned_for_at_once() -> None:
     calm = WireReport(fresh={"b": FreshReplica("b", 1)})
     assert not replace(calm, fresh={"b": FreshReplica("b", 2)}).is_urgent(calm)
     for news in (
         replace(calm, dead=frozenset("b")),
         replace(calm, dead_on={"10.0.0.0/24": frozenset("b")}),
-        replace(calm, fresh={}),
-        replace(calm, fresh={**calm.fresh, "c": FreshReplica("c", 1)}),
         replace(calm, doubt=True),
     ):
         assert news.is_urgent(calm) and calm.is_urgent(news)
+        assert not news.lost_replica(calm)
+    more = replace(calm, fresh={**calm.fresh, "c": FreshReplica("c", 1)})
+    assert more.is_urgent(calm) and not more.lost_replica(calm)
+    assert calm.lost_replica(more) and not calm.is_urgent(more), "its node has died perhaps: that comes soon"
 
 
 def test_routes_are_withdrawn_at_the_end_only_where_every_peer_of_ours_has_another_replica() -> None:

@@ -38,11 +38,21 @@ class ActionList:
             self.counters[name] = self.counters.get(name, 0) + by
 
     def take(self, opened: Iterable[OpenInterface], found: Iterable[FindRoute]) -> list[Action]:
-        """The actions so far, which are then forgotten: interfaces are closed, then opened, before they are used."""
-        opened, found = list(opened), list(found)
+        """The actions so far, which are then forgotten.
+
+        Interfaces are closed, then opened, before they are used. Log lines and reports come last: with a report the
+        manager begins to plan, and it may compete for the processor.
+        """
         actions, self._actions = self._actions, []
-        if not opened and not found:
-            return actions
-        closing = [action for action in actions if isinstance(action, CloseInterface | DropInterface)]
-        rest = [action for action in actions if not isinstance(action, CloseInterface | DropInterface)]
-        return [*closing, *opened, *rest, *found]
+        opened, found = list(opened), list(found)
+        if len(actions) + len(opened) + len(found) < 2:
+            return [*opened, *actions, *found]
+        closing, told, rest = [], [], []
+        for action in actions:
+            if isinstance(action, CloseInterface | DropInterface):
+                closing.append(action)
+            elif isinstance(action, Report | Note):
+                told.append(action)
+            else:
+                rest.append(action)
+        return [*closing, *opened, *rest, *found, *told]

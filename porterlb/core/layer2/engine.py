@@ -166,8 +166,7 @@ class Layer2:
             self._spread.due(now)
         if self._spread.talks(now):
             self._say(now)
-        for key in self._announcer.due(now):
-            self._announce(key, now)
+        self._announce_due(now)
         self._claims.probe(now)
         return self._done()
 
@@ -380,6 +379,10 @@ class Layer2:
         self.interfaces.to_find.clear()
         return self._actions.take(opened, found)
 
+    def _announce_due(self, now: float) -> None:
+        for key in self._announcer.due(now):
+            self._announce(key, now)
+
     def _announce(self, key: bytes, now: float) -> None:
         """Announces a VIP to all, or to one asker."""
         index = 0 if self.serving.frozen else self._vips.announced_on(key)
@@ -463,6 +466,9 @@ class Layer2:
             if not doubt:
                 self._vips.touch_again()
         if not doubt and self._dead.update(now):
+            # In this event already, for every wait costs time while clients lose their requests.
+            self._actions.add(*self._vips.step(now))
+            self._announce_due(now)
             self._say(now)
 
     def _replica_left(self, node: str, now: float) -> None:
