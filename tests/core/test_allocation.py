@@ -384,18 +384,18 @@ def test_sharing_needs_the_same_nodes(one: dict[str, object], other: dict[str, o
     assert (got(result, "a") == got(result, "b")) is together
 
 
-def test_a_change_that_ends_sharing_leaves_the_younger_without() -> None:
+def test_a_change_that_ends_sharing_leaves_the_one_that_changed_without() -> None:
     eips = [eip("e", "10.0.0.1-10.0.0.9")]
     old = service("old", created="1", sharing_key="k", held=addresses("10.0.0.1"))
     young = service("young", created="2", sharing_key="k", ports=UDP, held=addresses("10.0.0.1"))
     first = run([old, young], eips)
     assert got(first, "young") == ["10.0.0.1"]
     second = run([replace(old, ports=UDP), young], eips, first.memory, 1.0)
-    assert got(second, "old") == ["10.0.0.1"]
-    assert got(second, "young") == []
-    assert of(second, "young").contested == addresses("10.0.0.1")
+    assert got(second, "young") == ["10.0.0.1"]
+    assert got(second, "old") == []
+    assert of(second, "old").contested == addresses("10.0.0.1")
     third = run([replace(old, ports=frozenset({Port("TCP", 80)})), young], eips, second.memory, 2.0)
-    assert got(third, "young") == ["10.0.0.1"]
+    assert got(third, "young") == got(third, "old") == ["10.0.0.1"]
 
 
 # --- overlapping Eips ------------------------------------------------------------------------------------------------

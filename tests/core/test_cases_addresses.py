@@ -34,6 +34,7 @@ from tests.core.test_plan import NAMES, cluster
 
 POOL = eip("e", "10.77.0.0-10.77.0.255")
 UDP = frozenset({Port("UDP", 80)})
+AT = addresses("10.77.0.9")
 NODES = {name: Node(name, addresses(f"10.77.0.{number}")) for number, name in enumerate(NAMES, 11)}
 
 
@@ -411,6 +412,43 @@ def test_f9_services_that_cannot_share_keep_it_and_one_is_told() -> None:
     assert problem.fatal and "Service ns/a has it" in problem.message and "both use TCP/80" in problem.message
     moved = run([services[0], replace(services[1], wanted_addresses=addresses("10.77.0.10"))], [POOL])
     assert got(moved, "b") == ["10.77.0.10"]
+
+
+@pytest.mark.parametrize(("changed", "other"), [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"ports": frozenset({Port("TCP", 80), Port("UDP", 80)})},
+        {"traffic_policy": TrafficPolicy.LOCAL, "selector": (("app", "other"),)},
+    ],
+)
+def test_f9_who_changes_so_that_sharing_ends_loses_the_address(changed: str, other: str, edit: dict[str, Any]) -> None:
+    """Whichever of the two is older. The one that has not changed keeps the address: also once our records say so, and
+    after a restart."""
+    ports = {"a": frozenset({Port("TCP", 80)}), "b": UDP}
+    services = {
+        name: service(name, created=name, ports=ports[name], sharing_key="k", held=AT, recorded=AT) for name in ports
+    }
+    shared = run(services.values(), [POOL])
+    assert got(shared, "a") == got(shared, "b") == ["10.77.0.9"]
+    ports_both = {"ports": frozenset({Port("TCP", 80), Port("UDP", 80)})}
+    services[changed] = replace(services[changed], **(ports_both if "ports" in edit else edit))
+    ended = run(services.values(), [POOL], shared.memory)
+    again = run([replace(s, labels={"x": "y"}) for s in services.values()], [POOL], ended.memory)
+    recorded = [replace(services[changed], recorded=()), services[other]]
+    written = run(recorded, [POOL], again.memory)
+    restarted = run(recorded, [POOL])
+    for result in (ended, again, written, restarted):
+        assert (got(result, changed), got(result, other)) == ([], ["10.77.0.9"])
+        assert of(result, changed).contested == AT
+        (problem,) = of(result, changed).refusals
+        assert problem.fatal and f"Service ns/{other} has it, and the two cannot share it" in problem.message
+    back = run(
+        [replace(services[changed], ports=ports[changed], traffic_policy=TrafficPolicy.CLUSTER), services[other]],
+        [POOL],
+        again.memory,
+    )
+    assert got(back, changed) == got(back, other) == ["10.77.0.9"]
 
 
 def test_f9_what_is_contested_stays_in_the_status() -> None:

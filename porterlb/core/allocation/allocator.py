@@ -8,7 +8,8 @@ not written yet, when an address was given back, and by whom.
 Steps, each in the order of age (created, uid, namespace/name), so that the order of the objects does not matter:
 
 1. what a Service has, while it is in an Eip (disabled or not): first what its status says by our own hand, then what
-   our records say, then what somebody else has written into its status (:mod:`porterlb.core.allocation.claims`);
+   our records say, then what somebody else has written into its status (:mod:`porterlb.core.allocation.claims`).
+   A Service that changed so that it cannot share its address any more comes after those that it shared it with;
 2. what it was given earlier and has not been written yet (leader only);
 3. what nobody has any more goes back to its pool;
 4. new addresses (leader only): Services that ask for a certain address first, then the others. A Service that has an
@@ -31,6 +32,7 @@ from porterlb.core.allocation.grants import Grants
 from porterlb.core.allocation.lastholders import Freed, LastHolders
 from porterlb.core.allocation.pool import Pool, decode, encode, encode_ranges, version_of
 from porterlb.core.allocation.reserved import Reserved
+from porterlb.core.allocation.sharing import sharing_terms
 from porterlb.core.model import Address, Eip, Service, ServiceKey
 from porterlb.core.persistent import Editor, PersistentMap, differing, editing
 from porterlb.core.problems import Problem, Reason
@@ -195,6 +197,15 @@ class _Work(Claims):
         self.uses = editing(memory.uses)
         self.last = memory.last
         self._own_pools: set[tuple[str, int]] = set()  # copied already
+
+    def yields(self, service: Service) -> bool:
+        """A Service that has just changed so that it may not be able to share, or that lost its address that way: the
+        Services that it shared with have not changed, and keep the address."""
+        old = self.before.services.get(service.key)
+        result = self.before.results.get(service.key)
+        if old is None or result is None or old.uid != service.uid:
+            return False
+        return bool(result.contested) or sharing_terms(old) != sharing_terms(service)
 
     def start_again(self) -> None:
         """The context has changed: nothing of the owners is taken for granted; pools keep what still fits."""

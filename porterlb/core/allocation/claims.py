@@ -156,11 +156,16 @@ class Claims:
             for address in {*service.held, *service.recorded}:
                 code = encode(address)
                 self.holders[code] = (*self.holders.get(code, ()), service.key)
+        order = sorted(settled, key=lambda entry: self.yields(entry[0]))  # stable: by age among equals
         for claims in (self._undisputed, _recorded, _by_own_hand, _by_other_hand):
-            for service, kept in settled:
+            for service, kept in order:
                 for address in claims(service):
                     self.keep_one(service, address, kept)
         return settled
+
+    def yields(self, service: Service) -> bool:
+        """Whether others that cannot share an address with this Service any more have it first, whatever their age."""
+        return False
 
     def _undisputed(self, service: Service) -> list[Address]:
         """What we wrote into its status, without what our records say is another Service's."""

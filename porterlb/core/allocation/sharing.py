@@ -12,6 +12,11 @@ def group_of(service: Service) -> tuple[str, str] | None:
     return "" if service.shares_anywhere else service.key.namespace, service.sharing_key
 
 
+def sharing_terms(service: Service) -> tuple[object, ...]:
+    """What of a Service decides with whom it can share an address."""
+    return service.ports, service.traffic_policy, service.selector, group_of(service)
+
+
 def why_not_shared(one: Service, other: Service, *, both_have_it: bool = False) -> str:
     """Empty if the two may share an address, else the reason as the rest of a sentence. Symmetric in its meaning.
 
