@@ -1,7 +1,7 @@
 """Who else claims a VIP: a foreign host, another replica, or a host that has an address before it becomes a VIP.
 
-`Conflicts`, `DoubleAnswers` and `DuplicateDetection` judge what is heard; this says what follows for the VIPs. Times:
-monotonic seconds, as arguments.
+`Conflicts`, `DoubleAnswers` and `DuplicateDetection` judge what is heard, `Reunion` says when to look; this says what
+follows for the VIPs. Times: monotonic seconds, as arguments.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from porterlb.core.layer2.conflicts import Conflicts
 from porterlb.core.layer2.dad import DuplicateDetection
 from porterlb.core.layer2.double_answers import DoubleAnswers
 from porterlb.core.layer2.nodes import Nodes
+from porterlb.core.layer2.reunion import Reunion
 from porterlb.core.layer2.spread import Spread
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.vips import VipTable
@@ -26,7 +27,7 @@ class AddressClaims:
     """Writes ``yielded`` of `Surroundings`.
 
     Args:
-        rate: duplicate address probes per second.
+        rate: duplicate address probes per second, and as many questions for our own VIPs.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AddressClaims:
         self._dad = DuplicateDetection(rate, now)
         self._conflicts = Conflicts()
         self._doubles = DoubleAnswers()
+        self._reunion = Reunion(rate, now)
 
     # ---- what is claimed
 
@@ -146,6 +148,26 @@ class AddressClaims:
         for address in settled.resume:
             self._around.yielded.pop(address, None)
             self._vips.settled_with(address)
+
+    def replica_said(self, node: str, answers: bool, now: float) -> None:
+        """A replica that we did not hear before, or with news. Where it begins to answer, we ask for our own VIPs."""
+        ours = (packed for packed, vip in self._vips.by_packed.items() if vip.mac and not vip.spread)
+        self._reunion.said(node, answers, ours, now)
+
+    def replica_left(self, node: str) -> None:
+        self._reunion.left(node)
+
+    @property
+    def verify_at(self) -> float | None:
+        """When `verify` has something to do."""
+        return self._reunion.next_at
+
+    def verify(self, now: float) -> None:
+        """Asks for VIPs that we answer: whether another replica answers them too."""
+        for address in self._reunion.due(now):
+            vip = self._vips.by_packed.get(address)
+            if vip is not None and vip.mac and vip.usage is not None and not self._around.frozen:
+                self._actions.add(CheckAddress(vip.usage.ifindex, vip.address))
 
     def notices(self) -> list[Notice]:
         """VIPs that two replicas answered."""

@@ -124,6 +124,7 @@ class Layer2:
             self.serving.next_at,
             self._detector_at,
             self._claims.settle_at,
+            self._claims.verify_at,
             self._hello.next_at,
             self._spread.next_at if not self.serving.frozen else None,
         )
@@ -168,6 +169,7 @@ class Layer2:
             self._say(now)
         self._announce_due(now)
         self._claims.probe(now)
+        self._claims.verify(now)
         return self._done()
 
     def probe(self, now: float, lag: float, link_heard: float) -> list[Action]:
@@ -332,6 +334,7 @@ class Layer2:
                 self._vips.replica_came(hello.node)
             else:
                 self._vips.replica_left(hello.node)
+            self._claims.replica_said(hello.node, hello.answers, now)
             self._take_verdict(now)
             self._actions.report(change.came, fresh=self.hellos.fresh)
         elif segments:
@@ -473,6 +476,7 @@ class Layer2:
 
     def _replica_left(self, node: str, now: float) -> None:
         self.nodes.left(node)
+        self._claims.replica_left(node)
         self._around.forget()
         self._actions.report(True, fresh=self.hellos.fresh)
         self._vips.replica_left(node)

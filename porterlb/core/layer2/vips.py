@@ -26,6 +26,7 @@ ASKED_LATELY = 60.0  # seconds
 QUESTION_LIVES = 0.5
 """Seconds for which a question that no replica answered is answered late: its asker repeats it after 1 s only
 (RETRANS_TIMER of RFC 4861, Linux' retrans_time_ms for ARP)."""
+_UNSPECIFIED = (bytes(4), bytes(16))
 
 
 class Vip:
@@ -79,7 +80,10 @@ class Vip:
         return bool(self.takers)
 
     def ask(self, question: Question, owned: bool, now: float) -> None:
-        """Somebody asks for it. Called for each question: ``owned``, whether the caller answers it."""
+        """Somebody asks for it. Called for each question: ``owned``, whether the caller answers it. A duplicate address
+        probe is no use of it: replicas send them too."""
+        if question.sender in _UNSPECIFIED:
+            return
         self.asked = now
         if not owned:
             self.question = None if question.target == question.sender else question

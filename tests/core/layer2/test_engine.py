@@ -77,6 +77,42 @@ def test_a_node_without_a_link_is_replaced_and_comes_back(world: World) -> None:
     assert not any(note.kind in of_segments for note in world.replicas["n1"].notes), "it was dead everywhere"
 
 
+def test_a_replica_that_is_heard_again_makes_the_others_ask_for_the_vips_that_they_answer(world: World) -> None:
+    """Found by the simulator, seeds 291 and 313: two plans after a partition, and nobody announced anything."""
+    for replica in world.replicas.values():
+        replica.checked.clear()
+    world.run(0.5)
+    world.cut = {"n1"}
+    world.run(0.5)
+    assert not any(replica.checked for replica in world.replicas.values())
+    world.cut = set()
+    world.run(LISTEN + 0.5)
+    checked = {node: [text for _, text in replica.checked] for node, replica in world.replicas.items()}
+    assert checked == {"n1": [], "n2": [A], "n3": [B]}
+    world.run(0.5)
+    assert [text for _, text in world.replicas["n2"].checked] == [A]
+
+
+def test_two_plans_after_a_partition_are_settled_within_half_a_second() -> None:
+    made = World("n1", "n2")
+    made.vips((A, ("n1",)))
+    made.tell("n1")
+    made.rows = {A: [A, ["n2"], "", ""]}
+    made.tell("n2")
+    made.replicas["n1"].announced.clear()
+    made.run(LISTEN + 0.1)
+    assert made.answers(A) == {"n1": mac_of("n1"), "n2": mac_of("n2")}
+    for _ in range(50):
+        made.run(0.01)
+        for node, other in (("n1", "n2"), ("n2", "n1")):
+            asker, owned = made.replicas[node], made.replicas[other].owned
+            while asker.checked:
+                asker.checked.pop()
+                if PACKED in owned:
+                    asker.do(asker.layer2.heard(NIC, PACKED, owned[PACKED], made.now), made.now)
+    assert len(made.answers(A)) == 1
+
+
 def test_who_was_cut_off_waits_until_it_has_the_plan_of_the_others(world: World) -> None:
     world.cut = {"n2"}
     world.run(0.5)
@@ -163,6 +199,9 @@ def test_vips_that_were_asked_for_in_the_last_minute_are_reported_every_ten_seco
     world.run(10.5)
     assert n1.report["asked"] == {A}
     n1.layer2.vips[PACKED].ask(question(A), True, world.now - 61.0)
+    world.run(10.5)
+    assert n1.report["asked"] == set()
+    n1.layer2.vips[PACKED].ask(question(A, "0.0.0.0"), True, world.now)  # of a replica that verifies
     world.run(10.5)
     assert n1.report["asked"] == set()
 
