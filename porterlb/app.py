@@ -65,6 +65,9 @@ TAKE_OVER = 0.5
 """Seconds that the other replicas get to announce what we announced, before we withdraw it: they hear our goodbye at
 once, plan, and their ExaBGP sends within some 50 ms."""
 
+ASK_WITHIN = 2.5
+"""Seconds for an inquiry about the segment: it takes about 1 s, and waits for the one before it."""
+
 ASK_AGAIN = 2.0
 """Seconds, at most, between two attempts to reach the API at the start: somebody waits for this replica."""
 
@@ -256,6 +259,7 @@ class _Manager:
             state=self._state,
             registry=self.metrics.registry,
             record=self.recording.text,
+            ask=partial(self.wire.ask, within=ASK_WITHIN),
         )
 
     async def run(self, stop: asyncio.Event) -> int:

@@ -252,6 +252,10 @@ class Cluster(Protocol):
     async def replica_state(self, node: str) -> ReplicaState:
         """What the replica on ``node`` knows. Raises Unavailable or Denied; takes as long as the caller lets it."""
 
+    async def replica_page(self, node: str, path: str) -> str:
+        """A page of the web server of the replica on ``node``. Raises Unavailable or Denied; takes as long as the
+        caller lets it."""
+
     async def tunnel(self, node: str) -> Tunnel:
         """To the replica on ``node``. Raises Unavailable or Denied; takes as long as the caller lets it."""
 

@@ -364,6 +364,9 @@ class Client:
     async def installation(self) -> Any:
         raise Unavailable("not here")
 
+    async def replica_page(self, node: str, path: str) -> str:
+        raise Unavailable("not here")
+
     async def tunnel(self, node: str) -> Any:
         raise Unavailable("not here")
 

@@ -14,8 +14,12 @@ from porterlb.cli.loading import Loaded, load
 from porterlb.cli.options import Options, query
 from porterlb.cli.output import Table, show
 from porterlb.cli.replicas import Asked, ask, read
+from porterlb.cli.segment import Heard, ask_at, ask_segment
 from porterlb.cluster import Cluster
+from porterlb.core.layer2.inquiry import written
 from porterlb.core.model import ServiceKey
+from porterlb.core.status import on_segment
+from porterlb.core.status.on_segment import Planned, Seen, Verdict
 from porterlb.errors import PorterError
 
 SERVED, DEGRADED, NOT_SERVED = 0, 3, 4
@@ -40,6 +44,8 @@ class Explanation:
     code: int = SERVED
     steps: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    """What replicas heard on their segments."""
 
     def add(self, step: str, text: str) -> None:
         self.steps.append((step, text))
@@ -57,40 +63,81 @@ class Explanation:
 @click.command()
 @click.argument("name", metavar="NAMESPACE/SERVICE|ADDRESS", shell_complete=names("Service"))
 @click.option("--from", "source", metavar="URL", help="Query one replica only, without the API: http://127.0.0.1:7472.")
+@click.option("--wire", "segment", is_flag=True, help="Ask the segment who answers, and compare (about 1 s).")
 @query
 @click.pass_context
-def explain(ctx: click.Context, options: Options, name: str, source: str | None) -> None:
+def explain(ctx: click.Context, options: Options, name: str, source: str | None, segment: bool) -> None:
     """Show each step from the address of a Service to the wire, with the reasons of the replicas.
+
+    With --wire, replicas send an ARP request or a neighbor solicitation for each Layer 2 address. Exit code 3 if the
+    answers differ from the plan.
 
     Exit code 0: served; 3: degraded; 4: not served.
     """
     found: Loaded | None = None
+    heard: Heard | None = None
     if source:
         one = read(source)
         asked = Asked({one.node: one})
+        if segment and (vips := askable(name, asked)):
+            heard = ask_at(source, one.node, vips)
     else:
 
-        async def work(cluster: Cluster) -> tuple[Loaded, Asked]:
+        async def work(cluster: Cluster) -> tuple[Loaded, Asked, Heard | None]:
             there = await load(cluster)
-            return there, await ask(cluster, there.members)
+            answered = await ask(cluster, there.members)
+            vips = askable(name, answered) if segment else []
+            if not vips:
+                return there, answered, None
+            return there, answered, await ask_segment(cluster, _askers(vips, answered), vips)
 
-        found, asked = options.ask(work)
+        found, asked, heard = options.ask(work)
         if not asked.states:
             raise PorterError("No replica can be asked what it has decided.", "See porterlb status.")
-    made = explained(name, asked, found)
+    made = explained(name, asked, found, (heard or {}) if segment else None)
     data = {
         "name": made.name,
         "verdict": made.verdict,
         "problems": made.problems,
         "steps": [{"step": step, "text": text} for step, text in made.steps],
+        **({"segment": [_as_json(seen) for seen in made.seen]} if segment else {}),
     }
     tables = [Table(("STEP", "WHAT"), [("Verdict", made.verdict), *made.steps])]
     show(options.output, data, tables, made.problems)
     ctx.exit(made.code)
 
 
-def explained(name: str, asked: Asked, found: Loaded | None) -> Explanation:
-    """Raises PorterError where no such Service is known."""
+def askable(name: str, asked: Asked) -> list[str]:
+    """The addresses of a Service for which the segment can be asked: replicas answer for them in Layer 2, or should."""
+    if not asked.states:
+        return []
+    _, state = _witness(asked)
+    service = _service(name, state)
+    addresses = (state["services"].get(service) or {}).get("addresses", ()) if service else ()
+    return [address for address in addresses if _in_layer2(state["vips"].get(address))]
+
+
+def _in_layer2(vip: State | None) -> bool:
+    return vip is not None and (bool(vip["answering"]) or vip["mode"] == "layer2")
+
+
+def _askers(vips: Iterable[str], asked: Asked) -> list[str]:
+    """The replicas that ask for these: all of them are asked by the same ones."""
+    _, state = _witness(asked)
+    answerers = sorted({_planned(state["vips"][vip]).answerer for vip in vips})
+    return list(dict.fromkeys(node for answerer in answerers for node in on_segment.askers(asked.states, answerer)))
+
+
+def _planned(vip: State) -> Planned:
+    answering = vip["answering"]
+    if not answering:
+        return Planned()
+    hops = frozenset(vip.get("hosts") or [answering["nextHop"]])
+    return Planned(hops, str(answering["answerer"]))
+
+
+def explained(name: str, asked: Asked, found: Loaded | None, heard: Heard | None = None) -> Explanation:
+    """Raises PorterError where no such Service is known. ``heard``: what the segments answered; None: not asked."""
     node, state = _witness(asked)
     service = _service(name, state)
     if service is None:
@@ -123,6 +170,8 @@ def explained(name: str, asked: Asked, found: Loaded | None) -> Explanation:
         made.add("Drained", ", ".join(drains))
     for address in addresses:
         _address(made, address, state, asked)
+        if heard is not None:
+            _segment(made, address, state["vips"].get(address), heard)
     for entry in _moves(asked, addresses):
         made.add("History", f"{entry['time']} {entry['message']}")
     made.add("Source", f"the replica on {node} ({asked.states[node].source}, {asked.states[node].age:.1f} s old)")
@@ -188,6 +237,32 @@ def _address(made: Explanation, address: str, state: State, asked: Asked) -> Non
     if vip["conflict"]:
         made.add("  conflict", f"a foreign host ({vip['conflict']}) claims the address")
         made.worse(DEGRADED, f"A foreign host ({vip['conflict']}) claims {address}.")
+
+
+def _segment(made: Explanation, address: str, vip: State | None, heard: Heard) -> None:
+    """What replicas heard on the segment when they asked for an address."""
+    if vip is None or not _in_layer2(vip):
+        made.add("  segment", "not asked: no replica answers for the address in Layer 2")
+        return
+    if not heard:
+        made.add("  segment", "not asked: no replica can be reached")
+    found: list[Seen] = []
+    for node, outcomes in heard.items():
+        if isinstance(outcomes, str):
+            made.add("  segment", f"{node} cannot be asked: {outcomes}")
+            continue
+        found += [on_segment.judged(node, of, _planned(vip)) for of in outcomes if of.address == address]
+    others = [seen for seen in found if seen.verdict is not Verdict.OWN]
+    for seen in others or found:
+        made.seen.append(seen)
+        made.add("  segment", on_segment.sentence(seen))
+        if seen.verdict.differs:
+            made.worse(DEGRADED, on_segment.problem(seen))
+
+
+def _as_json(seen: Seen) -> dict[str, Any]:
+    planned = {"nextHops": sorted(seen.planned.next_hops), "answerer": seen.planned.answerer}
+    return {"asker": seen.asker, "verdict": seen.verdict.value, "planned": planned, **written(seen.outcome)}
 
 
 def _peer(

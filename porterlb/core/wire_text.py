@@ -2,9 +2,10 @@
 
 To the wire process: ``config`` once and first (the hello key travels here, never in argv or the environment), then
 ``state`` (everything small, whole), ``vips`` (differences in pieces: a change of 10,000 VIPs must not hold up an
-answer), ``applied`` (the set is complete up to here), ``record`` (give your recording), ``beat`` and ``stop``. To the
-manager: ``report`` with the fields of WireReport that changed, whole except ``answering``, which has changed VIPs only;
-``recorded`` and ``streamed`` with a piece of the recording, which is lines of JSON.
+answer), ``applied`` (the set is complete up to here), ``record`` (give your recording), ``ask`` (ask the segment who
+answers for these VIPs), ``beat`` and ``stop``. To the manager: ``report`` with the fields of WireReport that changed,
+whole except ``answering``, which has changed VIPs only; ``recorded`` and ``streamed`` with a piece of the recording,
+which is lines of JSON; ``answers`` to ``ask``, with its number.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from porterlb.core.desired import DesiredWire, Layer2Vip
+from porterlb.core.layer2 import inquiry
+from porterlb.core.layer2.inquiry import Outcome
 from porterlb.core.model import Address, Member
 from porterlb.core.observed import AddressConflict, Answering, FreshReplica, Nic, Notice, NoticeKind, Votes
 
@@ -112,6 +115,23 @@ def applied_line(digest: int) -> bytes:
 
 STOP = line({"t": "stop"})
 RECORD = line({"t": "record"})
+
+
+def ask_line(number: int, addresses: Iterable[Address]) -> bytes:
+    return line({"t": "ask", "number": number, "vips": [str(address) for address in addresses]})
+
+
+def read_ask(message: Mapping[str, Any]) -> list[Address]:
+    return [ip_address(text) for text in message["vips"]]
+
+
+def answers_line(number: int, outcomes: Iterable[Outcome]) -> bytes:
+    return line({"t": "answers", "number": number, "outcomes": [inquiry.written(outcome) for outcome in outcomes]})
+
+
+def read_answers(message: Mapping[str, Any]) -> list[Outcome]:
+    return [inquiry.read(row) for row in message["outcomes"]]
+
 
 RECORDED = 1 << 16
 """Characters of a recording in one message."""

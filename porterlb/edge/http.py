@@ -9,6 +9,7 @@
 | / | the status page, with the files that it needs (:mod:`porterlb.edge.page`) |
 | /events | what the page shows, live (:mod:`porterlb.edge.state_stream`) |
 | /record | the recording in memory, for ``porterlb replay``; to clients on this machine only |
+| /ask?VIP,VIP | who answers for these VIPs on the segment, asked now; to clients on this machine only |
 
 A browser is a danger that other clients are not: a web site can make its own name stand for this address, and read
 what is here as if it were its own (DNS rebinding). So the paths that say something about the cluster are answered only
@@ -27,7 +28,7 @@ import errno
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -36,6 +37,8 @@ from typing import Any, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from porterlb.core.json_text import json_text
+from porterlb.core.layer2.inquiry import MOST, Outcome, written
+from porterlb.core.model import Address
 from porterlb.edge import page
 from porterlb.edge.state_stream import STREAMS, StateStream
 from porterlb.errors import PorterError
@@ -58,11 +61,12 @@ ANSWER_WITHIN = 30.0
 SAY_AGAIN = 60.0
 """Seconds between two log lines about the same path that cannot be answered."""
 
-EVENTS = "/events"
+EVENTS, ASK = "/events", "/ask"
 
 _REQUEST = re.compile(rb"(GET|HEAD|[A-Z]{1,16}) (/[!-~]*) HTTP/1\.[01]\r\n")
 _HOST = re.compile(rb"\r\nHost:[ \t]*([!-~]*)[ \t]*\r\n", re.IGNORECASE)
 _FOR_ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
+_LOCAL = frozenset({"/record", ASK})
 _SAFETY = (
     "Cache-Control: no-store",
     "X-Content-Type-Options: nosniff",
@@ -89,6 +93,7 @@ class HttpServer:
         state: takes hold of what is known, at once; what it returns makes the JSON values of /state, in a thread.
         registry: what /metrics shows.
         record: what /record gives.
+        ask: asks the segment for VIPs, at most `MOST` at once. Raises TimeoutError where no answer can be had.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class HttpServer:
         state: Callable[[], Callable[[], Mapping[str, Any]]],
         registry: CollectorRegistry,
         record: Callable[[], Awaitable[str]] | None = None,
+        ask: Callable[[Sequence[Address]], Awaitable[Sequence[Outcome]]] | None = None,
     ) -> None:
         self._host = host
         self._wanted_port = port
@@ -108,6 +114,7 @@ class HttpServer:
         self._stream = StateStream(state)
         self._registry = registry
         self._record = record
+        self._ask = ask
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._waiting: dict[asyncio.StreamWriter, None] = {}  # those without a request, the oldest first
@@ -201,14 +208,18 @@ class HttpServer:
 
     async def _answer(self, request: _Request, local: bool) -> bytes:
         work = self._paths.get(request.path)
+        if request.path == ASK and self._ask is not None:
+            work = partial(self._get_outcomes, self._ask, request.query)
         if request.refusal:
             answer = request.refusal
         elif request.path == EVENTS:
             answer = _text(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS} pages follow this replica already: close one.")
         elif work is None:
-            answer = _text(HTTPStatus.NOT_FOUND, f"There are {', '.join([*self._paths, EVENTS])}.")
-        elif request.path == "/record" and not local:
-            answer = _text(HTTPStatus.FORBIDDEN, "/record answers clients on its own machine only.")
+            answer = _text(
+                HTTPStatus.NOT_FOUND, f"There are {', '.join([*self._paths, EVENTS, *([ASK] if self._ask else [])])}."
+            )
+        elif request.path in _LOCAL and not local:
+            answer = _text(HTTPStatus.FORBIDDEN, f"{request.path} answers clients on its own machine only.")
         else:
             answer = await self._worked(request.path, work)
         sent = _head(answer.status, answer.kind, f"Content-Length: {len(answer.body)}")
@@ -277,6 +288,22 @@ class HttpServer:
             text = await self._record()
         return _Answer(HTTPStatus.OK, text.encode(), "application/jsonl; charset=utf-8")
 
+    async def _get_outcomes(
+        self, ask: Callable[[Sequence[Address]], Awaitable[Sequence[Outcome]]], query: str
+    ) -> _Answer:
+        try:
+            vips = [ip_address(text) for text in dict.fromkeys(query.split(",")) if text]
+        except ValueError as error:
+            return _text(HTTPStatus.BAD_REQUEST, f"{error}. Ask for addresses: {ASK}?10.0.0.1,10.0.0.2.")
+        if not 0 < len(vips) <= MOST:
+            return _text(HTTPStatus.BAD_REQUEST, f"Ask for 1 to {MOST} addresses at once, not {len(vips)}.")
+        try:
+            outcomes = await ask(vips)
+        except TimeoutError as error:
+            return _text(HTTPStatus.SERVICE_UNAVAILABLE, f"The segment cannot be asked: {str(error) or 'no answer'}.")
+        text = json_text({"outcomes": [written(outcome) for outcome in outcomes]})
+        return _Answer(HTTPStatus.OK, text.encode() + b"\n", "application/json; charset=utf-8")
+
     async def _metrics(self) -> _Answer:
         async with self._heavy:
             return _Answer(HTTPStatus.OK, generate_latest(self._registry), CONTENT_TYPE_LATEST)
@@ -292,6 +319,7 @@ class _Request(NamedTuple):
     method: str
     path: str
     refusal: _Answer | None = None
+    query: str = ""
 
 
 def _read(head: bytes) -> _Request:
@@ -299,7 +327,8 @@ def _read(head: bytes) -> _Request:
     if found is None:
         sentence = f"This is not an HTTP request of at most {HEAD_AT_MOST} bytes."
         return _Request("", "", _text(HTTPStatus.BAD_REQUEST, sentence))
-    method, path = found[1].decode("ascii"), found[2].partition(b"?")[0].decode("ascii")
+    method = found[1].decode("ascii")
+    path, _, query = found[2].decode("ascii").partition("?")
     if method not in ("GET", "HEAD") or (method == "HEAD" and path == EVENTS):
         allowed = "GET is" if path == EVENTS else "GET and HEAD are"
         return _Request(method, path, _text(HTTPStatus.METHOD_NOT_ALLOWED, f"Only {allowed} answered."))
@@ -307,7 +336,7 @@ def _read(head: bytes) -> _Request:
     if path not in _FOR_ANY_HOST and host is not None and not _own(host[1].decode("ascii")):
         sentence = f"{path} is not shown under a name with dots: use an address, localhost or a short name."
         return _Request(method, path, _text(HTTPStatus.MISDIRECTED_REQUEST, sentence))
-    return _Request(method, path)
+    return _Request(method, path, query=query)
 
 
 def _own(host: str) -> bool:

@@ -26,6 +26,7 @@ from porterlb.core.observed import Nic
 from porterlb.core.record.layer2 import RecordedLayer2
 from porterlb.core.wire_text import WireConfig
 from porterlb.wire import netlink
+from porterlb.wire.asking import Asking
 from porterlb.wire.channel import ManagerChannel
 from porterlb.wire.groups import SolicitedNodeGroups
 from porterlb.wire.hello_socket import HelloSocket
@@ -33,6 +34,7 @@ from porterlb.wire.interfaces import InterfaceSockets
 from porterlb.wire.netlink import NicTable
 from porterlb.wire.prober import ProbeFrames, default_gateways
 from porterlb.wire.recording import Recording
+from porterlb.wire.reply_listener import ReplyListener
 from porterlb.wire.templates import Templates
 
 log = logging.getLogger("porterlb.wire")
@@ -66,6 +68,7 @@ class WireProcess:
             else RecordedLayer2(config, loop.time(), chance, self._recording.log)
         )
         self._frames = ProbeFrames(templates)
+        self._asking = Asking(config.node, self._layer2, self._frames, self._open_replies, channel.send, loop)
         self._table = NicTable()
         self._open: dict[int, InterfaceSockets] = {}
         self._groups: dict[int, SolicitedNodeGroups] = {}
@@ -172,6 +175,8 @@ class WireProcess:
             self._carry_out(layer2.want_applied(int(message["digest"])))
         elif kind == "record":
             self._give_recording()
+        elif kind == "ask":
+            self._asking.begin(int(message["number"]), wire_text.read_ask(message))
         elif kind == "stop":
             self.stop()
 
@@ -196,7 +201,12 @@ class WireProcess:
     def _heard_hello(self, data: bytes) -> None:
         self._carry_out(self._layer2.hello(data, self._loop.time()))
 
+    def _open_replies(self, nic: int) -> ReplyListener | None:
+        """What asks and hears on an interface; None while it is not open."""
+        return self._open[nic].replies if nic in self._open else None
+
     def _heard(self, nic: int, address: bytes, mac: bytes, now: float) -> None:
+        self._asking.heard(nic, address, mac, now)
         self._carry_out(self._layer2.heard(nic, address, mac, now))
 
     def fit(self) -> bool:

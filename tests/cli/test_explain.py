@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from porterlb.cli.explain import DEGRADED, NOT_SERVED, SERVED, Explanation, explained
+from porterlb.cli.explain import DEGRADED, NOT_SERVED, SERVED, Explanation, askable, explained
 from porterlb.cli.replicas import Asked
 from porterlb.cluster import ReplicaState
 from porterlb.core.history import Entry, History, What, Why
 from porterlb.core.known import Known
+from porterlb.core.layer2.inquiry import Answer, Outcome
 from porterlb.core.model import Endpoint
 from porterlb.core.node_failure import Marking
 from porterlb.core.observed import AddressConflict
@@ -103,6 +104,75 @@ def test_a_route_that_the_router_lacks_is_degraded() -> None:
     vip["carried"] = {"tor": vip["carried"]["tor"][:1]}
     made = explained("default/web", Asked({"node-a": ReplicaState("node-a", state, 0.0, "file")}), None)
     assert made.code == DEGRADED and made.problems[0].startswith("tor lacks next hop ")
+
+
+def layer2_state() -> tuple[dict[str, Any], str, str]:
+    """The state of a replica, the next hop of the Layer 2 VIP, and another node."""
+    seen: dict[str, Any] = state_of(situation(snapshot()), History(), now=0.0)
+    hop = seen["vips"][str(LAYER2_VIP)]["answering"]["nextHop"]
+    seen["vips"][str(LAYER2_VIP)]["answering"]["answerer"] = hop
+    return seen, hop, next(name for name in NAMES if name != hop)
+
+
+def test_what_the_segment_answers_is_compared_with_the_plan() -> None:
+    seen, hop, other = layer2_state()
+    one = Asked({"node-a": ReplicaState("node-a", seen, 0.0, "file")})
+    assert askable("default/mail", one) == askable(str(LAYER2_VIP), one) == [str(LAYER2_VIP)]
+    assert askable("default/web", one) == [], "BGP only"
+
+    def heard(*answers: Answer) -> list[Outcome]:
+        return [Outcome(str(LAYER2_VIP), "eth0", None, answers)]
+
+    right, wrong = Answer(b"\2" * 6, hop, 0.001), Answer(b"\4" * 6, "", 0.002)
+    made = explained("default/mail", one, None, {other: heard(right), hop: heard()})
+    assert (made.code, [row.asker for row in made.seen]) == (SERVED, [other]), "the answerer hears nothing, rightly"
+    assert texts(made, "segment") == [f"{other} asked on eth0: 02:02:02:02:02:02 ({hop}) after 1.0 ms (as planned)"]
+    made = explained("default/mail", one, None, {hop: heard()})
+    assert made.code == SERVED and "does not hear its own answer" in texts(made, "segment")[0]
+    made = explained("default/mail", one, None, {other: heard(right, wrong)})
+    assert made.code == DEGRADED and "A foreign host (04:04:04:04:04:04) answers" in made.problems[0]
+    made = explained("default/mail", one, None, {other: heard()})
+    assert made.code == DEGRADED and made.problems[0].startswith(f"Nobody answers for {LAYER2_VIP} on eth0 of {other}")
+    made = explained("default/mail", one, None, {other: "there is no pod"})
+    assert made.code == SERVED and texts(made, "segment") == [f"{other} cannot be asked: there is no pod"]
+    assert texts(explained("default/mail", one, None), "segment") == []
+    (text,) = texts(explained("default/web", one, None, {}), "segment")
+    assert text == "not asked: no replica answers for the address in Layer 2"
+
+
+def test_the_command_asks_the_segment_by_the_replica_that_it_was_given(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, hop, _ = layer2_state()
+    monkeypatch.setattr("porterlb.cli.explain.read", lambda url: ReplicaState("node-x", seen, 0.0, url))
+    inquiries = []
+
+    def ask_at(url: str, node: str, addresses: list[str]) -> dict[str, list[Outcome]]:
+        inquiries.append((url, node, addresses))
+        return {node: [Outcome(str(LAYER2_VIP), "eth0", None, (Answer(b"\2" * 6, "node-x", 0.001),))]}
+
+    monkeypatch.setattr("porterlb.cli.explain.ask_at", ask_at)
+    url = "http://127.0.0.1:7472"
+    assert folder.cli("explain", "default/mail", "--wire", "--from", url, "-o", "json") == DEGRADED
+    assert inquiries == [(url, "node-x", [str(LAYER2_VIP)])]
+    data = json.loads(folder.out)
+    (row,) = data["segment"]
+    assert (row["verdict"], row["planned"]["nextHops"]) == ("otherNode", [hop])
+    assert row["answers"] == [{"mac": "02:02:02:02:02:02", "node": "node-x", "after": 1.0}]
+    assert folder.cli("explain", "default/mail", "--from", url, "-o", "json") == SERVED
+    assert "segment" not in json.loads(folder.out) and len(inquiries) == 1
+    assert folder.cli("explain", "default/web", "--wire", "--from", url) == SERVED
+    assert "not asked: no replica answers" in folder.out and len(inquiries) == 1
+
+
+def test_where_nothing_leads_to_a_replica_one_line_says_so(folder: Folder) -> None:
+    folder.manage()
+    seen, hop, other = layer2_state()
+    for name in (hop, other):
+        write(folder, name, seen | {"node": name})
+    folder.cli("explain", "default/mail", "--wire")
+    line = f"{other} cannot be asked: Nothing leads to the replica on {other} but its own address: use --from URL"
+    assert line in " ".join(folder.out.split())
 
 
 def test_a_name_that_nobody_knows() -> None:

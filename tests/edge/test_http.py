@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 
-from porterlb.core.model import Mode, ServiceKey
+from porterlb.core.layer2.inquiry import Answer, Outcome
+from porterlb.core.model import Address, Mode, ServiceKey
 from porterlb.core.node_failure import Refusal
 from porterlb.core.observed import AddressConflict, BgpReport, SessionState
 from porterlb.core.status.notices import Notice
@@ -328,6 +329,41 @@ def test_a_recording_is_for_clients_of_this_machine() -> None:
             assert answer.status == 404
 
     with_server(server(), missing)
+
+
+def test_the_segment_is_asked_for_a_bounded_number_of_addresses() -> None:
+    inquiries: list[list[str]] = []
+
+    async def ask(vips: Sequence[Address]) -> list[Outcome]:
+        inquiries.append([str(vip) for vip in vips])
+        if len(vips) == 3:
+            raise TimeoutError("the wire process does not run")
+        return [Outcome(str(vip), "eth0", None, (Answer(b"\2" * 6, "n1", 0.0012),)) for vip in vips]
+
+    async def use(client: aiohttp.ClientSession, url: str) -> None:
+        async with client.get(f"{url}/ask?10.0.0.1,fd00::1,10.0.0.1") as answer:
+            assert answer.status == 200
+            one, two = (await answer.json())["outcomes"]
+        assert (one["address"], two["address"]) == ("10.0.0.1", "fd00::1")
+        assert one["answers"] == [{"mac": "02:02:02:02:02:02", "node": "n1", "after": 1.2}]
+        async with client.get(f"{url}/ask?10.0.0.1,10.0.0.2,10.0.0.3") as answer:
+            assert (answer.status, await answer.text()) == (
+                503,
+                "The segment cannot be asked: the wire process does not run.\n",
+            )
+        many = ",".join(f"10.0.1.{number}" for number in range(65))
+        for query, part in (("", "1 to 64"), (many, "not 65"), ("10.0.0.300", "'10.0.0.300' does not appear")):
+            async with client.get(f"{url}/ask?{query}") as answer:
+                assert answer.status == 400 and part in await answer.text()
+        async with client.get(f"{url}/ask?10.0.0.1", headers={"Host": "site.example"}) as answer:
+            assert answer.status == 421
+
+    with_server(server(ask=ask), use)
+    assert inquiries == [["10.0.0.1", "fd00::1"], ["10.0.0.1", "10.0.0.2", "10.0.0.3"]]
+    refused = asyncio.run(server(ask=ask)._answer(http._read(b"GET /ask?10.0.0.1 HTTP/1.1\r\n\r\n"), False))
+    assert refused.startswith(b"HTTP/1.1 403") and len(inquiries) == 2
+    missing = asyncio.run(server()._answer(http._read(b"GET /ask?10.0.0.1 HTTP/1.1\r\n\r\n"), True))
+    assert missing.startswith(b"HTTP/1.1 404")
 
 
 @pytest.mark.parametrize(

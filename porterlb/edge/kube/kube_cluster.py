@@ -200,6 +200,12 @@ class KubeCluster:
     async def replica_state(self, node: str) -> ReplicaState:
         return await port_forward.replica_state(self._api, self.namespace, node)
 
+    async def replica_page(self, node: str, path: str) -> str:
+        _, answer = await port_forward.page(self._api, self.namespace, node, path)
+        if not port_forward.found(answer):
+            raise Unavailable(port_forward.body(answer).strip() or f"The replica on {node} has not answered.")
+        return port_forward.body(answer)
+
     async def tunnel(self, node: str) -> Tunnel:
         _, opened = await port_forward.connect(self._api, self.namespace, node)
         return opened

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from porterlb.child_process import ChildProcess
 from porterlb.core import wire_text
 from porterlb.core.desired import DesiredWire, Layer2Vip
+from porterlb.core.layer2.inquiry import Outcome
 from porterlb.core.model import Address
 from porterlb.core.observed import WireReport
 from porterlb.core.persistent import Editor, differing
@@ -77,6 +78,9 @@ class Layer2Speaker:
         self._writer: asyncio.StreamWriter | None = None  # to the present process
         self._asked: asyncio.Future[list[str]] | None = None  # for its recording
         self._pieces: list[str] = []
+        self._asking = asyncio.Lock()
+        self._inquiries = 0
+        self._outcomes: asyncio.Future[list[Outcome]] | None = None  # of the latest inquiry
         self._part = ""  # of a line of the stream
 
     @property
@@ -106,6 +110,21 @@ class Layer2Speaker:
         async with asyncio.timeout(within):
             return await asyncio.shield(self._asked)
 
+    async def ask(self, addresses: Iterable[Address], within: float) -> list[Outcome]:
+        """Who answers for these VIPs: asks the segment. One inquiry at a time, others wait. Raises TimeoutError after
+        so many seconds, or where there is no process."""
+        async with asyncio.timeout(within), self._asking:
+            if self._writer is None:
+                raise TimeoutError("the wire process does not run")
+            self._inquiries += 1
+            self._outcomes = asyncio.get_running_loop().create_future()
+            self._writer.write(wire_text.ask_line(self._inquiries, addresses))
+            return await self._outcomes
+
+    def _take_answers(self, message: Mapping[str, Any]) -> None:
+        if message["number"] == self._inquiries and self._outcomes is not None and not self._outcomes.done():
+            self._outcomes.set_result(wire_text.read_answers(message))
+
     def _take_recorded(self, message: Mapping[str, Any]) -> None:
         """A piece of what :meth:`recording` asked for."""
         self._pieces.append(message["text"])
@@ -120,6 +139,8 @@ class Layer2Speaker:
     def _forget_recording(self) -> None:
         """The process has ended."""
         self._writer, self._part = None, ""
+        if self._outcomes is not None and not self._outcomes.done():
+            self._outcomes.set_exception(TimeoutError("the wire process has ended"))
         if self._asked is not None and not self._asked.done():
             self._asked.set_exception(TimeoutError("the wire process has ended"))
             self._asked.exception()  # perhaps nobody waits any longer
@@ -155,6 +176,9 @@ class Layer2Speaker:
             return
         if message["t"] == "streamed":
             self._take_streamed(message["text"])
+            return
+        if message["t"] == "answers":
+            self._take_answers(message)
             return
         changes = wire_text.read_report(message)
         changes.setdefault("answering", {})

@@ -323,8 +323,11 @@ class ManifestsCluster:
     async def replica_state(self, node: str) -> ReplicaState:
         return await self._call(lambda: replica_states.read(self._state_dir, node))
 
+    async def replica_page(self, node: str, path: str) -> str:
+        raise Unavailable(_unreachable(node))
+
     async def tunnel(self, node: str) -> Tunnel:
-        raise Unavailable(f"Nothing leads to the replica on {node} but its own address: use --from URL.")
+        raise Unavailable(_unreachable(node))
 
     async def installation(self) -> Installation:
         """Nothing: there is no Kubernetes here."""
@@ -362,3 +365,7 @@ class ManifestsCluster:
             raise Unavailable(f"The file system of {self._state_dir.path} does not answer.") from None
         finally:
             self._deliver()
+
+
+def _unreachable(node: str) -> str:
+    return f"Nothing leads to the replica on {node} but its own address: use --from URL."

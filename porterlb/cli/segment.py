@@ -1,0 +1,66 @@
+"""Asks segments who answers for VIPs, by the replicas there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from porterlb.cluster import Cluster, Denied, Unavailable
+from porterlb.core.layer2.inquiry import MOST, Outcome, read
+
+WITHIN = 3.0
+"""Seconds for the answers of all replicas: each listens for about 1 s, after the inquiry before it."""
+
+Heard = Mapping[str, Sequence[Outcome] | str]
+"""By the node of the replica that asked: what it heard, or why it cannot be asked."""
+
+
+async def ask_segment(cluster: Cluster, askers: Iterable[str], addresses: Sequence[str]) -> Heard:
+    """Lets these replicas ask, in parallel."""
+    askers = list(askers)
+    answers = await asyncio.gather(*(_ask(cluster, node, _path(addresses)) for node in askers))
+    return dict(zip(askers, answers, strict=True))
+
+
+def ask_at(url: str, node: str, addresses: Sequence[str]) -> Heard:
+    """Lets the replica on ``node`` ask, which serves HTTP at ``url``."""
+    import aiohttp  # noqa: PLC0415  # 0.2 s that other commands need not wait for
+
+    async def work() -> Sequence[Outcome] | str:
+        limit = aiohttp.ClientTimeout(total=WITHIN)
+        host = {"Host": "localhost"} if url.startswith("http:") else {}  # as for /state
+        async with (
+            aiohttp.ClientSession(timeout=limit, headers=host) as session,
+            session.get(f"{url.rstrip('/')}{_path(addresses)}") as answer,
+        ):
+            text = await answer.text()
+            return _outcomes(text) if answer.status == 200 else text.strip().rstrip(".")
+
+    try:
+        return {node: asyncio.run(work())}
+    except TimeoutError:
+        return {node: f"it has not answered within {WITHIN:g} s"}
+    except (aiohttp.ClientError, OSError) as error:
+        return {node: str(error) or type(error).__name__}
+
+
+async def _ask(cluster: Cluster, node: str, path: str) -> Sequence[Outcome] | str:
+    try:
+        async with asyncio.timeout(WITHIN):
+            return _outcomes(await cluster.replica_page(node, path))
+    except TimeoutError:
+        return f"it has not answered within {WITHIN:g} s"
+    except (Unavailable, Denied) as error:
+        return str(error).rstrip(".")
+
+
+def _path(addresses: Sequence[str]) -> str:
+    return f"/ask?{','.join(addresses[:MOST])}"
+
+
+def _outcomes(text: str) -> Sequence[Outcome] | str:
+    try:
+        return [read(row) for row in json.loads(text)["outcomes"]]
+    except (ValueError, KeyError, TypeError):
+        return "its answer cannot be read: it may run another version"

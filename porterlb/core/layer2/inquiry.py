@@ -1,0 +1,153 @@
+"""An inquiry: who answers for some VIPs, asked of the segment as a host asks. It is only for people to read.
+
+No decision depends on it: it is not an event of `Layer2`. Times: monotonic seconds, as arguments.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from porterlb.core.model import Address
+
+MOST = 64
+"""VIPs of one inquiry."""
+GAP = 0.002
+"""Seconds between the questions for two VIPs: 500 questions/s."""
+REPEAT = 0.3
+"""Seconds after which a question that nobody has answered is sent once more: a frame may be lost."""
+LISTEN = 0.9
+"""Seconds from the last first question to the end. Linux delays the answers of proxy ARP by up to 0.8 s
+(proxy_delay)."""
+MOST_ANSWERS = 8
+"""MACs that are kept for one VIP: a host that forges answers must not fill the memory."""
+
+
+class Obstacle(enum.Enum):
+    """Why a replica cannot ask for a VIP."""
+
+    NOT_LAYER2 = "notLayer2"
+    """Layer 2 of this replica does not know the VIP: BGP only, or not planned."""
+    NO_INTERFACE = "noInterface"
+    """None of its interfaces that it can use leads to the segment of the VIP."""
+    NOT_SENT = "notSent"
+    """The kernel took no question."""
+
+
+class Answer(NamedTuple):
+    """``mac``: six bytes. ``node``: which node has it; empty: a foreign host. ``after``: seconds from the question."""
+
+    mac: bytes
+    node: str
+    after: float
+
+
+class Outcome(NamedTuple):
+    """What came back for one VIP. ``interface``: its name; ``answers``: one for each MAC, the first one first."""
+
+    address: str
+    interface: str = ""
+    obstacle: Obstacle | None = None
+    answers: tuple[Answer, ...] = ()
+
+
+class _Question:
+    """``sent``: when it was sent first, and how often; ``macs``: when each MAC answered first."""
+
+    __slots__ = ("again", "due", "macs", "nic", "sent")
+
+    def __init__(self, nic: int, due: float) -> None:
+        self.nic = nic
+        self.due: float | None = due
+        self.again = True
+        self.sent: float | None = None
+        self.macs: dict[bytes, float] = {}
+
+
+class Inquiry:
+    """Ask `due` at `next_at`, say `sent` and `heard`, and take `outcomes` when it is `over`.
+
+    Args:
+        places: the interface on which to ask for each VIP, by index, or why it cannot be asked for.
+    """
+
+    def __init__(self, places: Mapping[Address, int | Obstacle], now: float) -> None:
+        self._places = dict(places)
+        asked = [(address, nic) for address, nic in self._places.items() if not isinstance(nic, Obstacle)]
+        self._questions = {address: _Question(nic, now + number * GAP) for number, (address, nic) in enumerate(asked)}
+        self._by_packed = {address.packed: question for address, question in self._questions.items()}
+        self._ends = now + (len(asked) - 1) * GAP + LISTEN if asked else now
+
+    @property
+    def next_at(self) -> float:
+        """When `due` has something to do, or when it is over."""
+        return min([self._ends, *(of.due for of in self._questions.values() if of.due is not None)])
+
+    def over(self, now: float) -> bool:
+        return now >= self._ends
+
+    def due(self, now: float) -> list[tuple[int, Address]]:
+        """The questions to send now: interface and VIP."""
+        found = []
+        for address, of in self._questions.items():
+            if of.due is None or now < of.due:
+                continue
+            if not of.macs:
+                found.append((of.nic, address))
+            of.due, of.again = (of.due + REPEAT, False) if of.again else (None, False)
+        return found
+
+    def sent(self, address: Address, now: float) -> None:
+        """A question has left."""
+        question = self._questions[address]
+        question.sent = now if question.sent is None else question.sent
+
+    def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> None:
+        """An ARP reply or an advertisement: the packed ``address`` is at ``mac``."""
+        of = self._by_packed.get(address)
+        if of is not None and of.nic == nic and of.sent is not None and len(of.macs) < MOST_ANSWERS:
+            of.macs.setdefault(mac, now)
+
+    def outcomes(self, name: Callable[[int], str], node: Callable[[bytes, int], str]) -> list[Outcome]:
+        """What came back, in the order of the VIPs.
+
+        Args:
+            name: of an interface.
+            node: with a MAC on an interface; empty where it is no node's.
+        """
+        return [self._outcome(address, name, node) for address in self._places]
+
+    def _outcome(self, address: Address, name: Callable[[int], str], node: Callable[[bytes, int], str]) -> Outcome:
+        of = self._questions.get(address)
+        if of is None:
+            place = self._places[address]
+            return Outcome(str(address), obstacle=place if isinstance(place, Obstacle) else None)
+        if of.sent is None:
+            return Outcome(str(address), name(of.nic), Obstacle.NOT_SENT)
+        at = of.sent
+        answers = (Answer(mac, node(mac, of.nic), max(0.0, when - at)) for mac, when in of.macs.items())
+        return Outcome(str(address), name(of.nic), None, tuple(answers))
+
+
+def written(outcome: Outcome) -> dict[str, Any]:
+    """As JSON: obstacle empty where there is none, times in milliseconds."""
+    return {
+        "address": outcome.address,
+        "interface": outcome.interface,
+        "obstacle": outcome.obstacle.value if outcome.obstacle else "",
+        "answers": [
+            {"mac": answer.mac.hex(":"), "node": answer.node, "after": round(answer.after * 1000, 1)}
+            for answer in outcome.answers
+        ],
+    }
+
+
+def read(row: Mapping[str, Any]) -> Outcome:
+    """The outcome that was `written`. Raises KeyError, TypeError or ValueError where it is none."""
+    rows: Sequence[Mapping[str, Any]] = row["answers"]
+    answers = tuple(
+        Answer(bytes.fromhex(one["mac"].replace(":", "")), str(one["node"]), float(one["after"]) / 1000) for one in rows
+    )
+    obstacle = Obstacle(row["obstacle"]) if row["obstacle"] else None
+    return Outcome(str(row["address"]), str(row["interface"]), obstacle, answers)

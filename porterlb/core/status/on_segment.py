@@ -1,0 +1,128 @@
+"""Whether the answers that a segment gives for a VIP are those that the replicas plan, judged for each asker."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from porterlb.core.layer2.inquiry import Answer, Obstacle, Outcome
+
+MOST_ASKERS = 3
+"""Replicas that ask: on one segment all hear the same, and where hosts have next hops of their own, three show it."""
+
+
+class Verdict(enum.Enum):
+    """``value``: its name in JSON."""
+
+    AS_PLANNED = "asPlanned"
+    OTHER_NODE = "otherNode"
+    TWO_ANSWERS = "twoAnswers"
+    FOREIGN_HOST = "foreignHost"
+    NO_ANSWER = "noAnswer"
+    OWN = "own"
+    """The replica that asked is the one that answers: it does not hear itself."""
+    NOT_ASKED = "notAsked"
+
+    @property
+    def differs(self) -> bool:
+        """Whether the segment differs from the plan."""
+        return self not in (Verdict.AS_PLANNED, Verdict.OWN, Verdict.NOT_ASKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What replicas say of a VIP: its next hops (several where it is spread), and the node whose replica answers."""
+
+    next_hops: frozenset[str] = frozenset()
+    answerer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one replica, on the node ``asker``, heard for a VIP."""
+
+    asker: str
+    outcome: Outcome
+    verdict: Verdict
+    planned: Planned
+
+
+def askers(reachable: Iterable[str], answerer: str) -> list[str]:
+    """The replicas to ask from: not the one that answers, where there is another. It does not hear its own answer."""
+    nodes = sorted(reachable)
+    return [node for node in nodes if node != answerer][:MOST_ASKERS] or nodes
+
+
+def judged(asker: str, outcome: Outcome, planned: Planned) -> Seen:
+    """A foreign host counts most, then two answers, then a node that is not the next hop."""
+    return Seen(asker, outcome, _verdict(asker, outcome, planned), planned)
+
+
+def _verdict(asker: str, outcome: Outcome, planned: Planned) -> Verdict:
+    nodes = {answer.node for answer in outcome.answers}
+    own = bool(asker) and asker == planned.answerer
+    if outcome.obstacle is not None:
+        return Verdict.NOT_ASKED
+    if "" in nodes:
+        return Verdict.FOREIGN_HOST
+    if not nodes:
+        return Verdict.OWN if own else Verdict.NO_ANSWER if planned.next_hops else Verdict.AS_PLANNED
+    if own or len(outcome.answers) > 1:
+        return Verdict.TWO_ANSWERS
+    return Verdict.AS_PLANNED if nodes <= planned.next_hops else Verdict.OTHER_NODE
+
+
+_OBSTACLES = {
+    Obstacle.NOT_LAYER2: "not asked: Layer 2 of this replica does not have the address",
+    Obstacle.NO_INTERFACE: "not asked: no interface of this node leads to the segment of the address",
+    Obstacle.NOT_SENT: "not asked: the kernel refused to send on {interface}",
+}
+
+
+def sentence(seen: Seen) -> str:
+    """What came back, and how it compares with the plan."""
+    outcome, planned = seen.outcome, _names(seen.planned.next_hops) or "nobody"
+    if outcome.obstacle is not None:
+        return f"{seen.asker}: {_OBSTACLES[outcome.obstacle].format(interface=outcome.interface)}"
+    answers = "; ".join(map(_answer, outcome.answers)) or "no answer"
+    how = {
+        Verdict.AS_PLANNED: "as planned",
+        Verdict.OTHER_NODE: f"planned: {planned}",
+        Verdict.TWO_ANSWERS: f"more than one answer, planned: {planned}",
+        Verdict.FOREIGN_HOST: f"not only nodes of the cluster, planned: {planned}",
+        Verdict.NO_ANSWER: f"planned: {planned}",
+        Verdict.OWN: "this replica answers itself, and does not hear its own answer; no other host answers",
+    }[seen.verdict]
+    return f"{seen.asker} asked on {outcome.interface}: {answers} ({how})"
+
+
+def problem(seen: Seen) -> str:
+    """What is wrong, and what to do; empty where nothing is."""
+    address, where = seen.outcome.address, f"on {seen.outcome.interface} of {seen.asker}"
+    answers = seen.outcome.answers
+    match seen.verdict:
+        case Verdict.FOREIGN_HOST:
+            macs = ", ".join(answer.mac.hex(":") for answer in answers if not answer.node)
+            return f"A foreign host ({macs}) answers for {address} {where}. Find it by its MAC, and free the address."
+        case Verdict.TWO_ANSWERS:
+            nodes = [answer.node for answer in answers]
+            nodes += [seen.asker] if seen.asker == seen.planned.answerer else []
+            return (
+                f"More than one MAC answers for {address} {where}: {_names(nodes)}. Ask again: a move takes a moment."
+            )
+        case Verdict.OTHER_NODE:
+            planned = _names(seen.planned.next_hops) or "nobody"
+            node = answers[0].node
+            return f"{node} answers for {address} {where}, planned: {planned}. Ask again: a move takes a moment."
+        case Verdict.NO_ANSWER:
+            return f"Nobody answers for {address} {where}. A switch may filter ARP or neighbor discovery there."
+    return ""
+
+
+def _answer(answer: Answer) -> str:
+    return f"{answer.mac.hex(':')} ({answer.node or 'a foreign host'}) after {answer.after * 1000:.1f} ms"
+
+
+def _names(nodes: Collection[str]) -> str:
+    return ", ".join(sorted(set(nodes)))
