@@ -6,7 +6,8 @@ answers the asker. The others note such an asker; where no assignment comes in t
 replica places by the same function of the same table, and assigns what falls to nodes for which it answers.
 
 A host that verifies its neighbour entry asks by unicast, so only its next hop hears it: it keeps that next hop,
-whatever the table says. Times: monotonic seconds, as arguments.
+whatever the table says. The table may therefore lack hosts with an entry, after restarts for example. Where one node
+is left, the VIP is announced to all: then every host has to use this node. Times: monotonic seconds, as arguments.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ class Roster:
     macs: Mapping[str, bytes] = field(default_factory=dict)
     serves: bool = False
     places: bool = False
+
+    @property
+    def sole(self) -> tuple[int, str, bytes] | None:
+        """The only node that is left, where this replica answers for it: the interface, the node and its MAC."""
+        if not self.serves or len(self.keep) != 1 or not self.keep <= self.ours:
+            return None
+        node = min(self.keep)
+        return self.ifindex, node, self.macs[node]
 
 
 @dataclass(slots=True)
@@ -123,9 +132,15 @@ class Spread:
 
     # ---- events
 
-    def decided(self, vip: bytes, roster: Roster, now: float) -> None:
-        """The nodes of a VIP, anew: the askers of nodes that are out move, and nobody else."""
+    def decided(self, vip: bytes, roster: Roster, now: float, *, again: bool = False) -> None:
+        """The nodes of a VIP, anew: the askers of nodes that are out move, and nobody else. ``again``: others may have
+        taken over meanwhile."""
         before, self._rosters[vip] = self._rosters.get(vip), roster
+        sole = roster.sole
+        if sole is not None and (again or before is None or before.sole != sole):
+            self._announcer.start(vip, moved=True, asked=True, now=now)
+        elif sole is None and before is not None and before.sole is not None:
+            self._announcer.stop(vip)
         self._forgotten.discard(vip)
         out = {asker for asker, one in self._table.of(vip).items() if one.node not in roster.keep}
         out |= {asker for of, asker in self._pending if of == vip}
@@ -143,7 +158,10 @@ class Spread:
     def removed(self, vip: bytes, *, forget: bool) -> None:
         """Not a spread VIP any more. Its askers stay known, for it may return from BGP, and they have their entries;
         unless the spread was turned off: then they have other entries (``forget``)."""
-        if self._rosters.pop(vip, None) is not None:
+        roster = self._rosters.pop(vip, None)
+        if roster is not None:
+            if roster.sole is not None:
+                self._announcer.stop(vip)
             for asker in self._table.of(vip):
                 self._let_go((vip, asker))
             for key in [key for key in self._pending if key[0] == vip]:

@@ -243,7 +243,8 @@ class VipTable:
             mac = around.mac(served.next_hop, usage) if usage is not None else b""
             if not mac:
                 served = Answering(served.next_hop, "")  # what is reported is what is on the wire
-        actions = self._move(vip, usage) if usage != vip.usage else []
+        moved = usage != vip.usage
+        actions = self._move(vip, usage) if moved else []
         before = vip.served
         if before != served:
             self._index(vip, served)
@@ -251,7 +252,8 @@ class VipTable:
         if vip.spread:
             actions += self._serve_hosts(vip, mac, now)
             roster = roster_of(vip.text, vip.candidates, vip.takers, dead, replicas, around, usage)
-            self._spread.decided(vip.packed, roster, now)
+            self._spread.decided(vip.packed, roster, now, again=moved or vip.epoch != self._epoch)
+            vip.epoch = self._epoch
         elif mac != vip.mac or (mac and vip.epoch != self._epoch):
             actions += self._serve(vip, mac, before, now)
         return actions
@@ -298,7 +300,7 @@ class VipTable:
 
     def _serve_hosts(self, vip: Vip, mac: bytes, now: float) -> list[Action]:
         """A VIP that is spread: what is owned answers duplicate address probes. An announcement to all would pull every
-        host to one node: there is one only before any host can have an entry."""
+        host to one node: there is one only before any host can have an entry, or where one node is left (`Spread`)."""
         if mac == vip.mac or vip.usage is None:
             return []
         had, vip.mac, vip.question = vip.mac, mac, None

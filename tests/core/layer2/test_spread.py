@@ -132,6 +132,60 @@ def test_no_announcement_goes_to_everybody_but_the_first_one() -> None:
     )  # no more of it is to come
 
 
+def test_the_only_node_that_is_left_is_announced_to_all_for_some_hosts_may_not_be_known() -> None:
+    """Found by the simulator, seeds 424 and 442: after restarts no replica knew a host that used the dead node."""
+    world = World(*NODES)
+    world.vips((VIP, ("n1", "n2")), spread=True)
+    world.run(3)
+    packed = ip_address(VIP).packed
+    replicas = world.replicas
+    assert not any(replica.announced for replica in replicas.values()), "hosts of both nodes are where they belong"
+    world.cut = {"n2"}
+    world.run(0.5)
+    assert [one for _, one, _ in replicas["n1"].announced] == [packed]
+    assert not replicas["n2"].announced and not replicas["n3"].announced
+    world.run(1.1)
+    assert [one for _, one, _ in replicas["n1"].announced] == [packed] * 2, "it is repeated"
+    world.cut = set()
+    world.run(3)
+    for replica in replicas.values():
+        replica.announced.clear()
+    world.run(3)
+    assert not any(replica.announced for replica in replicas.values()), "two nodes again: no host is pulled to one"
+
+
+def test_the_only_node_is_announced_again_when_others_may_have_taken_over_and_not_once_it_is_gone() -> None:
+    announcer = Announcer(1000, lambda: 0.5, 0.0)
+    spread = Spread("n1", announcer)
+    vip, keep = ip_address(VIP).packed, frozenset({"n1"})
+    alone = Roster(1, keep, keep, keep, {"n1": mac_of("n1")}, serves=True)
+    both = Roster(1, frozenset(("n1", "n2")), keep, keep, {"n1": mac_of("n1")}, serves=True)
+    assert both.sole is None and Roster(1, keep, keep, keep, {"n1": b""}).sole is None
+    assert Roster(1, frozenset({"n2"}), keep, keep, {"n1": b""}, serves=True).sole is None
+
+    def rounds(start: float) -> int:
+        found, now = 0, start
+        while now < start + 1.0:
+            due = announcer.due(now)
+            for key in due:
+                announcer.done(key, True, now)
+            found += due.count(vip)
+            now += 0.1
+        return found
+
+    spread.decided(vip, alone, 1.0)
+    assert rounds(1.0) == 1
+    spread.decided(vip, alone, 10.0)
+    assert rounds(10.0) == 1, "the second round of the first announcement, late"
+    spread.decided(vip, alone, 20.0, again=True)
+    assert rounds(20.0) == 1
+    spread.decided(vip, both, 21.5, again=True)
+    assert rounds(21.5) == 0
+    spread.decided(vip, alone, 30.0)
+    spread.removed(vip, forget=False)
+    assert rounds(30.0) == 0
+
+
 def test_a_dead_nodes_hosts_are_told_at_once_and_no_other_host_is() -> None:
     world, hosts = world_with()
     before = dict(hosts.entries)
