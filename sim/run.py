@@ -59,8 +59,7 @@ def run(
     names = tuple(f"n{number}" for number in range(1, chance.choice((2, 3, 3, 3, 4)) + 1))
     world = World(seed)
     site = Site(world, names, {**_settings(chance), "record_ring": ring if recordings is not None else 0})
-    spread = random.Random(f"{seed}/spread").random() < SPREAD
-    site.eip("segment", "10.77.0.200-10.77.0.229", "layer2", **{"layer2Spread": "hosts"} if spread else {})
+    site.eip("segment", "10.77.0.200-10.77.0.229", "layer2", **{"layer2Spread": "hosts"} if spreads(seed) else {})
     for number in range(chance.randint(2, 4)):
         nodes = sorted(chance.sample(names, chance.randint(1, len(names))))
         site.service(f"s{number}", "segment", chance.choice(("Local", "Cluster")), nodes)
@@ -89,6 +88,11 @@ def run(
     if recordings is not None:
         write(recordings, site.recorded, release())
     return result
+
+
+def spreads(seed: int) -> bool:
+    """Whether each host has a next hop of its own in a seed."""
+    return random.Random(f"{seed}/spread").random() < SPREAD
 
 
 def _settings(chance: random.Random) -> dict[str, Any]:

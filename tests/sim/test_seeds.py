@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from sim.run import spreads
+
 ROOT = Path(__file__).parents[2]
 SEEDS = int(os.environ.get("PORTERLB_SIM_SEEDS", "4"))
 """Some 20 s of processor time; `python -m sim --continue` runs more."""
+FIRST = 1000031
 
 
 def sim(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
@@ -30,10 +33,14 @@ def sim(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[st
 
 @pytest.mark.timeout(1000)
 def test_no_promise_is_broken() -> None:
-    done = sim("--seeds", str(SEEDS), "--first", "1000001", "--no-shrink")
+    done = sim("--seeds", str(SEEDS), "--first", str(FIRST), "--no-shrink")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert f"{SEEDS} seeds" in done.stdout
     assert " 0 violations" in done.stdout
+
+
+def test_some_seed_gives_each_host_a_next_hop_of_its_own() -> None:
+    assert {spreads(seed) for seed in range(FIRST, FIRST + 4)} == {True, False}
 
 
 @pytest.mark.timeout(300)
