@@ -325,3 +325,8 @@ def test_boot_and_sequence_never_go_back(datagrams) -> None:
         if rises:
             best[node] = (boot, sequence)
             assert heard.last(node) == replace(Hello(node, boot, sequence))
+
+
+def test_a_numbered_hello_differs_in_its_sequence_only() -> None:
+    said = Hello("a", 3, 7, leader="b", digest=5, answers=True, hold_downs=frozenset("x"), known_askers=9)
+    assert said.numbered(8) == replace(said, sequence=8)

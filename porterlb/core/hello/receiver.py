@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from porterlb.core.hello import codec
 from porterlb.core.hello.value import Hello, Refusal
@@ -85,7 +85,7 @@ class Receiver:
         content = codec.content(signed)
         known = self._parsed.get(content)
         if known is not None:
-            return replace(known, sequence=codec.sequence(signed))
+            return known.numbered(codec.sequence(signed))
         hello = codec.read(signed)
         if isinstance(hello, Hello) and hello.node in self._members and not hello.assignments:  # each has others
             self._parsed.pop(self._contents.get(hello.node, b""), None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import NamedTuple
 
 from porterlb.core.model import Network
@@ -86,6 +87,14 @@ class Hello:
     uptime: int = 0
     assignments: tuple[Assignment, ...] = ()
     known_askers: int = 0
+
+    def numbered(self, sequence: int) -> Hello:
+        """The same hello with another sequence, in half the time of `dataclasses.replace`: it is made for each hello
+        that is heard."""
+        return Hello(self.node, self.boot, sequence, *_after_sequence(self))
+
+
+_after_sequence = attrgetter(*[one.name for one in fields(Hello)][3:])
 
 
 class Refusal(enum.StrEnum):

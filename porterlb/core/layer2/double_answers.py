@@ -65,7 +65,7 @@ class DoubleAnswers:
     @property
     def next_at(self) -> float | None:
         """When `review` is due, if no answer comes before."""
-        return min((_due(found) for found in self._claims.values()), default=None)
+        return min(map(_due, self._claims.values()), default=None) if self._claims else None
 
     def review(self, now: float, ours: Callable[[bytes], tuple[str, str]]) -> Settlement:
         """What is due. ``ours``: the text of a VIP and the node with whose MAC we answer for it, empty: we do not."""

@@ -104,6 +104,8 @@ class Spread:
     @property
     def next_at(self) -> float | None:
         """When `due` has something to do."""
+        if not self._pending:
+            return self._say_at
         times = [pending.since + WITHIN for pending in self._pending.values()]
         if self._say_at is not None:
             times.append(self._say_at)
