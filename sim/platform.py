@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,15 @@ import porterlb.wire.netlink
 import porterlb.wire.packet
 import porterlb.wire.prober
 import porterlb.wire.process
+from porterlb.core.hello import codec
+from porterlb.core.layer2 import questions
+from porterlb.core.layer2.arp import parse_arp
 from porterlb.core.model import Address
 from porterlb.core.wire_text import WireConfig
 from porterlb.edge import life_signs, proxy_start
 from porterlb.edge.recording import Recording
 from porterlb.pulse import Pulse
-from porterlb.wire import packet
+from porterlb.wire import packet, reply_listener
 from porterlb.wire.recording import Recording as WireRecording
 from porterlb.wire.responder import PacketResponder
 from sim import bgp, sockets
@@ -331,6 +335,7 @@ def substitute() -> None:
             for function in members:
                 if isinstance(function, FunctionType):
                     _defaults(function, clock)
+    _remember()
     app: Any = porterlb.app
     app._Manager.__init__ = _noted(app._Manager.__init__)
     app.datetime = Dates(Host)
@@ -360,6 +365,15 @@ def substitute() -> None:
     signs.answers = _answers
     proxies: Any = proxy_start
     proxies.healthy = _no_proxy
+
+
+def _remember() -> None:
+    """Functions of bytes alone, of which each receiver asks the same: a frame and a signature are read once."""
+    verified: Any = codec.verified
+    codec.verified = lru_cache(1024)(verified)
+    parsed = lru_cache(4096)(parse_arp)
+    for module in (questions, reply_listener):
+        vars(module)["parse_arp"] = parsed
 
 
 def _noted(plain: Any) -> Any:

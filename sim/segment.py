@@ -7,6 +7,7 @@ left out.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, ip_interface
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "10.77.0."
 TEMPLATE = ArpTemplate(arp_frame())
+_parsed = lru_cache(4096)(parse_arp)
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Port:
         """In the world: a frame has arrived."""
         if not self.up:
             return
-        arp = parse_arp(frame)
+        arp = _parsed(frame)
         if arp is None:
             return
         for opened in self.sockets:
