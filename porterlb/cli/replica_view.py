@@ -27,12 +27,14 @@ def overview(found: ReplicaState) -> Row:
             "cordoned": known["cordoned"],
             "draining": bool(known.get("drain")),
             "dead": known["dead"],
-            "deadBy": [node] if known["dead"] else [],
+            "deadBy": (known.get("deadBy") or [node]) if known["dead"] else [],
             "vips": vips[name],
         }
         for name, known in sorted(state["nodes"].items())
     ]
-    dead = [f"{row['name']} does not answer probes, as {node} says." for row in nodes if row["dead"]]
+    dead = [
+        f"{row['name']} does not answer probes (seen by {', '.join(row['deadBy'])})." for row in nodes if row["dead"]
+    ]
     silent = [name for name, replica in sorted(state["replicas"].items()) if not replica["fresh"]]
     outage = [f"The API is unavailable: {state['outage']}"] if state["outage"] else []
     own = [f"{key}: {text}" for key, texts in sorted(state["problems"].items()) for text in texts]

@@ -105,6 +105,10 @@ def test_one_replica_without_the_api(folder: Folder, monkeypatch: pytest.MonkeyP
     assert "2 of 3 ready; node-c is dead (seen by node-a)" in folder.out
     assert "The API is unavailable: The API does not answer." in folder.out
     assert "2 of 2 established" in folder.out
+    seen["nodes"]["node-c"]["deadBy"] = ["node-a", "node-b"]
+    assert folder.cli("status", "--from", "http://127.0.0.1:7472") == 0
+    assert "node-c is dead (seen by node-a, node-b)" in folder.out
+    assert "node-c does not answer probes (seen by node-a, node-b)." in " ".join(folder.out.split())
     assert "the API," not in folder.out and "node-a (http://127.0.0.1:7472" in folder.out
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from lab.backend import DirBackend
 from lab.cluster import CHECKOUT
 from lab.measure import wait_until
 from lab.netns import run_command
+from tests.lab import on_call
 from tests.lab.scenarios import Stage
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
@@ -27,6 +29,19 @@ def porterlb(backend: DirBackend, *args: str) -> str:
     return run_command(["env", f"PYTHONPATH={CHECKOUT}", "COLUMNS=200", *argv]).stdout
 
 
+def text_of(told: dict[str, Any], step: str) -> str:
+    """The text of the first such step of ``explain``."""
+    return next(str(row["text"]) for row in told["steps"] if row["step"].strip() == step)
+
+
+def explained(told: dict[str, Any], victim: str, survivors: list[str]) -> None:
+    """``explain`` has the new next hop and why."""
+    hop = text_of(told, "Layer 2").split(" with the MAC of ")[1]
+    assert hop in survivors
+    assert f"{victim} does not answer probes" in text_of(told, "Nodes")
+    assert f"moved from {victim} to {hop} (layer2), because {victim} does not answer" in text_of(told, "History")
+
+
 def test_a_node_that_loses_its_power_is_named_within_a_second_with_log_event_and_history() -> None:
     with Stage("manifests") as stage:
         at = stage.serve_one_at_each()
@@ -38,8 +53,12 @@ def test_a_node_that_loses_its_power_is_named_within_a_second_with_log_event_and
         vips = {vip: stage.owner(vip) for vip in stage.all_vips()}
         victim = vips[at["node-c"][0]]
         survivors = [node.name for node in stage.lab.nodes if node.name != victim]
+        witness = stage.lab.node(survivors[0])
         stage.lab.node(victim).power_off()
         off = time.monotonic()
+        wait_until(lambda: on_call.page_says_dead(witness, victim, survivors), 5, "the page to tell", interval=0.02)
+        print(f"the page told {time.monotonic() - off:.2f} s after the loss of power")
+        assert time.monotonic() - off <= NAMED_WITHIN
         while True:
             begun = time.monotonic() - off
             shown = porterlb(backend, "status")
@@ -48,6 +67,7 @@ def test_a_node_that_loses_its_power_is_named_within_a_second_with_log_event_and
             assert begun < 10, shown
         print(f"named by a status that was begun {begun:.2f} s after the loss of power")
         assert begun <= NAMED_WITHIN
+        explained(on_call.ask(witness, "explain", at["node-c"][0])[1], victim, survivors)
         assert "2 of 3 ready" in shown
         wait_until(lambda: f"silent: {victim}" in porterlb(backend, "status"), 5, "status to call the replica silent")
 
