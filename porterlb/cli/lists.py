@@ -173,13 +173,13 @@ def peer_rows(found: Loaded) -> list[Row]:
     """One a peer, with the session of each node, as JSON values."""
     rows = []
     for key, obj in found.each("BgpPeer"):
-        conf, status = _mapping(_mapping(obj, "spec"), "conf"), _mapping(obj, "status")
-        ready = _condition(status, "Ready")
+        spec, status = _mapping(obj, "spec"), _mapping(obj, "status")
+        conf, ready = _mapping(spec, "conf"), _condition(status, "Ready")
         sessions = [_session(node, entry) for node, entry in sorted(entries(status).items())]
         rows.append(
             {
                 "name": key.name,
-                "address": str(conf.get("neighborAddress", "")),
+                "address": str(conf.get("neighborAddress") or ("per node" if spec.get("overrides") else "")),
                 "as": conf.get("peerAs"),
                 "established": sum(session["state"] == "ESTABLISHED" for session in sessions),
                 "sessions": sessions,

@@ -25,7 +25,8 @@ class Reach:
     """Which next hop address of a node a replica may announce to one peer, for one IP version.
 
     To a directly connected peer only next hops in the session's own subnet: the router could not resolve others.
-    ``dead_on``: nodes with a subnet on which they are dead; no address there is announced.
+    ``dead_on``: nodes with a subnet on which they are dead; no address there is announced. ``routers``: by replica,
+    where nodes have different routers (spec.overrides).
     """
 
     peer: Peer
@@ -33,6 +34,7 @@ class Reach:
     addresses: Mapping[str, tuple[Address, ...]]  # by node
     members: Mapping[str, Member]
     dead_on: frozenset[tuple[str, Network]] = frozenset()
+    routers: Mapping[str, Address | None] = field(default_factory=dict)
 
     _groups: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # by replica
     _subnets: dict[object, int] = field(default_factory=dict, compare=False, repr=False)
@@ -54,7 +56,11 @@ class Reach:
         """Whether the router is a daemon on the node itself."""
         member = self.members.get(replica)
         own = [interface.ip for interface in member.subnets] if member else []
-        return self.peer.address.is_loopback or self.peer.address in own
+        router = self._router(replica)
+        return router is not None and (router.is_loopback or router in own)
+
+    def _router(self, replica: str) -> Address | None:
+        return self.routers.get(replica, self.peer.address)
 
     def address(self, replica: str, node: str) -> Address | None:
         """The next hop address of ``node`` as ``replica`` would announce it, or None."""
@@ -81,8 +87,9 @@ class Reach:
         if member is None or self.peer.multihop_ttl:
             return ()
         connected = [interface.network for interface in member.subnets]
-        if self.version == self.peer.address.version:
-            return tuple(n for n in connected if self.peer.address in n)
+        router = self._router(replica)
+        if router is not None and self.version == router.version:
+            return tuple(n for n in connected if router in n)
         # The other family over this session: any connected subnet of that family but host routes and link-local.
         return tuple(
             n for n in connected if n.version == self.version and n.prefixlen < n.max_prefixlen and not n.is_link_local

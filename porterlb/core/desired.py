@@ -20,7 +20,8 @@ takes and the key of every table on the way there; text is hashed once, a networ
 class SessionConfig:
     """One BGP session of this replica, with all that makes a difference on the wire and nothing else.
 
-    Times in seconds. ``peer``: the name of its BgpPeer. ``peer_as`` 0: any AS but ours.
+    Times in seconds. ``peer``: the name of its BgpPeer. ``peer_as`` 0: any AS but ours. ``interface``: of the node; its
+    address is to be the local address.
     """
 
     peer: str
@@ -29,6 +30,7 @@ class SessionConfig:
     local_as: int
     router_id: IPv4Address
     local_address: Address | None = None
+    interface: str = ""
     password: str = field(default="", repr=False)
     multihop_ttl: int = 0
     minimum_ttl: int = 0  # 0: any

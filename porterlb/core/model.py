@@ -256,16 +256,38 @@ class DynamicAs(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerOverride:
+    """One entry of BgpPeer.spec.overrides: what is given here counts instead of the values of the BgpPeer, on the nodes
+    that it selects. None, 0 or empty: not given.
+
+    ``gateway``: the IP version whose default gateway is the router. ``refused``: it has an error, and its nodes have no
+    session.
+    """
+
+    node_selector: Selector | None = None
+    address: Address | None = None
+    gateway: int = 0
+    peer_as: int = 0
+    dynamic: DynamicAs | None = None
+    local_as: int = 0
+    router_id: IPv4Address | None = None
+    local_address: Address | None = None
+    interface: str = ""
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A BgpPeer. Times in seconds. ``families``: IP versions announced to it. ``local_as`` 0: that of BgpConf.
 
-    ``dynamic``: where ``peer_as`` is 0, what AS the router may have.
+    ``address`` None: only its overrides have one. ``dynamic``: where ``peer_as`` is 0, what AS the router may have.
 
-    ``router_per_node``: at this address each node reaches a router of its own.
+    ``router_per_node``: at this address each node reaches a router of its own. ``router_id`` and ``interface`` (with
+    the local address) are given by overrides only: see :mod:`porterlb.core.bgp.overrides`.
     """
 
     name: str
-    address: Address
+    address: Address | None
     peer_as: int
     local_as: int = 0
     dynamic: DynamicAs | None = None
@@ -284,6 +306,8 @@ class Peer:
     passive: bool = False
     remote_port: int = 179
     local_address: Address | None = None
+    interface: str = ""
+    router_id: IPv4Address | None = None
     graceful_restart: int | None = None  # restart time; None: that of BgpConf; 0: off
     families: tuple[int, ...] = (4, 6)
     max_prefixes: int = 0  # that a replica announces to it; 0: no limit
@@ -293,6 +317,7 @@ class Peer:
     bfd: BfdSettings | None = None  # None: no BFD
     advertise: tuple[AdvertiseRule, ...] = ()
     advertise_union: bool = False  # all matching rules together, else the first one
+    overrides: tuple[PeerOverride, ...] = ()  # the first one that selects a node counts there
 
 
 RACK_LABELS = ("porter.kubesphere.io/rack", "openelb.kubesphere.io/rack")

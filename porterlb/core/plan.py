@@ -200,6 +200,7 @@ def _peer_problems(snapshot: Snapshot, before: Plan) -> Mapping[str, tuple[Probl
             (last.nodes, snapshot.nodes),
             (last.eips, snapshot.eips),
             (last.conf, snapshot.conf),
+            (last.members, snapshot.members),  # their gateways
         )
     ):
         return before.peers

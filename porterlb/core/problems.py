@@ -25,6 +25,7 @@ class Reason(enum.StrEnum):
     SECRET_MISSING = "SecretMissing"  # noqa: S105  # a reason
     NO_LOCAL_AS = "NoLocalAS"
     NO_NODE = "NoNode"
+    NO_REPLICA = "NoReplica"
     # pools
     OVERLAPPING = "Overlapping"
     # allocation

@@ -11,6 +11,7 @@ from porterlb.core.announce import Announcers, Arrangement, Reach
 from porterlb.core.bgp import advertise
 from porterlb.core.bgp.advertise import Told
 from porterlb.core.bgp.negotiated import Negotiated
+from porterlb.core.bgp.overrides import routers
 from porterlb.core.bgp.peers import own_sessions
 from porterlb.core.desired import Path, Prefix
 from porterlb.core.drain import NO_DRAIN, Stages
@@ -223,7 +224,8 @@ class Shared:
     def _reach(self, peer: str, version: int) -> Reach:
         found = self._reaches.get((peer, version))
         if found is None:
-            found = Reach(self.peers[peer], version, self.segments.addresses, self.snapshot.members, self.dead_on)
+            of, members = self.peers[peer], self.snapshot.members
+            found = Reach(of, version, self.segments.addresses, members, self.dead_on, routers(of, self.snapshot))
             self._reaches[peer, version] = found
         return found
 

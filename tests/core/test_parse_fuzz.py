@@ -34,8 +34,8 @@ protocol interface disable priority namespaces namespaceSelector serviceSelector
 key operator values autoAssign avoidNetworkAddresses conf neighborAddress peerAs localAs authPassword
 authPasswordSecret timers config holdTime keepaliveInterval connectRetry transport passiveMode remotePort
 localAddress gracefulRestart enabled restartTime afiSafis family afi safi addPaths sendMax nodeSelector
-advertise eips eipSelector communities largeCommunities localPref med asPathPrepend as routerId listenPort
-listenAddresses type loadBalancerClass loadBalancerIP loadBalancer ingress ip ports port ipFamilies
+advertise overrides defaultGateway eips eipSelector communities largeCommunities localPref med asPathPrepend as
+routerId listenPort listenAddresses type loadBalancerClass loadBalancerIP loadBalancer ingress ip ports port ipFamilies
 ipFamilyPolicy externalTrafficPolicy selector conditions addresses taints unschedulable endpoints nodeName
 addressType ready serving terminating
 """

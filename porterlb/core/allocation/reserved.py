@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from porterlb.core.bgp.overrides import addresses as router_addresses
 from porterlb.core.model import Address, Interface, Member, Node, Peer
 
 Reserved = Mapping[Address, str]
@@ -22,7 +23,8 @@ def reserved_addresses(
     """
     found: dict[Address, str] = {}
     for name, peer in sorted(peers.items()):
-        found.setdefault(peer.address, f"is the address of BgpPeer {name}")
+        for address in router_addresses(peer):
+            found.setdefault(address, f"is the address of BgpPeer {name}")
     for name, node in sorted(nodes.items()):
         for address in (*node.addresses, *node.other_addresses):
             found.setdefault(address, f"is an address of node {name}")
@@ -54,14 +56,14 @@ class ReservedMemo:
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
     members: Mapping[str, Member] = field(default_factory=dict)
-    peers: Mapping[str, Address] = field(default_factory=dict)
+    peers: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     reserved: Reserved = field(default_factory=dict)
 
     def updated(
         self, nodes: Mapping[str, Node], members: Mapping[str, Member], peers: Mapping[str, Peer]
     ) -> ReservedMemo:
         """That of now; the same value where nothing has changed."""
-        addresses = {name: peer.address for name, peer in peers.items()}
+        addresses = {name: router_addresses(peer) for name, peer in peers.items()}
         if nodes is self.nodes and members is self.members and addresses == self.peers:
             return self
         fresh = reserved_addresses(nodes, members, peers)

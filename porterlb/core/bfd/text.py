@@ -46,6 +46,7 @@ def read_want(message: Mapping[str, Any]) -> tuple[BfdTarget, ...]:
             ip_address(row["local_address"]) if row["local_address"] else None,
             row["multihop"],
             BfdSettings(**row["settings"]),
+            row["interface"],
         )
         for row in message["targets"]
     )

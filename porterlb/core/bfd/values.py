@@ -67,13 +67,15 @@ class BfdSettings:
 
 @dataclass(frozen=True, slots=True)
 class BfdTarget:
-    """One session that the BFD process is to have. ``local_address`` None: the routing table selects it."""
+    """One session that the BFD process is to have. ``local_address`` None: the routing table selects it, or it is that
+    of ``interface``."""
 
     peer: str
     address: Address
     local_address: Address | None = None
     multihop: bool = False
     settings: BfdSettings = BfdSettings()
+    interface: str = ""
 
     @property
     def port(self) -> int:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 
 from porterlb.core.bgp import rules
 from porterlb.core.desired import Prefix
-from porterlb.core.model import Address, AdvertiseRule, Eip, Node, Peer, RouteAttributes, Selector, Service
+from porterlb.core.model import (
+    Address,
+    AdvertiseRule,
+    Eip,
+    Node,
+    Peer,
+    PeerOverride,
+    RouteAttributes,
+    Selector,
+    Service,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +138,13 @@ def matches_eip(rule: AdvertiseRule, eip: Eip) -> bool:
 
 
 def selected(peers: Iterable[Peer], nodes: Mapping[str, Node]) -> dict[Selector, frozenset[str]]:
-    """The nodes of every selector of a rule."""
-    selectors = {rule.node_selector for peer in peers for rule in peer.advertise if rule.node_selector is not None}
+    """The nodes of every selector of a rule, and of an override."""
+    entries: list[AdvertiseRule | PeerOverride] = []
+    for peer in peers:
+        entries += [*peer.advertise, *peer.overrides]
     return {
         selector: frozenset(name for name, node in nodes.items() if selector.matches(node.labels))
-        for selector in selectors
+        for selector in {entry.node_selector for entry in entries if entry.node_selector is not None}
     }
 
 

@@ -22,12 +22,14 @@ class Local:
     """What the node allows now.
 
     ``sources``: by peer address, the local address that the kernel uses towards it; None: there is no route.
-    ``absent``: local addresses that are asked for and that the node does not have. ``listeners``: where another
+    ``absent``: local addresses that are asked for and that the node does not have. ``interfaces``: by name and IP
+    version, the address of an interface that is asked for; None: there is none. ``listeners``: where another
     process listens. ``first_port``: the lowest TCP port that ExaBGP may listen on.
     """
 
     sources: Mapping[Address, Address | None] = field(default_factory=dict)
     absent: frozenset[Address] = frozenset()
+    interfaces: Mapping[tuple[str, int], Address | None] = field(default_factory=dict)
     listeners: frozenset[Listener] = frozenset()
     first_port: int = 1
 
@@ -73,7 +75,8 @@ def arrange(desired: DesiredBgp, local: Local, waiting: Set[str] = frozenset()) 
     refused: dict[str, Refusal] = {}
     limited: dict[str, Refusal] = {}
     taken: dict[Address, str] = {}
-    for name, session in sorted(desired.sessions.items()):
+    for name, wanted in sorted(desired.sessions.items()):
+        session = wanted
         if session.admin_down:
             continue
         if session.address in taken:
@@ -82,6 +85,12 @@ def arrange(desired: DesiredBgp, local: Local, waiting: Set[str] = frozenset()) 
         if session.local_address is not None and session.local_address in local.absent:
             refused[name] = Refusal(RefusalKind.ADDRESS_ABSENT, session.local_address)
             continue
+        if session.interface:
+            source = local.interfaces.get((session.interface, session.address.version))
+            if source is None:
+                refused[name] = Refusal(RefusalKind.INTERFACE_ABSENT, session.address, other=session.interface)
+                continue
+            session = replace(session, local_address=source, interface="")
         if name in waiting:
             refused[name] = Refusal(RefusalKind.BFD_NOT_UP)
             continue

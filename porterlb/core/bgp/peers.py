@@ -10,16 +10,20 @@ from ipaddress import IPv4Address
 from porterlb.core.bfd.values import BfdTarget
 from porterlb.core.bgp import rules
 from porterlb.core.bgp.advertise import matches_eip, reaches_beyond
+from porterlb.core.bgp.overrides import gateways, number_of, on_node, override_of
 from porterlb.core.desired import SessionConfig
 from porterlb.core.model import RACK_LABELS, Address, BgpConf, DynamicAs, Node, Peer, Snapshot
 from porterlb.core.problems import Problem, Reason
 
 
 def selects(peer: Peer, snapshot: Snapshot, node: str) -> bool:
-    """Whether the peer is for the replica on this node."""
-    if peer.node_selector is None:
-        return True
-    return node in snapshot.nodes and peer.node_selector.matches(snapshot.nodes[node].labels)
+    """Whether the peer is for the replica on this node: an override with an error leaves its nodes out."""
+    if peer.node_selector is not None and not (
+        node in snapshot.nodes and peer.node_selector.matches(snapshot.nodes[node].labels)
+    ):
+        return False
+    override = override_of(peer, snapshot, node)
+    return override is None or not override.refused
 
 
 def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
@@ -29,16 +33,25 @@ def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     holder: dict[Address, str] = {}
-    if len({peer.address for peer in snapshot.peers.values()}) == len(snapshot.peers):
+    all_alike = not any(peer.overrides for peer in snapshot.peers.values())
+    if all_alike and len({peer.address for peer in snapshot.peers.values()}) == len(snapshot.peers):
         return found
     for peer in sorted(snapshot.peers.values(), key=lambda peer: (peer.created, peer.name)):
-        if peer.admin_down or not selects(peer, snapshot, node) or _refusal(peer, snapshot, node) is not None:
+        if peer.admin_down or not selects(peer, snapshot, node):
             continue
-        if peer.address in holder:
-            found[peer.name] = holder[peer.address]
+        address = _router(on_node(peer, snapshot, node), snapshot, node)
+        if address is None:
+            continue
+        if address in holder:
+            found[peer.name] = holder[address]
         else:
-            holder[peer.address] = peer.name
+            holder[address] = peer.name
     return found
+
+
+def _router(peer: Peer, snapshot: Snapshot, node: str) -> Address | None:
+    """The router of the node; None where it has no session with the peer. ``peer``: as the node has it."""
+    return peer.address if _refusal(peer, snapshot, node) is None else None
 
 
 def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
@@ -46,14 +59,22 @@ def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
     node, conf = snapshot.view.node, snapshot.conf
     ours = snapshot.nodes.get(node)
     hidden = shadowed(snapshot, node)
-    return {
-        name: SessionConfig(
+    found = {}
+    for name, configured in sorted(snapshot.peers.items()):
+        if name in hidden or not selects(configured, snapshot, node):
+            continue
+        peer = on_node(configured, snapshot, node)
+        address = _router(peer, snapshot, node)
+        if address is None:
+            continue
+        found[name] = SessionConfig(
             peer=name,
-            address=peer.address,
+            address=address,
             peer_as=peer_as(peer, conf, ours),
             local_as=local_as(peer, conf, ours),
-            router_id=router_id(snapshot),
+            router_id=peer.router_id or router_id(snapshot),
             local_address=peer.local_address,
+            interface=peer.interface,
             password=peer.password,
             multihop_ttl=peer.multihop_ttl,
             minimum_ttl=peer.minimum_ttl,
@@ -68,9 +89,7 @@ def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
             max_prefixes=peer.max_prefixes,
             admin_down=peer.admin_down,
         )
-        for name, peer in sorted(snapshot.peers.items())
-        if name not in hidden and selects(peer, snapshot, node) and _refusal(peer, snapshot, node) is None
-    }
+    return found
 
 
 def own_bfd(snapshot: Snapshot, sessions: Mapping[str, SessionConfig]) -> dict[str, BfdTarget]:
@@ -83,7 +102,8 @@ def own_bfd(snapshot: Snapshot, sessions: Mapping[str, SessionConfig]) -> dict[s
         settings = snapshot.peers[name].bfd
         if settings is not None and not session.admin_down:
             multihop = bool(session.multihop_ttl) or session.local_as == session.peer_as
-            found[name] = BfdTarget(name, session.address, session.local_address, multihop, settings)
+            local, interface = session.local_address, session.interface
+            found[name] = BfdTarget(name, session.address, local, multihop, settings, interface)
     return found
 
 
@@ -94,8 +114,8 @@ def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:
     for name, peer in sorted(snapshot.peers.items()):
         nodes = [node for node in hidden if selects(peer, snapshot, node)]
         own = list(_refusals(peer, snapshot, nodes or [snapshot.view.node]))
-        own += _shadows(peer, nodes, {node: by[name] for node, by in hidden.items() if name in by})
-        if not nodes and snapshot.nodes:
+        own += _shadows(peer, snapshot, nodes, {node: by[name] for node, by in hidden.items() if name in by})
+        if not nodes and snapshot.nodes and not any(override.refused for override in peer.overrides):
             own.append(Problem(Reason.NO_NODE, "matches no node: there is no session.", "spec.nodeSelector", False))
         own += _without_effect(peer, snapshot, nodes)
         if own:
@@ -129,7 +149,10 @@ def peer_as(peer: Peer, conf: BgpConf, node: Node | None) -> int:
 
 def _refusals(peer: Peer, snapshot: Snapshot, nodes: Sequence[str]) -> Iterator[Problem]:
     """Why this peer has no session on all or on some of these nodes."""
-    found = {node: refusal for node in nodes if (refusal := _refusal(peer, snapshot, node)) is not None}
+    as_there = {node: on_node(peer, snapshot, node) for node in nodes}
+    found = {node: why for node, there in as_there.items() if (why := _refusal(there, snapshot, node)) is not None}
+    nowhere = [node for node in nodes if node not in found and as_there[node].address is None]
+    found |= {node: why for node in nowhere if (why := _no_router(peer, snapshot, node)) is not None}
     for refusal in dict.fromkeys(found.values()):
         where = [node for node in found if found[node] == refusal]
         if len(where) == len(nodes):
@@ -139,7 +162,7 @@ def _refusals(peer: Peer, snapshot: Snapshot, nodes: Sequence[str]) -> Iterator[
 
 
 def _refusal(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
-    """Why this peer has no session on a node."""
+    """Why this peer has no session on a node. ``peer``: as the node has it."""
     conf = snapshot.conf
     if not local_as(peer, conf, snapshot.nodes.get(node)):
         racks = ", or a rack of asPerRack as a label of the node" if conf.as_per_rack else ""
@@ -151,23 +174,46 @@ def _refusal(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
     if peer.password and not rules.password_allowed(peer.password):  # one from a Secret
         message = f"The password must be at most {rules.MAX_PASSWORD} bytes of printable characters."
         return Problem(Reason.INVALID_FIELD, message, "spec.conf.authPasswordSecret")
+    if not (peer.peer_as or peer.dynamic):
+        message = "is missing, and no entry of spec.overrides has an AS of the router for the node."
+        return Problem(Reason.MISSING_FIELD, message, "spec.conf.peerAs")
     return None
 
 
-def _shadows(peer: Peer, nodes: Iterable[str], by: Mapping[str, str]) -> Iterator[Problem]:
+def _no_router(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
+    """Why a node knows no address of the router. None: its replica has not yet told the gateways of the node."""
+    number = number_of(peer, snapshot, node)
+    version = 0 if number is None else peer.overrides[number].gateway
+    if not version:
+        message = "is missing, and no entry of spec.overrides has an address for the node."
+        return Problem(Reason.MISSING_FIELD, message, "spec.conf.neighborAddress")
+    if node not in snapshot.members:
+        return None
+    found = gateways(snapshot, node, version)
+    message = f"The node has no IPv{version} default route: add one, or set neighborAddress here."
+    if found:
+        message = (
+            f"The default gateway {found[0]} is a link-local address, which is not supported: set neighborAddress here "
+            "to the router's global IPv6 address, or to its IPv4 address."
+        )
+    return Problem(Reason.INVALID_ADDRESS, message, f"spec.overrides[{number}].defaultGateway")
+
+
+def _shadows(peer: Peer, snapshot: Snapshot, nodes: Iterable[str], by: Mapping[str, str]) -> Iterator[Problem]:
     for other in sorted(set(by.values())):
         there = [node for node, name in by.items() if name == other]
         everywhere = len(by) == len(list(nodes))
         where = "" if everywhere else f" on {', '.join(there)}"
-        message = f"The older BgpPeer {other} has the same address {peer.address} and is used instead{where}."
+        shared = " and ".join(sorted({str(on_node(peer, snapshot, node).address) for node in there}))
+        message = f"The older BgpPeer {other} has the same address {shared} and is used instead{where}."
         yield Problem(Reason.INVALID_FIELD, message, "spec.conf.neighborAddress", fatal=everywhere)
 
 
 def _without_effect(peer: Peer, snapshot: Snapshot, nodes: Iterable[str]) -> Iterator[Problem]:
     conf = snapshot.conf
-    ours = [found for node in nodes if local_as(peer, conf, found := snapshot.nodes.get(node))] or [None]
-    mine = any(local_as(peer, conf, node) for node in ours)
-    internal = {local_as(peer, conf, node) == peer_as(peer, conf, node) for node in ours}
+    sides = [_sides(peer, snapshot, node) for node in nodes] or [(local_as(peer, conf, None), peer.peer_as)]
+    mine = any(own for own, _ in sides)
+    internal = {own == other for own, other in sides if own or not mine}
     for at, rule in enumerate(peer.advertise):
         path = f"spec.advertise[{at}]"
         for unknown in sorted(rule.eips - snapshot.eips.keys()):
@@ -194,6 +240,12 @@ def _without_effect(peer: Peer, snapshot: Snapshot, nodes: Iterable[str]) -> Ite
         if rule.attributes.prepend and internal == {True}:
             message = "has no effect: the AS path is not prepended for an internal peer."
             yield Problem(Reason.INVALID_FIELD, message, f"{path}.asPathPrepend", False)
+
+
+def _sides(peer: Peer, snapshot: Snapshot, node: str) -> tuple[int, int]:
+    """Our AS and the router's in the session of a node."""
+    there, ours = on_node(peer, snapshot, node), snapshot.nodes.get(node)
+    return local_as(there, snapshot.conf, ours), peer_as(there, snapshot.conf, ours)
 
 
 def router_id(snapshot: Snapshot) -> IPv4Address:

@@ -127,6 +127,7 @@ class RefusalKind(enum.StrEnum):
 
     SAME_ADDRESS = "same_address"  # address; other: the BgpPeer that has it
     ADDRESS_ABSENT = "address_absent"  # address: localAddress
+    INTERFACE_ABSENT = "interface_absent"  # other: the interface; address: of the peer, for its IP version
     NO_LISTEN_PORT = "no_listen_port"
     NO_ROUTE = "no_route"  # address: of the peer
     NOT_LISTENING = "not_listening"  # address: ours, not among listenAddresses

@@ -183,6 +183,12 @@ def refusal(of: Refusal | None) -> str:
             return f"BgpPeer {of.other} has the same address {of.address}: remove one."
         case RefusalKind.ADDRESS_ABSENT:
             return f"The node does not have the address {of.address} (spec.transport.localAddress)."
+        case RefusalKind.INTERFACE_ABSENT:
+            version = of.address.version if of.address is not None else 4
+            return (
+                f"The node has no interface {of.other} with an IPv{version} address: add it, or correct interface in "
+                "spec.overrides."
+            )
         case RefusalKind.NO_LISTEN_PORT:
             return "passiveMode needs spec.listenPort of the BgpConf default."
         case RefusalKind.NO_ROUTE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from porterlb.core.bgp import words
+from porterlb.core.bgp.overrides import on_node
 from porterlb.core.bgp.reasons import HOLD_TIMER_EXPIRED, SEND_HOLD_TIMER_EXPIRED, Loss, LossKind, read
 from porterlb.core.doctor.facts import Facts, State
 from porterlb.core.doctor.finding import Check, Finding, Severity
@@ -27,6 +28,8 @@ def findings(facts: Facts) -> Iterator[Finding]:
                 peer = snapshot.peers.get(name) if snapshot else None
                 if peer is not None and peer.admin_down:
                     continue
+                if peer is not None and snapshot is not None:
+                    peer = on_node(peer, snapshot, node)
                 what, do = _cause(name, session, peer, snapshot.conf if snapshot else BgpConf())
                 found.setdefault((name, what, do), []).append(node)
     for (name, what, do), nodes in sorted(found.items()):
@@ -45,9 +48,9 @@ def _cause(name: str, session: State, peer: Peer | None, conf: BgpConf) -> tuple
 
 def cause(loss: Loss | None, peer: Peer | None, conf: BgpConf) -> tuple[str, str]:
     """What is wrong with a session, and what to do. ``loss``: why it ended or was not opened; None: nothing known."""
-    at = f"{peer.address} port {peer.remote_port}" if peer else "the router"
-    if peer is not None and peer.passive:
-        at = f"{peer.address}"
+    at = str(peer.address) if peer and peer.address else "the router"
+    if peer is not None and not peer.passive:
+        at = f"{at} port {peer.remote_port}"
     if loss is None or loss.kind in (LossKind.TIMED_OUT, LossKind.CONNECTION, LossKind.UNHEARD, LossKind.OTHER):
         said = words.loss(loss) or "The session is not established, and no answer has come."
         key = " The BgpPeer has a password: another one on the router looks the same." if _has_password(peer) else ""

@@ -173,7 +173,9 @@ def _peer(
     _nodes(who, spec, told, made)
     if spec.get("bfdProfile"):
         told["bfd"] = _bfd(who, str(spec["bfdProfile"]), profiles, made)
-    for theirs in ("routerID", "vrf", "interface"):
+    if spec.get("routerID"):
+        told["overrides"] = [{"routerId": spec["routerID"]}]
+    for theirs in ("vrf", "interface"):
         if spec.get(theirs):
             made.lost(who, f"{theirs} {spec[theirs]!r}: PorterLB has no such field of a peer.")
     if rules:

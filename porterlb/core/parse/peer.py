@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 from typing import Any
 
 from porterlb.core.bfd.values import MAX_INTERVAL, MAX_MULTIPLIER, MIN_INTERVAL, MIN_MULTIPLIER, BfdSettings
 from porterlb.core.bgp import rules
 from porterlb.core.bgp.advertise import conflict
-from porterlb.core.model import Address, AdvertiseRule, BgpConf, DynamicAs, Peer
+from porterlb.core.model import Address, AdvertiseRule, BgpConf, Peer, PeerOverride
 from porterlb.core.names import KEY_RULE, NAME_RULE, is_key, is_name
 from porterlb.core.parse.addresses import parse_address
 from porterlb.core.parse.advertise import parse_rule
 from porterlb.core.parse.fields import Fields, show
 from porterlb.core.parse.meta import is_fatal, top
+from porterlb.core.parse.overrides import parse_overrides, parse_peer_as
 from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Parsed, Problem, Reason
 
@@ -26,13 +26,8 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     problems: list[Problem] = []
     meta, spec = top(obj, problems)
     conf = spec.object("conf")
-    address = _neighbor(conf) if not is_fatal(problems) else None
-    dynamic = _dynamic_as(conf)
-    peer_as = 0 if isinstance(conf.raw("peerAs"), str) else conf.number("peerAs", 0, 0, rules.AS_MAX)
-    if not (peer_as or dynamic or is_fatal(problems)):
-        conf.missing("peerAs", "the AS number of the router, or external or internal")
-    if peer_as == rules.AS_TRANS:
-        conf.wrong("peerAs", f"{peer_as} is AS_TRANS (RFC 6793), which no router has as its own.")
+    address = _neighbor(conf)
+    peer_as, dynamic = parse_peer_as(conf)
     password, secret = _password(conf)
     hold_time, keepalive, connect_retry = _timers(spec.object("timers"))
     transport = spec.object("transport")
@@ -45,9 +40,13 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     local_as = conf.number("localAs", 0, 0, rules.AS_MAX)
     advertise = tuple(parse_rule(rule) for rule in spec.objects("advertise"))
     union = _advertise_policy(spec, advertise)
+    local_address = _local_address(transport, address)
+    overrides = parse_overrides(spec, local_address)
+    if not is_fatal(problems):
+        _required(conf, overrides, peer_as or dynamic)
     peer = Peer(
         name=meta.name,
-        address=address or _NOWHERE,
+        address=address,
         peer_as=peer_as,
         local_as=local_as,
         dynamic=dynamic,
@@ -65,7 +64,7 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
         connect_retry=connect_retry,
         passive=transport.flag("passiveMode", False),
         remote_port=transport.number("remotePort", rules.BGP_PORT, 0, 65535) or rules.BGP_PORT,
-        local_address=_local_address(transport, address),
+        local_address=local_address,
         graceful_restart=parse_graceful_restart(spec),
         families=families,
         add_path=add_path,
@@ -75,6 +74,7 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
         bfd=_bfd(spec.object("bfd")),
         advertise=advertise,
         advertise_union=union,
+        overrides=overrides,
     )
     conf.unsupported(_CONF)
     conf.done()
@@ -95,13 +95,19 @@ _CONF = (
     "allowOwnAs",
     "replacePeerAs",
 )
-_NOWHERE = IPv4Address(0)  # never in a Peer that is returned
+
+
+def _required(conf: Fields, overrides: tuple[PeerOverride, ...], own_as: object) -> None:
+    """Address and AS of the router may both be missing where overrides have them."""
+    if not conf.text("neighborAddress") and not any(o.address or o.gateway or o.refused for o in overrides):
+        conf.missing("neighborAddress", "the IP address of the router")
+    elif not own_as and not any(o.peer_as or o.dynamic or o.refused for o in overrides):
+        conf.missing("peerAs", "the AS number of the router, or external or internal")
 
 
 def _neighbor(conf: Fields) -> Address | None:
     text = conf.text("neighborAddress")
     if not text:
-        conf.missing("neighborAddress", "the IP address of the router")
         return None
     address = parse_address(text.partition("%")[0])
     if address is not None and (address.is_link_local or "%" in text):
@@ -115,17 +121,6 @@ def _neighbor(conf: Fields) -> Address | None:
         conf.wrong("neighborAddress", f"{show(text)} is not the IP address of a router.", Reason.INVALID_ADDRESS)
         return None
     return address
-
-
-def _dynamic_as(conf: Fields) -> DynamicAs | None:
-    """``external`` or ``internal`` in peerAs; a wrong text is noted."""
-    value = conf.raw("peerAs")
-    if not isinstance(value, str):
-        return None
-    found = next((kind for kind in DynamicAs if kind.value == value.strip()), None)
-    if found is None:
-        conf.wrong("peerAs", f"{show(value)} is neither an AS number nor external or internal.")
-    return found
 
 
 def _local_address(transport: Fields, neighbor: Address | None) -> Address | None:

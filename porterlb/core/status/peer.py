@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from porterlb.core.announce import Reach
 from porterlb.core.bfd import words as bfd_words
 from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp import words
 from porterlb.core.bgp.negotiated import Negotiated, as_configured
+from porterlb.core.bgp.overrides import number_of, routers
 from porterlb.core.bgp.peers import selects, shadowed
 from porterlb.core.bgp.rules import keepalive_of
 from porterlb.core.desired import SessionConfig
@@ -52,6 +54,8 @@ def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
         entry["negotiated"] = _negotiated(session.negotiated, neighbor)
     if name in known.plan.bgp.bfd:
         entry["bfd"] = _bfd(session.bfd if session else None)
+    if peer is not None and (number := number_of(peer, known.snapshot, node)) is not None:
+        entry["override"] = f"spec.overrides[{number}]"
     if reason := _reason(session, neighbor, known.bgp):
         entry["reason"] = reason
     loss = _last_loss(session, before, known.now)
@@ -215,6 +219,8 @@ def peer_conditions(known: Known, name: str, old: Mapping[str, Any] | None) -> S
     peer = known.snapshot.peers.get(name)
     problems = [*known.problems_of("BgpPeer", "", name), *known.plan.peers.get(name, ())]
     wanted = _wanted(known, peer)
+    if peer is not None and not peer.admin_down and wanted:
+        problems += _left_out(known, peer, wanted)
     up = [node for node in wanted if known.established(node, name)]
     limited = _limits(known, name, up, old)
     status, reason, message = _verdict(known, name, peer, problems, wanted, up, limited)
@@ -264,6 +270,27 @@ def _wanted(known: Known, peer: Peer | None) -> list[str]:
         for node in nodes
         if peer and selects(peer, known.snapshot, node) and peer.name not in shadowed(known.snapshot, node)
     ]
+
+
+def _left_out(known: Known, peer: Peer, wanted: list[str]) -> list[Problem]:
+    """Usable nodes without a replica that no replica of another node can announce to this router: in a fabric with a
+    subnet for each rack, the router does not know them as next hops."""
+    snapshot, shared = known.snapshot, known.plan.shared
+    usable = shared.usable if shared is not None else frozenset()
+    alone = [node for node in sorted(usable - known.live) if selects(peer, snapshot, node)]
+    if not alone:
+        return []
+    addresses = {name: node.addresses for name, node in snapshot.nodes.items()}
+    ways = routers(peer, snapshot)
+    reaches = [Reach(peer, version, addresses, snapshot.members, routers=ways) for version in peer.families]
+    found = [node for node in alone if not any(reach.address(one, node) for reach in reaches for one in wanted)]
+    if not found:
+        return []
+    message = (
+        f"No replica runs on {listed(found)}, and no other replica can announce them to this router: they get no "
+        "traffic from it. Run PorterLB there."
+    )
+    return [Problem(Reason.NO_REPLICA, message, "", fatal=False)]
 
 
 def wanted_sessions(known: Known, name: str) -> dict[str, str]:

@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from porterlb.child_process import ChildProcess
 from porterlb.core.bfd import text
 from porterlb.core.bfd.totals import Totals
 from porterlb.core.bfd.values import BfdSession, BfdTarget
+from porterlb.interface_address import interface_address
 from porterlb.settings import Settings
 
 log = logging.getLogger("porterlb.bfd")
 
 _STOP_WITHIN = 1.0
 _LONGEST_LINE = 1 << 20
+
+
+def _from_interface(target: BfdTarget) -> BfdTarget:
+    if not target.interface:
+        return target
+    source = interface_address(target.interface, target.address.version)
+    return replace(target, local_address=source, interface="")
 
 
 class BfdSpeaker:
@@ -54,8 +63,9 @@ class BfdSpeaker:
 
     def want(self, targets: Mapping[str, BfdTarget]) -> None:
         """The whole set, by peer name; returns at once."""
-        if targets != self._wanted:
-            self._wanted = dict(targets)
+        wanted = {name: _from_interface(target) for name, target in targets.items()}
+        if wanted != self._wanted:
+            self._wanted = wanted
             self._changed()
 
     def beat(self) -> None:

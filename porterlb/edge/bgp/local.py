@@ -12,6 +12,7 @@ from porterlb.core.bgp.config import Config, Listener, Local
 from porterlb.core.bgp.rules import BGP_PORT
 from porterlb.core.desired import DesiredBgp
 from porterlb.core.model import Address
+from porterlb.interface_address import interface_address
 
 _LISTEN = "0A"  # TCP_LISTEN (linux/tcp_states.h)
 _FIRST_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -21,11 +22,17 @@ def look(desired: DesiredBgp, loaded: Config | None) -> Local:
     """``loaded``: what a running ExaBGP has: where it listens nobody else does. Sends nothing."""
     sessions = [session for session in desired.sessions.values() if not session.admin_down]
     listening = bool(desired.listen_port)
-    sources = {s.address: source_address(s.address) for s in sessions if s.local_address is None} if listening else {}
+    free = [s for s in sessions if s.local_address is None and not s.interface]
+    sources = {s.address: source_address(s.address) for s in free} if listening else {}
     own = loaded.listeners if loaded is not None else frozenset()
     return Local(
         sources=sources,
         absent=frozenset(s.local_address for s in sessions if s.local_address and not is_present(s.local_address)),
+        interfaces={
+            (s.interface, s.address.version): interface_address(s.interface, s.address.version)
+            for s in sessions
+            if s.interface
+        },
         listeners=frozenset(listeners()) - own if listening else frozenset(),
         first_port=_first_port() if listening else 1,
     )

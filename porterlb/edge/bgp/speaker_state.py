@@ -103,7 +103,8 @@ class SpeakerState:
 
     def look_again(self) -> None:
         """What the node allows may have changed where the configuration depends on it."""
-        if self.arranged.config.listen or self.arranged.refused or self.arranged.limited:
+        by_interface = any(session.interface for session in self.wanted.sessions.values())
+        if self.arranged.config.listen or self.arranged.refused or self.arranged.limited or by_interface:
             self.take_over(again=True)
 
     @property

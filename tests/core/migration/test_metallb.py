@@ -104,6 +104,11 @@ def test_allocation_of_a_pool() -> None:
     ]
 
 
+def test_a_router_id_is_an_override_of_all_nodes() -> None:
+    made = convert([peer(routerID="10.0.0.9")])
+    assert only(made, "BgpPeer")["overrides"] == [{"routerId": "10.0.0.9"}] and not lost(made)
+
+
 def test_one_interface_is_kept_and_several_are_named() -> None:
     one = obj("L2Advertisement", "a", {"interfaces": ["eth1"]})
     assert only(convert([pool(), one]), "Eip")["interface"] == "eth1"

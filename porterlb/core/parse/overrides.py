@@ -1,0 +1,123 @@
+"""BgpPeer.spec.overrides: values that count on some of the nodes. An error in one entry refuses that entry alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from porterlb.core.bgp import rules
+from porterlb.core.model import Address, DynamicAs, PeerOverride
+from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.fields import Fields, show
+from porterlb.core.parse.meta import is_fatal
+from porterlb.core.parse.selectors import parse_selector
+from porterlb.core.problems import Problem, Reason
+
+_GATEWAYS = {"ipv4": 4, "ipv6": 6}
+_INTERFACE = re.compile(r"[^\s/:%*,]{1,15}")  # IFNAMSIZ; an alias (eth0:1) is an address of eth0
+_VALUES = ("neighborAddress", "defaultGateway", "peerAs", "localAs", "routerId", "localAddress", "interface")
+
+
+def parse_overrides(spec: Fields, local_address: Address | None) -> tuple[PeerOverride, ...]:
+    """``local_address``: of the BgpPeer, which counts where an entry has no source of its own."""
+    found = []
+    for path, item in spec.items("overrides"):
+        problems: list[Problem] = []
+        override = None
+        if isinstance(item, Mapping):
+            override = _entry(Fields(item, path, problems), local_address)
+        else:
+            problems.append(Problem(Reason.INVALID_FIELD, f"{show(item)} is not an object.", path))
+        unread = override is None
+        effect = "The entry is not used." if unread else "The nodes of this entry have no session."
+        spec.problems.extend(
+            replace(one, message=f"{one.message} {effect}", fatal=False) if one.fatal else one for one in problems
+        )
+        if override is not None:
+            found.append(replace(override, refused=is_fatal(problems)))
+    return tuple(found)
+
+
+def _entry(entry: Fields, base: Address | None) -> PeerOverride | None:
+    """None: nobody knows which nodes it is for."""
+    selector = parse_selector(entry, "nodeSelector")
+    if is_fatal(entry.problems):
+        return None
+    if not any(entry.has(name) for name in _VALUES):
+        entry.wrong("", f"has no value. Give one of {', '.join(_VALUES)}.", fatal=False)
+    address, gateway = _address(entry, "neighborAddress"), _gateway(entry)
+    if gateway and entry.has("neighborAddress"):
+        entry.wrong("defaultGateway", "and neighborAddress are both given. Leave one out.")
+    peer_as, dynamic = parse_peer_as(entry)
+    local, interface = _address(entry, "localAddress"), entry.text("interface")
+    if interface and not _INTERFACE.fullmatch(interface):
+        entry.wrong("interface", f"{show(interface)} is not the name of one network interface.")
+    elif interface and entry.has("localAddress"):
+        entry.wrong("interface", "and localAddress are both given. Leave one out.")
+    source = local or (None if interface else base)
+    version = address.version if address is not None else gateway
+    if source is not None and version and source.version != version:
+        where = "localAddress" if local else "neighborAddress" if address else "defaultGateway"
+        message = f"The local address {source} is IPv{source.version}, but the router has IPv{version}."
+        entry.wrong(where, message, Reason.INVALID_ADDRESS)
+    override = PeerOverride(
+        node_selector=selector,
+        address=address,
+        gateway=gateway,
+        peer_as=peer_as,
+        dynamic=dynamic,
+        local_as=entry.number("localAs", 0, 0, rules.AS_MAX),
+        router_id=_router_id(entry),
+        local_address=local,
+        interface=interface,
+    )
+    entry.done()
+    return override
+
+
+def parse_peer_as(fields: Fields) -> tuple[int, DynamicAs | None]:
+    """``peerAs``: a number, or ``external`` or ``internal``. 0 and None: it is absent, or wrong, which is noted."""
+    value = fields.raw("peerAs")
+    if isinstance(value, str):
+        found = next((kind for kind in DynamicAs if kind.value == value.strip()), None)
+        if found is None:
+            fields.wrong("peerAs", f"{show(value)} is neither an AS number nor external or internal.")
+        return 0, found
+    number = fields.number("peerAs", 0, 0, rules.AS_MAX)
+    if number == rules.AS_TRANS:
+        fields.wrong("peerAs", f"{number} is AS_TRANS (RFC 6793), which no router has as its own.")
+    return number, None
+
+
+def _address(entry: Fields, name: str) -> Address | None:
+    text = entry.text(name)
+    if not text:
+        return None
+    address = parse_address(text.partition("%")[0])
+    if address is not None and (address.is_link_local or "%" in text):
+        entry.wrong(name, f"{show(text)}: link-local addresses are not supported.", Reason.INVALID_ADDRESS)
+    elif address is None or address.is_unspecified or address.is_multicast:
+        entry.wrong(name, f"{show(text)} is not the IP address of a host.", Reason.INVALID_ADDRESS)
+    else:
+        return address
+    return None
+
+
+def _gateway(entry: Fields) -> int:
+    text = entry.text("defaultGateway")
+    if text and text not in _GATEWAYS:
+        entry.wrong("defaultGateway", f"{show(text)} is neither ipv4 nor ipv6.")
+    return _GATEWAYS.get(text, 0)
+
+
+def _router_id(entry: Fields) -> IPv4Address | None:
+    text = entry.text("routerId")
+    if not text:
+        return None
+    address = parse_address(text)
+    if isinstance(address, IPv4Address) and int(address):
+        return address
+    entry.wrong("routerId", f"{show(text)} is not an IPv4 address other than 0.0.0.0.", Reason.INVALID_ADDRESS)
+    return None
