@@ -4,11 +4,14 @@
     python3 -P launcher.py 0 validate FILE
 
 With a MANAGER_PID other than 0 ExaBGP ends (SIGTERM) when that process dies. The files of ExaBGP are untouched and its
-version is pinned: another one is refused, for these repairs know the inside of this one.
+version is pinned. Another one is refused, unless every function that is replaced here is the same in it. Reproductions
+and patches for upstream: docs/exabgp.md.
 """
 
 import ctypes
+import hashlib
 import importlib.metadata
+import inspect
 import json
 import os
 import signal
@@ -17,35 +20,83 @@ import time
 from collections import deque
 from typing import Any
 
-from exabgp.application.main import main as exabgp
-from exabgp.bgp.message import Notify
-from exabgp.bgp.message.open.capability import Negotiated
-from exabgp.bgp.message.open.capability.capability import Capability as Code
-from exabgp.bgp.neighbor import Neighbor
-from exabgp.configuration.neighbor import ParseNeighbor
-from exabgp.reactor import listener
-from exabgp.reactor.api import API
-from exabgp.reactor.api.response.json import JSON
-from exabgp.reactor.daemon import Daemon
-from exabgp.reactor.keepalive import KA
-from exabgp.reactor.loop import Reactor
-from exabgp.reactor.network import tcp
-from exabgp.reactor.network.connection import Connection
-from exabgp.reactor.network.error import NetworkError
-from exabgp.reactor.peer import Peer
-from exabgp.reactor.protocol import Protocol
-from exabgp.rib.outgoing import OutgoingRIB
-
 from porterlb.capabilities import Capability, keep_only
 from porterlb.collector import collect_seldom
 
 REPAIRED = "5.0.15"
+
+try:
+    from exabgp.application.main import main as exabgp
+    from exabgp.bgp.message import Notify
+    from exabgp.bgp.message.open.capability import Negotiated
+    from exabgp.bgp.message.open.capability.capability import Capability as Code
+    from exabgp.bgp.neighbor import Neighbor
+    from exabgp.configuration.neighbor import ParseNeighbor
+    from exabgp.reactor import listener
+    from exabgp.reactor.api import API
+    from exabgp.reactor.api.response.json import JSON
+    from exabgp.reactor.daemon import Daemon
+    from exabgp.reactor.keepalive import KA
+    from exabgp.reactor.loop import Reactor
+    from exabgp.reactor.network import tcp
+    from exabgp.reactor.network.connection import Connection
+    from exabgp.reactor.network.error import NetworkError
+    from exabgp.reactor.peer import Peer
+    from exabgp.reactor.protocol import Protocol
+    from exabgp.rib.outgoing import OutgoingRIB
+except ImportError as missing:  # another version: see refusal
+    installed = importlib.metadata.version("exabgp")
+    sys.exit(f"exabgp {installed} is installed ({missing}). Install {REPAIRED}: pip install exabgp=={REPAIRED}")
+
+REPLACED = {
+    (OutgoingRIB, "_update_rib"): "3c013bdc1a03",
+    (Reactor, "_pending_adjribout"): "1eca799614b5",
+    (Neighbor, "remove_self"): "cbd04747e6f3",
+    (API, "log_failure"): "4ff4699cb132",
+    (Peer, "_close"): "942fc729d7b6",
+    (Daemon, "drop_privileges"): "a6091f186864",
+    (JSON, "_negotiated"): "b0888de637bc",
+    (Connection, "writer"): "c7cb346b75b1",
+    (KA, "__init__"): "b46e3ff6a74b",
+    (Protocol, "new_notification"): "7134b1910504",
+    (Protocol, "connect"): "de1784de045d",
+    (listener.Listener, "_listen"): "bbf085510e08",
+    (listener, "set_accepted_ttl"): "87c1dc1ff288",
+    (tcp, "set_minimum_ttl"): "bbee94b45d52",
+    (tcp, "set_sending_ttl"): "9d4e1dc8fc4a",
+    (Negotiated, "validate"): "fb55bcf8df82",
+}
+"""What is replaced below: (object, attribute), and the SHA-256 of its source in REPAIRED, shortened."""
+
 PR_SET_PDEATHSIG = 1
 SEND_HOLD = 2
 """Hold times that one message may take to be sent (RFC 9687 recommends more; BIRD and FRR use this)."""
 SEND_HOLD_EXPIRED = 8
 """Code of a NOTIFICATION (RFC 9687)."""
 BAD_PEER_AS = (2, 2)
+
+
+def fingerprint(owner: Any, name: str) -> str:
+    """Of the source of a function; empty where it is not there."""
+    try:
+        return hashlib.sha256(inspect.getsource(getattr(owner, name)).encode()).hexdigest()[:12]
+    except (AttributeError, TypeError, OSError):
+        return ""
+
+
+def refusal(version: str) -> str:
+    """Why ExaBGP of this version cannot be repaired; empty where it can."""
+    if version == REPAIRED:
+        return ""
+    changed = [
+        f"{owner.__name__}.{name}" for (owner, name), known in REPLACED.items() if fingerprint(owner, name) != known
+    ]
+    if not changed:
+        return ""
+    return (
+        f"exabgp {version} is installed, and differs from {REPAIRED} in {', '.join(changed)}, which PorterLB repairs. "
+        f"Install {REPAIRED}: pip install exabgp=={REPAIRED}"
+    )
 
 
 def repair() -> None:
@@ -275,9 +326,8 @@ def main() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != manager:  # it died before we could ask to be told
             sys.exit("the manager is gone")
-    version = importlib.metadata.version("exabgp")
-    if version != REPAIRED:
-        sys.exit(f"exabgp {version} is installed, but {REPAIRED} is needed: pip install exabgp=={REPAIRED}")
+    if why := refusal(importlib.metadata.version("exabgp")):
+        sys.exit(why)
     repair()
     collect_seldom()
     sys.argv = ["exabgp", *sys.argv[2:]]
