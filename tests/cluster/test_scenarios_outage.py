@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
 from lab.measure import wait_until
 from tests.cluster.scenarios import NAMES, OUTAGE, USER, KubeProduct, gap_of_a_node_that_dies, kube_product
+from tests.lab import on_call
 from tests.lab.product import EIP_ANNOTATION
 
 pytestmark = [pytest.mark.lab, pytest.mark.cluster, pytest.mark.timeout(180 + 3 * OUTAGE)]
@@ -56,11 +58,13 @@ def test_a_node_that_dies_without_the_api_costs_as_much_as_with_it(road: KubePro
     gone = time.monotonic()
     try:
         wait_until(lambda: all(road.state(name)["outage"] for name in NAMES), 20, "the outage to be seen")
+        off = time.time()
         without = gap_of_a_node_that_dies(road, vip, "node-b")
         print(f"worst gap with the API {with_api.worst_gap_ms:.0f} ms, without {without.worst_gap_ms:.0f} ms")
         assert with_api.lost and without.lost, "flows of the stream went over the node that died"
         assert without.worst_gap_ms <= with_api.worst_gap_ms + 300, (with_api, without)
-        assert road.wait_owner(local, "node-a", "node-c")
+        hop = road.wait_owner(local, "node-a", "node-c")
+        _person_on_call_reads_it(road, local, hop, off)
 
         # Its manager starts again without the API: it waits, says so, and does not end.
         road.node("node-b").power_on()
@@ -86,6 +90,31 @@ def test_a_node_that_dies_without_the_api_costs_as_much_as_with_it(road: KubePro
     road.wait_hops(fresh, *NAMES)
     road.delete_service("after")
     assert road.vips("web") == [vip]
+
+
+def _person_on_call_reads_it(road: KubeProduct, local: str, hop: str, off: float) -> None:
+    """Without the API, on another node: status, explain, the page, the log and the metrics say the same.
+
+    Args:
+        local: a Layer 2 VIP, which ``hop`` serves now.
+        off: before node-b lost its power, seconds since 1970.
+    """
+    witness, seen = road.node("node-a"), ["node-a", "node-c"]
+    wait_until(lambda: on_call.page_says_dead(witness, "node-b", seen), 3, "the page to tell", 0.1)
+    death = next(row for row in reversed(road.state("node-a")["history"]) if row["what"] == "NodeDead")
+    assert death["subject"] == "node-b"
+    # A second for the stream that runs before it, one to find out, and one because the time has whole seconds.
+    assert datetime.fromisoformat(death["time"]).timestamp() - off <= 3.0
+    code, status = on_call.ask(witness, "status")
+    assert code == 0
+    assert {row["name"]: row["deadBy"] for row in status["nodes"] if row["dead"]} == {"node-b": seen}
+    code, told = on_call.ask(witness, "explain", local, "--wire")
+    steps = {row["step"].strip(): row["text"] for row in told["steps"]}
+    assert "node-b does not answer probes" in steps["Nodes"]
+    assert steps["Layer 2"] == f"{hop} answers with the MAC of {hop}"
+    assert {row["verdict"] for row in told["segment"]} == {"own" if hop == "node-a" else "asPlanned"}, told
+    assert "Node node-b does not answer probes." in road.manager("node-a").output()
+    assert 'porterlb_history_events_total{what="NodeDead",why=""}' in road.manager_http("node-a", "/metrics")[1]
 
 
 def test_what_changed_meanwhile_is_found_in_a_compacted_etcd(road: KubeProduct) -> None:
