@@ -29,6 +29,8 @@ PROCESSOR = ("chart", "core", "fuzz", "image", "mutants", "sim", "test_docs.py",
 CLUSTER = "cluster"
 PATIENCE = 1800
 """Seconds for one test of the second lane, which may get no processor for a while."""
+SLOWEST = 15
+"""Tests of the first lane whose durations are printed: those to shorten first."""
 BUILD = [sys.executable, "-m", "tests.cluster.controlplane.build"]
 IDLE = ["chrt", "--idle", "0"]
 FAILED, NONE = 1, 5
@@ -112,8 +114,9 @@ def main() -> int:
     parser.add_argument("--without-cluster", action="store_true", help="not those on the Kubernetes control plane")
     without = parser.parse_args().without_cluster
     only = ("-m", "not cluster") if without else ()
-    waiting = Part("waiting", others(), only)
-    cluster = Part("cluster", [CLUSTER], only)
+    slowest = (*only, f"--durations={SLOWEST}")
+    waiting = Part("waiting", others(), slowest)
+    cluster = Part("cluster", [CLUSTER], slowest)
     processor = Part("processor", PROCESSOR, (*only, "-o", f"timeout={PATIENCE}"))
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
