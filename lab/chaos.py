@@ -152,6 +152,7 @@ class Chaos:
 
     def start(self, name: str) -> None:
         options = ("--settle-after", "1", "--return-after", "1", "--mark-pods-not-ready", "--mark-again-after", "1")
+        options += ("--rebalance-after", "2", "--rebalance-pace", "0.5")
         self.managers[name] = self.lab.start_manager(name, *options)
         self.watcher.mute[name] = time.monotonic() + START
         self.watcher.dead_since.pop(self.lab.node(name).v4, None)

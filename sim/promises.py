@@ -5,6 +5,7 @@ Each condition has a bound in seconds, counted from when it began, or from the l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -56,8 +57,9 @@ class Answer:
 class Promises:
     """Raises Violation from the event that breaks one, or from the moment at which a bound is over."""
 
-    def __init__(self, site: Site, faults: Faults, end: float) -> None:
+    def __init__(self, site: Site, faults: Faults, end: float, *, balanced: bool = False) -> None:
         self.site, self.faults, self.world, self.end = site, faults, site.world, end
+        self.balanced = balanced
         self.since: dict[tuple[str, str], float] = {}
         self.worst: dict[str, float] = {}
         self.writes_at_calm = 0
@@ -284,9 +286,25 @@ class Promises:
                 raise Violation(self.world.now, "everything converges", service, "the status does not say Serving")
         if site.marked:
             raise Violation(self.world.now, "everything converges", str(sorted(site.marked)), "pods are still marked")
+        if self.balanced:
+            self._balance()
         self.writes_at_calm = site.api.writes
         self.owners_at_calm = {name: self.answers(IPv4Address(site.vip(name)).packed) for name in site.services}
         self.world.at(self.end - 1e-3, self._still)
+
+    def _balance(self) -> None:
+        """No node has more than 1.25 times the mean and two VIPs above it, where one of them could be elsewhere."""
+        site = self.site
+        at = {name: self.node_of(self.answers(IPv4Address(site.vip(name)).packed)[0].mac) for name in site.services}
+        loads = Counter(at.values())
+        mean = len(at) / len(site.names)
+        for node, load in loads.items():
+            if load <= 1.25 * mean or load - mean < 2:
+                continue
+            for name in [name for name, where in at.items() if where == node]:
+                places = {pod.node for pod in site.pods if pod.service == name and site.is_ready(pod)}
+                if any(loads[place] <= load - 2 for place in places):
+                    raise Violation(self.world.now, "the nodes are balanced", node, f"{name} could be moved: {loads}")
 
     def _still(self) -> None:
         site = self.site

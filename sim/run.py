@@ -58,15 +58,18 @@ def run(
     chance = random.Random(f"{seed}/site")
     names = tuple(f"n{number}" for number in range(1, chance.choice((2, 3, 3, 3, 4)) + 1))
     world = World(seed)
-    site = Site(world, names, {**_settings(chance), "record_ring": ring if recordings is not None else 0})
+    settings = {**_settings(chance), **(REBALANCING if rebalances(seed) else {})}
+    site = Site(world, names, {**settings, "record_ring": ring if recordings is not None else 0})
     site.eip("segment", "10.77.0.200-10.77.0.229", "layer2", **{"layer2Spread": "hosts"} if spreads(seed) else {})
     for number in range(chance.randint(2, 4)):
         nodes = sorted(chance.sample(names, chance.randint(1, len(names))))
         site.service(f"s{number}", "segment", chance.choice(("Local", "Cluster")), nodes)
+    for number in range(3 if rebalances(seed) else 0):
+        site.service(f"even{number}", "segment", "Cluster", list(names))
     drawn = draw(seed, names, tuple(site.services), seconds) if faults is None else faults
     site.run_all()
     carried = Faults(site, drawn)
-    promises = Promises(site, carried, seconds)
+    promises = Promises(site, carried, seconds, balanced=rebalances(seed))
     handler = _listen(world) if timeline else None
     violation: Violation | None = None
     try:
@@ -93,6 +96,15 @@ def run(
 def spreads(seed: int) -> bool:
     """Whether each host has a next hop of its own in a seed."""
     return random.Random(f"{seed}/spread").random() < SPREAD
+
+
+def rebalances(seed: int) -> bool:
+    """Whether there are more VIPs in a seed, and the leader rebalances them after seconds."""
+    return seed % 6 == 2 and not spreads(seed)
+
+
+REBALANCING = {"settle_after": 2.0, "rebalance_after": 4.0, "rebalance_pace": 0.5}
+"""Seconds. By default it takes ten minutes."""
 
 
 def _settings(chance: random.Random) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.run import spreads
+from sim.run import rebalances, spreads
 
 ROOT = Path(__file__).parents[2]
 SEEDS = int(os.environ.get("PORTERLB_SIM_SEEDS", "4"))
@@ -39,8 +39,12 @@ def test_no_promise_is_broken() -> None:
     assert " 0 violations" in done.stdout
 
 
-def test_some_seed_gives_each_host_a_next_hop_of_its_own() -> None:
-    assert {spreads(seed) for seed in range(FIRST, FIRST + 4)} == {True, False}
+def test_some_seed_gives_each_host_a_next_hop_of_its_own_and_some_rebalances() -> None:
+    assert {(spreads(seed), rebalances(seed)) for seed in range(FIRST, FIRST + 4)} == {
+        (True, False),
+        (False, True),
+        (False, False),
+    }
 
 
 @pytest.mark.timeout(300)
