@@ -151,7 +151,15 @@ class Chaos:
         return all(state.get("vips", {}).get(vip, {}).get("recorded") for state in states for vip in vips)
 
     def start(self, name: str) -> None:
-        options = ("--settle-after", "1", "--return-after", "1", "--mark-pods-not-ready", "--mark-again-after", "1")
+        options: tuple[str, ...] = (
+            "--settle-after",
+            "1",
+            "--return-after",
+            "1",
+            "--mark-pods-not-ready",
+            "--mark-again-after",
+            "1",
+        )
         options += ("--rebalance-after", "2", "--rebalance-pace", "0.5")
         self.managers[name] = self.lab.start_manager(name, *options)
         self.watcher.mute[name] = time.monotonic() + START
