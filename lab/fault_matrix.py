@@ -2,7 +2,7 @@
 
 The judge is the same for all: each Layer 2 VIP is answered with one MAC of a node, and the router has next hops of each
 BGP VIP, all of them nodes that it may use; or a condition of the Service or of its Eip names the cause. It has to stay
-like that for STEADY seconds. Faults begin on a running `lab.chaos.Chaos`, whose nodes have two NICs and four Services.
+like that for STEADY seconds. Faults begin on a running `lab.chaos.Chaos`, whose nodes have two NICs and five Services.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lab.routers import Session
 
 STEADY = 1.0  # seconds
 NAMES = ("node-a", "node-b", "node-c")
-LAYER2 = {"first": 0, "second": 1}
+LAYER2 = {"first": 0, "second": 1, "hosts": 0}
 """Service -> NIC of its segment."""
 HEALTHY = {"BGP", "Layer2", "Ready", "Assigned", "NoOverlap", "OnSegment"}
 """Reasons of conditions that name no cause of anything."""
@@ -140,7 +140,7 @@ def wrong(chaos: Chaos, case: Case) -> list[str]:
     for service, vip in chaos.addresses.items():
         excluded = case.excluded.get(service, frozenset())
         if service in LAYER2:
-            client = lab.segment_client if service == "first" else lab.second_client
+            client = (lab.segment_client, lab.second_client)[LAYER2[service]]
             given = {answer.mac for answer in client.answers(vip, 0.2)}
             allowed = {node.nics[LAYER2[service]].mac for node in lab.nodes if node.name not in excluded}
             right = len(given) == 1 and given <= allowed
