@@ -1,4 +1,4 @@
-"""The actions of one event, collected in their order, and the counters that are reported."""
+"""The actions of one event, in order, and the counters that are reported."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class ActionList:
         self._actions += actions
 
     def report(self, at_once: bool = False, **fields: Any) -> None:
-        """These fields of WireReport, whole; ``at_once``: without waiting for others."""
+        """Reports the complete values of these fields of WireReport; ``at_once``: not batched with later fields."""
         self._actions.append(Report(fields, at_once))
 
     def note(self, kind: NoteKind, subject: str = "") -> None:
-        """A line in the log."""
+        """Writes a line to the log."""
         self._actions.append(Note(kind, subject))
 
     def count(self, name: str, by: int) -> None:
@@ -38,10 +38,10 @@ class ActionList:
             self.counters[name] = self.counters.get(name, 0) + by
 
     def take(self, opened: Iterable[OpenInterface], found: Iterable[FindRoute]) -> list[Action]:
-        """The actions so far, which are then forgotten.
+        """Returns the collected actions and clears the list.
 
-        Interfaces are closed, then opened, before they are used. Log lines and reports come last: with a report the
-        manager begins to plan, and it may compete for the processor.
+        Interfaces are closed, then opened, before they are used. Log lines and reports come last: a report makes the
+        manager plan, and the manager may compete for the CPU.
         """
         actions, self._actions = self._actions, []
         opened, found = list(opened), list(found)

@@ -1,4 +1,4 @@
-"""What the decisions of Layer 2 ask of the process around them: values, carried out in their order.
+"""What the decisions of Layer 2 ask the wire process to do: values, carried out in order.
 
 Interfaces are named by index; VIPs and MACs are packed.
 """
@@ -17,25 +17,25 @@ from porterlb.core.observed import Answering, Nic
 
 
 class OpenInterface(NamedTuple):
-    """Open the sockets of an interface. If that fails, say `Layer2.interface_failed`."""
+    """Open the sockets of an interface. If that fails, call `Layer2.interface_failed`."""
 
     nic: Nic
 
 
 class CloseInterface(NamedTuple):
-    """Close its sockets. Its multicast groups stay: it may return."""
+    """Close the sockets of an interface. Its multicast groups stay: the interface may return."""
 
     ifindex: int
 
 
 class DropInterface(NamedTuple):
-    """The interface does not exist any more: its multicast groups go too."""
+    """The interface no longer exists: drop its multicast groups too."""
 
     ifindex: int
 
 
 class FindRoute(NamedTuple):
-    """Ask the kernel which interface leads to ``goal``, and say `Layer2.route_found`."""
+    """Ask the kernel which interface leads to ``goal``, and call `Layer2.route_found`."""
 
     goal: Address
 
@@ -49,14 +49,14 @@ class Own(NamedTuple):
 
 
 class Disown(NamedTuple):
-    """Do not answer for ``address`` any more."""
+    """Stop answering for ``address``."""
 
     ifindex: int
     address: bytes
 
 
 class Join(NamedTuple):
-    """Let questions for ``address`` reach us: its solicited-node multicast group. Only for IPv6."""
+    """Join the solicited-node multicast group of ``address``, to receive questions for it. IPv6 only."""
 
     ifindex: int
     address: bytes
@@ -68,7 +68,7 @@ class Leave(NamedTuple):
 
 
 class AnswerLate(NamedTuple):
-    """Answer a question that came before ``address`` was owned."""
+    """Answer a question that arrived before ``address`` was owned."""
 
     ifindex: int
     address: bytes
@@ -76,8 +76,8 @@ class AnswerLate(NamedTuple):
 
 
 class Announce(NamedTuple):
-    """Send a gratuitous ARP or an unsolicited advertisement, and say `Layer2.announced`.
-    ``defence``: against a foreign host that claims it."""
+    """Send a gratuitous ARP or an unsolicited advertisement, and call `Layer2.announced`.
+    ``defence``: a foreign host claims the address."""
 
     ifindex: int
     address: bytes
@@ -85,7 +85,7 @@ class Announce(NamedTuple):
 
 
 class Tell(NamedTuple):
-    """As `Announce`, to one host only: ``address`` is at ``mac``. Say `Layer2.announced` of ``key``.
+    """As `Announce`, to one host only: ``address`` is at ``mac``. Call `Layer2.announced` with ``key``.
 
     ``asker``: the MAC of the host; ``at``: its packed address.
     """
@@ -106,13 +106,13 @@ class CheckAddress(NamedTuple):
 
 
 class SendProbes(NamedTuple):
-    """Send the probes of bursts, now."""
+    """Send the probes of bursts now."""
 
     probes: tuple[Probe, ...]
 
 
 class Say(NamedTuple):
-    """Send this hello to every member."""
+    """Send this hello to all members."""
 
     hello: Hello
 
@@ -125,14 +125,14 @@ class Served(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Report these fields of WireReport, whole; ``now``: without waiting for others."""
+    """Report the complete values of these fields of WireReport; ``now``: not batched with later fields."""
 
     fields: Mapping[str, Any]
     now: bool = False
 
 
 class NoteKind(enum.Enum):
-    """What is worth a line in the log."""
+    """The events that are logged."""
 
     NODE_DIED = enum.auto()
     NODE_REVIVED = enum.auto()
@@ -149,17 +149,17 @@ class Note(NamedTuple):
 
 
 class SetHelloPeers(NamedTuple):
-    """Hellos go to these members from now on."""
+    """Send hellos to these members from now on."""
 
     members: Mapping[str, Member]
 
 
 class FindGateways(NamedTuple):
-    """Ask the kernel for its default routes, and say `Layer2.gateways_found`."""
+    """Ask the kernel for its default routes, and call `Layer2.gateways_found`."""
 
 
 class Settled(NamedTuple):
-    """Long-lived objects have been made: a good moment to tell the garbage collector."""
+    """Long-lived objects have been created: a good moment to freeze them for the garbage collector."""
 
 
 class End(NamedTuple):

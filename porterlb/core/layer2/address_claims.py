@@ -1,7 +1,7 @@
-"""Who else claims a VIP: a foreign host, another replica, or a host that has an address before it becomes a VIP.
+"""Other claimants of a VIP: a foreign host, another replica, or a host that has an address before it becomes a VIP.
 
-`Conflicts`, `DoubleAnswers` and `DuplicateDetection` judge what is heard, `Reunion` says when to look; this says what
-follows for the VIPs. Times: monotonic seconds, as arguments.
+`Conflicts`, `DoubleAnswers` and `DuplicateDetection` judge what is heard, and `Reunion` decides when to ask. This
+module applies the results to the VIPs. Times: monotonic seconds, as arguments.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class AddressClaims:
     """Writes ``yielded`` of `Surroundings`.
 
     Args:
-        rate: duplicate address probes per second, and as many questions for our own VIPs.
+        rate: duplicate address probes per second; also the rate of questions for our own VIPs.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class AddressClaims:
         self._doubles = DoubleAnswers()
         self._reunion = Reunion(rate, now)
 
-    # ---- what is claimed
+    # ---- claims
 
     def heard(self, address: bytes, mac: bytes, now: float) -> None:
-        """An ARP reply or an advertisement: ``address`` is at ``mac``."""
+        """An ARP reply or an advertisement says that ``address`` is at ``mac``."""
         is_vip, known = address in self._vips.by_packed, self._nodes.is_known(mac)
         if (not is_vip or not known) and self._dad.heard(address, mac):
             self._report_checked()
@@ -64,15 +64,15 @@ class AddressClaims:
             self.settle(now)
 
     def asked(self, address: bytes, mac: bytes, now: float) -> None:
-        """A question came from a host that says that it has ``address``, which is a VIP."""
+        """A question arrived whose sender address is ``address``, which is a VIP."""
         if self._nodes.is_known(mac):
             self._claimed_by_ours(address, mac, now)
         elif not mac[0] & 1:
             self._conflicts.claim(address, mac, now)
 
     def _claimed_by_ours(self, address: bytes, mac: bytes, now: float) -> None:
-        """A node of ours has a VIP, by its own announcement or answer. Where the VIP is spread, several have it, each
-        for its own askers: `Spread` settles two nodes for one asker."""
+        """A node of ours claims a VIP by its own announcement or answer. Several nodes answer a spread VIP, each for
+        its own askers: `Spread` resolves two nodes for one asker."""
         vip = self._vips.by_packed.get(address)
         if vip is not None and vip.spread:
             return
@@ -83,7 +83,7 @@ class AddressClaims:
             self._doubles.claim(address, node, now)
 
     def forget(self, address: bytes) -> None:
-        """Not a VIP any more."""
+        """``address`` is no longer a VIP."""
         self._conflicts.forget(address)
         self._doubles.forget(address)
         self._around.yielded.pop(address, None)
@@ -99,7 +99,7 @@ class AddressClaims:
             self._actions.report(conflicts=self._conflicts.found)
 
     def _defend(self, address: bytes, now: float) -> None:
-        """Announces a VIP; one that is spread to each of its askers by the replica that answers it."""
+        """Announces a VIP. A spread VIP is announced to each of its askers by the replica that answers the asker."""
         vip = self._vips.by_packed.get(address)
         if vip is not None and vip.spread:
             if not self._around.frozen and self._spread.defend(address, now):
@@ -110,7 +110,7 @@ class AddressClaims:
             self._actions.add(Announce(index, address, True))
 
     def defended(self, address: bytes, now: float) -> None:
-        """An announcement that defends a VIP has left."""
+        """An announcement that defends a VIP was sent."""
         self._conflicts.defended(address, now)
         self._actions.count("defences", 1)
 
@@ -123,11 +123,11 @@ class AddressClaims:
 
     @property
     def settle_at(self) -> float | None:
-        """When `settle` is due, if no answer comes before."""
+        """When `settle` is due, unless an answer arrives earlier."""
         return self._doubles.next_at
 
     def settle(self, now: float) -> None:
-        """Asks for, silences or resumes the VIPs that another replica answers too."""
+        """Asks for, silences or resumes the VIPs that another replica also answers."""
 
         def ours(address: bytes) -> tuple[str, str]:
             vip = self._vips.by_packed.get(address)
@@ -139,7 +139,7 @@ class AddressClaims:
             if vip is not None and vip.usage is not None:
                 self._actions.add(CheckAddress(vip.usage.ifindex, vip.address))
             if vip is not None and vip.mac:
-                self._defend(address, now)  # the other one is to notice it too
+                self._defend(address, now)  # so that the other replica notices it too
         for address, node in settled.silence:
             self._around.yielded[address] = node
             self._vips.settled_with(address)
@@ -150,7 +150,7 @@ class AddressClaims:
             self._vips.settled_with(address)
 
     def replica_said(self, node: str, answers: bool, now: float) -> None:
-        """A replica that we did not hear before, or with news. Where it begins to answer, we ask for our own VIPs."""
+        """A replica is heard for the first time, or with news. When it begins to answer, we ask for our own VIPs."""
         ours = (packed for packed, vip in self._vips.by_packed.items() if vip.mac and not vip.spread)
         self._reunion.said(node, answers, ours, now)
 
@@ -163,7 +163,7 @@ class AddressClaims:
         return self._reunion.next_at
 
     def verify(self, now: float) -> None:
-        """Asks for VIPs that we answer: whether another replica answers them too."""
+        """Asks for VIPs that we answer, to find out whether another replica also answers them."""
         for address in self._reunion.due(now):
             vip = self._vips.by_packed.get(address)
             if vip is not None and vip.mac and vip.usage is not None and not self._around.frozen:
@@ -177,7 +177,7 @@ class AddressClaims:
     # ---- addresses before their first use
 
     def check(self, addresses: Collection[Address], now: float) -> None:
-        """The whole set of addresses to know about."""
+        """Takes the whole set of addresses to check."""
         self._dad.want(addresses, now)
         self._report_checked()
 

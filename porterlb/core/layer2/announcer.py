@@ -1,7 +1,7 @@
-"""Gratuitous announcements after a move and from time to time, paced.
+"""Gratuitous announcements after a move and at intervals, paced.
 
 Rounds at 0, 1.1, 2.2 .. seconds: Linux ignores a second change of an entry within its locktime of 1 s, and a frame may
-be lost. Then every 60 to 100 s with jitter, so that a neighbour that missed them all is not wrong for ever.
+be lost. Then every 60 to 100 s with jitter, to correct a neighbour that missed all earlier rounds.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from porterlb.core.layer2.bucket import TokenBucket
 ROUNDS = (0.0, 1.1, 2.2, 3.3, 4.4)
 REFRESH = (60.0, 100.0)
 _ONCE = len(ROUNDS)  # in place of a round
-AT_ONCE = 8  # frames a wake-up (0.1 to 0.3 ms), so that answers never wait for announcements
-PAUSE = 0.002  # until the bucket is looked at again
-AGAIN = 0.02  # after a frame that could not be sent: a round that is skipped costs its neighbours a second
+AT_ONCE = 8  # frames per wake-up (0.1 to 0.3 ms), so that answers never wait for announcements
+PAUSE = 0.002  # seconds until the bucket is checked again
+AGAIN = 0.02  # seconds after a frame that could not be sent: a skipped round costs its neighbours a second
 
 
 class Announcer:
-    """When each VIP is announced, by its packed address, or to one asker (see `Spread`).
+    """Decides when each VIP is announced, by its packed address, or told to one asker (see `Spread`).
 
-    ``chance``: a number in [0, 1), anew with each call.
+    ``chance``: returns a new number in [0, 1) with each call.
 
-    Ask `due` at `next_at`, try what it returns, and say `done` for each.
+    Call `due` at `next_at`, try to send what it returns, and call `done` for each.
     """
 
     def __init__(self, rate: int, chance: Callable[[], float], now: float) -> None:
-        self._bucket = TokenBucket(float(rate), max(float(AT_ONCE), rate / 10), now)  # a tenth of a second's worth
+        self._bucket = TokenBucket(float(rate), max(float(AT_ONCE), rate / 10), now)  # burst: the frames of 0.1 s
         self._chance = chance
         self._current: dict[bytes, int] = {}
         self._numbers = itertools.count()
@@ -40,11 +40,12 @@ class Announcer:
         self._blocked_until = 0.0
 
     def start(self, address: bytes, *, moved: bool, asked: bool, now: float, once: bool = False) -> None:
-        """Takes an address over. If its next hop has ``moved``, it is announced now; ``asked``: lately, so first.
-        ``once``: it is announced a single time, and not again from time to time.
+        """Starts to announce an address. ``moved``: its next hop changed, so it is announced now.
 
-        If not, the neighbours are right already, and a frame could do harm: it is not known yet to everybody that
-        this next hop is about to be given up, and the announcement of the new one may just have been sent.
+        ``asked``: it was asked for recently, so it goes first. ``once``: it is announced once and not repeated.
+
+        Without ``moved`` the neighbours already have the right entry, and a frame could do harm: another replica may
+        be about to replace this next hop, and may just have announced the new one.
         """
         number = self._current[address] = next(self._numbers)
         if moved:
@@ -53,7 +54,7 @@ class Announcer:
             heapq.heappush(self._later, (self._refresh(now), number, address, len(ROUNDS) - 1))
 
     def stop(self, address: bytes) -> None:
-        """Not ours any longer."""
+        """The address is no longer ours."""
         self._current.pop(address, None)
 
     def close(self) -> None:
@@ -66,13 +67,13 @@ class Announcer:
 
     @property
     def next_at(self) -> float | None:
-        """When `due` has something to return; not in the future where it has now."""
+        """When `due` has something to return; not in the future if it has something now."""
         if any(self._ready):
             return self._blocked_until
         return self._later[0][0] if self._later else None
 
     def due(self, now: float) -> list[bytes]:
-        """The addresses to announce now, at most AT_ONCE: lately asked ones first, repetitions last."""
+        """The addresses to announce now, at most AT_ONCE: recently asked ones first, repetitions last."""
         later = self._later
         while later and later[0][0] <= now:
             _, number, address, turn = heapq.heappop(later)
@@ -93,7 +94,7 @@ class Announcer:
         return chosen
 
     def done(self, address: bytes, sent: bool, now: float) -> None:
-        """An announcement that `due` returned has left, or could not be sent."""
+        """An announcement that `due` returned was sent, or could not be sent."""
         tried = self._tried.pop(address, None)
         if not sent:
             self._bucket.give_back()

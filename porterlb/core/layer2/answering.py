@@ -1,8 +1,8 @@
-"""Who serves a VIP on the segment: towards which node, and which replica answers for it.
+"""Who serves a VIP on the segment: the next hop (a node), and the replica that answers for it.
 
-A function of the plan's order and of who is alive: replicas that see the same say the same, without talking. Two
-answers at once (while views differ) name the same next hop wherever the views of the nodes agree, so answering waits
-for no lease.
+A function of the plan's order and of the live nodes: replicas with the same view reach the same result without
+communication. While views differ, two replicas may answer, but they name the same next hop wherever their views of the
+nodes agree. Therefore answering needs no lease.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def answering(
     """The next hop and the answerer of a VIP.
 
     Args:
-        vip: its text, the key of the rendezvous order.
+        vip: the VIP as text, the key of the rendezvous order.
         candidates: usable nodes, best first.
-        dead: nodes that do not answer probes. A node whose replica is silent but that answers probes is alive, and
-            one never seen is not dead.
-        replicas: those on the segment that answer now: members whose hello is fresh, and ourselves.
-        leader: whom we hold for the leader; may be empty or not among the replicas.
+        dead: nodes that do not answer probes. A node that answers probes is alive even if its replica is silent, and a
+            node that was never seen is not dead.
+        replicas: the replicas on the segment that answer now: members whose hello is fresh, and ourselves.
+        leader: the leader as we know it; may be empty or not among the replicas.
 
     Returns:
-        The first live candidate as the next hop; as the answerer its own replica, else the leader on its behalf,
-        else the first replica by rank. NOBODY when every candidate is dead.
+        The first live candidate as the next hop. The answerer is the next hop's own replica, else the leader on its
+        behalf, else the first replica by rank. NOBODY when every candidate is dead.
     """
     next_hop = next((node for node in candidates if node not in dead), "")
     if not next_hop:

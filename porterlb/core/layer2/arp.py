@@ -1,8 +1,8 @@
 """ARP for IPv4 on Ethernet (RFC 826, 5227, 5944): bytes in, values out.
 
-The parser returns None for whatever is not exactly such a frame, and raises nothing for any input. Frames to send are
-made from a template: a complete frame, of which the constant parts are kept and the variable ones filled in here. MAC
-addresses are 6 bytes, IP addresses 4, all in network order.
+The parser returns None for any other frame, and raises nothing for any input. Frames to send are made from a template:
+a complete frame whose constant parts are kept and whose variable parts are filled in here. MAC addresses are 6 bytes,
+IP addresses 4, all in network order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def parse_arp(frame: bytes) -> Arp | None:
 
 
 def arp_frame() -> bytes:
-    """A complete ARP request, to make an :class:`ArpTemplate` of."""
+    """A complete ARP request, from which to make an :class:`ArpTemplate`."""
     mac, address = bytes.fromhex("020000000001"), bytes((192, 0, 2, 1))
     return BROADCAST + mac + _ARP_FIXED + b"\0\1" + mac + address + NO_MAC + address
 
@@ -68,12 +68,12 @@ class ArpTemplate:
         return destination + source + self._fixed + b"\1" + sha + spa + NO_MAC + tpa
 
     def gratuitous(self, source: bytes, mac: bytes, address: bytes, destination: bytes = BROADCAST) -> bytes:
-        """``address`` is at ``mac``, to all or to one host: the request form, which Linux takes over also in its
-        locktime of 1 s."""
+        """Says to all or to one host that ``address`` is at ``mac``. The request form: Linux accepts it even within
+        its locktime of 1 s."""
         return destination + source + self._fixed + b"\1" + mac + address + NO_MAC + address
 
     def answer(self, source: bytes, mac: bytes, address: bytes) -> ArpAnswer:
-        """The ready answer to requests for ``address``: it is at ``mac``."""
+        """The prepared answer to requests for ``address``: it is at ``mac``."""
         return ArpAnswer(source + self._fixed + b"\2" + mac + address)
 
 
@@ -86,8 +86,8 @@ class ArpAnswer:
         self._middle = middle
 
     def reply(self, request: Arp) -> bytes | None:
-        """The reply; None where the sender cannot be answered: its MAC is no unicast address, or its IPv4 address is
-        multicast, loopback or the limited broadcast. A sender of 0.0.0.0 is a probe (RFC 5227) and is answered."""
+        """The reply; None if the sender cannot be answered: its MAC is not a unicast address, or its IPv4 address is
+        multicast, loopback or the limited broadcast. A request from 0.0.0.0 is a probe (RFC 5227) and is answered."""
         mac, sender = request.mac, request.sender
         if mac[0] & 1 or mac == NO_MAC or 224 <= sender[0] < 240 or sender[0] == 127 or sender == LIMITED_BROADCAST:
             return None

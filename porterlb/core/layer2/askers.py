@@ -1,8 +1,8 @@
 """The askers of spread VIPs: which host of a segment uses which node as its next hop for which VIP.
 
-An asker is known by its MAC, because a neighbour cache has one entry for each VIP, whichever of its addresses a host
-asks with. All replicas keep the same table: each tells the others what it assigns, and of two assignments for one asker
-the one with the higher stamp counts. Stamps are a Lamport clock: a later event has a higher one on every replica.
+An asker is identified by its MAC: a neighbour cache has one entry for each VIP, whichever of its addresses the host
+asks from. All replicas keep the same table: each tells the others its assignments, and of two assignments for one asker
+the one with the higher stamp counts. Stamps are a Lamport clock: a later event has a higher stamp on every replica.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from hashlib import blake2b
 from porterlb.core.hello import Assignment
 
 MOST = 4096
-"""Assignments that are kept, of all VIPs together. Beyond it the oldest ones are dropped. A host whose assignment was
-dropped keeps its neighbour entry; it is assigned again when it asks, and it is not told when its node dies."""
+"""Maximum number of assignments, of all VIPs together. Beyond it the oldest ones are dropped. A host whose assignment
+was dropped keeps its neighbour entry. It is assigned again when it asks, and it is not told when its node dies."""
 
 Key = tuple[bytes, bytes]
 """A packed VIP, and the MAC of an asker."""
@@ -29,13 +29,13 @@ def order(vip: bytes, asker: bytes, nodes: Iterable[str]) -> list[str]:
 
 
 def place(vip: bytes, askers: Iterable[bytes], nodes: Iterable[str], loads: Mapping[str, int]) -> dict[bytes, str]:
-    """A node for each asker: the first of its order that does not exceed an equal share.
+    """A node for each asker: the first in the asker's order that has less than an equal share.
 
-    The result depends on the values only. No node gets an asker while it has the mean (rounded up) or more.
+    The result depends on the values only. A node with the mean (rounded up) or more gets no asker.
 
     Args:
-        nodes: those that may be given askers; without any, the result is empty.
-        loads: askers by node before this.
+        nodes: the nodes that may get askers; without any, the result is empty.
+        loads: number of askers by node before this call.
     """
     names = frozenset(nodes)
     if not names:
@@ -53,32 +53,32 @@ def place(vip: bytes, askers: Iterable[bytes], nodes: Iterable[str], loads: Mapp
 
 
 def counts(one: Assignment, other: Assignment) -> bool:
-    """Whether ``one`` counts rather than ``other``, which is of the same asker: one rule for all replicas."""
+    """Whether ``one`` takes precedence over ``other``, of the same asker. All replicas use the same rule."""
     if one.stamp != other.stamp or one.node == other.node:
         return one.stamp > other.stamp
     return order(one.vip, one.asker, (one.node, other.node))[0] == one.node
 
 
 class AskerTable:
-    """The assignments, the newest for each asker. Times: monotonic seconds of this replica.
+    """The newest assignment for each asker. Times: monotonic seconds of this replica.
 
-    ``clock``: the highest stamp that was seen.
+    ``clock``: the highest stamp seen.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._by_vip: dict[bytes, dict[bytes, Assignment]] = {}
         self._loads: dict[bytes, dict[str, int]] = {}
-        self._heard: dict[Key, float] = {}  # when an assignment came last, or was renewed
-        self._oldest: list[tuple[int, bytes, bytes]] = []  # heap of stamp, VIP, asker; also of entries that changed
-        self._dropped = 0  # highest stamp that was dropped for want of room
+        self._heard: dict[Key, float] = {}  # when an assignment last arrived, or was renewed
+        self._oldest: list[tuple[int, bytes, bytes]] = []  # heap of stamp, VIP, asker; may hold outdated entries
+        self._dropped = 0  # highest stamp that was dropped because the table was full
         self.clock = 0
 
     def __len__(self) -> int:
         return len(self._heard)
 
     def __iter__(self) -> Iterator[Assignment]:
-        """All, in an order that all replicas share."""
+        """All assignments, in the same order on all replicas."""
         for vip in sorted(self._by_vip):
             askers = self._by_vip[vip]
             yield from (askers[asker] for asker in sorted(askers))
@@ -91,15 +91,15 @@ class AskerTable:
         return self._by_vip.get(vip, {}).get(asker)
 
     def loads(self, vip: bytes) -> Mapping[str, int]:
-        """How many askers of a VIP each node has."""
+        """The number of askers of a VIP by node."""
         return self._loads.get(vip, {})
 
     def heard(self, vip: bytes, asker: bytes) -> float:
-        """When the assignment came last, or was renewed."""
+        """When the assignment last arrived, or was renewed."""
         return self._heard[vip, asker]
 
     def take(self, new: Assignment, now: float) -> tuple[bool, Key | None]:
-        """Takes over what counts; whether it did, and the asker that was dropped for want of room."""
+        """Stores an assignment if it counts. Returns whether it did, and the asker dropped to make room."""
         self.clock = max(self.clock, new.stamp)
         old = self.get(new.vip, new.asker)
         if (old is None and new.stamp <= self._dropped) or (old is not None and not counts(new, old)):

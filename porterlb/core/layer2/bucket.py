@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class TokenBucket:
-    """``rate``: tokens a second; ``burst``: the most that it holds, and what it begins with."""
+    """``rate``: tokens per second; ``burst``: the capacity; the bucket starts full."""
 
     __slots__ = ("_burst", "_filled", "_rate", "_tokens")
 
@@ -15,15 +15,15 @@ class TokenBucket:
         self._filled = now
 
     def has(self, now: float) -> bool:
-        """Whether a whole token is there at ``now``."""
+        """Whether a whole token is available at ``now``."""
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled) * self._rate)
         self._filled = now
         return self._tokens >= 1
 
     def take(self) -> None:
-        """One token; ask `has` first."""
+        """Takes one token; call `has` first."""
         self._tokens -= 1
 
     def give_back(self) -> None:
-        """A token that was taken for nothing."""
+        """Returns a token that was not used."""
         self._tokens += 1

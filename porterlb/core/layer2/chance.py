@@ -1,4 +1,4 @@
-"""Chance for jitter, from a seed: a recorded process draws the same numbers again."""
+"""Random numbers for jitter, from a seed: the replay of a recorded process draws the same numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _MASK = (1 << 64) - 1
 
 
 class Chance:
-    """SplitMix64. Each call gives a number in [0, 1)."""
+    """SplitMix64. Each call returns a number in [0, 1)."""
 
     def __init__(self, seed: int) -> None:
         self._state = seed & _MASK

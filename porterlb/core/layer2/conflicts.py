@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from porterlb.core.model import Address
 from porterlb.core.observed import AddressConflict
 
-CONFIRM = 0.3  # seconds; a node that came back with another MAC is known by its probe's answer by then
+CONFIRM = 0.3  # seconds; by then a node that returned with another MAC has answered a probe and is known
 DEFEND_EVERY = 10.0  # seconds; RFC 5227 2.4 (c)
 FORGET = 60.0  # seconds
 MOST = 1000  # a host that claims everything must not fill our memory
@@ -17,7 +17,7 @@ MOST = 1000  # a host that claims everything must not fill our memory
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """``changed``: the confirmed conflicts are others than before. ``defend``: the VIPs to defend now."""
+    """``changed``: the set of confirmed conflicts changed. ``defend``: the VIPs to defend now."""
 
     changed: bool
     defend: tuple[bytes, ...]
@@ -32,7 +32,7 @@ class Conflicts:
         self.found: dict[Address, AddressConflict] = {}
 
     def claim(self, address: bytes, mac: bytes, now: float) -> None:
-        """A MAC that is no known node's claims a VIP."""
+        """A MAC of no known node claims a VIP."""
         old = self._claims.get(address)
         if old is not None and old[0] == mac:
             self._claims[address] = (mac, old[1], now)
@@ -40,7 +40,7 @@ class Conflicts:
             self._claims[address] = (mac, now, now)
 
     def review(self, now: float, known: Collection[bytes]) -> Review:
-        """Confirms and forgets claims. ``known``: MACs of nodes, which are never in conflict."""
+        """Confirms and expires claims. ``known``: MACs of nodes, which are never in conflict."""
         found: dict[Address, AddressConflict] = {}
         defend = []
         for address, (mac, first, last) in list(self._claims.items()):
@@ -59,11 +59,11 @@ class Conflicts:
         return Review(changed, tuple(defend))
 
     def defended(self, address: bytes, now: float) -> None:
-        """An announcement has left."""
+        """A defending announcement was sent."""
         if address in self._claims:
             self._defended[address] = now
 
     def forget(self, address: bytes) -> None:
-        """No VIP of ours any longer."""
+        """``address`` is no longer one of our VIPs."""
         self._claims.pop(address, None)
         self._defended.pop(address, None)

@@ -1,4 +1,4 @@
-"""Duplicate address detection before first use (RFC 5227 2.1, RFC 4862 5.4, in less time): 3 probes in 200 ms."""
+"""Duplicate address detection before first use (RFC 5227 2.1, RFC 4862 5.4, shortened): 3 probes in 200 ms."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from porterlb.core.model import Address
 PROBES = 3
 APART = 0.065  # seconds
 VERDICT = 0.07  # seconds after the last probe
-_PAUSE = 0.005  # seconds until the bucket is looked at again
+_PAUSE = 0.005  # seconds until the bucket is checked again
 
 
 @dataclass(frozen=True, slots=True)
 class DadStep:
-    """``probes``: addresses to send a probe for now. ``decided``: some verdict is new."""
+    """``probes``: addresses to probe now. ``decided``: there is a new verdict."""
 
     probes: tuple[Address, ...]
     decided: bool
 
 
 class DuplicateDetection:
-    """Paces the probes, and keeps the verdicts of the addresses that are still asked about.
+    """Paces the probes, and keeps the verdicts of the addresses that are still wanted.
 
-    ``claimed``: the MAC that claims an address. ``clear``: addresses that nobody claims.
+    ``claimed``: the MAC that claims an address. ``clear``: addresses that no host claims.
     """
 
     def __init__(self, rate: int, now: float) -> None:
@@ -46,7 +46,7 @@ class DuplicateDetection:
         return at if self._blocked_until is None else max(at, self._blocked_until)
 
     def want(self, addresses: Collection[Address], now: float) -> None:
-        """The whole set of addresses to know about; verdicts of others are dropped, running ones go on."""
+        """Takes the whole set of addresses to check. Verdicts on other addresses are dropped; running checks go on."""
         wanted = {address.packed: address for address in addresses}
         for packed in [p for p in self._asked if p not in wanted]:
             address = self._asked.pop(packed)
@@ -58,7 +58,7 @@ class DuplicateDetection:
                 heapq.heappush(self._due, (now, 0, int(address), address))
 
     def heard(self, address: bytes, mac: bytes) -> bool:
-        """Somebody says that ``address`` is at ``mac``; whether that is a new verdict."""
+        """A host says that ``address`` is at ``mac``. Returns whether that is a new verdict."""
         asked = self._asked.get(address)
         if asked is None or asked in self.clear or asked in self.claimed:
             return False
@@ -66,7 +66,7 @@ class DuplicateDetection:
         return True
 
     def due(self, now: float, on_link: Callable[[Address], bool]) -> DadStep:
-        """What to do now. ``on_link``: whether an address is on a segment of ours; nobody there can hold another."""
+        """What to do now. ``on_link``: whether an address is on a segment of ours; others are clear without probes."""
         self._blocked_until = None
         probes = []
         decided = False

@@ -1,4 +1,4 @@
-"""The nodes that this replica treats as dead, and what a new judgement of the failure detector changes for the VIPs."""
+"""The nodes that this replica treats as dead, and the effect of a new failure detector judgement on the VIPs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DeadNodes:
     """Writes ``dead`` and ``dead_places`` of `Surroundings`. Times: monotonic seconds.
 
     Args:
-        own: our node. It is judged too: others may hold it for dead.
+        own: our node. It is judged too: other replicas may consider it dead.
     """
 
     def __init__(self, own: str, nodes: Nodes, around: Surroundings, vips: VipTable, actions: ActionList) -> None:
@@ -24,23 +24,23 @@ class DeadNodes:
         self._around = around
         self._vips = vips
         self._actions = actions
-        self._planned_anew = True  # since our own node counted as alive again
+        self._planned_anew = True  # a wanted set was completed since our own node revived
         self._revived_at = 0.0  # when our own node counted as alive again
 
     def planned(self) -> None:
-        """A wanted set is complete."""
+        """A wanted set was completed."""
         self._planned_anew = True
 
     def plan_is_current(self, now: float) -> bool:
-        """Whether the wanted set was made for our own node as a living one.
+        """Whether the wanted set was made while our own node counted as alive.
 
-        While our own node counts as dead, our plan equals that of the others who hold it for dead. The plan that
-        counts is made once the node is alive again; it is told soon, or it is the same.
+        While our own node counts as dead, our plan equals the plan of the replicas that consider it dead. The plan
+        that counts is made when the node is alive again. It arrives within LISTEN seconds, or it is unchanged.
         """
         return self._own not in self._around.dead and (self._planned_anew or now - self._revived_at >= LISTEN)
 
     def update(self, now: float) -> bool:
-        """Takes over the judgement; whether anybody died or revived, on any segment: then say hello."""
+        """Applies the judgement. Returns whether a node died or revived on any segment: then send a hello."""
         around, actions, judgement = self._around, self._actions, self._nodes.judgement
         before = around.dead_places
         if judgement.dead == before:
@@ -62,12 +62,12 @@ class DeadNodes:
             if place.node not in dead:
                 actions.note(NoteKind.DEAD_ON_SEGMENT, self._words(place))
         if self._own in {place.node for place in judgement.dead - before}:
-            self._vips.touch_all()  # we answered on behalf of others too
+            self._vips.touch_all()  # we also answered on behalf of other nodes
         for place in sorted(before - judgement.dead):
             if place.node not in revived:
                 actions.note(NoteKind.ALIVE_ON_SEGMENT, self._words(place))
         if before - judgement.dead:
-            self._vips.touch_again()  # a partition has two sides: they may have held us for dead
+            self._vips.touch_again()  # after a partition: they may have considered us dead
         return True
 
     def by_subnet(self) -> dict[str, frozenset[str]]:

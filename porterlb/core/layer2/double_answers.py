@@ -1,9 +1,10 @@
-"""Two of our own replicas that answer for one VIP with different MACs: noticed, verified, and settled by a pure order.
+"""Two replicas that answer for one VIP with different MACs: detected, verified, and resolved by a fixed order.
 
-Views of who lives differ for a moment at every failover. A claim of another node's MAC that is older than CONFIRM while
-we still answer is verified by a question of our own for the VIP. If the other replica answers it, the rendezvous rank
-of the two nodes decides, on both sides alike: one falls silent, the other one announces. The silent side asks again
-once a second, and answers again when nobody does. Times: monotonic seconds, as arguments.
+At every failover the replicas' views of the live nodes differ briefly. If another node's MAC claims a VIP and we still
+answer after CONFIRM seconds, we verify the claim with a question for the VIP. If the other replica answers it, the
+rendezvous rank of the two nodes decides, with the same result on both sides: one replica stops answering, the other one
+announces. The silent replica asks again once a second, and answers again when no replica does. Times: monotonic
+seconds, as arguments.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from porterlb.core.rendezvous import ranked
 
 CONFIRM = 0.3  # seconds; a failover is over by then
 ASK_AGAIN = 1.0  # seconds
-PATIENCE = 0.4  # seconds for an answer: it takes less than a millisecond on a segment that works
-MOST = 1000  # VIPs; the others are not verified meanwhile
+PATIENCE = 0.4  # seconds to wait for an answer: it takes less than a millisecond on a working segment
+MOST = 1000  # VIPs; further ones are not verified until there is room
 
 
 @dataclass(slots=True)
@@ -24,14 +25,14 @@ class _Claim:
     node: str
     since: float
     asked: float | None = None
-    answered: float | None = None  # while it is: confirmed
+    answered: float | None = None  # not None: confirmed
     yields: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """``ask``: VIPs to send a question for. ``silence``: not to be answered from now on, with the node that answers.
-    ``resume``: to be answered again."""
+    """``ask``: VIPs to send a question for. ``silence``: VIPs to stop answering, with the node that answers them.
+    ``resume``: VIPs to answer again."""
 
     ask: tuple[bytes, ...] = ()
     silence: tuple[tuple[bytes, str], ...] = ()
@@ -43,39 +44,39 @@ class DoubleAnswers:
         self._claims: dict[bytes, _Claim] = {}
 
     def claim(self, address: bytes, node: str, now: float) -> None:
-        """A VIP that we answer is announced with the MAC of another ``node``, or our question was answered with it."""
+        """A VIP that we answer was announced, or our question for it was answered, with the MAC of another ``node``."""
         found = self._claims.get(address)
         if found is None or found.node != node:
             if found is None and len(self._claims) >= MOST:
                 return
-            # Whoever yielded goes on yielding, and resumes when nobody answers: the other node has just changed.
+            # If we yielded, we still yield, and resume when no replica answers: only the other node changed.
             found = self._claims[address] = _Claim(node, now, yields=found is not None and found.yields)
         if found.asked is not None and now >= found.asked:
             found.answered = now
 
     def forget(self, address: bytes) -> None:
-        """Not a VIP any more."""
+        """``address`` is no longer a VIP."""
         self._claims.pop(address, None)
 
     @property
     def confirmed(self) -> dict[bytes, str]:
-        """VIPs with two answers, and the other node."""
+        """VIPs that two replicas answer, with the other node."""
         return {address: found.node for address, found in self._claims.items() if found.answered is not None}
 
     @property
     def next_at(self) -> float | None:
-        """When `review` is due, if no answer comes before."""
+        """When `review` is due, unless an answer arrives earlier."""
         return min(map(_due, self._claims.values()), default=None) if self._claims else None
 
     def review(self, now: float, ours: Callable[[bytes], tuple[str, str]]) -> Settlement:
-        """What is due. ``ours``: the text of a VIP and the node with whose MAC we answer for it, empty: we do not."""
+        """What is due. ``ours``: the text of a VIP, and the node with whose MAC we answer for it (empty: we do not)."""
         ask: list[bytes] = []
         silence: list[tuple[bytes, str]] = []
         resume: list[bytes] = []
         for address, found in list(self._claims.items()):
             text, node = ours(address)
             if not node and not found.yields:
-                del self._claims[address]  # the failover has gone on
+                del self._claims[address]  # the failover has completed
             elif found.asked is None:
                 if now >= _due(found):
                     found.asked = now

@@ -1,9 +1,9 @@
-"""Layer 2 of one replica: every event goes in here, with its time, and the actions that follow come out.
+"""Layer 2 of one replica: it takes every event with its time, and returns the actions that follow.
 
-The parts decide: `Nodes` and `DeadNodes` who lives, `Serving` whether we may serve, `VipTable` who answers for each
-VIP, `Spread` who answers each asker of a VIP that is spread, `Announcer` when to announce, `Hellos` which hellos
-count, `OwnHello` what ours says, `AddressClaims` who else has an address, `Reports` what is reported. This composes
-them: what a change in one means for the others.
+The parts decide: `Nodes` and `DeadNodes` which nodes are alive, `Serving` whether we may serve, `VipTable` who answers
+for each VIP, `Spread` who answers each asker of a spread VIP, `Announcer` when to announce, `Hellos` which hellos
+count, `OwnHello` what our hello says, `AddressClaims` which other hosts claim an address, `Reports` what is reported.
+This module connects them: it passes each change in one part to the others.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ from porterlb.core.wire_text import WireConfig
 
 HOUSEKEEPING = 0.25
 """Seconds between two calls of `housekeeping`."""
-_SECOND = 4  # housekeepings
-_ASKED = 10 * _SECOND  # chores between two reports of the VIPs that were asked for
-_GATEWAY_CHECK = 40  # housekeepings between two looks at the default routes: the kernel does not notify us of them
+_SECOND = 4  # housekeeping calls
+_ASKED = 10 * _SECOND  # housekeeping calls between two reports of the VIPs that were asked for
+_GATEWAY_CHECK = 40  # housekeeping calls between two reads of the default routes: the kernel does not notify us
 
 
 class Layer2:
-    """Each event returns the actions to carry out, in their order. Call `wake` at `next_at`, and `step` while `busy`.
+    """Each event returns the actions to carry out, in order. Call `wake` at `next_at`, and `step` while `busy`.
 
     Args:
-        chance: a number in [0, 1), anew with each call.
+        chance: returns a new number in [0, 1) with each call.
     """
 
     def __init__(self, config: WireConfig, now: float, chance: Callable[[], float]) -> None:
@@ -71,7 +71,7 @@ class Layer2:
         self._own = config.node
         self._wanted = DesiredWire()
         self._confirmed = now
-        self._goal: int | None = None  # digest to report as applied when all is decided
+        self._goal: int | None = None  # digest to report as applied when every VIP is decided
         self._chores = 0
         self._actions = ActionList()
         self.interfaces = InterfaceTable()
@@ -102,13 +102,13 @@ class Layer2:
             self._actions,
         )
         self._link_heard = 0.0
-        self._detector_at: float | None = None  # when the failure detector is to be asked again
+        self._detector_at: float | None = None  # when to call the failure detector again
 
-    # ---- what holds
+    # ---- current state
 
     @property
     def vips(self) -> Mapping[bytes, Vip]:
-        """The VIPs by packed address: one mapping that is changed in place."""
+        """The VIPs by packed address: one mapping that changes in place."""
         return self._vips.by_packed
 
     @property
@@ -131,7 +131,7 @@ class Layer2:
         return min((at for at in times if at is not None), default=None)
 
     def fit(self, now: float) -> bool:
-        """Whether we may send answers: not just out of a stall in which the others have taken over."""
+        """Whether we may send answers: not directly after a stall, in which other replicas may have taken over."""
         return now - self._confirmed < self._config.hello_fresh
 
     @property
@@ -149,7 +149,7 @@ class Layer2:
         return self._done()
 
     def wake(self, now: float, link_heard: float) -> list[Action]:
-        """Does what is due. ``link_heard``: when a question or anything else was last received from the segment."""
+        """Does what is due. ``link_heard``: when a question was last received from any segment."""
         self._link_heard = link_heard
         if self._detector_at is not None and self._detector_at <= now:
             self._take_verdict(now)
@@ -173,7 +173,7 @@ class Layer2:
         return self._done()
 
     def probe(self, now: float, lag: float, link_heard: float) -> list[Action]:
-        """Once a probe interval, after the answers were taken in and before the next probes: who is dead?"""
+        """Decides which nodes are dead: once per probe interval, after the answers are read, before the next probes."""
         self._link_heard = link_heard
         detector = self.nodes.detector
         detector.tick(now, lag)
@@ -182,16 +182,16 @@ class Layer2:
         return self._done()
 
     def due(self, usable: Collection[int]) -> list[Probe]:
-        """The probes to send after `probe`, on interfaces that are ``usable``. Say `probed`."""
+        """The probes to send after `probe`, on interfaces that are ``usable``. Then call `probed`."""
         return list(self.nodes.due(usable))
 
     def probed(self, sent: Collection[TargetKey]) -> None:
-        """Which of the probes of `due` have left."""
+        """Which of the probes of `due` were sent."""
         for key in sent:
             self.nodes.sent(key)
 
     def hello_tick(self, now: float) -> list[Action]:
-        """Once a hello interval; after a stall, take the hellos of the others in first."""
+        """Call once per hello interval; after a stall, process the received hellos first."""
         self._confirmed = now
         since = self.hellos.heard_since(self.serving.returned_at)
         if self._dead.plan_is_current(now):
@@ -202,7 +202,7 @@ class Layer2:
         return self._done()
 
     def housekeeping(self, now: float, lag: float) -> list[Action]:
-        """Each HOUSEKEEPING seconds."""
+        """Call every HOUSEKEEPING seconds."""
         self._chores += 1
         self._entered(self.serving.check_manager(now, lag), now)
         if self._informed(now):
@@ -219,15 +219,15 @@ class Layer2:
             self._reports.asked(now)
         return self._done()
 
-    # ---- what the manager says
+    # ---- messages of the manager
 
     def beat(self, now: float) -> list[Action]:
-        """The manager said something: comes before what it said."""
+        """A message of the manager arrived. Call this before the event of the message itself."""
         self._entered(self.serving.beat(now), now)
         return self._done()
 
     def want_vips(self, rows: Iterable[Sequence[Any]], gone: Collection[str]) -> list[Action]:
-        """A piece of the wanted set: see `VipTable.wanted`."""
+        """A part of the wanted set: see `VipTable.wanted`."""
         for text in gone:
             vip = self._vips.find(text)
             if vip is not None:
@@ -236,7 +236,7 @@ class Layer2:
         return self._done()
 
     def want(self, wanted: DesiredWire, now: float) -> list[Action]:
-        """Everything of the wanted set but the VIPs."""
+        """The wanted set without the VIPs."""
         old, self._wanted = self._wanted, replace(wanted, digest=self._wanted.digest)
         if wanted.members != old.members:
             self._around.members = wanted.members
@@ -257,7 +257,7 @@ class Layer2:
         return self._done()
 
     def want_applied(self, digest: int) -> list[Action]:
-        """The wanted set is complete up to here."""
+        """The wanted set with this digest is complete."""
         self._goal = digest
         self._dead.planned()
         self._vips.complete = True
@@ -267,14 +267,14 @@ class Layer2:
         return self._done()
 
     def stop(self, now: float) -> list[Action]:
-        """Hands over: the others are told first; after a short overlap we stop answering, and the process ends."""
+        """Hands over: tells the other replicas, stops answering after a short overlap, and ends the process."""
         self._entered(self.serving.stop(now), now)
         return self._done()
 
     # ---- interfaces and routes
 
     def nics_changed(self, nics: Mapping[int, Nic], now: float) -> list[Action]:
-        """The whole table of interfaces."""
+        """Takes the whole table of interfaces."""
         self.nodes.set_nics(nics)
         change = self.interfaces.update(nics)
         if change is not None:
@@ -298,13 +298,13 @@ class Layer2:
         return self._done()
 
     def route_found(self, goal: Address, index: int) -> list[Action]:
-        """Which interface leads to ``goal``; 0: none."""
+        """The interface ``index`` leads to ``goal``; 0: none does."""
         self.interfaces.route_found(goal, index)
         self._vips.route_found(goal)
         return self._done()
 
     def interface_failed(self, index: int, trouble: str, now: float) -> list[Action]:
-        """Sockets of an interface could not be opened, or cannot go on: it is given up; housekeeping tries again."""
+        """Sockets of an interface could not be opened, or failed: the interface is closed; housekeeping retries."""
         self.interfaces.failed(index, trouble)
         self._actions.add(CloseInterface(index))
         self._around.forget()
@@ -312,10 +312,10 @@ class Layer2:
         self._say(now)
         return self._done()
 
-    # ---- what is heard
+    # ---- received packets
 
     def hello(self, data: bytes, now: float) -> list[Action]:
-        """A datagram on the hello port."""
+        """A datagram arrived on the hello port."""
         change = self.hellos.receive(data, now)
         if not isinstance(change, Change):
             self.count(f"hellos_{change.value}", 1)
@@ -342,7 +342,7 @@ class Layer2:
         return self._done()
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> list[Action]:
-        """An ARP reply or an advertisement: ``address`` is at ``mac``."""
+        """An ARP reply or an advertisement says that ``address`` is at ``mac``."""
         change = self.nodes.heard(nic, address, mac, now)
         if change is not None:
             if change.mac:
@@ -352,24 +352,24 @@ class Layer2:
         return self._done()
 
     def claimed(self, address: bytes, mac: bytes, now: float) -> None:
-        """A question came from a host that says that it has ``address``, which is a VIP."""
+        """A question arrived whose sender address is ``address``, which is a VIP."""
         self._claims.asked(address, mac, now)
 
     def asked(self, nic: int, question: Question, now: float) -> bytes:
-        """A question for a VIP that is spread: the MAC to answer with, empty where it is not for us to answer."""
+        """A question for a spread VIP arrived. Returns the MAC to answer with; empty: another replica answers."""
         vip, asker = self._vips.by_packed.get(question.target), asker_of(question)
         if vip is None or vip.usage is None or vip.usage.ifindex != nic:
             return b""
         return vip.mac if asker is None else self._spread.asked(vip.packed, asker, now)
 
     def announced(self, address: bytes, sent: bool, now: float, *, defence: bool = False) -> None:
-        """The outcome of an Announce or a Tell (then ``address`` is its key)."""
+        """The outcome of an Announce, or of a Tell (``address`` is then its key)."""
         if not defence:
             self._announcer.done(address, sent, now)
         elif sent:
             self._claims.defended(address, now)
 
-    # ---- inside
+    # ---- internal
 
     def _done(self) -> list[Action]:
         """The actions of this event, with interfaces opened before they are used."""
@@ -387,7 +387,7 @@ class Layer2:
             self._announce(key, now)
 
     def _announce(self, key: bytes, now: float) -> None:
-        """Announces a VIP to all, or to one asker."""
+        """Announces a VIP to all hosts, or to one asker."""
         index = 0 if self.serving.frozen else self._vips.announced_on(key)
         told = None if self.serving.frozen else self._spread.tell(key)
         if index:
@@ -398,20 +398,20 @@ class Layer2:
             self._announcer.done(key, False, now)
 
     def _informed(self, now: float) -> bool:
-        """Whether this replica knows the askers that the others know, before it begins to answer."""
+        """Whether this replica knows the askers that the other replicas know; checked before it begins to answer."""
         if not (self._vips.complete and self._vips.spreads and self.serving.state is ServingState.LISTENING):
             return True
         return self._spread.informed(self.hellos.last, now, self._config.hello_fresh)
 
     def _entered(self, change: Transition | None, now: float) -> None:
-        """What follows from a transition."""
+        """Applies the consequences of a transition."""
         if change is None:
             return
         self._around.forget()
         if change.event in (ServingEvent.READY, ServingEvent.READY_IN_DOUBT):
             self._vips.touch_all()
             self._say(now)
-            # Also what is empty: the manager may still have what a wire process before us said.
+            # Empty values too: the manager may still have values of a previous wire process.
             fresh, conflicts = self.hellos.fresh, self._claims.conflicts
             self._actions.report(
                 dead=self._around.dead,
@@ -435,7 +435,7 @@ class Layer2:
             self._say(now)
 
     def _overlap_ended(self) -> None:
-        """After a goodbye we have answered long enough."""
+        """The overlap after a goodbye has ended: stop answering."""
         self._around.forget()
         if self.serving.state is ServingState.LEAVING:
             self._announcer.close()
@@ -444,10 +444,10 @@ class Layer2:
             self._vips.touch_all()
 
     def _take_verdict(self, now: float) -> None:
-        """Brings what follows from deaths, revivals and doubt in line with what is known now."""
+        """Asks the failure detector for a judgement and applies deaths, revivals and doubt."""
         evidence = self._link_heard
         if self._wanted.sessions and not self.nodes.gateways:
-            evidence = now  # a BGP session stays up for its hold time: only where there is nothing better
+            evidence = now  # only without a gateway: a BGP session stays up for its hold time, so it is weak evidence
         doubted = self.nodes.judgement.doubt
         step = self.nodes.step(now, evidence)
         self._detector_at = step.next_at
@@ -460,7 +460,7 @@ class Layer2:
             self._say(now)
 
     def _judged(self, doubted: bool, now: float) -> None:
-        """The judgement of the failure detector is another one. ``doubted``: whether there was doubt before it."""
+        """The judgement of the failure detector changed. ``doubted``: whether we were in doubt before."""
         doubt = self.nodes.judgement.doubt
         if doubt != doubted:
             self._actions.report(True, doubt=doubt)
@@ -469,7 +469,7 @@ class Layer2:
             if not doubt:
                 self._vips.touch_again()
         if not doubt and self._dead.update(now):
-            # In this event already, for every wait costs time while clients lose their requests.
+            # Within this event: clients lose requests until the VIPs move.
             self._actions.add(*self._vips.step(now))
             self._announce_due(now)
             self._say(now)
@@ -483,7 +483,7 @@ class Layer2:
         self._take_verdict(now)
 
     def _say(self, now: float, *, goodbye: bool = False) -> None:
-        """Says our hello now; after a goodbye nothing but goodbyes."""
+        """Sends our hello now; after a goodbye only goodbyes are sent."""
         hello = self._hello.compose(self._wanted, now, goodbye=goodbye)
         if hello is not None:
             self._actions.add(Say(hello))

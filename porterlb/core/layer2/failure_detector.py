@@ -1,7 +1,7 @@
-"""Which nodes live on which of our segments: probes, what the other replicas say, and the rule, through time.
+"""Which nodes are alive on each of our segments: combines probes and the other replicas' statements over time.
 
-Events go in (a tick, an answer, a hello, a change of interfaces); what is to be sent and who is dead come out. Times
-are monotonic seconds, as arguments. The rule itself is :func:`porterlb.core.layer2.verdict.verdict`.
+Input: events (a tick, an answer, a hello, a change of interfaces). Output: what to send, and which nodes are dead.
+Times are monotonic seconds, as arguments. The rule itself is :func:`porterlb.core.layer2.verdict.verdict`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from porterlb.core.model import Network
 from porterlb.core.observed import Nic
 
 CONTACT_ROUNDS = 4
-"""Probe intervals for which an answer of a third party shows that our own link works: 200 ms, fast 80 ms."""
+"""Probe intervals for which an answer of a third party shows that our own link works: 200 ms (fast timing: 80 ms)."""
 
 SAY_AT_ONCE = 5
-"""Hellos in one interval, at most: what changes is said at once, but a lossy segment must not become a storm."""
+"""Maximum hellos per interval: changes are sent immediately, but a lossy segment must not cause a storm of hellos."""
 
 DIFFERS = 0.3
-"""Seconds for which our view may differ from that of two others before we doubt ourselves."""
+"""Seconds for which our view may differ from that of two other voters before it is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. ``misses``: probes in a row that mean silence."""
+    """In seconds, except ``probe_misses``: the number of probes missed in a row that means silence."""
 
     probe_interval: float = 0.05
     probe_misses: int = 3
@@ -39,8 +39,8 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done now. ``changed``: the judgement is another one. ``say``: say hello now. ``probes``: of bursts;
-    ``next_at``: when `step` is to be called again if nothing else happens; None: not by time alone."""
+    """What to do now. ``changed``: the judgement changed. ``say``: send a hello now. ``probes``: probes of bursts to
+    send. ``next_at``: when to call `step` again if nothing else happens; None: only after an event."""
 
     changed: bool
     say: bool
@@ -62,7 +62,7 @@ class FailureDetector:
         self._differs: dict[int, float] = {}
         self._told: tuple[object, ...] = ()
         self._spoken = 0.0
-        self._asked = False  # another replica suspects us, and waits for a hello of ours
+        self._asked = False  # another replica suspects us, and waits for our hello
         self._evidence = 0.0
         self.judgement = Judgement()
 
@@ -79,18 +79,19 @@ class FailureDetector:
         self._members = members
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> Heard | None:
-        """An answer from the segment; None where it changes nothing."""
+        """An answer from the segment; None if it changes nothing."""
         isolated = self.probes.isolated(nic, CONTACT_ROUNDS)
         heard = self.probes.heard(TargetKey(nic, address), mac, now)
         if isolated and heard is not None:
-            # The link is back: nobody is dead only because another one was heard first.
+            # Our link is back. Other nodes must not be judged dead only because one node answered first.
             self.probes.ask_again(nic, self.judgement.on(nic), now)
         return heard
 
     def said(self, hello: Hello, now: float) -> bool:
-        """A fresh replica said hello; whether it says anything new about segments: then call `step`.
+        """A fresh replica sent a hello. Returns whether it says anything new about segments: then call `step`.
 
-        A node that it suspects as a voter gets a burst of ours too; a hello that suspects us is answered at once.
+        A node that the replica suspects as a voter also gets a burst from us. A hello that suspects us is answered
+        immediately.
         """
         before = self.statements.on(hello.node)
         news = self.statements.take(hello, now, self.probes.unwell.values())
@@ -112,17 +113,17 @@ class FailureDetector:
         return self._findings.keys()
 
     def is_silent(self, node: str, nic: int) -> bool:
-        """By our own probes."""
+        """Whether a node is silent by our own probes."""
         found = self._findings.get(Place(node, nic))
         return found is not None and found.silent
 
     @property
     def finds_silence(self) -> bool:
-        """Whether our own probes find anybody silent."""
+        """Whether our own probes find any node silent."""
         return any(found.silent for found in self.probes.unwell.values())
 
     def answers(self, node: str) -> bool:
-        """Whether a node answers our probes anywhere."""
+        """Whether a node answers our probes on any segment."""
         return any(f.vote is Vote.HEARD for f in self.probes.nodes if f.target.node == node)
 
     def node_at(self, address: bytes) -> str:
@@ -131,17 +132,17 @@ class FailureDetector:
         return next(found, "")
 
     def mac(self, node: str, nic: int) -> bytes:
-        """The MAC that answered last for a node on an interface; empty: none."""
+        """The MAC that last answered for a node on an interface; empty: none."""
         found = self._findings.get(Place(node, nic))
         return found.target.mac if found is not None else b""
 
     def left(self, node: str) -> None:
-        """A replica is not fresh any more."""
+        """A replica is no longer fresh."""
         self.statements.left(node)
 
     def tick(self, now: float, lag: float) -> None:
-        """Before the probes of a tick are sent: judges what was answered. A tick that is late by more than half an
-        interval says nothing, for then it is we who stall."""
+        """Judges the answers; call before the probes of a tick are sent. A tick that is late by more than half an
+        interval is not judged: then our own process stalled."""
         if not self.late(lag):
             self.probes.judge(now)
 
@@ -149,16 +150,16 @@ class FailureDetector:
         return lag > self._timing.probe_interval / 2
 
     def due(self, usable: Callable[[int], bool]) -> Iterator[Probe]:
-        """The probes of a tick; say `sent` of each."""
+        """The probes of a tick; call `sent` for each."""
         return self.probes.due(usable)
 
     def sent(self, key: TargetKey) -> None:
         self.probes.sent(key)
 
-    # ---- what is found
+    # ---- results
 
     def step(self, now: float, evidence: float = 0.0) -> Step:
-        """To be called after events that changed something, after the probes of a tick, and at ``next_at``."""
+        """Call after events that changed something, after the probes of a tick, and at ``next_at``."""
         probes = self.probes.bursts(now)
         changed = self.judge(now, evidence)
         wanted = self._asked or _urgent(self.states(now)) != self._told
@@ -170,15 +171,15 @@ class FailureDetector:
         return Step(changed, say, tuple(probes), min((at for at in times if at is not None), default=None))
 
     def speak(self, now: float, answers: Collection[int] = ()) -> tuple[SegmentState, ...]:
-        """What the hello that is said now says of each segment. ``answers``: interfaces on which we answer."""
+        """The segment states for the hello that is sent now. ``answers``: interfaces on which we answer."""
         states = self.states(now, answers)
         self._told, self._spoken, self._asked = _urgent(states), now, False
         return states
 
     def judge(self, now: float, evidence: float = 0.0) -> bool:
-        """Judges every node on every segment; whether the judgement is another one.
+        """Judges every node on every segment. Returns whether the judgement changed.
 
-        ``evidence``: when anything but an answer to a probe was last heard (a request, a BGP session).
+        ``evidence``: when anything other than an answer to a probe was last heard (a request, a BGP session).
         """
         self._evidence = evidence
         causes: dict[Place, Cause] = {}
@@ -197,7 +198,7 @@ class FailureDetector:
         return changed
 
     def states(self, now: float, answers: Collection[int] = ()) -> tuple[SegmentState, ...]:
-        """What our hello says of each segment. ``answers``: interfaces on which we answer ARP and NDP."""
+        """What our hello says about each segment. ``answers``: interfaces on which we answer ARP and NDP."""
         silent: dict[int, set[str]] = {}
         suspect: dict[int, set[str]] = {}
         for found in self.probes.unwell.values():
@@ -218,7 +219,7 @@ class FailureDetector:
         )
 
     def _next_at(self, now: float) -> float | None:
-        """When a burst's probe is due, or time alone may change the judgement."""
+        """When a probe of a burst is due, or when time alone may change the judgement."""
         times = [self.probes.next_at]
         for found in self.probes.unwell.values():
             if not found.silent:
@@ -230,7 +231,7 @@ class FailureDetector:
     # ---- the evidence
 
     def _in_question(self) -> set[Place]:
-        """Everybody of whom not everything is well. The others are alive, and cost nothing."""
+        """The nodes to judge: those with any sign of trouble. All others are alive and need no computation."""
         places = set(self.judgement.dead)
         places.update(Place(f.target.node, f.target.key.nic) for f in self.probes.unwell.values())
         places.update(self.statements.questioned)
@@ -246,12 +247,12 @@ class FailureDetector:
         if place.node == self._own:
             ours = self._own_state(place.nic, now)
             own = Vote.HEARD if ours.up and not ours.isolated else None
-            # Where we are cut off from everybody, their last hellos came before: nobody is there to take over.
+            # If we are cut off from all replicas, their hellos are stale and give no votes: none of them can take over.
             votes = self.statements.votes(place, None, now, fresh=True)
             return verdict(Evidence(Hearing.FRESH, own, votes, said=ours))
         found = self._findings[place]
         if not found.target.up:
-            # Our own interface is down: we know nothing of others there.
+            # Our own interface is down: we know nothing about other nodes there.
             return Verdict(None, Cause.NO_VOTER)
         hearing = self._hearing(place.node, found, now)
         votes = self.statements.votes(place, found.since, now)
@@ -287,7 +288,7 @@ class FailureDetector:
         return Hearing.STALE if suspected and now >= stale_at else Hearing.FRESH
 
     def _votes(self, found: Finding, now: float) -> bool:
-        """Whether we are a voter about this node: a third party answered us, since the suspicion if there is one."""
+        """Whether we are a voter about this node: a third party answered us, after the suspicion if there is one."""
         nic, node = found.target.key.nic, found.target.node
         since = now - CONTACT_ROUNDS * self._timing.probe_interval
         if found.since is not None:
@@ -295,7 +296,7 @@ class FailureDetector:
         return bool(self.probes.contacts(nic, since, but=node))
 
     def _disagreement(self, now: float) -> frozenset[int]:
-        """Interfaces on which two other voters hear nodes that we find silent, for long enough."""
+        """Interfaces on which two other voters, for at least DIFFERS seconds, hear nodes that we find silent."""
         against: dict[int, set[str]] = {}
         for found in self.probes.unwell.values():
             if found.silent and found.target.last:
@@ -307,8 +308,8 @@ class FailureDetector:
         return frozenset(nic for nic, since in self._differs.items() if now - since >= DIFFERS)
 
     def _doubt(self, dead: Collection[Place]) -> bool:
-        """Whether we hear nobody at all: every node that ever answered is silent without a verdict, no gateway
-        answers, and no hello came since."""
+        """Whether we hear no other host at all: every node that ever answered is silent without a verdict, no gateway
+        answers, and no hello has arrived since."""
         if not any(not nic.up for nic in self.nics.values()) and not any(f.silent for f in self.probes.unwell.values()):
             return False
         known = [f for f in self.probes.nodes if f.target.last]
@@ -325,12 +326,12 @@ class FailureDetector:
 
 
 def _urgent(states: tuple[SegmentState, ...]) -> tuple[object, ...]:
-    """What of these states is said at once when it changes."""
+    """The parts of these states whose change makes us send a hello immediately."""
     return tuple((s.subnets, s.up, s.isolated, s.suspect, s.silent, bool(s.contacts)) for s in states)
 
 
 def _networks(nic: Nic) -> frozenset[Network]:
-    """The subnets that make an interface a segment."""
+    """The subnets of an interface that form a segment."""
     return frozenset(
         own.network
         for own in nic.addresses

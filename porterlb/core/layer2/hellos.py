@@ -1,4 +1,4 @@
-"""The hellos of the other replicas: which are taken, and when a replica is given up."""
+"""The hellos of the other replicas: which ones are accepted, and when a replica is given up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from porterlb.core.observed import FreshReplica
 
 
 class Hellos:
-    """`Receiver` says what a datagram is worth; this says when silence counts. Times: monotonic seconds.
+    """`Receiver` validates datagrams; this class decides when silence counts. Times: monotonic seconds.
 
     Args:
         interval: seconds between the hellos of a replica.
@@ -35,25 +35,25 @@ class Hellos:
         return self._receiver.hellos
 
     def heard_since(self, moment: float) -> tuple[Hello, ...]:
-        """As ``last``, of those that were heard at ``moment`` or later."""
+        """As ``last``, but only hellos received at ``moment`` or later."""
         return self._receiver.heard_since(moment)
 
     @property
     def next_at(self) -> float | None:
-        """When `expire` is to be asked; take in what has arrived first."""
+        """When to call `expire`; process received hellos first."""
         return self._expire_at
 
     def next_sequence(self, now: float) -> int:
-        """The number of our next hello: it rises also after a restart of the process in the same boot."""
+        """The number of our next hello. It keeps rising after a restart of the process in the same boot."""
         self._sequence = max(self._sequence + 1, int(now * 1e9))
         return self._sequence
 
     def set_members(self, members: Mapping[str, Member]) -> frozenset[str]:
-        """Replaces the membership; returns the fresh replicas that are members no longer."""
+        """Replaces the membership; returns the fresh replicas that are no longer members."""
         return self._receiver.set_members(members)
 
     def receive(self, data: bytes, now: float) -> Change | Refusal:
-        """Takes a datagram, or says why not."""
+        """Accepts a datagram, or returns why it is refused."""
         change = self._receiver.receive(data, now)
         if isinstance(change, Change):
             self.last_heard = now
@@ -62,12 +62,12 @@ class Hellos:
         return change
 
     def expire(self, now: float, others_heard: float, doubt: bool) -> frozenset[str]:
-        """The replicas to give up now: none while we stall, nor while nothing at all is heard.
+        """The replicas to give up now: none if we stalled or while nothing at all is heard.
 
         Args:
-            others_heard: when anything but a hello was last heard. While nothing is heard, it is rather our own link
-                that is silent, and nobody is given up for a while.
-            doubt: whether we doubt ourselves: then nobody is given up.
+            others_heard: when anything other than a hello was last heard. While nothing is heard, our own link is
+                probably at fault, and no replica is given up for another two ``fresh_for``.
+            doubt: whether we are in doubt: then no replica is given up.
         """
         due, self._expire_at = self._expire_at, None
         expires = self._receiver.next_expiry()

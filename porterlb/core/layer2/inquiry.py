@@ -1,6 +1,6 @@
-"""An inquiry: who answers for some VIPs, asked of the segment as a host asks. It is only for people to read.
+"""An inquiry: asks the segment, as a host would, who answers for some VIPs. The result is only shown to operators.
 
-No decision depends on it: it is not an event of `Layer2`. Times: monotonic seconds, as arguments.
+No decision depends on an inquiry: it is not an event of `Layer2`. Times: monotonic seconds, as arguments.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 from porterlb.core.model import Address
 
 MOST = 64
-"""VIPs of one inquiry."""
+"""Maximum VIPs of one inquiry."""
 GAP = 0.002
 """Seconds between the questions for two VIPs: 500 questions/s."""
 REPEAT = 0.3
-"""Seconds after which a question that nobody has answered is sent once more: a frame may be lost."""
+"""Seconds after which an unanswered question is sent once more: a frame may be lost."""
 LISTEN = 0.9
-"""Seconds from the last first question to the end. Linux delays the answers of proxy ARP by up to 0.8 s
+"""Seconds from the first question for the last VIP to the end. Linux delays the answers of proxy ARP by up to 0.8 s
 (proxy_delay)."""
 MOST_ANSWERS = 8
-"""MACs that are kept for one VIP: a host that forges answers must not fill the memory."""
+"""Maximum MACs kept for one VIP: a host that forges answers must not fill the memory."""
 
 
 class Obstacle(enum.Enum):
@@ -30,13 +30,14 @@ class Obstacle(enum.Enum):
     NOT_LAYER2 = "notLayer2"
     """Layer 2 of this replica does not know the VIP: BGP only, or not planned."""
     NO_INTERFACE = "noInterface"
-    """None of its interfaces that it can use leads to the segment of the VIP."""
+    """None of its usable interfaces leads to the segment of the VIP."""
     NOT_SENT = "notSent"
-    """The kernel took no question."""
+    """The kernel accepted no question."""
 
 
 class Answer(NamedTuple):
-    """``mac``: six bytes. ``node``: which node has it; empty: a foreign host. ``after``: seconds from the question."""
+    """``mac``: six bytes. ``node``: the node with this MAC; empty: a foreign host. ``after``: seconds from the first
+    question."""
 
     mac: bytes
     node: str
@@ -44,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came back for one VIP. ``interface``: its name; ``answers``: one for each MAC, the first one first."""
+    """The result for one VIP. ``interface``: its name; ``answers``: one for each MAC, the earliest first."""
 
     address: str
     interface: str = ""
@@ -53,7 +54,7 @@ class Outcome(NamedTuple):
 
 
 class _Question:
-    """``sent``: when it was sent first, and how often; ``macs``: when each MAC answered first."""
+    """``sent``: when it was first sent; ``again``: whether to repeat it; ``macs``: when each MAC first answered."""
 
     __slots__ = ("again", "due", "macs", "nic", "sent")
 
@@ -66,10 +67,10 @@ class _Question:
 
 
 class Inquiry:
-    """Ask `due` at `next_at`, say `sent` and `heard`, and take `outcomes` when it is `over`.
+    """Call `due` at `next_at`, report `sent` and `heard`, and read `outcomes` when it is `over`.
 
     Args:
-        places: the interface on which to ask for each VIP, by index, or why it cannot be asked for.
+        places: for each VIP the index of the interface to ask on, or why it cannot be asked for.
     """
 
     def __init__(self, places: Mapping[Address, int | Obstacle], now: float) -> None:
@@ -81,7 +82,7 @@ class Inquiry:
 
     @property
     def next_at(self) -> float:
-        """When `due` has something to do, or when it is over."""
+        """When `due` has something to do, or when the inquiry is over."""
         return min([self._ends, *(of.due for of in self._questions.values() if of.due is not None)])
 
     def over(self, now: float) -> bool:
@@ -99,22 +100,22 @@ class Inquiry:
         return found
 
     def sent(self, address: Address, now: float) -> None:
-        """A question has left."""
+        """A question was sent."""
         question = self._questions[address]
         question.sent = now if question.sent is None else question.sent
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> None:
-        """An ARP reply or an advertisement: the packed ``address`` is at ``mac``."""
+        """An ARP reply or an advertisement says that the packed ``address`` is at ``mac``."""
         of = self._by_packed.get(address)
         if of is not None and of.nic == nic and of.sent is not None and len(of.macs) < MOST_ANSWERS:
             of.macs.setdefault(mac, now)
 
     def outcomes(self, name: Callable[[int], str], node: Callable[[bytes, int], str]) -> list[Outcome]:
-        """What came back, in the order of the VIPs.
+        """The results, in the order of the VIPs.
 
         Args:
-            name: of an interface.
-            node: with a MAC on an interface; empty where it is no node's.
+            name: returns the name of an interface.
+            node: returns the node with a MAC on an interface; empty if no node has it.
         """
         return [self._outcome(address, name, node) for address in self._places]
 
@@ -131,7 +132,7 @@ class Inquiry:
 
 
 def written(outcome: Outcome) -> dict[str, Any]:
-    """As JSON: obstacle empty where there is none, times in milliseconds."""
+    """As JSON: the obstacle is empty if there is none, times are in milliseconds."""
     return {
         "address": outcome.address,
         "interface": outcome.interface,
@@ -144,7 +145,7 @@ def written(outcome: Outcome) -> dict[str, Any]:
 
 
 def read(row: Mapping[str, Any]) -> Outcome:
-    """The outcome that was `written`. Raises KeyError, TypeError or ValueError where it is none."""
+    """The outcome from the form of `written`. Raises KeyError, TypeError or ValueError for any other input."""
     rows: Sequence[Mapping[str, Any]] = row["answers"]
     answers = tuple(
         Answer(bytes.fromhex(one["mac"].replace(":", "")), str(one["node"]), float(one["after"]) / 1000) for one in rows

@@ -1,4 +1,4 @@
-"""The network interfaces: which ones we use, and to which one an address belongs."""
+"""The network interfaces: which ones we use, and which one an address belongs to."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from porterlb.core.observed import Nic
 
 
 class Usage(NamedTuple):
-    """An interface from the moment that it was opened until it is closed. ``number`` differs each time."""
+    """An interface from its opening until it is closed. ``number`` is different for each opening."""
 
     ifindex: int
     number: int
 
 
 class InterfaceChange(NamedTuple):
-    """``closed``: interfaces in use that cannot go on. ``gone``: interfaces that do not exist any more."""
+    """``closed``: used interfaces that must be closed. ``gone``: interfaces that no longer exist."""
 
     closed: tuple[int, ...]
     gone: tuple[int, ...]
 
 
 class InterfaceTable:
-    """``nics``: every interface by index. ``used``: those that are open. ``trouble``: why one could not be opened.
+    """``nics``: every interface by index. ``used``: open interfaces. ``trouble``: why an interface was not opened.
 
-    ``to_open`` and ``to_find``: what has been asked for since the caller looked last. An interface is opened when it
-    is first needed.
+    ``to_open`` and ``to_find``: interfaces to open and routes to find since the caller last cleared these lists. An
+    interface is opened when it is first needed.
     """
 
     def __init__(self) -> None:
@@ -39,17 +39,18 @@ class InterfaceTable:
         self.trouble: dict[int, str] = {}
         self.to_open: list[Nic] = []
         self.to_find: list[Address] = []
-        self._opened: dict[int, Nic] = {}  # as they were when they were opened
+        self._opened: dict[int, Nic] = {}  # state at the time of opening
         self._ever_opened: set[int] = set()
         self._found: dict[Address, int] = {}
-        self._routes: dict[Address, int | None] = {}  # None: asked for
+        self._routes: dict[Address, int | None] = {}  # None: requested, no result yet
         self._named: set[str] = set()
         self._numbers = itertools.count()
 
     def update(self, nics: Mapping[int, Nic]) -> InterfaceChange | None:
-        """Takes a new table over; None when nothing has changed that can matter to us.
+        """Replaces the table; None if nothing relevant changed.
 
-        Pods' interfaces come and go all the time: they have link-local addresses only, and nobody names them.
+        Pod interfaces change constantly and are not relevant: they have only link-local addresses, and no Eip names
+        them.
         """
         before, self.nics = self._useful(self.nics), dict(nics)
         if self._useful(self.nics) == before:
@@ -75,7 +76,7 @@ class InterfaceTable:
         }
 
     def use(self, index: int) -> Usage | None:
-        """An interface in use, from now on if need be; None while it is down or cannot be opened."""
+        """Returns an interface for use, and opens it if necessary; None while it is down or cannot be opened."""
         usage = self.used.get(index)
         nic = self.nics.get(index)
         if usage is None and nic is not None and nic.up and index not in self.trouble:
@@ -91,18 +92,18 @@ class InterfaceTable:
         self.to_open = [nic for nic in self.to_open if nic.index != index]
 
     def failed(self, index: int, trouble: str) -> None:
-        """It cannot be opened, or cannot go on."""
+        """The interface cannot be opened, or its sockets failed."""
         self.close(index)
         self.trouble[index] = trouble
 
     def try_again(self) -> bool:
-        """Forgets that interfaces failed; whether any had."""
+        """Clears the failures of interfaces. Returns whether there were any."""
         had = bool(self.trouble)
         self.trouble.clear()
         return had
 
     def of(self, address: Address, interface: str, can_reach: Address | None) -> Usage | None:
-        """Where a VIP belongs: by name, by what it is to reach, or by the subnet that holds it."""
+        """The interface of a VIP: by name, by the address that it must reach, or by the subnet of the VIP."""
         if interface:
             self._named.add(interface)
             return next((self.use(index) for index, nic in self.nics.items() if nic.name == interface), None)
@@ -121,7 +122,7 @@ class InterfaceTable:
         return self._routes[goal] or 0
 
     def index_of(self, address: Address) -> int:
-        """The up interface whose subnet holds an address, the longest prefix first; 0: none."""
+        """The up interface whose subnet contains an address, the longest prefix first; 0: none."""
         found = self._found.get(address)
         if found is None:
             best, found = -1, 0
@@ -134,12 +135,12 @@ class InterfaceTable:
         return found
 
     def on_link(self, address: Address) -> Nic | None:
-        """The interface in whose subnet an address is, if it can be used."""
+        """The interface whose subnet contains an address, if the interface can be used."""
         usage = self.use(self.index_of(address))
         nic = self.nics[usage.ifindex] if usage is not None else None
         return nic if nic is not None and source_for(nic, address) is not None else None
 
 
 def parse_goal(text: str) -> Address | None:
-    """``can_reach`` as it travels."""
+    """Parses ``can_reach`` from its text form; empty: None."""
     return ip_address(text) if text else None

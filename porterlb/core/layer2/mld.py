@@ -1,7 +1,7 @@
 """Multicast Listener Discovery (MLDv2: RFC 3810; MLDv1: RFC 2710): bytes in, values out.
 
-A switch that snoops (RFC 4541) hands a multicast group only to ports from which it has heard such reports. Groups are
-16 bytes in network order. Messages are ICMPv6 with the checksum left zero: the kernel fills it in where they are sent.
+A switch that snoops (RFC 4541) forwards a multicast group only to ports from which it has received such reports. Groups
+are 16 bytes in network order. Messages are ICMPv6 with a zero checksum: the kernel fills it in when they are sent.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _REPORT_V1, _DONE_V1, _REPORT_V2 = 131, 132, 143
 _ICMPV6 = 58
 ALL_ROUTERS = bytes.fromhex("ff020000000000000000000000000002")
 ALL_MLDV2_ROUTERS = bytes.fromhex("ff020000000000000000000000000016")
-MOST_RECORDS = 60  # in one report: with its headers it fits 1,280 bytes, the least MTU that IPv6 allows
+MOST_RECORDS = 60  # in one report: with its headers it fits 1,280 bytes, the minimum IPv6 MTU
 HOP_BY_HOP = bytes.fromhex("3a00050200000100")
 """The hop-by-hop options of every MLD message: ICMPv6 comes next, Router Alert for MLD (RFC 2711), padding."""
 
 
 class MldRecord(IntEnum):
-    """What a record of a report says of a group, with no sources listed (RFC 3810 5.2.12)."""
+    """What a record of a report says about a group, with no sources listed (RFC 3810 5.2.12)."""
 
     LISTENING = 2  # MODE_IS_EXCLUDE {}: the answer to a query
     JOINED = 4  # CHANGE_TO_EXCLUDE_MODE {}
@@ -31,9 +31,9 @@ class MldRecord(IntEnum):
 
 
 class Query(NamedTuple):
-    """A question who listens. ``group``: empty for all groups. ``within``: seconds to answer in.
+    """An MLD query. ``group``: empty for all groups. ``within``: seconds within which to answer.
 
-    ``robustness``: how often a change is to be told (RFC 3810 9.1); 0 where the querier does not say.
+    ``robustness``: how many times to report a change (RFC 3810 9.1); 0: not given by the querier.
     """
 
     version: int
@@ -43,7 +43,7 @@ class Query(NamedTuple):
 
 
 class Message(NamedTuple):
-    """An ICMPv6 message and the multicast address it goes to, with hop limit 1 and `HOP_BY_HOP`."""
+    """An ICMPv6 message and its destination multicast address; it is sent with hop limit 1 and `HOP_BY_HOP`."""
 
     destination: bytes
     body: bytes
@@ -52,7 +52,7 @@ class Message(NamedTuple):
 def parse_query(frame: bytes) -> Query | None:
     """The valid query (RFC 3810 5.1, 6.2; checksum verified) in an untagged Ethernet frame, else None.
 
-    The sources that a query may name are not looked at: to a listener that excludes none, they make no difference.
+    Sources in a query are ignored: they make no difference to a listener that excludes none.
     """
     if (
         len(frame) < 86
@@ -102,13 +102,13 @@ def _router_alert(options: bytes) -> bool:
 
 
 def report(records: Sequence[tuple[MldRecord, bytes]]) -> Message:
-    """One MLDv2 report with (what, group) for each record, at most `MOST_RECORDS`."""
+    """One MLDv2 report of (kind, group) records, at most `MOST_RECORDS`."""
     body = b"".join(bytes((kind, 0, 0, 0)) + group for kind, group in records)
     return Message(ALL_MLDV2_ROUTERS, bytes((_REPORT_V2, 0, 0, 0, 0, 0)) + len(records).to_bytes(2, "big") + body)
 
 
 def report_v1(kind: MldRecord, group: bytes) -> Message:
-    """The same of one group for a querier of MLDv1: a report to the group itself, or Done to all routers."""
+    """The same for one group and an MLDv1 querier: a report to the group itself, or Done to all routers."""
     if kind is MldRecord.LEFT:
         return Message(ALL_ROUTERS, bytes((_DONE_V1, 0, 0, 0, 0, 0, 0, 0)) + group)
     return Message(group, bytes((_REPORT_V1, 0, 0, 0, 0, 0, 0, 0)) + group)

@@ -1,7 +1,7 @@
-"""What a host says of the multicast groups it listens to, and when (RFC 3810 6, RFC 2710 4). Times in seconds.
+"""When a host reports the multicast groups that it listens to (RFC 3810 6, RFC 2710 4). Times in seconds.
 
-Why not the kernel: docs/decisions/solicited-node-groups.md. Nothing that waits here knows what it is going to say:
-whether a group is listened to is looked up when it is time to speak, so that a report is true when it is sent.
+docs/decisions/solicited-node-groups.md says why the kernel does not do this. A pending report holds only its groups:
+whether each group is joined is looked up when the report is sent, so that it is correct at that time.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 from porterlb.core.layer2.mld import MOST_RECORDS, Message, MldRecord, Query, report, report_v1
 
-_GATHER = 0.01  # changes within it share a report
-_AGAIN = 1.0  # a change is repeated within it: the Unsolicited Report Interval (RFC 3810 9.11)
-_ROBUSTNESS = 2  # how often a change is told where the querier does not say (9.1)
-_OLDER_QUERIER = 260.0  # MLDv1 is spoken for so long after a query of that version (9.12 with the default intervals)
-_SHORTEST = 0.1  # however little time a query leaves, all groups are not told of more often than this
+_GATHER = 0.01  # changes within this time share a report
+_AGAIN = 1.0  # a change is repeated within this time: the Unsolicited Report Interval (RFC 3810 9.11)
+_ROBUSTNESS = 2  # how many times a change is reported if the querier gives no number (9.1)
+_OLDER_QUERIER = 260.0  # MLDv1 is used for this time after an MLDv1 query (9.12 with the default intervals)
+_SHORTEST = 0.1  # minimum time to answer a query in: limits how often all groups are reported
 
 
 class MldListener:
-    """The listener's side of MLD on one interface. ``chance``: a number in [0, 1), anew with each call."""
+    """The listener side of MLD on one interface. ``chance``: returns a new number in [0, 1) with each call."""
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
@@ -28,11 +28,11 @@ class MldListener:
         self._v1_until = 0.0
         self._fresh: dict[bytes, None] = {}  # groups that have changed, in that order
         self._fresh_at = 0.0
-        self._changes: list[tuple[float, int, tuple[bytes, ...], int]] = []  # heap: when, serial, groups, how often yet
+        self._changes: list[tuple[float, int, tuple[bytes, ...], int]] = []  # heap: when, serial, groups, reports left
         self._serial = 0
-        self._round: list[tuple[float, tuple[bytes, ...]]] = []  # what is left of the answer to a general query
+        self._round: list[tuple[float, tuple[bytes, ...]]] = []  # the remaining part of the answer to a general query
         self._asked: list[tuple[float, bytes]] = []  # heap: when, group; answers to queries for a group
-        self._waiting: set[bytes] = set()  # the groups in it
+        self._waiting: set[bytes] = set()  # the groups in `_asked`
 
     def join(self, group: bytes, now: float) -> None:
         if group not in self.groups:
@@ -45,7 +45,7 @@ class MldListener:
             self._changed((group,), now)
 
     def rejoin(self, now: float) -> None:
-        """Tells of all groups anew: who listens on the other side may be another one now, or was not told."""
+        """Reports all groups again: the switch on the other side may have changed, or may have missed reports."""
         self._changed(self.groups, now)
 
     def heard(self, query: Query, now: float) -> None:
@@ -65,14 +65,14 @@ class MldListener:
 
     @property
     def next_at(self) -> float | None:
-        """When there is something to say next; None: not until something happens."""
+        """When the next report is due; None: not before another event."""
         times = [self._fresh_at] if self._fresh else []
         times += [heap[0][0] for heap in (self._changes, self._asked) if heap]
         times += [self._round[-1][0]] if self._round else []
         return min(times, default=None)
 
     def due(self, now: float) -> list[Message]:
-        """What is to be said now: a part of it, so that nobody waits for thousands of reports; ask `next_at` again."""
+        """A part of the messages to send now, so that thousands of reports delay nothing else; then check `next_at`."""
         if self._fresh and self._fresh_at <= now:
             for chunk in _chunks(self._fresh):
                 self._later(now, chunk, self._robustness)

@@ -1,8 +1,8 @@
 """IPv6 neighbour discovery (RFC 4861) on Ethernet: bytes in, values out.
 
-Parsers return None for whatever is not exactly such a frame, and raise nothing for any input. Frames to send are made
-from a template: a complete frame, of which the constant parts are kept and the variable ones filled in here. MAC
-addresses are 6 bytes, IP addresses 16, all in network order.
+Parsers return None for any other frame, and raise nothing for any input. Frames to send are made from a template: a
+complete frame whose constant parts are kept and whose variable parts are filled in here. MAC addresses are 6 bytes, IP
+addresses 16, all in network order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
 ALL_NODES_MAC = bytes.fromhex("333300000001")
 _NO_MAC = bytes(6)
 _LOOPBACK = bytes(15) + b"\1"
-_SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")  # and the low 24 bits of the address
+_SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")  # followed by the low 24 bits of the address
 
 _ETHERTYPE_IPV6 = b"\x86\xdd"
 _ICMPV6 = 58
@@ -56,8 +56,8 @@ def parse_ndp(frame: bytes) -> Solicitation | Advertisement | None:
         len(frame) < _ND_SHORTEST
         or frame[12:14] != _ETHERTYPE_IPV6
         or frame[14] >> 4 != 6
-        or frame[20] != _ICMPV6  # extension headers: not from any neighbour that we want to talk to
-        or frame[21] != 255  # hop limit: it has not come through a router
+        or frame[20] != _ICMPV6  # extension headers: neighbours that we serve do not use them
+        or frame[21] != 255  # hop limit: the frame was forwarded by a router
         or frame[55]  # code
     ):
         return None
@@ -86,7 +86,7 @@ def parse_ndp(frame: bytes) -> Solicitation | Advertisement | None:
 
 
 def _link_option(message: bytes, wanted: int) -> bytes | None:
-    """The link-layer address in option ``wanted``, empty if there is none, None if the options are broken."""
+    """The link-layer address in option ``wanted``; empty: none; None: the options are malformed."""
     at, link = 24, b""
     while at < len(message):
         if at + 2 > len(message) or message[at + 1] == 0 or at + 8 * message[at + 1] > len(message):
@@ -120,7 +120,7 @@ def multicast_mac(group: bytes) -> bytes:
 
 
 def advertisement_frame() -> bytes:
-    """A complete unsolicited advertisement, to make a :class:`NdpTemplate` of."""
+    """A complete unsolicited advertisement, from which to make an :class:`NdpTemplate`."""
     mac, address = bytes.fromhex("020000000001"), bytes.fromhex("20010db8000000000000000000000001")
     message = bytes((_NA, 0, 0, 0, 0x20, 0, 0, 0)) + address + bytes((_OPTION_TARGET, 1)) + mac
     checksum = icmpv6_checksum(address, ALL_NODES, message).to_bytes(2, "big")
@@ -144,7 +144,8 @@ class NdpTemplate:
         return destination + source + header + message[:2] + checksum + message[4:]
 
     def solicitation(self, source: bytes, src: bytes, target: bytes, destination: bytes = b"") -> bytes:
-        """Who has ``target``? To its solicited-node group, or to ``destination`` (a MAC). From ``::``: a DAD probe."""
+        """A solicitation for ``target``, to its solicited-node group or to the MAC ``destination``. From ``::``: a DAD
+        probe."""
         dst = target if destination else solicited_node(target)
         message = bytes((_NS, 0, 0, 0, 0, 0, 0, 0)) + target
         if src != UNSPECIFIED:
@@ -154,13 +155,13 @@ class NdpTemplate:
     def unsolicited(
         self, source: bytes, mac: bytes, address: bytes, destination: bytes = ALL_NODES_MAC, dst: bytes = ALL_NODES
     ) -> bytes:
-        """``address`` is at ``mac``, with Override: without it, caches keep what they have. To all nodes, or to the
-        host with the MAC ``destination`` and the address ``dst``."""
+        """Says that ``address`` is at ``mac``, with Override: without it, caches keep their entries. To all nodes, or
+        to the host with the MAC ``destination`` and the address ``dst``."""
         message = bytes((_NA, 0, 0, 0, 0x20, 0, 0, 0)) + address + bytes((_OPTION_TARGET, 1)) + mac
         return self._frame(source, destination, address, dst, message)
 
     def answer(self, source: bytes, mac: bytes, address: bytes) -> NdpAnswer:
-        """The ready answer to solicitations for ``address``: it is at ``mac``."""
+        """The prepared answer to solicitations for ``address``: it is at ``mac``."""
         message = bytes((_NA, 0, 0, 0, 0x60, 0, 0, 0)) + address + bytes((_OPTION_TARGET, 1)) + mac
         header = source + self._head + b"\0\x20\x3a\xff" + address
         partial = _sum(address + message) + len(message) + _ICMPV6

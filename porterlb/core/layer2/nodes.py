@@ -1,8 +1,8 @@
-"""The nodes on our segments: who is dead, all told, and who has which MAC.
+"""The nodes on our segments: which nodes are dead as a whole, and the MAC of each node.
 
-A MAC comes from the hello of the node's own replica where there is one: an answer with another MAC is not of that node,
-and counts for nothing. Without a replica the MAC is learned from answers, and changes only while the old one does not
-answer: a forged reply neither replaces it nor keeps a dead node alive.
+If a node has a replica, its MAC comes from the hello of that replica, and an answer with another MAC is ignored.
+Without a replica the MAC is learned from answers, and changes only while the old one does not answer: a forged reply
+neither replaces it nor keeps a dead node alive.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from porterlb.core.model import Address
 from porterlb.core.observed import Nic
 
 MOST_CONTESTED = 64
-"""Addresses whose MAC is contested that are remembered: a host that forges replies must not fill our memory."""
+"""Maximum number of contested addresses kept: a host that forges replies must not fill our memory."""
 
 
 class Nodes:
-    """Composes `FailureDetector` with the MACs that hellos and answers told."""
+    """Combines `FailureDetector` with the MACs from hellos and answers."""
 
     def __init__(self, own: str, timing: Timing) -> None:
         self._own = own
         self.detector = FailureDetector(own, timing)
-        self._said: dict[str, frozenset[bytes]] = {}  # MACs by node, as its fresh hello says
-        self._on_nic: dict[tuple[str, int], bytes] = {}  # as its hello says of one segment
+        self._said: dict[str, frozenset[bytes]] = {}  # MACs by node, from its fresh hello
+        self._on_nic: dict[tuple[str, int], bytes] = {}  # MAC by node and segment, from its hello
         self._ours: frozenset[bytes] = frozenset()
         self._internal: dict[str, frozenset[int]] = {}
         self._known: frozenset[bytes] | None = None
@@ -38,7 +38,7 @@ class Nodes:
     # ---- events
 
     def set_nics(self, nics: Mapping[int, Nic]) -> None:
-        """Our own interfaces have changed."""
+        """Our own interfaces changed."""
         self._ours = frozenset(nic.mac for nic in nics.values())
         self._known = None
         self.detector.set_nics(nics)
@@ -58,7 +58,7 @@ class Nodes:
         self._known = None
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> Heard | None:
-        """An answer from the segment; None when it says nothing new about a node."""
+        """An answer from the segment; None if it says nothing new about a node."""
         found = self.detector.probes.findings.get(TargetKey(nic, address))
         if found is None:
             return None
@@ -78,7 +78,7 @@ class Nodes:
         return not target.mac or target.mac == mac or suspect
 
     def said(self, hello: Hello, now: float) -> bool:
-        """A fresh replica said hello; whether it says anything new about segments: then call `step`."""
+        """A fresh replica sent a hello. Returns whether it says anything new about segments: then call `step`."""
         news = self.detector.said(hello, now)
         if news:
             self._said[hello.node] = frozenset(state.mac for state in hello.segments if any(state.mac))
@@ -88,14 +88,14 @@ class Nodes:
         return news
 
     def left(self, node: str) -> None:
-        """A replica is not fresh any more. Its node keeps the MACs that answered."""
+        """A replica is no longer fresh. Its node keeps the MACs that answered."""
         self.detector.left(node)
         self._said.pop(node, None)
         self._on_nic = {key: mac for key, mac in self._on_nic.items() if key[0] != node}
         self._known = None
 
     def due(self, usable: Collection[int]) -> Iterator[Probe]:
-        """The probes of a tick, on ``usable`` interfaces; say `sent` of each."""
+        """The probes of a tick, on ``usable`` interfaces; call `sent` for each."""
         return self.detector.due(usable.__contains__)
 
     def sent(self, key: TargetKey) -> None:
@@ -104,7 +104,7 @@ class Nodes:
     def step(self, now: float, evidence: float) -> Step:
         return self.detector.step(now, evidence)
 
-    # ---- what is known
+    # ---- current state
 
     @property
     def judgement(self) -> Judgement:
@@ -112,7 +112,7 @@ class Nodes:
 
     @property
     def latest(self) -> float:
-        """When any probed address answered last."""
+        """When any probed address last answered."""
         return self.detector.probes.latest
 
     @property
@@ -122,7 +122,7 @@ class Nodes:
 
     @property
     def gateways(self) -> bool:
-        """Whether there is a gateway to be heard."""
+        """Whether any gateway is probed."""
         return any(found.target.node == GATEWAY for found in self.detector.probes.findings.values())
 
     @property
@@ -139,7 +139,7 @@ class Nodes:
         return bool(nics) and all(Place(node, nic) in self.judgement.dead for nic in nics)
 
     def known(self) -> frozenset[bytes]:
-        """Every MAC that is a node's, a gateway's or our own. Bounded by what is probed and by the members."""
+        """Every MAC of a node, of a gateway or of ours. Bounded by the number of probed addresses and members."""
         if self._known is None:
             learned = (found.target.mac for found in self.detector.probes.findings.values() if found.target.mac)
             self._known = self._ours.union(learned, *self._said.values())
@@ -149,7 +149,7 @@ class Nodes:
         return mac in self.known()
 
     def node_with(self, mac: bytes, nic: int) -> str:
-        """The node with a MAC on an interface of ours; empty: none that we know."""
+        """The node with a MAC on an interface of ours; empty: no known node."""
         names = {place.node for place in self.detector.places if place.nic == nic}
         return next((node for node in sorted(names) if self.mac(node, nic) == mac), "")
 

@@ -1,4 +1,4 @@
-"""What a person should know of the segments and of the other replicas, as values and as sentences."""
+"""Conditions of the segments and of the other replicas that operators should know, as values and as sentences."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def sentence(notice: Notice) -> Problem:
 
 
 def of_segments(nodes: Nodes, own: str) -> list[Notice]:
-    """What the failure detector finds. ``own``: our node."""
+    """The notices of the failure detector. ``own``: our node."""
     found: list[Notice] = []
     detector = nodes.detector
     for nic in detector.nics:

@@ -1,4 +1,4 @@
-"""Our own hello: what it says now, and the goodbyes at the end. Times: monotonic seconds, as arguments."""
+"""Our own hello: its contents, and the goodbyes at the end. Times: monotonic seconds, as arguments."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class OwnHello:
         self._goodbyes: list[float] = []
 
     def compose(self, wanted: DesiredWire, now: float, *, goodbye: bool = False) -> Hello | None:
-        """What to say now, with news of askers; None while we are no member, and after a goodbye, which is followed by
-        goodbyes only."""
+        """The hello to send now, with new assignments of askers; None while we are not a member. After a goodbye, None
+        except for further goodbyes."""
         return self._compose(wanted, now, self._spread.piece(now), goodbye=goodbye)
 
     def askers(self, wanted: DesiredWire, now: float) -> list[Hello]:
@@ -63,7 +63,7 @@ class OwnHello:
         )
 
     def repeat_goodbye(self, now: float) -> None:
-        """A goodbye has been sent. It is repeated twice."""
+        """A goodbye is sent now; schedules two repetitions."""
         self._goodbyes = [now + after for after in _GOODBYES]
 
     def cancel_goodbyes(self) -> None:
@@ -71,7 +71,7 @@ class OwnHello:
 
     @property
     def next_at(self) -> float | None:
-        """When a goodbye is to be repeated."""
+        """When to repeat the goodbye."""
         return self._goodbyes[0] if self._goodbyes else None
 
     def goodbye_due(self, now: float) -> bool:
@@ -82,5 +82,5 @@ class OwnHello:
 
 
 def told(wanted: DesiredWire) -> tuple[object, ...]:
-    """What of the wanted set our hello says at once when it changes."""
+    """The parts of the wanted set whose change makes us send a hello immediately."""
     return (wanted.leader, wanted.sessions, wanted.hold_downs, wanted.negotiated)

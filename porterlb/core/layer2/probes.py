@@ -1,8 +1,8 @@
-"""What each probed address answers: from one missed probe to silence.
+"""The state of each probed address: from one missed probe to silence.
 
 A target that missed one probe less than the limit is *suspect*: it gets a burst of five probes, a fifth of the interval
 apart (10 ms at 50 ms). It is *silent* when it has missed the limit and the burst. A target that another replica
-suspects gets the burst at once. Times are monotonic seconds, as arguments.
+suspects gets the burst immediately. Times are monotonic seconds, as arguments.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ BURST = 5
 """Probes of a burst. With 10 % random loss in each direction, two probes and a burst are all missed once in 110,000."""
 
 MOST_BURSTS = 100
-"""Bursts at one time: a rack that loses its power must not become a storm of ours. Others wait for their turn."""
+"""Maximum number of simultaneous bursts: a rack that loses power must not make us cause a storm. Others wait."""
 
 NEVER_HEARD = 25
 """Unanswered probes after which a node that has never answered is silent too: a replica that starts while a node is off
-must not send traffic there. Such a target is asked 20 times at full pace, then once a second: some 6 s, which a node
-that boots beside us needs for its network."""
+must not send traffic there. Such a target is probed 20 times at full rate, then once a second: about 6 s in total, the
+time that a node which boots at the same time needs for its network."""
 
 EAGER = 20
-"""Probes that a target never heard of gets at full pace; then one in EAGER."""
+"""Number of full-rate probes to a target that has never answered; after that only every EAGER-th probe is sent."""
 
 
 class Probe(NamedTuple):
-    """One probe to send. ``mac``: whom the frame goes to."""
+    """One probe to send. ``mac``: destination of the frame."""
 
     key: TargetKey
     mac: bytes
 
 
 class Heard(NamedTuple):
-    """What an answer has changed. ``mac``: it is new; ``cleared``: the target was suspect or silent."""
+    """What an answer changed. ``mac``: the MAC is new; ``cleared``: the target was suspect, silent or never heard."""
 
     node: str
     mac: bool
@@ -47,23 +47,23 @@ class Heard(NamedTuple):
 
 @dataclass(slots=True)
 class Finding:
-    """What is found of one target. ``since``: when it became suspect; None: it is not."""
+    """The state of one target. ``since``: when it became suspect; None: it is not."""
 
     target: Target
     since: float | None = None
     silent: bool = False
-    left: int = 0  # probes of the burst to send
-    next: float = 0.0  # when
-    burst_end: float = 0.0  # when the last probe of the burst has had its time
+    left: int = 0  # probes of the burst still to send
+    next: float = 0.0  # when to send the next one
+    burst_end: float = 0.0  # when the time to answer the last probe of the burst is over
 
     @property
     def is_node(self) -> bool:
-        """Gateways are probed to know about our own link, and never judged."""
+        """False for gateways: they are probed to test our own link, and are never judged."""
         return self.target.node != GATEWAY
 
     @property
     def vote(self) -> Vote | None:
-        """None: it has never answered, and may still do so."""
+        """None: the target has never answered, and may still do so."""
         if self.silent:
             return Vote.SILENT
         if self.since is not None:
@@ -72,7 +72,7 @@ class Finding:
 
 
 class Probes:
-    """The targets and what is found of them. ``interval``: seconds between two probes of a target."""
+    """The targets and their states. ``interval``: seconds between two probes of a target."""
 
     def __init__(self, interval: float, limit: int) -> None:
         self._interval = interval
@@ -85,17 +85,17 @@ class Probes:
         self.on: dict[int, list[Finding]] = {}
         """By interface, gateways first, then by name."""
         self.unwell: dict[TargetKey, Finding] = {}
-        """Nodes that are suspect, silent, or have never answered. The others cost nothing."""
+        """Nodes that are suspect, silent, or have never answered. The others need no computation."""
 
     def set_targets(self, wanted: Iterable[Target]) -> None:
-        """Replaces the targets; what is known of those that stay is kept."""
+        """Replaces the targets; the state of targets that stay is kept."""
         known, self.findings = self.findings, {}
         for target in wanted:
             found = known.get(target.key)
             if found is None or found.target.node != target.node:
                 found = Finding(target)
             elif target.up and not found.target.up:
-                found.target.misses = 0  # what our own interface swallowed is not theirs
+                found.target.misses = 0  # probes lost at our own interface do not count
             if not target.up:
                 self._clear(found)
             found.target.up, found.target.decides = target.up, target.decides
@@ -107,7 +107,7 @@ class Probes:
             self.on.setdefault(found.target.key.nic, []).append(found)
 
     def heard(self, key: TargetKey, mac: bytes, now: float) -> Heard | None:
-        """An answer; None where it changes nothing."""
+        """An answer; None if it changes nothing."""
         found = self.findings.get(key)
         if found is None:
             return None
@@ -120,7 +120,7 @@ class Probes:
         return Heard(target.node, news, cleared) if news or cleared else None
 
     def judge(self, now: float) -> bool:
-        """Called before the probes of a tick, unless it comes late. Whether any finding changed."""
+        """Call before the probes of a tick, unless the tick is late. Returns whether any finding changed."""
         changed = False
         for found in self.findings.values():
             target = found.target
@@ -138,14 +138,15 @@ class Probes:
         return changed
 
     def suspected_elsewhere(self, key: TargetKey, now: float) -> bool:
-        """Another replica suspects this target: it gets a burst now. Whether that is news."""
+        """Another replica suspects this target: it gets a burst now. Returns whether it was not suspect before."""
         found = self.findings.get(key)
         if found is None or found.since is not None or found.silent or not found.target.last or not found.target.up:
             return False
         return self._suspect(found, now, BURST, now)
 
     def ask_again(self, nic: int, but: Collection[str], now: float) -> None:
-        """Silent nodes on an interface get one more probe and a burst: until now it was our own link."""
+        """Silent nodes on an interface, except ``but``, get one more probe and a burst: until now our own link was at
+        fault."""
         for found in list(self.unwell.values()):
             if found.silent and found.target.last and found.target.key.nic == nic and found.target.node not in but:
                 self._clear(found)
@@ -159,7 +160,7 @@ class Probes:
         if found.since is None:
             found.since = now
         found.left, found.next = left, first
-        found.burst_end = first + left * self._gap - self._gap / 10  # timers have their own small errors
+        found.burst_end = first + left * self._gap - self._gap / 10  # tolerance for timer inaccuracy
         self._bursting[found.target.key] = found
         if found.is_node:
             self.unwell[found.target.key] = found
@@ -171,7 +172,7 @@ class Probes:
         self.unwell.pop(found.target.key, None)
 
     def due(self, usable: Callable[[int], bool]) -> Iterator[Probe]:
-        """The probes of one tick, for targets whose interface is ``usable``. Say `sent` of each."""
+        """The probes of one tick, for targets whose interface is ``usable``. Call `sent` for each."""
         self._tick += 1
         for place, found in enumerate(self.findings.values()):
             target = found.target
@@ -180,8 +181,8 @@ class Probes:
             now_and_then = (self._tick + place) % EAGER == 0
             if not target.mac and target.misses >= EAGER and not now_and_then:
                 continue
-            # The last probe before silence, and now and then one to a silent target, goes to all: a node may have
-            # come back with another MAC.
+            # The last probe before silence, and occasional probes to a silent target, are broadcast: a node may have
+            # returned with another MAC.
             last_chance = target.misses == self._suspect_at
             to_all = not target.mac or last_chance or (target.misses >= self._limit and now_and_then)
             yield Probe(target.key, BROADCAST if to_all else target.mac)
@@ -209,10 +210,10 @@ class Probes:
         """When `bursts` has something to send."""
         return min((found.next for found in self._bursting.values()), default=None)
 
-    # ---- what is found
+    # ---- results
 
     def contacts(self, nic: int, since: float, but: str | None = None) -> tuple[str, ...]:
-        """Who answered on an interface at ``since`` or later, without ``but``: two at most."""
+        """The nodes (or GATEWAY) that answered on an interface at ``since`` or later, except ``but``: at most two."""
         found: list[str] = []
         for finding in self.on.get(nic, ()):
             target = finding.target
@@ -223,7 +224,7 @@ class Probes:
         return tuple(found)
 
     def isolated(self, nic: int, rounds: int) -> bool:
-        """Whether nobody on an interface answered the last ``rounds`` probes, and somebody should have."""
+        """Whether no target on an interface answered the last ``rounds`` probes, although an answer was expected."""
         found = self.on.get(nic, ())
         return bool(found) and all(
             f.target.misses >= rounds and f.target.up and (f.target.last or f.silent) for f in found
@@ -231,10 +232,10 @@ class Probes:
 
     @property
     def latest(self) -> float:
-        """When any target answered last."""
+        """When any target last answered."""
         return max((found.target.last for found in self.findings.values()), default=0.0)
 
     @property
     def nodes(self) -> list[Finding]:
-        """Without gateways."""
+        """All findings without gateways."""
         return [found for found in self.findings.values() if found.is_node]

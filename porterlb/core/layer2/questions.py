@@ -1,4 +1,4 @@
-"""The questions of ARP and NDP: who has ``target``? Each names its ``sender``, with its ``mac``."""
+"""The questions of ARP and NDP: who has ``target``? Each question carries its ``sender`` and the sender's ``mac``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from porterlb.core.layer2.arp import ARP_REQUEST, Arp, parse_arp
 from porterlb.core.layer2.ndp import Solicitation, parse_ndp
 
 Question = Arp | Solicitation
-"""``mac`` is empty where a solicitation does not tell it."""
+"""``mac`` is empty if a solicitation does not contain it."""
 
 
 def arp_question(frame: bytes) -> Arp | None:
@@ -24,8 +24,8 @@ def ndp_question(frame: bytes) -> Solicitation | None:
 
 
 class Asker(NamedTuple):
-    """Who asks: its MAC, and the packed address that it asks from. ``unicast``: the question went to one MAC only, as
-    a host does that verifies its neighbour entry (RFC 4861 7.3.3, RFC 1122 2.3.2.1)."""
+    """The host that asks: its MAC, and the packed address that it asks from. ``unicast``: the question was sent to one
+    MAC only, as hosts do to verify a neighbour entry (RFC 4861 7.3.3, RFC 1122 2.3.2.1)."""
 
     mac: bytes
     address: bytes
@@ -33,7 +33,7 @@ class Asker(NamedTuple):
 
 
 def asker_of(question: Question) -> Asker | None:
-    """None where no neighbour entry follows from an answer: a duplicate address probe, or no possible sender."""
+    """The asker; None if an answer creates no neighbour entry: a duplicate address probe, or an invalid sender."""
     mac = question.mac or question.source
     if mac[0] & 1 or not any(mac) or not any(question.sender):
         return None

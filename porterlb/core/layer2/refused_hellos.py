@@ -1,4 +1,4 @@
-"""The members whose hellos are refused, and why, for as long as that is worth reporting."""
+"""The members whose hellos are refused, and the reasons, while they are recent enough to report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from porterlb.core.hello import Refusal, claimed_node
 from porterlb.core.observed import Notice, NoticeKind
 
 REFUSED_FOR = 10.0
-"""Seconds for which a refused hello is reported after the last one."""
+"""Seconds for which a refusal is reported after the last refused hello."""
 _KINDS: Mapping[Refusal, NoticeKind] = {
     Refusal.WRONG_KEY: NoticeKind.WRONG_KEY,
     Refusal.REPLAY: NoticeKind.OLD_BOOT,
@@ -24,10 +24,10 @@ class RefusedHellos:
 
     def __init__(self, own: str) -> None:
         self._own = own
-        self._refused: dict[str, tuple[NoticeKind, float]] = {}  # why, and when last
+        self._refused: dict[str, tuple[NoticeKind, float]] = {}  # reason, and time of the last one
 
     def add(self, refusal: Refusal, data: bytes, members: Collection[str], fresh: Collection[str], now: float) -> None:
-        """A hello was refused. Remembered if it names a member that we do not hear, or our own node."""
+        """A hello was refused. It is kept if it names a member that we do not hear, or our own node."""
         kind = _KINDS.get(refusal)
         node = claimed_node(data)
         mine = node == self._own
@@ -41,7 +41,7 @@ class RefusedHellos:
         return frozenset(self._refused)
 
     def notices(self, fresh: Collection[str], now: float) -> list[Notice]:
-        """What to report now. Older refusals are forgotten."""
+        """The notices to report now. Older refusals are dropped."""
         self._refused = {node: (kind, at) for node, (kind, at) in self._refused.items() if now - at < REFUSED_FOR}
         found: list[Notice] = []
         for kind in _KINDS.values():

@@ -1,4 +1,4 @@
-"""What is reported from time to time: what a person should know, and what has been asked for."""
+"""The periodic reports: notices for operators, counters, askers, and the VIPs that were asked for."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Reports:
         self._askers: dict[str, Mapping[str, int]] = {}
 
     def second(self, members: Collection[str], now: float) -> None:
-        """Once a second."""
+        """Call once a second."""
         notices = self._found(members, now)
         if notices != self._notices:
             self._notices = notices
@@ -62,7 +62,7 @@ class Reports:
         self._actions.report(counters=dict(self._actions.counters))
 
     def asked(self, now: float) -> None:
-        """The VIPs that were asked for lately."""
+        """Reports the VIPs that were asked for recently."""
         asked = self._vips.asked_lately(now)
         if asked != self._asked:
             self._asked = asked

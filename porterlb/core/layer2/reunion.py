@@ -1,8 +1,9 @@
 """Questions for the VIPs that we answer, once another replica begins to answer or is heard again.
 
-While two replicas do not hear each other, both may answer for a VIP, and their plans may differ for some seconds more.
-Neither of them announces the VIP again in that time, so nobody would notice. Each asks once for each VIP that it
-answers: the other replica's answer is a claim, which `DoubleAnswers` settles. Times: monotonic seconds, as arguments.
+While two replicas do not hear each other, both may answer for a VIP, and their plans may differ for some further
+seconds. Neither of them announces the VIP again in that time, so the double answer would go unnoticed. Therefore each
+asks once for each VIP that it answers: the other replica's answer is a claim, which `DoubleAnswers` resolves. Times:
+monotonic seconds, as arguments.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Iterable
 
 from porterlb.core.layer2.bucket import TokenBucket
 
-AT_ONCE = 8  # questions a wake-up, so that answers never wait for them
-PAUSE = 0.005  # seconds until the next ones
+AT_ONCE = 8  # questions per wake-up, so that answers never wait for them
+PAUSE = 0.005  # seconds until the next questions
 
 
 class Reunion:
-    """Which replicas answer, and the VIPs still to be asked for. Ask `due` at `next_at`.
+    """Which replicas answer, and the VIPs still to ask for. Call `due` at `next_at`.
 
     Args:
         rate: questions per second.
@@ -33,7 +34,7 @@ class Reunion:
         return self._at if self._to_ask else None
 
     def said(self, node: str, answers: bool, ours: Iterable[bytes], now: float) -> None:
-        """A replica has said whether it answers. ``ours``: the VIPs that we answer."""
+        """A replica said whether it answers. ``ours``: the VIPs that we answer."""
         if not answers:
             self._answering.discard(node)
         elif node not in self._answering:
@@ -43,11 +44,11 @@ class Reunion:
             self._to_ask.update(dict.fromkeys(ours))
 
     def left(self, node: str) -> None:
-        """A replica is not heard any more."""
+        """A replica is no longer heard."""
         self._answering.discard(node)
 
     def due(self, now: float) -> tuple[bytes, ...]:
-        """The VIPs to ask for now: those that are not ours any more are to be left out."""
+        """The VIPs to ask for now. The caller leaves out VIPs that are no longer ours."""
         if not self._to_ask or now < self._at:
             return ()
         found: list[bytes] = []

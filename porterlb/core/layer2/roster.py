@@ -1,4 +1,4 @@
-"""Which nodes share the askers of a spread VIP, and for which of them this replica answers."""
+"""Which nodes share the askers of a spread VIP, and which of these nodes this replica answers for."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def roster_of(
     around: Surroundings,
     usage: Usage | None,
 ) -> Roster:
-    """The arguments are those of `answering`. A node whose MAC is not known keeps its askers and gets no new ones.
+    """Builds the roster of a VIP. ``vip`` to ``replicas``: as for `answering`; ``takers``: as in `Vip`.
 
-    While none of the ``takers`` lives, the other candidates take their askers.
+    A node whose MAC is unknown keeps its askers and gets no new ones. While none of the ``takers`` is alive, the other
+    candidates take the askers.
     """
     if usage is None:
         return Roster(0)

@@ -1,13 +1,14 @@
 """Whether this replica may serve: one state machine.
 
 ==========  ====================================================================================================
-listening   after its start, and after its manager was silent: it learns who lives and who answers. Serves nothing.
-serving     it answers for the VIPs that are its own.
-in doubt    nobody at all is heard: it is rather we who are cut off. Answers for what it had; nothing changes.
-returned    it was cut off. Others may have taken over, and its wanted set may be old: serves nothing until every
-            replica that answers has the same plan, or nobody is there.
-silent      its manager has hung: what it knows grows old. It told the others, and after OVERLAP serves nothing.
-leaving     it is stopped. It told the others, and after OVERLAP it ends.
+listening   after the start, and after the manager was silent: learns which nodes and replicas are alive. Serves
+            nothing.
+serving     answers for its own VIPs.
+in doubt    hears no other host: probably its own node is cut off. Answers for the VIPs it had; nothing changes.
+returned    was cut off. Other replicas may have taken over, and its wanted set may be outdated: serves nothing until
+            every replica that answers has the same plan, or no replica answers.
+silent      the manager has hung, so the wanted set becomes outdated. Sent a goodbye; serves nothing after OVERLAP.
+leaving     is being stopped. Sent a goodbye; the process ends after OVERLAP.
 ==========  ====================================================================================================
 """
 
@@ -22,7 +23,7 @@ from porterlb.core.hello import Hello
 LISTEN = 1.0
 """Seconds for which a starting replica listens before it answers."""
 OVERLAP = 0.05
-"""Seconds for which it still answers after a goodbye."""
+"""Seconds for which the replica still answers after a goodbye."""
 
 
 class ServingState(enum.StrEnum):
@@ -74,15 +75,15 @@ TRANSITIONS: Mapping[tuple[ServingState, ServingEvent], ServingState] = {
 class Transition(NamedTuple):
     event: ServingEvent
     state: ServingState
-    """Entered by it."""
+    """The state entered."""
 
 
 class Serving:
-    """Each event returns the transition that it caused, or None where nothing has changed.
+    """Each event returns the transition that it caused, or None if nothing changed.
 
     Args:
-        silence_after: seconds without a message of the manager after which it has hung.
-        hello_fresh: seconds within which every live replica has said a hello.
+        silence_after: seconds without a message of the manager after which the manager counts as hung.
+        hello_fresh: seconds within which every live replica sends a hello.
     """
 
     def __init__(self, now: float, silence_after: float, hello_fresh: float) -> None:
@@ -97,18 +98,18 @@ class Serving:
         self._overlap_until: float | None = None  # in silent and leaving: it still answers until then
         self._served = False  # before silent and leaving
 
-    # ---- what holds
+    # ---- current state
 
     @property
     def answers(self) -> bool:
-        """Whether VIPs may be ours."""
+        """Whether this replica may answer for VIPs."""
         if self.state in (ServingState.SILENT, ServingState.LEAVING):
             return self._served and self._overlap_until is not None
         return self.state in (ServingState.SERVING, ServingState.IN_DOUBT)
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing is to change: in doubt."""
+        """Whether nothing must change, because of doubt."""
         return self._doubt and self.state not in (ServingState.SILENT, ServingState.LEAVING)
 
     @property
@@ -121,45 +122,45 @@ class Serving:
         return self._overlap_until
 
     def listened(self, now: float) -> bool:
-        """Whether the start is long enough ago."""
+        """Whether LISTEN seconds have passed since the start of listening."""
         return now - self._listens_since >= LISTEN
 
     # ---- events
 
     def complete(self) -> None:
-        """The first wanted set is all there."""
+        """The first wanted set is complete."""
         self._complete = True
 
     def beat(self, now: float) -> Transition | None:
-        """The manager said something."""
+        """A message of the manager arrived."""
         self._beat = now
         return self._step(ServingEvent.MANAGER_BACK, now)
 
     def doubt(self, doubt: bool, others: bool, now: float) -> Transition | None:
-        """Liveness is in doubt now, or not any more. ``others``: other replicas are members."""
+        """Doubt began or ended. ``others``: other replicas are members."""
         self._doubt = doubt
         if doubt:
             return self._step(ServingEvent.DOUBT, now)
         return self._step(ServingEvent.CERTAIN_WITH_OTHERS if others else ServingEvent.CERTAIN, now)
 
     def check_manager(self, now: float, lag: float) -> Transition | None:
-        """Judges the silence of the manager; not where ``lag`` shows that it is we who stalled."""
+        """Judges the silence of the manager, unless ``lag`` shows that our own process stalled."""
         if now - self._beat > self._silence_after and lag < self._silence_after / 2:
             return self._step(ServingEvent.MANAGER_SILENT, now)
         return None
 
     def check_listened(self, now: float) -> Transition | None:
-        """Begins to serve after listening."""
+        """Begins to serve when listening is over."""
         if self.state is ServingState.LISTENING and self.listened(now) and self._complete:
             return self._step(self._ready(), now)
         return None
 
     def check_returned(self, since_return: Iterable[Hello], digest: int, now: float) -> Transition | None:
-        """Serves again once what we want is what the others want.
+        """Serves again when our plan equals the plan of the other replicas.
 
         Args:
-            since_return: the last hello of each fresh replica that has said one since `returned_at`.
-            digest: of our own plan.
+            since_return: the last hello of each fresh replica that sent one since `returned_at`.
+            digest: digest of our own plan.
         """
         if self.state is not ServingState.RETURNED:
             return None

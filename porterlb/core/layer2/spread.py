@@ -1,13 +1,14 @@
-"""One VIP over several nodes: each asker on the segment is answered with a next hop of its own.
+"""One VIP over several nodes: each asker on the segment is answered with its own next hop.
 
-One replica, the leader's where it answers, places the askers that nobody knows: it assigns each to a node, answers it
-with the MAC of that node, and tells the others in its hellos. From then on the replica that answers for that node
-answers the asker. The others note such an asker; where no assignment comes in time, and where a node is out, every
-replica places by the same function of the same table, and assigns what falls to nodes for which it answers.
+One replica (the leader's if it answers) places unknown askers: it assigns each one to a node, answers it with the MAC
+of that node, and tells the other replicas in its hellos. From then on the replica that answers for that node answers
+the asker. The other replicas note an unknown asker. If no assignment arrives in time, or if a node is out, every
+replica places the asker by the same function of the same table, and assigns the askers of nodes for which it answers.
 
-A host that verifies its neighbour entry asks by unicast, so only its next hop hears it: it keeps that next hop,
-whatever the table says. The table may therefore lack hosts with an entry, after restarts for example. Where one node
-is left, the VIP is announced to all: then every host has to use this node. Times: monotonic seconds, as arguments.
+A host that verifies its neighbour entry asks by unicast, so only its next hop receives the question: the host keeps
+that next hop, whatever the table says. The table may therefore lack hosts with an entry, for example after restarts.
+If only one node is left, the VIP is announced to all, because every host must use this node. Times: monotonic seconds,
+as arguments.
 """
 
 from __future__ import annotations
@@ -22,29 +23,31 @@ from porterlb.core.layer2.askers import AskerTable, Key, place
 from porterlb.core.layer2.questions import Asker
 
 WITHIN = 0.1
-"""Seconds for an assignment to come from the replica of the node that an asker falls to."""
+"""Seconds to wait for an assignment from the replica of the node that an asker falls to."""
 TRIES = 3
 MOST_PENDING = 1024
 RENEW = 60.0
-"""Seconds after which an asker that asks again is told to the others again: the least recent ones are dropped first."""
+"""Seconds after which the assignment of an asker that asks again is sent to the other replicas again: the assignments
+with the oldest stamps are dropped first."""
 IDLE = 600.0
-"""Seconds after which an asker that asks everybody, and so has no neighbour entry, may be given another node."""
-COALESCE = 0.002  # seconds; assignments within it travel in one hello
-REPEATS = 3  # hellos that tell an assignment: one may be lost
+"""Seconds since the last assignment or renewal after which an asker that does not ask by unicast, and therefore has no
+neighbour entry, may get another node."""
+COALESCE = 0.002  # seconds; assignments within this time share one hello
+REPEATS = 3  # hellos that carry an assignment: one may be lost
 PIECE = 20  # assignments in a hello: 400 to 900 bytes
 ROTATE = 1.0  # seconds between two pieces of the whole table
-BULK = 4  # pieces in a hello interval while another replica listens before it answers
+BULK = 4  # pieces per hello interval while another replica listens before it answers
 PATIENCE = 1.5
-"""Seconds for which a replica waits at most, after its start, until it knows the askers that the others know."""
+"""Maximum seconds for which a starting replica waits until it knows the askers that the others know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
     """The nodes of a VIP on its segment, as one replica sees them.
 
-    ``keep``: nodes that are usable and alive, whose askers stay. ``take``: those of them that get new askers.
-    ``ours``: nodes for which this replica answers; ``macs``: MACs by node. ``serves``: whether it answers at all;
-    ``places``: whether it is the one that places new askers.
+    ``keep``: usable and alive nodes, whose askers stay. ``take``: the nodes among them that get new askers. ``ours``:
+    nodes for which this replica answers; ``macs``: MACs by node. ``serves``: whether this replica answers at all;
+    ``places``: whether this replica places new askers.
     """
 
     ifindex: int
@@ -57,7 +60,7 @@ class Roster:
 
     @property
     def sole(self) -> tuple[int, str, bytes] | None:
-        """The only node that is left, where this replica answers for it: the interface, the node and its MAC."""
+        """The only node left, if this replica answers for it: the interface, the node and its MAC."""
         if not self.serves or len(self.keep) != 1 or not self.keep <= self.ours:
             return None
         node = min(self.keep)
@@ -66,7 +69,7 @@ class Roster:
 
 @dataclass(slots=True)
 class _Pending:
-    """An asker that another replica is to assign; ``node``: as this one would place it."""
+    """An asker that another replica should assign; ``node``: the node on which this replica would place it."""
 
     node: str
     address: bytes
@@ -75,7 +78,7 @@ class _Pending:
 
 
 class Spread:
-    """The spread VIPs, by packed address. Ask `due` at `next_at`, and then send `pieces` in hellos.
+    """The spread VIPs, by packed address. Call `due` at `next_at`, and then send a `piece` in each hello.
 
     Args:
         own: our node.
@@ -88,17 +91,17 @@ class Spread:
         self._rosters: dict[bytes, Roster] = {}
         self._held: set[Key] = set()  # askers of nodes for which we answer
         self._pending: dict[Key, _Pending] = {}
-        self._news: dict[Key, int] = {}  # how often each is still to be told
+        self._news: dict[Key, int] = {}  # number of hellos that will still carry each one
         self._forgotten: set[bytes] = set()  # VIPs whose spread was turned off
         self._rotation: list[Key] = []
         self._rotated = float("-inf")
         self._waits: float | None = None
         self._say_at: float | None = None
 
-    # ---- what holds
+    # ---- current state
 
     def __len__(self) -> int:
-        """How many askers are known."""
+        """The number of known askers."""
         return len(self._table)
 
     @property
@@ -112,10 +115,10 @@ class Spread:
         return min(times, default=None)
 
     def informed(self, others: Iterable[Hello], now: float, fresh_for: float) -> bool:
-        """Whether we know the askers that the replicas know which answer, or have waited for that long enough.
+        """Whether we know as many askers as the replicas that answer, or have waited long enough.
 
         Args:
-            fresh_for: seconds in which each live replica says a hello.
+            fresh_for: seconds within which each live replica sends a hello.
         """
         if self._waits is None:
             self._waits = now
@@ -125,18 +128,18 @@ class Spread:
         return len(self._table) >= most or now - self._waits >= PATIENCE
 
     def counts(self) -> dict[bytes, Mapping[str, int]]:
-        """Askers by node, of each spread VIP."""
+        """The number of askers by node, for each spread VIP."""
         return {vip: dict(sorted(self._table.loads(vip).items())) for vip in sorted(self._rosters)}
 
     def knows(self, vip: bytes) -> bool:
-        """Whether there is an asker of the VIP."""
+        """Whether any asker of the VIP is known."""
         return bool(self._table.of(vip))
 
     # ---- events
 
     def decided(self, vip: bytes, roster: Roster, now: float, *, again: bool = False) -> None:
-        """The nodes of a VIP, anew: the askers of nodes that are out move, and nobody else. ``again``: others may have
-        taken over meanwhile."""
+        """Sets the roster of a VIP again: only the askers of nodes that are out move. ``again``: other replicas may
+        have taken over in the meantime."""
         before, self._rosters[vip] = self._rosters.get(vip), roster
         sole = roster.sole
         if sole is not None and (again or before is None or before.sole != sole):
@@ -158,8 +161,8 @@ class Spread:
                 self._let_go((vip, asker))
 
     def removed(self, vip: bytes, *, forget: bool) -> None:
-        """Not a spread VIP any more. Its askers stay known, for it may return from BGP, and they have their entries;
-        unless the spread was turned off: then they have other entries (``forget``)."""
+        """The VIP is no longer spread. Its askers stay known: they keep their neighbour entries, and the VIP may return
+        from BGP. ``forget``: spread was turned off, the askers get other entries, and are dropped."""
         roster = self._rosters.pop(vip, None)
         if roster is not None:
             if roster.sole is not None:
@@ -175,12 +178,12 @@ class Spread:
                 del self._news[key]
 
     def asked(self, vip: bytes, asker: Asker, now: float) -> bytes:
-        """A question for a VIP: the MAC to answer with, empty where another replica answers."""
+        """A question for a VIP arrived. Returns the MAC to answer with; empty: another replica answers."""
         roster = self._rosters.get(vip)
         if roster is None or not roster.serves:
             return b""
         known = self._table.get(vip, asker.mac)
-        verifies = asker.unicast and self._own in roster.ours  # it has our MAC
+        verifies = asker.unicast and self._own in roster.ours  # its entry has our MAC
         if known is None or known.node not in roster.keep:
             node = self._own if verifies else self._note(vip, roster, asker, now)
             if not node or not (verifies or roster.places or asker.unicast):
@@ -198,10 +201,10 @@ class Spread:
         return roster.macs.get(node, b"")
 
     def told(self, assignments: Iterable[Assignment], now: float) -> None:
-        """What another replica has assigned, or knows."""
+        """Takes assignments from the hello of another replica."""
         for new in assignments:
             if new.vip in self._forgotten:
-                continue  # a replica that does not know yet
+                continue  # the sender does not know yet that spread is off
             key = new.vip, new.asker
             old = self._table.get(*key)
             if self._store(new, now):
@@ -209,11 +212,11 @@ class Spread:
                 if roster is not None and roster.serves and new.node not in roster.keep:
                     self._move(new.vip, [new.asker], now)
             elif old is not None and old.node != new.node and key in self._held:
-                self._news.setdefault(key, 1)  # two nodes have answered it: both sides know which one counts
+                self._news.setdefault(key, 1)  # two nodes answered the asker: both replicas know which counts
                 self._tell_again(key, now, other=True)
 
     def due(self, now: float) -> None:
-        """Places again what nobody has assigned in time."""
+        """Places the askers again that no replica assigned in time."""
         overdue: dict[bytes, list[bytes]] = {}
         for (vip, asker), pending in self._pending.items():
             if now >= pending.since + WITHIN:
@@ -222,28 +225,29 @@ class Spread:
             self._move(vip, overdue[vip], now)
 
     def defend(self, vip: bytes, now: float) -> bool:
-        """A foreign host claims a VIP: each of our askers is told, and no other host. Whether there is one."""
+        """A foreign host claims a VIP: tells each of our askers, and no other host. Returns whether there are any."""
         held = [(vip, asker) for asker in sorted(self._table.of(vip)) if (vip, asker) in self._held]
         for key in held:
             self._tell_again(key, now, other=True)
         return bool(held)
 
-    # ---- what is told
+    # ---- output
 
     def tell(self, key: bytes) -> Tell | None:
-        """What to send for a key that the announcer says is due; None: the asker is not ours any more."""
-        vip, asker = key[:-6], key[-6:]  # a VIP alone is no key of ours
+        """What to send for a key that the announcer says is due; None: the asker is no longer ours."""
+        vip, asker = key[:-6], key[-6:]  # the key of a VIP without an asker finds no assignment
         known, roster = self._table.get(vip, asker), self._rosters.get(vip)
         if known is None or roster is None or (vip, asker) not in self._held:
             return None
         return Tell(roster.ifindex, vip, roster.macs[known.node], asker, known.address, key)
 
     def talks(self, now: float) -> bool:
-        """Whether a hello is to be said at once: there are assignments that nobody was told."""
+        """Whether to send a hello now, because of assignments that no other replica knows yet."""
         return self._say_at is not None and self._say_at <= now
 
     def piece(self, now: float, *, bulk: bool = False) -> tuple[Assignment, ...]:
-        """Assignments for one hello: the news, and from time to time some of the table; ``bulk``: at once."""
+        """Assignments for one hello: the news, and once per ROTATE seconds a part of the table; ``bulk``: always a
+        part of the table."""
         keys = list(self._news)[:PIECE]
         for key in keys:
             left = self._news.pop(key) - 1
@@ -260,10 +264,10 @@ class Spread:
         found = [self._table.get(*key) for key in dict.fromkeys(keys)]
         return tuple(one for one in found if one is not None)
 
-    # ---- inside
+    # ---- internal
 
     def _note(self, vip: bytes, roster: Roster, asker: Asker, now: float) -> str:
-        """The node that an asker falls to which has none; noted until it is assigned."""
+        """The node for an asker without an assignment. The asker is noted until a replica assigns it."""
         key = vip, asker.mac
         pending = self._pending.get(key)
         if pending is not None and pending.node in roster.keep:
@@ -274,7 +278,8 @@ class Spread:
         return node
 
     def _settled(self, roster: Roster, known: Assignment, now: float) -> str:
-        """The node of a known asker that asks everybody: another one if it was idle, and its node has too many."""
+        """The node of a known asker that does not ask by unicast: a new one if the asker was idle and its node has too
+        many askers."""
         loads = {name: self._table.loads(known.vip).get(name, 0) for name in roster.take}
         mean = -(-sum(loads.values()) // len(loads)) if loads else 0
         idle = now - self._table.heard(known.vip, known.asker) >= IDLE
@@ -284,7 +289,7 @@ class Spread:
         return place(known.vip, [known.asker], roster.take, loads)[known.asker]
 
     def _move(self, vip: bytes, askers: Collection[bytes], now: float) -> None:
-        """Places askers whose node is out, or that nobody has assigned. Those that become ours are told."""
+        """Places askers whose node is out, or that no replica assigned. Askers that become ours are told."""
         roster = self._rosters.get(vip)
         were = {asker: self._pending.pop((vip, asker), None) for asker in askers}
         if roster is None or not roster.serves:
@@ -304,7 +309,7 @@ class Spread:
                 self._pending[vip, asker] = _Pending(node, address, now, tries)
 
     def _loads(self, vip: bytes) -> dict[str, int]:
-        """Askers by node, with those that are noted."""
+        """The number of askers by node, including noted ones."""
         loads = dict(self._table.loads(vip))
         for (of, _), pending in self._pending.items():
             if of == vip:
@@ -317,7 +322,7 @@ class Spread:
             self._say_at = now + COALESCE if self._say_at is None else self._say_at
 
     def _store(self, new: Assignment, now: float) -> bool:
-        """Takes an assignment over, if it counts."""
+        """Stores an assignment if it counts."""
         taken, dropped = self._table.take(new, now)
         if dropped is not None:
             self._let_go(dropped)
@@ -328,7 +333,7 @@ class Spread:
         return taken
 
     def _follow(self, key: Key, one: Assignment, now: float) -> None:
-        """Keeps the announcements in line with whether we answer an asker."""
+        """Starts or stops the announcements to an asker, depending on whether we answer it."""
         roster = self._rosters.get(key[0])
         ours = roster is not None and one.node in roster.ours
         if ours and key not in self._held:
@@ -343,6 +348,6 @@ class Spread:
             self._announcer.stop(key[0] + key[1])
 
     def _tell_again(self, key: Key, now: float, *, other: bool) -> None:
-        """Tells an asker of ours its next hop now, where it may have ``other`` entries."""
+        """Tells one of our askers its next hop now if it may have another (``other``) entry."""
         if other and key in self._held:
             self._announcer.start(key[0] + key[1], moved=True, asked=True, now=now)

@@ -1,4 +1,4 @@
-"""What the fresh replicas say of our segments in their hellos, and what that is worth as votes about a node.
+"""What the fresh replicas say about our segments in their hellos, and the votes about a node that follow from it.
 
 Times are monotonic seconds, as arguments.
 """
@@ -14,13 +14,13 @@ from porterlb.core.layer2.verdict import Place, Vote
 from porterlb.core.model import Network
 
 STALE_ROUNDS = 3
-"""Hello intervals after which the hello of a node that somebody suspects is stale. It is asked to say hello at once
-(the hello that suspects it), so two regular ones and that one are missing. Nodes that nobody suspects have longer."""
+"""Hello intervals after which the hello of a suspected node is stale. The hello that suspects the node asks it for an
+immediate hello, so two regular hellos and that one are missing. Nodes that no replica suspects have more time."""
 
 VOUCH_AFTER, VOUCH_FOR = 0.2, 2.0
-"""Hello intervals. A voter that does not suspect a node vouches for it when it says so at least 0.2 intervals after
-our suspicion (its hello may have crossed ours). A suspicion of its own takes that back after 2 intervals only, for the
-next answer mostly ends it."""
+"""Hello intervals. A voter that does not suspect a node vouches for it with a hello at least 0.2 intervals after our
+suspicion (an earlier hello may have crossed ours). If the voter suspects the node later, its vouching still counts for
+2 intervals, because the next answer usually ends the suspicion."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class _Said:
     hello: Hello
     at: float
     states: dict[int, SegmentState] = field(default_factory=dict)  # by our interface
-    vouched: dict[Place, float] = field(default_factory=dict)  # when it said last that it hears a node
+    vouched: dict[Place, float] = field(default_factory=dict)  # when it last said that it hears a node
 
 
 class Statements:
@@ -44,7 +44,7 @@ class Statements:
         self._stale_after = min(fresh_for, STALE_ROUNDS * interval)
         self._segments: Mapping[int, frozenset[Network]] = {}
         self._said: dict[str, _Said] = {}
-        self._questioned: frozenset[Place] | None = None  # None: to be found anew
+        self._questioned: frozenset[Place] | None = None  # None: must be computed again
 
     # ---- events
 
@@ -56,7 +56,7 @@ class Statements:
         self._questioned = None
 
     def take(self, hello: Hello, now: float, unwell: Iterable[Finding]) -> bool:
-        """Replaces the statement of a replica; whether it says anything new about segments.
+        """Replaces the statement of a replica. Returns whether it says anything new about segments.
 
         ``unwell``: the nodes that we suspect or find silent ourselves; the sender may vouch for them.
         """
@@ -73,12 +73,12 @@ class Statements:
         return True
 
     def left(self, node: str) -> None:
-        """A replica is not fresh any more."""
+        """A replica is no longer fresh."""
         self._said.pop(node, None)
         self._questioned = None
 
     def _match(self, hello: Hello) -> dict[int, SegmentState]:
-        """What a hello says of each of our segments: the one that shares a subnet with it."""
+        """What a hello says about each of our segments; segments match if they share a subnet."""
         states: dict[int, SegmentState] = {}
         for state in hello.segments:
             for index, networks in self._segments.items():
@@ -87,7 +87,7 @@ class Statements:
         return states
 
     def _take_vouchers(self, said: _Said, unwell: Iterable[Finding]) -> None:
-        """Whom that we suspect its sender does not."""
+        """Records which nodes that we suspect the sender does not suspect."""
         wait = VOUCH_AFTER * self._interval
         for found in unwell:
             node, nic = found.target.node, found.target.key.nic
@@ -97,14 +97,14 @@ class Statements:
             if node not in state.suspect and node not in state.silent and state.votes_on(node):
                 said.vouched[Place(node, nic)] = said.at
 
-    # ---- what this replica tells the others
+    # ---- current state
 
     def networks(self, nic: int) -> frozenset[Network]:
         """The subnets of an interface that make it a segment."""
         return self._segments.get(nic, frozenset())
 
     def on(self, node: str) -> Mapping[int, SegmentState]:
-        """What the last hello of a fresh replica says of our segments, by interface."""
+        """What the last hello of a fresh replica says about our segments, by interface."""
         said = self._said.get(node)
         return said.states if said is not None else {}
 
@@ -115,22 +115,22 @@ class Statements:
 
     @property
     def latest(self) -> float:
-        """When a replica said hello last; 0: never."""
+        """When any replica last sent a hello; 0: never."""
         return max((said.at for said in self._said.values()), default=0.0)
 
     def stale_at(self, node: str) -> float | None:
-        """When the hello of a node that somebody suspects is stale; None: no fresh replica is there."""
+        """When the hello of a suspected node becomes stale; None: the node has no fresh replica."""
         said = self._said.get(node)
         return said.at + self._stale_after if said is not None else None
 
     def revoked_at(self, place: Place) -> list[float]:
-        """When a suspicion of their own takes back what replicas have vouched for."""
+        """When the vouching of each replica for a node ends if that replica suspects the node itself."""
         lasts = VOUCH_FOR * self._interval
         return [said.vouched[place] + lasts for said in self._said.values() if place in said.vouched]
 
     @property
     def questioned(self) -> frozenset[Place]:
-        """Whom the hellos put in question."""
+        """The nodes that hellos give a reason to judge."""
         if self._questioned is None:
             self._questioned = frozenset(self._find_questioned())
         return self._questioned
@@ -147,11 +147,11 @@ class Statements:
         return places
 
     def votes(self, place: Place, suspected: float | None, now: float, *, fresh: bool = False) -> dict[str, Vote]:
-        """The votes of the others about a node.
+        """The votes of the other replicas about a node.
 
         Args:
-            suspected: since when we suspect the node ourselves; None: we do not, and nobody's word is too old.
-            fresh: leave out the votes of hellos that are stale.
+            suspected: since when we suspect the node ourselves; None: we do not, and no statement is too old.
+            fresh: leave out the votes of stale hellos.
         """
         votes: dict[str, Vote] = {}
         lasts = VOUCH_FOR * self._interval

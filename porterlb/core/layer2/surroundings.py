@@ -1,4 +1,4 @@
-"""What a decision about a VIP has to know beside the VIP itself: who lives and who answers on which segment."""
+"""What a decision about a VIP needs besides the VIP itself: the live nodes and answering replicas of each segment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from porterlb.core.model import Address, Member
 
 
 class Surroundings:
-    """Reads the other parts; ``dead``, ``dead_places``, ``leader`` and ``members`` are written down here.
+    """Reads the other parts. Other parts write ``dead``, ``dead_places``, ``leader``, ``members`` and ``yielded``.
 
     Args:
         own: our node.
@@ -27,7 +27,7 @@ class Surroundings:
         self.dead: frozenset[str] = frozenset()
         self.dead_places: frozenset[Place] = frozenset()
         self.yielded: dict[bytes, str] = {}
-        """VIPs that another node answers for too, and has won: see `DoubleAnswers`."""
+        """VIPs that another node also answers and ranks first for, with that node: see `DoubleAnswers`."""
         self.interfaces = interfaces
         self._nodes = nodes
         self._hellos = hellos
@@ -36,7 +36,7 @@ class Surroundings:
         self._dead_on: dict[int, frozenset[str]] = {}
 
     def forget(self) -> None:
-        """After any change of hellos, of the dead, of members, interfaces, or of whether we serve."""
+        """Clears cached results. Call after any change of hellos, dead nodes, members, interfaces or serving."""
         self._replicas.clear()
         self._dead_on.clear()
 
@@ -47,11 +47,11 @@ class Surroundings:
 
     @property
     def frozen(self) -> bool:
-        """In doubt: nothing is to change."""
+        """Whether we are in doubt: then nothing must change."""
         return self._serving.frozen
 
     def dead_on(self, usage: Usage | None, address: Address) -> frozenset[str]:
-        """Nodes that cannot serve ``address``: dead on its segment, or on the one of their InternalIP."""
+        """Nodes that cannot serve ``address``: dead on its segment, or on the segment of their InternalIP."""
         index = usage.ifindex if usage is not None else self._down(address)
         found = self._dead_on.get(index)
         if found is None:
@@ -60,13 +60,13 @@ class Surroundings:
         return found
 
     def _down(self, address: Address) -> int:
-        """The interface without carrier whose subnet holds ``address``; 0: none."""
+        """The interface without carrier whose subnet contains ``address``; 0: none."""
         nics = self.interfaces.nics.items()
         return next((index for index, nic in nics if any(address in own.network for own in nic.addresses)), 0)
 
     def replicas(self, usage: Usage | None, address: Address, interface: str = "") -> Collection[str]:
-        """Replicas that answer on that segment: on it, their hello fresh, their node alive, beyond their listening;
-        and ourselves, if we serve. ``interface``: the name that the Eip gives; we may not have it."""
+        """Replicas that answer on a segment: connected to it, with a fresh hello, a live node, and done listening; and
+        ourselves if we serve. ``interface``: the name that the Eip gives; this node may lack it."""
         if usage is None and interface:
             return frozenset(node for node in self._answering(None) if self._has(node, interface))
         if usage is None:
@@ -87,8 +87,8 @@ class Surroundings:
         return [hello.node for hello in self._hellos.last if hello.answers and hello.node not in dead]
 
     def _isolated(self, usage: Usage | None) -> frozenset[str]:
-        """Nodes that are dead on the segment itself: their replicas reach nobody there. A replica whose node is dead
-        on another segment may well answer here, on behalf of others."""
+        """Nodes that are dead on the segment itself: their replicas reach no host there. A replica whose node is dead
+        on another segment can still answer here, on behalf of other nodes."""
         if usage is None:
             return frozenset()
         return frozenset(place.node for place in self.dead_places if place.nic == usage.ifindex)
@@ -102,7 +102,7 @@ class Surroundings:
         return member is not None and (not member.subnets or any(fits(subnet) for subnet in member.subnets))
 
     def mac(self, node: str, usage: Usage) -> bytes:
-        """A node's MAC on that interface; empty: not known."""
+        """A node's MAC on that interface; empty: unknown."""
         if node == self.own:
             return self.interfaces.nics[usage.ifindex].mac
         return self._nodes.mac(node, usage.ifindex)

@@ -1,4 +1,4 @@
-"""What is probed: one address of each node, and of each gateway, on each of our interfaces."""
+"""The probe targets: one address of each node and of each gateway on each of our interfaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["GATEWAY", "Gateway", "Target", "TargetKey", "find_targets", "own_add
 
 
 class TargetKey(NamedTuple):
-    """What is probed: interface index and packed address."""
+    """A probed address: interface index and packed address."""
 
     nic: int
     address: bytes
@@ -31,15 +31,15 @@ class Gateway(NamedTuple):
 
 @dataclass(slots=True)
 class Target:
-    """A probed address. ``decides``: it is an InternalIP, without which the node can serve no VIP on any segment."""
+    """A probed address. ``decides``: it is an InternalIP; if it is dead, the node can serve no VIP on any segment."""
 
     node: str
     key: TargetKey
     decides: bool = True
-    up: bool = True  # our interface
+    up: bool = True  # state of our interface
     mac: bytes = b""
-    last: float = 0.0  # when it answered last; 0: never
-    misses: int = 0  # probes sent since
+    last: float = 0.0  # when it last answered; 0: never
+    misses: int = 0  # probes sent since then
 
 
 def source_for(nic: Nic, address: Address) -> Address | None:
@@ -63,8 +63,8 @@ def find_targets(
     nics: Iterable[Nic],
     gateways: Iterable[Gateway] = (),
 ) -> list[Target]:
-    """What to probe: for each node and interface one address. It is the InternalIP; where a node has none on an
-    interface of ours, the first address there that its replica told."""
+    """One address to probe for each node and interface: the InternalIP, or, if a node has none on an interface of ours,
+    the first address there that its replica reports."""
     nics = list(nics)
     ours = {interface.ip for nic in nics for interface in nic.addresses}
     targets: dict[TargetKey, Target] = {}

@@ -1,8 +1,8 @@
 """Whether a node is dead on a segment: the rule, as one function of values.
 
 A node X is judged on a segment S (an interface of ours and the subnets connected to it) by its **voters**: fresh
-replicas other than X that a third party (a gateway, or a node other than X) answered on S. A third party shows that
-the voter's own link works; the silence is then that of X.
+replicas other than X that a third party (a gateway, or a node other than X) answered on S. The answer of a third party
+shows that the voter's own link works, so the silence is caused by X.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Place(NamedTuple):
 
 
 class Vote(enum.Enum):
-    """What one replica finds of X on S."""
+    """What one replica finds about X on S."""
 
-    HEARD = "heard"  # X answered since the suspicion, or nobody suspects it
+    HEARD = "heard"  # X answered since the suspicion, or no replica suspects it
     SUSPECT = "suspect"  # two probes missed, or no answer yet since another replica suspected X
     SILENT = "silent"  # three probes missed and the burst unanswered, or never an answer within 6 s
 
 
 class Hearing(enum.Enum):
-    """Whether X has a replica that says hello to us."""
+    """Whether X has a replica whose hellos we receive."""
 
     NONE = "none"  # no replica runs on X
     STALE = "stale"
@@ -45,11 +45,11 @@ class Cause(enum.StrEnum):
     HEARD = "heard"  # some find it silent; a voter has heard it since, or the voters have no majority
     CLAIMS_CONTACT = "claims_contact"  # the only voter finds it silent; its hello claims answers of third parties
     LINK_DOWN = "link_down"  # its own hello says so
-    NO_CONTACT = "no_contact"  # its own hello says that nobody answers it
+    NO_CONTACT = "no_contact"  # its own hello says that no host answers it
     NOT_THERE = "not_there"  # its own hello names no interface on the segment
-    SILENT = "silent"  # silent, and its hello stale or never there
+    SILENT = "silent"  # silent, and its hello is stale or it has no replica
     OUTVOTED = "outvoted"  # its hello is fresh; most voters find it silent
-    NO_VOTER = "no_voter"  # nobody can judge: nothing changes
+    NO_VOTER = "no_voter"  # no replica can judge: nothing changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ ALIVE = Verdict(False, Cause.ALIVE)
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What we know of X on S.
+    """What we know about X on S.
 
-    ``own``: our own finding; None where we have none (X is ourselves, or never answered so far). ``votes``: of the
-    voters about X, by name; our own is among them if we are one. ``weak``: we are no voter, and yet something was
-    heard on S since X fell silent (a request of a client; with no gateway to ask, a BGP session): it counts as a
-    voter's where there is no other and X's hello is not fresh. ``said``: what X's fresh hello says of S; None: nothing.
+    ``own``: our own finding; None if we have none (X is ourselves, or has never answered). ``votes``: the votes about
+    X, by voter; ours is included if we are a voter. ``weak``: something was heard since X fell silent (a client's
+    request; without a gateway to probe, a BGP session). Our own finding then counts as a vote if there are no voters
+    and X's hello is not fresh. ``said``: what X's fresh hello says about S; None: nothing.
     """
 
     hearing: Hearing
@@ -84,10 +84,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Who is dead where, and why. ``causes``: of everything that is not plainly alive.
+    """Which nodes are dead on which interface, and why. ``causes``: for every node that is not clearly alive.
 
-    ``doubt``: we hear nobody at all, or have no interface towards any node: it is we who are cut off, and nothing
-    is to change. ``differs``: interfaces on which our own probes disagree with two others or more.
+    ``doubt``: we hear no other host, or have no interface towards any node: we are cut off, and nothing must change.
+    ``differs``: interfaces on which our own probes disagree with at least two other voters.
     """
 
     dead: frozenset[Place] = frozenset()
@@ -101,7 +101,7 @@ class Judgement:
 
 
 def verdict(e: Evidence) -> Verdict:
-    """Whether X is dead on S. Replicas with the same evidence say the same."""
+    """Whether X is dead on S. Replicas with the same evidence reach the same verdict."""
     if e.hearing is Hearing.FRESH:
         if e.said is not None and not e.said.up:
             return Verdict(True, Cause.LINK_DOWN)

@@ -1,6 +1,6 @@
-"""The VIPs of this replica: what is wanted of each, who serves it now, and the step from one to the other.
+"""The VIPs of this replica: the wanted and the current state of each, and the steps from one to the other.
 
-Every change marks the VIPs that it touches. They are decided again in slices of a bounded size, urgent ones first.
+Every change marks the VIPs that it affects. Marked VIPs are decided again in slices of bounded size, urgent ones first.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from porterlb.core.observed import Answering
 SLICE = 25  # VIPs decided in one step: about 0.3 ms
 ASKED_LATELY = 60.0  # seconds
 QUESTION_LIVES = 0.5
-"""Seconds for which a question that no replica answered is answered late: its asker repeats it after 1 s only
-(RETRANS_TIMER of RFC 4861, Linux' retrans_time_ms for ARP)."""
+"""Seconds for which an unanswered question can be answered late: its asker does not repeat it before 1 s
+(RETRANS_TIMER of RFC 4861, retrans_time_ms of Linux for ARP)."""
 _UNSPECIFIED = (bytes(4), bytes(16))
 
 
 class Vip:
-    """One VIP. ``mac``: what we answer with, empty while we do not; ``told``: what we answered with last.
+    """One VIP. ``mac``: the MAC that we answer with, empty while we do not answer; ``told``: the last one we used.
 
-    ``question``: the last one, at ``asked``, that was not for us to answer. ``joined``: the interface on whose
-    multicast group we are for it, 0: none. ``takers``: the candidates that share its askers, where it is spread; it is
-    ``new`` where no replica can have answered for it before.
+    ``question``: the last question, at ``asked``, that we did not answer. ``joined``: the interface on which we have
+    joined its multicast group, 0: none. ``takers``: the candidates that share its askers if it is spread. ``new``: no
+    replica can have answered for it before.
     """
 
     __slots__ = (
@@ -76,12 +76,12 @@ class Vip:
 
     @property
     def spread(self) -> bool:
-        """Whether each of its askers has a next hop of its own."""
+        """Whether each of its askers has its own next hop."""
         return bool(self.takers)
 
     def ask(self, question: Question, owned: bool, now: float) -> None:
-        """Somebody asks for it. Called for each question: ``owned``, whether the caller answers it. A duplicate address
-        probe is no use of it: replicas send them too."""
+        """A host asks for the VIP. Called for each question. ``owned``: the caller answers it. Duplicate address probes
+        do not count as use: replicas send them too."""
         if question.sender in _UNSPECIFIED:
             return
         self.asked = now
@@ -90,14 +90,14 @@ class Vip:
 
 
 class VipTable:
-    """``complete``: a whole wanted set has come."""
+    """``complete``: a whole wanted set has arrived."""
 
     def __init__(self, around: Surroundings, announcer: Announcer, spread: Spread) -> None:
         self._around = around
         self._announcer = announcer
         self._spread = spread
         self.complete = False
-        self._of_hosts: dict[Vip, None] = {}  # those that are spread
+        self._of_hosts: dict[Vip, None] = {}  # spread VIPs
         self._vips: dict[str, Vip] = {}
         self.by_packed: dict[bytes, Vip] = {}
         self._by_next_hop: dict[str, dict[Vip, None]] = {}
@@ -117,21 +117,21 @@ class VipTable:
 
     @property
     def settled(self) -> bool:
-        """Whether everything marked has been decided."""
+        """Whether every marked VIP is decided."""
         return not self._marked
 
     def find(self, text: str) -> Vip | None:
         return self._vips.get(text)
 
     def asked_lately(self, now: float) -> frozenset[str]:
-        """The VIPs that a host has asked for in the last ASKED_LATELY seconds, as far as its question came to us."""
+        """The VIPs for which we received a question from any host in the last ASKED_LATELY seconds."""
         return frozenset(text for text, vip in self._vips.items() if vip.asked and vip.asked > now - ASKED_LATELY)
 
-    # ---- events: each marks what it touches
+    # ---- events: each marks the VIPs that it affects
 
     def wanted(self, rows: Iterable[Sequence[Any]], gone: Iterable[str]) -> list[Action]:
-        """A piece of the wanted set: [address, candidates, interface, can_reach] rows, and addresses gone. The takers
-        are a fifth element of the row of a VIP that is spread."""
+        """A part of the wanted set: [address, candidates, interface, can_reach] rows, and addresses gone. The row of a
+        spread VIP has the takers as a fifth element."""
         actions: list[Action] = []
         for text in gone:
             vip = self._vips.pop(text, None)
@@ -149,7 +149,7 @@ class VipTable:
         return actions
 
     def _share(self, vip: Vip, takers: tuple[str, ...]) -> None:
-        """Whether a VIP is spread, and over which nodes."""
+        """Sets whether a VIP is spread, and over which nodes."""
         before, vip.takers = vip.takers, takers
         if takers and not before:
             self._of_hosts[vip] = None
@@ -157,10 +157,10 @@ class VipTable:
         elif before and not takers:
             del self._of_hosts[vip]
             self._spread.removed(vip.packed, forget=vip.text in self._vips)
-            vip.told, vip.epoch = b"", -1  # its askers have other next hops: the one that is left is announced
+            vip.told, vip.epoch = b"", -1  # its askers have different next hops: announce the remaining one
 
     def node_died(self, node: str, now: float) -> None:
-        """Its VIPs move: before all others, those asked for lately first."""
+        """Moves the VIPs of the node before all others; recently asked ones first."""
         touched = self._by_next_hop.get(node, {}) | self._by_answerer.get(node, {}) | self._of_hosts
         lately = now - ASKED_LATELY
         for first in (True, False):
@@ -169,12 +169,12 @@ class VipTable:
                     self._mark(vip, urgent=True)
 
     def replica_left(self, node: str) -> None:
-        """It answers no longer."""
+        """The replica no longer answers."""
         for vip in self._by_answerer.get(node, {}) | self._of_hosts:
             self._mark(vip, urgent=True)
 
     def replica_came(self, node: str) -> None:
-        """It answers now: for its own node, or on behalf of a node without a replica."""
+        """The replica answers now: for its own node, or on behalf of a node without a replica."""
         for vip in self._vips.values():
             served = vip.served
             if vip.spread or served is None or served.next_hop == node or served.answerer != served.next_hop:
@@ -185,7 +185,7 @@ class VipTable:
             self._mark(vip, urgent=True)
 
     def settled_with(self, packed: bytes) -> None:
-        """Who answers for it has been settled with another replica."""
+        """A double answer for the VIP was resolved."""
         vip = self.by_packed.get(packed)
         if vip is not None:
             self._mark(vip, urgent=True)
@@ -196,7 +196,7 @@ class VipTable:
                 self._mark(vip)
 
     def touch_again(self) -> None:
-        """As touch_all, and what stays ours is announced again: others may have held us for dead and taken over."""
+        """As touch_all, and announces VIPs that stay ours again: others may have considered us dead and taken over."""
         self._epoch += 1
         self.touch_all()
 
@@ -242,7 +242,7 @@ class VipTable:
         if served.answerer == around.own:
             mac = around.mac(served.next_hop, usage) if usage is not None else b""
             if not mac:
-                served = Answering(served.next_hop, "")  # what is reported is what is on the wire
+                served = Answering(served.next_hop, "")  # report only what is really answered
         moved = usage != vip.usage
         actions = self._move(vip, usage) if moved else []
         before = vip.served
@@ -259,14 +259,14 @@ class VipTable:
         return actions
 
     def _move(self, vip: Vip, usage: Usage | None) -> list[Action]:
-        """To another interface, or to the same one after it was closed."""
+        """Moves a VIP to another interface, or to the same one after it was closed."""
         actions: list[Action] = []
         interfaces = self._around.interfaces
         if vip.mac and vip.usage is not None and interfaces.used.get(vip.usage.ifindex) == vip.usage:
             actions.append(Disown(vip.usage.ifindex, vip.packed))
         nic = interfaces.nics.get(vip.joined)
         goes = usage.ifindex != vip.joined if usage is not None else nic is not None and nic.up
-        if vip.joined and goes:  # not where the interface only lost its carrier: it may return
+        if vip.joined and goes:  # not if the interface only lost its carrier: it may return
             actions.append(Leave(vip.joined, vip.packed))
             vip.joined = 0
         self._announcer.stop(vip.packed)
@@ -291,7 +291,8 @@ class VipTable:
         if before is not None and before.answerer == own:
             same = before.next_hop == served.next_hop and vip.told == mac and vip.epoch == self._epoch
         else:
-            # For another node, after another replica: the neighbours are right. For our own node, who knows.
+            # If we take over from another replica for another node, the neighbours have the right entry. For our own
+            # node this is not certain.
             told = before.next_hop if before is not None and before.answerer else ""
             same = told == served.next_hop != own
         vip.told, vip.epoch = mac, self._epoch
@@ -299,8 +300,8 @@ class VipTable:
         return actions
 
     def _serve_hosts(self, vip: Vip, mac: bytes, now: float) -> list[Action]:
-        """A VIP that is spread: what is owned answers duplicate address probes. An announcement to all would pull every
-        host to one node: there is one only before any host can have an entry, or where one node is left (`Spread`)."""
+        """Serves a spread VIP: the owned MAC answers duplicate address probes. An announcement to all would move every
+        host to one node. It is sent only before any host can have an entry, or if one node is left (`Spread`)."""
         if mac == vip.mac or vip.usage is None:
             return []
         had, vip.mac, vip.question = vip.mac, mac, None
@@ -336,6 +337,6 @@ class VipTable:
         return actions
 
     def announced_on(self, packed: bytes) -> int:
-        """The interface on which a VIP is to be announced; 0: it is not ours at this moment."""
+        """The interface on which to announce a VIP; 0: it is not ours at this moment."""
         vip = self.by_packed.get(packed)
         return vip.usage.ifindex if vip is not None and vip.mac and vip.usage is not None else 0

@@ -1,7 +1,7 @@
-"""Which replicas find which node silent on the segments of its InternalIPs, counted from all hellos and our own.
+"""Which replicas find which node silent on the segments of its InternalIPs, counted from all hellos including ours.
 
-The verdict of one replica (:mod:`porterlb.core.layer2.verdict`) already contains what the others find: one voter may be
-enough for it. A decision that needs a majority, such as marking the pods of a dead node, counts the findings.
+The verdict of one replica (:mod:`porterlb.core.layer2.verdict`) already includes the findings of the others, but one
+voter may be enough for it. A decision that needs a majority, such as marking the pods of a dead node, counts findings.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from porterlb.core.observed import Votes
 
 
 def votes(said: Mapping[str, Iterable[SegmentState]], nodes: Mapping[str, Collection[Address]]) -> dict[str, Votes]:
-    """The votes on every node that at least one voter finds silent.
+    """The votes about every node that at least one voter finds silent.
 
-    ``said``: what each fresh replica says of its segments, by its node, our own included. ``nodes``: InternalIPs.
+    ``said``: what each fresh replica says about its segments, by node, ours included. ``nodes``: InternalIPs by node.
     """
     silent = {name for states in said.values() for state in states for name in state.silent}
     found = {name: _votes(name, nodes[name], said) for name in sorted(silent & nodes.keys())}
@@ -49,17 +49,18 @@ def _votes(name: str, addresses: Collection[Address], said: Mapping[str, Iterabl
 
 
 def alone(members: Collection[str], heard: Mapping[str, bool], fresh: Collection[str]) -> bool:
-    """Whether more than half of the other replicas' nodes do not answer: they may hold our own node for dead.
+    """Whether more than half of the other replicas' nodes do not answer: they may consider our own node dead.
 
-    ``members``: the others. ``heard``: whether a node answers our probes on the segment of its InternalIP, where it is
-    probed; the others count by their hellos (``fresh``). With fewer than two others there is no majority against us.
+    ``members``: the other replicas. ``heard``: for each probed node, whether it answers our probes on the segment of
+    its InternalIP; the other nodes count by their hellos (``fresh``). With fewer than two other replicas there is no
+    majority against us.
     """
     lost = [name for name in members if not heard.get(name, name in fresh)]
     return len(members) >= 2 and 2 * len(lost) > len(members)
 
 
 class CountedVotes:
-    """Tells the manager the votes, and whether we are `alone`, whenever they change. ``latest``: votes as told last."""
+    """Reports changes of the votes, and of whether we are `alone`, to the manager. ``latest``: last reported votes."""
 
     def __init__(self, own: str, nodes: Nodes, hellos: Hellos, actions: ActionList) -> None:
         self._own = own
@@ -70,7 +71,7 @@ class CountedVotes:
         self.alone = False
 
     def update(self, wanted: DesiredWire, now: float) -> None:
-        """After each look at the probes and hellos."""
+        """Call after each evaluation of the probes and hellos."""
         probes = self._nodes.detector.probes
         if probes.unwell or self.alone:
             heard = {f.target.node: f.vote is Vote.HEARD for f in probes.nodes if f.target.decides}
