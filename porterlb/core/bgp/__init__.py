@@ -1,1 +1,1 @@
-"""The decisions of the BGP speaker: pure, with time as an argument. Processes, pipes and files are in edge/bgp."""
+"""The decisions of the BGP speaker: pure, with time as an argument. edge/bgp has the processes, pipes and files."""

@@ -1,4 +1,4 @@
-"""What one peer is told of a VIP, by its rules (``spec.advertise``): which next hops, with which attributes."""
+"""What is announced to one peer for a VIP, by its rules (``spec.advertise``): next hops and attributes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from porterlb.core.model import (
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one rule says. ``nodes``: the next hops that it is for; None: all. ``length``: of the covering prefix; 0:
-    none. ``only``: without the host route. ``local``: also for policy Local."""
+    """The content of one rule. ``nodes``: the next hops that it applies to; None: all. ``length``: length of the
+    covering prefix; 0: none. ``only``: without the host route. ``local``: the covering prefix also for policy Local."""
 
     attributes: RouteAttributes
     nodes: frozenset[str] | None = None
@@ -32,7 +32,7 @@ class Offer:
     local: bool = False
 
     def aggregates(self, *, local: bool) -> bool:
-        """Whether the covering prefix is announced. ``local``: of a VIP with policy Local."""
+        """Whether the covering prefix is announced. ``local``: the VIP has policy Local."""
         return bool(self.length) and (self.local or not local)
 
     def allows(self, node: str) -> bool:
@@ -41,8 +41,8 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """``offers``: of the rules that match the VIP, in their order. ``union``: all that allow a next hop apply to it,
-    else the first one does."""
+    """``offers``: the offers of the rules that match the VIP, in order. ``union``: all offers that allow a next hop
+    apply to it, else only the first one."""
 
     offers: tuple[Offer, ...]
     union: bool = False
@@ -55,12 +55,12 @@ class Told:
         object.__setattr__(self, "nodes", None if every else frozenset().union(*chosen))
 
     def allowed(self, hops: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of the next hops that may be announced."""
+        """The next hops among ``hops`` that may be announced."""
         nodes = self.nodes
         return hops if nodes is None else tuple(hop for hop in hops if hop in nodes)
 
     def routes(self, node: str, *, local: bool = False) -> tuple[tuple[int, RouteAttributes], ...]:
-        """What is announced towards this next hop: the length of each prefix (0: the host route) and its attributes."""
+        """The routes announced with this next hop: the length of each prefix (0: the host route) and its attributes."""
         found = [offer for offer in self.offers if offer.allows(node)]
         if not self.union:
             found = found[:1]
@@ -74,7 +74,7 @@ class Told:
 
 
 EVERYTHING = Told((Offer(RouteAttributes()),))
-"""Of a peer without rules."""
+"""For a peer without rules."""
 
 
 def told(
@@ -85,9 +85,9 @@ def told(
     selected: Mapping[Selector, frozenset[str]],
     names: Mapping[str, str],
 ) -> Told | None:
-    """What ``peer`` is told of VIPs of ``eip`` and ``services``; None: nothing. ``version``: of the VIPs.
+    """What is announced to ``peer`` for VIPs of ``eip`` and ``services``; None: nothing. ``version``: IP version.
 
-    ``selected``: nodes by the selector of a rule. ``names``: communities by name, of the BgpConf.
+    ``selected``: nodes by the selector of a rule. ``names``: communities of the BgpConf by name.
     """
     if not peer.advertise:
         return EVERYTHING
@@ -107,8 +107,8 @@ def told(
 
 
 def covering(address: Address, length: int, eip: Eip) -> tuple[Address, Prefix] | None:
-    """The prefix of this length that holds ``address``, with its first address; None where it reaches beyond the Eip,
-    so that traffic for others would be attracted. An Eip may lack the network and the broadcast address."""
+    """The prefix of this length that contains ``address``, with its first address; None if it reaches beyond the Eip,
+    because it would attract traffic for other hosts. An Eip may lack the network and the broadcast address."""
     bits = address.max_prefixlen - length
     first = int(address) >> bits << bits
     last = first + (1 << bits) - 1
@@ -121,7 +121,7 @@ def covering(address: Address, length: int, eip: Eip) -> tuple[Address, Prefix] 
 
 
 def reaches_beyond(rule: AdvertiseRule, eip: Eip) -> int:
-    """The length of a covering prefix that is wider than the Eip at one of its ends; 0: there is none."""
+    """The length of a covering prefix that reaches beyond one end of the Eip; 0: there is none."""
     for version, length in zip((4, 6), rule.lengths, strict=True):
         ranges = [found for found in eip.ranges if found.first.version == version]
         ends = (ranges[0].first, ranges[-1].last) if ranges and length else ()
@@ -131,14 +131,14 @@ def reaches_beyond(rule: AdvertiseRule, eip: Eip) -> int:
 
 
 def matches_eip(rule: AdvertiseRule, eip: Eip) -> bool:
-    """Whether the rule is for VIPs of this Eip, whatever Services have them."""
+    """Whether the rule applies to VIPs of this Eip, regardless of their Services."""
     if rule.eips and eip.name not in rule.eips:
         return False
     return rule.eip_selector is None or rule.eip_selector.matches(eip.labels)
 
 
 def selected(peers: Iterable[Peer], nodes: Mapping[str, Node]) -> dict[Selector, frozenset[str]]:
-    """The nodes of every selector of a rule, and of an override."""
+    """The nodes of every selector of a rule or an override."""
     entries: list[AdvertiseRule | PeerOverride] = []
     for peer in peers:
         entries += [*peer.advertise, *peer.overrides]
@@ -149,8 +149,8 @@ def selected(peers: Iterable[Peer], nodes: Mapping[str, Node]) -> dict[Selector,
 
 
 def resolved(rule: AdvertiseRule, names: Mapping[str, str]) -> RouteAttributes | None:
-    """The attributes of a rule; None where it has a community whose name the BgpConf does not define: a route without
-    it may go further than it is meant to."""
+    """The attributes of a rule; None if it has a community name that the BgpConf does not define: a route without that
+    community might be propagated further than intended."""
     if not rule.community_names:
         return rule.attributes
     values = [names.get(name) for name in rule.community_names]
@@ -167,7 +167,7 @@ def resolved(rule: AdvertiseRule, names: Mapping[str, str]) -> RouteAttributes |
 
 
 def merged(all_of: Sequence[RouteAttributes]) -> RouteAttributes:
-    """The communities of all. Where they have different values of the rest (which the parser refuses), the first."""
+    """The communities of all. Of the other attributes the first value (the parser refuses different values)."""
     if len(all_of) == 1:
         return all_of[0]
     return RouteAttributes(
@@ -180,8 +180,8 @@ def merged(all_of: Sequence[RouteAttributes]) -> RouteAttributes:
 
 
 def conflict(peer_rules: Sequence[AdvertiseRule]) -> tuple[int, int, str] | None:
-    """Two rules that may match the same address and next hop and have different values of an attribute that has one
-    value (with advertisePolicy union): their places and the field; None: there are no such rules."""
+    """Two rules that may match the same address and next hop but set different values of a single-valued attribute
+    (with advertisePolicy union): their positions and the field; None: there are no such rules."""
     fields = (("local_pref", "localPref"), ("med", "med"), ("prepend", "asPathPrepend"))
     for at, one in enumerate(peer_rules):
         for place, other in enumerate(peer_rules[:at]):

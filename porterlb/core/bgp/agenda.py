@@ -1,4 +1,4 @@
-"""What is to be said to ExaBGP next: the order of beats, routes, End-of-RIB markers and reloads."""
+"""What to send to ExaBGP next: the order of heartbeats, routes, End-of-RIB markers and reloads."""
 
 from __future__ import annotations
 
@@ -11,61 +11,61 @@ from porterlb.core.bgp.next_line import Line, NextLine
 from porterlb.core.desired import SessionConfig
 
 END_OF_RIB_TIMES = 16
-"""With add-path. At each End-of-RIB, FRR (8.4) drops one stale path of a prefix only: paths of a Service that went
-while we were away would stay for ever. More of the same say nothing new to other routers."""
+"""Number of End-of-RIB markers with add-path. At each marker FRR (8.4) drops only one stale path of a prefix: paths of
+a Service that was deleted while we were away would stay forever. Other routers ignore the repetitions."""
 
 END_OF_RIB_PAUSE = 0.3
-"""Seconds between them: FRR takes a dropped path off its list a moment later, and drops it again."""
+"""Seconds between two markers: FRR takes a dropped path off its list with a delay, and before that drops it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A sign of life is due."""
+    """A heartbeat is due."""
 
 
 @dataclass(frozen=True, slots=True)
 class Teardown:
-    """The session with this peer is to be ended: BFD found that the router cannot be reached."""
+    """End the session with this peer: BFD found that the router is unreachable."""
 
     peer: str
 
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """Everything that this peer was told is to be withdrawn, and said anew: it was planned for other capabilities."""
+    """Withdraw all routes of this peer and announce them again: they were planned for other capabilities."""
 
     peer: str
 
 
 @dataclass(frozen=True, slots=True)
 class EndOfRib:
-    """The marker is due for this peer, in all its families."""
+    """The End-of-RIB marker is due for this peer, in all its families."""
 
     peer: str
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Nobody is left to talk to, and the withdrawals have been said."""
+    """No session is wanted, and all withdrawals have been sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A configuration that ExaBGP does not have is to be checked."""
+    """Check a configuration that ExaBGP does not have."""
 
     config: Config
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """A checked configuration is to be loaded."""
+    """Load a checked configuration."""
 
     config: Config
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing is to be said until then (monotonic seconds). ``settled``: everything desired has been said."""
+    """Send nothing before ``until`` (monotonic seconds). ``settled``: everything desired has been sent."""
 
     until: float
     settled: bool
@@ -76,8 +76,8 @@ Step = Teardown | Beat | Line | Clear | EndOfRib | Finish | Check | Reload | Wai
 
 @dataclass(frozen=True, slots=True)
 class Configs:
-    """``desired``; ``loaded``: what ExaBGP has; ``checked``: what it would take; ``bad``: what it would not, or could
-    not be given lately; ``checking``: a check is running."""
+    """``loaded``: the configuration that ExaBGP has; ``checked``: one that it would accept; ``bad``: one that it would
+    refuse, or that could not be loaded; ``checking``: a check is running."""
 
     desired: Config
     loaded: Config
@@ -88,8 +88,8 @@ class Configs:
 
 @dataclass(slots=True)
 class Agenda:
-    """Of one ExaBGP. ``owed``: peers whose End-of-RIB is due once all their routes are said; ``unfit``: peers
-    whose routes in ExaBGP do not fit what was negotiated now; ``torn``: peers whose session is to be ended."""
+    """The agenda of one ExaBGP. ``owed``: peers whose End-of-RIB is due when all their routes are sent; ``unfit``:
+    peers whose routes in ExaBGP do not fit the negotiated capabilities; ``torn``: peers whose session must be ended."""
 
     difference: Difference
     heartbeat: float
@@ -98,15 +98,15 @@ class Agenda:
     torn: set[str] = field(default_factory=set)
     line: NextLine = field(init=False)
     _beaten: float = float("-inf")
-    _repeats: dict[str, tuple[int, float]] = field(default_factory=dict)  # how many are left, when the next is due
+    _repeats: dict[str, tuple[int, float]] = field(default_factory=dict)  # markers left, when the next is due
 
     def __post_init__(self) -> None:
         self.line = NextLine(self.difference)
 
     def next(self, now: float, configs: Configs, *, current: bool, planned: Collection[str]) -> Step:
-        """``current``: the newest desired set is the one that the difference works on. ``planned``: peers whose routes
-        in it are planned for what their session negotiated: before that, an End-of-RIB would make the router drop
-        routes that are still to come (RFC 4724)."""
+        """The next step. ``current``: the difference works on the newest desired set. ``planned``: peers whose routes
+        in it are planned for the capabilities of their session; an earlier End-of-RIB would make the router drop
+        routes that are still to be announced (RFC 4724)."""
         if self.torn:
             return Teardown(min(self.torn))
         if now - self._beaten >= self.heartbeat:
@@ -131,7 +131,7 @@ class Agenda:
         self._beaten = now
 
     def end_of_rib_said(self, peer: str, sessions: Mapping[str, SessionConfig], now: float) -> None:
-        """The marker was said to ExaBGP; with add-path it is to be repeated."""
+        """The End-of-RIB marker was sent to ExaBGP; with add-path it is repeated."""
         left, _ = self._repeats.pop(peer, (END_OF_RIB_TIMES, 0.0))
         if peer in self.owed:
             self.owed.discard(peer)
@@ -145,12 +145,12 @@ class Agenda:
         self.owed.update(peers)
 
     def tear_down(self, peers: Collection[str]) -> None:
-        """These sessions are lost, and ExaBGP does not know it."""
+        """These sessions are lost, and ExaBGP does not know that yet."""
         self.down(peers)
         self.torn.update(peers)
 
     def down(self, peers: Collection[str]) -> None:
-        """These sessions are over."""
+        """These sessions ended."""
         self.owed.difference_update(peers)
         self.unfit.difference_update(peers)
         for peer in peers:

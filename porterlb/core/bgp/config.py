@@ -1,7 +1,7 @@
-"""Which sessions ExaBGP is configured with, what it listens on, and which peers are kept out and why.
+"""Which sessions ExaBGP is configured with, where it listens, and which peers are left out and why.
 
-ExaBGP finds the local address of a session that it opens by itself, but cannot listen without knowing it. It ends, with
-all its sessions, when it cannot listen on one address: so what the node does not allow is found out before.
+ExaBGP finds the local address of a session that it opens, but it must be given the address to listen on. If it cannot
+listen on one address, it exits and all sessions end. Therefore this module checks beforehand what the node allows.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Local:
     """What the node allows now.
 
     ``sources``: by peer address, the local address that the kernel uses towards it; None: there is no route.
-    ``absent``: local addresses that are asked for and that the node does not have. ``interfaces``: by name and IP
-    version, the address of an interface that is asked for; None: there is none. ``listeners``: where another
-    process listens. ``first_port``: the lowest TCP port that ExaBGP may listen on.
+    ``absent``: configured local addresses that the node does not have. ``interfaces``: by name and IP version, the
+    address of a configured interface; None: there is none. ``listeners``: where other processes listen.
+    ``first_port``: the lowest TCP port that ExaBGP may listen on.
     """
 
     sources: Mapping[Address, Address | None] = field(default_factory=dict)
@@ -38,27 +38,27 @@ class Local:
 
 
 def _covers(listening: Address, address: Address) -> bool:
-    # A socket for all IPv6 addresses mostly takes IPv4 as well.
+    # A socket for all IPv6 addresses usually accepts IPv4 as well.
     return listening.is_unspecified and listening.version >= address.version
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What ExaBGP is told; two that are equal need no reload. ``listen``: TCP port by peer name."""
+    """The configuration of ExaBGP; an equal one needs no reload. ``listen``: TCP port by peer name."""
 
     sessions: Mapping[str, SessionConfig] = field(default_factory=dict)
     listen: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def listeners(self) -> frozenset[Listener]:
-        """Where ExaBGP itself listens with it."""
+        """Where ExaBGP itself listens with this configuration."""
         found = ((self.sessions[name].local_address, port) for name, port in self.listen.items())
         return frozenset((address, port) for address, port in found if address is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Arranged:
-    """``refused``: peers that are kept out. ``limited``: peers that are in it, but cannot be listened for."""
+    """``refused``: peers that are left out. ``limited``: configured peers for which ExaBGP cannot listen."""
 
     config: Config = Config()
     refused: Mapping[str, Refusal] = field(default_factory=dict)
@@ -66,9 +66,10 @@ class Arranged:
 
 
 def arrange(desired: DesiredBgp, local: Local, waiting: Set[str] = frozenset()) -> Arranged:
-    """Sorts the peers: one that cannot work here is refused alone, and one that can at least open its session does.
+    """Decides which peers to configure. A peer that cannot work here is refused without effect on the others. A peer
+    for which ExaBGP cannot listen is still configured if ExaBGP can open its session.
 
-    ``waiting``: peers whose session is not to be opened before BFD is up.
+    ``waiting``: peers whose session must not be opened before BFD is up.
     """
     sessions: dict[str, SessionConfig] = {}
     listen: dict[str, int] = {}
@@ -114,13 +115,13 @@ def arrange(desired: DesiredBgp, local: Local, waiting: Set[str] = frozenset()) 
 
 
 _TOLD = frozenset({RefusalKind.PORT_TAKEN, RefusalKind.PORT_PRIVILEGED})
-"""What the user wants to know of a peer that works all the same: it was asked to listen, and does not."""
+"""Obstacles that are reported for a peer that still works: ExaBGP should listen for it, but does not."""
 
 
 def _obstacle(
     desired: DesiredBgp, session: SessionConfig, address: Address | None, port: int, local: Local
 ) -> Refusal | None:
-    """Why the peer cannot be listened for."""
+    """Why ExaBGP cannot listen for the peer."""
     if not port:
         return Refusal(RefusalKind.NO_LISTEN_PORT)
     if address is None:

@@ -1,7 +1,7 @@
-"""What is still to be said to ExaBGP: the difference between the routes wanted and the routes that it has.
+"""The difference between the wanted routes and the routes that ExaBGP has: what must still be sent to it.
 
-No input or output here. The order of the work keeps promises: what a router must stop using goes first, a small change
-is never queued behind a big one, and a VIP that moves is announced anew before its last path is withdrawn.
+This module does no I/O. The order of the work guarantees that changes of what a router uses now go first, that a small
+change never waits for a big one, and that the new path of a moving VIP is announced before its last path is withdrawn.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from enum import IntEnum
 
 from porterlb.core.desired import Path, Prefix
 
-Slot = tuple[str, int]  # peer, path identifier: at most one path of a prefix in each
+Slot = tuple[str, int]  # peer, path identifier: at most one path of a prefix in each slot
 
 
 class Urgency(IntEnum):
     """Lower goes first."""
 
-    URGENT = 0  # withdrawals and changes of what a router uses now
-    AFTER = 1  # withdrawals of a router's last path to a prefix whose new path must be there first
-    NEW = 2  # what a router does not have yet
+    URGENT = 0  # withdrawals and changes of routes that a router uses now
+    AFTER = 1  # withdrawals of a router's last path to a prefix whose new path must be announced first
+    NEW = 2  # routes that a router does not have yet
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One command line's worth. ``path``: announced, or the one withdrawn."""
+    """The content of one command line. ``path``: the path announced or withdrawn."""
 
     path: Path
     prefixes: tuple[Prefix, ...]
@@ -40,9 +40,9 @@ _Group = tuple[Urgency, int, bool, Path]  # urgency, generation, withdraw, path
 
 @dataclass(slots=True)
 class Difference:
-    """Routes wanted, routes that ExaBGP has, and the work between them, kept up to date at the cost of what changed.
+    """Wanted routes, routes that ExaBGP has, and the work between them. An update costs only as much as what changed.
 
-    ``rejected`` routes are not tried again until they are wanted differently, or everything is resynced.
+    ``rejected`` routes are not tried again until the wanted route changes, or the peer is resynced.
     """
 
     routes: Mapping[Path, AbstractSet[Prefix]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Difference:
     rejected: dict[tuple[Path, Prefix], str] = field(default_factory=dict)
     _target: dict[Slot, dict[Prefix, Path]] = field(default_factory=dict)
     _has: dict[Slot, dict[Prefix, Path]] = field(default_factory=dict)
-    _unsure: dict[Slot, set[Prefix]] = field(default_factory=dict)  # of _has: may or may not be in ExaBGP
+    _unsure: dict[Slot, set[Prefix]] = field(default_factory=dict)  # subset of _has: may or may not be in ExaBGP
     _slots: dict[str, set[Slot]] = field(default_factory=dict)
     _work: dict[_Group, dict[Prefix, None]] = field(default_factory=dict)
     _split: list[Batch] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Difference:
     """Rises whenever the order of the work may have changed."""
 
     def want(self, routes: Mapping[Path, AbstractSet[Prefix]]) -> None:
-        """Takes over a whole wanted set. Where two paths contradict each other (same slot and prefix), one holds."""
+        """Replaces the whole wanted set. If two paths conflict (same slot and prefix), one of them counts."""
         self.generation += 1
         changed: dict[Slot, set[Prefix]] = {}
         for path in self.routes.keys() | routes.keys():
@@ -73,7 +73,7 @@ class Difference:
                     del target[prefix]
                 self.rejected.pop((path, prefix), None)
             changed.setdefault(slot, set()).update(old ^ new)
-        # After all losses: a prefix that moves between paths of one slot is lost by one and gained by the other.
+        # After all removals: a prefix that moves between paths of one slot is removed from one and added to the other.
         for path in sorted(routes, key=_order):
             slot = (path.peer, path.path_id)
             touched = changed.get(slot)
@@ -88,7 +88,7 @@ class Difference:
             self._queue(slot, nets)
 
     def set_peers(self, peers: frozenset[str]) -> None:
-        """The peers that ExaBGP has configured. One that is new here has no routes; one that is gone has none left."""
+        """Sets the peers that ExaBGP has configured. New peers have no routes yet; removed peers have none left."""
         self.generation += 1
         changed = self.peers ^ peers
         new = peers - self.peers
@@ -102,7 +102,7 @@ class Difference:
             self.resync(peer)
 
     def has_path_ids(self, peer: str, version: int) -> bool:
-        """Whether ExaBGP has routes of this peer and IP version that only add-path tells apart."""
+        """Whether ExaBGP has routes of this peer and IP version that only add-path can distinguish."""
         return any(
             path.next_hop.version == version
             for slot in self._slots.get(peer, ())
@@ -111,18 +111,18 @@ class Difference:
         )
 
     def cleared(self, peer: str) -> None:
-        """ExaBGP has withdrawn everything from this peer: what is wanted is to be said anew."""
+        """ExaBGP has withdrawn all routes from this peer: the wanted ones must be announced again."""
         for slot in self._slots.get(peer, ()):
             self._has.pop(slot, None)
             self._unsure.pop(slot, None)
         self.resync(peer)
 
     def forget(self) -> None:
-        """ExaBGP is gone, and with it all that it had."""
+        """ExaBGP has ended, and all its routes with it."""
         self.set_peers(frozenset())
 
     def resync(self, peer: str) -> None:
-        """Everything of this peer is to be said again: ExaBGP may have lost some of it."""
+        """Sends all routes of this peer again: ExaBGP may have lost some of them."""
         self.generation += 1
         self._drop_work(peer)
         for key in [key for key in self.rejected if key[0].peer == peer]:
@@ -133,13 +133,13 @@ class Difference:
             self._queue(slot, self._target.get(slot, {}).keys() | has.keys())
 
     def busy(self, peer: str | None = None) -> bool:
-        """Whether anything is left to say (to this peer)."""
+        """Whether any work is left (for this peer)."""
         if peer is None:
             return bool(self._work or self._split)
         return any(key[3].peer == peer for key in self._work) or any(b.path.peer == peer for b in self._split)
 
     def next(self, most: int) -> Batch | None:
-        """The most urgent work, up to ``most`` prefixes; the caller answers with done, failed or unsure."""
+        """The most urgent work, at most ``most`` prefixes. The caller then calls done, failed or unsure."""
         while self._work or self._split:
             key = min(self._work, key=lambda k: (k[0], len(self._work[k]), -k[1]), default=None)
             if self._split and (key is None or key[0] is not Urgency.URGENT):
@@ -158,8 +158,8 @@ class Difference:
         return None
 
     def give_back(self, batch: Batch) -> None:
-        """The batch has not been said: it waits again, for whatever is still wanted of it. Halves of what was refused
-        go first: it may be the withdrawal of a last path, and they the path that is to be there before."""
+        """The batch was not sent: it is queued again, as far as it is still wanted. Halves of a refused batch go first:
+        this batch may withdraw a last path, and the halves may announce the path that must exist before that."""
         if batch.path.peer in self.peers:
             self._split.insert(0, batch)
 
@@ -175,19 +175,19 @@ class Difference:
                 has[prefix] = batch.path
 
     def failed(self, batch: Batch, reason: str) -> None:
-        """ExaBGP refused the batch: halves are tried, until the one route that it refuses is found."""
+        """ExaBGP refused the batch: halves are tried until the single refused route is found."""
         self.generation += 1
         if len(batch.prefixes) > 1:
             middle = len(batch.prefixes) // 2
             self._split.append(Batch(batch.path, batch.prefixes[middle:], batch.withdraw))
             self._split.append(Batch(batch.path, batch.prefixes[:middle], batch.withdraw))
-        elif batch.withdraw:  # it cannot have what it cannot even withdraw
+        elif batch.withdraw:  # ExaBGP cannot have a route that it cannot withdraw
             self.done(batch)
         else:
             self.rejected[(batch.path, batch.prefixes[0])] = reason
 
     def unsure(self, batch: Batch) -> None:
-        """No answer came: ExaBGP may have done it. The caller resyncs the peer when it can."""
+        """No answer arrived: ExaBGP may have applied the batch. The caller resyncs the peer when possible."""
         slot = (batch.path.peer, batch.path.path_id)
         has, unsure = self._has.setdefault(slot, {}), self._unsure.setdefault(slot, set())
         unsure.update(batch.prefixes)
@@ -195,11 +195,11 @@ class Difference:
             has.setdefault(prefix, batch.path)
 
     def count(self) -> int:
-        """How many routes ExaBGP has."""
+        """The number of routes that ExaBGP has."""
         return sum(map(len, self._has.values()))
 
     def _current(self, batch: Batch) -> Batch:
-        """The batch without what has meanwhile become different; that is queued elsewhere."""
+        """The batch without prefixes that changed in the meantime; those are queued elsewhere."""
         slot = (batch.path.peer, batch.path.path_id)
         target, has, unsure = self._target.get(slot, {}), self._has.get(slot, {}), self._unsure.get(slot, set())
         if batch.withdraw:
@@ -228,7 +228,7 @@ class Difference:
                 self._add(Urgency.NEW, False, wanted, prefix)
 
     def _withdrawal_urgency(self, others: list[Slot], prefix: Prefix) -> Urgency:
-        """At once, unless it would leave the router without the prefix while another path is still to be announced."""
+        """URGENT, unless the router would be without the prefix while another path is still to be announced."""
         coming = [slot for slot in others if prefix in self._target.get(slot, {})]
         if not coming or any(self._has.get(slot, {}).get(prefix) == self._target[slot][prefix] for slot in coming):
             return Urgency.URGENT

@@ -1,6 +1,6 @@
-"""A bound on the prefixes that one peer gets (``spec.maxPrefixesSent``).
+"""A limit on the prefixes announced to one peer (``spec.maxPrefixesSent``).
 
-A mistake here must not reach the prefix limit of the router, which would end the session with every route.
+A mistake in the cluster must not exceed the prefix limit of the router: the session would end, and all routes with it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ Routes = Mapping[Path, AbstractSet[Prefix]]
 
 @dataclass(slots=True)
 class Guard:
-    """What is announced stays; new prefixes are added, the lowest text first, as long as there is room.
+    """Announced prefixes stay; new ones are added in text order while there is room.
 
-    ``withheld``: what was wanted and is not announced, after the last :meth:`apply`.
+    ``withheld``: wanted prefixes that are not announced, as of the last :meth:`apply`.
     """
 
     withheld: dict[str, frozenset[Prefix]] = field(default_factory=dict)  # by peer
     _kept: dict[str, frozenset[Prefix]] = field(default_factory=dict)
 
     def apply(self, routes: Routes, limits: Mapping[str, int]) -> Routes:
-        """``routes`` without what is over the limit of its peer. ``limits``: by peer name; 0, or no entry: none."""
+        """``routes`` without the prefixes over the limit of their peer. ``limits``: by peer name; 0 or absent: none."""
         self.withheld = {}
         for peer in self._kept.keys() - limits.keys():
             del self._kept[peer]

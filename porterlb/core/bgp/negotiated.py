@@ -1,4 +1,4 @@
-"""What one BGP session negotiated: the plan relies on this, never on what was configured."""
+"""The capabilities that one BGP session negotiated: the plan uses these, never the configured ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _TEXT = re.compile(r"(?:[46]\+?){0,2}")
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """``families``: IP versions whose unicast routes the peer takes (RFC 4760). ``add_path``: those of them of which
-    we may send several paths (RFC 7911). ``hold_time``: seconds. ``graceful_restart``: both sides know RFC 4724.
-    ``asn4``: four-octet AS numbers (RFC 6793). ``route_refresh``: both sides know RFC 2918. ``router_id``, ``peer_as``:
-    those of the router; empty and 0 where they are not known."""
+    """``families``: IP versions whose unicast routes the peer accepts (RFC 4760). ``add_path``: those for which we may
+    send several paths (RFC 7911). ``hold_time``: seconds. ``graceful_restart``: both sides support RFC 4724. ``asn4``:
+    four-octet AS numbers (RFC 6793). ``route_refresh``: both sides support RFC 2918. ``router_id``, ``peer_as``: those
+    of the router; empty and 0 if unknown."""
 
     families: tuple[int, ...] = ()
     add_path: tuple[int, ...] = ()
@@ -26,12 +26,12 @@ class Negotiated:
 
     @property
     def text(self) -> str:
-        """What other replicas need of it, for a hello: ``4+6`` is IPv4 with add-path and IPv6 without."""
+        """The part that other replicas need, for a hello: ``4+6`` is IPv4 with add-path and IPv6 without."""
         return "".join(f"{version}{'+' if version in self.add_path else ''}" for version in self.families)
 
 
 def from_text(text: str) -> Negotiated | None:
-    """The reverse of :attr:`Negotiated.text`; None: it is no such text."""
+    """The reverse of :attr:`Negotiated.text`; None for any other text."""
     if not _TEXT.fullmatch(text):
         return None
     families = tuple(version for version in (4, 6) if str(version) in text)
@@ -39,5 +39,5 @@ def from_text(text: str) -> Negotiated | None:
 
 
 def as_configured(families: tuple[int, ...], *, add_path: bool, hold_time: int = 9) -> Negotiated:
-    """What a router that agrees to everything negotiates."""
+    """The result with a router that accepts all configured capabilities."""
     return Negotiated(families, families if add_path else (), hold_time, graceful_restart=True)

@@ -1,4 +1,4 @@
-"""The next command line, made while ExaBGP works on the last one: that saves ExaBGP from waiting for us in a burst."""
+"""The next command line, built while ExaBGP works on the last one, so that ExaBGP does not wait for us in a burst."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from porterlb.core.desired import SessionConfig
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One batch in ExaBGP's words. ``refusal``: why it cannot be said; then there is no ``text``."""
+    """One batch as an ExaBGP command. ``refusal``: why it cannot be expressed; then ``text`` is empty."""
 
     batch: Batch
     text: str = ""
@@ -20,7 +20,8 @@ class Line:
 
 
 class NextLine:
-    """What was made ahead counts only while the difference stays as it was: anything urgent goes first, as without."""
+    """Builds a line ahead of time. The line is used only if the difference is unchanged, so urgent work still goes
+    first."""
 
     def __init__(self, difference: Difference, most: int = text.MAX_PREFIXES) -> None:
         self._difference = difference
@@ -33,7 +34,7 @@ class NextLine:
         self._line, self._made_at = self.take(sessions), self._difference.generation
 
     def take(self, sessions: Mapping[str, SessionConfig]) -> Line | None:
-        """The next line; None when nothing is left to say. ``sessions``: those that ExaBGP has, by peer name."""
+        """The next line; None if no work is left. ``sessions``: the sessions that ExaBGP has, by peer name."""
         line, self._line = self._line, None
         if line is not None:
             if self._made_at == self._difference.generation:

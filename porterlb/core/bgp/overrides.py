@@ -1,4 +1,4 @@
-"""A BgpPeer as one node has it: ``spec.overrides`` (the first entry that selects the node counts)."""
+"""The BgpPeer of one node, after ``spec.overrides`` (the first entry that selects the node counts)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from porterlb.core.model import Address, Peer, PeerOverride, Snapshot
 
 
 def number_of(peer: Peer, snapshot: Snapshot, node: str) -> int | None:
-    """Which entry counts on a node; None: none. An entry without a selector is for all nodes."""
+    """Index of the entry that counts on a node; None: none. An entry without a selector applies to all nodes."""
     labels = snapshot.nodes[node].labels if node in snapshot.nodes else None
     for number, override in enumerate(peer.overrides):
         selector = override.node_selector
@@ -25,7 +25,7 @@ def override_of(peer: Peer, snapshot: Snapshot, node: str) -> PeerOverride | Non
 
 
 def on_node(peer: Peer, snapshot: Snapshot, node: str) -> Peer:
-    """The peer with the values of this node. Its address is None where the node has no router."""
+    """The peer with the values of this node. Its address is None if the node has no router."""
     override = override_of(peer, snapshot, node)
     if override is None:
         return replace(peer, overrides=()) if peer.overrides else peer
@@ -46,24 +46,24 @@ def on_node(peer: Peer, snapshot: Snapshot, node: str) -> Peer:
 
 
 def gateway_of(snapshot: Snapshot, node: str, version: int) -> Address | None:
-    """The default gateway of a node, as its replica reports it. A link-local address is none: see ``gateways``."""
+    """The default gateway of a node, as its replica reports it, without link-local addresses (see ``gateways``)."""
     return next((found for found in gateways(snapshot, node, version) if not found.is_link_local), None)
 
 
 def gateways(snapshot: Snapshot, node: str, version: int) -> tuple[Address, ...]:
-    """All default gateways of a node of an IP version."""
+    """All default gateways of a node for an IP version."""
     member = snapshot.members.get(node)
     return tuple(address for address in member.gateways if address.version == version) if member else ()
 
 
 def routers(peer: Peer, snapshot: Snapshot) -> Mapping[str, Address | None]:
-    """The router of each replica, where it is not the same for all; else empty."""
+    """The router of each replica if the peer has overrides; else empty."""
     if not peer.overrides:
         return {}
     return {name: on_node(peer, snapshot, name).address for name in sorted(snapshot.members)}
 
 
 def addresses(peer: Peer) -> tuple[Address, ...]:
-    """Every address of a router that the BgpPeer names, each once."""
+    """Every router address in the BgpPeer, without duplicates."""
     found = (peer.address, *(override.address for override in peer.overrides))
     return tuple(dict.fromkeys(address for address in found if address is not None))

@@ -1,4 +1,4 @@
-"""The sessions that a replica is to have: which BgpPeers select its node, which of two wins, with which settings."""
+"""The sessions of a replica: which BgpPeers select its node, which of two conflicting ones counts, their settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from porterlb.core.problems import Problem, Reason
 
 
 def selects(peer: Peer, snapshot: Snapshot, node: str) -> bool:
-    """Whether the peer is for the replica on this node: an override with an error leaves its nodes out."""
+    """Whether the peer applies to the replica on this node. An override with an error excludes its nodes."""
     if peer.node_selector is not None and not (
         node in snapshot.nodes and peer.node_selector.matches(snapshot.nodes[node].labels)
     ):
@@ -27,9 +27,9 @@ def selects(peer: Peer, snapshot: Snapshot, node: str) -> bool:
 
 
 def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
-    """Peers that get no session on this node, for another one with the same address is older there: by name, that one.
+    """Peers that get no session on this node because an older peer has the same address there: the older one by name.
 
-    Judged per node: racks may have gateways with one address. A disabled peer takes no address from others.
+    Decided per node: gateways of different racks may share an address. A disabled peer does not block others.
     """
     found: dict[str, str] = {}
     holder: dict[Address, str] = {}
@@ -50,12 +50,12 @@ def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
 
 
 def _router(peer: Peer, snapshot: Snapshot, node: str) -> Address | None:
-    """The router of the node; None where it has no session with the peer. ``peer``: as the node has it."""
+    """The router of the node; None if it has no session with the peer. ``peer``: with the node's overrides applied."""
     return peer.address if _refusal(peer, snapshot, node) is None else None
 
 
 def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
-    """The sessions that this replica is to have, by peer name."""
+    """The wanted sessions of this replica, by peer name."""
     node, conf = snapshot.view.node, snapshot.conf
     ours = snapshot.nodes.get(node)
     hidden = shadowed(snapshot, node)
@@ -93,9 +93,9 @@ def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
 
 
 def own_bfd(snapshot: Snapshot, sessions: Mapping[str, SessionConfig]) -> dict[str, BfdTarget]:
-    """The BFD sessions that go with these BGP sessions, by peer name.
+    """The BFD sessions for these BGP sessions, by peer name.
 
-    Routers use multihop BFD (RFC 5883) for multihop and for internal sessions: so do FRR and BIRD.
+    Routers such as FRR and BIRD use multihop BFD (RFC 5883) for multihop and for internal sessions.
     """
     found = {}
     for name, session in sessions.items():
@@ -108,7 +108,7 @@ def own_bfd(snapshot: Snapshot, sessions: Mapping[str, SessionConfig]) -> dict[s
 
 
 def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:
-    """What is wrong with each peer that only all objects together show: the same on every replica that sees them."""
+    """Problems of each peer that depend on other objects too: replicas that see the same objects find the same."""
     found: dict[str, list[Problem]] = {}
     hidden = {node: shadowed(snapshot, node) for node in sorted({*snapshot.nodes, snapshot.view.node})}
     for name, peer in sorted(snapshot.peers.items()):
@@ -124,26 +124,26 @@ def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:
 
 
 def secret_missing(peer: Peer, namespace: str) -> Problem:
-    """Why a peer has no session: the Secret or the key that it names is not there."""
+    """Why a peer has no session: the Secret or the key that it names does not exist."""
     secret, key = peer.password_secret or ("", "")
     sentence = f"There is no key {key!r} in the Secret {namespace}/{secret}: no session."
     return Problem(Reason.SECRET_MISSING, sentence, "spec.conf.authPasswordSecret")
 
 
 def own_as(conf: BgpConf, node: Node | None) -> int:
-    """The AS of a node: that of its rack, else that of all nodes; 0: none is known."""
+    """The AS of a node: the AS of its rack, else the AS of all nodes; 0: unknown."""
     labels = node.labels if node else {}
     rack = next((labels[name] for name in RACK_LABELS if name in labels), None)
     return conf.as_per_rack.get(rack or "", conf.local_as)
 
 
 def local_as(peer: Peer, conf: BgpConf, node: Node | None) -> int:
-    """The AS of a node towards this peer; 0: none is known."""
+    """The AS of a node towards this peer; 0: unknown."""
     return peer.local_as or own_as(conf, node)
 
 
 def peer_as(peer: Peer, conf: BgpConf, node: Node | None) -> int:
-    """The AS that the router is to have; 0: any but that of the node."""
+    """The AS that the router must have; 0: any except the AS of the node."""
     return local_as(peer, conf, node) if peer.dynamic is DynamicAs.INTERNAL else peer.peer_as
 
 
@@ -162,7 +162,7 @@ def _refusals(peer: Peer, snapshot: Snapshot, nodes: Sequence[str]) -> Iterator[
 
 
 def _refusal(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
-    """Why this peer has no session on a node. ``peer``: as the node has it."""
+    """Why this peer has no session on a node. ``peer``: with the node's overrides applied."""
     conf = snapshot.conf
     if not local_as(peer, conf, snapshot.nodes.get(node)):
         racks = ", or a rack of asPerRack as a label of the node" if conf.as_per_rack else ""
@@ -181,7 +181,7 @@ def _refusal(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
 
 
 def _no_router(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
-    """Why a node knows no address of the router. None: its replica has not yet told the gateways of the node."""
+    """Why a node has no address of the router. None: its replica has not yet reported the gateways of the node."""
     number = number_of(peer, snapshot, node)
     version = 0 if number is None else peer.overrides[number].gateway
     if not version:
@@ -249,9 +249,9 @@ def _sides(peer: Peer, snapshot: Snapshot, node: str) -> tuple[int, int]:
 
 
 def router_id(snapshot: Snapshot) -> IPv4Address:
-    """The BGP identifier of this replica (RFC 6286: unique within the AS, so one for all nodes will not do).
+    """The BGP identifier of this replica (RFC 6286: unique within the AS, so nodes cannot share one).
 
-    The node's first IPv4 address; without one that of the BgpConf, else one made from the node's name.
+    The node's first IPv4 address, else the one of the BgpConf, else one derived from the node's name.
     """
     node = snapshot.nodes.get(snapshot.view.node)
     address = node.address(4) if node else None

@@ -1,6 +1,6 @@
-"""Why a session is down, why a peer is kept out of ExaBGP, what is wrong with ExaBGP: values without words.
+"""Why a session is down, why a peer is left out of ExaBGP, and what is wrong with ExaBGP: values without text.
 
-The sentences are made by :mod:`porterlb.core.bgp.words`, where somebody reads them.
+:mod:`porterlb.core.bgp.words` makes the sentences that users read.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ADMINISTRATIVE = frozenset({2, 4})
 class TroubleKind(enum.StrEnum):
     """What is wrong with ExaBGP as a whole."""
 
-    NOT_STARTED = "not_started"  # text: of the operating system
-    ENDED = "ended"  # code: its exit code; text: its last words
+    NOT_STARTED = "not_started"  # text: error of the operating system
+    ENDED = "ended"  # code: its exit code; text: its last output
     KILLED = "killed"  # code: the signal
     HUNG = "hung"
     NO_API = "no_api"
-    RELOAD_REFUSED = "reload_refused"  # text: its words
-    RELOAD_FAILED = "reload_failed"  # text: of the operating system
+    RELOAD_REFUSED = "reload_refused"  # text: the message of ExaBGP
+    RELOAD_FAILED = "reload_failed"  # text: error of the operating system
     NOT_TAKEN = "not_taken"
     PEERS_LOST = "peers_lost"
     STOPPED = "stopped"
@@ -38,7 +38,7 @@ class TroubleKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """``code`` and ``text`` as the kind says."""
+    """``code`` and ``text`` depend on the kind."""
 
     kind: TroubleKind
     code: int = 0
@@ -46,32 +46,32 @@ class Trouble:
 
     @property
     def runs(self) -> bool:
-        """Whether ExaBGP runs all the same."""
+        """Whether ExaBGP still runs."""
         return self.kind in (TroubleKind.RELOAD_REFUSED, TroubleKind.RELOAD_FAILED)
 
 
 class LossKind(enum.StrEnum):
-    """How a session, or an attempt at one, ended."""
+    """How a session, or an attempt to open one, ended."""
 
     NOTIFICATION = "notification"  # code, subcode, text: the RFC 9003 shutdown text; local: we sent it
     RESET = "reset"
     CLOSED = "closed"
     TIMED_OUT = "timed_out"
     REFUSED = "refused"
-    CONNECTION = "connection"  # of TCP, without a cause that we know
+    CONNECTION = "connection"  # of TCP, cause unknown
     RECONFIGURED = "reconfigured"
     REMOVED = "removed"
-    UNHEARD = "unheard"  # found out afterwards
-    SPEAKER = "speaker"  # trouble: with ExaBGP
+    UNHEARD = "unheard"  # detected later, from ExaBGP's list of sessions
+    SPEAKER = "speaker"  # trouble: what is wrong with ExaBGP
     BFD = "bfd"  # code: the diagnostic (RFC 5880, 4.1)
-    OTHER = "other"  # text: ExaBGP's words, perhaps none
+    OTHER = "other"  # text: the message of ExaBGP, possibly empty
 
 
 _CONNECTION = frozenset({LossKind.RESET, LossKind.CLOSED, LossKind.TIMED_OUT, LossKind.REFUSED, LossKind.CONNECTION})
 
 
 class LossCategory(enum.StrEnum):
-    """The few classes that losses are counted in, whatever a peer may say."""
+    """The fixed set of classes in which losses are counted."""
 
     HOLD_TIMER = "hold_timer"
     SHUTDOWN = "shutdown"
@@ -107,14 +107,14 @@ class Loss:
 
 
 def written(loss: Loss | None) -> dict[str, object] | None:
-    """A loss as JSON values, for those who judge it elsewhere."""
+    """A loss as JSON values."""
     if loss is None:
         return None
     return {"kind": loss.kind.value, "code": loss.code, "subcode": loss.subcode, "local": loss.local, "text": loss.text}
 
 
 def read(value: object) -> Loss | None:
-    """What :func:`written` made; None for anything else. A kind that this release does not know is OTHER."""
+    """Parses the result of :func:`written`; None for anything else. A kind unknown to this release becomes OTHER."""
     if not isinstance(value, Mapping):
         return None
     kind = next((kind for kind in LossKind if kind.value == value.get("kind")), LossKind.OTHER)
@@ -123,7 +123,7 @@ def read(value: object) -> Loss | None:
 
 
 class RefusalKind(enum.StrEnum):
-    """What on the node keeps a peer out of ExaBGP, or keeps ExaBGP from listening for it."""
+    """Why a peer is left out of ExaBGP on this node, or why ExaBGP does not listen for it."""
 
     SAME_ADDRESS = "same_address"  # address; other: the BgpPeer that has it
     ADDRESS_ABSENT = "address_absent"  # address: localAddress
@@ -138,7 +138,7 @@ class RefusalKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Fields as the kind says."""
+    """The fields depend on the kind."""
 
     kind: RefusalKind
     address: Address | None = None

@@ -1,4 +1,4 @@
-"""Limits and spellings of BGP, each in one place: the parser, the plan and the words for ExaBGP all refer to these."""
+"""Limits and spellings of BGP, each defined once, for the parser, the plan and the commands to ExaBGP."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_PASSWORD = 80
 MAX_RESTART = 4095
 """Seconds; 12 bits (RFC 4724, 3)."""
 GTSM_TTL = 255
-"""What both sides send with (RFC 5082, 3)."""
+"""The TTL that both sides send with (RFC 5082, 3)."""
 MIN_HOLD_TIME = 3
-"""Seconds, where it is not 0 (RFC 4271, 4.2)."""
+"""Seconds, unless it is 0 (RFC 4271, 4.2)."""
 MAX_PREPEND = 16
 MAX_U32 = 2**32 - 1
 FAMILIES = (4, 6)
@@ -26,7 +26,7 @@ def hold_time_allowed(seconds: int) -> bool:
 
 
 def keepalive_of(hold_time: int, asked: int = 0) -> int:
-    """Seconds between two keepalives: what was asked for, at most a third of the hold time (RFC 4271, 4.4); 0: none."""
+    """Seconds between two keepalives: as configured, at most a third of the hold time (RFC 4271, 4.4); 0: none."""
     third = max(1, hold_time // 3) if hold_time else 0
     return min(asked or third, third)
 
@@ -35,11 +35,11 @@ def password_allowed(password: str) -> bool:
     return len(password.encode(errors="replace")) <= MAX_PASSWORD and password.isprintable()
 
 
-WELL_KNOWN = {  # the IANA registry's names, as ExaBGP spells them, or as numbers where it has no name
+WELL_KNOWN = {  # names of the IANA registry, with the spelling of ExaBGP, or numbers if ExaBGP has no name
     "no-export": "no-export",  # RFC 1997
     "no-advertise": "no-advertise",  # RFC 1997
     "no-export-subconfed": "no-export-subconfed",  # RFC 1997
-    "local-as": "no-export-subconfed",  # the name that routers give it
+    "local-as": "no-export-subconfed",  # the name used by routers
     "no-peer": "no-peer",  # RFC 3765
     "nopeer": "no-peer",
     "blackhole": "blackhole",  # RFC 7999
@@ -56,17 +56,17 @@ _NUMBERS = re.compile(r"[0-9]{1,10}(:[0-9]{1,10}){1,2}")
 
 
 def community(text: str) -> str | None:
-    """A community (RFC 1997) as ExaBGP takes it: two numbers of 16 bits, or a well-known name; None: it is none."""
+    """A community (RFC 1997) in the form of ExaBGP: two 16-bit numbers, or a well-known name; None: invalid."""
     return WELL_KNOWN.get(text.lower().replace("_", "-")) or _numbers(text, 2, 0xFFFF)
 
 
 def community_name(text: str) -> bool:
-    """Whether a community of the BgpConf may have this name: as names of objects, and none that routers know."""
+    """Whether a community of the BgpConf may have this name: valid as an object name, and not a well-known one."""
     return _NAME.fullmatch(text) is not None and community(text) is None
 
 
 def large_community(text: str) -> str | None:
-    """A large community (RFC 8092): three numbers of 32 bits; None: it is none."""
+    """A large community (RFC 8092): three 32-bit numbers; None: invalid."""
     return _numbers(text, 3, 0xFFFFFFFF)
 
 

@@ -1,4 +1,4 @@
-"""The state of each BGP session, from what ExaBGP says."""
+"""The state of each BGP session, from the events of ExaBGP."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from porterlb.core.observed import SessionState
 ADMIN_DOWN = "admin down"
 
 SETTLING = 1.0
-"""Seconds. FRR (8.4) begins its BFD session anew when it accepts a BGP connection, and says Down: measured some 0.1 s
-before ExaBGP says that the session is established. A little later than that, it must not end the new session."""
+"""Seconds. FRR (8.4) restarts its BFD session when it accepts a BGP connection, and sends Down: measured about 0.1 s
+before ExaBGP reports that the session is established. If this Down arrives slightly after that, it must not end the new
+session."""
 
 
 @dataclass(slots=True)
 class Sessions:
-    """Sessions by peer name. Times in monotonic seconds, given by the caller."""
+    """Sessions by peer name. Times: monotonic seconds, as arguments."""
 
     states: dict[str, SessionState] = field(default_factory=dict)
     _wanted: Mapping[str, SessionConfig] = field(default_factory=dict)
     _names: dict[Address, str] = field(default_factory=dict)
     _notifications: dict[Address, text.Notification] = field(default_factory=dict)
-    _opened: dict[Address, Negotiated] = field(default_factory=dict)  # of sessions that are not established yet
+    _opened: dict[Address, Negotiated] = field(default_factory=dict)  # for sessions not established yet
     torn: set[str] = field(default_factory=set)
     """Peers whose session counts as lost because of BFD, while ExaBGP still has it."""
 
     def configure(self, wanted: Mapping[str, SessionConfig], arranged: Arranged, now: float) -> None:
-        """The whole set of peers: new ones start idle, ones that are gone are forgotten."""
+        """Sets all peers: new ones start without a connection, removed ones are dropped."""
         changed = {name for name, config in wanted.items() if self._wanted.get(name, config) != config}
         self._wanted = wanted
         self._names = {session.address: name for name, session in arranged.config.sessions.items()}
@@ -56,7 +57,7 @@ class Sessions:
             self.states[name] = replace(state, refusal=refusal, limit=arranged.limited.get(name), attempt=attempt)
 
     def hear(self, said: text.Said, now: float) -> list[str]:
-        """Takes an event in; returns the peers whose session has just come up or gone down."""
+        """Processes an event; returns the peers whose session has just come up or gone down."""
         if isinstance(said, text.Notification):
             self._notifications[said.address] = said
         elif isinstance(said, text.Opened):
@@ -76,16 +77,16 @@ class Sessions:
                 return [name]
             if isinstance(said, text.Down):
                 return self._down(name, said, now)
-            # Up tells of "established", after what the state machine says; and its end has a reason in Down.
+            # Up reports "established" after this event does; Down reports its end, with a reason.
             if not state.up and said.state != "established":
                 attempt = said.state in ("opensent", "openconfirm")
                 self.states[name] = _at(state, said.state if attempt else self._resting(name), now)
         return []
 
     def hear_bfd(self, found: Mapping[str, BfdSession], now: float) -> frozenset[str]:
-        """What BFD knows of the routers, by peer name. Returns the peers whose established session is lost by it.
+        """Takes the BFD sessions by peer name. Returns the peers whose established BGP session is lost because of BFD.
 
-        BFD that the router has switched off is no failure, nor is BFD that was never up (RFC 5882, 4).
+        It is no failure if the router has switched BFD off, or if BFD was never up (RFC 5882, 4).
         """
         lost = set()
         for name, state in self.states.items():
@@ -102,8 +103,8 @@ class Sessions:
         return frozenset(lost)
 
     def waiting_for_bfd(self, targets: Mapping[str, BfdTarget]) -> frozenset[str]:
-        """Strict peers whose session is not to be opened yet. One that is established stays: BFD that the BFD process
-        or the router ends without a failure takes nothing away."""
+        """Strict peers whose session must not be opened yet. An established session stays if the BFD process or the
+        router ends BFD without a failure."""
         found = set()
         for name, target in targets.items():
             state = self.states.get(name)
@@ -113,7 +114,7 @@ class Sessions:
         return frozenset(found)
 
     def lose_all(self, trouble: Trouble, now: float) -> None:
-        """ExaBGP is gone, and every session with it."""
+        """ExaBGP has ended, and every session with it."""
         for name, state in self.states.items():
             if name in self._names.values():
                 loss = Loss(LossKind.SPEAKER, trouble=trouble, local=True)
@@ -123,13 +124,13 @@ class Sessions:
         self.torn.clear()
 
     def fits(self, path: Path) -> bool:
-        """Whether a path can be told to its peer: one of several needs add-path, as it was negotiated last."""
+        """Whether a path can be announced to its peer: one of several paths needs add-path, as last negotiated."""
         state = self.states.get(path.peer)
         agreed = state.negotiated if state else None
         return not path.path_id or agreed is None or path.next_hop.version in agreed.add_path
 
     def unfit(self, name: str, difference: Difference) -> bool:
-        """Whether ExaBGP has routes of a peer that its session cannot tell apart."""
+        """Whether ExaBGP has routes of a peer that its session cannot distinguish."""
         agreed = self.states[name].negotiated
         return agreed is not None and any(
             difference.has_path_ids(name, version) for version in FAMILIES if version not in agreed.add_path
@@ -141,14 +142,14 @@ class Sessions:
     def _down(self, name: str, said: text.Down, now: float) -> list[str]:
         state = self.states[name]
         loss = text.loss(said, self._notifications.pop(said.address, None))
-        if name in self.torn:  # that it is lost was told, with the reason
+        if name in self.torn:  # the loss was reported already, with its reason
             self.torn.discard(name)
             return []
         if state.up:
             self.states[name] = self._lost(state, loss, now)
             return [name]
         state = _at(state, self._resting(name), now)
-        if said.reason and loss.kind is not LossKind.REMOVED:  # else it says only that we have stopped trying
+        if said.reason and loss.kind is not LossKind.REMOVED:  # otherwise it only reports that we stopped trying
             state = replace(state, attempt=loss)
         self.states[name] = state
         return []
@@ -158,7 +159,7 @@ class Sessions:
         return replace(lost, loss=loss, losses=state.losses + 1, attempt=None)
 
     def _shown(self, said: text.Shown, now: float) -> list[str]:
-        """Events are not replayed to a new listener: what was missed is told apart here."""
+        """Detects missed events from the list of sessions: ExaBGP does not replay events to a new listener."""
         changed: list[str] = []
         for address, name in self._names.items():
             state, shown = self.states[name], said.states.get(address, "idle")
@@ -176,13 +177,14 @@ class Sessions:
         return changed
 
     def _resting(self, name: str) -> str:
-        """Without a TCP connection ExaBGP says idle, active and connect in turn: one RFC 4271 name for each side."""
+        """The state without a TCP connection, as one RFC 4271 name per side: ExaBGP alternates between idle, active and
+        connect."""
         config = self._wanted.get(name)
         return "active" if config is not None and config.passive else "connect"
 
 
 def _begins_anew(bfd: BfdSession, age: float) -> bool:
-    """Whether the router has only begun its BFD session anew with the BGP session. ``age``: of that, seconds."""
+    """Whether the router only restarted its BFD session with the BGP session. ``age``: seconds of the BGP session."""
     return bfd.diagnostic == Diagnostic.NEIGHBOR_DOWN and age < SETTLING
 
 

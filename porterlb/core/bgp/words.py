@@ -1,4 +1,4 @@
-"""Reasons of the BGP speaker as sentences: the one place where these words are made."""
+"""Reasons of the BGP speaker as sentences. Only this module makes these sentences."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def loss(of: Loss | None) -> str:
 
 
 def why_down(session: SessionState) -> str:
-    """Why there is no session: what keeps it out, else the answer to the last attempt, else why it was lost."""
+    """Why there is no session: the refusal, else the answer to the last attempt, else the reason of the loss."""
     if session.refusal is not None:
         bfd = bfd_words.sentence(session.bfd) if session.refusal.kind is RefusalKind.BFD_NOT_UP else ""
         return f"{refusal(session.refusal)} {bfd}".strip()
@@ -121,7 +121,7 @@ def why_down(session: SessionState) -> str:
 
 
 def trouble(of: Trouble | None) -> str:
-    """What is wrong with ExaBGP; empty for None."""
+    """The problem with ExaBGP; empty for None."""
     if of is None:
         return ""
     match of.kind:
@@ -159,7 +159,7 @@ def overflow(limit: int, count: int) -> str:
 
 
 def lacks(config: SessionConfig, agreed: Negotiated) -> str:
-    """What was configured and not negotiated, and what follows; empty: nothing."""
+    """What was configured but not negotiated, and the consequences; empty: nothing."""
     found = []
     missing = [version for version in config.families if version not in agreed.families]
     if missing:
@@ -175,7 +175,7 @@ def lacks(config: SessionConfig, agreed: Negotiated) -> str:
 
 
 def refusal(of: Refusal | None) -> str:
-    """What keeps a peer out, or keeps ExaBGP from listening for it; empty for None."""
+    """Why a peer is left out, or why ExaBGP does not listen for it; empty for None."""
     if of is None:
         return ""
     match of.kind:
