@@ -1,7 +1,7 @@
-"""What ExaBGP is told and what it says: configuration, command lines, events. Text in, values out; no pipe in sight.
+"""The text interface of ExaBGP: configuration, command lines, events. Text and values only; edge/bgp has the pipes.
 
-Written against ExaBGP 5.0.15. What it says may have come from a router (NOTIFICATION messages, RFC 9003 shutdown
-texts): every field is checked and cut, and a line that is not understood is a value too, never an exception.
+Written for ExaBGP 5.0.15. Its output may contain text from a router (NOTIFICATION messages, RFC 9003 shutdown texts):
+every field is checked and cut to a maximum length. A line that cannot be parsed becomes a value, never an exception.
 """
 
 from porterlb.core.exabgp_text.commands import (

@@ -1,4 +1,4 @@
-"""The command lines of ExaBGP's API: routes announced and withdrawn, End-of-RIB, questions."""
+"""The command lines of ExaBGP's API: announcements, withdrawals, End-of-RIB, queries."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from porterlb.core.desired import Path, Prefix, SessionConfig
 from porterlb.core.exabgp_text.words import Unspeakable, clean
 
 MAX_PREFIXES = 48
-"""Prefixes in one command line: ExaBGP does 50 steps of queued work per turn, one a prefix. More of them in a line,
-or a second line outstanding, make it sleep between turns: 0.74 s for 10,000 routes become 2.7 s or more."""
+"""Prefixes in one command line: ExaBGP does 50 steps of queued work per turn, one per prefix. With more prefixes in a
+line, or a second outstanding line, it sleeps between turns: 0.74 s for 10,000 routes become 2.7 s or more."""
 
 VERSION = "version"
 RELOAD = "reload"
@@ -22,9 +22,9 @@ HEARTBEAT = "# beat"
 def announce(neighbor: SessionConfig, path: Path, prefixes: Sequence[Prefix]) -> str:
     """One line that announces up to MAX_PREFIXES prefixes of one IP version with one set of attributes.
 
-    The next hop is always written out: ``self`` would put the router ID into IPv4 routes on an IPv6 session.
-    LOCAL_PREF goes to iBGP peers only (RFC 4271, 5.1.5), and an AS path is prepended for eBGP peers only: an iBGP
-    peer would see its own AS in it, a loop. Raises Unspeakable for what ExaBGP would misread or announce wrongly.
+    The next hop is always explicit: ``self`` would put the router ID into IPv4 routes on an IPv6 session. LOCAL_PREF
+    is sent to iBGP peers only (RFC 4271, 5.1.5). The AS path is prepended for eBGP peers only: an iBGP peer would see
+    its own AS in it and detect a loop. Raises Unspeakable for what ExaBGP would misread or announce wrongly.
     """
     words = _head(neighbor, path, prefixes, "announce")
     attributes = path.attributes
@@ -34,7 +34,7 @@ def announce(neighbor: SessionConfig, path: Path, prefixes: Sequence[Prefix]) ->
     if attributes.local_pref is not None and ibgp:
         words.append(f"local-preference {_number(attributes.local_pref, rules.MAX_U32, 'local preference')}")
     if attributes.prepend and not ibgp:
-        # `as-path` replaces the path that ExaBGP would send, so the local AS itself is in it once more.
+        # `as-path` replaces the path that ExaBGP would send, so the local AS itself must be added once.
         times = _number(attributes.prepend, rules.MAX_PREPEND, "AS path prepend") + 1
         words.append(f"as-path [ {' '.join([str(neighbor.local_as)] * times)} ]")
     if attributes.communities:
@@ -45,12 +45,12 @@ def announce(neighbor: SessionConfig, path: Path, prefixes: Sequence[Prefix]) ->
 
 
 def withdraw(neighbor: SessionConfig, path: Path, prefixes: Sequence[Prefix]) -> str:
-    """One line that withdraws up to MAX_PREFIXES prefixes, of this path only where add-path is on."""
+    """One line that withdraws up to MAX_PREFIXES prefixes; with add-path only those of this path."""
     return " ".join([*_head(neighbor, path, prefixes, "withdraw"), "nlri", *prefixes])
 
 
 def clear(neighbor: SessionConfig | None = None) -> str:
-    """Withdraws everything, from one neighbor or from all."""
+    """Withdraws all routes from one neighbor or from all."""
     return f"neighbor {neighbor.address} clear adj-rib out" if neighbor is not None else "clear adj-rib out"
 
 

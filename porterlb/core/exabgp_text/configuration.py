@@ -11,12 +11,12 @@ from porterlb.core.exabgp_text.words import PROCESS, Unspeakable
 
 
 def configuration(neighbors: Iterable[SessionConfig], run: Sequence[str], listen: Mapping[str, int]) -> str:
-    """The text of exabgp.conf. It may hold passwords: mode 0600.
+    """The text of exabgp.conf. It may contain passwords: write it with mode 0600.
 
     Args:
-        neighbors: those to configure; two of them never have one address.
+        neighbors: the neighbors to configure, with distinct addresses.
         run: the API process, argv; the program as an absolute path.
-        listen: by peer name, the TCP port to listen on for it; such a neighbor must have a local address.
+        listen: TCP port to listen on, by peer name; such a neighbor must have a local address.
     """
     words = " ".join(_quoted(word) for word in run)
     parts = [f"process {PROCESS} {{\n    run {words};\n    encoder json;\n}}\n"]
@@ -51,7 +51,7 @@ def _neighbor(n: SessionConfig, listen: int) -> str:
         if value:
             lines.append(f"{name} {value};")
     if n.password:
-        # Base64 because ExaBGP's syntax cannot quote every character that a password may have.
+        # Base64, because ExaBGP's syntax cannot quote every character that a password may contain.
         encoded = base64.b64encode(n.password.encode()).decode()
         lines += ["md5-base64 true;", f"md5-password {encoded};"]
     families = [f"ipv{version} unicast;" for version in (4, 6) if version in n.families]
@@ -63,9 +63,9 @@ def _neighbor(n: SessionConfig, listen: int) -> str:
     lines += [
         "group-updates true;",
         "auto-flush true;",
-        "adj-rib-out true;",  # ExaBGP itself sends everything again after a session flap, and at a route refresh
-        "adj-rib-in false;",  # what peers send is never used
-        # The automatic End-of-RIB goes out before the first route: under graceful restart a black hole.
+        "adj-rib-out true;",  # ExaBGP itself sends all routes again after a session flap and on a route refresh
+        "adj-rib-in false;",  # routes from peers are never used
+        # The automatic End-of-RIB is sent before the first route: with graceful restart it causes a black hole.
         "manual-eor true;",
         f"capability {{ {' '.join(capability)} }}",
         f"family {{ {' '.join(families)} }}",

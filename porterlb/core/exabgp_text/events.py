@@ -1,4 +1,4 @@
-"""What ExaBGP says: acknowledgements, events and answers, one a line."""
+"""The output of ExaBGP: acknowledgements, events and answers, one per line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from porterlb.core.model import Address
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The end of the answer to a command. It comes in the order of the commands and means neither sent nor accepted."""
+    """The end of the answer to a command, in the order of the commands. It does not mean that a route was sent to the
+    router, nor that the router accepted it."""
 
     ok: bool
 
@@ -31,7 +32,7 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The OPEN messages are exchanged: what the session will be, before it is established."""
+    """The OPEN messages were exchanged: the capabilities of the session, before it is established."""
 
     address: Address
     negotiated: Negotiated
@@ -39,7 +40,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """The session, or an attempt at one, is over. ``reason``: in ExaBGP's words."""
+    """The session, or an attempt to open one, ended. ``reason``: the message of ExaBGP."""
 
     address: Address
     reason: str = ""
@@ -47,7 +48,7 @@ class Down:
 
 @dataclass(frozen=True, slots=True)
 class Fsm:
-    """A step of the state machine. ``state``: an RFC 4271 name in lower case."""
+    """A transition of the state machine. ``state``: an RFC 4271 name in lower case."""
 
     address: Address
     state: str
@@ -65,8 +66,8 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The answer to ``show neighbor json``, by address: RFC 4271 states, seconds established, UPDATEs sent,
-    what was negotiated (of those that are established)."""
+    """The answer to ``show neighbor json``, by address: RFC 4271 states, seconds established, UPDATEs sent, and for
+    established sessions the negotiated capabilities."""
 
     states: Mapping[Address, str] = field(default_factory=dict)
     duration: Mapping[Address, float] = field(default_factory=dict)
@@ -76,7 +77,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """ExaBGP is about to end."""
+    """ExaBGP is about to exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +153,12 @@ def _negotiated(said: Mapping[str, Any]) -> Negotiated:
 
 
 def _of(families: tuple[int, ...], sends: tuple[int, ...], hold_time: int, **rest: Any) -> Negotiated:
-    """``sends``: what ExaBGP may send with path identifiers, perhaps of families that were not negotiated."""
+    """``sends``: families that ExaBGP may send with path identifiers; some may not have been negotiated."""
     return Negotiated(families, tuple(v for v in sends if v in families), hold_time, **rest)
 
 
 def _identifier(said: object) -> str:
-    """A BGP identifier (RFC 6286); empty where it is none."""
+    """A BGP identifier (RFC 6286); empty if invalid."""
     try:
         return str(IPv4Address(str(said)))
     except ValueError:
@@ -173,7 +174,7 @@ _ADMIN_LONG = re.compile(r"invalid Shutdown Communication \(too large\) length :
 
 
 def _shutdown_text(message: str) -> str:
-    """The peer's own words. ExaBGP knows RFC 8203 (128 octets) only and gives longer ones in hexadecimal."""
+    """The peer's shutdown text. ExaBGP supports only RFC 8203 (128 octets) and prints longer texts in hexadecimal."""
     if match := _ADMIN_TEXT.match(message):
         return clean(match[1])
     if match := _ADMIN_LONG.match(message):
@@ -210,7 +211,7 @@ def _shown(peers: Sequence[object]) -> Shown:
 
 
 def _shown_negotiated(local: Mapping[str, Any], peer: Mapping[str, Any], names: Iterable[object]) -> Negotiated:
-    """``add-path`` of the local side is what we may send."""
+    """``add-path`` of the local side: the families that we may send with path identifiers."""
 
     def both(name: str) -> bool:
         return bool(local["capabilities"].get(name)) and bool(peer["capabilities"].get(name))

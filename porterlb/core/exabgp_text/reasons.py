@@ -1,4 +1,4 @@
-"""Why a session was lost, or a command refused: what ExaBGP says as values."""
+"""Why a session was lost or a command refused: messages of ExaBGP as values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from porterlb.core.exabgp_text.events import Down, Notification
 from porterlb.core.exabgp_text.words import PROCESS, clean
 
 _NUMBERS = re.compile(r"notification (sent|received) \((\d+),(\d+)\)")
-_CAUSES = (  # words of the operating system or of ExaBGP, in lower case; the first that is found counts
+_CAUSES = (  # texts of the operating system or of ExaBGP, in lower case; the first match counts
     (("econnreset", "errno 104", "reset by peer"), LossKind.RESET),
     (("closed by the remote end",), LossKind.CLOSED),
     (("etimedout", "errno 110", "ehostunreach", "errno 113", "enetunreach", "errno 101"), LossKind.TIMED_OUT),
@@ -24,10 +24,10 @@ _BEGINNINGS = (
 
 
 def loss(down: Down, notification: Notification | None) -> Loss:
-    """Why a session, or an attempt at one, ended.
+    """Why a session, or an attempt to open one, ended.
 
     Args:
-        down: what ExaBGP says of the end of the session.
+        down: ExaBGP's event for the end of the session.
         notification: the last NOTIFICATION of that peer since the session came up, if any.
     """
     if match := _NUMBERS.match(down.reason):
@@ -52,7 +52,7 @@ _LOG_FAILURE = re.compile(r"((?:command could not parse|no neighbor matching|rou
 
 
 def rejection(log_lines: Iterable[str]) -> str:
-    """Why the last command failed, from the log lines written since: ExaBGP's own words, or empty."""
+    """Why the last command failed, from the log lines since then: the message of ExaBGP, or empty."""
     found = ""
     for line in log_lines:
         if match := _LOG_REASON.search(line) or _LOG_PROBLEM.search(line):
