@@ -1,7 +1,7 @@
-"""Hello: the datagram by which replicas tell one another that they live, and what they see.
+"""Hello: the datagram by which replicas tell one another that they are alive, and what they observe.
 
-:mod:`value <porterlb.core.hello.value>`: what it says. :mod:`codec <porterlb.core.hello.codec>`: bytes and values.
-:mod:`receiver <porterlb.core.hello.receiver>`: which hellos are taken, and which replicas are fresh.
+:mod:`value <porterlb.core.hello.value>`: its contents. :mod:`codec <porterlb.core.hello.codec>`: bytes and values.
+:mod:`receiver <porterlb.core.hello.receiver>`: which hellos are accepted, and which replicas are fresh.
 """
 
 from porterlb.core.hello.codec import MAX_DATAGRAM, claimed_node, decode, encode

@@ -1,14 +1,14 @@
 """The bytes of a hello.
 
 Layout, big-endian: ``PLBH``, version (1), flags (1), boot (8), sequence (8), digest (8), applied (8); then fields, each
-type (1), length (2) and value; then HMAC-SHA256 over all before it. A reader skips fields of a type that it does not
-know, flags that it does not know, and bytes behind what it knows of a field: a later release may add all three and
-stay understood. The version changes only where a reader of the version before must not read the rest.
+type (1), length (2) and value; then HMAC-SHA256 over everything before it. A reader skips unknown field types, unknown
+flags, and additional bytes at the end of a known field: a later release may add all three and remain compatible. The
+version changes only if readers of the previous version must not read the rest.
 
-A datagram of a usual cluster (two segments, eight sessions, twenty dead nodes) is below 1,200 bytes, so that it is
-never fragmented. Its limit is MAX_DATAGRAM. Beyond it, the last fields in the order of writing lose entries first:
-askers, negotiated, dead, suspects, hold-downs, sessions, silent nodes; the state of the segments is kept. A sender
-tells its table of askers in pieces, a few in a hello, so that these datagrams stay below 1,500 bytes too.
+A datagram of a typical cluster (two segments, eight sessions, twenty dead nodes) is below 1,200 bytes, so that it is
+never fragmented. Its limit is MAX_DATAGRAM. Above the limit, fields lose entries, beginning with the fields written
+last: askers, negotiated, dead, suspects, hold-downs, sessions, silent nodes. The state of the segments is kept. A
+sender sends its table of askers in pieces, a few per hello, so that these datagrams also stay below 1,500 bytes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from porterlb.core.model import Network
 
 MAX_DATAGRAM = 8192  # bytes
 MOST_SEGMENTS = 16
-"""Segments of one sender, in its order; a node has one or two, and every other one costs 50 bytes a datagram."""
+"""Maximum segments of one sender. A node has one or two; every further one costs 50 bytes per datagram."""
 _HEAD = struct.Struct(">4sBBQQQQ")
-_SEQUENCE = 14  # its offset in the head
+_SEQUENCE = 14  # offset in the head
 _FIELD = struct.Struct(">BH")
 _START = struct.Struct(">QQQ")
 _COUNT = struct.Struct(">H")
@@ -52,7 +52,7 @@ class _SegmentFlag(enum.IntFlag):
 
 
 class _Type(enum.IntEnum):
-    """Field types. A number is never used again for something else."""
+    """Field types. A number is never reused for another type."""
 
     NODE = 1
     LEADER = 2
@@ -63,13 +63,13 @@ class _Type(enum.IntEnum):
     HOLD_DOWNS = 7
     SUSPECT = 8  # as SILENT
     DEAD = 9
-    NEGOTIATED = 10  # peer and text in turn
-    KNOWN_ASKERS = 11  # how many
+    NEGOTIATED = 10  # peer and text alternate
+    KNOWN_ASKERS = 11  # number of askers
     ASKERS = 12  # IP version, VIP and node; then MAC, address and stamp of each asker; repeated
 
 
 def encode(hello: Hello, key: bytes) -> bytes:
-    """The datagram, at most MAX_DATAGRAM bytes; the module's text says what is left out to stay below it."""
+    """The datagram, at most MAX_DATAGRAM bytes; the module docstring says what is left out above the limit."""
     flags = _Flag.GOODBYE * hello.goodbye | _Flag.ANSWERS * hello.answers
     numbers = (value & _U64 for value in (hello.boot, hello.sequence, hello.digest, hello.applied))
     data = bytearray(_HEAD.pack(_MAGIC, VERSION, flags, *numbers))
@@ -88,8 +88,8 @@ def encode(hello: Hello, key: bytes) -> bytes:
 
 
 def _fields(hello: Hello) -> Iterator[tuple[_Type, bytes, list[bytes] | None]]:
-    """Type, beginning and entries of each field, the most important first. Entries may be left out from the end, and
-    the whole field where there are none; None: the field has no entries."""
+    """Type, beginning and entries of each field, the most important first. Entries may be left out from the end; a
+    field with an empty list is left out. None: this type of field has no entries."""
     segments = hello.segments[:MOST_SEGMENTS]
     yield _Type.NODE, _text(hello.node), None
     yield _Type.LEADER, _text(hello.leader), None
@@ -140,13 +140,13 @@ def _texts(names: Iterable[str]) -> list[bytes]:
 
 
 def decode(data: bytes, key: bytes) -> Hello | Refusal:
-    """The hello in a datagram, or why it is none. The signature is checked before any field is read."""
+    """The hello in a datagram, or why it is refused. The signature is checked before any field is read."""
     opened = verified(data, key)
     return opened if isinstance(opened, Refusal) else read(opened)
 
 
 def verified(data: bytes, key: bytes) -> bytes | Refusal:
-    """The datagram without its signature, if it is of somebody who has the key."""
+    """The datagram without its signature, if the signature matches the key."""
     if len(data) > MAX_DATAGRAM:
         return Refusal.OVERSIZE
     if len(data) < _HEAD.size + _MAC or data[:4] != _MAGIC:
@@ -158,7 +158,7 @@ def verified(data: bytes, key: bytes) -> bytes | Refusal:
 
 
 def claimed_node(data: bytes) -> str:
-    """The node that a datagram which was refused says to be of; empty: it says none. Nobody vouches for that."""
+    """The node named in a refused datagram; empty: none. The name is not authenticated."""
     at = _HEAD.size + _FIELD.size
     if len(data) <= at or data[_HEAD.size] != _Type.NODE:
         return ""
@@ -166,7 +166,7 @@ def claimed_node(data: bytes) -> str:
 
 
 def content(signed: bytes) -> bytes:
-    """Everything but the sequence number: with the same content, the hello is the same but for that."""
+    """Everything except the sequence number: hellos with the same content differ only in that number."""
     return signed[:_SEQUENCE] + signed[_SEQUENCE + 8 :]
 
 
@@ -215,7 +215,7 @@ def _hello(signed: bytes) -> Hello:
                 (known_askers,) = _COUNT.unpack(field.take(_COUNT.size))
             case _Type.ASKERS:
                 assignments += _read_assignments(field)
-            case _:  # of a later release
+            case _:  # field of a later release
                 continue
     if not one.get(_Type.NODE):
         raise ValueError("no node")
@@ -277,14 +277,14 @@ def _read_subnet(field: _Reader) -> Network:
 
 
 def _size(version: int) -> int:
-    """The length of an address."""
+    """The length of an address in bytes."""
     if version not in (4, 6):
         raise ValueError("IP version")
     return 4 if version == 4 else 16
 
 
 class _Reader:
-    """Reads from a signed datagram; raises ValueError where it ends too early or is not UTF-8."""
+    """Reads from a signed datagram; raises ValueError if it ends too early or is not UTF-8."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data = data

@@ -1,4 +1,4 @@
-"""Which hellos are taken, and which replicas are fresh by them. Times: monotonic seconds, as arguments."""
+"""Which hellos are accepted, and which replicas are fresh. Times: monotonic seconds, as arguments."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from porterlb.core.observed import FreshReplica
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a datagram changed. ``news``: anything but its sequence is different from the one before.
+    """What a datagram changed. ``came``: the replica was not fresh before. ``left``: the replica sent a goodbye.
 
-    ``came`` / ``left``: the replica was not fresh before / has said goodbye. What it finds of others (suspect, silent,
-    contacts) is no news: :class:`porterlb.core.layer2.failure_detector.FailureDetector` looks at that in every hello.
-    Nor are askers: :class:`porterlb.core.layer2.spread.Spread` looks at those.
+    ``news``: the contents differ from the previous hello. This excludes the sequence, the findings about other nodes
+    (suspect, silent, contacts; :class:`porterlb.core.layer2.failure_detector.FailureDetector` reads them in every
+    hello) and askers (read by :class:`porterlb.core.layer2.spread.Spread`).
     """
 
     hello: Hello
@@ -27,11 +27,12 @@ class Change:
 
 
 class Receiver:
-    """What is known of the other replicas by their hellos. Times: monotonic seconds, as arguments.
+    """What is known about the other replicas from their hellos. Times: monotonic seconds, as arguments.
 
-    A goodbye ends a replica's freshness at once; a later hello brings it back. Boot numbers never go back: the
-    larger of what a hello and what the membership said is the floor. A member that leaves the membership is forgotten:
-    when it returns, its Lease alone is the floor (the clock of its node may have gone back).
+    A goodbye ends a replica's freshness immediately; a later hello restores it. Boot numbers never decrease: the
+    minimum is the larger of the boot numbers in the last hello and in the membership. A member that leaves the
+    membership is forgotten: when it returns, only its Lease gives the minimum (the node's clock may have been set
+    back).
     """
 
     def __init__(self, node: str, key: bytes, fresh_for: float) -> None:
@@ -39,13 +40,13 @@ class Receiver:
         self._key = key
         self._fresh_for = fresh_for
         self._members: Mapping[str, Member] = {}
-        self._last: dict[str, Hello] = {}  # also of replicas that are not fresh: against replays
-        self._heard: dict[str, float] = {}  # of fresh ones
-        self._parsed: dict[bytes, Hello] = {}  # by content, one of each member
+        self._last: dict[str, Hello] = {}  # also of replicas that are not fresh: to detect replays
+        self._heard: dict[str, float] = {}  # of fresh replicas
+        self._parsed: dict[bytes, Hello] = {}  # by content, one per member
         self._contents: dict[str, bytes] = {}
 
     def set_members(self, members: Mapping[str, Member]) -> frozenset[str]:
-        """Replaces the membership; returns the fresh replicas that are members no longer."""
+        """Replaces the membership; returns the fresh replicas that are no longer members."""
         self._members = members
         self._last = {node: last for node, last in self._last.items() if node in members}
         for node in self._contents.keys() - members.keys():
@@ -56,7 +57,7 @@ class Receiver:
         return gone
 
     def receive(self, data: bytes, now: float) -> Change | Refusal:
-        """Takes a datagram, or says why not."""
+        """Accepts a datagram, or returns why it is refused."""
         hello = self._read(data)
         if isinstance(hello, Refusal):
             return hello
@@ -78,7 +79,8 @@ class Receiver:
         return Change(hello, came=came, news=came or last is None or _content(last) != _content(hello))
 
     def _read(self, data: bytes) -> Hello | Refusal:
-        """Most hellos are that of the sender before, but for the sequence number: they are not parsed again."""
+        """Reads a hello. Most hellos differ from the sender's previous one only in the sequence number: they are not
+        parsed again."""
         signed = codec.verified(data, self._key)
         if isinstance(signed, Refusal):
             return signed
@@ -87,7 +89,8 @@ class Receiver:
         if known is not None:
             return known.numbered(codec.sequence(signed))
         hello = codec.read(signed)
-        if isinstance(hello, Hello) and hello.node in self._members and not hello.assignments:  # each has others
+        # Assignments differ in each hello.
+        if isinstance(hello, Hello) and hello.node in self._members and not hello.assignments:
             self._parsed.pop(self._contents.get(hello.node, b""), None)
             self._contents[hello.node], self._parsed[content] = content, hello
         return hello
@@ -100,7 +103,7 @@ class Receiver:
         return gone
 
     def next_expiry(self) -> float | None:
-        """When the first fresh replica is to be forgotten if nothing more is heard of it."""
+        """When the next fresh replica expires, unless it is heard again."""
         return min(self._heard.values()) + self._fresh_for if self._heard else None
 
     def last(self, node: str) -> Hello | None:
@@ -113,7 +116,7 @@ class Receiver:
         return tuple([self._last[node] for node in self._heard])
 
     def heard_since(self, moment: float) -> tuple[Hello, ...]:
-        """The last hello of each fresh replica that has said one at ``moment`` or later."""
+        """The last hello of each fresh replica that sent one at ``moment`` or later."""
         return tuple([self._last[node] for node, at in self._heard.items() if at >= moment])
 
     @property
@@ -128,7 +131,7 @@ class Receiver:
 
 
 def _content(h: Hello) -> tuple[object, ...]:
-    """What others act on, beside what the sender finds of other nodes."""
+    """The parts that other replicas act on, without the sender's findings about other nodes."""
     said = (h.boot, h.leader, h.sessions, h.dead, h.digest, h.applied, h.answers, h.hold_downs)
     segments = tuple((s.subnets, s.up, s.isolated, s.answers, s.mac) for s in h.segments)
     return (*said, segments, h.negotiated, h.instance, h.echo)

@@ -1,4 +1,4 @@
-"""What a hello says."""
+"""The contents of a hello."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GATEWAY = ""
 
 
 class Assignment(NamedTuple):
-    """The next hop of one asker of a spread VIP: the host with the MAC ``asker``, which asked last from ``address``.
+    """The next hop of one asker of a spread VIP: the host with the MAC ``asker``, which last asked from ``address``.
 
     Addresses are packed and of one family. ``stamp``: the higher one counts (32 bits on the wire).
     """
@@ -29,12 +29,12 @@ class Assignment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SegmentState:
-    """What a replica says of one segment of its node: an interface and the subnets connected to it.
+    """What a replica says about one segment of its node: an interface and the subnets connected to it.
 
-    ``up``: the interface is up and has carrier. ``isolated``: nobody answers the replica's probes there any more.
+    ``up``: the interface is up and has carrier. ``isolated``: no host answers the replica's probes there any longer.
     ``answers``: the replica answers ARP and NDP there. ``mac``: of the interface, six bytes. ``contacts``: third
-    parties (nodes, or GATEWAY) that answered the replica's own probes there within the contact window; two at most,
-    for two say that one of them is not the judged node. ``suspect``: nodes that missed two probes there; ``silent``:
+    parties (nodes, or GATEWAY) that answered the replica's own probes there within the contact window; at most two,
+    because at least one of two is not the judged node. ``suspect``: nodes that missed two probes there; ``silent``:
     nodes that missed three probes and the burst.
     """
 
@@ -54,19 +54,20 @@ class SegmentState:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What one replica says. Integers are unsigned, 64 bits.
+    """The hello of one replica. Integers are unsigned, 64 bits.
 
-    ``sequence`` rises with every datagram of a boot. ``goodbye``: it stops; take over at once. ``answers``: it
-    answers ARP and NDP now; False while it only listens after its start. ``dead``: nodes that it holds for dead.
-    ``sessions``: established BGP sessions by peer name; ``negotiated``: what each of them negotiated, by peer name.
-    ``hold_downs``: how far its hold-downs of BGP are (:func:`porterlb.core.holddown.said`). ``segments``: by interface.
+    ``sequence`` rises with every datagram of a boot. ``goodbye``: the replica stops; take over immediately.
+    ``answers``: it answers ARP and NDP now; False while it only listens after its start. ``dead``: nodes that it
+    considers dead. ``sessions``: established BGP sessions by peer name; ``negotiated``: what each of them negotiated,
+    by peer name. ``hold_downs``: the states of its BGP hold-downs (:func:`porterlb.core.holddown.said`).
+    ``segments``: by interface.
 
-    Two managers may run with one node name by mistake. ``instance`` is a random number of this manager's start,
+    Two managers may run with the same node name by mistake. ``instance`` is a random number of this manager's start,
     and ``echo`` the instance of the other manager that it has heard, 0 for none; ``uptime`` is its age in milliseconds,
-    said to the other manager only. A hello that echoes our own instance cannot be a replay of an earlier start.
+    sent to the other manager only. A hello that echoes our own instance cannot be a replay of an earlier start.
 
-    ``assignments``: some of the sender's table of askers of spread VIPs, the news first; ``known_askers``: how many it
-    has.
+    ``assignments``: a part of the sender's table of askers of spread VIPs, new ones first; ``known_askers``: the size
+    of that table.
     """
 
     node: str
@@ -89,8 +90,8 @@ class Hello:
     known_askers: int = 0
 
     def numbered(self, sequence: int) -> Hello:
-        """The same hello with another sequence, in half the time of `dataclasses.replace`: it is made for each hello
-        that is heard."""
+        """The same hello with another sequence. It takes half the time of `dataclasses.replace`, and is called for each
+        hello received."""
         return Hello(self.node, self.boot, sequence, *_after_sequence(self))
 
 
@@ -98,7 +99,7 @@ _after_sequence = attrgetter(*[one.name for one in fields(Hello)][3:])
 
 
 class Refusal(enum.StrEnum):
-    """Why a datagram was not taken."""
+    """Why a datagram was refused."""
 
     MALFORMED = "malformed"
     OVERSIZE = "oversize"
