@@ -17,7 +17,7 @@ _POLL, _FINAL, _INDEPENDENT, _AUTHENTICATED, _DEMAND, _MULTIPOINT = 0x20, 0x10, 
 
 
 class Discard(enum.StrEnum):
-    """Why a packet is discarded (RFC 5880, 6.8.6, in its order)."""
+    """Why a packet is discarded (RFC 5880, 6.8.6, in the order given there)."""
 
     SHORT = "short"
     VERSION = "version"
@@ -64,7 +64,7 @@ class Packet:
 
 
 def decode(data: bytes) -> Packet | Discard:
-    """Any bytes; never raises. Whether there is such a session is not judged here."""
+    """Decodes any bytes; never raises. It does not check whether the session exists."""
     if len(data) < LENGTH:
         return Discard.SHORT
     first, second, multiplier, length, mine, yours, transmit, receive, echo = _FORM.unpack_from(data)

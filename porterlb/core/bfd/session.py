@@ -1,6 +1,6 @@
 """One BFD session in asynchronous mode (RFC 5880, 6.8): no echo, no authentication, no demand mode of our own.
 
-Time in monotonic seconds and chance (0.0 to 1.0) are arguments; intervals are in microseconds.
+Time in monotonic seconds and ``chance`` (a random number, 0.0 to 1.0) are arguments; intervals are in microseconds.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from porterlb.core.bfd.packet import Packet
 from porterlb.core.bfd.values import BfdSession, BfdSettings, BfdState, Diagnostic
 
 SLOW = 1_000_000
-"""Microseconds, at least, between two packets while the session is not Up (RFC 5880, 6.8.3)."""
+"""Minimum microseconds between two packets while the session is not Up (RFC 5880, 6.8.3)."""
 
 FAREWELLS = 3
-"""Copies of the packet that says AdminDown: two of them may be lost."""
+"""Copies of the AdminDown packet: two of them may be lost."""
 
 FAREWELL_PAUSE = 0.02
 """Seconds between these copies."""
@@ -53,8 +53,8 @@ class Session:
     _remote_multiplier: int = 0
     _remote_demand: bool = False
     _polling: bool = False
-    _transmit: int = field(init=False)  # in use; what is advertised may already be longer (6.8.3)
-    _receive: int = field(init=False)  # in use; what is advertised may already be shorter
+    _transmit: int = field(init=False)  # in use; the advertised value may already be longer (6.8.3)
+    _receive: int = field(init=False)  # in use; the advertised value may already be shorter
 
     def __post_init__(self) -> None:
         self._transmit, self._receive = self._min_transmit, self._min_receive
@@ -68,7 +68,7 @@ class Session:
 
     @property
     def seen(self) -> tuple[object, ...]:
-        """What makes a new report worth while at once."""
+        """The values whose change is reported immediately."""
         return (self.state, self.remote_state, self.heard, self.transitions, self._transmit, self._remote_min_receive)
 
     @property
@@ -85,10 +85,10 @@ class Session:
             self.transitions,
         )
 
-    # --- what happens
+    # --- events
 
     def receive(self, packet: Packet, now: float, chance: float) -> tuple[Packet, ...]:
-        """A packet for this session; what is to be sent at once."""
+        """A packet for this session arrived. Returns the packets to send immediately."""
         interval = self._interval
         self.remote_discriminator = packet.my_discriminator
         self.remote_state, self.remote_diagnostic = packet.state, packet.diagnostic
@@ -116,8 +116,8 @@ class Session:
         return ()
 
     def wake(self, now: float, chance: float) -> tuple[Packet, ...]:
-        """The time has come to look; what is to be sent now. Call it only when all packets that have arrived are
-        taken in: a late caller must not blame the router."""
+        """Handles what is due. Returns the packets to send now. Call it only after all received packets are processed:
+        a late caller must not count as a failure of the router."""
         if self.detect_at is not None and now >= self.detect_at:
             self._expire(now)
         if self.send_at is None or now < self.send_at:
@@ -130,7 +130,7 @@ class Session:
         return (packet,)
 
     def change(self, settings: BfdSettings, now: float, chance: float) -> None:
-        """Other settings for the running session, by a poll sequence while it is Up (6.8.3)."""
+        """Applies other settings to the running session, by a poll sequence while it is Up (6.8.3)."""
         self.settings = settings
         if self.state is BfdState.UP:
             self._polling = True
@@ -143,7 +143,7 @@ class Session:
                 self.send_at = now
 
     def disable(self, now: float) -> None:
-        """Administratively down (6.8.16): the router is told, and what it sends has no effect."""
+        """Sets the session administratively down (6.8.16): the router is told, and its packets have no effect."""
         if self.state is BfdState.ADMIN_DOWN:
             return
         told = self.state is not BfdState.DOWN or self.heard
@@ -154,7 +154,7 @@ class Session:
         self.send_at = now if told else None
 
     def enable(self, now: float) -> None:
-        """The end of AdminDown: the session begins anew."""
+        """Ends AdminDown: the session starts again."""
         if self.state is not BfdState.ADMIN_DOWN:
             return
         self.diagnostic = Diagnostic.NONE
@@ -167,7 +167,7 @@ class Session:
 
     @property
     def _min_transmit(self) -> int:
-        """Advertised: never below SLOW while the session is not Up (6.8.3)."""
+        """The advertised value: never below SLOW while the session is not Up (6.8.3)."""
         wanted = self.settings.min_transmit * 1000
         return wanted if self.state is BfdState.UP else max(SLOW, wanted)
 
@@ -177,7 +177,7 @@ class Session:
 
     @property
     def _interval(self) -> int | None:
-        """Microseconds between two packets, without jitter (6.8.7); None: none are sent by themselves."""
+        """Microseconds between two packets, without jitter (6.8.7); None: no periodic packets are sent."""
         if self._remote_min_receive == 0 or (self.settings.passive and self.remote_discriminator == 0):
             return None
         both_up = self.state is BfdState.UP and self.remote_state is BfdState.UP
@@ -196,8 +196,8 @@ class Session:
             self.transitions += 1
         if before is BfdState.UP and state is BfdState.DOWN and self.remote_state is not BfdState.ADMIN_DOWN:
             self.failures += 1
-        # The intervals in use change at once: the transmit interval only shrinks at the moment of Up, and what is
-        # in use may grow at once where the session is not Up.
+        # The intervals in use change immediately: on the transition to Up the transmit interval can only shrink, and
+        # while the session is not Up the intervals may grow immediately.
         self._polling = state is BfdState.UP
         if state is BfdState.UP:
             self.diagnostic = Diagnostic.NONE
@@ -210,7 +210,7 @@ class Session:
         if self.state in (BfdState.INIT, BfdState.UP):
             self.diagnostic = Diagnostic.DETECTION_EXPIRED
             self._become(BfdState.DOWN)
-            self.send_at = now  # a router that still hears us learns of it at once
+            self.send_at = now  # to inform a router that still receives our packets
 
     def _forget_neighbour(self) -> None:
         self.remote_discriminator = 0
@@ -218,11 +218,11 @@ class Session:
         self._remote_min_receive, self._remote_demand = 1, False
 
     def _jittered(self, interval: int, chance: float) -> float:
-        """Seconds: 75 to 100 % of the interval (6.8.7; a multiplier of 1, which needs other limits, is not allowed)."""
+        """Seconds: 75 to 100 % of the interval (6.8.7; a multiplier of 1 needs other limits and is not allowed)."""
         return interval / 1e6 * (0.75 + 0.25 * chance)
 
     def _sooner(self, now: float, chance: float) -> None:
-        """The interval may have changed: a shorter one counts at once."""
+        """The interval may have changed: a shorter one takes effect immediately."""
         interval = self._interval
         if interval is None:
             self.send_at = None

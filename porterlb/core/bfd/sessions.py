@@ -1,4 +1,4 @@
-"""All sessions of one BFD process: which exist, to which a packet belongs, and what is due when."""
+"""All sessions of one BFD process: which ones exist, which one a packet belongs to, and what is due when."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Send:
 class _Entry:
     target: BfdTarget
     session: Session
-    leaving: bool = False  # it only says AdminDown any more
+    leaving: bool = False  # it only sends AdminDown before it is removed
 
 
 @dataclass(slots=True)
 class BfdSessions:
-    """Sessions by peer name. ``chance``: a number from 0.0 to 1.0, another one each time."""
+    """Sessions by peer name. ``chance``: returns a new number from 0.0 to 1.0 with each call."""
 
     chance: Callable[[], float]
     discarded: dict[str, int] = field(default_factory=dict)
     changed: bool = False
-    """Set when a state has changed that is reported; whoever has reported it clears it."""
+    """Set when a reported state has changed; the caller clears it after reporting."""
     _entries: dict[str, _Entry] = field(default_factory=dict)
     _held: bool = False
 
-    # --- what is wanted
+    # --- wanted sessions
 
     def want(self, targets: Iterable[BfdTarget], now: float) -> None:
-        """The whole set. Sessions that are not in it any more tell their routers AdminDown, then they are gone."""
+        """Takes the whole set. Sessions that are no longer in it send AdminDown to their routers and are removed."""
         wanted = {target.peer: target for target in targets}
         for peer, entry in self._entries.items():
             if peer not in wanted and not entry.leaving:
@@ -61,14 +61,14 @@ class BfdSessions:
         self._tidy()
 
     def hold(self, now: float) -> None:
-        """Nobody vouches for the node's routing any more: all sessions become AdminDown until :meth:`release`."""
+        """The manager or ExaBGP no longer shows a sign of life: all sessions become AdminDown until :meth:`release`."""
         self.changed = True
         self._held = True
         for entry in self._entries.values():
             entry.session.disable(now)
 
     def release(self, now: float) -> None:
-        """The end of :meth:`hold`."""
+        """Ends :meth:`hold`."""
         self.changed = True
         self._held = False
         for entry in self._entries.values():
@@ -86,17 +86,17 @@ class BfdSessions:
         return _Entry(target, session)
 
     def _discriminator(self) -> int:
-        """Not 0, and of no other session here (RFC 5880, 6.3)."""
+        """A new discriminator: not 0, and not used by another session here (RFC 5880, 6.3)."""
         taken = {entry.session.discriminator for entry in self._entries.values()}
         candidate = 1 + int(self.chance() * 0xFFFFFFFE)
         while candidate in taken:
             candidate = candidate % 0xFFFFFFFF + 1
         return candidate
 
-    # --- what happens
+    # --- events
 
     def receive(self, data: bytes, source: Address, ttl: int, now: float, *, multihop: bool) -> list[Send]:
-        """A datagram from the single-hop or the multihop port; what is to be sent at once. Never raises."""
+        """A datagram arrived on the single-hop or the multihop port. Returns what to send immediately. Never raises."""
         packet = decode(data)
         if isinstance(packet, Discard):
             return self._discard(packet)
@@ -111,7 +111,7 @@ class BfdSessions:
         return self._encoded(entry, packets)
 
     def wake(self, now: float) -> list[Send]:
-        """What is due now."""
+        """Handles what is due now. Returns the packets to send."""
         sends: list[Send] = []
         for entry in self._entries.values():
             at = entry.session.next_at
@@ -127,28 +127,28 @@ class BfdSessions:
         """When :meth:`wake` is due, monotonic seconds, or None."""
         return min((at for entry in self._entries.values() if (at := entry.session.next_at) is not None), default=None)
 
-    # --- what is
+    # --- current state
 
     @property
     def targets(self) -> dict[str, BfdTarget]:
-        """Of all sessions that may still send, by peer."""
+        """The targets of all sessions that may still send, by peer."""
         return {peer: entry.target for peer, entry in self._entries.items()}
 
     @property
     def reports(self) -> Mapping[str, BfdSession]:
-        """Of the wanted sessions."""
+        """The reports of the wanted sessions, by peer."""
         return {peer: entry.session.report for peer, entry in self._entries.items() if not entry.leaving}
 
     @property
     def silent(self) -> bool:
-        """Whether every router has been told AdminDown that is to be."""
+        """Whether all sessions are AdminDown and have told their routers."""
         return all(
             entry.session.state is BfdState.ADMIN_DOWN and entry.session.farewells == 0
             for entry in self._entries.values()
         )
 
     def _find(self, packet: Packet, source: Address, *, multihop: bool) -> _Entry | None:
-        """By discriminator, else by address (RFC 5880, 6.8.6); the address has to be right in any case."""
+        """Finds a session by discriminator, else by address (RFC 5880, 6.8.6); the address must match in any case."""
         for entry in self._entries.values():
             right = entry.target.address == source and entry.target.multihop == multihop
             if right and packet.your_discriminator in (0, entry.session.discriminator):

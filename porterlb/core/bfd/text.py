@@ -1,4 +1,4 @@
-"""What the manager and its BFD process say to each other: one JSON object a line, in both directions.
+"""The messages between the manager and its BFD process: one JSON object per line, in both directions.
 
 To the process: ``want`` with the whole set, and ``stop``. To the manager: ``report`` with the whole state.
 """

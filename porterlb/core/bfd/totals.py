@@ -1,4 +1,4 @@
-"""Counters of BFD sessions that outlive the BFD process, and what is reported while it does not run."""
+"""Counters of BFD sessions that outlast the BFD process, and the report while the process does not run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from porterlb.core.bfd.values import BfdSession, Obstacle, ObstacleKind
 
 @dataclass(slots=True)
 class Totals:
-    """Of the sessions of one manager, by peer."""
+    """The counters of the sessions of one manager, by peer."""
 
-    _before: dict[str, BfdSession] = field(default_factory=dict)  # counters of the processes that have ended
+    _before: dict[str, BfdSession] = field(default_factory=dict)  # counters of earlier processes
     _last: Mapping[str, BfdSession] = field(default_factory=dict)
 
     def heard(self, sessions: Mapping[str, BfdSession]) -> Mapping[str, BfdSession]:
-        """What the running process reports, with the counts since the manager started."""
+        """The report of the running process, with counters since the start of the manager."""
         self._last = {peer: self._added(peer, session) for peer, session in sessions.items()}
         return self._last
 
     def ended(self, peers: Iterable[str], why: str) -> Mapping[str, BfdSession]:
-        """The process has ended. That is no failure of any router: a session of BGP is judged by BGP meanwhile."""
+        """The process ended. That is no failure of a router: until it runs again, only BGP judges the BGP sessions."""
         self._before.update(self._last)
         obstacle = Obstacle(ObstacleKind.NOT_RUNNING, text=why)
         self._last = {}

@@ -1,6 +1,6 @@
-"""What BFD sessions are made from, and what is reported of them: plain values.
+"""The inputs and reports of BFD sessions: plain values.
 
-Intervals are in microseconds, as in the packets, except in :class:`BfdSettings`, which has a user's milliseconds.
+Intervals are in microseconds, as in the packets, except in :class:`BfdSettings`: milliseconds, as users configure them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALL_TTL = 255
 """TTL or hop limit of every packet sent, and of every single-hop packet accepted (RFC 5881, 5; RFC 5082)."""
 
 MIN_INTERVAL, MAX_INTERVAL = 50, 60_000
-"""Milliseconds. Below 50 ms the pauses of a busy node's scheduler end sessions."""
+"""Milliseconds. Below 50 ms, scheduler pauses of a busy node would end sessions."""
 MIN_MULTIPLIER, MAX_MULTIPLIER = 2, 255
 
 
@@ -36,7 +36,7 @@ class BfdState(enum.IntEnum):
 
 
 class Diagnostic(enum.IntEnum):
-    """Why a session changed its state last (RFC 5880, 4.1)."""
+    """Why a session last changed its state (RFC 5880, 4.1)."""
 
     NONE = 0
     DETECTION_EXPIRED = 1
@@ -53,8 +53,8 @@ class Diagnostic(enum.IntEnum):
 class BfdSettings:
     """BgpPeer.spec.bfd, enabled. Intervals in milliseconds.
 
-    ``passive``: send nothing before the router has sent. ``minimum_ttl``: of multihop packets accepted. ``strict``: no
-    BGP session is opened before BFD is up.
+    ``passive``: send nothing before the router has sent a packet. ``minimum_ttl``: for accepted multihop packets.
+    ``strict``: no BGP session is opened before BFD is up.
     """
 
     detect_multiplier: int = 3
@@ -67,8 +67,8 @@ class BfdSettings:
 
 @dataclass(frozen=True, slots=True)
 class BfdTarget:
-    """One session that the BFD process is to have. ``local_address`` None: the routing table selects it, or it is that
-    of ``interface``."""
+    """One wanted session of the BFD process. ``local_address`` None: the routing table selects the address, or it is
+    the address of ``interface``."""
 
     peer: str
     address: Address
@@ -82,7 +82,7 @@ class BfdTarget:
         return MULTIHOP_PORT if self.multihop else SINGLE_HOP_PORT
 
     def same_path(self, other: BfdTarget) -> bool:
-        """Whether a running session can become that of ``other``: only its settings differ."""
+        """Whether a running session can be used for ``other``: at most their settings differ."""
         return (self.address, self.local_address, self.multihop) == (
             other.address,
             other.local_address,
@@ -91,18 +91,18 @@ class BfdTarget:
 
 
 class ObstacleKind(enum.StrEnum):
-    """What on the node prevents a session."""
+    """Why a session is not possible on this node."""
 
     PORT_TAKEN = "port_taken"  # port
     NO_ROUTE = "no_route"
     ADDRESS_ABSENT = "address_absent"
     NOT_RUNNING = "not_running"  # text: why the BFD process does not run
-    OTHER = "other"  # text: of the operating system
+    OTHER = "other"  # text: error of the operating system
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Fields as the kind says."""
+    """The fields depend on the kind."""
 
     kind: ObstacleKind
     port: int = 0
@@ -111,9 +111,9 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class BfdSession:
-    """What is known of one session. Intervals in microseconds.
+    """The state of one session. Intervals in microseconds.
 
-    ``diagnostic``: why our side left Up last, or NONE. ``failures``: how often it left Up because the router or the
+    ``diagnostic``: why our side last left Up, or NONE. ``failures``: how often it left Up because the router or the
     path failed; ``transitions``: how often it came up or left Up. Both count since the manager started.
     """
 
@@ -134,7 +134,7 @@ class BfdSession:
 
     @property
     def permits_bgp(self) -> bool:
-        """Whether a strict peer may open its BGP session: BFD is up, or the router has it switched off (RFC 5882)."""
+        """Whether a strict peer may open its BGP session: BFD is up, or switched off on the router (RFC 5882)."""
         return self.up or (self.heard and self.remote_state is BfdState.ADMIN_DOWN)
 
 

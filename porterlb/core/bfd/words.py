@@ -1,4 +1,4 @@
-"""BFD in words: the one place where its states, diagnostics and obstacles become sentences."""
+"""BFD states, diagnostics and obstacles as sentences. Only this module makes these sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STATES: Mapping[BfdState, str] = {
     BfdState.INIT: "Init",
     BfdState.UP: "Up",
 }
-"""As users read them in status."""
+"""Names of the states in status fields."""
 
 _DIAGNOSTICS = {  # RFC 5880, 4.1
     Diagnostic.NONE: "no diagnostic",
@@ -28,7 +28,7 @@ _DIAGNOSTICS = {  # RFC 5880, 4.1
 
 
 def diagnostic(code: int) -> str:
-    """``control detection time expired (1)``."""
+    """A diagnostic as text: ``control detection time expired (1)``."""
     known = code in Diagnostic.__members__.values()
     return f"{_DIAGNOSTICS[Diagnostic(code)] if known else 'unknown diagnostic'} ({code})"
 
@@ -41,7 +41,7 @@ def failure(code: int) -> str:
 
 
 def obstacle(of: Obstacle) -> str:
-    """What prevents BFD."""
+    """Why BFD is not possible."""
     match of.kind:
         case ObstacleKind.PORT_TAKEN:
             return (
