@@ -1,1 +1,1 @@
-"""Recording and replay of decisions: what goes in, what comes out, and the state that a recording begins with."""
+"""Recording and replay of decisions: the inputs, the decisions, and the state at the start of a recording."""

@@ -1,16 +1,16 @@
 """Values and state machines of the core as JSON, and back.
 
 One codec for everything: dataclasses, enums, named tuples, addresses, containers, and objects of classes in
-``porterlb.core``, also where they refer to one another. No class is written by hand, so a new field is recorded without
-a word here. :func:`decode` makes objects of these classes only and calls none of their code, so a file from elsewhere
-can be read.
+``porterlb.core``, including references between them. No class needs its own code, so a new field is recorded without a
+change here. :func:`decode` creates objects of these classes only and calls none of their code, so untrusted files can
+be read.
 
 Secrets are never written: text in an attribute named ``password``, bytes in one named ``key`` or ``_key``.
 
-Each value that JSON does not have is a list that begins with a letter: ``l`` list, ``t`` tuple, ``d`` dict,
+A value that is not a JSON scalar becomes a list that begins with a letter: ``l`` list, ``t`` tuple, ``d`` dict,
 ``m`` persistent mapping, ``s`` set, ``f`` frozenset, ``p`` persistent set, ``q`` deque, ``b`` bytes, ``n`` named tuple,
-``e`` enum, ``a`` address, ``x`` float that is no JSON number, ``c`` counter, ``z`` secret, ``o`` object, ``r`` the same
-object again.
+``e`` enum, ``a`` address, ``x`` float that is not a JSON number, ``c`` counter, ``z`` secret, ``o`` object, ``r``
+reference to an earlier object.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from porterlb.core.doctor.redact import without
 from porterlb.core.persistent import PersistentMap, PersistentSet
 
 MOST = 60
-"""Levels of nesting. The engine of Layer 2, the deepest value, has about 15."""
+"""Maximum levels of nesting. The engine of Layer 2, the deepest value, has about 15."""
 
-SECRET_TEXT = "(redacted)"  # noqa: S105  # it is none
+SECRET_TEXT = "(redacted)"  # noqa: S105  # not a secret
 SECRET_KEY = b"(redacted redacted redacted key)"
-"""What stands for secrets in decoded values. The key is one that signs and verifies like any other."""
+"""Replacements for secrets in decoded values. The key can sign and verify like any other key."""
 
 _CORE = "porterlb.core."
 _ADDRESSES: Mapping[str, Callable[[str], Any]] = {
@@ -43,19 +43,19 @@ _PLAIN = (str, int, bool, type(None))
 
 
 class NotRecordable(ValueError):
-    """A value of a kind that a recording cannot have, or text that is not of a recording."""
+    """A value that cannot be recorded, or data that is not part of a recording."""
 
 
 def encode(value: Any, secrets: Collection[str] = ()) -> Any:
-    """The value as JSON. Raises NotRecordable for functions, open files and the like, and beyond MOST levels.
+    """The value as JSON. Raises NotRecordable for functions, open files and the like, and for more than MOST levels.
 
-    ``secrets``: these are also taken out of sentences and of attributes named ``text``: what another program said.
+    ``secrets``: these are also removed from sentences and from attributes named ``text`` (output of other programs).
     """
     return _Encoder(secrets).encode(value, 0)
 
 
 def decode(data: Any) -> Any:
-    """The value that was encoded. Raises NotRecordable where ``data`` is none."""
+    """The value that was encoded. Raises NotRecordable if ``data`` is not an encoded value."""
     try:
         return _Decoder().decode(data, 0)
     except NotRecordable:
@@ -76,7 +76,7 @@ def attributes(value: object) -> dict[str, Any]:
 
 
 def is_secret(name: str, value: object) -> bool:
-    """Whether an attribute is never written down."""
+    """Whether an attribute is a secret and must never be recorded."""
     return bool(value) and (
         (name == "password" and isinstance(value, str)) or (name in ("key", "_key") and isinstance(value, bytes))
     )
@@ -86,7 +86,7 @@ class _Encoder:
     def __init__(self, secrets: Collection[str] = ()) -> None:
         self._secrets = secrets
         self._numbers: dict[int, int] = {}  # by id
-        self._kept: list[object] = []  # an id is of one object only while that lives
+        self._kept: list[object] = []  # keeps the objects alive: an id may be reused after its object is deleted
 
     def encode(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -178,7 +178,7 @@ class _Decoder:
         return dict(zip(found[::2], found[1::2], strict=True))
 
     def _object(self, parts: list[Any], depth: int) -> Any:
-        """Made empty first: what is in it may refer to it."""
+        """Creates the object empty first: its contents may refer to it."""
         number, name, *rest = parts
         made = self._objects[number] = object.__new__(_class(name, object))
         for attribute, item in zip(rest[::2], rest[1::2], strict=True):
@@ -193,7 +193,7 @@ def _name(cls: type) -> str:
 
 
 def _class(name: str, base: type) -> Any:
-    """The class of that name in porterlb.core; nothing that is only imported there."""
+    """The class of that name in porterlb.core; classes that are only imported there are refused."""
     module, _, qualified = name.partition(":")
     found: Any = importlib.import_module(f"{_CORE}{module}")
     for part in qualified.split("."):

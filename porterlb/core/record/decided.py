@@ -1,4 +1,4 @@
-"""What Layer 2 decided, as JSON rows that are compared in a replay."""
+"""The decisions of Layer 2 as JSON rows, which a replay compares."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from porterlb.core.layer2.actions import Action
 from porterlb.core.record.plain import plain
 
 Said = tuple[object, ...]
-"""What our hello said last, as far as it is a decision."""
+"""The parts of our last hello that are decisions."""
 
 _NAMED = ("fresh", "votes")
-"""Fields of reports of which the names are enough: the rest came by hello."""
+"""Fields of reports of which only the names are recorded: the rest arrived by hello."""
 
 
 _TOLD = frozenset(
@@ -36,7 +36,7 @@ _TOLD = frozenset(
 
 
 def decided(actions: Iterable[Action], said: Said) -> tuple[list[list[Any]], Said]:
-    """The decisions in ``actions`` as JSON rows, without what only counts or repeats; and what our hello says now."""
+    """The decisions in ``actions`` as JSON rows, without counters and repetitions; and the decisions in our hello."""
     rows: list[list[Any]] = []
     for action in actions:
         match action:

@@ -1,7 +1,7 @@
 """The entries of the wire process, packed and as JSON.
 
-There are some 200 a second, so an entry is packed: what happened (1 byte), when (8 bytes), and the rest of it. Hellos
-are recorded without their signatures, with whether these were right: a recording has no key, and needs none.
+There are about 200 per second, so entries are packed: the event (1 byte), the time (8 bytes), and its data. Hellos are
+recorded without their signatures, but with the result of the verification: a recording has no key, and needs none.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SIGNATURE = 32
 
 
 class What(enum.IntEnum):
-    """The events of :class:`porterlb.core.layer2.engine.Layer2`. DID: what it decided upon the event before. STATE: all
-    that it knows. ASKED: a host asks for a VIP."""
+    """The events of :class:`porterlb.core.layer2.engine.Layer2`. DID: its decisions on the previous event. STATE: its
+    complete state. ASKED: a host asks for a VIP."""
 
     STATE = 0
     DID = 1
@@ -52,7 +52,7 @@ def entry(what: What, now: float, rest: bytes = b"") -> bytes:
 
 
 def lines(entries: Iterable[bytes], key: bytes) -> Iterator[Line]:
-    """The entries as JSON, each with the decisions that followed. ``key``: of the hellos."""
+    """The entries as JSON, each with the decisions that followed. ``key``: the hello key."""
     last: Line | None = None
     for one in entries:
         what, now = HEAD.unpack_from(one)
@@ -74,7 +74,8 @@ def lines(entries: Iterable[bytes], key: bytes) -> Iterator[Line]:
 
 
 def _hello(data: bytes, key: bytes) -> Line:
-    """A datagram: the signed part, or what was refused, as long as a hello may be and without what was no signature."""
+    """A datagram: the signed part, or the refused data, cut to the maximum length of a hello and with the signature
+    zeroed."""
     found = codec.verified(data, key)
     if isinstance(found, bytes) or found is Refusal.VERSION:
         return {"signed": data[:-_SIGNATURE].hex()}

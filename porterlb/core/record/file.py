@@ -1,7 +1,7 @@
-"""The file of a recording: lines of JSON, a header first, then what the manager and its wire process recorded.
+"""The file of a recording: JSON lines, first a header, then the lines of the manager and its wire process.
 
-Each line has ``by`` (who), ``at`` (monotonic seconds; all processes of a node share that clock) and ``what``. A reader
-skips fields that it does not know. ``format`` changes only where an older reader would be wrong.
+Each line has ``by`` (the process), ``at`` (monotonic seconds; all processes of a node share that clock) and ``what``.
+A reader skips unknown fields. ``format`` changes only if an older reader would misread the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FORMAT = 1
 MANAGER, WIRE = "manager", "wire"
 
 FULL = '{"at":0.0,"what":"full"}'
-"""What the wire process gives where its ring keeps nothing, for its state takes too much of it."""
+"""The line that the wire process returns if its ring keeps nothing, because its state is too large."""
 
 
 class NotARecording(ValueError):
@@ -42,7 +42,7 @@ def dumps(line: Line) -> str:
 
 
 def merged(manager: Iterable[Line], wire: Iterable[Line]) -> Iterator[Line]:
-    """Both in the order of time. Each process keeps its own order, also where its times are equal."""
+    """The lines of both processes by time. Each process keeps its own order, also for equal times."""
     for by, line in heapq.merge(((MANAGER, one) for one in manager), ((WIRE, one) for one in wire), key=_at):
         yield {"by": by, **line}
 
@@ -52,7 +52,7 @@ def _at(pair: tuple[str, Line]) -> float:
 
 
 def read(texts: Iterable[str]) -> tuple[Line, Iterator[Line]]:
-    """The header, and the lines in the order in which they are to be replayed. Raises NotARecording."""
+    """The header, and the lines in replay order. Raises NotARecording."""
     source = iter(texts)
     first = _parsed(next(source, ""), 1)
     if first.get("porterlb") != "recording":
@@ -68,7 +68,7 @@ def _ordered(source: Iterable[str]) -> Iterator[Line]:
         if not text.strip():
             continue
         if not text.endswith("\n") and not text.rstrip().endswith("}"):
-            break  # the last line of a file that is still written, or whose process was killed
+            break  # the last line of a file that is still being written, or whose writer was killed
         line = _parsed(text, number)
         if line.get("by") in by and isinstance(line.get("at"), int | float) and isinstance(line.get("what"), str):
             by[line["by"]].append(line)

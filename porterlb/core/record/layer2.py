@@ -1,7 +1,7 @@
-"""The events of :class:`porterlb.core.layer2.engine.Layer2`, written down before it takes them.
+"""Records the events of :class:`porterlb.core.layer2.engine.Layer2` before it processes them.
 
-It records everything that its decisions depend on: the events with their times, and what the responders write
-into the VIPs. See :mod:`porterlb.core.record.entries` for the form.
+Everything that its decisions depend on is recorded: the events with their times, and the values that the responders
+write into the VIPs. See :mod:`porterlb.core.record.entries` for the format.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from porterlb.core.record.log import Log
 from porterlb.core.wire_text import WireConfig
 
 BYTES = 41
-"""Of an empty bytes object, and of its place in a list."""
+"""Size of an empty bytes object and of its place in a list."""
 
 
 class _Asked(Mapping[bytes, Vip]):
-    """The VIPs as the responders look at them. It notes which VIP was looked for, since that one is asked for then."""
+    """The VIPs as the responders see them. It notes each VIP that is looked up, because a host is asking for it."""
 
     def __init__(self, vips: Mapping[bytes, Vip]) -> None:
         self._vips = vips
@@ -66,7 +66,7 @@ _values = attrgetter("text", *_SAME)
 
 
 def _taken_apart(vip: Vip) -> tuple[Any, ...]:
-    """A VIP for pickle, in a third of the time of its own way: there may be thousands."""
+    """Reduces a VIP for pickle, in a third of the default time: there may be thousands."""
     served = vip.served
     return _put_together, (_values(vip), (served.next_hop, served.answerer) if served is not None else None)
 
@@ -83,10 +83,10 @@ _FAST: dict[type, Any] = {Vip: _taken_apart}
 
 
 class RecordedLayer2(Layer2):
-    """A `Layer2` that keeps a log of its events.
+    """A `Layer2` that logs its events.
 
     Args:
-        log: where they go.
+        log: the log for the events.
     """
 
     def __init__(self, config: WireConfig, now: float, chance: Callable[[], float], log: Log[bytes]) -> None:
@@ -102,8 +102,8 @@ class RecordedLayer2(Layer2):
         return self._looked
 
     def _state(self) -> bytes:
-        """Everything that the next decision depends on, for :func:`line`. Pickled: that takes a tenth of the time of
-        JSON, and only this process reads it."""
+        """Everything that the next decision depends on. Pickled: that takes a tenth of the time of JSON, and only this
+        process reads it."""
         state = {name: value for name, value in self.__dict__.items() if name not in ("_log", "_looked", "_probes")}
         made = io.BytesIO()
         pickler = pickle.Pickler(made, pickle.HIGHEST_PROTOCOL)
@@ -113,7 +113,7 @@ class RecordedLayer2(Layer2):
 
     @property
     def _quiet(self) -> bool:
-        """Whether a checkpoint delays nothing: no VIP waits to be decided, and no node has become suspect."""
+        """Whether a checkpoint delays nothing: no VIP waits for a decision, and no burst of probes is running."""
         return not self._vips.busy and self.nodes.detector.probes.next_at is None
 
     def _note(self, what: What, now: float, rest: bytes = b"") -> None:
@@ -129,7 +129,7 @@ class RecordedLayer2(Layer2):
         self._log.add(one, len(one) + BYTES)
 
     def _note_asked(self) -> None:
-        """What the responders have written into the VIPs since the last event."""
+        """Records what the responders have written into the VIPs since the last event."""
         for packed in sorted(self._looked.noted):
             vip = self._vips.by_packed.get(packed)
             if vip is not None:
@@ -139,7 +139,7 @@ class RecordedLayer2(Layer2):
         self._looked.noted.clear()
 
     def _other(self, name: str, *arguments: Any) -> None:
-        """An event that is rare."""
+        """Records a rare event."""
         self._note(What.OTHER, self._now, json.dumps([name, *arguments], separators=(",", ":")).encode())
 
     def _decided(self, actions: list[Action]) -> list[Action]:

@@ -19,14 +19,14 @@ Row = list[Any]
 
 
 class Layer2Replay:
-    """Give it the lines of :func:`porterlb.core.record.entries.lines` in their order, a ``state`` first."""
+    """Takes the lines of :func:`porterlb.core.record.entries.lines` in order, first a ``state``."""
 
     def __init__(self) -> None:
         self._layer2: Layer2 | None = None
         self._said: Said = ()
 
     def take(self, line: Line) -> list[Row]:
-        """What is decided upon this line. Raises NotRecordable for a line that is none."""
+        """The decisions on this line. Raises NotRecordable for an invalid line."""
         try:
             return self._take(line)
         except NotRecordable:
@@ -44,7 +44,7 @@ class Layer2Replay:
             self._layer2.__dict__.update(state)
             return []
         if self._layer2 is None:
-            return []  # before the first state: nothing is known to decide upon
+            return []  # before the first state: there is no basis for decisions
         actions = _APPLY[line["what"]](self._layer2, line, line["at"])
         rows, self._said = decided(actions or [], self._said)
         return rows
@@ -63,7 +63,7 @@ def _probed(layer2: Layer2, line: Line, now: float) -> None:
 
 
 def _unsent(layer2: Layer2, line: Line, now: float) -> None:
-    """Probes that did not leave after all."""
+    """Corrects probes that could not be sent."""
     for nic, address in line["with"][0]:
         layer2.nodes.detector.probes.findings[TargetKey(nic, bytes.fromhex(address))].target.misses -= 1
 

@@ -1,4 +1,4 @@
-"""Where the entries of a recording go: into a ring, and to a reader that takes them away."""
+"""The destinations of recorded entries: a ring, and a reader that takes them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Log(Generic[E]):
     """A recording begins with a checkpoint, and so does each segment of the ring: see :attr:`due`.
 
     Args:
-        limit: bytes of the ring; 0: none.
+        limit: bytes of the ring; 0: no ring.
         streams: whether a reader calls :meth:`take`.
     """
 
     MOST = 1 << 24
-    """Bytes that wait for the reader, at most. Beyond it all of them are lost, and a checkpoint comes next."""
+    """Maximum bytes that wait for the reader. Above it all of them are dropped, and a checkpoint comes next."""
 
     def __init__(self, limit: int, *, streams: bool = False) -> None:
         self._ring: Ring[E, E] | None = Ring(limit) if limit else None
@@ -29,7 +29,7 @@ class Log(Generic[E]):
 
     @property
     def due(self) -> bool:
-        """Whether a checkpoint is to be made before the next entry."""
+        """Whether a checkpoint must be made before the next entry."""
         return not self._begun or (self._ring is not None and self._ring.due)
 
     @property
@@ -39,11 +39,11 @@ class Log(Generic[E]):
 
     @property
     def full(self) -> bool:
-        """Whether the ring keeps nothing, for one checkpoint takes more than half of it."""
+        """Whether the ring keeps nothing, because one checkpoint takes more than half of it."""
         return self._ring is not None and self._ring.full
 
     def begin(self, state: E, size: int) -> None:
-        """A checkpoint of this size in bytes."""
+        """Adds a checkpoint of ``size`` bytes."""
         if self._ring is not None and self._ring.due:
             self._ring.begin(state, size)
         if not self._begun:
@@ -51,7 +51,7 @@ class Log(Generic[E]):
             self._stream(state, size)
 
     def add(self, entry: E, size: int) -> None:
-        """An entry of so many bytes."""
+        """Adds an entry of ``size`` bytes."""
         if self._ring is not None:
             self._ring.add(entry, size)
         if self._streams and self._begun:
@@ -65,12 +65,12 @@ class Log(Generic[E]):
             self._begun = False
 
     def take(self) -> list[E]:
-        """What has come since the last call."""
+        """The entries since the last call."""
         taken, self._waiting, self._bytes = self._waiting, [], 0
         return taken
 
     def contents(self) -> list[E]:
-        """Everything in the ring, from its oldest checkpoint on."""
+        """All entries in the ring, starting with its oldest checkpoint."""
         if self._ring is None:
             return []
         segments = self._ring.contents()

@@ -1,8 +1,8 @@
-"""What goes into the decisions of a manager, and what comes out, as the reconcile loop tells it.
+"""The inputs and decisions of a manager, as reported by the reconcile loop.
 
-Entries refer to the values themselves, which never change; text is made of them only when the recording is read. That
-keeps the loop free of it, and an entry small. Its size is estimated: what an older version of an object or plan
-occupies is kept in memory by the entry that replaced it.
+Entries refer to the values themselves, which never change. They become text only when the recording is read, so the
+loop spends no time on it and entries stay small. The size of an entry is an estimate: an entry keeps the older version
+of the object or plan that it replaced in memory.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from porterlb.core.record.plans import Changes, Did, changes, did
 Line = dict[str, Any]
 
 ENTRY = 250
-"""Bytes of an entry with nothing in it."""
+"""Bytes of an empty entry."""
 SPREAD = 5
-"""How many times larger an object of the API is in memory than as text: small dicts and strings."""
+"""Size of an API object in memory relative to its text: it consists of small dicts and strings."""
 ITEM = 200
-"""Bytes of one item in a report: an address and who answers for it, a session."""
+"""Bytes of one item in a report, such as a session, or an address with its answerer."""
 
 _QUIET = ("counters",)
 """Fields of WireReport that no decision reads, and that change each second."""
 
 REFERENCE = 10
-"""Bytes for each object in a checkpoint: it refers to what is in memory anyway."""
+"""Bytes for each object in a checkpoint: the checkpoint refers to objects that are in memory anyway."""
 
 
 class Entry(NamedTuple):
@@ -48,8 +48,8 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that the next plan depends on. ``raw``: objects of the API by kind. ``kept``: parsed objects that stay
-    in force though the API has a version that cannot be used. ``more``: other attributes of the loop by name."""
+    """Everything that the next plan depends on. ``raw``: API objects by kind. ``kept``: parsed objects that stay in
+    force although the API has an unusable version. ``more``: other attributes of the loop by name."""
 
     raw: Mapping[str, Mapping[ObjectKey, Obj]]
     kept: Mapping[ObjectKey, Any]
@@ -58,7 +58,7 @@ class State:
 
 
 class ManagerLog:
-    """The recording of one manager. Each method that takes ``at`` wants monotonic seconds."""
+    """The recording of one manager. ``at`` is in monotonic seconds in all methods."""
 
     def __init__(self, limit: int, *, streams: bool = False) -> None:
         self.log: Log[Entry] = Log(limit, streams=streams)
@@ -66,11 +66,11 @@ class ManagerLog:
         self._wire: WireReport | None = None
 
     def note(self, what: str, at: float, value: Any = None, size: int = 0) -> None:
-        """Something came in. ``size``: bytes of it, about."""
+        """Records an input. ``size``: its approximate size in bytes."""
         self.log.add(Entry(what, at, value), ENTRY + size)
 
     def object(self, key: ObjectKey, obj: Obj | None, at: float) -> None:
-        """An object has changed or is gone (None)."""
+        """An object has changed or was deleted (None)."""
         if key.kind == "Secret":
             return
         if obj is None:
@@ -79,13 +79,13 @@ class ManagerLog:
         if key.kind == "BgpPeer":
             self.secrets |= secrets_in((obj,))
         try:
-            size = len(marshal.dumps(dict(obj)))  # some microseconds: C
-        except ValueError:  # what is not plain: of a test, or a date that YAML made
+            size = len(marshal.dumps(dict(obj)))  # takes microseconds: implemented in C
+        except ValueError:  # not plain data: from a test, or a date made by YAML
             size = 2000
         self.note("object", at, (key.kind, obj), SPREAD * size)
 
     def wire(self, report: WireReport, at: float) -> None:
-        """A report of the wire process: what is not the same object as in the one before."""
+        """Records a report of the wire process: the fields that are not the same objects as in the previous report."""
         before, self._wire = self._wire, report
         news = {
             name: value
@@ -95,12 +95,12 @@ class ManagerLog:
         self.note("wire", at, news, sum(ITEM * len(value) for value in news.values() if hasattr(value, "__len__")))
 
     def passwords(self, passwords: Mapping[str, str], at: float) -> None:
-        """Which peers have a password. The passwords are kept in mind to be left out."""
+        """Records which peers have a password. The passwords are remembered, to remove them from recorded text."""
         self.secrets.update(passwords.values())
         self.note("passwords", at, tuple(sorted(passwords)))
 
     def begin(self, at: float, state: Callable[[], State]) -> None:
-        """A plan begins. ``state``: everything that it depends on."""
+        """Planning begins. ``state``: returns everything that the plan depends on."""
         if self.log.due:
             checkpoint = state()
             self._wire = None  # the next report is recorded as a whole
@@ -117,7 +117,7 @@ class ManagerLog:
         self.note("planned", at, found, found.size)
 
     def lines(self, entries: Iterable[Entry]) -> Iterator[Line]:
-        """The entries as JSON. May run in a thread: what entries refer to does not change."""
+        """The entries as JSON. May run in a thread: the referenced values do not change."""
         for what, at, value in entries:
             write = _TEXT.get(what)
             yield {"at": at, "what": what} | (write(value, self.secrets) if write is not None else {})
@@ -142,10 +142,10 @@ def _state(state: State, secrets: Collection[str]) -> Line:
 
 
 def _remembered(plan: Plan | None) -> Plan | None:
-    """The plan without what is worked out again from the rest, with the same result."""
+    """The plan without the parts that can be computed again from the rest with the same result."""
     if plan is None:
         return None
-    allocation = replace(plan.memory.allocation, context=())  # every Service is looked at again
+    allocation = replace(plan.memory.allocation, context=())  # every Service is evaluated again
     memory = replace(plan.memory, allocation=allocation, reserved=ReservedMemo())
     vips = {address: replace(vip, announced={}) for address, vip in plan.vips.items()}
     return replace(plan, vips=vips, memory=memory, uses={}, shared=None)

@@ -1,4 +1,4 @@
-"""API objects as a recording has them: without secrets, and without what no decision reads."""
+"""API objects in the form of a recording: without secrets, and without fields that no decision reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from porterlb.core.record.codec import SECRET_TEXT
 Obj = Mapping[str, Any]
 
 _DOMAINS = ("kubesphere.io", "openelb", "metallb")
-"""What the names of annotations that we read have in them. Values of others may be anything, secrets too."""
+"""Text in the names of the annotations that we read. Other annotations may contain anything, even secrets."""
 
 _LEFT_OUT: Mapping[str, frozenset[str]] = {
     "Node": frozenset(("images", "nodeInfo", "capacity", "allocatable", "volumesInUse", "volumesAttached", "config")),
@@ -21,12 +21,12 @@ _LEFT_OUT: Mapping[str, frozenset[str]] = {
 
 _OURS = ("Eip", "BgpConf", "BgpPeer")
 _NAMES = ("labels", "matchLabels", "annotations", "used", "layer2NextHops")
-"""Mappings whose keys are no names of fields."""
+"""Mappings whose keys are not field names."""
 _NOT_ALLOWED = "\0"
 
 
 def recorded(kind: str, obj: Obj) -> dict[str, Any]:
-    """The object for a recording. What stands in for a secret is as valid as the secret was."""
+    """The object for a recording. The replacement of a secret is valid if and only if the secret was valid."""
     found = {name: part for name, part in obj.items() if name in ("metadata", "spec", "status")}
     if kind == "EndpointSlice":
         found |= {name: obj[name] for name in ("addressType", "endpoints", "ports") if name in obj}

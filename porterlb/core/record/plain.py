@@ -1,6 +1,6 @@
-"""Decisions as JSON that people and tools read: names for enums, text for addresses, sorted lists for sets.
+"""Decisions as readable JSON: names for enums, text for addresses, sorted lists for sets.
 
-It does not depend on the order of sets and mappings, so two values that are equal give the same text.
+The result does not depend on the order of sets and mappings, so equal values give the same text.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def canonical(value: Any) -> str:
 
 
 def _named(value: Any) -> bool:
-    """Whether it is a tuple with a text of its own, such as the key of a Service."""
+    """Whether it is a tuple with its own text form, such as the key of a Service."""
     return isinstance(value, tuple) and type(value).__str__ is not object.__str__
 
 

@@ -1,4 +1,4 @@
-"""What a plan decided, as JSON: the differences to the plan before. Recorded, shown, and compared in a replay."""
+"""The decisions of a plan as JSON: the differences from the previous plan, for recording, display and replay."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ _VIP = (
     "weight",
     "recorded",
 )
-"""Fields of VipPlan. Not the arrangement of all replicas: it is large, and ``paths`` says what this one announces."""
+"""Recorded fields of VipPlan. The announcements of all replicas are left out: they are large, and ``paths`` has what
+this replica announces."""
 
 ROW = 2000
-"""Bytes, about, of a VIP's plan; that of one before stays in memory as long as its entry."""
+"""Approximate bytes of a VIP's plan; the previous plan of a VIP stays in memory as long as its entry."""
 
 
 class Changes(NamedTuple):
-    """Two plans and what may differ between them: cheap to find, and all that is kept of the plan before."""
+    """What may differ between two plans: cheap to find, and all that is kept of the previous plan."""
 
-    vips: list[tuple[Any, Any, Any]]  # key, before, after; None: not there
+    vips: list[tuple[Any, Any, Any]]  # key, before, after; None: absent
     services: list[tuple[Any, Any, Any]]
     sessions: list[tuple[Any, Any, Any]]
     problems: list[tuple[Any, Any, Any]]
@@ -48,12 +49,12 @@ class Changes(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
+        """Approximate size in bytes."""
         return 500 + ROW * len(self.vips) + ROW // 4 * (len(self.services) + len(self.sessions) + len(self.problems))
 
 
 def changes(before: Plan | None, made: Plan, wire: DesiredWire, token: int) -> Changes:
-    """``wire``: what the wire process is told. ``token``: of what ExaBGP is told."""
+    """``wire``: what is sent to the wire process. ``token``: token of what is sent to ExaBGP."""
     old = before or Plan()
     return Changes(
         _differing(old.vips, made.vips),
@@ -93,7 +94,7 @@ def did(found: Changes) -> Did:
 
 
 def _rows(found: list[tuple[Any, Any, Any]], row: Any) -> dict[str, Any]:
-    """The rows that are really different, by key; None for what is gone."""
+    """The rows that actually differ, by key; None if the item is gone."""
     rows = {}
     for key, before, after in found:
         now = row(after) if after is not None else None

@@ -1,7 +1,7 @@
-"""What happened lately, in a bounded number of bytes, always with a state to begin from.
+"""The most recent entries, in a bounded number of bytes, always with a state from which to replay them.
 
 The entries are kept in segments. Each segment begins with a checkpoint: the state before its first entry. When the
-limit is reached the oldest segment is forgotten as a whole, so what is left can be replayed.
+limit is reached, the oldest segment is dropped as a whole, so the rest can be replayed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ C = TypeVar("C")
 E = TypeVar("E")
 
 SEGMENTS = 4
-"""Segments that fill the limit: up to a quarter of the history goes at once, and a checkpoint is made that often."""
+"""Segments that fill the limit. Up to a quarter of the history is dropped at once, and each quarter needs a
+checkpoint."""
 
 
 class Segment(Generic[C, E]):
@@ -25,10 +26,10 @@ class Segment(Generic[C, E]):
 
 
 class Ring(Generic[C, E]):
-    """Before each :meth:`add`, call :meth:`begin` where :attr:`due` says so and a checkpoint can be made.
+    """Before each :meth:`add`, call :meth:`begin` if :attr:`due` is set and a checkpoint can be made.
 
     Args:
-        limit: bytes, as the caller counts them.
+        limit: bytes, as counted by the caller.
     """
 
     def __init__(self, limit: int) -> None:
@@ -36,19 +37,19 @@ class Ring(Generic[C, E]):
         self._segments: deque[Segment[C, E]] = deque()
         self.size = 0
         self.full = False
-        """Whether a checkpoint was too large. Nothing is kept then."""
+        """Whether a checkpoint was too large; then nothing is kept."""
 
     @property
     def due(self) -> bool:
-        """Whether a new segment is to begin. Without it the newest segment goes on, up to the limit."""
+        """Whether a new segment should begin. Until then the newest segment continues, up to the limit."""
         return not self.full and (not self._segments or self._filled(self._segments[-1]))
 
     def _filled(self, segment: Segment[C, E]) -> bool:
         return (segment.size - segment.begun) * SEGMENTS > self._limit
 
     def begin(self, checkpoint: C, size: int) -> None:
-        """A new segment. ``size``: bytes of the checkpoint. One that takes more than half of the limit ends the ring:
-        there is no room for entries."""
+        """Begins a new segment. ``size``: bytes of the checkpoint. If it takes more than half of the limit, the ring
+        keeps nothing from then on: there is no room for entries."""
         if 2 * size > self._limit:
             self.full = True
             self._segments.clear()
@@ -59,7 +60,7 @@ class Ring(Generic[C, E]):
         self._trim()
 
     def add(self, entry: E, size: int) -> None:
-        """An entry of so many bytes. It is lost while there is no segment."""
+        """Adds an entry of ``size`` bytes. It is dropped while there is no segment."""
         if not self._segments:
             return
         newest = self._segments[-1]
@@ -72,10 +73,10 @@ class Ring(Generic[C, E]):
     def _trim(self) -> None:
         while self.size > self._limit and len(self._segments) > 1:
             self.size -= self._segments.popleft().size
-        if self.size > self._limit:  # no checkpoint could be made for long: begin anew
+        if self.size > self._limit:  # no checkpoint could be made for a long time: start again
             self._segments.clear()
             self.size = 0
 
     def contents(self) -> list[tuple[C, list[E]]]:
-        """The segments, the oldest first; copies of their lists."""
+        """The segments, oldest first, with copies of their lists."""
         return [(segment.checkpoint, list(segment.entries)) for segment in self._segments]

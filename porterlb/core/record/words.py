@@ -1,4 +1,4 @@
-"""Recorded inputs and decisions in words. Each sentence comes with the VIPs that it is about."""
+"""Recorded inputs and decisions as sentences, each with the VIP that it is about."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Said = tuple[str, str]
 Line = Mapping[str, Any]
 
 
-# ---- the manager: what came in
+# ---- inputs of the manager
 
 
 def came_in(line: Line) -> list[Said]:
-    """An input of the manager; empty for those that say nothing to a person."""
+    """An input of the manager; empty for inputs that are not useful to readers."""
     write = _INPUTS.get(line["what"])
     return write(line) if write is not None else []
 
@@ -64,11 +64,11 @@ _INPUTS: Mapping[str, Callable[[Line], list[Said]]] = {
 }
 
 
-# ---- the manager: what it decided
+# ---- decisions of the manager
 
 
 def planned(did: Did, before: Plan | None, known: Known) -> list[Said]:
-    """The decisions of a plan. ``known``: with that plan."""
+    """The decisions of a plan. ``known``: the state with that plan."""
     if "failed" in did:
         return [("", f"Planning failed ({did['failed']}): the last plan stays in force.")]
     said: list[Said] = []
@@ -116,7 +116,7 @@ def _moved(
 
 
 def _place(vip: VipPlan | None) -> Place:
-    """As planned: what is on the wire follows."""
+    """The planned place: the actual announcements follow later."""
     if vip is None:
         return Place(Mode.NONE)
     mode = served(vip)
@@ -125,7 +125,7 @@ def _place(vip: VipPlan | None) -> Place:
 
 
 def _detail(row: Mapping[str, Any]) -> str:
-    """What this replica does for it."""
+    """What this replica does for a VIP."""
     paths = sorted(f"{path['next_hop']} to {path['peer']}" for path in row["paths"])
     routes = f"announces {', '.join(paths)}" if paths else "announces nothing"
     order = _names(row["candidates"]) if row["candidates"] else "none"
@@ -136,7 +136,7 @@ def _detail(row: Mapping[str, Any]) -> str:
 
 
 def wire(rows: Iterable[list[Any]]) -> list[Said]:
-    """What Layer 2 decided."""
+    """The decisions of Layer 2."""
     said: list[Said] = []
     for name, *rest in rows:
         write = _ROWS.get(name)
