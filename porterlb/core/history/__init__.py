@@ -1,4 +1,4 @@
-"""What happened: derived by comparing what was known with what is known, kept in a bounded value."""
+"""What happened: derived by comparing the previous with the current knowledge, kept in a bounded value."""
 
 from porterlb.core.history.entries import Entry, What, Why
 from porterlb.core.history.history import History, Place, noted, step

@@ -1,4 +1,4 @@
-"""What has happened, as values: one entry for each thing that an operator would ask about later."""
+"""What has happened, as values: one entry for each event that an operator may ask about later."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class What(enum.StrEnum):
 
     @property
     def of_vips(self) -> bool:
-        """Whether it is about where addresses are served."""
+        """Whether it is about how VIPs are served."""
         return self in _OF_VIPS
 
 
@@ -67,7 +67,7 @@ _OF_VIPS = frozenset({What.VIP_SERVED, What.VIP_NOT_SERVED, What.VIP_MOVED, What
 
 
 class Why(enum.StrEnum):
-    """Why a VIP is served in another way than before."""
+    """Why a VIP is served differently than before."""
 
     NONE = ""
     NODE_DEAD = "NodeDead"
@@ -81,17 +81,18 @@ class Why(enum.StrEnum):
     SESSION_BACK = "SessionBack"
     PROTOCOL = "Protocol"
     PLAN = "Plan"
-    """None of these: the order of the next hops, or who announces them, has changed."""
+    """None of the others: the order of the next hops, or the announcing replica, has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened.
+    """One event of the history.
 
-    ``time``: RFC 3339, the clock of the replica that saw it. ``subject``: the node or peer that it is about; for VIPs
-    empty, they are in ``vips``. ``before`` and ``after``: next hops, or for a change of leader the node. ``cause``: the
-    node or peer that ``why`` speaks of. ``detail``: what is known beyond that, as text (a session's loss, a MAC). Of a
-    notice, ``before``: the nodes that it is about; ``cause``: its reason, as conditions and Events have it.
+    ``time``: RFC 3339, the clock of the replica that observed it. ``subject``: the node or peer that it is about; empty
+    for VIPs, which are in ``vips``. ``before`` and ``after``: next hops, or the nodes for a change of leader.
+    ``cause``: the node or peer that ``why`` refers to. ``detail``: further information as text (a session's loss, a
+    MAC). For a notice, ``before`` has the nodes that it is about, and ``cause`` its reason, as in conditions and
+    Events.
     """
 
     time: str

@@ -1,7 +1,8 @@
-"""Which Events tell of the history: grouped, so that a node with 1,000 VIPs is one Event on the node, with a count.
+"""The Events for the history. They are grouped: for example, the death of a node with 1,000 VIPs is one Event on the
+node, with a count.
 
-Pure: entries go in, after HOLD they come out as Events. Every replica sees the same; one of them tells
-(:func:`tells`).
+Pure: entries go in, and come out as Events after HOLD. Every replica has the same history; one of them creates the
+Events (:func:`tells`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from porterlb.core.objects import ObjectKey
 from porterlb.core.status.notices import Notice
 
 HOLD = 1.0
-"""Seconds from the first entry until Events are made: the moves that a death causes come within 0.4 s of it."""
+"""Seconds from the first entry until Events are made: the moves caused by a node's death follow within 0.4 s."""
 
 SINGLE = 5
-"""VIPs that moved alike of which each gets an Event on its Service; more of them get one on their Eip."""
+"""Maximum number of VIPs with the same move that each get an Event on their Service; more get one on their Eip."""
 
 LEASE = "porterlb"
 """The Lease of the leader."""
@@ -36,16 +37,16 @@ _OF_NODES = {
 }
 
 _WITH_NODE = {What.REPLICA_SILENT: What.NODE_DEAD, What.REPLICA_BACK: What.NODE_BACK}
-"""A node's death or return says the same of its replica: one Event is enough."""
+"""A node's death or return implies the same for its replica: one Event is enough."""
 
 _TOLD = frozenset({*_OF_NODES, What.VIP_MOVED, What.LEADER, What.NOTICED})
-"""What has no other Event: sessions, conflicts, modes of pools and Services have theirs from the status writer."""
+"""Entries without another Event: the status writer makes those for sessions, conflicts, modes of pools and Services."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``about``: the object. A Lease is in the release namespace, which is not known here: its namespace is empty.
-    ``by_all``: each replica that knows it tells it; the others are told by one of them (:func:`tells`)."""
+    """``about``: the object. A Lease is in the release namespace, which is unknown here: its namespace is empty.
+    ``by_all``: every replica that knows of it creates the Event; otherwise only one replica does (:func:`tells`)."""
 
     about: ObjectKey
     notice: Notice
@@ -54,7 +55,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Entries that are not told yet. ``since``: when the first one came (monotonic seconds)."""
+    """Entries without an Event yet. ``since``: when the first one was added (monotonic seconds)."""
 
     entries: tuple[Entry, ...] = ()
     since: float = 0.0
@@ -70,16 +71,16 @@ class Pending:
         return Pending((*self.entries, *told), self.since if self.entries else now)
 
     def due(self, known: Known, now: float) -> tuple[Pending, tuple[Event, ...]]:
-        """The Events that are to be told now, and what is left."""
+        """What is left, and the Events to create now."""
         if self.next_at is None or now < self.next_at:
             return self, ()
         return Pending(), tuple(events(self.entries, known))
 
 
 def tells(known: Known) -> bool:
-    """Whether this replica is the one that tells: the leader while it is live, else the first of the live ones.
+    """Whether this replica creates the Events: the leader does while it is live, else the first live replica.
 
-    That needs no API. Two replicas that see different ones live may both tell, or for some moments nobody.
+    That needs no API. Replicas with different views of the live ones may both create an Event, or briefly none does.
     """
     view = known.snapshot.view
     live = known.live - view.dead
@@ -88,7 +89,7 @@ def tells(known: Known) -> bool:
 
 
 def events(entries: Iterable[Entry], known: Known) -> Iterable[Event]:
-    """One on the node for what happened to it, with the count of its VIPs; moves with another cause on their own."""
+    """One Event per node for what happened to it, with the count of its VIPs; separate Events for other moves."""
     entries = list(entries)
     explained: set[int] = set()
     happened = {(entry.what, entry.subject) for entry in entries}
@@ -113,7 +114,8 @@ def events(entries: Iterable[Entry], known: Known) -> Iterable[Event]:
 
 
 def _of_notice(entry: Entry, known: Known) -> Iterable[Event]:
-    """On the Services of the VIP, or on the nodes that it is about. What concerns our own node only we may know."""
+    """Events on the Services of the VIP, or on the nodes of the notice. Possibly only this replica knows a notice about
+    its own node."""
     notice = Notice(True, entry.cause, sentence(entry))
     for address in entry.vips:
         vip = known.plan.vips.get(address)
@@ -124,7 +126,7 @@ def _of_notice(entry: Entry, known: Known) -> Iterable[Event]:
 
 
 def _moved(moves: Iterable[Entry]) -> str:
-    """``1000 addresses moved: 500 to node-a, 500 to node-b.``"""
+    """The moves as text: ``1000 addresses moved: 500 to node-a, 500 to node-b.``"""
     to: Counter[str] = Counter()
     for move in moves:
         to[", ".join(move.after) or "nobody"] += len(move.vips)
@@ -157,7 +159,7 @@ def _only(entry: Entry, addresses: Iterable[Address]) -> Entry:
 
 
 def counts(entries: Iterable[Entry]) -> Mapping[tuple[str, str], int]:
-    """For counters: how often, by what and why; each VIP counts."""
+    """The number of entries by what and why, for counters; each VIP of an entry counts."""
     found: Counter[tuple[str, str]] = Counter()
     for entry in entries:
         found[(entry.what.value, entry.why.value)] += max(1, len(entry.vips))

@@ -1,9 +1,9 @@
-"""The history of one replica: a bounded value that each new :class:`~porterlb.core.known.Known` is compared with.
+"""The history of one replica: a bounded value, updated from each new :class:`~porterlb.core.known.Known`.
 
-A VIP's place is how it is brought in: its mode and next hops. A BGP next hop that is still planned, and whose route
-another replica takes over at this moment, stays in the place. A VIP that nobody serves has moved nowhere until that has
-lasted for DARK: a failover passes through such a moment. For SETTLING after its start a replica learns who does what,
-so that the places it finds are no moves.
+A VIP's place is how it is served: its mode and next hops. A BGP next hop stays in the place while it is still planned,
+because another replica may just be taking over its route. A VIP that no replica serves keeps its place for DARK
+seconds, because every failover has such a gap. For SETTLING seconds after its start a replica learns the places, and
+does not report them as moves.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from porterlb.core.served import Served
 from porterlb.core.vip import VipPlan
 
 ENTRIES = 500
-"""Entries that are kept, the newest ones."""
+"""Maximum number of entries; the newest are kept."""
 
 MENTIONS = 20_000
-"""VIPs that all entries together may name: a node with 1,000 VIPs may go and come ten times."""
+"""Maximum number of VIPs named in all entries: enough for a node with 1,000 VIPs to die and return ten times."""
 
 DARK = 1.0
-"""Seconds without service after which that is an entry of its own: the longest failover measured takes 0.4 s."""
+"""Seconds without service after which an entry is made: the longest failover measured takes 0.4 s."""
 
 SETTLING = 5.0
-"""Seconds after the first look in which places are learnt and not told."""
+"""Seconds after the first step in which places are learned and not reported."""
 
 RETURN_COUNTS = 60.0
-"""Seconds for which a node's return explains that VIPs move to it: BGP waits for 10 s by default, then widens."""
+"""Seconds for which a node's return explains moves of VIPs to it: BGP waits for 10 s by default, then widens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How a VIP is brought in. ``since``: RFC 3339, when that began; empty: before this replica could know.
+    """How a VIP is served. ``since``: RFC 3339, when that began; empty: before this replica could know.
 
-    ``dark_since``: since when nobody serves it (monotonic seconds), while it still counts as being there.
+    ``dark_since``: since when no replica serves it (monotonic seconds), while it still counts as served.
     """
 
     mode: Mode
@@ -57,20 +57,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """``entries``: the oldest first. ``unsettled``: VIPs to look at again although nothing new is seen of them."""
+    """``entries``: oldest first. ``unsettled``: VIPs to examine again even if nothing about them changes."""
 
     entries: tuple[Entry, ...] = ()
     places: Mapping[Address, Place] = field(default_factory=dict)
     returned: Mapping[str, float] = field(default_factory=dict)
-    """When nodes came back, monotonic seconds."""
+    """When nodes returned, monotonic seconds."""
     undrained: Mapping[str, float] = field(default_factory=dict)
-    """When nodes came into service again after a drain, monotonic seconds."""
+    """When nodes returned to service after a drain, monotonic seconds."""
     unsettled: frozenset[Address] = frozenset()
     began: float | None = None
 
     @property
     def next_at(self) -> float | None:
-        """When a VIP that nobody serves has been so for long enough (monotonic seconds), or None."""
+        """When the next VIP will have been unserved for DARK seconds (monotonic seconds), or None."""
         places = [self.places[address] for address in self.unsettled if address in self.places]
         dark = [place.dark_since for place in places if place.dark_since is not None]
         return min(dark) + DARK if dark else None
@@ -79,10 +79,10 @@ class History:
 def step(
     history: History, before: Known | None, after: Known, now: float, touched: Iterable[Address] | None = None
 ) -> tuple[History, tuple[Entry, ...]]:
-    """The history once ``after`` is known, and what is new in it.
+    """The history updated from ``after``, and its new entries.
 
-    ``before``: what was known at the last step. ``touched``: the VIPs that may be served in another way since; None:
-    any. Looking at 10,000 VIPs costs some 0.2 s where all of them have moved.
+    ``before``: the knowledge at the last step. ``touched``: the VIPs that may be served differently since then; None:
+    any. Examining 10,000 VIPs takes about 0.2 s if all of them have moved.
     """
     began = now if history.began is None else history.began
     returned = {node: at for node, at in history.returned.items() if now - at < RETURN_COUNTS}
@@ -102,7 +102,7 @@ def step(
 
 
 def noted(history: History, entries: Iterable[Entry]) -> History:
-    """The history with entries that no comparison finds."""
+    """The history with additional entries that do not result from a comparison."""
     return replace(history, entries=_bounded((*history.entries, *entries)))
 
 
@@ -143,7 +143,7 @@ def _changes(before: Known, after: Known) -> list[Entry]:
 
 
 def _drains(before: Known, after: Known) -> list[Entry]:
-    """Nodes that are there before and after: a node that registers anew says nothing."""
+    """Drains of nodes that exist before and after: a node that registers again makes no entry."""
     old, new = before.snapshot.nodes, after.snapshot.nodes
     there = sorted(name for name in differing(old, new) if name in old and name in new)
     changed = [name for name in there if old[name].draining is not new[name].draining]
@@ -151,7 +151,7 @@ def _drains(before: Known, after: Known) -> list[Entry]:
 
 
 def _sessions(before: Known, after: Known) -> list[Entry]:
-    """Our own sessions: what the others lose they tell themselves."""
+    """Changes of our own sessions: other replicas report theirs."""
     found = []
     for peer in sorted(before.bgp.sessions.keys() | after.bgp.sessions.keys()):
         old, new = before.bgp.sessions.get(peer), after.bgp.sessions.get(peer)
@@ -195,7 +195,7 @@ def _conflicts(before: Known, after: Known) -> list[Entry]:
 
 
 def _notices(before: Known, after: Known) -> list[Entry]:
-    """What the wire process notices of segments and of other replicas, and what it does not notice any more."""
+    """New and ended notices of the wire process about segments and other replicas."""
     old, new = before.wire.notices, after.wire.notices
     found = [(notice, What.NOTICED) for notice in new if notice not in old]
     found += [(notice, What.NOTICE_OVER) for notice in old if notice not in new]
@@ -215,7 +215,7 @@ def _of_notice(known: Known, notice: Notice, what: What) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """What the VIPs of one entry have in common."""
+    """The common values of the VIPs of one entry."""
 
     time: str
     what: What
@@ -238,7 +238,7 @@ def _moves(
             continue
         vip, place = after.plan.vips[address], places.get(address)
         if place is None:
-            # One that is new begins nowhere; one that was there before us, where we find it.
+            # A new VIP starts unserved; a VIP that existed before our start begins with its present place.
             place = Place(served.mode, served.next_hops) if first else Place(Mode.NONE)
             place = replace(place, protocol=vip.protocol)
         fresh = places[address] = _place(place, served, vip, after, now)
@@ -246,7 +246,7 @@ def _moves(
             unsettled.add(address)
         if (place.mode, place.hops) != (fresh.mode, fresh.hops):
             groups.setdefault(_move(history, place, fresh, vip, after), []).append(address)
-    if len(places) > len(after.on_wire):  # every VIP has a place: more of them are those of VIPs that are gone
+    if len(places) > len(after.on_wire):  # every VIP has a place: additional places belong to removed VIPs
         for gone in [address for address in places if address not in after.on_wire]:
             del places[gone]
     entries = [
@@ -261,7 +261,7 @@ def _by_address(address: Address) -> tuple[int, int]:
 
 
 def _place(place: Place, served: Served, vip: VipPlan, known: Known, now: float) -> Place:
-    """Where a VIP is now, after it was in ``place``."""
+    """The place of a VIP now; ``place``: the previous one."""
     if served.mode is Mode.NONE:
         if place.mode is Mode.NONE:
             return place
@@ -279,7 +279,7 @@ def _place(place: Place, served: Served, vip: VipPlan, known: Known, now: float)
 
 
 def _still_planned(vip: VipPlan, known: Known) -> set[str]:
-    """Next hops that a replica with an established session is to announce, and that are not dead."""
+    """Next hops that are planned for a replica with an established session, and that are not dead."""
     return {
         hop
         for peer, by_replica in vip.announced.items()
@@ -304,8 +304,8 @@ def _move(history: History, place: Place, fresh: Place, vip: VipPlan, known: Kno
 
 
 def why_moved(history: History, place: Place, fresh: Place, vip: VipPlan, known: Known) -> tuple[Why, str]:
-    """The first of these that explains the change: what happened to a next hop that is left, then to the mode, then to
-    a next hop that is new."""
+    """The first cause that explains the change: causes at a lost next hop, then at the mode, then at a new next
+    hop."""
     lost = [hop for hop in place.hops if hop not in fresh.hops]
     gained = [hop for hop in fresh.hops if hop not in place.hops]
     dead = _first(hop for hop in lost if hop in known.snapshot.view.dead)

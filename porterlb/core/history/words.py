@@ -1,4 +1,4 @@
-"""History in words and as JSON values: the only place where its entries become sentences."""
+"""History entries as sentences and as JSON values. Only this module makes these sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from porterlb.core.history.entries import Entry, What, Why
 from porterlb.core.model import Address
 
 NAMED = 5
-"""VIPs that a sentence names; of more it says how many there are."""
+"""Maximum number of VIPs named in a sentence; of the rest it gives the number."""
 
 _WHY: Mapping[Why, str] = {
     Why.NODE_DEAD: "{cause} does not answer probes",
@@ -70,7 +70,7 @@ def sentence(entry: Entry) -> str:
 
 
 def addresses(vips: Sequence[Address]) -> str:
-    """The first few, and how many more there are."""
+    """The first NAMED addresses, and the number of further ones."""
     more = len(vips) - NAMED
     named = ", ".join(map(str, vips[:NAMED]))
     return f"{named} and {more} more" if more > 0 else named
@@ -81,7 +81,7 @@ def _names(names: Iterable[str]) -> str:
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    """The stable shape of an entry in /state and in ``porterlb history -o json``."""
+    """The stable JSON form of an entry in /state and in ``porterlb history -o json``."""
     return {
         "time": entry.time,
         "what": entry.what.value,
