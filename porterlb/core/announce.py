@@ -1,7 +1,7 @@
-"""Who announces which next hop to a BGP peer.
+"""Which replicas announce which next hop to a BGP peer.
 
-A next hop is announced by replicas on other nodes, and by its own replica only when no other can: a dead node's
-session lives on at the router until the hold time, with everything that it announced, while others withdraw at once.
+A next hop is announced by replicas on other nodes, and by its own replica only if no other can. When a node dies, the
+router keeps its session and everything that it announced until the hold time ends; other replicas withdraw at once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from porterlb.core.nexthops import on_subnet
 from porterlb.core.rendezvous import Ring, ranked
 
 COPIES = 3
-"""So many replicas announce one next hop, where there are enough: any two of them may be lost."""
+"""Replicas that announce one next hop, if there are enough: any two of them may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """Which next hop address of a node a replica may announce to one peer, for one IP version.
 
-    To a directly connected peer only next hops in the session's own subnet: the router could not resolve others.
+    A directly connected peer gets only next hops in the session's own subnet, because the router cannot resolve others.
     ``dead_on``: nodes with a subnet on which they are dead; no address there is announced. ``routers``: by replica,
     where nodes have different routers (spec.overrides).
     """
@@ -41,7 +41,8 @@ class Reach:
     _found: dict[tuple[int, str], Address | None] = field(default_factory=dict, compare=False, repr=False)
 
     def group(self, replica: str) -> int:
-        """Replicas of one group can announce the same next hops: they share the subnets of the session."""
+        """The replica's group. Replicas of one group can announce the same next hops: they reach the router by the same
+        subnets. Where the router belongs to one node, the group is that node's replica alone."""
         found = self._groups.get(replica)
         if found is None:
             alike: object = replica if self.own_only(replica) else self._session_subnets(replica)
@@ -49,7 +50,7 @@ class Reach:
         return found
 
     def own_only(self, replica: str) -> bool:
-        """Whether the router is this node's alone, so that only traffic for the node itself may be sent to it."""
+        """Whether the router serves this node alone, so that only traffic for the node itself may be sent to it."""
         return self.peer.router_per_node or self._is_on(replica)
 
     def _is_on(self, replica: str) -> bool:
@@ -90,27 +91,28 @@ class Reach:
         router = self._router(replica)
         if router is not None and self.version == router.version:
             return tuple(n for n in connected if router in n)
-        # The other family over this session: any connected subnet of that family but host routes and link-local.
+        # The other IP version over this session: every connected subnet of it except host routes and link-local ones.
         return tuple(
             n for n in connected if n.version == self.version and n.prefixlen < n.max_prefixlen and not n.is_link_local
         )
 
 
 FEW = 16
-"""With so many replicas at a peer the best arrangement is searched; with more, each next hop has its own announcers."""
+"""Up to this number of replicas at a peer, the best arrangement is searched. Above it, each next hop has its own
+announcers."""
 
 _CHOICES = 3 * COPIES
 
 
 class Announcers:
-    """Who announces each next hop to one peer, where many replicas can: a few that follow it on a ring.
+    """Which replicas announce each next hop to one peer that many replicas can reach: a few that follow it on a ring.
 
-    The choice for a next hop does not depend on the VIP, so a VIP costs next to nothing, and the loss of a replica
-    concerns only the next hops that it announces.
+    The choice for a next hop does not depend on the VIP. Therefore a VIP adds almost no work, and the loss of a replica
+    affects only the next hops that it announces.
     """
 
     def __init__(self, reach: Reach, replicas: Sequence[str], before: Announcers | None = None) -> None:
-        """``before``: with an equal ``reach``; what was found then is used again where it is the same now."""
+        """``before``: with an equal ``reach``. Its results that still hold are reused."""
         self._reach = reach
         self._replicas = frozenset(replicas)
         self._ring = Ring(replicas)
@@ -121,14 +123,14 @@ class Announcers:
             self._found = {hop: found for hop, found in before._found.items() if gone.isdisjoint(found)}
 
     def of(self, hop: str) -> tuple[str, ...]:
-        """Replicas that may announce ``hop``, best first: more than are needed, for some may be in use already."""
+        """Replicas that may announce ``hop``, best first. More than needed, because some may have no capacity left."""
         found = self._found.get(hop)
         if found is None:
             found = self._found[hop] = tuple(islice(self._able(hop), _CHOICES))
         return found
 
     def _able(self, hop: str) -> Iterator[str]:
-        """Every replica that can announce ``hop``, best first; its own only where no other can."""
+        """Every replica that can announce ``hop``, best first; its own replica only if no other can."""
         others = False
         for replica in self._ring.after(hop):
             if replica != hop and self._reach.address(replica, hop) is not None:
@@ -176,7 +178,7 @@ class Announcers:
 
 
 class Arrangement(Mapping[str, tuple[str, ...]]):
-    """Next hops by replica, worked out when somebody asks: with many replicas it is large, and seldom read."""
+    """Next hops by replica, computed on first use: with many replicas it is large and seldom read."""
 
     __slots__ = ("_announcers", "_capacity", "_hops")
 
@@ -212,10 +214,11 @@ class Arrangement(Mapping[str, tuple[str, ...]]):
 def arrange(
     next_hops: Sequence[str], replicas: Sequence[str], reach: Reach, capacity: Mapping[str, int], salt: int = 0
 ) -> dict[str, tuple[str, ...]]:
-    """Next hops by replica: as many next hops covered as can be, then up to COPIES announcers each.
+    """Next hops by replica: as many next hops as possible are covered, then each gets up to COPIES announcers.
 
-    ``capacity``: by replica, how many next hops it can announce for one prefix (1 without add-path). ``salt`` turns the
-    order, so that different VIPs use different nodes where not all fit. The same on all replicas that see the same.
+    ``capacity``: by replica, the number of next hops that it can announce for one prefix (1 without add-path). ``salt``
+    rotates the order, so that different VIPs use different nodes if not all fit. Replicas with the same input get the
+    same result.
     """
     if not next_hops or not replicas:
         return {}
@@ -243,7 +246,8 @@ def arrange(
 def _place(
     hop: str, choices: dict[str, list[str]], taken: dict[str, list[str]], capacity: Mapping[str, int], seen: set[str]
 ) -> bool:
-    """One augmenting step of bipartite matching (Kuhn): finds a replica for ``hop``, moving others if it must."""
+    """One augmenting step of bipartite matching (Kuhn): finds a replica for ``hop`` and moves other hops if
+    necessary."""
     for replica in sorted(choices[hop], key=lambda name: len(taken[name])):
         if replica in seen:
             continue

@@ -1,8 +1,8 @@
 """How deep a JSON value may be nested.
 
-Code that walks a value recurses, and Python ends a deep recursion with an error. The depth is therefore limited once,
-where values come in. A part that lies deeper is replaced by a text: the object stays, and the parser of that field
-reports a wrong type.
+Code that walks a value recurses, and Python ends a deep recursion with an error. Therefore the depth is limited once,
+where values come in. A part that is nested deeper is replaced by a text: the object is kept, and the parser of that
+field reports a wrong type.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import re
 from typing import Any
 
 MOST = 50
-"""Levels. An object of Kubernetes has about 15; a copy.deepcopy takes three Python frames a level, of 1,000."""
+"""Levels. A Kubernetes object has about 15. copy.deepcopy takes three Python frames per level, out of 1,000."""
 
 TOO_DEEP = f"(nested deeper than {MOST} levels)"
-"""What stands for a value that lies too deep."""
+"""The text that replaces a value that is nested too deep."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def limited(value: Any, most: int = MOST) -> Any:
-    """The value without objects and lists that lie deeper than ``most`` levels; the same value if there are none."""
+    """The value without objects and lists nested deeper than ``most`` levels; the same value if there are none."""
     if isinstance(value, dict):
         if most <= 0:
             return TOO_DEEP
@@ -35,9 +35,9 @@ def limited(value: Any, most: int = MOST) -> Any:
 
 
 def shallow(text: str, most: int) -> str:
-    """JSON text without the objects and lists that lie deeper than ``most`` levels. Does not recurse.
+    """JSON text without the objects and lists nested deeper than ``most`` levels. Does not recurse.
 
-    What is not JSON stays as it is: the decoder says what is wrong with it.
+    Text that is not JSON is returned unchanged: the decoder reports the error.
     """
     parts: list[str] = []
     depth, kept = 0, 0

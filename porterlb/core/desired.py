@@ -1,4 +1,4 @@
-"""What the two speakers of one replica are told: the whole wanted set, each time."""
+"""The desired state of the two speakers of one replica: the complete set, each time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.model import Address, Member, RouteAttributes
 
 Prefix = str
-"""What a route leads to: a host route in CIDR text (RFC 4632, RFC 5952), ``192.0.2.1/32``. Text, for it is what ExaBGP
-takes and the key of every table on the way there; text is hashed once, a network object each time, in Python."""
+"""The destination of a route: a host route in CIDR text (RFC 4632, RFC 5952), ``192.0.2.1/32``. Text, because ExaBGP
+takes text and every table is keyed by it; Python hashes a text once, but a network object at each use."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """One BGP session of this replica, with all that makes a difference on the wire and nothing else.
+    """One BGP session of this replica, with exactly the settings that affect the session.
 
-    Times in seconds. ``peer``: the name of its BgpPeer. ``peer_as`` 0: any AS but ours. ``interface``: of the node; its
-    address is to be the local address.
+    Times in seconds. ``peer``: the name of its BgpPeer. ``peer_as`` 0: any AS but ours. ``interface``: of the node; the
+    local address is taken from it.
     """
 
     peer: str
@@ -58,10 +58,10 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class DesiredBgp:
-    """Every session and every route that this replica is to have. ``routes``: prefixes by path.
+    """Every session and every route that this replica must have. ``routes``: prefixes by path.
 
-    ``negotiated``: what the routes of each peer were planned for, by peer name; a peer of which nothing is known yet
-    is not in it. ``bfd``: the BFD sessions, by peer name; they are no part of ExaBGP's configuration.
+    ``negotiated``: the negotiated values that the routes of each peer were planned for, by peer name; a peer with no
+    known values is absent. ``bfd``: the BFD sessions, by peer name; they are not part of ExaBGP's configuration.
     """
 
     sessions: Mapping[str, SessionConfig] = field(default_factory=dict)  # by peer name
@@ -78,7 +78,7 @@ class Layer2Vip:
 
     ``candidates``: usable nodes, best first (see :mod:`porterlb.core.nexthops`); the first live one is the next hop.
     ``interface``: a NIC name, or empty: the interface whose subnet holds ``can_reach``, or else the VIP itself.
-    ``takers``: where each asker gets a next hop of its own, the candidates that new askers are given to.
+    ``takers``: if each asking host gets its own next hop, the candidates that new hosts are assigned to.
     """
 
     address: Address
@@ -90,12 +90,12 @@ class Layer2Vip:
 
 @dataclass(frozen=True, slots=True)
 class DesiredWire:
-    """Everything that the wire process of this replica is told. ``nodes``: whom to probe, by name.
+    """The complete desired state of the wire process of this replica. ``nodes``: the nodes to probe, by name.
 
     ``sessions``: our established BGP sessions by peer name; ``hold_downs``: our hold-down states by set of peers
     (:func:`porterlb.core.holddown.said`); ``negotiated``: what each session negotiated, as a short text by peer name;
-    ``leader``: whom we hold for it. These travel in our hello. ``digest``: of the plan that this belongs to;
-    ``applied``: of the plan that BGP has applied.
+    ``leader``: the replica that we consider the leader. These travel in our hello. ``digest``: of the plan that this
+    belongs to; ``applied``: of the plan that BGP has applied.
     """
 
     members: Mapping[str, Member] = field(default_factory=dict)

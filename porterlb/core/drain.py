@@ -1,11 +1,12 @@
-"""Takes a node out of service without a loss: its traffic goes elsewhere while the node still forwards all of it.
+"""Takes a node out of service without loss: its traffic moves to other nodes while the node still forwards all of it.
 
-In Layer 2 a draining node is the last choice at once, also for the VIPs that it serves. In BGP its routes are announced
-with the community GRACEFUL_SHUTDOWN first (RFC 8326), so that routers which honour it choose other next hops. They are
-withdrawn after ``ModePolicy.drain_after``, where other next hops are left. A VIP that no other node can serve stays.
+In Layer 2 a draining node becomes the last choice at once, also for the VIPs that it serves. In BGP its routes are
+first announced with the community GRACEFUL_SHUTDOWN (RFC 8326), so that routers which honour it choose other next hops.
+They are withdrawn after ``ModePolicy.drain_after`` if other next hops are left. A VIP that no other node can serve
+stays.
 
-Each replica counts the time from when it first saw the request. A replica that starts counts every request as old: it
-has announced nothing yet.
+Each replica counts the time from when it first saw the request. A replica that starts treats every request as old,
+because it has announced nothing yet.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ COMMUNITY = "graceful-shutdown"
 LONG_AGO = float("-inf")
 
 Drains = Mapping[str, float]
-"""Since when (monotonic seconds) each node is to be drained, as this replica has seen it."""
+"""When this replica first saw the drain request of each node (monotonic seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The nodes that drain. ``announced``: still next hops, with the community; ``withdrawn``: the others."""
+    """The draining nodes. ``announced``: still next hops, with the community; ``withdrawn``: the others."""
 
     announced: frozenset[str] = frozenset()
     withdrawn: frozenset[str] = frozenset()
@@ -45,7 +46,7 @@ NO_DRAIN = Stages()
 
 
 def step(before: Drains | None, nodes: Mapping[str, Node], now: float) -> Drains:
-    """The drains now. ``before``: None at the start of the replica."""
+    """The current drains. ``before``: None when the replica starts."""
     wanted = [name for name, node in nodes.items() if node.draining]
     if before is not None and before.keys() == set(wanted):
         return before
@@ -58,12 +59,12 @@ def stages(drains: Drains, now: float, policy: ModePolicy) -> Stages:
 
 
 def wakes_at(drains: Drains, now: float, policy: ModePolicy) -> float | None:
-    """When time alone withdraws routes (monotonic seconds), or None."""
+    """When routes are next withdrawn only because time passes (monotonic seconds), or None."""
     return min((at for since in drains.values() if (at := since + policy.drain_after) > now), default=None)
 
 
 def announced(hops: tuple[str, ...], at: Stages) -> tuple[str, ...]:
-    """The next hops without those that are withdrawn, while others are left."""
+    """The next hops without the withdrawn ones, if others are left."""
     if at.withdrawn.isdisjoint(hops):
         return hops
     return tuple(hop for hop in hops if hop not in at.withdrawn) or hops
@@ -78,11 +79,11 @@ def attributes(of: RouteAttributes, hop: str, at: Stages) -> RouteAttributes:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is left of a node's drain, as the replicas see it. VIPs as text.
+    """The remaining steps of a node's drain, as the replicas see it. VIPs as text.
 
-    ``unaware``: replicas that do not know of it yet, or have not applied what follows. ``announcing``: replicas that
-    still announce the node with the community. ``carried``, ``answered``: VIPs whose traffic still comes to the node by
-    BGP and by Layer 2. ``only``: those of them that no other node can serve.
+    ``unaware``: replicas that do not know of the drain yet, or have not applied the plan with it. ``announcing``:
+    replicas that still announce the node with the community. ``carried``, ``answered``: VIPs whose traffic still comes
+    to the node by BGP and by Layer 2. ``only``: those of them that no other node can serve.
     """
 
     unaware: tuple[str, ...] = ()
@@ -93,18 +94,18 @@ class Progress:
 
     @property
     def safe(self) -> bool:
-        """Whether no traffic of VIPs comes to the node any more."""
+        """Whether no VIP traffic comes to the node any longer."""
         return not (self.unaware or self.announcing or self.carried or self.answered)
 
     @property
     def stuck(self) -> bool:
-        """Whether waiting does not help: all that is left has no other node."""
+        """Whether waiting does not help: no other node can serve any of the remaining VIPs."""
         left = {*self.carried, *self.answered}
         return bool(left) and not (self.unaware or self.announcing) and left == set(self.only)
 
 
 def progress(node: str, states: Mapping[str, Mapping[str, Any]]) -> Progress:
-    """How far the drain of ``node`` is. ``states``: what the replicas show (:mod:`porterlb.core.status.state`)."""
+    """The progress of the drain of ``node``. ``states``: of the replicas (:mod:`porterlb.core.status.state`)."""
     stage = {name: _stage(state, node) for name, state in sorted(states.items())}
     carried: set[str] = set()
     answered: set[str] = set()
@@ -136,6 +137,6 @@ def _applied(state: Mapping[str, Any]) -> bool:
 
 
 def _no_other(vip: Mapping[str, Any], node: str, *, by_bgp: bool) -> bool:
-    """Whether nobody but ``node`` can serve a VIP in the way that it is served."""
+    """Whether only ``node`` can serve a VIP by the protocol that serves it now."""
     others: Iterable[str] = vip.get("nextHops") or () if by_bgp else vip.get("candidates") or ()
     return not set(others) - {node}

@@ -1,7 +1,7 @@
-"""What the duplicate address probe found: verdicts are remembered, and asked for again with exponential back-off.
+"""Results of the duplicate address probe: verdicts are remembered, and checked again with exponential back-off.
 
-Without the memory an address that is asked for by name would be probed, refused, no longer wanted, forgotten, and
-probed again, for ever. A host that claims many addresses answers for all of them (proxy ARP, proxy NDP).
+Without this memory, an address that a Service requests by name would be probed, refused, no longer wanted, forgotten,
+and probed again, forever. A host that claims many addresses answers for all of them (proxy ARP, proxy NDP).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from porterlb.core.model import Address
 
 FIRST = 30.0
-"""Seconds until an address that was claimed is probed again; twice as long each time."""
+"""Seconds until a claimed address is probed again; doubles each time."""
 LONGEST = 3600.0
 PROXY = 5
-"""A host that claims so many addresses is taken for one that answers for every address. Fewer may be a host that has
-several addresses in the pool, or another load balancer that is being replaced."""
+"""A host that claims this number of addresses is considered to answer for every address. A host with fewer may have
+several addresses in the pool, or may be another load balancer that is being replaced."""
 REMEMBERED = 1024
-"""Verdicts; the oldest go first."""
+"""Maximum number of verdicts; the oldest are dropped first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``mac`` claims the address. ``times``: how often that was found; ``due``: when to ask again (monotonic s)."""
+    """``mac`` claims the address. ``times``: how often this was found; ``due``: when to probe again (monotonic s)."""
 
     mac: bytes
     times: int
@@ -37,7 +37,8 @@ class Verdicts:
     found: Mapping[Address, Verdict] = field(default_factory=dict)
 
     def heard(self, claimed: Mapping[Address, bytes], clear: Collection[Address], now: float) -> Verdicts:
-        """With a report of the probe; only what was due may contradict what is remembered."""
+        """The verdicts with a report of the probe. The report changes a remembered verdict only if that verdict was
+        due."""
         fresh = dict(self.found)
         for address, mac in claimed.items():
             before = fresh.get(address)
@@ -59,17 +60,17 @@ class Verdicts:
 
     @property
     def proxies(self) -> dict[str, frozenset[Address]]:
-        """The hosts that answer for every address, by MAC, with the addresses that show it."""
+        """The hosts that answer for every address: by MAC, with the addresses that they claim."""
         by_mac: dict[bytes, set[Address]] = {}
         for address, verdict in self.found.items():
             by_mac.setdefault(verdict.mac, set()).add(address)
         return {mac.hex(":"): frozenset(them) for mac, them in sorted(by_mac.items()) if len(them) >= PROXY}
 
     def due(self, now: float) -> frozenset[Address]:
-        """The addresses to be probed again."""
+        """The addresses that must be probed again."""
         return frozenset(address for address, verdict in self.found.items() if verdict.due <= now)
 
     @property
     def next_at(self) -> float | None:
-        """When the next one is due."""
+        """When the next verdict is due."""
         return min((verdict.due for verdict in self.found.values()), default=None)

@@ -1,4 +1,4 @@
-"""What is planned for one pool: how it is used, and whether Layer 2 can serve its addresses."""
+"""The plan of one pool: how it is used, and whether Layer 2 can serve its addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from porterlb.core.shared import Shared
 
 @dataclass(frozen=True, slots=True)
 class EipPlan:
-    """One pool: how it is used, whether Layer 2 can serve it (None: not known yet), and what is wrong with it."""
+    """One pool: how it is used, whether Layer 2 can serve it (None: not known yet), and its problems."""
 
     use: EipUse
     layer2_possible: bool | None = None
@@ -42,7 +42,7 @@ def eip_plan(shared: Shared, eip: Eip, use: EipUse) -> EipPlan:
 
 
 def _on_interface(shared: Shared, eip: Eip, use: EipUse) -> EipPlan:
-    """An Eip that names its interface: nodes that do not have it do not serve its addresses."""
+    """An Eip that names its interface: nodes without this interface do not serve its addresses."""
     name = eip.interface
     lack = sorted(shared.lacking(name))
     if not lack:
@@ -66,7 +66,7 @@ def _fallback(eip: Eip) -> str:
 
 
 def _outside(shared: Shared, eip: Eip) -> list[AddressRange]:
-    """The ranges of an Eip that Layer 2 cannot serve, for they are on no segment."""
+    """The ranges of an Eip that Layer 2 cannot serve, because they are on no segment."""
     if eip.can_reach is not None:
         return [] if shared.segments.towards(eip.can_reach) is not None else list(eip.ranges)
     return [r for r in eip.ranges if shared.segments.of(r.first) is None or shared.segments.of(r.last) is None]

@@ -1,13 +1,13 @@
-"""The hold-down of BGP: after a loss of all sessions, BGP is used again only once a session has been stable.
+"""The hold-down of BGP: after all sessions are lost, BGP is used again only when a session has been stable.
 
 There is one state machine for each set of peers, with time as an argument. All VIPs that are announced to the same
-peers share its state, so a new VIP does what the others do. Replicas exchange their states by hello, because a replica
-that has just started remembers nothing: it takes over the state of the others. A replica with a session of its own
-does not go back because of what others say; among replicas with a session, the furthest state wins, because its routes
-are announced already.
+peers share its state, so a new VIP behaves like the others. Replicas exchange their states by hello. A replica that has
+just started has no state and takes over the state of the others. A replica with a session of its own never goes back
+because of the others' states. Among replicas with a session, the furthest state wins, because its routes are already
+announced.
 
-Routes that are lost right after they were announced, several times in a row, are a sign that announcing them is what
-ends the session (a prefix limit at the router). Each such loss doubles the wait.
+If routes are lost right after they were announced, several times in a row, the announcement itself probably ends the
+session (a prefix limit at the router). Each of these losses doubles the wait.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from dataclasses import dataclass
 
 
 class Phase(enum.StrEnum):
-    """Where a VIP stands between the two ways in."""
+    """The state of a VIP between Layer 2 and BGP."""
 
-    START = "start"  # no session has carried it yet: routes are laid ready, Layer 2 answers meanwhile
+    START = "start"  # no session has carried it yet: routes are prepared, Layer 2 answers meanwhile
     LAYER2 = "layer2"  # no session carries it
     WAITING = "waiting"  # a session is back: not trusted until returnAfter is over
     NARROW = "narrow"  # announced towards the present Layer 2 next hop only
     BGP = "bgp"
-    FIXED = "fixed"  # strict bgp or layer2: sessions change nothing
+    FIXED = "fixed"  # strict bgp or layer2: sessions have no effect
 
 
 _RANK = {phase: rank for rank, phase in enumerate((Phase.LAYER2, Phase.WAITING, Phase.NARROW, Phase.BGP))}
-"""Phases that are a memory worth taking over, from least to most trusted."""
+"""Phases that another replica can take over, from least to most trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModePolicy:
-    """Seconds. ``narrow_dwell``: the least time between announcing towards one next hop and widening, so that
-    routers have the first route before the flows may move. ``overlap``: how long the way that is left by hand stays.
-    ``start``: a first session is used at once only within so long; who waited longer has served by Layer 2, and goes
-    over as after a loss. ``drain_after``: how long the routes of a draining node are announced with the community
-    GRACEFUL_SHUTDOWN before they are withdrawn."""
+    """Seconds. ``narrow_dwell``: the minimum time between announcing towards one next hop and widening, so that routers
+    have the first route before flows may move. ``overlap``: how long the previous path stays active after a
+    switch. ``start``: a first session is used at once only within this time; later, Layer 2 already serves, and the
+    switch to BGP is as after a loss. ``drain_after``: how long the routes of a draining node are announced with the
+    community GRACEFUL_SHUTDOWN before they are withdrawn."""
 
     return_after: float = 10.0
     widen_after: float = 0.0
@@ -53,16 +53,16 @@ SOON = 10.0
 """Seconds. A loss of all sessions within this time of the first announcement counts for the back-off."""
 
 LONGEST_WAIT = 300.0
-"""Seconds. The back-off does not grow beyond this."""
+"""Seconds. Upper limit of the back-off."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldDown:
     """The state of one set of peers. Times in monotonic seconds. The phase is never FIXED.
 
-    ``since``: when the phase began, or when the wait began anew. ``announced``: when routes were announced, while they
-    are. ``losses``: how often in a row the sessions were lost within SOON of that; ``lasted``: after how many seconds
-    the last time.
+    ``since``: when the phase began, or when the wait began again. ``announced``: since when routes are announced; None:
+    they are not. ``losses``: how often in a row the sessions were lost within SOON of the announcement; ``lasted``:
+    after how many seconds the last time.
     """
 
     phase: Phase
@@ -73,7 +73,7 @@ class HoldDown:
 
 
 def wait(hold_down: HoldDown, policy: ModePolicy) -> float:
-    """Seconds that a session has to be stable before BGP is used again. The first early loss costs nothing extra."""
+    """Seconds that a session must be stable before BGP is used again. The first early loss does not extend the wait."""
     if hold_down.losses < 2:
         return policy.return_after
     doubled: float = max(policy.return_after, 1.0) * 2 ** min(hold_down.losses - 1, 16)
@@ -82,11 +82,11 @@ def wait(hold_down: HoldDown, policy: ModePolicy) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SessionsSeen:
-    """What live replicas say about the same peers now.
+    """The sessions with the same peers that live replicas report now.
 
-    ``own``: we have a session ourselves. ``carried``: somebody has, we included. ``stable_since``: when the oldest of
-    these sessions came up (monotonic seconds). ``carriers``: the furthest phase of the others that have a session;
-    ``others``: the furthest of all others. None: nobody says any.
+    ``own``: we have a session ourselves. ``carried``: any replica has one, including us. ``stable_since``: when the
+    oldest of these sessions came up (monotonic seconds). ``carriers``: the furthest phase of the other replicas that
+    have a session; ``others``: the furthest phase of all other replicas. None: no replica reports one.
     """
 
     own: bool
@@ -100,7 +100,7 @@ _ANNOUNCING = (Phase.NARROW, Phase.BGP)
 
 
 def step(previous: HoldDown | None, seen: SessionsSeen, now: float, policy: ModePolicy) -> HoldDown:
-    """The state now. Pure; call it again whenever a session, a hello or the time has moved."""
+    """The state now. Pure; call it again after each change of a session, a hello or the time."""
     last = previous or HoldDown(Phase.START, now)
     phase, since = _phase(last, seen, now, policy)
     if phase in _ANNOUNCING:
@@ -115,7 +115,7 @@ def step(previous: HoldDown | None, seen: SessionsSeen, now: float, policy: Mode
 
 
 def _phase(last: HoldDown, seen: SessionsSeen, now: float, policy: ModePolicy) -> tuple[Phase, float]:
-    """The phase now, and since when."""
+    """The current phase, and when it began."""
     phase, since = last.phase, last.since
     if phase is Phase.START:
         if seen.others is not None:
@@ -164,10 +164,10 @@ def advance(
 def inherited(
     previous: Mapping[frozenset[str], HoldDown], peers: frozenset[str], live: frozenset[str]
 ) -> HoldDown | None:
-    """The state that a new set of peers begins with: that of a set which has a peer in common with it, or None.
+    """The initial state of a new set of peers: the state of a set which has a peer in common with it, or None.
 
-    A set counts first if a common peer has a live session: what BGP serves keeps its routes, whatever happened to
-    other peers. Among equals the furthest phase counts, then the one that is older, then the names of the peers.
+    Sets whose common peer has a live session come first: VIPs that BGP serves keep their routes, whatever happened to
+    other peers. Among equals the furthest phase counts, then the older one, then the names of the peers.
     """
     related = [(one, state) for one, state in previous.items() if one & peers]
     if not related:
@@ -185,7 +185,7 @@ def inherited(
 
 
 def wakes_at(hold_down: HoldDown, policy: ModePolicy) -> float | None:
-    """When time alone changes this state (monotonic seconds), or None."""
+    """When this state next changes only because time passes (monotonic seconds), or None."""
     lasts = {
         Phase.START: policy.start,
         Phase.WAITING: wait(hold_down, policy),
@@ -202,7 +202,7 @@ def _until_wide(policy: ModePolicy) -> float:
 
 
 def said(hold_downs: Mapping[frozenset[str], HoldDown]) -> frozenset[str]:
-    """The states that other replicas need, as texts: ``1a2b3c4d=waiting``, the set of peers by a checksum."""
+    """The states that other replicas need, as texts: ``1a2b3c4d=waiting``. The checksum stands for the set of peers."""
     return frozenset(
         f"{_label(peers)}={hold_down.phase.value}"
         for peers, hold_down in hold_downs.items()
@@ -211,7 +211,7 @@ def said(hold_downs: Mapping[frozenset[str], HoldDown]) -> frozenset[str]:
 
 
 def heard(texts: Iterable[str], peers: frozenset[str]) -> Phase | None:
-    """What these texts say about a set of peers; None: nothing that we understand."""
+    """The phase that these texts give for a set of peers; None: no phase that we know."""
     head = f"{_label(peers)}="
     return next((_PHASE.get(text.removeprefix(head)) for text in texts if text.startswith(head)), None)
 
@@ -220,7 +220,7 @@ _PHASE = {phase.value: phase for phase in _RANK}
 
 
 def furthest(phases: Iterable[Phase | None]) -> Phase | None:
-    """The phase that is nearest to full use of BGP."""
+    """The phase that is closest to full use of BGP."""
     return max((phase for phase in phases if phase is not None), key=_RANK.__getitem__, default=None)
 
 

@@ -1,7 +1,8 @@
-"""What the decisions of one replica depend on, as it came in last, and the snapshot that a plan is made from.
+"""The latest inputs for the decisions of one replica, and the snapshot that a plan is made from.
 
-A report replaces the one before. Some values are memories: each snapshot steps which next hops wait for their
-kube-proxy and which nodes have returned, each report of the wire process what the duplicate address probe found.
+A report replaces the previous one. Some values are memories. Each snapshot updates which next hops wait for their
+kube-proxy and which nodes have returned. Each report of the wire process updates the verdicts of the duplicate address
+probe.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from porterlb.core.problems import Problem
 from porterlb.core.proxy_wait import NewHop, ProxyPolicy, ProxyWait
 
 CHECK_LIMIT = 0.6
-"""Seconds to wait for the duplicate address probe (3 probes in 200 ms) before an address is given out without it."""
+"""Seconds to wait for the duplicate address probe (3 probes in 200 ms); then an address is assigned without it."""
 
 CHECK_AGAIN = 1.0
-"""Seconds, at least, until an address whose verdict is due is probed again."""
+"""Minimum seconds until an address whose verdict is due is probed again."""
 
 
 class News(enum.Enum):
-    """What is different with a report."""
+    """The effect of a report."""
 
     NOTHING = "nothing but counters"
     STATUS = "a status perhaps; a plan comes out the same"
@@ -51,10 +52,10 @@ class Inputs:
 
     ``members``: the replicas by node. ``bounded``: whether an admission policy bounds the right to mark pods.
     ``named``: no other live manager has the name of our node. ``challenged_at``: when another manager was started with
-    it. ``outage``: why the API is away; empty: it is not. ``broken``: manifests that cannot be read, and why.
-    ``passwords``: by peer, of the peers whose Secret is there. ``delivering``: next hops that wait, and whose
-    kube-proxy has said that it can deliver. ``proxies``: nodes that have returned, and whose kube-proxy runs; None:
-    they cannot be asked. ``checking``: since when each new address waits for the duplicate address probe.
+    it. ``outage``: why the API is unavailable; empty: it is available. ``broken``: unreadable manifests, and why.
+    ``passwords``: by peer, of the peers whose Secret exists. ``delivering``: next hops that wait and whose kube-proxy
+    has reported that it can deliver. ``proxies``: nodes that have returned and whose kube-proxy runs; None: this cannot
+    be checked. ``checking``: since when each new address waits for the duplicate address probe.
     """
 
     node: str
@@ -81,14 +82,14 @@ class Inputs:
     _endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = field(default_factory=dict)
 
     def heard_bgp(self, report: BgpReport) -> News:
-        """A report of the BGP speaker, and what it changes."""
+        """Takes over a report of the BGP speaker, and returns its effect."""
         before, self.bgp_report = self.bgp_report, report
         if report.same_for_plan(before):
             return News.NOTHING if report == before else News.STATUS
         return News.URGENT if report.is_urgent(before) else News.PLAN
 
     def heard_wire(self, report: WireReport, now: float) -> News:
-        """A report of the wire process, and what it changes."""
+        """Takes over a report of the wire process, and returns its effect."""
         before = self.wire_report
         self.wire_report = report = before.with_changes(report)
         verdicts, self.verdicts = self.verdicts, self.verdicts.heard(report.claimed, report.clear, now)
@@ -100,7 +101,7 @@ class Inputs:
         return News.STATUS if report.says_more_than(before) else News.NOTHING
 
     def snapshot(self, now: float) -> Snapshot:
-        """What is known, for one plan."""
+        """The current inputs, for one plan."""
         objects = self.objects
         self._step_returns(now)
         return Snapshot(
@@ -119,7 +120,7 @@ class Inputs:
         )
 
     def wakes_at(self, now: float) -> float | None:
-        """When time alone makes another plan necessary, or None."""
+        """When another plan is next needed only because time passes, or None."""
         times = [self.returns.wakes_at(self.proxy_policy.delay)]
         if self.proxy_wait:
             times.append(proxy_wait.wakes_at(self.proxy_wait, self.proxy_policy))
@@ -130,11 +131,11 @@ class Inputs:
         return min((at for at in times if at is not None), default=None)
 
     def check(self, wanted: Collection[Address], now: float) -> None:
-        """These new addresses wait for the duplicate address probe, and no others."""
+        """Sets the new addresses that wait for the duplicate address probe."""
         self.checking = {address: self.checking.get(address, now) for address in wanted}
 
     def unchecked(self, now: float) -> frozenset[Address]:
-        """New addresses that may not be given out yet: the probe has not said that nobody else has them."""
+        """New addresses that may not be assigned yet: the probe has not confirmed that no other host has them."""
         return frozenset(
             address
             for address, since in self.checking.items()
@@ -142,7 +143,7 @@ class Inputs:
         )
 
     def served_only(self, vips: Collection[Address]) -> None:
-        """Forgets who answers for addresses that are no VIPs any more: the wire process does not say so."""
+        """Forgets the answerers of addresses that are no longer VIPs: the wire process does not report this."""
         if len(self.wire_report.answering) > len(vips):
             answering = editing(self.wire_report.answering)
             for address in [address for address in answering if address not in vips]:
@@ -150,24 +151,24 @@ class Inputs:
             self.wire_report = replace(self.wire_report, answering=answering.frozen())
 
     def wire_known(self, now: float) -> WireReport:
-        """The report of the wire process, with the notice that this process cannot know of."""
+        """The report of the wire process, with the notice that only the manager can give."""
         if self.challenged_at is None or now - self.challenged_at >= TOLD_FOR:
             return self.wire_report
         notice = Notice(NoticeKind.OWN_NAME, "", (self.node,))
         return replace(self.wire_report, notices=tuple(dict.fromkeys((*self.wire_report.notices, notice))))
 
     def with_missing_secrets(self, problems: Mapping[str, tuple[Problem, ...]]) -> dict[str, tuple[Problem, ...]]:
-        """The problems of peers by name, with those of peers whose password is not there."""
+        """The problems of peers by name, including those of peers whose password is missing."""
         found = dict(problems)
         for name, peer in self.objects.peers.items():
             if peer.password_secret is not None and name not in self.passwords:
                 found[name] = (*found.get(name, ()), secret_missing(peer, self.namespace))
         return found
 
-    # ---- inside
+    # ---- internal
 
     def _fresh(self) -> frozenset[str]:
-        """The replicas that are heard, our own included."""
+        """The replicas that are heard, including our own."""
         return frozenset(self.wire_report.fresh) | {self.node}
 
     def _exempt(self) -> frozenset[str]:

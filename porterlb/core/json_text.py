@@ -8,10 +8,10 @@ from typing import Any
 
 
 def json_text(value: Mapping[str, Any]) -> str:
-    """What ``json.dumps(value, sort_keys=True)`` says, whatever thread makes it.
+    """The same text as ``json.dumps(value, sort_keys=True)``, from any thread.
 
-    The encoder of the standard library keeps every other thread waiting until its whole text is made: 6 MB with 10,000
-    VIPs. Here one entry is made at a time.
+    The encoder of the standard library blocks every other thread until its whole text is made: 6 MB with 10,000 VIPs.
+    This function encodes one entry at a time.
     """
     parts = [f"{json.dumps(key)}: {_entry(entry)}" for key, entry in sorted(value.items())]
     return "{" + ", ".join(parts) + "}"

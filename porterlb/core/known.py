@@ -1,4 +1,4 @@
-"""What one replica knows at one moment: the one value that status, metrics, /state, history and the CLI read."""
+"""The state that one replica knows at one moment: one value that status, metrics, /state, history and the CLI read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Known:
     """Objects, plan and reports of one moment. Nothing in it changes later.
 
     ``plan`` was made from ``snapshot``; ``problems`` and ``generations`` belong to the same versions of the objects.
-    ``on_wire`` and ``losses`` are worked out after the plan; they are empty until then.
+    ``on_wire`` and ``losses`` are computed after the plan; they are empty until then.
     """
 
     snapshot: Snapshot
@@ -27,38 +27,38 @@ class Known:
     bgp: BgpReport = BgpReport()
     wire: WireReport = WireReport()
     applied: int = 0
-    """The digest of the last plan that our own BGP speaker has applied wholly."""
+    """The digest of the last plan that our own BGP speaker has applied completely."""
     problems: Mapping[ObjectKey, Sequence[Problem]] = field(default_factory=dict)
     generations: Mapping[ObjectKey, int] = field(default_factory=dict)
-    """metadata.generation of each object that was judged, usable or not; 0 where it has none."""
+    """metadata.generation of each checked object, usable or not; 0 if it has none."""
     broken: Mapping[str, str] = field(default_factory=dict)
-    """What cannot be read at all, by place: a sentence."""
+    """Sources that cannot be read at all, by place: a sentence."""
     outage: str = ""
-    """Why the API is unavailable; empty while it is there."""
+    """Why the API is unavailable; empty while it is available."""
     unchecked: frozenset[Address] = frozenset()
     """New addresses that the duplicate address probe has not cleared yet: they are not written to a status."""
     leading: bool = False
     marking: Marking = Marking.ON
-    """Whether the pods of a dead node are marked not ready at once; else Kubernetes does it after some 40 s."""
+    """Whether the pods of a dead node are marked not ready at once; otherwise Kubernetes does it after about 40 s."""
     at: float = 0.0
     """When the plan was made, monotonic seconds."""
     now: str = ""
-    """The time as RFC 3339 text, for what people read."""
+    """The time as RFC 3339 text, for output."""
     rewriters: Mapping[ServiceKey, str] = field(default_factory=dict)
-    """Who keeps writing the status of a Service beside us, by Service: a field manager."""
+    """The field manager that repeatedly overwrites the status of a Service, by Service."""
     on_wire: Mapping[Address, Served] = field(default_factory=dict)
-    """How every VIP of the plan is brought in."""
+    """How traffic reaches every VIP of the plan."""
     losses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Why sessions were lost last, by peer, by node."""
+    """Why sessions were last lost, by peer, by node."""
 
     @property
     def node(self) -> str:
-        """The node of the replica that knows this."""
+        """The node of this replica."""
         return self.snapshot.view.node
 
     @property
     def live(self) -> frozenset[str]:
-        """The replicas that are live, this one included."""
+        """The live replicas, including this one."""
         return frozenset(self.wire.fresh) | {self.node}
 
     @property
@@ -74,7 +74,7 @@ class Known:
 
     @property
     def addresses(self) -> dict[str, tuple[Address, ...]]:
-        """Of the nodes, by name."""
+        """The addresses of the nodes, by name."""
         return {name: node.addresses for name, node in self.snapshot.nodes.items()}
 
     def established(self, replica: str, peer: str) -> bool:
@@ -86,21 +86,21 @@ class Known:
         return other is not None and peer in other.sessions
 
     def problems_of(self, kind: str, namespace: str, name: str) -> Sequence[Problem]:
-        """Of the object itself; what the plan finds is in the plan."""
+        """The problems of the object itself; problems found by planning are in the plan."""
         return self.problems.get(ObjectKey(kind, namespace, name), ())
 
     def generation_of(self, kind: str, namespace: str, name: str) -> int:
-        """The generation that was judged, also where its edit was refused; 0: not known."""
+        """The generation that was checked, even if its edit was refused; 0: not known."""
         return self.generations.get(ObjectKey(kind, namespace, name), 0)
 
     def is_behind(self, key: ServiceKey) -> bool:
-        """Whether the plan is older than this usable Service, as it may be while this replica is in doubt."""
+        """Whether the plan is older than this usable Service. This can happen while this replica is in doubt."""
         return key in self.snapshot.services and key not in self.plan.services
 
     def addresses_of(self, key: ServiceKey) -> tuple[Address, ...]:
-        """The addresses that a Service is to have in its status.
+        """The addresses that must be in the status of a Service.
 
-        A Service keeps what it has until its new addresses are probed for a foreign owner.
+        A Service keeps its present addresses until its new ones are probed for a foreign owner.
         """
         service = self.snapshot.services.get(key)
         if service is not None and self.unchecked.intersection(self.plan.unwritten.get(key, ())):

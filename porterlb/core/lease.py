@@ -1,18 +1,18 @@
-"""Who leads: a lease that is held by renewing it, as a state machine without input or output.
+"""Leader election: a lease that its holder renews, as a state machine without input or output.
 
 The model is that of Kubernetes' leader election and of Patroni: a record with a holder, changed by compare-and-swap.
-Invariant: **never two leaders at once.** It rests on three things:
+Invariant: **never two leaders at once.** It rests on three rules:
 
 - A leader leads until ``renew_deadline`` after it *began* its last successful write, by its own clock.
-- Somebody else takes the lease at the earliest ``duration`` after it *saw* the record change last, by its own clock,
-  which is later than that write began; and ``duration`` is longer than ``renew_deadline``.
+- Another candidate takes the lease at the earliest ``duration`` after it last *saw* the record change, by its own
+  clock. That is later than the start of that write, and ``duration`` is longer than ``renew_deadline``.
 - Writes are compare-and-swap: a write that is late, repeated or unanswered cannot undo a newer one.
 
-No timestamp of another machine is ever compared with a clock of ours. All times are monotonic seconds and are given
-as arguments; the clock must go on while the process is stopped and while the machine sleeps (CLOCK_BOOTTIME).
+No timestamp of another machine is ever compared with a local clock. All times are monotonic seconds and are given as
+arguments. The clock must continue while the process is stopped and while the machine sleeps (CLOCK_BOOTTIME).
 
-The holder's identity must be new with each start of a process, so that nobody takes over from its own predecessor,
-which may only have been stopped.
+The holder's identity must be new with each start of a process, so that a process never takes over from its own
+predecessor, which may only have been suspended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """In seconds. ``renew_deadline`` < ``duration``; the difference is what clocks may drift apart in one lease."""
+    """In seconds. ``renew_deadline`` < ``duration``; the difference is the allowed clock drift during one lease."""
 
     duration: float = 4.0
     renew_deadline: float = 2.5
@@ -31,7 +31,7 @@ class Timing:
 
     @property
     def renew_every(self) -> float:
-        """Half of the deadline: there is time for some more attempts."""
+        """Half of the deadline, which leaves time for more attempts."""
         return self.renew_deadline / 2
 
 
@@ -48,14 +48,14 @@ class LeaseState:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read the record, then tell :meth:`Lease.seen` or :meth:`Lease.unavailable`. ``deadline``: seconds."""
+    """Read the record, then call :meth:`Lease.seen` or :meth:`Lease.unavailable`. ``deadline``: seconds."""
 
     deadline: float
 
 
 @dataclass(frozen=True, slots=True)
 class WriteLease:
-    """Write this in place of ``record.version`` (empty: create it), then tell :meth:`Lease.written`,
+    """Write this in place of ``record.version`` (empty: create it), then call :meth:`Lease.written`,
     :meth:`Lease.conflict` or :meth:`Lease.unavailable`. ``deadline``: seconds; do not begin later."""
 
     record: LeaseState
@@ -64,14 +64,14 @@ class WriteLease:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do until then (monotonic)."""
+    """Nothing to do until this time (monotonic seconds)."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The lease has been given back, or was not ours: the end."""
+    """The lease has been released, or was not ours: the end."""
 
 
 Action = Read | WriteLease | Wait | Done
@@ -79,27 +79,27 @@ Action = Read | WriteLease | Wait | Done
 
 class _Step(enum.Enum):
     LOOK = enum.auto()  # the record is not known, or may have changed
-    WATCH = enum.auto()  # it is known; if it is free or over it can be taken, else look again later
+    WATCH = enum.auto()  # it is known; if it is free or expired it can be taken, else look again later
     HOLD = enum.auto()  # it is ours; renew it in time
     STOPPED = enum.auto()
 
 
 class Lease:
-    """One candidate. Ask :meth:`poll` what to do, do it, tell the outcome; one thing at a time."""
+    """One candidate. Call :meth:`poll`, do what it returns, report the outcome; one action at a time."""
 
     def __init__(self, me: str, timing: Timing) -> None:
         self.me = me
         self.timing = timing
-        self.holder = ""  # as seen last; may be over
+        self.holder = ""  # as last seen; may be expired
         self.transitions = 0
         self._step = _Step.LOOK
-        self._next = float("-inf")  # not before then
+        self._next = float("-inf")  # no action before this time
         self._record: LeaseState | None = None
-        self._changed = float("-inf")  # when the record was seen to change last
-        self._heard = ("", 0.0)  # the version that a watch has brought last, and when
-        self._outdated = False  # it has brought another one than what we have read since
+        self._changed = float("-inf")  # when the record was last seen to change
+        self._heard = ("", 0.0)  # the version that a watch last delivered, and when
+        self._outdated = False  # the watch has delivered another version since the last read
         self._leading_until = float("-inf")
-        self._began = 0.0  # when the write under way began
+        self._began = 0.0  # when the current write began
         self._busy = False
         self._releasing = False
 
@@ -108,12 +108,12 @@ class Lease:
         return now < self._leading_until
 
     def leading_until(self, now: float) -> float:
-        """Until when (monotonic) it leads for certain, and so the deadline of whatever the leader writes; ``now`` if
-        it does not lead."""
+        """Until when (monotonic seconds) it certainly leads: the deadline of every write of the leader. ``now`` if it
+        does not lead."""
         return max(now, self._leading_until)
 
     def poll(self, now: float) -> Action:
-        """What to do next. After Read and Write an outcome must be told before the next poll."""
+        """The next action. After Read and WriteLease, report the outcome before the next poll."""
         assert not self._busy, "tell the outcome first"
         if self._step is _Step.STOPPED:
             return Done()
@@ -129,25 +129,25 @@ class Lease:
         return Read(self.timing.renew_every)
 
     def seen(self, record: LeaseState | None, now: float) -> None:
-        """The answer to Read: the record as it is, None if there is none. ``now``: when the answer was there."""
+        """The answer to Read: the current record, None if there is none. ``now``: when the answer arrived."""
         self._busy = False
         version, heard_at = self._heard
         heard = record is not None and version == record.version
         self._notice(record, min(now, heard_at) if heard else now)
         if record is not None and record.holder == self.me:
-            # A write of ours whose answer was lost. It is ours, but since when is not known: renew it.
+            # One of our writes whose answer was lost. The lease is ours, but since when is not known: renew it.
             self._step, self._next = _Step.HOLD, now
         else:
             self._leading_until = float("-inf")
             self._step = _Step.WATCH
-            # Where a watch brings every renewal, there is nothing to ask before the lease may be over.
+            # If a watch delivers every renewal, no read is needed before the lease may expire.
             look_again = self._over_at() if heard else min(now + self.timing.retry, self._over_at())
             self._next = now if self._free(now) else look_again
 
     def heard(self, version: str, holder: str, now: float) -> None:
-        """A watch has brought the record: this version of it (opaque; empty: it was deleted), held by this one.
+        """A watch has delivered the record: its version (opaque; empty: it was deleted) and its holder.
 
-        A hint that saves reading: nothing is taken without a look, and a watch that is late only delays.
+        A hint that saves reads: the lease is never taken without a read, and a late watch only causes delay.
         May be called at any time.
         """
         self._heard = (version, now)
@@ -165,28 +165,29 @@ class Lease:
             self._step = _Step.STOPPED
             return
         if self._releasing:
-            return  # this one was under way when we were told to stop: the next poll gives it back
+            return  # this write was in progress when release() was called: the next poll releases the lease
         self._leading_until = self._began + self.timing.renew_deadline
         self._step = _Step.HOLD
         self._next = self._began + self.timing.renew_every
 
     def conflict(self, now: float) -> None:
-        """The write failed, for somebody else has written since. Whether one of ours came through is not known."""
+        """The write failed, because another candidate has written since. One of our earlier writes may have
+        succeeded."""
         self._busy = False
         self._step, self._next = _Step.LOOK, now
         if self._releasing:
             self._step = _Step.STOPPED
 
     def unavailable(self, now: float) -> None:
-        """There was no answer in time, or an error. What it has done is not known."""
+        """There was no answer in time, or an error. The effect of the request is not known."""
         self._busy = False
         self._step, self._next = _Step.LOOK, now + self.timing.retry
         if self._releasing:
             self._step = _Step.STOPPED
 
     def release(self, now: float) -> None:
-        """Stop leading at once; the next poll gives the lease back, so that somebody else takes it without a wait.
-        May be called while something is under way."""
+        """Stops leading at once; the next poll releases the lease, so that another candidate can take it without a
+        wait. May be called while an action is in progress."""
         del now
         self._leading_until = float("-inf")
         self._releasing = True
@@ -224,5 +225,5 @@ class Lease:
         return self._changed + duration
 
     def _free(self, now: float) -> bool:
-        # One that somebody has deleted is not free at once: its holder may lead a moment longer.
+        # A deleted lease is not free at once: its holder may still lead for a moment.
         return (self._record is not None and not self._record.holder) or now >= self._over_at()

@@ -1,4 +1,4 @@
-"""What a replica says about itself in its membership Lease, and how the others read it."""
+"""The description of a replica in its membership Lease, and how other replicas read it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from porterlb.core.model import Address, Interface, Member
 from porterlb.core.observed import Nic
 from porterlb.core.problems import Parsed, Problem, Reason
 
-PREFIX = "porterlb-"  # of the Lease's name; the node's name follows
+PREFIX = "porterlb-"  # prefix of the Lease's name; the node's name follows
 ANNOTATION = "porter.kubesphere.io/member"
 SIGN = "porter.kubesphere.io/alive"
 """Annotation of the Lease of a replica that is cut off from the others: a number that rises with each sign of life."""
@@ -31,7 +31,7 @@ class Absence:
         return frozenset(name for name, since in self._since.items() if now - since >= self.patience)
 
     def clear(self) -> None:
-        """Nothing is known for the time being: begin anew."""
+        """The present members are not known for now: start counting again."""
         self._since.clear()
 
 
@@ -48,10 +48,10 @@ def node_of(name: str) -> str:
 def member_here(
     node: str, address: str, port: int, nics: Iterable[Nic], gateways: tuple[Address, ...], named: Iterable[str]
 ) -> Member:
-    """What the replica on this node says of itself, without a boot number.
+    """The description of the replica on this node, without a boot number.
 
-    Addresses without a subnet (/32, /128) say nothing about a segment, and kube-ipvs0 has one for each VIP.
-    ``named``: the interfaces that Eips ask for.
+    Addresses without a subnet (/32, /128) do not identify a segment, and kube-ipvs0 has one for each VIP.
+    ``named``: the interfaces that Eips name.
     """
     nics = list(nics)
     found = [(nic, a) for nic in nics for a in nic.addresses if a.network.prefixlen < a.max_prefixlen]
@@ -62,7 +62,7 @@ def member_here(
 
 
 def described(member: Member) -> dict[str, str]:
-    """What the Lease of a member carries."""
+    """The annotations of the Lease of a member."""
     content = {
         "address": member.address,
         "port": member.port,
@@ -76,7 +76,7 @@ def described(member: Member) -> dict[str, str]:
 
 
 def parse(name: str, carried: Mapping[str, str]) -> Parsed[Member]:
-    """A membership Lease by its name and annotations; written by others, so nothing in it is trusted."""
+    """A membership Lease by its name and annotations. Others write them, so their content is not trusted."""
     node = node_of(name)
     text = carried.get(ANNOTATION)
     if not node or not isinstance(text, str):

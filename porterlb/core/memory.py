@@ -1,4 +1,4 @@
-"""What a replica remembers from one plan to the next."""
+"""The values that a replica carries over from one plan to the next."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Sessions = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A plan is a function of the snapshot, of this, and of the time. Nothing else is carried over.
+    """A plan is a function of the snapshot, of this memory, and of the time. Nothing else is carried over.
 
-    It may be lost (a restart): then hold-downs and modes begin anew, with what other replicas say in their hellos.
-    Only what is in use is remembered: sets of peers that some VIP may be announced to, sessions that are up, VIPs that
-    are planned.
+    The memory may be lost (a restart). Hold-downs and modes then start again, with the states that other replicas send
+    in their hellos. Only values in use are kept: sets of peers that a VIP may be announced to, sessions that are up,
+    VIPs that are planned.
     """
 
     hold_downs: Mapping[frozenset[str], HoldDown] = field(default_factory=dict)  # by set of peers

@@ -1,7 +1,7 @@
-"""BGP or Layer 2, for each VIP: from the hold-down state of its peers (:mod:`porterlb.core.holddown`).
+"""BGP or Layer 2, for each VIP: decided from the hold-down state of its peers (:mod:`porterlb.core.holddown`).
 
-Invariant: while the VIP may use both ways, at least one of ``announce`` and ``answer`` is on in every state, and where
-only ``announce`` is, a live session carries it.
+Invariant: while the VIP may use both protocols, at least one of ``announce`` and ``answer`` is on in every state. If
+only ``announce`` is on, a live session carries the VIP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Announce", "ModePolicy", "Phase", "VipMode", "Ways", "decide", "wake
 
 
 class Announce(enum.StrEnum):
-    """What BGP is to say about a VIP."""
+    """Which routes BGP announces for a VIP."""
 
     NONE = "none"
     NARROW = "narrow"  # the present Layer 2 next hop only
@@ -25,8 +25,8 @@ class Announce(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VipMode:
-    """``since``: when this VIP came into the phase, and into the mode; ``overlap_until``: until when what served the
-    VIP before a switch stays on (both monotonic seconds). ``mode``: what the user is told."""
+    """``since``: when this VIP entered the phase and the mode; ``overlap_until``: until when the path that served the
+    VIP before a switch stays active (both monotonic seconds). ``mode``: as shown to the user."""
 
     protocol: Protocol
     phase: Phase
@@ -39,7 +39,7 @@ class VipMode:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What a VIP may use.
+    """The protocols that a VIP can use.
 
     ``carried``: a live replica has an established session to a peer that may have it, and can tell that peer one of
     its next hops. ``on_link``: Layer 2 can serve it. ``standby``: Eip.spec.layer2Standby.
@@ -55,7 +55,7 @@ _ANNOUNCE = {Phase.START: Announce.FULL, Phase.BGP: Announce.FULL, Phase.NARROW:
 
 
 def decide(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float, policy: ModePolicy) -> VipMode:
-    """The mode of one VIP now. Pure; call it again whenever a session, a hold-down or the time has moved."""
+    """The current mode of one VIP. Pure; call it again after each change of a session, a hold-down or the time."""
     if ways.protocol is Protocol.AUTO:
         fresh = _automatic(previous, ways, hold_down, now)
     else:
@@ -74,10 +74,10 @@ def decide(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float
 def _automatic(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float) -> VipMode:
     phase = hold_down.phase
     if not ways.on_link:
-        # There is no other way in: routes stay announced whatever the sessions do.
+        # Layer 2 cannot serve it: routes stay announced regardless of the sessions.
         phase = Phase.BGP
     elif not ways.carried and phase in (Phase.BGP, Phase.NARROW):
-        # Its peers are trusted, but none can be told a next hop of this VIP.
+        # Its peers are trusted, but no next hop of this VIP can be announced to any of them.
         phase = Phase.LAYER2
     serving = Mode.BGP if phase in (Phase.BGP, Phase.NARROW) else Mode.LAYER2
     mode = serving if ways.on_link or ways.carried else Mode.NONE
@@ -93,9 +93,9 @@ def _automatic(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: f
 
 
 def _with_overlap(previous: VipMode | None, fresh: VipMode, ways: Ways, now: float, policy: ModePolicy) -> VipMode:
-    """Make before break: what served the VIP until now stays on for ``policy.overlap`` after a switch.
+    """Make before break: the path that served the VIP stays active for ``policy.overlap`` after a switch.
 
-    Routes are kept only while a session carries them: when all sessions are lost, there is nothing to keep.
+    Routes are kept only while a session carries them: when all sessions are lost, no route is left to keep.
     """
     if previous is None:
         return fresh
@@ -114,7 +114,7 @@ def _with_overlap(previous: VipMode | None, fresh: VipMode, ways: Ways, now: flo
 
 
 def _overlap_until(previous: VipMode, fresh: VipMode, now: float, policy: ModePolicy) -> float:
-    """When the overlap ends that begins now or is running; 0.0 or a time in the past: there is none."""
+    """When the overlap that begins now or is running ends; 0.0 or a time in the past: there is none."""
     switched_by_hand = previous.protocol is not fresh.protocol
     return_completed = previous.phase is Phase.NARROW and fresh.phase is Phase.BGP
     answer_ends = previous.answer and not fresh.answer
@@ -124,9 +124,9 @@ def _overlap_until(previous: VipMode, fresh: VipMode, now: float, policy: ModePo
 
 
 def _starts_narrow(previous: VipMode, fresh: VipMode) -> bool:
-    """Whether a switch by hand from Layer 2 to BGP announces the present next hop first.
+    """Whether a manual switch from Layer 2 to BGP announces the present next hop first.
 
-    The routes of several replicas arrive one after the other. The first of them must not take all flows off the node
+    The routes of several replicas arrive one after the other. The first one must not move all flows away from the node
     that serves them.
     """
     if fresh.announce is not Announce.FULL or fresh.mode is not Mode.BGP:
@@ -136,7 +136,7 @@ def _starts_narrow(previous: VipMode, fresh: VipMode) -> bool:
 
 
 def _narrow_by_hand(mode: VipMode) -> bool:
-    """Whether one next hop is announced because of a switch by hand, not because a session came back."""
+    """Whether one next hop is announced because of a manual switch, not because a session came back."""
     return mode.announce is Announce.NARROW and mode.phase is not Phase.NARROW and mode.mode is Mode.BGP
 
 
@@ -145,7 +145,8 @@ def _wide_at(overlap_until: float, policy: ModePolicy) -> float:
 
 
 def wakes_at(mode: VipMode, policy: ModePolicy) -> float | None:
-    """When time alone changes this mode, besides the hold-down of its peers (monotonic seconds), or None."""
+    """When this mode next changes only because time passes, or None (monotonic seconds). The hold-down of its peers is
+    not included."""
     if not mode.overlap_until:
         return None
     return _wide_at(mode.overlap_until, policy) if _narrow_by_hand(mode) else mode.overlap_until

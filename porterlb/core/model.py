@@ -1,7 +1,7 @@
-"""The objects that decisions are made of: frozen, parsed, with units.
+"""The objects that decisions are based on: frozen, parsed, with units.
 
-Nothing here knows where an object came from. :mod:`porterlb.core.parse` makes these values from API objects.
-A *replica* is named by the node that it runs on: there is at most one a node.
+Nothing here depends on the source of an object. :mod:`porterlb.core.parse` makes these values from API objects.
+A *replica* is named by the node that it runs on: there is at most one per node.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ServiceKey(NamedTuple):
 
 
 class Protocol(enum.StrEnum):
-    """How a VIP is to be brought in, as wanted (Eip.spec.protocol, or the Service's annotation)."""
+    """The wanted protocol of a VIP (Eip.spec.protocol, or the Service's annotation)."""
 
     AUTO = "auto"
     BGP = "bgp"
@@ -39,7 +39,7 @@ class Protocol(enum.StrEnum):
 
 
 class Mode(enum.StrEnum):
-    """How a VIP is brought in now, as served."""
+    """The protocol that serves a VIP now."""
 
     BGP = "bgp"
     LAYER2 = "layer2"
@@ -96,7 +96,7 @@ class Node:
     excluded: bool = False  # label node.kubernetes.io/exclude-from-external-load-balancers
     out_of_service: bool = False  # taint node.kubernetes.io/out-of-service
     cordoned: bool = False  # spec.unschedulable
-    draining: bool = False  # our annotation: see porterlb.core.drain
+    draining: bool = False  # our annotation, see porterlb.core.drain
     capacity: int = 100  # for VIPs in Layer 2, in hundredths: by annotation
     other_addresses: tuple[Address, ...] = ()
 
@@ -107,9 +107,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One endpoint of a Service. ``node`` is empty when the EndpointSlice does not say.
+    """One endpoint of a Service. ``node`` is empty when the EndpointSlice does not name one.
 
-    ``version``: 4 or 6, the IP version of its EndpointSlice, and so of the VIPs that it serves; 0: of both.
+    ``version``: 4 or 6, the IP version of its EndpointSlice and of the VIPs that it serves; 0: both versions.
     ``same_node``: it is hinted for traffic that arrives at its own node (KEP-3015, PreferSameNode).
     """
 
@@ -137,13 +137,13 @@ class Port(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Service of type LoadBalancer that is ours.
+    """A Service of type LoadBalancer that we manage.
 
     ``families``: IP versions in the order of spec.ipFamilies; ``dual_stack_required``: ipFamilyPolicy is
     RequireDualStack. ``held``: addresses in status.loadBalancer.ingress. ``created``: RFC 3339 text, which sorts.
 
-    ``recorded``: the addresses that our own records (Eip.status.used) say it was given. ``foreign_writer``: the field
-    manager that has written the ingress in its status, where that is not us.
+    ``recorded``: the addresses that it was given according to our own records (Eip.status.used). ``foreign_writer``:
+    the field manager that has written the ingress in its status, if that is not us.
     """
 
     key: ServiceKey
@@ -163,19 +163,19 @@ class Service:
     wanted_eip: str = ""
     protocol: Protocol | None = None
     sharing_key: str = ""
-    shares_anywhere: bool = False  # the sharing key is MetalLB's, which counts in all namespaces
+    shares_anywhere: bool = False  # the sharing key is MetalLB's, which applies across namespaces
     pinned_node: str = ""  # its present Layer 2 next hop: Eip.status.layer2NextHops, or the annotation of old versions
     recorded: tuple[Address, ...] = ()
     foreign_writer: str = ""
-    weight: int = 1  # of each of its VIPs where VIPs are placed by load: by annotation
+    weight: int = 1  # of each of its VIPs if VIPs are placed by load: by annotation
 
     def has(self, address: Address) -> bool:
-        """Whether the API says that the Service has this address: in its own status, or in our records."""
+        """Whether the Service has this address according to the API: in its own status, or in our records."""
         return address in self.held or address in self.recorded
 
 
 class AddressRange(NamedTuple):
-    """An inclusive range; both ends of one IP version."""
+    """An inclusive range; both ends have the same IP version."""
 
     first: Address
     last: Address
@@ -183,8 +183,8 @@ class AddressRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Eip:
-    """A pool of addresses. ``ranges`` are sorted, disjoint, and already without ``exclude``d addresses
-    (and without network addresses where ``avoidNetworkAddresses`` is set)."""
+    """A pool of addresses. ``ranges`` are sorted and disjoint. They do not contain ``exclude``d addresses (nor network
+    addresses if ``avoidNetworkAddresses`` is set)."""
 
     name: str
     ranges: tuple[AddressRange, ...]
@@ -201,11 +201,11 @@ class Eip:
     service_selector: Selector | None = None
     auto_assign: bool = True
     layer2_standby: bool = True
-    layer2_spread: bool = False  # each host that asks for an address gets a next hop of its own
-    probe: bool = True  # ask the segment for a foreign host before an address is used for the first time
+    layer2_spread: bool = False  # each host that asks for an address gets its own next hop
+    probe: bool = True  # check the segment for a foreign host before an address is first used
     is_default: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
-    rebalance: str = ""  # a request to rebalance that has not been answered yet: by annotation
+    rebalance: str = ""  # a rebalance request that has not been answered yet: by annotation
 
     def __contains__(self, address: Address) -> bool:
         return any(
@@ -217,7 +217,7 @@ class Eip:
 class RouteAttributes:
     """BGP path attributes. Communities as ExaBGP writes them (``64500:1``; large ``64500:1:2``; well-known by name).
 
-    ``prepend``: how many times the local AS is put in front once more (0 to 16).
+    ``prepend``: how many additional times the local AS is prepended (0 to 16).
     """
 
     communities: tuple[str, ...] = ()
@@ -229,12 +229,12 @@ class RouteAttributes:
 
 @dataclass(frozen=True, slots=True)
 class AdvertiseRule:
-    """One entry of BgpPeer.spec.advertise: what matches is announced with these attributes.
+    """One entry of BgpPeer.spec.advertise: matching VIPs are announced with these attributes.
 
-    A peer without rules gets every VIP; a peer with rules gets what the matching rules say, else nothing: see
-    :mod:`porterlb.core.bgp.advertise`. ``community_names``: of the BgpConf. ``node_selector``: of the next hops.
+    A peer without rules gets every VIP. A peer with rules gets only the VIPs of matching rules, with their attributes:
+    see :mod:`porterlb.core.bgp.advertise`. ``community_names``: of the BgpConf. ``node_selector``: of the next hops.
     ``lengths``: of the prefix that covers a VIP and is announced for it, IPv4 and IPv6; 0: none. ``aggregate_only``: no
-    host route is announced beside it. ``aggregate_local``: also for Services with policy Local.
+    host route is announced in addition. ``aggregate_local``: also for Services with policy Local.
     """
 
     eips: frozenset[str] = frozenset()  # empty: any
@@ -249,7 +249,7 @@ class AdvertiseRule:
 
 
 class DynamicAs(enum.StrEnum):
-    """BgpPeer.spec.conf.peerAs that is no number."""
+    """A BgpPeer.spec.conf.peerAs that is not a number."""
 
     EXTERNAL = "external"  # any AS but ours
     INTERNAL = "internal"  # ours
@@ -257,11 +257,11 @@ class DynamicAs(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerOverride:
-    """One entry of BgpPeer.spec.overrides: what is given here counts instead of the values of the BgpPeer, on the nodes
-    that it selects. None, 0 or empty: not given.
+    """One entry of BgpPeer.spec.overrides: its values replace those of the BgpPeer on the nodes that it selects. None,
+    0 or empty: not set.
 
-    ``gateway``: the IP version whose default gateway is the router. ``refused``: it has an error, and its nodes have no
-    session.
+    ``gateway``: the IP version whose default gateway is the router. ``refused``: the entry has an error, and its nodes
+    have no session.
     """
 
     node_selector: Selector | None = None
@@ -280,10 +280,10 @@ class PeerOverride:
 class Peer:
     """A BgpPeer. Times in seconds. ``families``: IP versions announced to it. ``local_as`` 0: that of BgpConf.
 
-    ``address`` None: only its overrides have one. ``dynamic``: where ``peer_as`` is 0, what AS the router may have.
+    ``address`` None: only its overrides have one. ``dynamic``: the AS that the router may have if ``peer_as`` is 0.
 
-    ``router_per_node``: at this address each node reaches a router of its own. ``router_id`` and ``interface`` (with
-    the local address) are given by overrides only: see :mod:`porterlb.core.bgp.overrides`.
+    ``router_per_node``: behind this address, each node reaches a different router. Only overrides set ``router_id`` and
+    ``interface`` (which has the local address): see :mod:`porterlb.core.bgp.overrides`.
     """
 
     name: str
@@ -299,7 +299,7 @@ class Peer:
     password: str = field(default="", repr=False)
     password_secret: tuple[str, str] | None = None  # (name, key) in the release namespace
     multihop_ttl: int = 0  # 0: directly connected
-    minimum_ttl: int = 0  # of what the router sends (RFC 5082); 0: any
+    minimum_ttl: int = 0  # of the packets that the router sends (RFC 5082); 0: any
     hold_time: int = 9
     keepalive: int = 0  # 0: a third of the hold time, as negotiated
     connect_retry: int = 0  # seconds between attempts; 0: ExaBGP's own back-off
@@ -308,20 +308,20 @@ class Peer:
     local_address: Address | None = None
     interface: str = ""
     router_id: IPv4Address | None = None
-    graceful_restart: int | None = None  # restart time; None: that of BgpConf; 0: off
+    graceful_restart: int | None = None  # restart time; None: the value of BgpConf; 0: off
     families: tuple[int, ...] = (4, 6)
-    max_prefixes: int = 0  # that a replica announces to it; 0: no limit
-    add_path: int = 0  # how many paths a prefix may have (sendMax); 0 or 1: no add-path
+    max_prefixes: int = 0  # maximum that a replica announces to it; 0: no limit
+    add_path: int = 0  # maximum number of paths per prefix (sendMax); 0 or 1: no add-path
     node_selector: Selector | None = None
     router_per_node: bool = False
     bfd: BfdSettings | None = None  # None: no BFD
     advertise: tuple[AdvertiseRule, ...] = ()
-    advertise_union: bool = False  # all matching rules together, else the first one
-    overrides: tuple[PeerOverride, ...] = ()  # the first one that selects a node counts there
+    advertise_union: bool = False  # all matching rules together, otherwise the first one
+    overrides: tuple[PeerOverride, ...] = ()  # the first entry that selects a node applies there
 
 
 RACK_LABELS = ("porter.kubesphere.io/rack", "openelb.kubesphere.io/rack")
-"""Labels of nodes; the first one counts."""
+"""Labels of nodes; the first label that a node has is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,8 +343,8 @@ class Member:
     """A replica as its membership Lease describes it. ``boot`` rises strictly with each start.
 
     ``subnets``: the interfaces of its node as address/prefix, so that every replica knows what is on-link for it.
-    ``inner``: those of its subnets that only connect what runs on the node (cni0). ``lacks``: names of interfaces that
-    Eips ask for (spec.interface) and that its node does not have, or that are down there.
+    ``inner``: its subnets that only connect workloads on the node (cni0). ``lacks``: names of interfaces that Eips name
+    (spec.interface) and that are missing or down on its node.
     """
 
     node: str
@@ -359,16 +359,15 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What this replica observes. Everything that is not a fact of the API.
+    """The observations of this replica: everything that does not come from the API.
 
     ``dead``: nodes that are dead on the segments of their InternalIPs; ``dead_on``: dead nodes with the connected
-    subnet on which they are (:mod:`porterlb.core.layer2.verdict`). ``probed``: nodes on a segment of ours, so that
-    probes decide about them; for the others Ready decides. ``fresh``: replicas whose hello is fresh, always with our
-    own node in it.
-    ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas. ``negotiated``: what they
-    negotiated; our own also while they are not established: the last time.
-    ``settling``: nodes that were dead, have returned, and wait (:mod:`porterlb.core.node_return`).
-    ``doubt``: we see everyone dead and hear nobody: then it is we who are cut off, and nothing is to change.
+    subnet on which they are (:mod:`porterlb.core.layer2.verdict`). ``probed``: nodes on one of our segments, so that
+    probes decide about them; for other nodes, Ready decides. ``fresh``: replicas whose hello is fresh; our own node is
+    always included. ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas.
+    ``negotiated``: the values that they negotiated; for our own sessions that are down, the last values. ``settling``:
+    nodes that were dead, have returned, and wait (:mod:`porterlb.core.node_return`). ``doubt``: all other nodes look
+    dead and no replica is heard. Then our own node is cut off, and nothing must change.
     """
 
     node: str
@@ -378,15 +377,15 @@ class View:
     fresh: frozenset[str] = frozenset()
     sessions: frozenset[tuple[str, str]] = frozenset()
     negotiated: Mapping[tuple[str, str], Negotiated] = field(default_factory=dict)
-    hold_downs: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by other replica, as its hello says them
+    hold_downs: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by other replica, as in its hello
     leader: str = ""
     doubt: bool = False
     settling: frozenset[str] = frozenset()
-    outage: bool = False  # the API is away
-    asked: frozenset[Address] = frozenset()  # VIPs that a host has asked for lately, as far as we heard it
+    outage: bool = False  # the API is unavailable
+    asked: frozenset[Address] = frozenset()  # VIPs that a host has asked for recently, as far as we heard it
 
     def dead_there(self, subnet: Network) -> frozenset[str]:
-        """The nodes that are dead on a connected subnet; none while we doubt ourselves."""
+        """The nodes that are dead on a connected subnet; none while we are in doubt about ourselves."""
         return frozenset() if self.doubt else frozenset(node for node, where in self.dead_on if where == subnet)
 
 
@@ -404,8 +403,8 @@ class Snapshot:
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # labels
     members: Mapping[str, Member] = field(default_factory=dict)
     elsewhere: Mapping[Address, tuple[ServiceKey, ...]] = field(default_factory=dict)
-    """Addresses that Services have which did not get them from us (spec.externalIPs, other load balancers)."""
+    """Addresses that Services use but did not get from us (spec.externalIPs, other load balancers)."""
     proxies: Mapping[str, frozenset[Address]] = field(default_factory=dict)
-    """Hosts that answer for many addresses of the segment (proxy ARP), by MAC, with the addresses that show it."""
+    """Hosts that answer for many addresses of the segment (proxy ARP), by MAC, with the addresses that they claim."""
     claimed: frozenset[Address] = frozenset()
-    """Addresses that a foreign host answers for (found by the duplicate address probe): not to be given out."""
+    """Addresses that a foreign host answers for (found by the duplicate address probe): they must not be assigned."""

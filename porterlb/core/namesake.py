@@ -1,9 +1,9 @@
-"""Two managers that were started with one node name: noticed by their membership Lease, and the younger one ends.
+"""Two managers with one node name: both detect it by their membership Lease, and the younger one exits.
 
 Each start of a manager has a random ``instance``, and the Lease names the instance that owns it. A manager that starts
-writes its instance into the Lease as a challenge, and speaks to nobody before the challenge is decided. A live owner
-answers at once by writing its Lease again; a dead one does not, and after `ANSWER_WITHIN` the Lease is taken over.
-A manager that finds that another one has taken over its Lease ends. The wall clock is not used.
+writes its instance into the Lease as a challenge, and sends nothing to other hosts before the challenge is decided. A
+live owner answers at once by writing its Lease again. A dead owner does not answer, and after `ANSWER_WITHIN` the Lease
+is taken over. A manager exits when another one has taken over its Lease. The wall clock is not used.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any
 
 ANNOTATION = "porter.kubesphere.io/instance"
 ANSWER_WITHIN = 0.5
-"""Seconds for the owner's answer: a watch event and a write, some 20 ms in a healthy cluster."""
+"""Seconds for the owner's answer: a watch event and a write take about 20 ms in a healthy cluster."""
 TOLD_FOR = 600.0
-"""Seconds for which a challenge is reported: kubelet starts a container that ends again at least every 5 minutes."""
+"""Seconds for which a challenge is reported: kubelet restarts a container that keeps exiting at least every 5
+minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a membership Lease says of its owner. ``challenger``: the instance of a manager that starts; ``answered``:
-    the last challenger that the owner has answered. Empty texts: nobody."""
+    """The ownership data of a membership Lease. ``challenger``: the instance of a manager that starts; ``answered``:
+    the last challenger that the owner has answered. Empty texts: none."""
 
     owner: str = ""
     challenger: str = ""
@@ -37,14 +38,14 @@ class Verdict(enum.StrEnum):
     TAKE = "take"  # write the Lease as its owner
     ANSWER = "answer"  # another manager with our name starts: write the Lease again, with an answer
     KEEP = "keep"  # it is ours
-    END = "end"  # another manager with our name is alive, and was there first
+    END = "end"  # another manager with our name is alive, and was first
 
 
 def starting(claim: Claim, me: str, challenged: bool, waited: float) -> Verdict:
-    """What a manager that does not own the Lease yet is to do.
+    """The next step of a manager that does not own the Lease yet.
 
     Args:
-        claim: what the Lease says now.
+        claim: the present content of the Lease.
         me: our instance.
         challenged: whether we have written our challenge.
         waited: seconds since then.
@@ -56,15 +57,16 @@ def starting(claim: Claim, me: str, challenged: bool, waited: float) -> Verdict:
     if claim.answered == me:
         return Verdict.END
     if claim.challenger != me:
-        return Verdict.END  # a third one has started after us, or has the Lease by now
+        return Verdict.END  # a third manager has started after us, or owns the Lease by now
     return Verdict.TAKE if waited >= ANSWER_WITHIN else Verdict.WAIT
 
 
 def owning(claim: Claim, me: str, newer: bool) -> Verdict:
-    """What the owner of the Lease is to do about what the Lease says now.
+    """The reaction of the owner of the Lease to its present content.
 
     Args:
-        newer: whether the boot number there is above ours. One that is not comes from a backup, not from a take-over.
+        newer: whether the boot number there is above ours. A lower or equal one comes from a backup, not from a
+        take-over.
     """
     if claim.owner != me:
         return Verdict.END if claim.owner and newer else Verdict.TAKE
@@ -80,7 +82,7 @@ def written(claim: Claim) -> dict[str, str]:
 
 
 def read(carried: Mapping[str, Any]) -> Claim:
-    """What the annotations of a Lease say; written by others, so whatever is not ours counts as nothing."""
+    """The ownership data in the annotations of a Lease. Others write them, so invalid values are treated as absent."""
     try:
         content = json.loads(carried[ANNOTATION])
     except (KeyError, TypeError, ValueError, RecursionError):

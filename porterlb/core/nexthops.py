@@ -17,7 +17,7 @@ from porterlb.core.rendezvous import Ring, ranked, shuffled
 
 
 def unusable_because(node: Node, view: View, *, ignore_ready: bool) -> str:
-    """Why no traffic is sent to ``node``: a clause, or empty when it is usable."""
+    """Why no traffic is sent to ``node``: a clause; empty if the node is usable."""
     if node.name in view.dead and not view.doubt:
         return "does not answer probes"
     if node.out_of_service:
@@ -34,19 +34,19 @@ def unusable_because(node: Node, view: View, *, ignore_ready: bool) -> str:
 def usable_nodes(nodes: Mapping[str, Node], view: View) -> frozenset[str]:
     """The nodes that traffic may be sent to.
 
-    Ready=False or Unknown counts only while some other node is Ready: when none is, the control plane is sick,
-    not every node at once.
+    Ready=False or Unknown counts only while another node is Ready: if none is, the control plane has failed, not every
+    node at once.
     """
     return frozenset(nodes.keys() - unusable_nodes(nodes, view))
 
 
 def unusable_nodes(nodes: Mapping[str, Node], view: View) -> dict[str, str]:
-    """The other nodes, each with the reason as a clause."""
+    """The unusable nodes, each with the reason as a clause."""
     nobody_ready = not any(node.ready is Ready.TRUE for node in nodes.values())
     found = {name: unusable_because(node, view, ignore_ready=nobody_ready) for name, node in nodes.items()}
     unusable = {name: why for name, why in found.items() if why}
     settling = (view.settling & nodes.keys()) - unusable.keys()
-    if settling and nodes.keys() - unusable.keys() - settling:  # nothing is gained by waiting where no other node is
+    if settling and nodes.keys() - unusable.keys() - settling:  # without other usable nodes, waiting gains nothing
         unusable |= dict.fromkeys(settling, RETURNED)
     return unusable
 
@@ -57,11 +57,11 @@ RETURNED = "has just returned, and its kube-proxy may not forward yet"
 
 @dataclass(frozen=True, slots=True)
 class NextHops:
-    """``nodes``: usable ones that can serve. ``problem``: why there is none. ``anywhere``: all usable nodes can,
-    wherever the endpoints are, so some of them are enough."""
+    """``nodes``: usable nodes that can serve. ``problem``: why there is none. ``anywhere``: all usable nodes can serve,
+    wherever the endpoints are, so a subset of them is enough."""
 
     nodes: frozenset[str]
-    endpoints: frozenset[str] = frozenset()  # those of them with a ready endpoint
+    endpoints: frozenset[str] = frozenset()  # the nodes with a ready endpoint
     problem: Problem | None = None
     anywhere: bool = False
 
@@ -72,14 +72,14 @@ def next_hops(
     usable: frozenset[str],
     unusable: Mapping[str, str] = MappingProxyType({}),
 ) -> NextHops:
-    """Local: usable nodes with a ready endpoint. Cluster: every usable node, if there is any ready endpoint.
+    """Local: usable nodes with a ready endpoint. Cluster: every usable node, if any endpoint is ready.
 
-    Endpoints that terminate but still serve count when nothing else is left (KEP-1669). ``endpoints``: of one IP
+    Terminating endpoints that still serve are used when no endpoint is ready (KEP-1669). ``endpoints``: of one IP
     version. ``unusable``: why other nodes are not usable.
 
-    Where every ready endpoint is hinted for its own node (trafficDistribution PreferSameNode), kube-proxy keeps traffic
-    on the node that it arrives at: with policy Cluster the usable nodes with a ready endpoint are the next hops then,
-    while there is one.
+    If every ready endpoint is hinted for its own node (trafficDistribution PreferSameNode), kube-proxy keeps traffic on
+    the node that it arrives at. Then, with policy Cluster, the next hops are the usable nodes with a ready endpoint, if
+    there are any.
     """
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
     if not ready:
@@ -106,7 +106,7 @@ def next_hops(
 
 
 def _whys(names: Iterable[str], unusable: Mapping[str, str]) -> str:
-    """Sentences that say why these nodes are not usable, those with one reason together; with a space in front."""
+    """Sentences that say why these nodes are not usable, grouped by reason, with a leading space."""
     by_reason: dict[str, list[str]] = {}
     for name in sorted(names):
         by_reason.setdefault(unusable[name], []).append(name)
@@ -126,14 +126,14 @@ def on_subnet(addresses: Iterable[Address], subnet: Network) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """What is known of the subnets that nodes are connected to, from the members' interfaces."""
+    """The known subnets that nodes are connected to, from the members' interfaces."""
 
     subnets: tuple[Network, ...]
     addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)  # by node
     closed: tuple[Network, ...] = ()
-    """Subnets that connect nothing but what runs on one node (docker0, cni0): no segments."""
+    """Subnets that only connect workloads on one node (docker0, cni0): not segments."""
     gateways: tuple[Address, ...] = ()
-    """The next hops of the nodes' default routes, those of most nodes first."""
+    """The next hops of the nodes' default routes; those used by most nodes first."""
     _by_prefix: dict[tuple[int, int], dict[int, Network]] = field(default_factory=dict, compare=False, repr=False)
     """Subnets by version and prefix length, longest first, and by their leading bits."""
 
@@ -143,7 +143,7 @@ class Segments:
             self._by_prefix.setdefault((subnet.version, subnet.prefixlen), {})[bits] = subnet
 
     def of(self, address: Address) -> Network | None:
-        """The connected subnet (longest prefix) that holds ``address``, or None: off every segment."""
+        """The connected subnet (longest prefix) that holds ``address``, or None: it is on no segment."""
         number, version, length = int(address), address.version, address.max_prefixlen
         for (of, prefixlen), found in self._by_prefix.items():
             if of == version and (subnet := found.get(number >> (length - prefixlen))) is not None:
@@ -151,7 +151,7 @@ class Segments:
         return None
 
     def towards(self, address: Address) -> Network | None:
-        """The connected subnet that traffic for ``address`` goes through: its own, else that of a gateway."""
+        """The connected subnet that traffic for ``address`` goes through: its own, otherwise that of a gateway."""
         subnet = self.of(address)
         if subnet is not None:
             return subnet
@@ -163,7 +163,8 @@ class Segments:
 
 
 def segments(nodes: Mapping[str, Node], members: Mapping[str, Member]) -> Segments:
-    """Subnets come from the members (nodes do not publish prefixes); addresses from both."""
+    """Segments from the nodes and members. Subnets come from the members only, because nodes do not publish
+    prefixes."""
     subnets: set[Network] = set()
     own: dict[Network, dict[str, Address]] = {}
     addresses: dict[str, dict[Address, None]] = {name: dict.fromkeys(node.addresses) for name, node in nodes.items()}
@@ -196,8 +197,8 @@ def _ordered(subnets: Iterable[Network]) -> tuple[Network, ...]:
 
 
 def _is_closed(hosts: Mapping[str, Address], nodes: Mapping[str, Node]) -> bool:
-    """Whether nodes that have a subnet with these addresses cannot meet in it: all have the same one, which is no
-    address by which a node is known."""
+    """Whether the nodes with these addresses in a subnet cannot reach each other through it: all have the same address
+    there, and it is not an address of the Node objects."""
     address = next(iter(hosts.values()))
     known = any(address in nodes[name].addresses for name in hosts)
     return len(hosts) > 1 and not known and all(other == address for other in hosts.values())
@@ -212,14 +213,14 @@ def _routable(interface: Interface) -> bool:
 
 
 MOST = 16
-"""The next hops of a VIP with policy Cluster, where more nodes are usable. That fills the ECMP groups of common
-routers, and the work for a VIP does not grow with the number of nodes. Policy Local has no such limit: the pods of a
-node that is left out would get no traffic. Layer 2 uses the first ones."""
+"""Maximum number of next hops of a VIP with policy Cluster. It fills the ECMP groups of common routers, and the work
+for a VIP does not grow with the number of nodes. Policy Local has no limit, because the pods of an omitted node would
+get no traffic. Layer 2 uses the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Usable nodes that are equally good for any VIP of a segment: those with a replica, and the others."""
+    """Usable nodes that are equally good for any VIP of a segment: nodes with a replica, then the others."""
 
     nodes: frozenset[str]
     rings: tuple[Ring, ...]
@@ -228,7 +229,8 @@ class Tier:
 def tiers(
     usable: frozenset[str], present: frozenset[str], replicas: frozenset[str], cordoned: frozenset[str]
 ) -> tuple[Tier, ...]:
-    """The usable nodes, best first: on the segment (``present``), then the others; of each, cordoned ones last."""
+    """The usable nodes, best first: on the segment (``present``), then the others; in each group, cordoned ones
+    last."""
     found = []
     for place in (usable & present, usable - present):
         for part in (place - cordoned, place & cordoned):
@@ -238,9 +240,9 @@ def tiers(
 
 
 def picked(key: str, pinned: str, hops: NextHops, among: Sequence[Tier]) -> list[str]:
-    """MOST of the next hops: the pinned node, and from each tier first nodes with a ready endpoint.
+    """Up to MOST of the next hops: the pinned node, then from each tier first the nodes with a ready endpoint.
 
-    Taking away a node that was not picked changes nothing.
+    Removing a node that was not picked does not change the result.
     """
     chosen: dict[str, None] = {pinned: None} if pinned in hops.nodes else {}
     for tier in among:
@@ -267,11 +269,12 @@ def layer2_order(
 ) -> tuple[str, ...]:
     """The order in which ``hops`` serve a VIP on the segment.
 
-    The pinned node while it is usable; then by rendezvous rank: nodes with a ready endpoint first, then nodes with a
-    replica, cordoned ones last. The same on every replica that sees the same, and for both VIPs of a dual-stack
-    Service: the rank is by its first address. ``among``: the tiers of the VIP's segment, where MOST of many next hops
-    are enough. ``many``: the cluster has more than MOST nodes; then the rank of nodes with an endpoint costs less, and
-    is spread a little less evenly. ``draining``: the last choice, also where the VIP is pinned there.
+    The pinned node comes first while it is usable. The others are ordered by rendezvous rank: nodes with a ready
+    endpoint first, then nodes with a replica, cordoned ones last. Replicas with the same input get the same order. Both
+    VIPs of a dual-stack Service have the same order, because its first address determines the rank. ``among``: the
+    tiers of the VIP's segment, if there are many next hops and MOST of them are enough. ``many``: the cluster has more
+    than MOST nodes; then the rank of nodes with an endpoint is cheaper to compute and a little less even. ``draining``:
+    these nodes come last, even if the VIP is pinned there.
     """
     key = str((service.held or service.recorded or (service.key,))[0])
     names: Iterable[str] = hops.nodes
@@ -297,8 +300,8 @@ def layer2_order(
 def best_of(
     order: Sequence[str], hops: NextHops, replicas: frozenset[str], cordoned: frozenset[str]
 ) -> tuple[str, ...]:
-    """The nodes of ``order`` that are equally good for a new VIP, in the same order: those of the best rank, as
-    :func:`layer2_order` ranks them. Where a VIP is at present does not matter."""
+    """The nodes of ``order`` that are equally good for a new VIP, in the same order: the nodes of the best rank, as
+    :func:`layer2_order` ranks them. The present location of a VIP does not matter."""
     ranks = [(name in cordoned, name not in hops.endpoints, name not in replicas) for name in order]
     best = min(ranks, default=None)
     return tuple([name for name, rank in zip(order, ranks, strict=True) if rank == best])

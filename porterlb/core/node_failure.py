@@ -1,16 +1,16 @@
 """When Kubernetes is told that a node has failed, so that kube-proxy stops sending new connections to its pods.
 
-With externalTrafficPolicy Cluster, kube-proxy on every living node sends its share of new connections to the pods of a
-dead node until the node controller marks them NotReady, some 40 s after the power loss. The leader does the same as
+With externalTrafficPolicy Cluster, kube-proxy on every living node keeps sending a share of new connections to the pods
+of a dead node until the node controller marks them NotReady, about 40 s after the power loss. The leader marks them as
 soon as the replicas agree: it sets the condition Ready=False in the status of the node's pods.
 
-A wrong verdict costs the node its share of new connections for some seconds, so the rules are strict: see
-:class:`Refusal`. What was marked is undone when the node lives and nobody else has put it right.
+A wrong verdict deprives the node of its share of new connections for some seconds, so the rules are strict: see
+:class:`Refusal`. The marks are undone when the node lives and its pods have not been corrected otherwise.
 
-A node without power and a node that its segment has lost (a partition, a dead switch port) are equally silent. Two
-signs tell that the node lives (:attr:`Seen.signs`): its replica is cut off and writes that to the API, or its kernel
-answers the leader's TCP connections. A node that is cut off from the API as well, or that runs no replica, cannot be
-told from one without power. Its pods are marked, as Kubernetes itself does after the grace period.
+A node without power and a node that is separated from its segment (a partition, a dead switch port) are equally silent.
+Two signs show that the node lives (:attr:`Seen.signs`): its replica is cut off and writes that to the API, or its
+kernel answers the leader's TCP connections. A node that is also cut off from the API, or that runs no replica, cannot
+be distinguished from one without power. Its pods are marked, as Kubernetes itself does after the grace period.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from porterlb.core.model import Endpoint, Node, Ready, Service, TrafficPolicy
 from porterlb.core.observed import WireReport
 
 REASON = "PorterLBNodeDead"
-"""Reason of the condition Ready=False: it tells which conditions are ours, also to the next leader."""
+"""Reason of the condition Ready=False: it identifies our conditions, also for the next leader."""
 
 MESSAGE = "PorterLB found that the node of this pod does not answer; a majority of its replicas agrees."
 
@@ -32,13 +32,12 @@ MESSAGE = "PorterLB found that the node of this pod does not answer; a majority 
 class Rules:
     """Settings. Times in seconds.
 
-    ``confirm``: time for which the replicas must agree without a break, in addition to three probes (150 ms). In this
-    time a cut-off replica writes to the API, and the leader learns of it.
-    ``sign_lasts``: time for which a sign of life counts. A replica that is cut off repeats it every SIGN_EVERY.
-    ``again_after``: time for which a marked node is not marked again.
-    ``restore_after``: time for which a node must live before its pods are restored, unless their status has been
-    corrected. A running kubelet corrects it within seconds.
-    ``lease_margin``: for so long the leader must lead for certain when it begins.
+    ``confirm``: time for which the replicas must agree without a break, in addition to three probes (150 ms). During
+    this time a cut-off replica writes to the API, and the leader learns of it. ``sign_lasts``: time for which a sign of
+    life counts. A replica that is cut off repeats it every SIGN_EVERY. ``again_after``: time for which a marked node is
+    not marked again. ``restore_after``: time for which a node must live before its pods are restored, unless their
+    status has been corrected. A running kubelet corrects it within seconds. ``lease_margin``: time for which the leader
+    must still hold the lease when it begins to write.
     """
 
     enabled: bool = False
@@ -50,15 +49,16 @@ class Rules:
 
 
 SIGN_EVERY = 1.0
-"""Seconds between two signs of life of a replica that is cut off (:func:`cut_off`)."""
+"""Seconds between two signs of life of a cut-off replica (:func:`cut_off`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the replicas find out about one node, on the segment of its InternalIP.
+    """The findings of the replicas on one node, on the segment of its InternalIP.
 
-    ``voters``: replicas that can tell, never the node's own. ``silent``: those of them to whom it does not answer.
-    ``hello_fresh``: the node's own replica says hello. ``heard``: it answers some replica, there or on another segment.
+    ``voters``: replicas that can judge the node, never its own. ``silent``: voters that the node does not answer.
+    ``hello_fresh``: the node's own replica sends hellos. ``heard``: the node answers a replica, there or on another
+    segment.
     """
 
     voters: frozenset[str] = frozenset()
@@ -73,22 +73,22 @@ class Verdict:
 
     @property
     def dead(self) -> bool:
-        """As after a loss of power: no hello, no answer to anybody, and at least two voters of which most find the node
-        silent."""
+        """As after a power loss: no hello, no answer to any replica, and at least two voters, most of which find the
+        node silent."""
         return not (self.hello_fresh or self.heard) and len(self.voters) >= 2 and self.majority
 
     @property
     def alive(self) -> bool:
-        """Somebody hears the node. Neither dead nor alive: unknown."""
+        """A replica hears the node. If a node is neither dead nor alive, its state is unknown."""
         return self.hello_fresh or self.heard
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the decision is made from. ``lease_left``: seconds for which we lead for certain, 0: we do not lead.
+    """The inputs of the decision. ``lease_left``: seconds for which we certainly lead, 0: we do not lead.
 
     ``bounded``: an admission policy is enforced that bounds the right to change the status of pods.
-    ``signs``: when a node showed last that it lives, although the segment does not hear it (monotonic seconds).
+    ``signs``: when a node last showed that it lives, although the segment does not hear it (monotonic seconds).
     """
 
     nodes: Mapping[str, Node]
@@ -100,7 +100,7 @@ class Seen:
     signs: Mapping[str, float] = field(default_factory=dict)
 
     def alive(self, node: str, rules: Rules, now: float) -> bool:
-        """Whether it is known that the node lives."""
+        """Whether the node is known to live."""
         verdict = self.verdicts.get(node)
         return (verdict is not None and verdict.alive) or self.signed(node, rules, now)
 
@@ -110,7 +110,7 @@ class Seen:
 
 
 class Marking(enum.Enum):
-    """Whether the pods of a dead node are marked. The value: what it costs where they are not."""
+    """Whether the pods of a dead node are marked. The value: the consequence if they are not."""
 
     ON = ""
     OFF = (
@@ -125,12 +125,12 @@ class Marking(enum.Enum):
 
 
 class Stage(enum.StrEnum):
-    """What has become of a failed node's pods. The value is written in the record for the next leader."""
+    """The state of a failed node's pods. The value is written in the record for the next leader."""
 
-    MARKING = "marking"  # begun
+    MARKING = "marking"  # in progress
     MARKED = "marked"
     RESTORING = "restoring"  # the node lives again
-    OVER = "over"  # kept, so that the node is not marked again at once
+    OVER = "over"  # kept, so that the node is not marked again soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one step hands to the next: failures by node, and since when the replicas agree that a node is dead."""
+    """State passed from one step to the next: failures by node, and since when the replicas agree that a node is
+    dead."""
 
     failures: Mapping[str, Failure] = field(default_factory=dict)
     dead_since: Mapping[str, float] = field(default_factory=dict)
@@ -173,12 +174,12 @@ class Refusal(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do now. The caller writes ``memory.failures`` down before it marks anything, repeats what fails, and
-    tells :func:`marked` and :func:`restored`.
+    """The actions to take now. The caller records ``memory.failures`` before it marks anything, retries failed actions,
+    and calls :func:`marked` and :func:`restored`.
 
-    ``mark``, ``restore``: nodes. ``ask``: nodes that the caller is to ask for a sign of life. ``refused``: silent nodes
-    that Kubernetes believes Ready, and why their pods are not marked. ``next_at``: when time alone changes the answer
-    (monotonic seconds), or None.
+    ``mark``, ``restore``: nodes. ``ask``: nodes that the caller must check for a sign of life. ``refused``: silent
+    nodes that Kubernetes considers Ready, and why their pods are not marked. ``next_at``: when the result next changes
+    only because time passes (monotonic seconds), or None.
     """
 
     memory: Memory
@@ -190,9 +191,9 @@ class Step:
 
 
 def verdicts(nodes: Iterable[str], report: WireReport, own: str) -> dict[str, Verdict]:
-    """The verdict on each node. A node on which nobody has voted is alive if it answers our own probes.
+    """The verdict on each node. A node without votes is alive if it answers our own probes.
 
-    The node of the replica that asks (``own``) is alive: an earlier leader may have marked its pods.
+    The node of the calling replica (``own``) is alive: an earlier leader may have marked its pods.
     """
     found = {}
     for node in nodes:
@@ -210,10 +211,11 @@ def verdicts(nodes: Iterable[str], report: WireReport, own: str) -> dict[str, Ve
 
 
 def cut_off(me: str, members: Collection[str], report: WireReport, *, deaf: bool = False) -> bool:
-    """Whether the others may hold our node for dead: then its replica writes a sign of life to the API.
+    """Whether the other replicas may consider our node dead. Then our replica writes a sign of life to the API.
 
-    At most half of the replicas' nodes answer it or say hello, or another replica holds its node for dead, or its wire
-    process stands still (``deaf``). With two replicas nobody can outvote the other, and nothing is written.
+    This is the case if at most half of the replicas' nodes answer us or send hellos, if another replica considers our
+    node dead, or if our wire process has stopped (``deaf``). With only two replicas there is no majority, and nothing
+    is written.
     """
     if len(set(members) | {me}) < 3:
         return False
@@ -265,7 +267,7 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
         if seen.signed(name, rules, now) and (name in dead_since or name in failures)
     ]
     acting = _may_act(seen, rules) is None
-    # What an earlier leader began is continued only while the replicas agree: the node may have come back since.
+    # A marking by an earlier leader is continued only while the replicas agree: the node may have returned since.
     begun = {name for name, one in failures.items() if one.stage is Stage.MARKING and one.alive_since is None}
     mark = tuple(name for name in failures if name in begun and name in dead_since)
     restore = tuple(name for name, one in failures.items() if one.stage is Stage.RESTORING)
@@ -280,7 +282,7 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
 
 
 def _may_act(seen: Seen, rules: Rules) -> Refusal | None:
-    """Why nothing may be written to any pod now."""
+    """Why no pod may be written to now; None: writing is allowed."""
     if not rules.enabled:
         return Refusal.OFF
     if not seen.bounded:
@@ -295,7 +297,7 @@ def _may_act(seen: Seen, rules: Rules) -> Refusal | None:
 
 
 def _to_ask(seen: Seen, failures: Mapping[str, Failure], dead: Collection[str]) -> tuple[str, ...]:
-    """Those that may be marked next, and those that are marked while nobody hears them."""
+    """The nodes that may be marked next, and marked nodes that no replica hears."""
     marked = {name for name, one in failures.items() if one.stage in (Stage.MARKING, Stage.MARKED)}
     unheard = {name for name in marked & seen.verdicts.keys() if not seen.verdicts[name].alive}
     return tuple(sorted((unheard | set(dead)) & seen.nodes.keys()))
@@ -322,7 +324,7 @@ def _refusal(name: str, failures: Mapping[str, Failure], seen: Seen, rules: Rule
 
 
 def _followed(failure: Failure, alive: bool, rules: Rules, now: float) -> Failure | None:
-    """The failure as it is now; None once it is forgotten."""
+    """The present state of the failure; None when it is forgotten."""
     if failure.stage is Stage.OVER:
         return None if now >= failure.since + rules.again_after else failure
     if failure.stage is Stage.RESTORING:
@@ -335,12 +337,12 @@ def _followed(failure: Failure, alive: bool, rules: Rules, now: float) -> Failur
 
 
 def marked(memory: Memory, node: str) -> Memory:
-    """Every pod of the node that was Ready has been marked."""
+    """Records that every Ready pod of the node has been marked."""
     return _moved(memory, node, Stage.MARKING, Stage.MARKED)
 
 
 def restored(memory: Memory, node: str) -> Memory:
-    """No pod of the node is marked by us any more."""
+    """Records that none of the node's pods has our mark any longer."""
     return _moved(memory, node, Stage.RESTORING, Stage.OVER)
 
 
@@ -357,15 +359,15 @@ def written(memory: Memory) -> dict[str, str]:
 
 
 def read(record: Mapping[str, object], now: float) -> Memory:
-    """What an earlier leader has left. Its times are not ours: all that it wrote counts from ``now``."""
+    """The record of an earlier leader. Its times do not apply here: all entries count from ``now``."""
     stages = {stage.value: stage for stage in Stage}
     found = {name: stages[str(text)] for name, text in record.items() if str(text) in stages}
     return Memory({name: Failure(stage, now) for name, stage in sorted(found.items())})
 
 
 def exposed(service: Service, endpoints: Iterable[Endpoint], usable: int) -> bool:
-    """Whether new connections to the Service fail after a node's death until Kubernetes notices, where no pods are
-    marked: traffic may arrive at one node (of ``usable`` ones) and go to a pod of another."""
+    """Whether new connections to the Service fail after a node's death until Kubernetes notices, if no pods are marked:
+    traffic may arrive at one node (of ``usable`` ones) and go to a pod on another."""
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
     spread = len({endpoint.node for endpoint in ready}) > 1 and usable > 1
     same_node = all(endpoint.same_node for endpoint in ready)
@@ -373,12 +375,12 @@ def exposed(service: Service, endpoints: Iterable[Endpoint], usable: int) -> boo
 
 
 def cost(service: Service, endpoints: Iterable[Endpoint], usable: int, marking: Marking) -> str:
-    """What a node's death costs a Service and which setting helps, in words; empty: nothing."""
+    """The effect of a node's death on a Service and the setting that helps, as text; empty: no effect."""
     return marking.value if marking is not Marking.ON and exposed(service, endpoints, usable) else ""
 
 
 def behind_load_balancers(services: Iterable[Service]) -> Callable[[str, Mapping[str, str]], bool]:
-    """Tells of a pod, by its namespace and labels, whether a Service of type LoadBalancer selects it."""
+    """A function that tells whether a Service of type LoadBalancer selects a pod, by its namespace and labels."""
     selectors: dict[str, list[frozenset[tuple[str, str]]]] = {}
     for service in services:
         if service.selector:

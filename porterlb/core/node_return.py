@@ -1,13 +1,13 @@
 """When a node that was dead receives traffic again.
 
-A node that boots answers probes as soon as its network is up. Its kube-proxy starts later, and drops what arrives
-before. While other nodes can take the traffic, a returned node therefore waits: until its replica, if it has one, says
-hello again (both start with its kubelet), until its kube-proxy runs, where that can be asked, and then until kube-proxy
-has had the time to write its rules. With policy Local the wait of :mod:`porterlb.core.proxy_wait` for the Service's own
-health check comes on top.
+A node that boots answers probes as soon as its network is up. Its kube-proxy starts later; packets that arrive before
+are dropped. While other nodes can take the traffic, a returned node therefore waits for three conditions. Its replica,
+if it has one, says hello again (both start with its kubelet). Its kube-proxy runs, if this can be checked. Then
+kube-proxy has had the time to write its rules. With policy Local, the wait of :mod:`porterlb.core.proxy_wait` for the
+Service's own health check is added.
 
-A node that was dead for less than a boot takes did not boot: a lost frame or a replica that stood still made it look
-dead, perhaps to one replica only. It does not wait, for replicas that disagree about it would serve VIPs twice.
+A node that was dead for less than the duration of a boot did not boot: a lost frame or a stalled replica made it look
+dead, possibly to one replica only. It does not wait, because replicas that disagree about it would serve VIPs twice.
 
 The state is a value: `step` takes the state before and returns the state now.
 """
@@ -18,17 +18,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 PODS_WITHIN = 30.0
-"""Seconds, at most, for which a returned node waits for its replica and its kube-proxy: a usual boot from network to
-pods takes 10 s."""
+"""Maximum seconds for which a returned node waits for its replica and its kube-proxy. A usual boot takes 10 s from
+network to pods."""
 
 BOOT = 3.0
-"""Seconds that a boot takes at least, from the last answer of the old kernel to the first of the new one."""
+"""Minimum seconds of a boot, from the last answer of the old kernel to the first answer of the new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Return:
     """``since``: when the node answered probes again; ``runs``: since when its replica is fresh and its kube-proxy
-    runs, None: not yet."""
+    runs; None: not yet."""
 
     since: float
     runs: float | None = None
@@ -50,16 +50,17 @@ class Returns:
         return frozenset(self.waiting)
 
     def wakes_at(self, delay: float) -> float | None:
-        """When a node stops waiting by time alone, or None."""
+        """When a wait next ends only because time passes, or None."""
         return min((found.over_at(delay) for found in self.waiting.values()), default=None)
 
 
 def exempt_nodes(own: str, outage: bool) -> frozenset[str]:
-    """Nodes whose return is not waited for: our own, while the API is away.
+    """Nodes that do not wait when they return: our own, while the API is unavailable.
 
-    All replicas wait for a returned node, so while it waits, its own plan equals theirs, also where it still has the
-    placement from before it was cut off. Its replica would take the equal plans for a sign that it is up to date, and
-    would claim its former VIPs when the wait is over. Without the wait the plans differ until it can read the API.
+    All replicas wait for a returned node. While it waits, its own plan equals theirs, even if it still has the
+    placement from before it was cut off. Its replica would treat the equal plans as proof that it is up to date, and
+    would claim its former VIPs when the wait is over. Without the wait, the plans differ until the replica can read the
+    API.
     """
     return frozenset({own}) if outage else frozenset()
 
@@ -79,11 +80,9 @@ def step(
     Args:
         dead: nodes that are dead now.
         members: nodes that have a replica.
-        fresh: nodes whose replica is heard now, our own included.
-        delay: seconds from the start of a node's kube-proxy until it forwards; where the start is not known, from the
-            hello of its replica.
-        proxies: those of the waiting nodes whose kube-proxy runs. None: they cannot be asked.
-        exempt: nodes that do not begin to wait: see `exempt_nodes`.
+        fresh: nodes whose replica is heard now, including our own. delay: seconds from the start of a node's kube-proxy
+        until it forwards; if the start is not known, from the hello of its replica. proxies: the waiting nodes whose
+        kube-proxy runs. None: this cannot be checked. exempt: nodes that do not begin to wait: see `exempt_nodes`.
     """
     waiting = dict(before.waiting)
     for node, since in before.dead.items():
@@ -98,6 +97,6 @@ def step(
         kept = Return(entry.since, runs)
         if now < kept.over_at(delay):
             found[node] = kept
-    # A node that dies while it waits is still booting: its next return is one, however short this death is.
+    # A node that dies while it waits is still booting: its next return counts as one, however short this death is.
     begun = {node: now - BOOT if node in before.waiting else now for node in dead}
     return Returns({node: before.dead.get(node, begun[node]) for node in sorted(dead)}, found)

@@ -1,9 +1,9 @@
-"""Every API object that we know of, parsed: kept up to date one object at a time.
+"""All known API objects, parsed: updated one object at a time.
 
-What the cluster reports goes in (:meth:`Objects.replace`, :meth:`Objects.change`, :meth:`Objects.delete`), the pieces
-of a :class:`~porterlb.core.model.Snapshot` come out. One changed object costs the same with ten objects and with ten
-thousand, and the parsed value of an object that did not change stays the same value (``is``), so that whoever plans
-can tell at a glance what is new. Objects are plain JSON mappings; kinds are named as in the API (``"Eip"``).
+Cluster events go in (:meth:`Objects.replace`, :meth:`Objects.change`, :meth:`Objects.delete`); the parts of a
+:class:`~porterlb.core.model.Snapshot` come out. The work for one changed object does not grow with the number of
+objects. The parsed value of an unchanged object stays the same value (``is``), so that a planner finds changes quickly.
+Objects are plain JSON mappings; kinds are named as in the API (``"Eip"``).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 Slice = tuple[ServiceKey, tuple[Endpoint, ...]]
-"""An EndpointSlice: whose it is, and what it holds."""
+"""An EndpointSlice: its Service, and its endpoints."""
 
 CONF_NAME = "default"
-"""The one BgpConf that counts."""
+"""The only BgpConf that is used."""
 
 WITH_CONDITIONS = ("Service", "Eip", "BgpPeer", "BgpConf")
-"""Kinds whose status has conditions of ours."""
+"""Kinds to whose status we write conditions."""
 
 
 class ObjectKey(NamedTuple):
-    """``kind``: as in the API, e.g. ``Eip``. ``namespace``: empty for what is cluster-scoped."""
+    """``kind``: as in the API, e.g. ``Eip``. ``namespace``: empty for cluster-scoped objects."""
 
     kind: str
     namespace: str
@@ -61,13 +61,13 @@ def key_of(kind: str, obj: Obj) -> ObjectKey:
 
 
 class _Store(Generic[K, T]):
-    """Values by key, and as a mapping that does not change: a plan keeps what it was made from."""
+    """Values by key, also available as an immutable mapping: a plan keeps its inputs."""
 
     def __init__(self) -> None:
         self.values: Editor[K, T] = Editor()
 
     def set(self, key: K, value: T | None) -> bool:
-        """Puts a value in, or takes it out (None). An equal value does not replace the old one. True if different."""
+        """Sets a value, or removes it (None). An equal value does not replace the old one. True if different."""
         old = self.values.get(key)
         if old == value:
             return False
@@ -82,10 +82,10 @@ class _Store(Generic[K, T]):
 
 
 class Objects:
-    """The known objects. The mappings that it gives are as of now: they do not change when the next event comes.
+    """The known objects. The mappings that it returns are snapshots: later events do not change them.
 
     Args:
-        claim_without_class: the setting of that name: are LoadBalancer Services without a class ours?
+        claim_without_class: the setting of that name: whether we manage LoadBalancer Services without a class.
         ignore_exclude_label, drain_cordoned: the settings of these names.
     """
 
@@ -93,12 +93,12 @@ class Objects:
         self, claim_without_class: bool, *, ignore_exclude_label: bool = False, drain_cordoned: bool = False
     ) -> None:
         self.seen: Callable[[ObjectKey, Obj | None], None] | None = None
-        """Called with each new version of an object, and with None where one is gone, before it is taken over."""
+        """Called with each new version of an object, and with None for a deleted one, before the change is applied."""
         self._claim_without_class = claim_without_class
         self._ignore_exclude_label = ignore_exclude_label
         self._drain_cordoned = drain_cordoned
         self._raw: dict[str, Editor[ObjectKey, Obj]] = {}
-        self._versions: dict[ServiceKey, str] = {}  # the newest one with the values of the Service
+        self._versions: dict[ServiceKey, str] = {}  # the newest version with the values of the Service
         self._problems: _Store[ObjectKey, tuple[Problem, ...]] = _Store()
         self._generations: _Store[ObjectKey, int] = _Store()
         self._nodes: _Store[str, Node] = _Store()
@@ -112,7 +112,7 @@ class Objects:
         self._peers: _Store[str, Peer] = _Store()
         self._confs: _Store[str, BgpConf] = _Store()
         self._slices: dict[ObjectKey, Slice] = {}
-        self._kinds_of: dict[ServiceKey, dict[Endpoint | None, int]] = {}  # in how many slices; None: the slices
+        self._kinds_of: dict[ServiceKey, dict[Endpoint | None, int]] = {}  # slices by endpoint; None: all slices
         self._unmerged: set[ServiceKey] = set()
         self._endpoints: _Store[ServiceKey, tuple[Endpoint, ...]] = _Store()
         self._parsers: Mapping[str, Callable[[ObjectKey, Obj | None], bool]] = {
@@ -136,24 +136,25 @@ class Objects:
 
     @property
     def services(self) -> Mapping[ServiceKey, Service]:
-        """Ours only."""
+        """The Services that we manage."""
         return self._services.frozen()
 
     @property
     def elsewhere(self) -> Mapping[Address, tuple[ServiceKey, ...]]:
         """Addresses whose traffic kube-proxy sends to Services that did not get them from us: spec.externalIPs of any
-        Service, and what Services of other load balancers hold."""
+        Service, and the addresses of Services of other load balancers."""
         return self._elsewhere.frozen()
 
     @property
     def hints(self) -> Mapping[ObjectKey, tuple[Problem, ...]]:
-        """What looks like a slip in objects that are not ours: nothing is written about it, ``plan`` prints it."""
+        """Likely mistakes in objects that we do not manage: no status or Event is written, only ``plan`` prints
+        them."""
         return self._hints.frozen()
 
     @property
     def endpoints(self) -> Mapping[ServiceKey, tuple[Endpoint, ...]]:
-        """Of all Services, ours or not: EndpointSlices may come before their Service."""
-        for key in self._unmerged:  # once for all slices that have changed: a Service may have a thousand
+        """Endpoints of all Services, managed or not: EndpointSlices may arrive before their Service."""
+        for key in self._unmerged:  # once for all changed slices: a Service may have a thousand
             kinds = self._kinds_of.get(key)
             merged = merge([[kind for kind in kinds if kind is not None]]) if kinds is not None else None
             self._endpoints.set(key, merged)
@@ -170,42 +171,42 @@ class Objects:
 
     @property
     def problems(self) -> Mapping[ObjectKey, tuple[Problem, ...]]:
-        """What is wrong, by object; only objects with a problem, fatal or not, are in it."""
+        """Problems by object; only objects with a problem, fatal or not, are included."""
         return self._problems.frozen()
 
     @property
     def generations(self) -> Mapping[ObjectKey, int]:
-        """metadata.generation of every object that has conditions of ours, usable or not; 0 where it has none."""
+        """metadata.generation of every object that has our conditions, usable or not; 0 if it has none."""
         return self._generations.frozen()
 
     @property
     def conf(self) -> BgpConf:
-        """The BgpConf ``default``; built-in values where there is none or it cannot be used."""
+        """The BgpConf ``default``; built-in values if it is missing or unusable."""
         conf: BgpConf = self._confs.values.get(CONF_NAME, _NO_CONF)
         return conf
 
     def raw(self, kind: str, namespace: str, name: str) -> Obj | None:
-        """The object as the API has it; of any kind that was ever put in, parsed or not."""
+        """The object as in the API; of any kind that was ever added, parsed or not."""
         known = self._raw.get(kind)
         return known.get(ObjectKey(kind, namespace, name)) if known is not None else None
 
     def all_raw(self, kind: str) -> Mapping[ObjectKey, Obj]:
-        """Every object of a kind as the API has it now."""
+        """Every object of a kind as in the API now."""
         return self._raw.setdefault(kind, Editor()).frozen()
 
     def version_of(self, service: Service) -> str:
-        """The newest resourceVersion of an object that is what ``service`` says; what was decided with that value holds
-        for this version too. The one that the value was first seen with, where the object is another one by now."""
+        """The newest resourceVersion whose values equal ``service``; decisions based on that value also hold for this
+        version. If the object has changed since, the version in which the value was first seen."""
         if self._services.values.get(service.key) is not service:
             return service.resource_version
         return self._versions.get(service.key, service.resource_version)
 
     def replace(self, kind: str, objects: Iterable[Obj]) -> bool:
-        """Takes over a full list: what is not in it is gone. True if anything that a plan sees is different."""
+        """Takes over a full list: objects that are not in it are removed. True if any input of a plan is different."""
         return any([*self.replacing(kind, objects)])
 
     def replacing(self, kind: str, objects: Iterable[Obj]) -> Iterator[bool]:
-        """:meth:`replace`, one object a step: whoever drives it may do something else in between."""
+        """As :meth:`replace`, one object per step: the caller may do other work between the steps."""
         fresh: set[ObjectKey] = set()
         for obj in objects:
             fresh.add(key_of(kind, obj))
@@ -214,7 +215,7 @@ class Objects:
             yield self.delete(kind, key.namespace, key.name)
 
     def change(self, kind: str, obj: Obj) -> bool:
-        """Takes over one new or changed object. True if anything that a plan sees is different."""
+        """Takes over one new or changed object. True if any input of a plan is different."""
         key = key_of(kind, obj)
         known = self._raw.setdefault(kind, Editor())
         before = known.get(key)
@@ -226,22 +227,22 @@ class Objects:
         judged = kind in WITH_CONDITIONS and self._generations.set(key, _generation(obj))
         parser = self._parsers.get(kind)
         if parser is None:
-            return before != obj  # a kind without a parser (Secret) is seen by its user alone: any change counts
+            return before != obj  # a kind without a parser (Secret) is read by its user alone: any change counts
         try:
             return parser(key, obj) or (judged and self._is_told(key))
-        except Exception as error:  # a fault of ours, in one object: its last good version stays, and it says so
+        except Exception as error:  # a bug of ours, in one object: the last good version stays, with a problem
             message = (
                 f"This object cannot be read ({type(error).__name__}): please report it. {_STILL_IN_FORCE.message}"
             )
             return self._problems.set(key, (Problem(Reason.UNREADABLE, message),))
 
     def _is_told(self, key: ObjectKey) -> bool:
-        """Whether it has a status of ours."""
+        """Whether we write a status to it."""
         ours = key.kind != "Service" or ServiceKey(key.namespace, key.name) in self._services.values
         return ours or key in self._problems.values
 
     def delete(self, kind: str, namespace: str, name: str) -> bool:
-        """Forgets one object; one that is not known is no error. True if anything that a plan sees is different."""
+        """Removes one object; an unknown one is not an error. True if any input of a plan is different."""
         key = ObjectKey(kind, namespace, name)
         if kind not in self._raw or self._raw[kind].pop(key, None) is None:
             return False
@@ -252,7 +253,7 @@ class Objects:
         return parser(key, None) if parser else True
 
     def kept(self) -> dict[ObjectKey, Any]:
-        """The parsed values that are in force although the API has a version that cannot be used."""
+        """The parsed values that are in force although the version in the API is unusable."""
         found = {}
         for key, problems in self._problems.frozen().items():
             if any(problem.reason in (Reason.KEPT, Reason.UNREADABLE) for problem in problems):
@@ -262,7 +263,7 @@ class Objects:
         return found
 
     def keep(self, kept: Mapping[ObjectKey, Any]) -> None:
-        """Puts values of :meth:`kept` in force, after the objects were put in."""
+        """Puts values of :meth:`kept` in force, after the objects were added."""
         for key, value in kept.items():
             store, name = self._store(key)
             if store is not None:
@@ -272,7 +273,7 @@ class Objects:
                     self._problems.set(key, (*problems, _STILL_IN_FORCE))
 
     def _store(self, key: ObjectKey) -> tuple[_Store[Any, Any] | None, Any]:
-        """Where the parsed value of an object is, and its key there."""
+        """The store of the parsed value of an object, and its key there."""
         by_name: dict[str, _Store[Any, Any]] = {
             "Node": self._nodes,
             "Eip": self._eips,
@@ -284,13 +285,13 @@ class Objects:
         return by_name.get(key.kind), key.name
 
     def _keep(self, store: _Store[K, T], name: K, key: ObjectKey, parsed: Parsed[T]) -> bool:
-        """Puts a parsed value into ``store`` and its problems beside it."""
+        """Puts a parsed value into ``store`` and records its problems."""
         different = store.set(name, parsed.value)
         return self._problems.set(key, parsed.problems or None) or different
 
     def _keep_good(self, store: _Store[K, T], name: K, key: ObjectKey, parsed: Parsed[T]) -> bool:
-        """Like :meth:`_keep`, but an edit that cannot be used leaves the last good version in force: a typing error
-        in a pool or a peer must not take addresses off the wire that serve."""
+        """Like :meth:`_keep`, but after an unusable edit the last good version stays in force: a typing error in a pool
+        or a peer must not withdraw addresses that are in use."""
         good = store.values.get(name)
         if parsed.value is None and parsed.problems and good is not None:
             parsed = Parsed(good, (*parsed.problems, _STILL_IN_FORCE))
@@ -320,7 +321,7 @@ class Objects:
         return self._keep(self._services, name, key, parsed) or different
 
     def _uses(self, key: ServiceKey, addresses: tuple[Address, ...]) -> bool:
-        """Notes the addresses that a Service has, though we did not give them to it."""
+        """Records the addresses that a Service has without having got them from us."""
         before = self._elsewhere_of.get(key, ())
         if before == addresses:
             return False
@@ -335,7 +336,7 @@ class Objects:
         return True
 
     def _recorded(self, service: Service) -> Service:
-        """The Service with what our records say of it."""
+        """The Service with the data from our records."""
         record = self._records.of(service.key)
         if not record.addresses:
             return service
@@ -363,13 +364,14 @@ class Objects:
         if before == after:
             return False
         different = False
-        for piece, sign in ((after, 1), (before, -1)):  # what is in both is never gone
+        for piece, sign in ((after, 1), (before, -1)):  # an endpoint in both slices is never missing in between
             if piece is not None:
                 different |= self._count(*piece, sign)
         return different
 
     def _count(self, service: ServiceKey, held: tuple[Endpoint, ...], sign: int) -> bool:
-        """Counts a slice of a Service in or out. Whether the Service has another set of endpoints."""
+        """Adds or removes a slice of a Service in the counts. Returns whether the Service has another set of
+        endpoints."""
         kinds = self._kinds_of.setdefault(service, {})
         different = False
         for kind in (None, *held):
@@ -410,7 +412,7 @@ def _labels(obj: Obj) -> Mapping[str, str]:
 
 
 def _same_version(before: Obj, after: Obj) -> bool:
-    """Whether both are one version of one object. resourceVersion is opaque: equal or not, nothing more."""
+    """Whether both are the same version of one object. resourceVersion is opaque: only equality has a meaning."""
     if before is after:
         return True
     old, new = before.get("metadata") or {}, after.get("metadata") or {}

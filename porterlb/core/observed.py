@@ -1,4 +1,4 @@
-"""What the two speakers report: what they applied and what they see. Plain values; times in monotonic seconds."""
+"""The reports of the two speakers: what is applied and what they observe. Plain values; times in monotonic seconds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from porterlb.core.persistent import editing
 class SessionState:
     """One BGP session of ours. ``state``: an RFC 4271 state name in lower case (``established``, ``idle`` ...).
 
-    ``since``: when it came into this state. ``loss``: why it was lost last; kept until the next loss. ``losses``: how
-    often it was lost since the start. ``attempt``: why the last attempt failed, since it was up last. ``negotiated``:
-    when it was established last. ``refusal``: why the peer is kept out of ExaBGP. ``limit``: why the peer cannot open
-    the session, where it was to be able to. ``bfd``: of the BFD session with the same router, where there is to be one.
+    ``since``: when it entered this state. ``loss``: why it was last lost; kept until the next loss. ``losses``: number
+    of losses since the start. ``attempt``: why the last attempt since it was last up failed. ``negotiated``: values
+    from when it was last established. ``refusal``: why the peer is kept out of ExaBGP. ``limit``: why the peer cannot
+    open the session although it should be able to. ``bfd``: of the BFD session with the same router, if one is
+    configured.
     """
 
     peer: str
@@ -42,10 +43,11 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class BgpReport:
-    """What ExaBGP has. ``applied``: the token of the last desired set whose every command was acknowledged.
+    """The state of ExaBGP. ``applied``: the token of the last desired set whose every command was acknowledged.
 
-    ``rejected``: routes that ExaBGP refused or that spec.maxPrefixesSent withholds, with the reason in words.
-    ``withheld``: how many prefixes it withholds, by peer name. ``trouble``: while ExaBGP does not do what it is to do.
+    ``rejected``: routes that ExaBGP refused or that spec.maxPrefixesSent withholds, with the reason as text.
+    ``withheld``: number of prefixes that it withholds, by peer name. ``trouble``: set while ExaBGP does not work
+    correctly.
     """
 
     sessions: Mapping[str, SessionState] = field(default_factory=dict)  # by peer name
@@ -61,17 +63,17 @@ class BgpReport:
         return self.trouble is None or self.trouble.runs
 
     def same_for_plan(self, other: BgpReport) -> bool:
-        """Whether a plan comes out the same: it depends on which sessions are up, and on what they negotiated."""
+        """Whether a plan comes out the same: it depends on which sessions are up, and on the negotiated values."""
         return self._sessions() == other._sessions()
 
     def _sessions(self) -> Mapping[str, tuple[bool, Negotiated | None]]:
         return {peer: (session.up, session.negotiated) for peer, session in self.sessions.items()}
 
     def is_urgent(self, before: BgpReport) -> bool:
-        """Whether to plan at once, without waiting for other changes: a session was lost, or one came up.
+        """Whether to plan at once, without waiting for other changes: a session was lost or came up.
 
-        Until it is planned for what a new session negotiated, the router may have the wrong routes, and waits for
-        End-of-RIB.
+        Until the plan takes the negotiated values of a new session into account, the router may have the wrong routes,
+        and it waits for End-of-RIB.
         """
         up = {peer: state.negotiated for peer, state in self.sessions.items() if state.up}
         lost = any(state.up and peer not in up for peer, state in before.sessions.items())
@@ -88,27 +90,27 @@ class Nic:
     mac: bytes
     up: bool  # administratively up and with carrier
     addresses: tuple[Interface, ...] = ()
-    inner: bool = False  # a bridge or the like that only connects what runs on this node: cni0, docker0, virbr0
+    inner: bool = False  # a bridge or similar that only connects workloads on this node: cni0, docker0, virbr0
 
 
 @dataclass(frozen=True, slots=True)
 class FreshReplica:
-    """What the last hello of a live replica said."""
+    """The content of the last hello of a live replica."""
 
     node: str
     boot: int
     sessions: frozenset[str] = frozenset()  # established, by peer name
-    leader: str = ""  # whom it holds for the leader
+    leader: str = ""  # the replica that it considers the leader
     dead: frozenset[str] = frozenset()
     digest: int = 0
     applied: int = 0
-    hold_downs: frozenset[str] = frozenset()  # its hold-down states, as its hello says them
-    negotiated: Mapping[str, str] = field(default_factory=dict)  # what its sessions negotiated, by peer name
+    hold_downs: frozenset[str] = frozenset()  # its hold-down states, as in its hello
+    negotiated: Mapping[str, str] = field(default_factory=dict)  # negotiated values of its sessions, by peer name
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """Who serves a VIP on the segment now. ``answerer`` empty: nobody that we know of."""
+    """The replica that serves a VIP on the segment now. ``answerer`` empty: none known."""
 
     next_hop: str
     answerer: str
@@ -116,7 +118,7 @@ class Answering:
 
 @dataclass(frozen=True, slots=True)
 class AddressConflict:
-    """A foreign host that claims a VIP. ``mac``: six bytes. ``seen``: when last."""
+    """A foreign host that claims a VIP. ``mac``: six bytes. ``seen``: when it was last seen."""
 
     address: Address
     mac: bytes
@@ -124,14 +126,14 @@ class AddressConflict:
 
 
 class NoticeKind(enum.StrEnum):
-    """What a person should know of a segment or of another replica."""
+    """Findings about a segment or another replica that the user should know."""
 
-    NO_VOTER = "no_voter"  # nodes are silent, and nobody can tell whose link is at fault
+    NO_VOTER = "no_voter"  # nodes are silent, and no replica can tell whose link has failed
     LINK_DOWN = "link_down"
-    NO_CONTACT = "no_contact"  # nodes reach nobody on a segment
+    NO_CONTACT = "no_contact"  # nodes reach no other host on a segment
     NOT_THERE = "not_there"
     OUTVOTED = "outvoted"  # most voters find nodes silent whose hellos arrive
-    DIFFERS = "differs"  # our own probes contradict two others
+    DIFFERS = "differs"  # our own probes contradict those of two other replicas
     HELLOS_MISSING = "hellos_missing"
     WRONG_KEY = "wrong_key"
     OLD_BOOT = "old_boot"
@@ -143,7 +145,7 @@ class NoticeKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """``subject``: a connected subnet or an address. In words: :mod:`porterlb.core.layer2.notices`."""
+    """``subject``: a connected subnet or an address. Texts: :mod:`porterlb.core.layer2.notices`."""
 
     kind: NoticeKind
     subject: str = ""
@@ -152,10 +154,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """What the replicas find of one node on the segments of its InternalIPs, each by its own probes.
+    """The findings of the replicas on one node on the segments of its InternalIPs, each by its own probes.
 
-    ``voters``: those that can tell, for a third party answers them; never the node's own. ``silent``: voters that it
-    does not answer. ``heard``: replicas that it answers, there or on another segment.
+    ``voters``: replicas that can judge, because a third host answers them; never the node's own. ``silent``: voters
+    that it does not answer. ``heard``: replicas that it answers, there or on another segment.
     """
 
     voters: frozenset[str] = frozenset()
@@ -165,17 +167,16 @@ class Votes:
 
 @dataclass(frozen=True, slots=True)
 class WireReport:
-    """What the wire process sees and does.
+    """The observations and the state of the wire process.
 
-    ``dead``: nodes that are dead on the segments of their InternalIPs, perhaps our own; ``dead_on``: the dead by
-    connected subnet (CIDR text); ``votes``: on every node that a voter finds silent; ``alone``: more
-    than half of the other replicas' nodes do not answer. ``probed``: nodes that have
-    answered at least once or whose address is on a segment of ours. ``fresh``: live replicas by node, without our
-    own. ``answering``: VIPs whose answerer or next hop changed or, in a full report, all of them. ``claimed``: result
-    of the duplicate address probe, foreign MAC by address; ``clear``: addresses that nobody claimed.
-    ``asked``: VIPs that a host has asked for in the last minute, as far as its question came to this node (a question
-    by unicast goes to the next hop only). ``askers``: of each VIP that is spread, the number of its known askers by the
-    node that is their next hop.
+    ``dead``: nodes that are dead on the segments of their InternalIPs, possibly our own; ``dead_on``: the dead nodes by
+    connected subnet (CIDR text); ``votes``: on every node that a voter finds silent; ``alone``: more than half of the
+    other replicas' nodes do not answer. ``probed``: nodes that have answered at least once or whose address is on one
+    of our segments. ``fresh``: live replicas by node, without our own. ``answering``: VIPs whose answerer or next hop
+    changed or, in a full report, all of them. ``claimed``: result of the duplicate address probe, foreign MAC by
+    address; ``clear``: addresses that no host claimed. ``asked``: VIPs that a host has asked for in the last minute, as
+    far as its question reached this node (a unicast question goes to the next hop only). ``askers``: for each VIP that
+    is spread over nodes, the number of its known askers by the node that is their next hop.
     """
 
     nics: tuple[Nic, ...] = ()
@@ -194,13 +195,13 @@ class WireReport:
     askers: Mapping[Address, Mapping[str, int]] = field(default_factory=dict)
     gateways: tuple[Address, ...] = ()  # of the default routes
     notices: tuple[Notice, ...] = ()
-    applied: int = 0  # digest of the last wanted set taken over
+    applied: int = 0  # digest of the last desired set taken over
     counters: Mapping[str, int] = field(default_factory=dict)  # requests, answers, gratuitous, hellos ...
-    trouble: str = ""  # a sentence while the wire process does not run, or cannot do its work
+    trouble: str = ""  # a sentence while the wire process does not run or does not work
     restarts: int = 0
 
     def with_changes(self, report: WireReport) -> WireReport:
-        """``report``, of which ``answering`` has the changed VIPs only, with what is known of the others."""
+        """``report`` completed with the known state of other VIPs: its ``answering`` has the changed VIPs only."""
         answering = editing(self.answering)
         for address, who in report.answering.items():
             if answering.get(address) != who:
@@ -208,7 +209,8 @@ class WireReport:
         return replace(report, answering=answering.frozen())
 
     def is_urgent(self, before: WireReport) -> bool:
-        """Whether to plan at once: a node went or came, a replica came, or we began or ceased to doubt ourselves."""
+        """Whether to plan at once: a node died or returned, a replica came, or our doubt about ourselves began or
+        ended."""
         return (
             (self.dead, self.dead_on) != (before.dead, before.dead_on)
             or bool(self.fresh.keys() - before.fresh.keys())
@@ -216,7 +218,7 @@ class WireReport:
         )
 
     def lost_replica(self, before: WireReport) -> bool:
-        """Whether a replica is not heard any more."""
+        """Whether a replica is no longer heard."""
         return bool(before.fresh.keys() - self.fresh.keys())
 
     def same_for_plan(self, other: WireReport) -> bool:
@@ -228,8 +230,8 @@ class WireReport:
         return self.dead, self.dead_on, self.probed, self.doubt, replicas
 
     def says_more_than(self, other: WireReport) -> bool:
-        """Whether it differs from ``other`` in more than counters and in what hosts have asked for: those change all
-        the time, and no plan or status waits for them."""
+        """Whether it differs from ``other`` in more than counters and questions of hosts: those change all the time,
+        and no plan or status depends on them at once."""
         return self._without_questions() != other._without_questions()
 
     def _without_questions(self) -> WireReport:

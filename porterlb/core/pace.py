@@ -1,7 +1,7 @@
-"""How soon after one plan the next one may be made: at once now and then, seldom in a burst.
+"""The minimum time between plans: none after single changes, longer in a burst.
 
-A change that comes alone is planned at once, and so are those that follow from it. A thousand Services that come one
-after the other are better planned a few at a time: each plan costs every replica the same, whatever is new in it.
+A single change and the changes that follow from it are planned at once. If a thousand Services arrive one after the
+other, it is better to plan a few at a time, because each plan costs every replica the same, however little is new.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ AT_ONCE = 10
 """Plans that may follow one another without a pause."""
 
 EVERY = 0.05
-"""Seconds after which one more may; in a burst the time between two plans."""
+"""Seconds after which one more plan may follow; in a burst, the time between two plans."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Pace:
         return max(0.0, 1.0 - self._filled(now)) * EVERY
 
     def took(self, now: float) -> None:
-        """A plan was made, whether it might be or not: an urgent one does not ask."""
+        """Records that a plan was made, even if the pace did not allow it: urgent plans do not check."""
         self._tokens, self._at = max(0.0, self._filled(now) - 1.0), now
 
     def _filled(self, now: float) -> float:

@@ -1,9 +1,9 @@
-"""Mappings and sets that do not change, of which the next version costs little.
+"""Immutable mappings and sets whose next version is cheap to make.
 
-A plan keeps what it was made from, and the next plan differs from it in a few entries of many thousand. A value here
-is a table of 64 small dicts. The next version copies only those that are changed, and two versions are compared by
-looking only at those that are not the same dict. With 50,000 entries one change costs some 4 microseconds, where a copy
-of a dict costs a millisecond.
+A plan keeps its inputs, and the next plan differs from it in a few entries out of many thousands. A value here is a
+table of 64 small dicts. The next version copies only the changed dicts, and a comparison of two versions looks only at
+dicts that are not the same object. With 50,000 entries one change takes about 4 microseconds; a copy of a dict takes
+a millisecond.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 _SHARDS = 64
 _MASK = _SHARDS - 1
-_EMPTY: dict[Any, Any] = {}  # stands for every empty shard, and is never changed
+_EMPTY: dict[Any, Any] = {}  # represents every empty shard, and is never changed
 _MISSING = object()
 
 
 class PersistentMap(Mapping[K, V]):
-    """An immutable mapping. Its order is of no meaning."""
+    """An immutable mapping. Its order has no meaning."""
 
     __slots__ = ("_length", "_shards")
 
@@ -42,7 +42,7 @@ class PersistentMap(Mapping[K, V]):
 
     @property
     def shards(self) -> tuple[dict[K, V], ...]:
-        """The parts, by hash of the key. Not to be changed."""
+        """The parts, by hash of the key. Must not be changed."""
         return self._shards
 
     def edit(self) -> Editor[K, V]:
@@ -104,7 +104,7 @@ class _Values(ValuesView[V]):
 
 
 class Editor(MutableMapping[K, V]):
-    """A mapping that is being changed. It never changes the value that it began with."""
+    """A mapping that is being edited. It never changes its base value."""
 
     __slots__ = ("_base", "_own", "length", "shards")
 
@@ -115,7 +115,7 @@ class Editor(MutableMapping[K, V]):
         self._own = bytearray(_SHARDS)  # 1: a dict of our own
 
     def frozen(self) -> PersistentMap[K, V]:
-        """The present state as a value; the one it began with, if nothing was changed. The editor may go on."""
+        """The present state as a value; the base value if nothing was changed. The editor remains usable."""
         if self._base is not None and not any(self._own):
             return self._base
         self._base = PersistentMap._of(tuple(self.shards), self.length)
@@ -190,7 +190,7 @@ class PersistentSet(AbstractSet[T], Generic[T]):
         self._map: PersistentMap[T, None] = PersistentMap((item, None) for item in items)
 
     def changed(self, remove: Iterable[T], add: Iterable[T]) -> PersistentSet[T]:
-        """The set without the ones and with the others."""
+        """The set without the elements of ``remove`` and with the elements of ``add``."""
         editor = self._map.edit()
         for item in remove:
             editor.pop(item, None)
@@ -258,5 +258,5 @@ def _differing(one: Mapping[K, object], other: Mapping[K, object]) -> set[K]:
 
 
 def editing(values: Mapping[K, V]) -> Editor[K, V]:
-    """A mapping of any kind, to be changed."""
+    """An editor for a mapping of any kind."""
     return Editor(values if isinstance(values, PersistentMap) else PersistentMap(values))

@@ -1,9 +1,9 @@
-"""What is to be: the whole plan, made by a pure function of what is known.
+"""The desired state: the complete plan, made by a pure function of the snapshot.
 
 ``plan(snapshot, previous, now, policy)`` composes allocation (which VIP), next hops (which nodes), mode (BGP or
-Layer 2), announcing and answering (which replica). The same function runs online and behind ``porterlb plan``.
-A VIP is announced or answered once it is in the Service's status or in our records (Eip.status.used): what the API does
-not know is not on the wire. What somebody else writes into the status does not take it off the wire.
+Layer 2), announcing and answering (which replica). The same function runs online and for ``porterlb plan``.
+A VIP is announced or answered only after it is in the Service's status or in our records (Eip.status.used): an address
+that is not in the API is not announced. If another writer changes the status, the VIP stays announced.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from porterlb.core.vip import VipPlan, announced_anew, plan_vip, served_alike
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole plan of one replica. ``digest`` is the same on all replicas that plan the same for the network.
+    """The complete plan of one replica. ``digest`` is equal on all replicas with the same network plan.
 
-    ``wake_at``: when time alone changes the plan (monotonic seconds), or None.
+    ``wake_at``: when the plan next changes only because time passes (monotonic seconds), or None.
     """
 
     vips: Mapping[Address, VipPlan] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Plan:
     digest: int = 0
     wake_at: float | None = None
     memory: Memory = field(default_factory=Memory)  # for the next plan
-    unwritten: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)  # decided on, not in the API yet
+    unwritten: Mapping[ServiceKey, tuple[Address, ...]] = field(default_factory=dict)  # decided, not in the API yet
     routes: Mapping[Path, PersistentSet[Prefix]] = field(default_factory=dict, repr=False)
     shares: Mapping[tuple[Path, Prefix], int] = field(default_factory=dict, repr=False)  # VIPs behind each aggregate
     waking: Mapping[Address, float] = field(default_factory=dict, repr=False)  # when time alone changes the mode
@@ -56,7 +56,7 @@ class Plan:
 
 
 BATCH = 100
-"""VIPs that are planned between two yields of :func:`plan_steps`: some 5 ms."""
+"""VIPs that are planned between two yields of :func:`plan_steps`: about 5 ms."""
 
 
 def plan(
@@ -68,8 +68,8 @@ def plan(
 ) -> Plan:
     """The plan for ``snapshot``. ``now``: monotonic seconds.
 
-    Of ``previous``, the last plan, only the memory has an influence on the result; the rest of it is used again where
-    what it was made from is the same. A replica in doubt about itself changes nothing: it keeps the last plan.
+    Only the memory of ``previous``, the last plan, influences the result; its other parts are reused where their inputs
+    are unchanged. A replica in doubt about itself changes nothing: it keeps the last plan.
     """
     steps = plan_steps(snapshot, previous, now, policy, placement)
     while True:
@@ -87,7 +87,7 @@ def plan_steps(
     policy: ModePolicy,
     placement: PlacementPolicy = DEFAULT,
 ) -> Generator[None, None, Plan]:
-    """:func:`plan` in small steps: whoever runs it may do something else after each. The result is the same."""
+    """As :func:`plan`, in small steps: the caller may do other work after each. The result is the same."""
     if snapshot.view.doubt and previous is not None:
         return previous
     before = previous or Plan()
@@ -191,7 +191,7 @@ def plan_steps(
 
 
 def _peer_problems(snapshot: Snapshot, before: Plan) -> Mapping[str, tuple[Problem, ...]]:
-    """Worked out anew only where what they are made from has changed: nodes are many."""
+    """The problems of the peers, computed again only if their inputs have changed: there may be many nodes."""
     last = before.shared.snapshot if before.shared else None
     if last is not None and all(
         one is other or one == other
@@ -208,7 +208,7 @@ def _peer_problems(snapshot: Snapshot, before: Plan) -> Mapping[str, tuple[Probl
 
 
 def _changed(shared: Shared, allocations: Allocations, before: Plan) -> set[ServiceKey] | None:
-    """The Services that are not what they were, or have other endpoints or addresses; None: there is no plan before."""
+    """The Services that have changed, or have other endpoints or addresses; None: there is no previous plan."""
     if before.shared is None:
         return None
     old, new = before.shared.snapshot, shared.snapshot
@@ -219,10 +219,10 @@ def _changed(shared: Shared, allocations: Allocations, before: Plan) -> set[Serv
 def _to_plan(
     shared: Shared, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
 ) -> tuple[dict[Address, str], set[Address] | None, list[Address]]:
-    """The addresses whose plan may be another one now, each with the name of its Eip; those that lost a node first.
+    """The addresses whose plan may differ now, each with the name of its Eip; those that lost a node first.
 
-    And those of them whose next hops may be others; None: all. And those of which nothing is new but who announces
-    their next hops; some may be among the first ones too.
+    Second, the subset whose next hops may differ; None: all. Third, the addresses for which only the announcers of
+    their next hops are different; some may be in the first result too.
     """
     if keys is None or before.shared is None or not shared.same_rules(before.shared):
         return _all(allocations, before), None, []
@@ -236,7 +236,7 @@ def _to_plan(
         handed_on = [at for at, vip in before.vips.items() if not again.isdisjoint(vip.next_hops)]
     if lost:
         look.update((at, vip.eip) for at, vip in before.vips.items() if not lost.isdisjoint(vip.next_hops))
-    if shared.unusable != before.shared.unusable:  # what a VIP without next hops says
+    if shared.unusable != before.shared.unusable:  # the problem text of VIPs without next hops
         look.update((at, vip.eip) for at, vip in before.vips.items() if not vip.next_hops)
     old, new = before.shared.snapshot, shared.snapshot
     for key in keys:
@@ -269,7 +269,7 @@ def _to_plan(
 def _hold_downs(
     shared: Shared, allocations: Allocations, before: Plan, look: Mapping[Address, str]
 ) -> Mapping[frozenset[str], HoldDown]:
-    """The hold-down of every set of peers that is in use, one step further."""
+    """The hold-down of every set of peers in use, advanced by one step."""
     sets = shared.recipient_sets()
     if shared.by_service:
         sets = sets.union(vip.peers for address, vip in before.vips.items() if address not in look)
@@ -282,7 +282,7 @@ def _hold_downs(
 
 
 def _all(allocations: Allocations, before: Plan) -> dict[Address, str]:
-    """Every address that is or was planned, each with the name of its Eip; empty where no Service has it any more."""
+    """Every address that is or was planned, each with the name of its Eip; empty if no Service has it any longer."""
     look = dict.fromkeys(before.vips, "")
     look.update((address, name) for name, use in allocations.eips.items() for address in use.used)
     return look
@@ -296,7 +296,7 @@ def _probed_nodes(shared: Shared, before: Plan) -> Mapping[str, tuple[Address, .
 
 
 def _eips(shared: Shared, allocations: Allocations, before: Plan) -> PersistentMap[str, EipPlan]:
-    """Every pool; those that are as before are taken over."""
+    """The plan of every pool; unchanged ones are taken over."""
     eips, found = shared.snapshot.eips, editing(before.eips)
     if before.shared is not None and before.shared.segments == shared.segments:
         names = differing(before.shared.snapshot.eips, eips) | differing(before.uses, allocations.eips)
@@ -313,7 +313,7 @@ def _eips(shared: Shared, allocations: Allocations, before: Plan) -> PersistentM
 def _unwritten(
     snapshot: Snapshot, allocations: Allocations, before: Plan, keys: set[ServiceKey] | None
 ) -> dict[ServiceKey, tuple[Address, ...]]:
-    """What was decided on and is not in the API yet."""
+    """Addresses that were decided but are not in the API yet."""
     found: dict[ServiceKey, tuple[Address, ...]] = {}
     for key in allocations.services if keys is None else keys.union(before.unwritten):
         allocation = allocations.services.get(key)
@@ -339,7 +339,7 @@ def _allocations(snapshot: Snapshot, memory: AllocationMemory, reserved: Reserve
 
 
 def _closed(snapshot: Snapshot) -> dict[str, str]:
-    """The Eips that give nothing out, for a host answers for all of their addresses; each with a clause."""
+    """The Eips that assign no addresses, because a host answers for all of their addresses; each with a clause."""
     return {
         name: f"the host {mac} answers for every address of its segment (proxy ARP, proxy NDP). "
         "Switch that off on the host, or set spec.probe of the Eip to false"
@@ -350,7 +350,7 @@ def _closed(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _holders_of(snapshot: Snapshot, allocations: Allocations, address: Address, eip: str) -> list[Service]:
-    """The Services that the API says have the address, the oldest first."""
+    """The Services that have the address according to the API, the oldest first."""
     if eip not in snapshot.eips:
         return []
     keys = allocations.eips[eip].used.get(address, ())
@@ -359,9 +359,9 @@ def _holders_of(snapshot: Snapshot, allocations: Allocations, address: Address, 
 
 
 def _new_on_link(shared: Shared, unwritten: Mapping[ServiceKey, tuple[Address, ...]]) -> frozenset[Address]:
-    """Addresses that were just decided on and are not in the API yet: nobody else on the segment may have them.
+    """Addresses that were just decided and are not in the API yet. No other host on the segment may have them.
 
-    Until our own membership has told which subnets we are in, every address may be on-link: the wire process knows.
+    Until our own membership Lease gives our subnets, every address may be on-link; the wire process knows the subnets.
     """
     if not unwritten:
         return frozenset()

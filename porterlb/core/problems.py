@@ -1,4 +1,4 @@
-"""Why something is not as the user asked: values with a reason and a sentence, never bare booleans or text alone."""
+"""Why an object does not work as the user asked: values with a reason and a sentence, never only a boolean or text."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that a person should know. ``field``: the path in the object, e.g. ``spec.address``."""
+    """One finding that the user should know. ``field``: the path in the object, e.g. ``spec.address``."""
 
     reason: Reason
     message: str
     field: str = ""
-    fatal: bool = True  # False: a warning; the object is used all the same
+    fatal: bool = True  # False: a warning; the object is still used
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message

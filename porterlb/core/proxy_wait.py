@@ -1,7 +1,7 @@
-"""Which next hops wait until their node's kube-proxy can deliver.
+"""Next hops that wait until their node's kube-proxy can deliver.
 
 With externalTrafficPolicy Local, an endpoint that becomes ready makes its node a next hop. The node's kube-proxy
-programs the endpoint up to a second later and drops what arrives before. Such a next hop therefore waits: until the
+programs the endpoint up to a second later and drops packets that arrive before. Therefore the next hop waits until the
 node's health check for the Service answers (KEP-3836, Service.spec.healthCheckNodePort), or for a bounded time. It
 waits only while the Service has another next hop.
 
@@ -20,8 +20,8 @@ Endpoints = Mapping[ServiceKey, tuple[Endpoint, ...]]
 
 @dataclass(frozen=True, slots=True)
 class ProxyPolicy:
-    """Seconds. ``delay``: how long a next hop waits where the Service has no health check port. kube-proxy writes its
-    rules at most once a second. ``limit``: how long it waits for a health check that does not answer."""
+    """Seconds. ``delay``: how long a next hop waits if the Service has no health check port. kube-proxy writes its
+    rules at most once a second. ``limit``: how long a next hop waits for a health check that does not answer."""
 
     delay: float = 1.5
     limit: float = 5.0
@@ -29,7 +29,7 @@ class ProxyPolicy:
 
 @dataclass(frozen=True, slots=True)
 class NewHop:
-    """A node that has become a next hop of a Service. ``port``: the health check to ask there; 0: none."""
+    """A node that has become a next hop of a Service. ``port``: its health check port; 0: none."""
 
     service: ServiceKey
     node: str
@@ -38,8 +38,8 @@ class NewHop:
 
 @dataclass(frozen=True, slots=True)
 class ProxyWait:
-    """``endpoints``: as they were seen last. ``waiting``: since when (monotonic seconds) each next hop waits.
-    ``dead``: nodes that were dead."""
+    """``endpoints``: as last seen. ``waiting``: since when (monotonic seconds) each next hop waits. ``dead``: nodes
+    that were dead."""
 
     endpoints: Endpoints = field(default_factory=dict)
     waiting: Mapping[NewHop, float] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def step(
 
 
 def settled(state: ProxyWait, cache: Endpoints) -> Endpoints:
-    """The endpoints without those that wait. ``cache``: the last result; equal values stay the same objects."""
+    """The endpoints without the waiting ones. ``cache``: the last result; equal values stay the same objects."""
     if not state.waiting:
         return state.endpoints
     held: dict[ServiceKey, set[str]] = {}
@@ -103,7 +103,7 @@ def settled(state: ProxyWait, cache: Endpoints) -> Endpoints:
 
 
 def wakes_at(state: ProxyWait, policy: ProxyPolicy) -> float | None:
-    """When a next hop stops waiting by time alone (monotonic seconds), or None."""
+    """When a wait next ends only because time passes (monotonic seconds), or None."""
     return min((since + _patience(hop, policy) for hop, since in state.waiting.items()), default=None)
 
 

@@ -1,8 +1,9 @@
-"""Our own records of Services, in the status of the Eips: who was given which address, and which node serves it.
+"""Our own records of Services, in the status of the Eips: the Service that has each address, and the node that serves
+it.
 
-``Eip.status.used`` names the Services of each address; it beats a Service status that somebody else has written.
-``Eip.status.layer2NextHops`` names the node that is the Layer 2 next hop of each address, so that a node which comes
-back takes nothing away. Whatever stands there was perhaps written by hand: nothing in it is trusted to be well formed.
+``Eip.status.used`` names the Services of each address; it takes precedence over a Service status written by others.
+``Eip.status.layer2NextHops`` names the node that is the Layer 2 next hop of each address, so that a returning node does
+not take VIPs from other nodes. Both fields may have been edited manually, so their format is not trusted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _NOTHING: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class ServiceRecord:
-    """Of one Service. ``addresses``: IPv4 first, ascending. ``node``: the Layer 2 next hop of its first address."""
+    """The record of one Service. ``addresses``: IPv4 first, ascending. ``node``: the Layer 2 next hop of its first
+    address."""
 
     addresses: tuple[Address, ...] = ()
     node: str = ""
@@ -28,14 +30,15 @@ class ServiceRecord:
 
 @dataclass(slots=True)
 class ServiceRecords:
-    """The records of all Eips, by Service. One changed entry costs one comparison of texts for each entry beside it."""
+    """The records of all Eips, by Service. One changed entry costs one text comparison for each other entry of its
+    Eip."""
 
     _used: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _nodes: dict[str, Mapping[str, str]] = field(default_factory=dict)
-    _entries: dict[ServiceKey, dict[Address, list[str]]] = field(default_factory=dict)  # the Eips that say so
+    _entries: dict[ServiceKey, dict[Address, list[str]]] = field(default_factory=dict)  # the Eips with this entry
 
     def take(self, eip: str, obj: Mapping[str, Any] | None) -> set[ServiceKey]:
-        """Takes over what an Eip says (None: it is gone). Returns the Services whose record may be another one."""
+        """Takes over the status of an Eip (None: it is deleted). Returns the Services whose record may have changed."""
         status = mapping((obj or {}).get("status"))
         used, nodes = (_texts(status.get(name)) for name in ("used", "layer2NextHops"))
         old_used, old_nodes = self._used.get(eip, _NOTHING), self._nodes.get(eip, _NOTHING)
@@ -53,7 +56,7 @@ class ServiceRecords:
         return changed
 
     def of(self, key: ServiceKey) -> ServiceRecord:
-        """What is recorded of a Service."""
+        """The record of a Service."""
         entries = self._entries.get(key)
         if not entries:
             return _EMPTY
@@ -94,7 +97,7 @@ def used(status: Mapping[str, Any] | None) -> dict[Address, tuple[ServiceKey, ..
 
 
 def _owners(text: str) -> set[ServiceKey]:
-    """``namespace/name;namespace/name``, as OpenELB writes it too."""
+    """``namespace/name;namespace/name``, the same format as OpenELB's."""
     pairs = (part.strip().partition("/") for part in text.split(";"))
     return {ServiceKey(namespace, name) for namespace, _, name in pairs if namespace and name}
 

@@ -1,12 +1,12 @@
-"""Rendezvous order: for each key every name in an order that all replicas compute alike.
+"""Rendezvous order: for each key, an order of all names that is the same on all replicas.
 
-Highest random weight (Thaler and Ravishankar, 1998): each (key, name) pair has a weight of its own, so taking one
-name away moves only the keys that it was first for, and the order of the others stays.
+Highest random weight (Thaler and Ravishankar, 1998): each (key, name) pair has a weight of its own. Removing one
+name therefore moves only the keys that it was first for, and the order of the others stays.
 
 Plain hashing spreads 300 addresses over 3 nodes no better than 300 throws of a die: in 15% of pools the fullest node
-has over 25% more than the emptiest (of the mean). Pools are runs of consecutive addresses, so a name's weights over
-an aligned block of 16 addresses are stratified: one in each sixteenth of the scale, in an order drawn for that block
-and name. That leaves all properties above and brings those pools down to about 2%.
+exceeds the emptiest by more than 25% of the mean. Pools are runs of consecutive addresses. Therefore a name's weights
+over an aligned block of 16 addresses are stratified: one in each sixteenth of the scale, in an order drawn for that
+block and name. This keeps all properties above and reduces the share of such pools to about 2%.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _weights(block: str, name: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16384)
 def _place(key: str) -> tuple[str, int]:
-    """Block and position of a key: by the last part of an IP address; any other text is a block of its own."""
+    """Block and position of a key: from the last part of an IP address; any other text is a block of its own."""
     head, separator, tail = key.rpartition(":" if ":" in key else ".")
     try:
         number = int(tail or "0", 16 if separator == ":" else 10)
@@ -51,8 +51,8 @@ def _place(key: str) -> tuple[str, int]:
 def ranked(key: str, names: Iterable[str]) -> tuple[str, ...]:
     """``names`` (without repeats) in the rendezvous order for ``key``, best first.
 
-    A pure function of its arguments' values: the order in which names are given does not matter. ``key`` is the
-    text of an IP address where balance over consecutive addresses is wanted, else any text.
+    A pure function of its arguments' values: the order of ``names`` does not matter. ``key`` is the text of an IP
+    address if balance over consecutive addresses is wanted, otherwise any text.
     """
     block, position = _place(key)
     weighed = sorted([(_weights(block, name)[position], name) for name in set(names)], reverse=True)
@@ -60,13 +60,13 @@ def ranked(key: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def shuffled(key: str, names: Iterable[str]) -> list[str]:
-    """As :func:`ranked`, at a fraction of the cost, and no more even than chance is: for names that few keys have."""
+    """As :func:`ranked`, but much cheaper and only randomly even: for names that few keys have."""
     salt = _hash(key)
     return [name for _, name in sorted([(_mixed(_hash(name) ^ salt), name) for name in set(names)], reverse=True)]
 
 
 def _mixed(number: int) -> int:
-    """64 bits of which each depends on each of ``number`` (the finalizer of MurmurHash3)."""
+    """64 bits, each of which depends on every bit of ``number`` (the finalizer of MurmurHash3)."""
     number = (number ^ number >> 33) * 0xFF51AFD7ED558CCD & _ALL
     number = (number ^ number >> 33) * 0xC4CEB9FE1A85EC53 & _ALL
     return number ^ number >> 33
@@ -76,11 +76,11 @@ _ALL = (1 << 64) - 1
 
 
 class Ring:
-    """Many names in a circle, for picking a few of them for a key at next to no cost (consistent hashing).
+    """Many names on a circle, to pick a few of them for a key at very low cost (consistent hashing).
 
-    Each name has a fixed place. A key picks the names that follow its own place, so taking one name away changes only
-    the picks that it was in. All 16 addresses of a block have one place: what they pick is ordered by :func:`ranked`,
-    which spreads them evenly.
+    Each name has a fixed position. A key picks the names that follow its own position, so removing one name changes
+    only the picks that contained it. All 16 addresses of a block have the same position: their picks are ordered by
+    :func:`ranked`, which spreads them evenly.
     """
 
     __slots__ = ("_names", "_places")
@@ -91,7 +91,7 @@ class Ring:
         self._names = [name for _, name in placed]
 
     def after(self, key: str) -> Iterator[str]:
-        """Every name once, beginning at the place of the key. ``key``: as for :func:`ranked`."""
+        """Every name once, starting at the position of the key. ``key``: as for :func:`ranked`."""
         at = bisect_left(self._places, _hash(_place(key)[0]))
         return chain(islice(self._names, at, None), islice(self._names, at))
 

@@ -1,4 +1,4 @@
-"""How one VIP is brought in now, as seen by one replica."""
+"""How one VIP is served now, as seen by one replica."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from porterlb.core.observed import Answering
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """``carried``: next hops that a peer has, by peer. ``answered``: None if nobody answers ARP or NDP for the VIP.
+    """``carried``: next hops that a peer has, by peer. ``answered``: None if no replica answers ARP or NDP for the VIP.
 
-    ``hosts``: where each host on the segment has a next hop of its own, the nodes that they have.
+    ``hosts``: if each host on the segment has its own next hop, the nodes that are these next hops.
     ``refused``: routes that ExaBGP rejected, as sentences. ``conflict``: the MAC of a foreign host that claims the VIP.
     """
 

@@ -1,4 +1,4 @@
-"""What the plans of all VIPs have in common: usable nodes, segments, sessions, and who announces what."""
+"""Values that the plans of all VIPs share: usable nodes, segments, sessions, and the announcers of next hops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from porterlb.core.placement.load import FULL
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """The peers that a VIP is announced to. ``told``: what each gets; ``text``: the same on all replicas."""
+    """The peers that a VIP is announced to. ``told``: what each peer gets; ``text``: equal on all replicas."""
 
     told: Mapping[str, Told]
     names: frozenset[str]
@@ -35,12 +35,12 @@ class Recipients:
 @dataclass(frozen=True, slots=True)
 class Shared:
     """Shared by all VIPs of one plan. The caches hold results of pure functions of the other fields; the next plan
-    takes them over while those are equal (:meth:`like`)."""
+    takes them over while these fields are equal (:func:`shared_by_all`)."""
 
     snapshot: Snapshot
     usable: frozenset[str]
     cordoned: frozenset[str]
-    """Nodes that are the last choice in Layer 2: cordoned ones, and those that drain."""
+    """Nodes that are the last choice in Layer 2: cordoned and draining ones."""
     segments: Segments
     replicas: frozenset[str]
     peers: Mapping[str, Peer]
@@ -50,14 +50,14 @@ class Shared:
     now: float  # monotonic seconds
     policy: ModePolicy
     by_service: bool
-    """Whether what a peer gets depends on the labels of Services."""
+    """Whether the routes for a peer depend on the labels of Services."""
     drain: Stages = Stages()
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Why the other nodes are not usable, as clauses."""
     selected: Mapping[Selector, frozenset[str]] = field(default_factory=dict)
     """The nodes of the selectors in rules of peers."""
     settling: frozenset[str] = frozenset()
-    """Nodes that are not usable only because they have just returned."""
+    """Nodes that are unusable only because they have just returned."""
     _tiers: dict[Network | None, tuple[Tier, ...]] = field(default_factory=dict)
     _present: dict[Network, frozenset[str]] = field(default_factory=dict)
     _reaches: dict[tuple[str, int], Reach] = field(default_factory=dict)
@@ -77,9 +77,9 @@ class Shared:
     _seen: dict[frozenset[str], SessionsSeen] = field(default_factory=dict)
 
     def hops(self, services: Sequence[Service], version: int) -> NextHops:
-        """The next hops of a VIP that these Services share (one, mostly): those of any of them.
+        """The next hops of a VIP that these Services share (usually one Service): the next hops of any of them.
 
-        ``version``: of the VIP. kube-proxy sends its traffic to the endpoints of that IP version only.
+        ``version``: of the VIP. kube-proxy sends its traffic only to endpoints of that IP version.
         """
         if len(services) == 1:
             return self._hops_of(services[0], version)
@@ -107,8 +107,8 @@ class Shared:
     ) -> tuple[str, ...]:
         """The next hops of a VIP on ``segment``, best first: see :func:`porterlb.core.nexthops.layer2_order`.
 
-        ``recipients``: where some of many nodes are chosen, and a peer is told of certain nodes only, as many of those
-        are chosen as well, last.
+        ``recipients``: if only some of many nodes are chosen and a peer gets certain nodes only, the same number of
+        those nodes is added at the end.
         """
         found = self._order(services, hops, segment)
         if len(self.snapshot.nodes) <= nexthops.MOST or not hops.anywhere or recipients is None:
@@ -126,7 +126,7 @@ class Shared:
             among = self._tiers.get(segment)
             if among is None:
                 present: frozenset[str] = self.nodes_on(segment) if segment is not None else frozenset()
-                # A draining node stays picked: its routes are to be announced with the community first.
+                # A draining node stays picked: its routes must first be announced with the community.
                 cordoned = frozenset(name for name in self.cordoned if self.snapshot.nodes[name].cordoned)
                 among = nexthops.tiers(self.usable, present, self.replicas, cordoned)
                 self._tiers[segment] = among
@@ -142,7 +142,7 @@ class Shared:
         return found
 
     def on_segment(self, eip: Eip, segment: Network | None, order: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Those nodes of ``order`` that are alive on the segment of the VIP; None when it is on no segment of ours."""
+        """The nodes of ``order`` that are alive on the segment of the VIP; None if it is on none of our segments."""
         if eip.interface:
             lack = self.lacking(eip.interface)
             if self.snapshot.members and lack >= self.snapshot.members.keys():
@@ -155,7 +155,7 @@ class Shared:
 
     @property
     def node_capacities(self) -> Mapping[str, int]:
-        """In Layer 2, of the nodes that have another one than usual: see :mod:`porterlb.core.placement.load`."""
+        """Layer 2 capacities of the nodes that differ from the default: see :mod:`porterlb.core.placement.load`."""
         found = self._sizes.get(True)
         if found is None:
             nodes = self.snapshot.nodes
@@ -163,11 +163,11 @@ class Shared:
         return found
 
     def lacking(self, interface: str) -> frozenset[str]:
-        """The nodes whose replica says that it has no such interface, or that it is down."""
+        """The nodes whose replica reports that this interface is missing or down."""
         return frozenset(name for name, member in self.snapshot.members.items() if interface in member.lacks)
 
     def best(self, candidates: tuple[str, ...], hops: NextHops) -> tuple[str, ...]:
-        """Those of the candidates that a new VIP may be placed on: see :func:`porterlb.core.nexthops.best_of`."""
+        """The candidates that a new VIP may be placed on: see :func:`porterlb.core.nexthops.best_of`."""
         return nexthops.best_of(candidates, hops, self.replicas, self.cordoned)
 
     def arrangement(self, peer: str, address: Address, hops: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
@@ -187,7 +187,8 @@ class Shared:
         return found
 
     def capacity(self, peer: str, version: int) -> Mapping[str, int]:
-        """How many next hops of one prefix each replica can announce to ``peer``; those that cannot are not in it."""
+        """Number of next hops per prefix that each replica can announce to ``peer``; replicas that can announce none
+        are absent."""
         found = self._capacities.get((peer, version))
         if found is None:
             most = max(1, self.peers[peer].add_path)
@@ -200,20 +201,21 @@ class Shared:
         return found
 
     def _least(self, peer: str, version: int) -> int:
-        """What every replica can announce of one prefix: among many, all are taken for equal."""
+        """Number of next hops per prefix that every replica can announce: many replicas are treated as equal."""
         found = self._leasts.get((peer, version))
         if found is None:
             found = self._leasts[peer, version] = min(self.capacity(peer, version).values(), default=1)
         return found
 
     def _agreed(self, replica: str, peer: str) -> Negotiated:
-        """What a session negotiated. One of which nothing is known yet is taken for ours, else for the least."""
+        """The negotiated values of a session. If unknown, those of our own session with the peer; otherwise the
+        minimum."""
         known = self.snapshot.view.negotiated
         found = known.get((replica, peer)) or known.get((self.snapshot.view.node, peer))
         return found or Negotiated(self.peers[peer].families)
 
     def announcers(self, peer: str, version: int) -> Announcers:
-        """Who announces each next hop to a peer that many replicas have a session with."""
+        """The announcers of each next hop to a peer that many replicas have a session with."""
         found = self._announcers.get((peer, version))
         if found is None:
             before = self._announcers_before.get((peer, version))
@@ -254,7 +256,8 @@ class Shared:
         return self._covering[key]
 
     def carried(self, recipients: Recipients, version: int, hops: tuple[str, ...]) -> bool:
-        """Whether a live replica has a session with one of these peers and can tell it one of these next hops."""
+        """Whether a live replica has a session with one of these peers and can announce one of these next hops to
+        it."""
         able = {peer: told.allowed(hops) for peer, told in recipients.told.items()}
         return any(self._carries(peer, version, mine) for peer, mine in able.items() if mine or not hops)
 
@@ -266,12 +269,12 @@ class Shared:
         return any(reach.address(replica, hop) for replica in groups.values() for hop in hops)
 
     def not_carried(self, recipients: Recipients, version: int) -> tuple[str, ...]:
-        """Those of the peers whose established sessions all did not negotiate this IP version."""
+        """The peers with established sessions, none of which negotiated this IP version."""
         names = sorted(recipients.names)
         return tuple(peer for peer in names if self.up.get(peer) and not self._session_groups(peer, version))
 
     def _session_groups(self, peer: str, version: int) -> Mapping[int, str]:
-        """One replica with a session of each group that can announce the same next hops."""
+        """For each group of replicas that can announce the same next hops, one replica with a session."""
         found = self._groups.get((peer, version))
         if found is None:
             reach = self._reach(peer, version)
@@ -281,7 +284,7 @@ class Shared:
         return found
 
     def recipient_sets(self) -> frozenset[frozenset[str]]:
-        """Every set of peers that a VIP of these Eips may be announced to, as far as Services do not matter."""
+        """Every set of peers that a VIP of these Eips may be announced to, without regard to Services."""
         found = self._sets.get(True)
         if found is None:
             found = self._sets[True] = frozenset(
@@ -292,7 +295,7 @@ class Shared:
         return found
 
     def sessions_seen(self, peers: frozenset[str]) -> SessionsSeen:
-        """What is known of the sessions with a set of peers, for its hold-down."""
+        """The state of the sessions with a set of peers, for its hold-down."""
         found = self._seen.get(peers)
         if found is None:
             found = self._seen[peers] = self._sessions_seen(peers)
@@ -312,7 +315,7 @@ class Shared:
         )
 
     def path(self, peer: str, node: str, version: int, attributes: RouteAttributes) -> Path | None:
-        """How this replica announces ``node`` to ``peer``; None where it cannot."""
+        """How this replica announces ``node`` to ``peer``; None if it cannot."""
         key = (peer, node, version, attributes)
         if key not in self._paths:
             hop = self._reach(peer, version).address(self.snapshot.view.node, node)
@@ -323,22 +326,23 @@ class Shared:
 
     @property
     def dead_on(self) -> frozenset[tuple[str, Network]]:
-        """Usable nodes with a connected subnet on which they are dead; nothing while we doubt ourselves."""
+        """Usable nodes with a connected subnet on which they are dead; empty while we are in doubt about ourselves."""
         view = self.snapshot.view
         return frozenset() if view.doubt else frozenset(at for at in view.dead_on if at[0] in self.usable)
 
     def sharing(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """For a VIP that is spread over its candidates: those that keep their hosts, and those that get new ones.
+        """For a VIP that is spread over its candidates: the nodes that keep their hosts, and the nodes that get new
+        ones.
 
-        A node that drains has neither, a cordoned one and one without a replica only keep their hosts; where no other
-        is left, they count all the same.
+        A draining node is in neither group. A cordoned node and a node without a replica only keep their hosts. If no
+        other node is left, they are in both groups nevertheless.
         """
         keep = tuple(name for name in candidates if name not in self.drain.all) or candidates
         take = tuple(name for name in keep if name in self.replicas and name not in self.cordoned)
         return keep, tuple(sorted(take or keep))
 
     def same_rules(self, other: Shared) -> bool:
-        """Whether both differ in nothing but in nodes that can or cannot be used, in sessions, and in Eips."""
+        """Whether both are equal except for node usability, sessions and Eips."""
         one, two = self.snapshot, other.snapshot
         return (
             self.peers == other.peers
@@ -352,10 +356,11 @@ class Shared:
         )
 
     def lost_nodes(self, other: Shared) -> tuple[frozenset[str], frozenset[str]] | None:
-        """The nodes that a VIP has to be planned anew for if it used them under ``other``, the one before; and those
-        that only other replicas announce now.
+        """The nodes whose loss requires a new plan for every VIP that used them under ``other``, the previous value.
+        Second, the nodes that only have other announcers now.
 
-        None: all VIPs have to be, for a node has come that any of them may use now, or BGP carries other ones.
+        None: all VIPs must be planned again, because any of them may use a node that was added, or BGP carries other
+        VIPs.
         """
         if self.speakers is other.speakers:
             return frozenset(), frozenset()
@@ -389,18 +394,18 @@ class Shared:
         return lost, frozenset(handed_on)
 
     def _reachable(self) -> dict[tuple[str, int], frozenset[int]]:
-        """Which groups of replicas have a session, by peer and IP version: what ``carried`` depends on."""
+        """The groups of replicas that have a session, by peer and IP version: ``carried`` depends on them."""
         return {
             (peer, version): frozenset(self._session_groups(peer, version)) for peer in self.peers for version in (4, 6)
         }
 
 
 _AMPLE = 8 * nexthops.MOST
-"""So many announcements of one prefix leave every next hop of a VIP the announcers that it prefers."""
+"""With this number of announcements of one prefix, every next hop of a VIP keeps its preferred announcers."""
 
 
 def _recipients_text(told: Mapping[str, Told]) -> str:
-    """The names alone where no rule chooses nodes, so that digests stay those of earlier releases."""
+    """Only the names if no rule chooses nodes, so that digests equal those of earlier releases."""
     chosen = {name: sorted(of.nodes) for name, of in sorted(told.items()) if of.nodes is not None}
     return f"{sorted(told)}{chosen or ''}"
 
@@ -413,8 +418,8 @@ def shared_by_all(
     before: Shared | None,
     at: Stages = NO_DRAIN,
 ) -> Shared:
-    """``sessions``: as remembered from the last plan. ``before``: of the last plan, to use again what stays.
-    ``at``: the nodes that drain."""
+    """``sessions``: as remembered from the last plan. ``before``: of the last plan; its valid parts are reused.
+    ``at``: the draining nodes."""
     if before is not None and (before.policy, before.drain) == (policy, at) and _same_inputs(snapshot, before.snapshot):
         seen = before._seen if snapshot.view.hold_downs == before.snapshot.view.hold_downs else {}
         return replace(before, snapshot=snapshot, now=now, _seen=seen)
@@ -432,8 +437,9 @@ def shared_by_all(
     for name in peers:
         able = up.get(name, [])
         if view.node not in able and name in held:
-            # Ourselves even before our session is up: what we announce is then ready when it comes up, and the
-            # End-of-RIB that follows the first routes does not flush what the router kept for us (RFC 4724).
+            # Our own replica is included before its session is up. Its routes are then ready when the session comes up,
+            # and the End-of-RIB after the first routes does not flush the routes that the router kept for us (RFC
+            # 4724).
             able = sorted((*able, view.node))
         speakers[name] = tuple(able)
     old = before.snapshot if before is not None else None
@@ -476,7 +482,7 @@ def shared_by_all(
 
 
 def _same_inputs(one: Snapshot, two: Snapshot) -> bool:
-    """Whether all is equal that :class:`Shared` is made from; Services and endpoints are looked at one by one."""
+    """Whether all inputs of :class:`Shared` are equal; Services and endpoints are checked one by one elsewhere."""
     rest: dict[str, Any] = {"leader": "", "hold_downs": {}, "outage": False, "asked": frozenset()}
     return (
         replace(one.view, **rest) == replace(two.view, **rest)

@@ -1,4 +1,4 @@
-"""What follows from the plans of all VIPs: tables that are kept up to date one VIP at a time."""
+"""Tables derived from the plans of all VIPs, updated one VIP at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Tables:
-    """Begins with the plan before."""
+    """Starts from the previous plan."""
 
     def __init__(self, shared: Shared, before: Plan) -> None:
         self._shared = shared
@@ -32,10 +32,10 @@ class Tables:
         self.shares = editing(before.shares)
         self._lost: dict[Path, list[Prefix]] = {}
         self._gained: dict[Path, list[Prefix]] = {}
-        self._touched: set[tuple[Path, Prefix]] = set()  # aggregates whose count is another one
+        self._touched: set[tuple[Path, Prefix]] = set()  # aggregates whose count has changed
 
     def put(self, address: Address, vip: VipPlan) -> None:
-        """A VIP with its new plan."""
+        """Adds or replaces the plan of a VIP."""
         old = self.vips.get(address)
         self.vips[address] = vip
         self.digest ^= vip.digest ^ (old.digest if old else 0)
@@ -60,7 +60,7 @@ class Tables:
         self._shared_by(old.aggregates if old else (), vip.aggregates)
 
     def remove(self, address: Address) -> None:
-        """A VIP that is no longer planned."""
+        """Removes a VIP that is no longer planned."""
         old = self.vips.pop(address, None)
         if old is None:
             return
@@ -72,7 +72,7 @@ class Tables:
         self._shared_by(old.aggregates, ())
 
     def _carried(self, old: VipPlan | None, new: VipPlan | None) -> None:
-        """Keeps count of what each node carries in Layer 2."""
+        """Updates the Layer 2 load of each node."""
         for vip, sign in ((old, -1), (new, 1)):
             if vip is not None and vip.place:
                 load = self.loads.get(vip.place, 0) + sign * vip.weight
@@ -88,7 +88,7 @@ class Tables:
             self._gained.setdefault(path, []).append(prefix)
 
     def _shared_by(self, before: Iterable[tuple[Path, Prefix]], now: Iterable[tuple[Path, Prefix]]) -> None:
-        """Keeps count of the VIPs behind each aggregate, which is announced while there is one."""
+        """Updates the number of VIPs behind each aggregate. An aggregate is announced while it has a VIP."""
         for entries, sign in ((before, -1), (now, 1)) if before != now else ():
             for entry in entries:
                 count = self.shares.get(entry, 0) + sign
@@ -99,7 +99,7 @@ class Tables:
                 self._touched.add(entry)
 
     def routes(self) -> dict[Path, PersistentSet[Prefix]]:
-        """What this replica itself announces: the prefixes by path."""
+        """The routes that this replica itself announces: the prefixes by path."""
         for path, prefix in self._touched:
             was, now = (path, prefix) in self._before.shares, (path, prefix) in self.shares
             if was != now:

@@ -1,4 +1,4 @@
-"""The plan of one VIP: next hops, mode, announcing and answering, from the context that all VIPs share."""
+"""The plan of one VIP: next hops, mode, announcing and answering, from the values that all VIPs share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Announced = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class VipPlan:
-    """One VIP: who may receive its traffic, how it is brought in, and by whom.
+    """One VIP: the nodes that may receive its traffic, its mode, and the replicas that announce or answer it.
 
     ``next_hops``: usable nodes, best Layer 2 next hop first (policy Cluster: at most 16 of them). ``announced``: next
-    hops by replica, by BGP peer, as all replicas together are to announce them (empty in layer2 mode). ``problems``:
-    why it is not served, or not wholly.
+    hops by replica, by BGP peer, as all replicas together must announce them (empty in layer2 mode). ``problems``:
+    why it is not served, or not fully.
     """
 
     address: Address
@@ -34,31 +34,31 @@ class VipPlan:
     protocol: Protocol
     mode: VipMode
     next_hops: tuple[str, ...] = ()
-    candidates: tuple[str, ...] = ()  # those of them on the VIP's segment
+    candidates: tuple[str, ...] = ()  # the next hops on the VIP's segment
     announced: Announced = field(default_factory=dict)
     on_link: bool = False
     problems: tuple[Problem, ...] = ()
     digest: int = 0
     peers: frozenset[str] = frozenset()  # that it may be announced to
     prefix: Prefix = ""
-    paths: tuple[Path, ...] = ()  # as this replica itself announces it
-    aggregates: tuple[tuple[Path, Prefix], ...] = ()  # prefixes that it announces for this VIP, and for others
-    layer2: Layer2Vip | None = None  # what the wire process is told; None: nothing
-    best: tuple[str, ...] = ()  # the candidates that it may be placed on: those of the best rank
-    weight: int = 1  # where VIPs are placed by load
-    recorded: str = ""  # the node that was its Layer 2 next hop last, by the API; it may be unusable
-    takers: tuple[str, ...] = ()  # where each host has a next hop of its own: the nodes that share them
+    paths: tuple[Path, ...] = ()  # as this replica announces it
+    aggregates: tuple[tuple[Path, Prefix], ...] = ()  # prefixes that this replica announces for this VIP and others
+    layer2: Layer2Vip | None = None  # the value for the wire process; None: none
+    best: tuple[str, ...] = ()  # the candidates of the best rank: it may be placed on them
+    weight: int = 1  # if VIPs are placed by load
+    recorded: str = ""  # the node that was last its Layer 2 next hop, by the API; it may be unusable
+    takers: tuple[str, ...] = ()  # if each host has its own next hop: the nodes that share the hosts
 
     @property
     def place(self) -> str:
-        """The one node that serves it in Layer 2, now or once BGP is lost; empty where Layer 2 cannot serve it, and
-        where several do."""
+        """The one node that serves it in Layer 2, now or after a loss of BGP; empty if Layer 2 cannot serve it, or if
+        several nodes do."""
         alone = self.candidates and not self.takers and self.protocol is not Protocol.BGP
         return self.candidates[0] if alone else ""
 
 
 def served_alike(one: Eip, other: Eip) -> bool:
-    """Whether VIPs of both have the same plan: two versions of one Eip may differ only in who gets its addresses."""
+    """Whether VIPs of both have the same plan: two versions of one Eip may differ only in who may use its addresses."""
     return (one.protocol, one.interface, one.can_reach, one.layer2_standby, one.layer2_spread, one.labels) == (
         other.protocol,
         other.interface,
@@ -78,10 +78,11 @@ def plan_vip(
     hold_downs: Mapping[frozenset[str], HoldDown],
     known: VipPlan | None = None,
 ) -> VipPlan:
-    """``holders``: the Services that the API says have the address, the oldest first. ``last``: its mode until now.
+    """``holders``: the Services that have the address according to the API, the oldest first. ``last``: its mode so
+    far.
 
-    ``hold_downs``: by set of peers; the set of this VIP is in it. ``known``: its plan before, if the next
-    hops are the same: what is left to decide is the mode.
+    ``hold_downs``: by set of peers, including the set of this VIP. ``known``: its previous plan, if the next hops are
+    the same: then only the mode must be decided.
     """
     owner, text = holders[0], str(address)
     recipients = shared.recipients(eip, address.version, holders)
@@ -131,7 +132,7 @@ def plan_vip(
 
 
 def announced_anew(shared: Shared, vip: VipPlan, eip: Eip, holders: Sequence[Service]) -> VipPlan:
-    """The plan of a VIP of which nothing is new but who announces its next hops."""
+    """The plan of a VIP for which only the announcers of its next hops have changed."""
     recipients = shared.recipients(eip, vip.address.version, holders)
     local = any(service.traffic_policy is TrafficPolicy.LOCAL for service in holders)
     order, candidates = vip.next_hops, vip.candidates or vip.next_hops
@@ -163,7 +164,8 @@ def _arranged(
 
 
 def _drained(shared: Shared, order: Sequence[str]) -> str:
-    """What a drain changes of the announcements; empty without one, so that digests stay those of earlier releases."""
+    """The effect of a drain on the announcements; empty without one, so that digests equal those of earlier
+    releases."""
     if shared.drain.all.isdisjoint(order):
         return ""
     return f"|{sorted(shared.drain.announced)}|{sorted(shared.drain.withdrawn)}"
@@ -181,8 +183,8 @@ def layer2_candidates(
     recipients: Recipients | None = None,
     known: VipPlan | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[str, ...], Problem | None]:
-    """The next hops, those of them on the VIP's segment (None: it is on no segment), the best of these for a new VIP,
-    and why there is no next hop. ``known``: as for :func:`plan_vip`."""
+    """The next hops; those on the VIP's segment (None: it is on no segment); of these, the best for a new VIP; and why
+    there is no next hop. ``known``: as for :func:`plan_vip`."""
     segment = shared.segments.towards(eip.can_reach) if eip.can_reach else shared.segments.of(address)
     if known is not None and known.next_hops:
         return known.next_hops, shared.on_segment(eip, segment, known.next_hops), known.best, None
@@ -193,15 +195,16 @@ def layer2_candidates(
 
 
 def _digest(text: str) -> int:
-    """48 bits (JSON readers keep 53). Not a CRC: those are linear, so the digests of a Service's two VIPs, which change
-    alike, would cancel one another out in the plan's digest."""
+    """48 bits (JSON readers keep 53). Not a CRC: CRCs are linear, so the digests of a Service's two VIPs, which change
+    alike, would cancel each other out in the plan's digest."""
     return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big")
 
 
 def _own_routes(
     shared: Shared, address: Address, eip: Eip, recipients: Mapping[str, Told], announced: Announced, *, local: bool
 ) -> tuple[tuple[Path, ...], tuple[tuple[Path, Prefix], ...]]:
-    """What this replica itself announces, for each next hop that falls to it: the host route, and what covers it."""
+    """The routes that this replica announces, for each next hop assigned to it: the host route, and covering
+    prefixes."""
     me = shared.snapshot.view.node
     paths: dict[Path, None] = {}
     aggregates: dict[tuple[Path, Prefix], None] = {}
@@ -218,7 +221,8 @@ def _own_routes(
 
 
 def _turned_by(shared: Shared, told: Told, address: Address, eip: Eip, *, local: bool) -> Address:
-    """What decides which next hops are announced where not all can be: for VIPs that share a prefix, the prefix."""
+    """The address that selects the announced next hops if not all can be announced. For VIPs that share a prefix, it is
+    the prefix."""
     offer = told.offers[0]
     found = shared.covering(address, offer.length, eip) if offer.only and offer.aggregates(local=local) else None
     return found[0] if found else address
@@ -227,7 +231,8 @@ def _turned_by(shared: Shared, told: Told, address: Address, eip: Eip, *, local:
 def _announced(
     told: Told, order: tuple[str, ...], candidates: tuple[str, ...], stages: drain.Stages, *, full: bool
 ) -> tuple[str, ...]:
-    """The next hops that one peer is told of. At first, only the one that Layer 2 uses, else the first possible."""
+    """The next hops announced to one peer. If not ``full``, only the one that Layer 2 uses, otherwise the first
+    possible one."""
     if full:
         return drain.announced(told.allowed(order), stages)
     return drain.announced((told.allowed(candidates) or told.allowed(order))[:1], stages)
@@ -271,7 +276,7 @@ def _not_negotiated(peers: tuple[str, ...], version: int, protocol: Protocol) ->
 def _nobody_there(
     eip: Eip, ways: Ways, order: tuple[str, ...], candidates: tuple[str, ...] | None
 ) -> tuple[Problem, ...]:
-    """Layer 2 is the only way, and none of the nodes that could serve the VIP is alive on its segment."""
+    """The problem if Layer 2 is the only option and no node that could serve the VIP is alive on its segment."""
     elsewhere = ways.protocol is Protocol.BGP or (ways.protocol is not Protocol.LAYER2 and ways.carried)
     if candidates != () or not order or elsewhere:
         return ()
@@ -298,5 +303,5 @@ def _losses(mode: VipMode, hold_down: HoldDown, policy: ModePolicy) -> tuple[Pro
 
 
 def served(vip: VipPlan) -> Mode:
-    """How the VIP is brought in now; none while nothing can receive its traffic."""
+    """The mode that serves the VIP now; none while no node can receive its traffic."""
     return vip.mode.mode if vip.next_hops else Mode.NONE

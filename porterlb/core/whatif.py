@@ -1,6 +1,6 @@
-"""What would be if: the plan of a cluster as it is now beside the plan of the same cluster without some of its parts.
+"""What-if analysis: the plan of the present cluster, and the plan of the same cluster without some of its parts.
 
-The same :func:`porterlb.core.plan.plan` as online, followed through time until nothing changes any more.
+Uses the same :func:`porterlb.core.plan.plan` as online, and advances the time until nothing changes any longer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from porterlb.core.status.peer import entries, negotiated_of
 from porterlb.core.vip import VipPlan
 
 ROUNDS = 10
-"""At most so many steps in time: from layer2 back to bgp takes three (waiting, narrow, wide)."""
+"""Maximum number of steps in time: from layer2 back to bgp takes three (waiting, narrow, wide)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What is taken away, by name: nodes lose power, sessions with peers are lost, replicas are gone."""
+    """The removed parts, by name: nodes lose power, sessions with peers are lost, replicas are gone."""
 
     nodes: frozenset[str] = frozenset()
     peers: frozenset[str] = frozenset()
@@ -33,10 +33,10 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a VIP is brought in. ``next_hops``: in layer2 mode the one (several where hosts share them), in bgp mode all
+    """How a VIP is served. ``next_hops``: in layer2 mode the only one (several if hosts share them), in bgp mode all
     that are announced.
 
-    ``peers``: who is told, in bgp mode. ``why``: why it is not served, or what is missing.
+    ``peers``: the peers that it is announced to, in bgp mode. ``why``: why it is not served, or not fully.
     """
 
     mode: Mode
@@ -47,7 +47,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class VipChange:
-    """``before`` is None for a VIP that would be new, ``after`` for one that would be gone."""
+    """``before`` is None for a new VIP, ``after`` for a removed one."""
 
     address: Address
     eip: str
@@ -62,10 +62,10 @@ class VipChange:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """``new``: addresses that Services would be given. ``refused``: why others get none.
+    """``new``: addresses that Services would get. ``refused``: why other Services get none.
 
-    ``problems``: what only all objects together show, and slips in objects that are not ours. ``spread``: how the VIPs
-    are spread over the nodes in Layer 2, now and then.
+    ``problems``: found only by considering all objects together, and likely mistakes in objects that we do not manage.
+    ``spread``: the distribution of the VIPs over the nodes in Layer 2 now; ``spread_then``: after the change.
     """
 
     vips: tuple[VipChange, ...]
@@ -77,9 +77,9 @@ class WhatIf:
 
 
 def offline_snapshot(objects: Objects, members: Mapping[str, Member], node: str = "") -> Snapshot:
-    """The cluster as its objects and Leases tell of it, seen by the replica on ``node`` (any, where it is empty).
+    """The cluster as described by its objects and Leases, seen by the replica on ``node`` (empty: any replica).
 
-    Sessions are those that the BgpPeers' status calls established. Replicas are taken for live that have a Lease.
+    Sessions are those that are established in the status of the BgpPeers. Replicas with a Lease are considered live.
     """
     sessions = frozenset(
         (replica, key.name)
@@ -95,7 +95,7 @@ def offline_snapshot(objects: Objects, members: Mapping[str, Member], node: str 
     fresh = frozenset(members)
     me = node or min(fresh, default="")
     return Snapshot(
-        # It leads: only a leader gives addresses, and what it would give is what the user wants to know.
+        # It leads: only a leader assigns addresses, and the user wants to know which ones.
         view=View(me, probed=fresh, fresh=fresh | {me}, sessions=sessions, negotiated=negotiated, leader=me),
         nodes=objects.nodes,
         services=objects.services,
@@ -110,7 +110,7 @@ def offline_snapshot(objects: Objects, members: Mapping[str, Member], node: str 
 
 
 def without(snapshot: Snapshot, missing: Missing) -> Snapshot:
-    """The same cluster without these; seen by another replica where ours is among them."""
+    """The same cluster without these parts; seen by another replica if ours is removed."""
     view = snapshot.view
     gone = missing.nodes | missing.replicas
     fresh = view.fresh - gone
@@ -123,7 +123,7 @@ def without(snapshot: Snapshot, missing: Missing) -> Snapshot:
 
 
 def settled(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModePolicy) -> tuple[Plan, float]:
-    """The plan once time has done what it does (waiting for a session to be stable, widening), and when that is."""
+    """The plan after all waits have ended (a session becoming stable, widening), and the time of that plan."""
     made = plan(snapshot, previous, now, policy, AT_ONCE)
     for _ in range(ROUNDS):
         if made.wake_at is None:
@@ -134,7 +134,7 @@ def settled(snapshot: Snapshot, previous: Plan | None, now: float, policy: ModeP
 
 
 def what_if(snapshot: Snapshot, missing: Missing, policy: ModePolicy) -> WhatIf:
-    """What changes for every VIP, and what Services without an address would get."""
+    """The changes for every VIP, and the addresses that Services without one would get."""
     before, now = settled(snapshot, None, 0.0, policy)
     then = without(snapshot, missing)
     after, _ = settled(then, before, now, policy)
@@ -170,7 +170,7 @@ def _way(made: Plan, address: Address, view: View) -> Way | None:
 
 
 def way(vip: VipPlan, view: View, place: str) -> Way:
-    """How a planned VIP is brought in: what is planned is done, but only where there is somebody to do it.
+    """How a planned VIP is served: the plan is carried out wherever a replica exists to do it.
 
     ``place``: the node that serves it in Layer 2.
     """

@@ -1,11 +1,11 @@
-"""What the manager and its wire process say to each other: one JSON object a line, in both directions.
+"""The messages between the manager and its wire process: one JSON object per line, in both directions.
 
-To the wire process: ``config`` once and first (the hello key travels here, never in argv or the environment), then
-``state`` (everything small, whole), ``vips`` (differences in pieces: a change of 10,000 VIPs must not hold up an
-answer), ``applied`` (the set is complete up to here), ``record`` (give your recording), ``ask`` (ask the segment who
-answers for these VIPs), ``beat`` and ``stop``. To the manager: ``report`` with the fields of WireReport that changed,
-whole except ``answering``, which has changed VIPs only; ``recorded`` and ``streamed`` with a piece of the recording,
-which is lines of JSON; ``answers`` to ``ask``, with its number.
+To the wire process: ``config`` once and first (the hello key is sent here, never in argv or the environment), then
+``state`` (all small values, complete), ``vips`` (differences in pieces: a change of 10,000 VIPs must not delay an
+answer), ``applied`` (the set is complete up to here), ``record`` (request for the recording), ``ask`` (ask the segment
+which host answers for these VIPs), ``beat`` and ``stop``. To the manager: ``report`` with the fields of WireReport that
+changed, complete except ``answering``, which has changed VIPs only; ``recorded`` and ``streamed`` with a piece of the
+recording, which is lines of JSON; ``answers``, the reply to ``ask`` with the same number.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from porterlb.core.model import Address, Member
 from porterlb.core.observed import AddressConflict, Answering, FreshReplica, Nic, Notice, NoticeKind, Votes
 
 PIECE = 40
-"""VIPs in one ``vips`` message: the wire process takes it over in about half a millisecond."""
+"""VIPs in one ``vips`` message: the wire process takes them over in about half a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireConfig:
-    """What the wire process needs of the manager's settings; seconds. ``key``: of the hellos, at least 16 bytes.
+    """The manager's settings that the wire process needs; seconds. ``key``: of the hellos, at least 16 bytes.
 
-    ``record_ring``: bytes of the recording that is kept in memory, 0: none; ``record_stream``: whether the whole
-    recording goes to the manager.
+    ``record_ring``: bytes of the recording that is kept in memory, 0: none; ``record_stream``: whether the complete
+    recording is sent to the manager.
     """
 
     node: str
@@ -62,7 +62,7 @@ def read_config(message: Mapping[str, Any]) -> WireConfig:
 
 
 def state_line(wanted: DesiredWire) -> bytes:
-    """Everything of the wanted set but its VIPs and its digest."""
+    """The complete desired state except its VIPs and its digest."""
     members = {
         name: [m.node, m.address, m.port, m.boot, [str(subnet) for subnet in m.subnets], m.lacks]
         for name, m in wanted.members.items()
@@ -83,7 +83,7 @@ def state_line(wanted: DesiredWire) -> bytes:
 
 
 def read_state(message: Mapping[str, Any]) -> DesiredWire:
-    """The wanted set of a ``state`` message, without VIPs."""
+    """The desired state from a ``state`` message, without VIPs."""
     return DesiredWire(
         members={
             name: Member(node, address, port, boot, tuple(map(ip_interface, subnets)), lacks=tuple(lacks))
@@ -100,7 +100,7 @@ def read_state(message: Mapping[str, Any]) -> DesiredWire:
 
 
 def vips_line(changed: Iterable[Layer2Vip], gone: Iterable[Address]) -> bytes:
-    """The takers are a fifth element of a row where there are any."""
+    """If a VIP has takers, they are the fifth element of its row."""
     return line({"t": "vips", "set": [_row(vip) for vip in changed], "del": [str(address) for address in gone]})
 
 
@@ -138,14 +138,14 @@ RECORDED = 1 << 16
 
 
 def recorded_lines(texts: Iterable[str]) -> Iterator[bytes]:
-    """The recording that was asked for: ``recorded`` messages, of which the last one says so."""
+    """The requested recording: ``recorded`` messages; the last one is marked as the last."""
     for piece in _pieces(texts):
         yield line({"t": "recorded", "text": piece, "last": False})
     yield line({"t": "recorded", "text": "", "last": True})
 
 
 def streamed_lines(texts: Iterable[str]) -> Iterator[bytes]:
-    """What is recorded at this moment: ``streamed`` messages."""
+    """Newly recorded lines: ``streamed`` messages."""
     for piece in _pieces(texts):
         yield line({"t": "streamed", "text": piece})
 
