@@ -1,4 +1,4 @@
-"""Which address a Service gets, or why none: see :mod:`porterlb.core.allocation.allocator`."""
+"""Address allocation: the address of each Service, or why it has none (:mod:`porterlb.core.allocation.allocator`)."""
 
 from porterlb.core.allocation.allocator import Allocation, AllocationMemory, Allocations, EipUse, allocate
 from porterlb.core.allocation.reserved import ReservedMemo

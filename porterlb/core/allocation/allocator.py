@@ -1,22 +1,24 @@
-"""Which address a Service gets, or why none.
+"""The address of each Service, or why it has none.
 
 Invariant: an address belongs to one Service, or to one sharing group, at a time, and stays with it for as long as
-the Service wants it. Two places of the API are the store: what Services hold (status.loadBalancer.ingress), and our own
-records (Eip.status.used). :class:`AllocationMemory` adds what is nice to know and may be lost: what was given but is
-not written yet, when an address was given back, and by whom.
+the Service wants it. The assignments are stored in two places of the API: the addresses in the Services' status
+(status.loadBalancer.ingress), and our own records (Eip.status.used). :class:`AllocationMemory` adds useful data that
+may be lost: addresses that were assigned but are not written yet, and when and by which Service an address was
+released.
 
 Steps, each in the order of age (created, uid, namespace/name), so that the order of the objects does not matter:
 
-1. what a Service has, while it is in an Eip (disabled or not): first what its status says by our own hand, then what
-   our records say, then what somebody else has written into its status (:mod:`porterlb.core.allocation.claims`).
-   A Service that changed so that it cannot share its address any more comes after those that it shared it with;
-2. what it was given earlier and has not been written yet (leader only);
-3. what nobody has any more goes back to its pool;
+1. addresses that a Service has, while they are in an Eip (disabled or not): first those that we wrote into its status,
+   then those in our records, then those that another writer put into its status
+   (:mod:`porterlb.core.allocation.claims`). A Service that changed and can no longer share its address comes after the
+   Services that it shared the address with;
+2. addresses that were assigned earlier and have not been written yet (leader only);
+3. addresses that no Service has any longer return to their pool;
 4. new addresses (leader only): Services that ask for a certain address first, then the others. A Service that has an
    address and asks for another one keeps it until it can have the other one.
 
-Only Services that changed, that are tied to those by an address, or that wait while something was given back are
-looked at again, unless the context (Eips, addresses that are not given out, leadership) changed.
+Only some Services are checked again, unless the context (Eips, addresses that are not assigned, leadership) changed:
+those that changed, those that are connected to them by an address, and those that wait while an address was released.
 """
 
 from __future__ import annotations
@@ -43,9 +45,9 @@ from porterlb.core.sentences import listed
 class Allocation:
     """The addresses of one Service in the order of its families; ``eips``: the Eip of each.
 
-    ``refusals``: what it asked for and has not got; a fatal one means that something that it needs is missing.
-    ``leaving``: what it has until the new address is in its status. ``contested``: addresses in its status that
-    another Service has; they stay there, for to give it another one by itself would break what uses it.
+    ``refusals``: why requested addresses were not assigned; a fatal one means that a required address is missing.
+    ``leaving``: addresses that it has until the new address is in its status. ``contested``: addresses in its status
+    that another Service has; they stay there, because an automatic replacement would break the clients that use them.
     """
 
     addresses: tuple[Address, ...] = ()
@@ -57,10 +59,10 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class EipUse:
-    """How an Eip is used. ``size``: its addresses. ``used``: owners by address, the oldest first.
+    """How an Eip is used. ``size``: the number of its addresses. ``used``: owners by address, the oldest first.
 
-    ``conflicting``: the older Eips that it overlaps; then it gives nothing out. ``barred``: how many of its addresses
-    are not given out, for somebody else has them.
+    ``conflicting``: the older Eips that it overlaps; then it assigns no addresses. ``barred``: its addresses that are
+    not assigned, because they are used elsewhere.
     """
 
     size: int
@@ -71,13 +73,13 @@ class EipUse:
 
     @property
     def full(self) -> bool:
-        """Whether no address is left to be given out."""
+        """Whether no address is left to assign."""
         return 0 < self.size <= len(self.used.keys() | self.barred)
 
 
 @dataclass(frozen=True, slots=True)
 class AllocationMemory:
-    """What :func:`allocate` remembers from one call to the next: opaque, never changed in place, empty at the start."""
+    """State of :func:`allocate` between two calls: opaque, never changed in place, empty at the start."""
 
     context: tuple[object, ...] = ()
     map: EipMap = field(default_factory=lambda: EipMap({}))
@@ -96,7 +98,7 @@ class AllocationMemory:
 
 @dataclass(frozen=True, slots=True)
 class Allocations:
-    """What every Service has, how every Eip is used, and the memory for the next call."""
+    """The addresses of every Service, the use of every Eip, and the memory for the next call."""
 
     services: Mapping[ServiceKey, Allocation]
     eips: Mapping[str, EipUse]
@@ -116,16 +118,17 @@ def allocate(
     closed: Mapping[str, str] = MappingProxyType({}),
     may_allocate: bool = True,
 ) -> Allocations:
-    """Give every Service its addresses. Pure; ``now`` in monotonic seconds, only to know what is free the longest.
+    """Assigns addresses to every Service. Pure; ``now`` in monotonic seconds, only used to find the longest free
+    address.
 
     Args:
-        services: all Services that are ours.
+        services: all Services that we manage.
         namespaces: labels by name of namespace, for namespaceSelector.
-        claimed: addresses that a foreign host answers for: never given out; one that is held already stays.
-        reserved: addresses that are never VIPs, each with a clause that says why: not given out, and not taken over
-            from a status. One that we gave out before stays, and its Service is told.
-        elsewhere: addresses whose traffic other Services get: not given out; one that is held already stays.
-        closed: Eips that give nothing out for a reason of the network, each with a clause that says why.
+        claimed: addresses that a foreign host answers for: never assigned; Services that already have one keep it.
+        reserved: addresses that are never VIPs, each with a clause that says why: not assigned, and not taken over
+            from a status. If we assigned one earlier, its Service keeps it and gets a warning.
+        elsewhere: addresses whose traffic goes to other Services: not assigned; Services that already have one keep it.
+        closed: Eips that assign no addresses because of the network, each with a clause that says why.
         may_allocate: False on a replica that is not the leader: held addresses only.
     """
     map_, same_place = memory.map, bool(memory.context)
@@ -147,7 +150,7 @@ def allocate(
             return Allocations(memory.results, memory.uses, replace(memory, barring=barring))
         affected = work.tied(changed)
     elif same_place and (context[2], context[4]) == (memory.context[2], memory.context[4]):
-        # Who has an address keeps it, whatever else an Eip says: only those that wait may get another answer.
+        # A Service keeps its address whatever else changes in an Eip: only the result of waiting ones may change.
         affected = work.tied(differing(memory.services, services))
         if not map_.grants_as(memory.map) or (context[1], context[3]) != (memory.context[1], memory.context[3]):
             affected |= work.tied(memory.waiting)
@@ -175,7 +178,7 @@ def allocate(
 
 
 class _Work(Claims):
-    """One call of :func:`allocate`: copies of what is remembered, changed step by step."""
+    """One call of :func:`allocate`: copies of the memory, changed step by step."""
 
     def __init__(
         self,
@@ -196,10 +199,10 @@ class _Work(Claims):
         self.waiting = set(memory.waiting)
         self.uses = editing(memory.uses)
         self.last = memory.last
-        self._own_pools: set[tuple[str, int]] = set()  # copied already
+        self._own_pools: set[tuple[str, int]] = set()  # already copied
 
     def yields(self, service: Service) -> bool:
-        """A Service that has just changed so that it may not be able to share, or that lost its address that way: the
+        """Whether the Service has just changed in a way that may prevent sharing, or lost its address that way. The
         Services that it shared with have not changed, and keep the address."""
         old = self.before.services.get(service.key)
         result = self.before.results.get(service.key)
@@ -208,13 +211,14 @@ class _Work(Claims):
         return bool(result.contested) or sharing_terms(old) != sharing_terms(service)
 
     def start_again(self) -> None:
-        """The context has changed: nothing of the owners is taken for granted; pools keep what still fits."""
+        """The context has changed: discards all owners; pools keep what is still valid."""
         self.owners, self.holders, self.groups = Editor(), Editor(), Editor()
         self.uses = Editor()
         pools: dict[tuple[str, int], Pool] = {}
         freed = [(code, entry.at) for code, entry in self.last.freed.items()]
         for eip in self.map.eips.values():
-            # What was given back while another Eip stood in for this one is not in its pool: that starts anew.
+            # Addresses released while this Eip was conflicting went to the pool of the older Eip: this pool starts
+            # again.
             stale = eip.name in self.before.map.conflicting
             for version in (4, 6):
                 ranges = encode_ranges(r for r in eip.ranges if r.first.version == version)
@@ -229,7 +233,7 @@ class _Work(Claims):
         self.touched.update(dict.fromkeys(self.before.bars.codes - self.bars.codes))
 
     def tied(self, changed: Iterable[ServiceKey]) -> set[ServiceKey]:
-        """The changed Services and all that hold, held or own an address together with one of them, and so on."""
+        """The changed Services and, transitively, all that hold, held or own an address together with one of them."""
         found = set(changed)
         todo = list(found)
         while todo:
@@ -249,7 +253,7 @@ class _Work(Claims):
     def run(self, affected: set[ServiceKey], eligibility: Eligibility) -> None:
         self._forget(affected)
         settled = self._keep([self.services[key] for key in affected if key in self.services])
-        if self._release() and self.waiting:  # somebody who waits may have it now
+        if self._release() and self.waiting:  # a waiting Service may get an address now
             again = [self.services[key] for key in self.waiting]
             self._forget({service.key for service in again})
             settled += self._keep(again)
@@ -264,19 +268,19 @@ class _Work(Claims):
                 incomplete.append((service, kept))
             else:
                 self._conclude(service, kept, () if len(kept) == len(service.families) else (_NOT_LEADER,))
-        incomplete.sort(key=lambda entry: not entry[0].wanted_addresses)  # stable: by age within each
+        incomplete.sort(key=lambda entry: not entry[0].wanted_addresses)  # stable: by age within each group
         for service, kept in incomplete:
             self._grant(service, kept, grants)
         self._count()
 
     def _may_move(self, service: Service) -> bool:
-        """Whether it has an address that another Service has too, and asks for another one."""
+        """Whether it has an address that another Service also has, and asks for another one."""
         contested = self.contested.get(service.key, ())
         return any(not self.meets(service, encode(address)) for address in contested)
 
     def _grant(self, service: Service, kept: dict[int, Place], grants: Grants) -> None:
-        """Step 4 for one Service: what it lacks, and what it asks for instead of what it has. All of a wish, or
-        nothing of it: then everything stays as it is."""
+        """Step 4 for one Service: missing addresses, and replacements that it asks for. A request is granted completely
+        or not at all; if not, everything stays as it is."""
         unmet = self.unmet(service, kept)
         stuck = {a.version for a in self.contested.get(service.key, ()) if self.meets(service, encode(a))}
         base = {version: place.eip for version, place in kept.items() if version not in unmet}
@@ -296,7 +300,7 @@ class _Work(Claims):
         self._conclude(service, kept, refusals)
 
     def _forget(self, keys: Iterable[ServiceKey]) -> None:
-        """Take all that these Services had."""
+        """Removes all results of these Services."""
         for key in keys:
             self.waiting.discard(key)
             self.contested.pop(key, None)
@@ -311,7 +315,7 @@ class _Work(Claims):
                 self.drop_holder(encode(address), key)
 
     def _keep(self, services: list[Service]) -> list[tuple[Service, dict[int, Place]]]:
-        """Steps 1 and 2. Returns each Service with what it keeps, by IP version."""
+        """Steps 1 and 2. Returns each Service with the addresses that it keeps, by IP version."""
         settled = self.claim(services)
         if self.may_allocate:
             for service, kept in settled:
@@ -327,7 +331,7 @@ class _Work(Claims):
         return settled
 
     def _release(self) -> bool:
-        """Step 3. Whether any address has fewer owners, or others, than before."""
+        """Step 3. Returns whether any address has fewer or other owners than before."""
         freed = sorted(code for code in self.touched if code not in self.owners and code not in self.bars.codes)
         for code in freed:
             name = self.map.name_of(code)
@@ -345,7 +349,7 @@ class _Work(Claims):
         return any(before.get(code, ()) != self.owners.get(code, ()) for code in self.touched if code in before)
 
     def pool(self, name: str, version: int) -> Pool:
-        """The pool, as our own copy: those of the memory are never changed."""
+        """The pool, as our own copy: the pools of the memory are never changed."""
         key = (name, version)
         if key not in self._own_pools:
             self._own_pools.add(key)
@@ -366,7 +370,7 @@ class _Work(Claims):
         self.results[service.key] = before if before is not None and before == result else result
 
     def _count(self) -> None:
-        """Bring the use of the Eips up to date for the addresses that were touched."""
+        """Updates the use of the Eips for the touched addresses."""
         changed: dict[str, Editor[Address, tuple[ServiceKey, ...]]] = {}
         for code in sorted(self.touched):
             _, address, name = self.touched[code] or (code, decode(code), self.map.name_of(code))

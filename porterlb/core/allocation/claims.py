@@ -1,4 +1,4 @@
-"""Who has an address: what statuses by our own hand say, then our records, then statuses by another hand."""
+"""The owners of addresses: from statuses that we wrote, then our records, then statuses written by others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Keys = tuple[ServiceKey, ...]
 
 
 class Place(NamedTuple):
-    """An address that a Service has: its code, itself, and its Eip."""
+    """An address that a Service has: its code, the address, and its Eip."""
 
     code: int
     address: Address
@@ -32,7 +32,7 @@ def age(service: Service) -> tuple[str, str, ServiceKey]:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """The addresses of Eips (as codes) that are not given out, and why. See :func:`allocate` for the three kinds."""
+    """The addresses of Eips (as codes) that are not assigned, and why. See :func:`allocate` for the three kinds."""
 
     claimed: frozenset[int] = frozenset()
     reserved: Mapping[int, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Bars:
     def of(
         cls, map_: EipMap, claimed: frozenset[Address], reserved: Reserved, elsewhere: Mapping[Address, Keys]
     ) -> Bars:
-        """Only what lies in an Eip: the rest changes nothing."""
+        """Only addresses that are in an Eip: others have no effect."""
         found = {code: name for address in claimed if (name := map_.name_of(code := encode(address)))}
         mine = frozenset(code for code, name in found.items() if map_.eips[name].probe)
         clauses = {code: why for address, why in reserved.items() if map_.name_of(code := encode(address))}
@@ -56,11 +56,11 @@ class Bars:
         return cls(mine, clauses, users, codes, {name: tuple(found) for name, found in by_eip.items()})
 
     def inside(self, name: str) -> frozenset[Address]:
-        """Those of one Eip."""
+        """The barred addresses of one Eip."""
         return frozenset(map(decode, self.by_eip.get(name, ())))
 
     def why_not(self, service: Service, asked: Address) -> Problem | None:
-        """Why the Service cannot have an address that it asks for."""
+        """Why the Service cannot have an address that it asks for; None: it can."""
         code = encode(asked)
         if code in self.reserved:
             return Problem(
@@ -82,7 +82,7 @@ class Bars:
         return None
 
     def warnings(self, service: Service, place: Place) -> list[Problem]:
-        """What the user of an address should know that was given out before it was barred."""
+        """Warnings for the user of an address that was assigned before it was barred."""
         found = []
         if place.code in self.reserved:
             message = (
@@ -100,7 +100,7 @@ class Bars:
         return found
 
     def problems(self, name: str) -> tuple[Problem, ...]:
-        """What the owner of an Eip should know: the addresses in it that others have."""
+        """Problems for the owner of an Eip: its addresses that are used elsewhere."""
         found = []
         for code in self.by_eip.get(name, ()):
             address = decode(code)
@@ -112,7 +112,7 @@ class Bars:
                 why, what = Reason.ADDRESS_USED_BY_SERVICE, f"is used by Service {users} and is not assigned"
                 remedy = "Exclude it (spec.exclude), or remove it from spec.externalIPs"
             elif " of the connected subnet " in self.reserved[code]:
-                continue  # what any pool that is a whole subnet has
+                continue  # true for any pool that is a complete subnet
             else:
                 why, what = Reason.ADDRESS_RESERVED, f"{self.reserved[code]} and is not assigned"
                 remedy = "Exclude it (spec.exclude)"
@@ -127,7 +127,7 @@ _NAMED = 5
 
 
 class Claims:
-    """Owners of addresses, taken over from what Services and records say; changed step by step."""
+    """Owners of addresses, taken over from Services and records; changed step by step."""
 
     def __init__(
         self,
@@ -144,12 +144,12 @@ class Claims:
         self.owners = owners
         self.holders = holders
         self.groups = groups
-        self.touched: dict[int, Place | None] = {}  # codes whose owners may have changed; where known, with the rest
+        self.touched: dict[int, Place | None] = {}  # codes whose owners may have changed; with the Place if known
         self.contested: dict[ServiceKey, list[Address]] = {}
         self.leaving: dict[ServiceKey, list[Address]] = {}
 
     def claim(self, services: list[Service]) -> list[tuple[Service, dict[int, Place]]]:
-        """Each Service with what it keeps, by IP version; the oldest first."""
+        """Each Service with the addresses that it keeps, by IP version; the oldest first."""
         services.sort(key=age)
         settled: list[tuple[Service, dict[int, Place]]] = [(service, {}) for service in services]
         for service in services:
@@ -164,17 +164,17 @@ class Claims:
         return settled
 
     def yields(self, service: Service) -> bool:
-        """Whether others that cannot share an address with this Service any more have it first, whatever their age."""
+        """Whether Services that can no longer share an address with this Service come first, whatever their age."""
         return False
 
     def _undisputed(self, service: Service) -> list[Address]:
-        """What we wrote into its status, without what our records say is another Service's."""
+        """Addresses that we wrote into its status, except those that our records assign to another Service."""
         return [a for a in _by_own_hand(service) if a in service.recorded or not self._recorded_for_another(a)]
 
     def _recorded_for_another(self, address: Address) -> bool:
-        """Whether a Service has nothing but the record of this address.
+        """Whether the address is recorded for a Service that has no other address of this IP version from us.
 
-        The record of a Service to which we gave another address since is out of date.
+        If we have assigned another address to that Service since, its record is out of date.
         """
         for key in self.holders.get(encode(address), ()):
             other = self.services[key]
@@ -185,7 +185,7 @@ class Claims:
         return False
 
     def keep_one(self, service: Service, address: Address, kept: dict[int, Place]) -> None:
-        """Lets the Service keep an address, if it may, and has none of that family yet."""
+        """Lets the Service keep an address, if it may and has no address of that IP version yet."""
         version = address.version
         if version in kept or version not in service.families:
             return
@@ -201,8 +201,8 @@ class Claims:
         self.own(service, kept[version])
 
     def _rival(self, service: Service, code: int) -> ServiceKey | None:
-        """The owner with whom the Service cannot share the address. Those that have it both share it without a key:
-        where they come from, that was valid."""
+        """The owner that the Service cannot share the address with. Services that both have it share it without a key:
+        in the load balancer that assigned it, that was valid."""
         address = decode(code)
         for owner in self.owners.get(code, ()):
             other = self.services[owner]
@@ -211,7 +211,7 @@ class Claims:
         return None
 
     def why_contested(self, service: Service, address: Address) -> Problem:
-        """Why a Service does not get what is in its status."""
+        """Why a Service does not get an address that is in its status."""
         owner = self._rival(service, encode(address)) or self.owners[encode(address)][0]
         why = why_not_shared(service, self.services[owner], both_have_it=True)
         return Problem(
@@ -221,7 +221,7 @@ class Claims:
         )
 
     def meets(self, service: Service, code: int) -> bool:
-        """Whether an address is what the Service asks for."""
+        """Whether an address is one that the Service asks for."""
         eip = service.wanted_eip
         if eip and eip != self.map.name_of(code) and not self.map.holds(eip, code):
             return False
@@ -230,13 +230,13 @@ class Claims:
         return not wanted or address in wanted
 
     def unmet(self, service: Service, kept: Mapping[int, Place]) -> set[int]:
-        """The IP versions of which it has an address and asks for another one."""
+        """The IP versions of which the Service has an address but asks for another one."""
         if not service.wanted_eip and not service.wanted_addresses:
             return set()
         return {version for version, place in kept.items() if not self.meets(service, place.code)}
 
     def go_on(self, service: Service, kept: dict[int, Place], given: Sequence[Address]) -> None:
-        """What it was given instead of what it has, and is not in its status yet, is what it will have."""
+        """Takes over replacements that were assigned to the Service and are not in its status yet."""
         for version in self.unmet(service, kept):
             for address in given:
                 code = encode(address)
@@ -249,7 +249,7 @@ class Claims:
                     self.own(service, kept[version])
 
     def leave(self, service: Service, place: Place) -> None:
-        """The Service has it until another one is in its status."""
+        """Lets the Service have the address until another one is in its status."""
         self.leaving.setdefault(service.key, []).append(place.address)
 
     def own(self, service: Service, place: Place) -> None:
@@ -264,7 +264,7 @@ class Claims:
         self._regroup(service, code)
 
     def disown(self, service: Service, code: int) -> None:
-        """``service``: as it was when it got the address."""
+        """``service``: its version when it got the address."""
         self.touched.setdefault(code, None)
         _drop(self.owners, code, service.key)
         self._regroup(service, code)
@@ -273,7 +273,7 @@ class Claims:
         _drop(self.holders, code, key)
 
     def _regroup(self, service: Service, code: int) -> None:
-        """Which addresses a sharing key has."""
+        """Updates the addresses of a sharing key."""
         group = group_of(service)
         if group is None:
             return

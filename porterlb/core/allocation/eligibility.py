@@ -1,4 +1,4 @@
-"""Which Eips a Service may get an address from, and in which order; which Eips are in the way of each other."""
+"""The Eips that a Service may get an address from, and their order; the Eips that overlap each other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from porterlb.core.problems import Problem, Reason
 
 
 class EipMap:
-    """All Eips by the addresses in them. Where two overlap, the older one (created, uid, name) counts.
+    """All Eips by the addresses in them. If two overlap, the older one (created, uid, name) takes precedence.
 
-    ``conflicting``: the younger Eips, each with the names of the older ones that it overlaps. They give no address
-    out until the overlap is gone; what their Services hold, stays.
+    ``conflicting``: the younger Eips, each with the names of the older ones that it overlaps. They assign no addresses
+    until the overlap is removed; their Services keep their addresses.
     """
 
     def __init__(self, eips: Mapping[str, Eip]) -> None:
@@ -43,7 +43,7 @@ class EipMap:
         self._ordered: list[Eip] | None = None
 
     def edited(self, eips: Mapping[str, Eip]) -> EipMap | None:
-        """The map of Eips with the same addresses, of the same ages; None: the addresses are others."""
+        """The map for Eips with the same addresses and ages; None: the addresses differ."""
         if len(eips) != len(self.eips):
             return None
         for name in differing(self.eips, eips):
@@ -55,7 +55,7 @@ class EipMap:
         return found
 
     def grants_as(self, other: EipMap) -> bool:
-        """Whether both give the same Services the same addresses, for Eips with the same addresses."""
+        """Whether both assign the same addresses to the same Services, for Eips with the same addresses."""
         names = differing(self.eips, other.eips)
         return all(_granted(self.eips[name]) == _granted(other.eips[name]) for name in names)
 
@@ -67,17 +67,17 @@ class EipMap:
         return self._ordered
 
     def name_of(self, code: int) -> str:
-        """The Eip that an address belongs to; empty if none has it."""
+        """The Eip that an address belongs to; empty if there is none."""
         return self._serving.find(code) or next((name for name, ranges in self._late if ranges.find(code)), "")
 
     def holds(self, name: str, code: int) -> bool:
-        """Whether the address is in this Eip, be it conflicting or not."""
+        """Whether the address is in this Eip, conflicting or not."""
         if self._serving.find(code) == name:
             return True
         return any(late == name and ranges.find(code) for late, ranges in self._late)
 
     def problems(self, name: str) -> tuple[Problem, ...]:
-        """What is wrong with this Eip in company of the others."""
+        """The problems of this Eip in combination with the others."""
         rivals = self.conflicting.get(name)
         if not rivals:
             return ()
@@ -93,12 +93,12 @@ class EipMap:
 
 
 def _placed(eip: Eip) -> tuple[object, ...]:
-    """What decides which addresses belong to an Eip, and which of those are not given out."""
+    """The fields that decide which addresses belong to an Eip, and which of those are not assigned."""
     return eip.ranges, eip.created, eip.uid, eip.probe
 
 
 def _granted(eip: Eip) -> tuple[object, ...]:
-    """What decides who gets new addresses of an Eip."""
+    """The fields that decide which Services get new addresses of an Eip."""
     selectors = eip.namespaces, eip.namespace_selector, eip.service_selector
     return eip.protocol, eip.disabled, eip.priority, eip.auto_assign, eip.is_default, selectors
 
@@ -133,7 +133,7 @@ def _overlapping(ranges: Iterable[tuple[int, int, str]], serving: list[tuple[int
 
 
 class Eligibility:
-    """Who may have addresses of which Eip. ``namespaces``: the labels of the namespaces by name."""
+    """The Services that may have addresses of each Eip. ``namespaces``: the labels of the namespaces by name."""
 
     def __init__(
         self,
@@ -144,13 +144,13 @@ class Eligibility:
         self._map = map_
         self._closed = closed
         self._namespaces = namespaces
-        # By namespace and protocol, while labels of Services do not matter
+        # By namespace and protocol, unless labels of Services matter
         self._orders: dict[tuple[str, Protocol | None], tuple[Eip, ...]] = {}
 
     def admits(self, eip: Eip, service: Service) -> bool:
-        """Whether the selectors of the Eip let this Service in.
+        """Whether the selectors of the Eip select this Service.
 
-        The namespace has to be named or selected (where either is set), and the Service's labels have to match.
+        The namespace must be named or selected (if either is set), and the Service's labels must match.
         """
         if eip.namespaces or eip.namespace_selector is not None:
             namespace = service.key.namespace
@@ -161,7 +161,7 @@ class Eligibility:
         return eip.service_selector is None or eip.service_selector.matches(service.labels)
 
     def why_closed(self, eip: Eip, service: Service) -> tuple[Reason, str] | None:
-        """Why this Eip gives nothing new to this Service, as a reason and a clause; None if it may."""
+        """Why this Eip assigns no new address to this Service, as a reason and a clause; None if it may."""
         if not self.admits(eip, service):
             return Reason.EIP_NOT_ALLOWED, f"{eip.name} does not allow it (namespaces or selectors)"
         if eip.disabled:
@@ -173,11 +173,11 @@ class Eligibility:
         return None
 
     def order(self, service: Service) -> tuple[Eip, ...]:
-        """The Eips that an address may be taken from without being asked for, best first.
+        """The Eips that an address may be taken from without a request for a certain Eip, best first.
 
-        Those that select the Service by namespace or labels; then those of the protocol that the Service names; then
-        the default Eip; then all others. Within each: by priority (lower first), then name. A Service that names bgp
-        or layer2 gets nothing from an Eip of the other protocol.
+        First the Eips that select the Service by namespace or labels; then those of the protocol that the Service
+        names; then the default Eip; then all others. Within each group: by priority (lower first), then name. A Service
+        that names bgp or layer2 gets no address from an Eip of the other protocol.
         """
         if self._map.by_labels:
             return self._order(service)
@@ -197,7 +197,7 @@ class Eligibility:
 
 
 def suits(eip: Eip, service: Service) -> bool:
-    """Whether the Eip is of the protocol that the Service names, or leaves it open."""
+    """Whether the Eip has the protocol that the Service names, or leaves it open."""
     return service.protocol in (None, Protocol.AUTO) or eip.protocol in (service.protocol, Protocol.AUTO)
 
 

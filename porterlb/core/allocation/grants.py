@@ -1,6 +1,6 @@
 """New addresses for a Service that lacks some: which ones, or why none.
 
-Asked for by address, asked for by Eip, shared by key, else by the order of :mod:`porterlb.core.allocation.eligibility`.
+Requested by address, requested by Eip, shared by key, else by the order of :mod:`porterlb.core.allocation.eligibility`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from porterlb.core.problems import Problem, Reason
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """New codes by IP version, and what could not be given."""
+    """New codes by IP version, and why others could not be assigned."""
 
     codes: dict[int, int] = field(default_factory=dict)
     refusals: tuple[Problem, ...] = ()
 
 
 class AllocationState(Protocol):
-    """What is read to find an address; the caller brings it up to date between two grants.
+    """The state that the search for an address reads; the caller updates it between two grants.
 
-    Codes are those of :mod:`porterlb.core.allocation.pool`. ``owners``: the oldest first. ``groups``: the codes that a
-    sharing key has, by namespace and key. ``bars``: what is not given out. ``last``: who had what is free.
+    Codes are those of :mod:`porterlb.core.allocation.pool`. ``owners``: the oldest first. ``groups``: the codes of each
+    sharing key, by namespace and key. ``bars``: addresses that are not assigned. ``last``: last holders of free
+    addresses.
     """
 
     services: Mapping[ServiceKey, Service]
@@ -47,7 +48,7 @@ class AllocationState(Protocol):
 
 
 class Grants:
-    """Finds addresses in a state, and changes nothing in it."""
+    """Finds addresses in a state, without changing it."""
 
     def __init__(self, state: AllocationState, eligibility: Eligibility) -> None:
         self._state = state
@@ -55,10 +56,10 @@ class Grants:
         self._eligibility = eligibility
 
     def give(self, service: Service, kept: Mapping[int, str]) -> Grant:
-        """Addresses for the families that ``kept`` (the Eip of what it has, by IP version) lacks.
+        """Addresses for the families that are missing in ``kept`` (the Eip of each present address, by IP version).
 
-        All or nothing where the Service asks for certain addresses, or requires both families; what it keeps stays
-        in any case. Where it prefers both, one is enough, and the refusal for the other is not fatal.
+        All or nothing if the Service asks for certain addresses or requires both families; present addresses stay in
+        any case. If it prefers both families, one is enough, and the refusal for the other is not fatal.
         """
         foreign = [address for address in service.wanted_addresses if address.version not in service.families]
         if foreign:
@@ -159,7 +160,7 @@ class Grants:
     def _automatic(
         self, service: Service, eips: tuple[Eip, ...], versions: list[int], together: set[str]
     ) -> dict[int, int]:
-        """Codes for as many of the IP versions as can be had, from one Eip (of ``together``) if possible."""
+        """Codes for as many of the IP versions as possible, from one Eip (of ``together``) if possible."""
         found: dict[int, int] = {}
         if service.sharing_key:
             for version in versions:
@@ -170,7 +171,7 @@ class Grants:
             if version not in found and (code := self._had_last(service, eips, version)) is not None:
                 found[version] = code
         together = together.union(map(self._map.name_of, found.values()))
-        if together:  # it has one of two addresses: the other from the same Eip, if that has it
+        if together:  # it has one of two addresses: take the other from the same Eip if possible
             eips = tuple(sorted(eips, key=lambda eip: eip.name not in together))
         left = [version for version in versions if version not in found]
         if len(left) > 1:
@@ -185,7 +186,7 @@ class Grants:
         return found
 
     def _had_last(self, service: Service, eips: tuple[Eip, ...], version: int) -> int | None:
-        """The address that it had last, if that is free and in one of the Eips."""
+        """The address that it last had, if that is free and in one of the Eips."""
         allowed = {eip.name for eip in eips}
         for code in self._state.last.of(service):
             free = code not in self._state.owners and code not in self._state.bars.codes
@@ -209,7 +210,7 @@ class Grants:
         return self._state.pool(eip.name, version).longest_free(self._state.owners, self._state.bars.codes)
 
     def _nothing_free(self, service: Service, version: int, *, fatal: bool) -> Problem:
-        """Why there is no address of this IP version, with a clause for each Eip (the first few)."""
+        """Why there is no address of this IP version, with a clause for each of the first few Eips."""
         whys: list[tuple[Reason, str]] = []
         for name in sorted(self._map.eips) if not service.wanted_eip else [service.wanted_eip]:
             eip = self._map.eips[name]

@@ -1,7 +1,8 @@
-"""Who had an address last: it is kept for that Service as long as others can be given another one.
+"""The last holder of each free address. The address is kept for that Service while other Services can get another one.
 
-By uid, then by namespace and name, for a Service that is deleted and made anew is the same one to its user. The memory
-does not belong to an Eip, so it outlives one that is deleted and made anew under another name. It is bounded.
+Looked up by uid, then by namespace and name, because a Service that is deleted and created again is the same one to its
+user. The memory does not belong to an Eip, so it survives the deletion of an Eip and its creation under another name.
+Its size is limited.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from porterlb.core.model import Service, ServiceKey
 
 REMEMBERED = 16_384
-"""Freed addresses; some 5 MB."""
+"""Maximum number of freed addresses; about 5 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class LastHolders:
     _codes: Mapping[object, tuple[int, ...]] = field(default_factory=dict)  # by uid (str) and by ServiceKey
 
     def updated(self, freed: Mapping[int, Freed], taken: Iterable[int]) -> LastHolders:
-        """With addresses that were freed, and without those that somebody has again."""
+        """With addresses that were freed, and without those that a Service has again."""
         gone = [code for code in taken if code in self.freed and code not in freed]
         if not freed and not gone:
             return self
@@ -51,7 +52,8 @@ class LastHolders:
         return LastHolders(found, codes)
 
     def of(self, service: Service) -> tuple[int, ...]:
-        """What the Service had last: by its uid first, then by its name; of each, the latest first."""
+        """The addresses that the Service last had: by its uid first, then by its name; in each group, the latest
+        first."""
         by_uid = self._codes.get(service.uid, ()) if service.uid else ()
         return tuple(dict.fromkeys((*by_uid[::-1], *self._codes.get(service.key, ())[::-1])))
 

@@ -1,7 +1,7 @@
 """The free addresses of one Eip and one IP version, longest free first, in constant time for any size of pool.
 
 An address is a *code* here: its integer value, with bit 128 set for IPv6, so that both versions fit into one dict
-or one sorted list, and comparing is comparing integers. Nothing here lists a pool: a /64 costs what a /32 costs.
+or one sorted list, and comparing means comparing integers. No function lists a pool: a /64 costs the same as a /32.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from porterlb.core.model import Address, AddressRange
 _V6 = 1 << 128
 
 REMEMBERED = 65_536
-"""How many freed addresses a pool remembers. More than any pool of IPv4 addresses that is common, and at most
-some 10 MB; what is forgotten is found again when the cursor has come round."""
+"""Maximum number of freed addresses that a pool remembers. More than the size of common IPv4 pools, and at most about
+10 MB. Forgotten addresses are found again when the cursor has passed through the ranges once more."""
 
 
 def encode(address: Address) -> int:
@@ -41,11 +41,11 @@ def encode_ranges(ranges: Iterable[AddressRange]) -> tuple[tuple[int, int], ...]
 
 
 class Pool:
-    """Which address of the sorted, disjoint ``ranges`` (of codes) has been free for the longest time.
+    """Finds the address in the sorted, disjoint ``ranges`` (of codes) that has been free for the longest time.
 
-    Never used ones come first, in order, from a cursor; then those that were given back, the first one given back
-    first. Who has an address is not kept here: the caller says what is ``taken`` at each question, and says with
-    :meth:`release` when an address that it had taken is free again.
+    Addresses that were never used come first, in order, from a cursor; then the released ones, the first released
+    first. The pool does not store owners: the caller passes ``taken`` with each request, and calls :meth:`release` when
+    an address that it had taken is free again.
     """
 
     __slots__ = ("_cursor", "_forgotten", "_freed", "_index", "_queue", "ranges")
@@ -54,9 +54,9 @@ class Pool:
         self.ranges = ranges
         self._index = 0  # the range that the cursor is in
         self._cursor = ranges[0][0] if ranges else 0
-        self._freed: dict[int, float] = {}  # code: when it was given back
-        self._queue: deque[tuple[int, float]] = deque()  # the same in order; entries that _freed contradicts are stale
-        self._forgotten = False  # a freed address was forgotten: the cursor has to come round once more
+        self._freed: dict[int, float] = {}  # code: when it was released
+        self._queue: deque[tuple[int, float]] = deque()  # the same in order; entries that differ from _freed are stale
+        self._forgotten = False  # a freed address was forgotten: the cursor must start again
 
     def copy(self) -> Pool:
         """An independent pool in the same state."""
@@ -66,9 +66,9 @@ class Pool:
         return other
 
     def reshaped(self, ranges: tuple[tuple[int, int], ...], freed: Iterable[tuple[int, float]] = ()) -> Pool:
-        """A pool of other ranges that remembers when the addresses which stay were given back.
+        """A pool with other ranges that remembers when the remaining addresses were released.
 
-        ``freed``: more of them, with their times; those that this pool knows count as it knows them.
+        ``freed``: additional ones, with their times; for addresses that this pool knows, its own times apply.
         """
         known = {code: at for code, at in freed if code not in self._freed}
         known.update((code, at) for code, at in self._queue if self._freed.get(code) == at)
@@ -82,10 +82,10 @@ class Pool:
         return other
 
     def release(self, code: int, now: float) -> None:
-        """The address is free from ``now`` on (monotonic seconds)."""
+        """Marks the address as free from ``now`` on (monotonic seconds)."""
         self._freed[code] = now
         self._queue.append((code, now))
-        if len(self._queue) > 2 * len(self._freed) + 64:  # mostly stale: addresses asked for by name, again and again
+        if len(self._queue) > 2 * len(self._freed) + 64:  # mostly stale: addresses requested by name repeatedly
             self._queue = deque(entry for entry in self._queue if self._freed.get(entry[0]) == entry[1])
         while len(self._freed) > REMEMBERED:
             oldest, freed = self._queue.popleft()
@@ -94,9 +94,10 @@ class Pool:
                 self._forgotten = True
 
     def longest_free(self, taken: Container[int], barred: Container[int] = ()) -> int | None:
-        """The address that has been free for the longest time, or None. Asking again gives the same until it is taken.
+        """The address that has been free for the longest time, or None. Repeated calls return the same until it is
+        taken.
 
-        Each address is stepped over once, so the time is constant over the life of the pool.
+        Each address is skipped only once, so the time is constant over the life of the pool.
         """
         code = self._never_used(taken, barred)
         if code is None:

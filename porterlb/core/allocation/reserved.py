@@ -15,7 +15,7 @@ Reserved = Mapping[Address, str]
 def reserved_addresses(
     nodes: Mapping[str, Node], members: Mapping[str, Member], peers: Mapping[str, Peer]
 ) -> dict[Address, str]:
-    """Whose addresses are no VIPs.
+    """Addresses that are in use by the network and are therefore no VIPs.
 
     Node.status.addresses; the interfaces and gateways of the replicas; the BGP peers; the network and broadcast
     address of connected IPv4 subnets (RFC 919), and the subnet-router anycast address of IPv6 ones (RFC 4291 2.6.1).
@@ -62,7 +62,7 @@ class ReservedMemo:
     def updated(
         self, nodes: Mapping[str, Node], members: Mapping[str, Member], peers: Mapping[str, Peer]
     ) -> ReservedMemo:
-        """That of now; the same value where nothing has changed."""
+        """The present result; the same value if nothing has changed."""
         addresses = {name: router_addresses(peer) for name, peer in peers.items()}
         if nodes is self.nodes and members is self.members and addresses == self.peers:
             return self

@@ -6,23 +6,23 @@ from porterlb.core.model import Service, TrafficPolicy
 
 
 def group_of(service: Service) -> tuple[str, str] | None:
-    """Whom the Service shares addresses with: namespace and key; MetalLB's key counts in all namespaces."""
+    """The sharing group of the Service: namespace and key; MetalLB's key applies in all namespaces."""
     if not service.sharing_key:
         return None
     return "" if service.shares_anywhere else service.key.namespace, service.sharing_key
 
 
 def sharing_terms(service: Service) -> tuple[object, ...]:
-    """What of a Service decides with whom it can share an address."""
+    """The fields of a Service that decide with which Services it can share an address."""
     return service.ports, service.traffic_policy, service.selector, group_of(service)
 
 
 def why_not_shared(one: Service, other: Service, *, both_have_it: bool = False) -> str:
-    """Empty if the two may share an address, else the reason as the rest of a sentence. Symmetric in its meaning.
+    """Empty if the two may share an address, otherwise the reason as the rest of a sentence. Symmetric in its meaning.
 
-    The same sharing key in the same namespace, no common (protocol, port), and the same nodes to send traffic to:
-    both have externalTrafficPolicy Cluster, or both select the same pods (without a selector nobody knows).
-    ``both_have_it``: they have the address already, so no key is needed (OpenELB has no keys).
+    Conditions: the same sharing key in the same namespace, no common (protocol, port), and the same nodes for their
+    traffic. That is, both have externalTrafficPolicy Cluster, or both select the same pods (unknown without a
+    selector). ``both_have_it``: they have the address already, so no key is needed (OpenELB has no keys).
     """
     if not both_have_it:
         if not one.sharing_key or one.sharing_key != other.sharing_key:
