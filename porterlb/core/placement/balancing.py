@@ -1,15 +1,15 @@
-"""The fewest moves that balance the nodes: a minimum-cost flow.
+"""The smallest set of moves that balances the nodes: a minimum-cost flow.
 
 Units (the VIPs of one Service) are on nodes, and each may be on some nodes only. The aim is the least sum of squared
-loads, each over the node's capacity: with equal weights and capacities that is the most even distribution that the
-candidates allow, by any convex measure (Harvey, Ladner, Lovász, Tamir: Semi-matchings, 2003). Among the distributions
-that reach it, the one with the fewest moved units is taken.
+loads, each divided by the node's capacity. With equal weights and capacities that is the most even distribution that
+the candidates allow, by any convex measure (Harvey, Ladner, Lovász, Tamir: Semi-matchings, 2003). Among the
+distributions with the least sum, the one with the fewest moved units is chosen.
 
-For units of one weight this is exact. A residual graph has the nodes as its vertices: an arc from one node to another
-stands for a unit that can move there, at the cost of 1 where it leaves its home and of -1 where it returns, and one
-more vertex stands for the load of the nodes. A distribution is optimal if and only if the graph has no negative cycle
-(Klein, 1967). Units of several weights are balanced one weight after the other, the heaviest first, for as long as
-that changes something; the result is then a distribution that no single weight can improve.
+For units of one weight this is exact. A residual graph has the nodes as its vertices. An arc from one node to another
+represents a unit that can move there, at the cost of 1 if it leaves its home and of -1 if it returns. One more vertex
+represents the load of the nodes. A distribution is optimal if and only if the graph has no negative cycle
+(Klein, 1967). Units of several weights are balanced one weight after the other, the heaviest first, until no further
+change occurs; then no single weight can improve the result.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from porterlb.core.model import ServiceKey
 from porterlb.core.placement.load import FULL, Capacities, Loads, Unit
 
 PASSES = 8
-"""Rounds over all weights, at most: each improves the result, and the first leaves little to do."""
+"""Maximum number of rounds over all weights: each improves the result, and the first leaves little to do."""
 
 
 def moves(units: Sequence[Unit], capacities: Capacities, fixed: Loads | None = None) -> dict[ServiceKey, str]:
-    """The units that are to move, each with its new node; empty where nothing better can be reached.
+    """The units that must move, each with its new node; empty if no improvement is possible.
 
-    ``fixed``: what nodes carry beside these units. Units that nobody has asked for lately are moved first where
-    several do equally well. The result is a function of the values alone: no order of any argument matters.
+    ``fixed``: the load of nodes without these units. If several units are equally suitable, those that no host has
+    asked for recently are moved first. The result depends on the values alone, not on the order of any argument.
     """
     ordered = sorted(units, key=lambda unit: (unit.asked, unit.key))
     names = sorted({name for unit in ordered for name in (unit.at, *unit.best)})
@@ -48,16 +48,16 @@ def moves(units: Sequence[Unit], capacities: Capacities, fixed: Loads | None = N
         for weight, members in sorted(by_weight.items(), reverse=True)
     ]
     for _ in range(PASSES if len(flows) > 1 else 1):
-        if not sum(flow.improve() for flow in flows):  # every flow, also after one that has changed something
+        if not sum(flow.improve() for flow in flows):  # every flow, even after a change by one
             break
     return {unit.key: names[place[at]] for at, unit in enumerate(ordered) if names[place[at]] != unit.at}
 
 
-_RETURN, _SWAP, _LEAVE = -1, 0, 1  # what an arc costs in moves
+_RETURN, _SWAP, _LEAVE = -1, 0, 1  # cost of an arc, in moves
 
 
 class _Flow:
-    """The units of one weight. ``place`` and ``loads`` are shared by all weights, and changed."""
+    """The units of one weight. ``place`` and ``loads`` are shared by all weights, and modified."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _Flow:
         self._per = [scale // size for size in sizes]
         self._home = {at: number[units[at].at] for at in members}
         self._allowed = {at: sorted({number[name] for name in units[at].best} | {self._home[at]}) for at in members}
-        # by node, by other node, by cost: the units that can move there (numbers; some may have left since)
+        # by node, by other node, by cost: numbers of the units that can move there (some may have left since)
         self._arcs: list[dict[int, tuple[list[int], list[int], list[int]]]] = [{} for _ in sizes]
         self._into: list[set[int]] = [set() for _ in sizes]  # the nodes with an arc to each
         for at in members:
@@ -86,7 +86,7 @@ class _Flow:
                     heapify(heap)
 
     def improve(self) -> bool:
-        """Moves units until nothing better can be reached. Whether any was moved."""
+        """Moves units until no improvement is possible. Returns whether any was moved."""
         changed = self._direct()
         while (cycle := self._negative_cycle()) is not None:
             changed = True
@@ -95,7 +95,7 @@ class _Flow:
         return changed
 
     def _gain(self, source: int, target: int) -> int:
-        """By how much the aim gets better with one unit less on ``source`` and one more on ``target``."""
+        """The improvement of the aim with one unit less on ``source`` and one more on ``target``."""
         return self._less(source) - self._more(target)
 
     def _less(self, node: int) -> int:
@@ -105,9 +105,10 @@ class _Flow:
         return (2 * self._loads[node] + self._weight) * self._per[node]
 
     def _direct(self) -> bool:
-        """The bulk of the work: single moves from the fullest node that has one to the emptiest that it leads to.
+        """Most of the work: single moves from the fullest node that has one to the emptiest node that it can move to.
 
-        A node without a better place for any unit has none until it gets fuller, or a node that it leads to emptier.
+        If a node has no better place for any unit, it has none until its load rises or the load of a reachable node
+        falls.
         """
         changed = False
         waiting = {node for node in self._nodes if self._arcs[node]}
@@ -116,7 +117,7 @@ class _Flow:
         while heap:
             key, source = heappop(heap)
             if source not in waiting or key != -self._less(source):
-                continue  # entered again since
+                continue  # added again since
             waiting.discard(source)
             better = [node for node in self._arcs[source] if self._gain(source, node) > 0]
             targets = [node for node in better if self._cost(source, node) is not None]
@@ -132,7 +133,7 @@ class _Flow:
         return changed
 
     def _cost(self, source: int, target: int) -> int | None:
-        """The least cost of an arc in moves; None: there is no such arc."""
+        """The lowest cost of an arc in moves; None: there is no such arc."""
         heaps = self._arcs[source].get(target)
         if heaps is not None:
             for cost in (_RETURN, _SWAP, _LEAVE):
@@ -151,7 +152,7 @@ class _Flow:
         return (target != home) - (source != home)
 
     def _offer(self, at: int, *, push: bool = False) -> None:
-        """Enters a unit into the arcs that leave its place."""
+        """Adds a unit to the arcs that leave its place."""
         source = self._place[at]
         for target in self._allowed[at]:
             if target != source:
@@ -200,7 +201,7 @@ class _Flow:
 
 
 def _cycle(parent: Sequence[int]) -> list[tuple[int, int]] | None:
-    """The arcs of a cycle among the parents, which is a negative one; None: there is none."""
+    """The arcs of a cycle among the parents; such a cycle is negative. None: there is none."""
     seen = [0] * len(parent)
     for start in range(len(parent)):
         at = start

@@ -1,4 +1,4 @@
-"""The units of a plan: which VIPs are served by one node together, and where they may be."""
+"""The units of a plan: the VIPs that one node serves together, and the nodes where they may be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from porterlb.core.vip import VipPlan
 
 
 class Candidacy(NamedTuple):
-    """One VIP, as far as its placement matters. ``owner``: the Service whose record counts."""
+    """The placement data of one VIP. ``owner``: the Service whose record counts."""
 
     address: Address
     owner: ServiceKey
@@ -22,12 +22,12 @@ class Candidacy(NamedTuple):
 
 
 def candidacy(vip: VipPlan) -> Candidacy | None:
-    """Of a planned VIP; None where Layer 2 cannot serve it."""
+    """The data of a planned VIP; None if Layer 2 cannot serve it."""
     return Candidacy(vip.address, vip.services[0], vip.place, vip.best, vip.weight) if vip.place else None
 
 
 def units(vips: Iterable[Candidacy | None]) -> list[Unit]:
-    """The units of these VIPs, by name; ``vips``: all those of a Service or none."""
+    """The units of these VIPs, by name. ``vips`` contains all VIPs of a Service or none."""
     by_owner: dict[ServiceKey, list[Candidacy]] = {}
     for vip in vips:
         if vip is not None:
@@ -36,7 +36,8 @@ def units(vips: Iterable[Candidacy | None]) -> list[Unit]:
 
 
 def _unit(key: ServiceKey, vips: list[Candidacy]) -> Unit:
-    """One record counts for all VIPs of a Service, so they go where all can be; else where the first one can be."""
+    """One record applies to all VIPs of a Service. Candidates: nodes that suit all VIPs, else those of the first
+    VIP."""
     first, *others = sorted(vips, key=lambda vip: (vip.address.version, int(vip.address)))
     best = tuple(name for name in first.best if all(name in other.best for other in others))
     return Unit(key, first.at, best or first.best, sum(vip.weight for vip in vips))
@@ -54,7 +55,7 @@ def movable(
 ) -> list[Unit]:
     """The units that may be moved: those with a record, and only towards nodes that are not cordoned.
 
-    ``asked``: VIPs that a host has asked for lately.
+    ``asked``: VIPs that a host has asked for recently.
     """
     found = units(candidacy(vip) for vip in vips.values() if vip.recorded)
     busy = {vips[address].services[0] for address in asked if address in vips}

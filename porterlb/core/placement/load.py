@@ -1,4 +1,4 @@
-"""What each node carries: the weights of the VIPs that it serves in Layer 2, in proportion to its capacity."""
+"""The load of each node: the weights of the VIPs that it serves in Layer 2, relative to its capacity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Unit:
 
     ``at``: the node that serves them. ``best``: the nodes that they may be placed on, in rendezvous order: those of the
     best rank (endpoints first, then a live replica; cordoned nodes last). ``weight``: of all its VIPs together.
-    ``asked``: whether a host on the segment has asked for one of them lately.
+    ``asked``: whether a host on the segment has asked for one of them recently.
     """
 
     key: ServiceKey
@@ -35,7 +35,7 @@ class Unit:
 
 
 def level(load: int, capacity: int) -> Fraction:
-    """What a node carries in proportion to its capacity: comparable between nodes, without rounding."""
+    """The load of a node relative to its capacity: comparable between nodes, without rounding."""
     return Fraction(load * FULL, capacity)
 
 
@@ -48,7 +48,7 @@ def loads_of(units: Iterable[Unit]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """How evenly the nodes are used. ``fullest``: the node with the highest level; empty where there is no node.
+    """The evenness of the load. ``fullest``: the node with the highest level; empty if there is no node.
 
     ``mean``: the total load over the total capacity. ``excess``: the load of the fullest node above its share.
     """
@@ -59,7 +59,7 @@ class Balance:
 
 
 def balance_of(loads: Loads, nodes: Iterable[str], capacities: Capacities) -> Balance:
-    """``nodes``: those that could serve VIPs, with load or without."""
+    """``nodes``: those that could serve VIPs, with or without load."""
     names = sorted({*nodes, *(name for name, load in loads.items() if load)})
     if not names:
         return Balance()
@@ -72,7 +72,8 @@ def balance_of(loads: Loads, nodes: Iterable[str], capacities: Capacities) -> Ba
 
 
 def least_loaded(best: Iterable[str], weight: int, loads: Loads, capacities: Capacities) -> str:
-    """The node on which ``weight`` more is the least, the first of ``best`` where several are equal; else empty."""
+    """The node whose level is lowest after adding ``weight``; the first of ``best`` if several are equal; empty if
+    there is none."""
     found, lowest = "", None
     for name in best:
         carried = level(loads.get(name, 0) + weight, capacities.get(name, FULL))

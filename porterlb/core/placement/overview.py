@@ -1,4 +1,4 @@
-"""How the VIPs of a plan are spread over the nodes, and what a rebalancing would move: what people are shown."""
+"""The distribution of a plan's VIPs over the nodes, and the moves of a rebalancing: for display."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from porterlb.core.vip import VipPlan
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one node serves in Layer 2, or would serve once BGP is lost. ``load``: the weights of its VIPs together;
+    """What one node serves in Layer 2, or would serve after a loss of BGP. ``load``: the weights of its VIPs together;
     ``capacity``: in hundredths."""
 
     vips: int = 0
@@ -26,14 +26,14 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """``shares``: by node; nodes without VIPs that could serve some are in it."""
+    """``shares``: by node, including nodes without VIPs that could serve some."""
 
     shares: Mapping[str, Share] = field(default_factory=dict)
     balance: Balance = Balance()
 
 
 def overview(made: Plan) -> Overview:
-    """Of one plan, with the next hops that are decided and not recorded yet."""
+    """The overview of one plan, including next hops that are decided but not recorded yet."""
     if made.shared is None:
         return Overview()
     nodes = made.shared.snapshot.nodes
@@ -50,7 +50,7 @@ def overview(made: Plan) -> Overview:
 
 
 def askers_by_node(by_vip: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The known hosts of several spread VIPs together, by the node that is their next hop."""
+    """The number of known hosts of several spread VIPs together, by the node that is their next hop."""
     found: Counter[str] = Counter()
     for counts in by_vip:
         found.update(counts)
@@ -58,18 +58,18 @@ def askers_by_node(by_vip: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def decided(made: Plan) -> Mapping[ServiceKey, str]:
-    """The next hops that are decided and not recorded yet, by Service."""
+    """The next hops that are decided but not recorded yet, by Service."""
     placement = made.memory.placement
     return placement.decided if placement is not None else {}
 
 
 def place_of(vip: VipPlan, chosen: Mapping[ServiceKey, str]) -> str:
-    """The node that serves a VIP in Layer 2, or is to serve it; empty where Layer 2 cannot serve it."""
+    """The node that serves or will serve a VIP in Layer 2; empty if Layer 2 cannot serve it."""
     return vip.place and chosen.get(vip.services[0], vip.place)
 
 
 def rebalancing(made: Plan) -> tuple[Move, ...]:
-    """The fewest moves that restore balance."""
+    """The smallest set of moves that restores balance."""
     if made.shared is None:
         return ()
     nodes = made.shared.snapshot.nodes

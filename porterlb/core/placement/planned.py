@@ -1,4 +1,4 @@
-"""Placement as one step of a plan: from the plans of all VIPs to what the leader decides."""
+"""Placement as one step of a plan: from the plans of all VIPs to the leader's decisions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from porterlb.core.vip import VipPlan, layer2_candidates
 @dataclass(frozen=True, slots=True)
 class Planned:
     """The plans of all VIPs. ``loads``: by node; ``unrecorded``: the owners of VIPs without a recorded node, by VIP;
-    ``unwritten``: addresses that were just decided on, by Service."""
+    ``unwritten``: addresses that were just decided, by Service."""
 
     vips: Mapping[Address, VipPlan]
     loads: Loads
@@ -33,7 +33,7 @@ class Planned:
 def placed(
     shared: Shared, planned: Planned, before: Placement | None, policy: PlacementPolicy
 ) -> tuple[Placement, float | None]:
-    """The state of the placement now, and when time alone changes it. Only the leader decides where VIPs go."""
+    """The state of the placement now, and when it next changes only because time passes. Only the leader decides."""
     snapshot, now = shared.snapshot, shared.now
     seen = settle(before.settling if before else None, _scene(shared), now)
     expected = not seen.settled and _expected(shared, seen.scene)
@@ -58,10 +58,10 @@ def _scene(shared: Shared) -> Scene:
 
 
 def _expected(shared: Shared, scene: Scene) -> bool:
-    """Whether some node or replica may still be on its way.
+    """Whether a node or replica may still be about to start.
 
-    A node that is down is one. In a cluster in which no next hop was ever recorded, a node without a replica is
-    another: it is the first start, and the replicas come one after the other.
+    This holds for a node that is down. In a cluster in which no next hop was ever recorded, it also holds for a node
+    without a replica: it is the first start, and the replicas start one after the other.
     """
     snapshot = shared.snapshot
     down = (snapshot.nodes[name] for name in scene.unusable)
@@ -103,7 +103,7 @@ def _unit(key: ServiceKey, snapshot: Snapshot, planned: Planned) -> Unit | None:
 
 
 def _allocated(shared: Shared, planned: Planned) -> Iterator[tuple[ServiceKey, Unit]]:
-    """The units of Services that get their first address by this plan: they are placed before anybody answers."""
+    """The units of Services that get their first address in this plan: they are placed before any replica answers."""
     snapshot = shared.snapshot
     for key in sorted(planned.unwritten):
         service = snapshot.services[key]
@@ -120,7 +120,7 @@ def _allocated(shared: Shared, planned: Planned) -> Iterator[tuple[ServiceKey, U
 
 
 def _vip(shared: Shared, key: ServiceKey, address: Address, name: str) -> Candidacy | None:
-    """Of a VIP that will be planned once the API has it."""
+    """The placement data of a VIP that will be planned when its address is in the API."""
     service, eip = shared.snapshot.services[key], shared.snapshot.eips[name]
     if (service.protocol or eip.protocol) is Protocol.BGP or eip.layer2_spread:
         return None

@@ -1,4 +1,4 @@
-"""How VIPs are placed on nodes and moved: what the settings say."""
+"""The settings for placing VIPs on nodes and moving them."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class PlacementPolicy:
 DEFAULT = PlacementPolicy()
 
 AT_ONCE = PlacementPolicy(settle_after=0.0, automatic=False)
-"""For a plan that nobody carries out: placement is decided at once, and nothing moves by itself."""
+"""For a plan that is not carried out: placement is decided at once, and no VIP is moved automatically."""

@@ -1,9 +1,9 @@
-"""Whether the cluster has settled: until then no next hop is recorded, so a start in any order ends balanced.
+"""Whether the cluster has settled. Before that no next hop is recorded, so a start in any order ends balanced.
 
-A replica that starts sees others arrive one after the other. What it recorded meanwhile would stay for good, because a
-recorded next hop is kept as long as its node is usable. So records begin once no node and no replica has come or gone
-for ``settle_after``, and nobody is expected any more, at the latest after LIMIT times as long. Records that exist are
-obeyed all the time: a restart of the replicas moves nothing.
+A replica that starts sees others arrive one after the other. A next hop recorded in that phase would remain, because
+a recorded next hop is kept as long as its node is usable. Therefore records begin when no node and no replica has come
+or gone for ``settle_after`` and none is expected, at the latest after LIMIT times ``settle_after``. Existing records
+apply all the time: a restart of the replicas moves no VIP.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from porterlb.core.placement.policy import PlacementPolicy
 
 LIMIT = 6
-"""The longest wait, in multiples of ``settle_after``: 60 s by default."""
+"""The maximum wait, in multiples of ``settle_after``: 60 s by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """The nodes and replicas that a placement depends on. Any difference is an event.
 
-    ``outage``: the API is away.
+    ``outage``: the API is unavailable.
     """
 
     usable: frozenset[str] = frozenset()
@@ -35,7 +35,7 @@ class Scene:
 class Settling:
     """Times in monotonic seconds. ``begun``: the first plan. ``changed``: the last event.
 
-    ``uncordoned``: the last event was that a node can be used again because an operator said so.
+    ``uncordoned``: the last event was that an operator made a node usable again.
     """
 
     begun: float
@@ -46,7 +46,7 @@ class Settling:
 
 
 def settle(before: Settling | None, scene: Scene, now: float) -> Settling:
-    """The state after what is seen now. :func:`judged` says whether the cluster has settled."""
+    """The state after the present observation. :func:`judged` determines whether the cluster has settled."""
     if before is None:
         return Settling(now, now, scene)
     if before.scene == scene:
@@ -57,8 +57,8 @@ def settle(before: Settling | None, scene: Scene, now: float) -> Settling:
 
 
 def judged(state: Settling, now: float, policy: PlacementPolicy, *, expected: bool) -> Settling:
-    """``expected``: some node or replica has not arrived yet. Once settled, a replica stays so for as long as it runs:
-    what happens later is a failure or an operator's work, and no arrival."""
+    """``expected``: a node or replica has not arrived yet. Once settled, a replica stays settled as long as it runs:
+    later events are failures or an operator's work, not arrivals."""
     quiet = now - state.changed >= policy.settle_after and not expected
     if state.settled or not (quiet or now - state.begun >= LIMIT * policy.settle_after):
         return state
@@ -66,7 +66,7 @@ def judged(state: Settling, now: float, policy: PlacementPolicy, *, expected: bo
 
 
 def wakes_at(state: Settling, policy: PlacementPolicy, *, expected: bool) -> float | None:
-    """When time alone settles the cluster; None: it has settled."""
+    """When the cluster settles only because time passes; None: it has settled."""
     if state.settled:
         return None
     limit = state.begun + LIMIT * policy.settle_after

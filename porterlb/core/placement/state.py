@@ -1,4 +1,4 @@
-"""What a leader has decided about next hops and the API does not say yet, and when it moves the next VIP."""
+"""The leader's decisions about next hops that are not in the API yet, and when it moves the next VIP."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from porterlb.core.placement.policy import PlacementPolicy
 from porterlb.core.placement.settling import Settling
 
 RATIO = 1.25
-"""Rebalancing begins by itself where the fullest node has more than so many times the mean ..."""
+"""Automatic rebalancing begins if the load of the fullest node exceeds this multiple of the mean ..."""
 
 EXCESS = Fraction(2)
-"""... and at least so many VIPs (of weight 1) above its share."""
+"""... and its share by at least this number of VIPs (of weight 1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The VIPs of one Service are to go to another node."""
+    """The VIPs of one Service must move to another node."""
 
     key: ServiceKey
     source: str
@@ -33,9 +33,9 @@ class Move:
 class Placement:
     """The state of one replica. Times in monotonic seconds.
 
-    ``decided``: the next hops that are to be recorded, by Service, until the API has them. ``moves``: what is left of a
-    rebalancing, the next one first; ``expected``: the loads that they were worked out for. ``moved``: the last move.
-    ``looked``: when a look found nothing to move. ``answered``: requests to rebalance that have been carried out.
+    ``decided``: the next hops that must be recorded, by Service, until they are in the API. ``moves``: the remaining
+    moves of a rebalancing, the next one first; ``expected``: the loads that they were computed for. ``moved``: the last
+    move. ``looked``: when a check found no VIP to move. ``answered``: requests to rebalance that have been carried out.
     """
 
     settling: Settling
@@ -46,17 +46,17 @@ class Placement:
     looked: float | None = None
     answered: frozenset[str] = frozenset()
     loads: Loads = field(default_factory=dict)
-    """What each node carries by this plan, with what is decided."""
+    """The load of each node in this plan, including the decisions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """The VIPs of one plan, as far as their placement matters.
+    """The placement data of the VIPs of one plan.
 
-    ``loads``: by the nodes that serve them now. ``unit``: the unit of one Service, None where it has none, and the node
-    that is recorded for it (empty: none). ``new``: the units without a record, planned or just allocated. ``everyone``:
-    all units with a record. ``allocated``: the load of the units that were just allocated is not in ``loads``.
-    ``eligible``: the nodes that VIPs could be placed on. ``requests``: to rebalance, not answered yet.
+    ``loads``: by the nodes that serve them now. ``unit``: the unit of one Service and the node that is recorded for it
+    (empty: none), or None. ``new``: the units without a record, planned or just allocated. ``everyone``: all units with
+    a record. ``allocated``: the units that were just allocated; their load is not in ``loads``. ``eligible``: the nodes
+    that VIPs could be placed on. ``requests``: to rebalance, not answered yet.
     """
 
     loads: Loads
@@ -70,7 +70,8 @@ class Census:
 
 
 def step(before: Placement, census: Census, now: float, policy: PlacementPolicy) -> Placement:
-    """What the leader decides now. ``before.settling`` is of now. Before the cluster has settled nothing is decided."""
+    """The leader's decisions now. ``before.settling`` is current. Before the cluster has settled, nothing is
+    decided."""
     state, before = before.settling, replace(before, answered=before.answered & census.requests)
     if not state.settled or state.scene.outage:
         return replace(before, decided={}, moves=(), expected={}, loads=dict(census.loads))
@@ -85,7 +86,7 @@ def step(before: Placement, census: Census, now: float, policy: PlacementPolicy)
 
 
 def _kept(before: Mapping[ServiceKey, str], census: Census) -> tuple[dict[ServiceKey, str], dict[str, int]]:
-    """The decisions that still hold and are not recorded yet, and the loads with them."""
+    """The decisions that are still valid and not recorded yet, and the loads including them."""
     decided: dict[ServiceKey, str] = {}
     loads = dict(census.loads)
     for key, node in before.items():
@@ -106,9 +107,9 @@ def _shift(loads: dict[str, int], unit: Unit, node: str, census: Census) -> None
 
 
 def _placed(new: Sequence[Unit], loads: dict[str, int], census: Census) -> dict[ServiceKey, str]:
-    """The nodes for units without a record; ``loads`` is changed accordingly.
+    """The nodes for units without a record; ``loads`` is updated accordingly.
 
-    One unit goes to the least loaded node, the first by rendezvous where several are equal. Several units are placed
+    A single unit goes to the least loaded node, the first by rendezvous if several are equal. Several units are placed
     together: on the nodes that serve them now as far as that is balanced, because each change is a move.
     """
     for unit in new:
@@ -126,7 +127,7 @@ def _placed(new: Sequence[Unit], loads: dict[str, int], census: Census) -> dict[
 
 
 def _rebalanced(placement: Placement, census: Census, now: float, policy: PlacementPolicy) -> Placement:
-    """With the next move decided, if one is due. One move at a time: the next one waits for its record."""
+    """Adds the decision for the next move, if one is due. One move at a time: the next one waits for its record."""
     requests = census.requests - placement.answered
     due = _due(placement, requests, policy)
     if due is None or now < due or placement.decided:
@@ -148,20 +149,20 @@ def _rebalanced(placement: Placement, census: Census, now: float, policy: Placem
 
 
 def exceeds(loads: Loads, nodes: Iterable[str], capacities: Capacities) -> bool:
-    """Whether the fullest node is so far above its share that VIPs are moved without a request."""
+    """Whether the fullest node exceeds its share so far that VIPs are moved without a request."""
     balance = balance_of(loads, nodes, capacities)
     return balance.ratio > RATIO and balance.excess >= EXCESS
 
 
 def ordered(units: Sequence[Unit], capacities: Capacities) -> tuple[Move, ...]:
-    """The fewest moves that restore balance: those first that nobody asked for lately, then by name."""
+    """The smallest set of moves that restores balance: first VIPs that no host asked for recently, then by name."""
     found = balancing.moves(units, capacities)
     moved = sorted((unit for unit in units if unit.key in found), key=lambda unit: (unit.asked, unit.key))
     return tuple(Move(unit.key, unit.at, found[unit.key], unit.weight) for unit in moved)
 
 
 def _due(placement: Placement, requests: frozenset[str], policy: PlacementPolicy) -> float | None:
-    """When the next move, or the next look for moves, is due; None: not before something happens."""
+    """When the next move, or the next check for moves, is due; None: not before another event."""
     state = placement.settling
     requests = requests - placement.answered
     if not state.settled or state.scene.outage or not (policy.automatic or requests):
@@ -176,7 +177,7 @@ def _due(placement: Placement, requests: frozenset[str], policy: PlacementPolicy
 
 
 def _uncordoned(placement: Placement) -> bool:
-    """Whether a node was uncordoned, and its share has not been looked for yet: an operator is present."""
+    """Whether a node was uncordoned and no check for moves has followed yet: an operator is present."""
     state, looked = placement.settling, placement.looked
     return state.uncordoned and (looked is None or looked < state.changed)
 
@@ -184,7 +185,7 @@ def _uncordoned(placement: Placement) -> bool:
 def wakes_at(
     placement: Placement, requests: frozenset[str], policy: PlacementPolicy, *, expected: bool
 ) -> float | None:
-    """When time alone changes what the leader decides."""
+    """When the leader's decisions next change only because time passes, or None."""
     at = settling.wakes_at(placement.settling, policy, expected=expected)
     if at is None and not placement.decided:
         at = _due(placement, requests, policy)
