@@ -23,18 +23,19 @@ from porterlb.core.migration.value import (
 
 GROUP = "metallb.io"
 LAST = 2**31 - 1
-"""Priority 0 of MetalLB: tried after all others."""
+"""Priority 0 in MetalLB: used after all others."""
 
 SERVICE_ANNOTATIONS = {
     "loadBalancerIPs": "eip.porter.kubesphere.io/v1alpha1",
     "address-pool": "eip.porter.kubesphere.io/v1alpha2",
 }
-"""Of Services: the part after the prefix -> ours. ``allow-shared-ip`` is read by PorterLB itself."""
+"""Annotations of Services: the part after the prefix -> ours. PorterLB reads ``allow-shared-ip`` itself."""
 PREFIXES = ("metallb.io/", "metallb.universe.tf/")
 
 
 def convert(objects: Iterable[Object]) -> Conversion:
-    """All objects of an installation at once: pools, advertisements, peers, communities, BFD profiles, Services."""
+    """Converts all objects of an installation together: pools, advertisements, peers, communities, BFD profiles,
+    Services."""
     made = Conversion()
     listed = [obj for obj in objects if isinstance(obj, Mapping)]
     by_kind: dict[str, list[Object]] = {}
@@ -136,7 +137,7 @@ def _interface(who: str, advertisements: Iterable[Object], told: dict[str, Any],
 
 
 def _own_as(peers: Iterable[Object]) -> int:
-    """The AS that most peers have as their own."""
+    """The local AS that most peers use."""
     found = [spec["myASN"] for peer in peers if isinstance((spec := mapping(peer.get("spec"))).get("myASN"), int)]
     return max(sorted(set(found)), key=found.count) if found else 0
 
@@ -229,7 +230,7 @@ def _bfd(who: str, name: str, profiles: Mapping[str, Object], made: Conversion) 
 
 
 def _seconds(value: Any) -> int | None:
-    """A duration of Go (``1m30s``) in whole seconds; None where it is none."""
+    """A Go duration (``1m30s``) in whole seconds; None if it is not one."""
     if not isinstance(value, str) or not value:
         return None
     total, digits = 0.0, ""
@@ -262,8 +263,7 @@ def _communities(objects: Iterable[Object]) -> dict[str, str]:
 def _rules(
     peer: Object, pools: Sequence[Object], bgp: Sequence[Object], names: Mapping[str, str], made: Conversion
 ) -> list[dict[str, Any]] | None:
-    """``spec.advertise`` of a peer; None where every pool is announced without attributes, empty where
-    none is."""
+    """``spec.advertise`` of a peer; None if every pool is announced without attributes, empty if none is."""
     who = name_of(peer)
     mine = [one for one in bgp if not (named := texts(mapping(one.get("spec")).get("peers"))) or who in named]
     rules: list[dict[str, Any]] = []
@@ -313,7 +313,8 @@ def _attributes(advertisement: Object, spec: Object, names: Mapping[str, str], m
 
 
 def _service(service: Object, made: Conversion) -> None:
-    """What a Service asks of MetalLB by annotations, and the command that asks the same of PorterLB."""
+    """The settings that a Service requests of MetalLB by annotations, and the command that requests the same of
+    PorterLB."""
     metadata = mapping(service.get("metadata"))
     name, namespace = str(metadata.get("name", "")), str(metadata.get("namespace", "default"))
     for key, value in sorted(mapping(metadata.get("annotations")).items()):

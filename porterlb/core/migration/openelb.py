@@ -1,4 +1,5 @@
-"""OpenELB's objects (network.kubesphere.io/v1alpha2): they apply unchanged; what PorterLB does not use is named."""
+"""OpenELB's objects (network.kubesphere.io/v1alpha2): they apply unchanged; fields that PorterLB does not use are
+named."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ KEPT_ANNOTATIONS = "kubesphere.io/"
 
 
 def convert(objects: Iterable[Object]) -> Conversion:
-    """Without finalizers, status and what the API server adds; problems are those that the manager would report."""
+    """Without finalizers, status and fields set by the API server; problems are those that the manager would report."""
     made = Conversion()
     order = list(PARSERS)
     mine = [obj for obj in objects if isinstance(obj, Mapping) and obj.get("apiVersion") == API_VERSION]

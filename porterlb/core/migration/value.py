@@ -1,4 +1,4 @@
-"""What a conversion makes: manifests, and remarks about what differs."""
+"""The result of a conversion: manifests, and remarks about differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Object = Mapping[str, Any]
 
 
 class Weight(enum.Enum):
-    """How much a remark matters."""
+    """The importance of a remark."""
 
     LOST = "not converted"
     CHANGED = "differs"
@@ -26,7 +26,7 @@ class Weight(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """``subject``: kind and name of the object that was read. ``text``: one sentence, and what to do."""
+    """``subject``: kind and name of the source object. ``text``: one sentence, and what to do."""
 
     weight: Weight
     subject: str
@@ -63,12 +63,12 @@ def subject(obj: Object) -> str:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """The value, or an empty mapping where it is something else: the input is untrusted."""
+    """The value, or an empty mapping if it is of another type: the input is not trusted."""
     return value if isinstance(value, Mapping) else {}
 
 
 def texts(value: Any) -> list[str]:
-    """The texts of a list; nothing where it is something else."""
+    """The texts of a list; empty if the value is of another type."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
@@ -81,7 +81,7 @@ def name_of(obj: Object) -> str:
 
 
 def matches(selector: Object, labels: Mapping[str, Any]) -> bool:
-    """Whether a label selector selects an object with these labels. One with an error selects nothing."""
+    """Whether a label selector selects an object with these labels. An invalid selector selects nothing."""
     problems: list[Problem] = []
     found = parse_selector(Fields({"selector": selector}, "", problems), "selector")
     known = {key: value for key, value in labels.items() if isinstance(value, str)}
