@@ -1,1 +1,1 @@
-"""What people read (status, conditions, Events, /state), made from what is on the wire: pure."""
+"""Output for users (status, conditions, Events, /state), made from what is announced and answered: pure."""

@@ -1,7 +1,7 @@
-"""What the user reads in the status of Eips, Services and the BgpConf: what is on the wire, not what was intended.
+"""The status of Eips, Services and the BgpConf for the user: what is in effect on the network, not what was planned.
 
-Pure: from :class:`~porterlb.core.known.Known` and the present status to the status that should be there, as JSON
-values. Times are RFC 3339 text, and move only where something changed. No password is ever in a status.
+Pure: from :class:`~porterlb.core.known.Known` and the present status to the required status, as JSON values. Times
+are RFC 3339 text, and change only if the value changed. No password is ever in a status.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from porterlb.core.vip import VipPlan
 Status = dict[str, Any]
 
 INT64_MAX = 2**63 - 1
-"""The largest number that the API holds: a v6 /64 has more addresses."""
+"""The largest number that the API accepts: an IPv6 /64 has more addresses."""
 
 
 # --- Service
 
 
 def service_status(known: Known, key: ServiceKey, old: Mapping[str, Any] | None) -> Status:
-    """``loadBalancer.ingress`` and the conditions AddressAssigned and Serving of a Service that is ours.
+    """``loadBalancer.ingress`` and the conditions AddressAssigned and Serving of a Service that we manage.
 
-    ``ipMode`` is always written (KEP-1860): the API server would add it, and the two would never be equal.
+    ``ipMode`` is always written (KEP-1860): otherwise the API server adds it, and the two would never be equal.
     """
     addresses = known.addresses_of(key)
     generation = known.generation_of("Service", key.namespace, key.name)
@@ -91,13 +91,13 @@ def _serving(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> V
         return FALSE, "NoAddress", "There is no address to serve."
     verdicts = [_serving_one(known, address) for address in addresses]
     text = " ".join(message for _, _, message in verdicts)
-    # One address that is not served (of two families) is what the user should hear about.
+    # If one address (of two families) is not served, its verdict is the most important one for the user.
     status, reason, _ = next((v for v in verdicts if v[0] != TRUE), verdicts[0])
     return status, reason, f"{text} {at_a_nodes_death(known, key)}".rstrip() if status == TRUE else text
 
 
 def at_a_nodes_death(known: Known, key: ServiceKey) -> str:
-    """What the death of a node costs the Service, and which setting helps; empty: nothing."""
+    """The effect of a node's death on the Service and the setting that helps; empty: no effect."""
     service, shared = known.snapshot.services.get(key), known.plan.shared
     if service is None or shared is None:
         return ""
@@ -165,7 +165,7 @@ def _may_be_announced(known: Known, vip: VipPlan) -> tuple[str, ...]:
 
 
 def _layer2_sentence(known: Known, vip: VipPlan, served: Served) -> str:
-    assert served.answered is not None  # what Mode.LAYER2 means
+    assert served.answered is not None  # Mode.LAYER2 implies this
     hop, answerer = served.answered.next_hop, served.answered.answerer
     behalf = f", answered by {answerer}" if answerer != hop else ""
     text = f"{vip.address} is served by Layer 2 on {hop}{behalf}."
@@ -193,7 +193,7 @@ def _session_with(known: Known, peer: str) -> bool:
 
 
 def _lost(known: Known, peers: Iterable[str]) -> str:
-    """Why the sessions with ``peers`` that are not up were lost, as far as it is known."""
+    """Why the sessions with ``peers`` that are down were lost, if known."""
     return mode_record.loss_sentence(
         {
             (node, peer): reason
@@ -208,7 +208,7 @@ def _lost(known: Known, peers: Iterable[str]) -> str:
 
 
 def eip_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
-    """The whole status of an Eip, usable or not."""
+    """The complete status of an Eip, usable or not."""
     own = known.problems_of("Eip", "", name)
     eip = known.snapshot.eips.get(name)
     planned = known.plan.eips.get(name)
@@ -255,9 +255,9 @@ def eip_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status
 
 
 def _layer2_next_hops(known: Known, used: Mapping[Address, Sequence[ServiceKey]], old: object) -> dict[str, str]:
-    """The node that serves each address in Layer 2, or is to serve it: what was decided, else where it has moved to.
+    """The node that serves or will serve each address in Layer 2: the decided one, otherwise the one it moved to.
 
-    Until the cluster has settled, and while nobody answers for an address, the last record stays.
+    Until the cluster has settled, and while no replica answers for an address, the last record stays.
     """
     before = old if isinstance(old, Mapping) else {}
     placement = known.plan.memory.placement
@@ -289,7 +289,7 @@ def _answered_request(known: Known, eip: Eip, old: Mapping[str, Any] | None) -> 
 
 
 def _used(known: Known, use: EipUse) -> dict[Address, tuple[ServiceKey, ...]]:
-    """Our record of who was given what, which counts from the next plan on: without what is only considered yet."""
+    """Our record of assigned addresses, valid from the next plan on. Addresses that are still checked are absent."""
     found = {}
     for address, keys in use.used.items():
         given = tuple(key for key in keys if address in known.addresses_of(key) or _has(known, key, address))
@@ -299,7 +299,7 @@ def _used(known: Known, use: EipUse) -> dict[Address, tuple[ServiceKey, ...]]:
 
 
 def _recorded(known: Known, old: Mapping[str, Any] | None) -> dict[Address, tuple[ServiceKey, ...]]:
-    """Of the record before: the entries of Services that the plan does not know yet. They stay valid."""
+    """Entries of the previous record for Services that the plan does not know yet. They stay valid."""
     if not known.snapshot.view.doubt:
         return {}
     entries = records.used(old)
@@ -313,7 +313,7 @@ def _has(known: Known, key: ServiceKey, address: Address) -> bool:
 
 def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Problem]) -> dict[str, Verdict]:
     use = planned.use
-    # A problem of the pool may be known to both the plan and its use: each is said once.
+    # Both the plan and its use may contain a problem of the pool: it is reported once.
     problems = list(dict.fromkeys((*own, *use.problems, *planned.problems, *_of_segments(known, name))))
     fatal = [problem for problem in problems if problem.fatal]
     verdicts: dict[str, Verdict] = {}
@@ -343,7 +343,7 @@ def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Probl
 
 
 def _sharing(known: Known, name: str) -> str:
-    """Over how many next hops its addresses are spread, where each host has its own."""
+    """The number of next hops over which its addresses are spread, if each host has its own next hop."""
     vips = known.plan.vips
     used = known.plan.eips[name].use.used
     counts = {len(s.hosts) for a in used if (vip := vips.get(a)) and vip.takers and (s := known.on_wire.get(a))}
@@ -356,7 +356,7 @@ def _sharing(known: Known, name: str) -> str:
 
 
 def _of_segments(known: Known, name: str) -> list[Problem]:
-    """What this replica notices of the segments of an Eip that Layer 2 may serve, and of the other replicas."""
+    """The findings of this replica about the segments of an Eip that Layer 2 may serve, and about other replicas."""
     eip = known.snapshot.eips[name]
     if eip.protocol is Protocol.BGP:
         return []
@@ -364,7 +364,7 @@ def _of_segments(known: Known, name: str) -> list[Problem]:
 
 
 def _concerns(notice: Notice, eip: Eip) -> bool:
-    """A notice has a subnet, several, an address, or no subject: then it is about replicas."""
+    """Whether a notice concerns the Eip. Its subject is one or several subnets, an address, or empty (replicas)."""
     if notice.kind is NoticeKind.TWO_ANSWERS:
         return ip_address(notice.subject) in eip
     if notice.kind is NoticeKind.CONTESTED or not notice.subject:
@@ -386,7 +386,7 @@ def _first(problems: Sequence[Problem], reason: str, message: str) -> tuple[str,
 
 
 def conf_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
-    """What each live replica uses, and whether the BgpConf is in use."""
+    """The settings that each live replica uses, and whether the BgpConf is in use."""
     problems = known.problems_of("BgpConf", "", name)
     fatal = [problem for problem in problems if problem.fatal]
     before = conditions.of(old)

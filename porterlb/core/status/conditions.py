@@ -1,4 +1,4 @@
-"""Conditions of the Kubernetes API (KEP-1623): a type, a status, a reason for machines and a sentence for people."""
+"""Conditions of the Kubernetes API (KEP-1623): a type, a status, a machine-readable reason and a sentence for users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FALSE = "False"
 UNKNOWN = "Unknown"
 
 LONGEST = 1024
-"""Of a message, in characters: what is longer is cut; the API's own limit is 32768."""
+"""Maximum length of a message in characters; longer ones are cut. The API's own limit is 32768."""
 
 
 def condition(
@@ -26,9 +26,9 @@ def condition(
     now: str,
     generation: int = 0,
 ) -> Condition:
-    """A condition; ``lastTransitionTime`` moves to ``now`` (RFC 3339) only where ``status`` differs from ``old``.
+    """A condition; ``lastTransitionTime`` is set to ``now`` (RFC 3339) only if ``status`` differs from ``old``.
 
-    ``generation``: metadata.generation of the object that was judged; 0: not told.
+    ``generation``: metadata.generation of the checked object; 0: omitted.
     """
     before = find(old, type_)
     same = before is not None and before.get("status") == status and before.get("lastTransitionTime")
@@ -50,11 +50,11 @@ def find(conditions: Iterable[Mapping[str, Any]], type_: str) -> Mapping[str, An
 
 
 def of(status: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
-    """The conditions in an object's status, however empty or odd it is."""
+    """The conditions in an object's status; tolerates missing and invalid values."""
     found = (status or {}).get("conditions")
     return [c for c in found if isinstance(c, Mapping)] if isinstance(found, list | tuple) else []
 
 
 def sentences(problems: Iterable[Problem]) -> str:
-    """All problems as one text: each a sentence of its own."""
+    """All problems as one text: one sentence each."""
     return " ".join(text if text.endswith((".", "!", "?")) else f"{text}." for text in map(str, problems))

@@ -1,4 +1,4 @@
-"""Eip.status.mode: which way its VIPs are brought in, since when, why, and what it was before."""
+"""Eip.status.mode: the protocol that serves its VIPs, since when, why, and the previous one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from porterlb.core.served import Served
 from porterlb.core.vip import VipPlan
 
 HISTORY = 10
-"""So many changes are kept, the newest first: enough for the story of a bad night, small enough for a status."""
+"""Number of changes that are kept, the newest first: enough to follow a longer incident, small enough for a status."""
 
 
 class Cause(enum.StrEnum):
-    """Why the addresses of a pool are served as they are: the part of the reason that is for machines."""
+    """Why the addresses of a pool are served as they are: the machine-readable part of the reason."""
 
     NO_ADDRESS = "NoAddress"  # no Service has an address of the pool
     UNCONFIRMED = "Unconfirmed"  # planned, and the speakers have not confirmed it yet
-    NOT_SERVED = "NotServed"  # what keeps the VIPs from being served
-    PROTOCOL = "Protocol"  # spec.protocol says so
-    SWITCHING = "Switching"  # spec.protocol has changed, and the switch is under way
+    NOT_SERVED = "NotServed"  # the problem that keeps the VIPs from being served
+    PROTOCOL = "Protocol"  # set by spec.protocol
+    SWITCHING = "Switching"  # spec.protocol has changed, and the switch is in progress
     ESTABLISHED = "SessionEstablished"
     RETURNING = "SessionReturned"  # announced for the present Layer 2 next hop first
     STABILISING = "SessionNotStableYet"
@@ -33,10 +33,10 @@ class Cause(enum.StrEnum):
 
 
 MOMENT = 2.0
-"""Seconds for which that is no change of its own in the history: it is part of the one that follows."""
+"""Seconds. A shorter unconfirmed state is not a separate change in the history: it is part of the next change."""
 
 MIXED = "mixed"
-"""Some VIPs are in bgp, others in layer2: a switch is under way, or only some have a way by BGP."""
+"""Some VIPs are in bgp, others in layer2: a switch is in progress, or only some can be served by BGP."""
 
 
 def mode_record(
@@ -51,9 +51,9 @@ def mode_record(
     """``{protocol, served, since, cause, reason, vips {bgp, layer2, none}, waiting, history}``; ``history`` is a list
     of ``{time, before, after, cause, reason}``.
 
-    ``served``: bgp, layer2, mixed or none. VIPs whose Service asks for another protocol than the Eip has are left
-    out. ``waiting``: VIPs that have a next hop and are not yet brought in the way that is planned, or still in the
-    other one too. ``lost``: why sessions were lost. ``generation``: the one that was judged, as observedGeneration.
+    ``served``: bgp, layer2, mixed or none. VIPs whose Service asks for another protocol than the Eip are not counted.
+    ``waiting``: VIPs that have a next hop and are not yet served by the planned protocol, or are still also served by
+    the other one. ``lost``: why sessions were lost. ``generation``: of the checked object, for observedGeneration.
     """
     of_eip = [vip for vip in vips if vip.protocol is eip.protocol]
     modes = [on_wire[vip.address].mode if vip.address in on_wire else Mode.NONE for vip in of_eip]
@@ -78,16 +78,16 @@ def mode_record(
     history = [entry for entry in before.get("history") or () if isinstance(entry, Mapping)]
     if before.get("served", served) != served:
         record["since"] = now
-        # The first address of a pool, and the last one that goes, is no change of mode.
+        # Adding the first address of a pool, or removing the last one, is not a change of mode.
         if of_eip and (before["served"] != Mode.NONE.value or history):
             change = {"time": now, "before": before["served"], "after": served, "cause": cause.value, "reason": reason}
             history = _joined(change, history)
     elif before.get("protocol") == Protocol.AUTO.value == eip.protocol.value and _same_story(served, of_eip):
         if not lost:
-            # Why sessions were lost is forgotten by replicas that start anew, but stays true
+            # Restarted replicas do not know why sessions were lost; the recorded reason stays true
             record["reason"] = before.get("reason") or record["reason"]
         elif history and history[0].get("after") == served and _shortly(history[0], {"time": now}):
-            # Other replicas told of their losses a moment after the change
+            # Other replicas reported their losses shortly after the change
             history[0] = {**history[0], "reason": record["reason"]}
     if history:
         record["history"] = [dict(entry) for entry in history[:HISTORY]]
@@ -97,7 +97,7 @@ def mode_record(
 
 
 def _joined(change: dict[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The history with one more change; a moment without confirmation in between is left out of it."""
+    """The history with one more change; a short unconfirmed state in between is omitted."""
     last = history[0] if history else {}
     if last.get("after") != Mode.NONE.value or last.get("cause") != Cause.UNCONFIRMED or not _shortly(last, change):
         return [change, *history]
@@ -109,12 +109,12 @@ def _shortly(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     try:
         first, second = (datetime.fromisoformat(str(change["time"])) for change in (one, other))
         return abs((second - first).total_seconds()) <= MOMENT
-    except (ValueError, KeyError, TypeError):  # whatever somebody may have written there
+    except (ValueError, KeyError, TypeError):  # others may have written invalid values
         return False
 
 
 def _same_story(served: str, vips: Sequence[VipPlan]) -> bool:
-    """Whether nothing new is to be told about a mode that goes on."""
+    """Whether the reason of an unchanged mode stays the same."""
     if served != Mode.LAYER2.value:
         return False
     return not any(vip.mode.phase in (Phase.WAITING, Phase.NARROW) for vip in vips)
@@ -149,7 +149,7 @@ def _reason(eip: Eip, served: str, vips: Sequence[VipPlan], lost: str) -> tuple[
 
 
 def loss_sentence(losses: Mapping[tuple[str, str], str]) -> str:
-    """``losses``: why, by (node, peer). Nodes that lost the same peer for the same reason share a sentence."""
+    """``losses``: reasons by (node, peer). Nodes that lost the same peer for the same reason share a sentence."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for (node, peer), reason in sorted(losses.items()):
         if reason:

@@ -1,7 +1,7 @@
-"""Events: what is worth telling when a status goes from one value to the next. Once a change, never again.
+"""Events: important changes between two versions of a status. Each change is reported once.
 
-Made from the status that is there and the one that should be there, so that neither a restart nor a new leader
-tells an old story again.
+They are made from the present status and the required one, so that neither a restart nor a new leader reports an old
+change again.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from porterlb.core.status.peer import DEGRADED, entries
 Status = Mapping[str, Any]
 
 _WAITING = frozenset({"Pending", "Probing", "NoAddress", "NotYetServed", "Unknown", Reason.NOT_LEADER.value})
-"""Reasons that pass by themselves: nobody needs to be told."""
+"""Reasons of temporary states that end by themselves: they are not reported."""
 
 
 IN_HISTORY = frozenset({"SessionLost", "SessionEstablished", "ModeChanged"})
-"""Reasons of what each replica logs from its own history, also without the API: not logged a second time."""
+"""Reasons that each replica logs from its own history, even without the API: they are not logged a second time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An Event to be. ``warning``: its type is Warning, else Normal."""
+    """A future Event. ``warning``: its type is Warning, else Normal."""
 
     warning: bool
     reason: str
@@ -41,7 +41,7 @@ class Notice:
 
 
 def service_notices(old: Status | None, new: Status) -> list[Notice]:
-    """An address given or refused; served, no longer served; a foreign host."""
+    """An address was assigned or refused; it is served or no longer served; a foreign host claims it."""
     found = []
     before, after = _pair(old, new, "AddressAssigned")
     if after.get("status") == TRUE and (before.get("status") != TRUE or _ingress(old) != _ingress(new)):
@@ -59,12 +59,12 @@ def service_notices(old: Status | None, new: Status) -> list[Notice]:
 
 
 def eip_notices(old: Status | None, new: Status) -> list[Notice]:
-    """A pool that cannot be used, and changes of mode."""
+    """A pool became unusable, or its mode changed."""
     found = _refused(*_pair(old, new, "Ready"))
     before, after = (((status or {}).get("mode") or {}).get("history") or [] for status in (old, new))
     change = after[0] if after else {}
-    # A change that waits for the speakers only is told with what it comes to
-    known = [_what(entry) for entry in before]  # the reason may be told more fully a moment later
+    # A change that only waits for the speakers is reported together with its result
+    known = [_what(entry) for entry in before]  # the reason may become more detailed shortly after
     if change and _what(change) not in known and old and change.get("cause") != Cause.UNCONFIRMED:
         text = f"The mode went from {change['before']} to {change['after']}. {change['reason']}"
         found.append(Notice(change["after"] == Mode.NONE.value, "ModeChanged", text))
@@ -76,13 +76,13 @@ def _what(change: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def object_notices(old: Status | None, new: Status) -> list[Notice]:
-    """For a BgpPeer or BgpConf: what is wrong with the object. Sessions are told of by :func:`session_notices`."""
+    """For a BgpPeer or BgpConf: problems of the object. :func:`session_notices` reports sessions."""
     before, after = _pair(old, new, "Ready")
     return [] if after.get("reason") in (Reason.NO_SESSION, DEGRADED) else _refused(before, after)
 
 
 def session_notices(node: str, peer: str, old: Status | None, new: Status) -> list[Notice]:
-    """The own session lost or established."""
+    """Our own session was lost or established."""
     before, after = entries(old).get(node, {}), entries(new).get(node, {})
     if not after:
         return []

@@ -1,4 +1,4 @@
-"""Whether the answers that a segment gives for a VIP are those that the replicas plan, judged for each asker."""
+"""Whether the answers for a VIP on a segment match the plan of the replicas, judged for each asking replica."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from porterlb.core.layer2.inquiry import Answer, Obstacle, Outcome
 
 MOST_ASKERS = 3
-"""Replicas that ask: on one segment all hear the same, and where hosts have next hops of their own, three show it."""
+"""Maximum number of asking replicas: on one segment all hear the same. If hosts have their own next hops, three are
+enough to show it."""
 
 
 class Verdict(enum.Enum):
@@ -21,7 +22,7 @@ class Verdict(enum.Enum):
     FOREIGN_HOST = "foreignHost"
     NO_ANSWER = "noAnswer"
     OWN = "own"
-    """The replica that asked is the one that answers: it does not hear itself."""
+    """The asking replica is the answerer: it does not hear itself."""
     NOT_ASKED = "notAsked"
 
     @property
@@ -32,7 +33,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What replicas say of a VIP: its next hops (several where it is spread), and the node whose replica answers."""
+    """The plan of the replicas for a VIP: its next hops (several if it is spread), and the node of the answerer."""
 
     next_hops: frozenset[str] = frozenset()
     answerer: str = ""
@@ -40,7 +41,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one replica, on the node ``asker``, heard for a VIP."""
+    """The answers that one replica, on the node ``asker``, heard for a VIP."""
 
     asker: str
     outcome: Outcome
@@ -49,13 +50,13 @@ class Seen:
 
 
 def askers(reachable: Iterable[str], answerer: str) -> list[str]:
-    """The replicas to ask from: not the one that answers, where there is another. It does not hear its own answer."""
+    """The replicas to ask from: not the answerer, if there is another, because it does not hear its own answer."""
     nodes = sorted(reachable)
     return [node for node in nodes if node != answerer][:MOST_ASKERS] or nodes
 
 
 def judged(asker: str, outcome: Outcome, planned: Planned) -> Seen:
-    """A foreign host counts most, then two answers, then a node that is not the next hop."""
+    """The verdict. A foreign host takes precedence, then two answers, then a node that is not the next hop."""
     return Seen(asker, outcome, _verdict(asker, outcome, planned), planned)
 
 
@@ -81,7 +82,7 @@ _OBSTACLES = {
 
 
 def sentence(seen: Seen) -> str:
-    """What came back, and how it compares with the plan."""
+    """The answers, and how they compare with the plan."""
     outcome, planned = seen.outcome, _names(seen.planned.next_hops) or "nobody"
     if outcome.obstacle is not None:
         return f"{seen.asker}: {_OBSTACLES[outcome.obstacle].format(interface=outcome.interface)}"
@@ -98,7 +99,7 @@ def sentence(seen: Seen) -> str:
 
 
 def problem(seen: Seen) -> str:
-    """What is wrong, and what to do; empty where nothing is."""
+    """The problem, and what to do; empty if there is none."""
     address, where = seen.outcome.address, f"on {seen.outcome.interface} of {seen.asker}"
     answers = seen.outcome.answers
     match seen.verdict:

@@ -1,4 +1,4 @@
-"""Which statuses may be other ones than at the last look, so that a look costs what has changed."""
+"""The statuses that may have changed since the last check, so that the work depends only on the changes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from porterlb.core.persistent import differing
 
 
 def services(before: Known | None, after: Known) -> set[ServiceKey] | None:
-    """The Services of which anything is new that their status is made of, but for the objects themselves.
+    """The Services whose status may differ because its inputs changed, apart from the objects themselves.
 
-    None: all of them, for what every status may speak of is new.
+    None: all of them, because an input of every status changed.
     """
     if before is None or _spoken_of(before) != _spoken_of(after):
         return None
@@ -21,7 +21,7 @@ def services(before: Known | None, after: Known) -> set[ServiceKey] | None:
     found = differing(old.services, new.services) | differing(old.endpoints, new.endpoints)
     found |= differing(before.plan.services, after.plan.services)
     found |= {ServiceKey(key.namespace, key.name) for key in _judged(before, after) if key.kind == "Service"}
-    # Whether an address has been probed is not in the plan.
+    # The plan does not show whether an address has been probed.
     found |= before.plan.unwritten.keys() | after.plan.unwritten.keys()
     found |= differing(before.rewriters, after.rewriters)
     for address in _moved(before, after):
@@ -32,7 +32,7 @@ def services(before: Known | None, after: Known) -> set[ServiceKey] | None:
 
 
 def eips(before: Known | None, after: Known) -> set[str] | None:
-    """The Eips of which anything is new that their status is made of, but for the objects themselves; None: all."""
+    """The Eips whose status may differ because its inputs changed, apart from the objects themselves; None: all."""
     if before is None or _spoken_of(before) != _spoken_of(after) or _of_pools(before) != _of_pools(after):
         return None
     found = differing(before.snapshot.eips, after.snapshot.eips) | differing(before.plan.eips, after.plan.eips)
@@ -50,7 +50,7 @@ def eips(before: Known | None, after: Known) -> set[str] | None:
 
 
 def _spoken_of(known: Known) -> tuple[object, ...]:
-    """What any status may speak of: sessions and why they were lost, replicas, the marking of pods."""
+    """Inputs of any status: sessions and why they were lost, replicas, the marking of pods."""
     return (
         known.losses,
         known.bgp.trouble,
@@ -62,7 +62,7 @@ def _spoken_of(known: Known) -> tuple[object, ...]:
 
 
 def _of_pools(known: Known) -> tuple[object, ...]:
-    """What the status of any Eip may speak of."""
+    """Inputs of the status of any Eip."""
     placement = known.plan.memory.placement
     return (
         known.wire.notices,

@@ -1,12 +1,12 @@
-"""What the status page shows: a part of /state, arranged for people. It decides nothing that /state does not say.
+"""The content of the status page: a part of /state, arranged for users. It contains no decision beyond /state.
 
-Two of them are equal as long as there is nothing new to see: clocks, ages and counters are left out. Its size is
-bounded, whatever the cluster has: what does not fit is counted, and what has a problem comes first.
+Two values are equal as long as the displayed state is the same: clocks, ages and counters are omitted. The size is
+bounded, whatever the size of the cluster: entries that do not fit are counted, and entries with a problem come first.
 
 ===============  ======================================================================================
 ``version``      1
-``waitingFor``   why nothing is known yet; then there is nothing else
-``node``         the replica that shows this; ``leader``: whom it holds for the leader
+``waitingFor``   why nothing is known yet; then there are no further fields
+``node``         the replica that shows this; ``leader``: the replica that it considers the leader
 ``release``      of the replica
 ``problems``     level (``error`` or ``warning``), subject, text; errors first. ``problemsLeftOut``: a number
 ``counts``       services, vips, notServed, dead, nodes, replicas, live, sessions, established
@@ -31,25 +31,25 @@ View = dict[str, Any]
 Vips = list[tuple[str, State]]
 
 VIPS = 5000
-"""VIPs, at most."""
+"""Maximum number of VIPs."""
 
 MENTIONS = 150_000
-"""Names of nodes that all VIPs together mention, at most: some 2 MB of text."""
+"""Maximum number of node names in all VIPs together: about 2 MB of text."""
 
 PROBLEMS = 200
-"""At most; what many objects have alike is one problem."""
+"""Maximum number; a problem that many objects share counts as one."""
 
 SUBJECTS = 5
-"""Objects that one problem names; of more it says how many there are."""
+"""Objects that one problem names; further ones are only counted."""
 
 HISTORY = 100
-"""The last moves, and as many of the other entries."""
+"""Number of the last moves, and of the last other entries."""
 
 ERROR, WARNING = "error", "warning"
 
 
 def page_of(state: State) -> View:
-    """See above. ``state``: see :mod:`porterlb.core.status.state`."""
+    """The page described above. ``state``: see :mod:`porterlb.core.status.state`."""
     if "vips" not in state:
         return {"version": 1, "waitingFor": str(state.get("waitingFor") or "Nothing is known yet.")}
     in_order = _by_address(state["vips"])
@@ -106,7 +106,7 @@ def _node(state: State, name: str) -> View:
 
 
 def _problems(state: State, vips: Vips) -> Iterator[View]:
-    """In the order in which they are shown within a level."""
+    """All problems, in display order within a level."""
     if state["outage"]:
         yield _problem(ERROR, "API", f"The API is unavailable: {state['outage']}")
     wire, bgp = state["wire"], state["bgp"]
@@ -146,7 +146,7 @@ def _problem(level: str, subject: str, text: str) -> View:
 
 
 def _together(level: str, found: Mapping[str, Iterable[str]]) -> Iterator[View]:
-    """Problems of many objects; those with the same sentences are one."""
+    """Problems of many objects; problems with the same sentences are merged."""
     alike: dict[str, list[str]] = {}
     for subject, sentences in found.items():
         if text := " ".join(sentences):
@@ -184,7 +184,7 @@ def _by_address(vips: State) -> Vips:
 
 
 def _vips(state: State, vips: Vips) -> tuple[list[View], int]:
-    """Those with a problem first, then by address; and how many do not fit."""
+    """VIPs with a problem first, then by address; and the number of those that do not fit."""
     dead = {name for name, node in state["nodes"].items() if node["dead"]}
     found = [_vip(address, vip, dead) for address, vip in vips]
     found.sort(key=lambda vip: not vip["wrong"])
@@ -223,7 +223,7 @@ def _vip(address: str, vip: State, dead: set[str]) -> View:
 
 
 def _history(entries: list[State]) -> list[View]:
-    """The last moves and the last of what else happened, in one order."""
+    """The last moves and the last other entries, in one order."""
     shown = []
     left = {True: HISTORY, False: HISTORY}
     for entry in reversed(entries):

@@ -1,7 +1,7 @@
-"""What the user reads in the status of a BgpPeer: each node's session, and whether the peer is of use at all.
+"""The status of a BgpPeer for the user: each node's session, and whether the peer is usable at all.
 
-Each replica writes the entry of its own node; the leader writes the conditions. No password is ever in it: a
-:class:`~porterlb.core.desired.SessionConfig` has one, so its fields are named here one by one.
+Each replica writes the entry of its own node; the leader writes the conditions. A password is never included: a
+:class:`~porterlb.core.desired.SessionConfig` contains one, so its fields are listed here one by one.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _FAMILIES = {4: "AFI_IP", 6: "AFI_IP6"}
 
 
 def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
-    """``nodesPeerStatus`` with the entry of this replica's node; empty where it is to have no session.
+    """``nodesPeerStatus`` with the entry of this replica's node; empty if it must have no session.
 
-    ``old``: the whole status that is there.
+    ``old``: the complete present status.
     """
     neighbor = known.plan.bgp.sessions.get(name)
     if neighbor is None:
@@ -65,7 +65,7 @@ def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
 
 
 def _negotiated(agreed: Negotiated, neighbor: SessionConfig) -> Status:
-    """``tcpMd5``: neither side takes a segment without the signature, so that a session with a password has it."""
+    """``tcpMd5``: neither side accepts a segment without the signature, so a session with a password uses it."""
     return {
         "families": [_FAMILIES[version] for version in agreed.families],
         "addPath": [_FAMILIES[version] for version in agreed.add_path],
@@ -78,7 +78,7 @@ def _negotiated(agreed: Negotiated, neighbor: SessionConfig) -> Status:
 
 
 def _bfd(session: BfdSession | None) -> Status:
-    """Of the BFD session. It has nothing that changes while the state stays: each change is a write."""
+    """The BFD session, without values that change while the state stays the same: each change causes a write."""
     of = session or BfdSession()
     found: Status = {"state": bfd_words.STATES[of.state], "diagnostic": bfd_words.diagnostic(of.diagnostic)}
     if of.heard:
@@ -93,7 +93,7 @@ def _bfd(session: BfdSession | None) -> Status:
 
 
 def _reason(session: SessionState | None, config: SessionConfig, report: BgpReport) -> str:
-    """Why there is no session now, or why it cannot do all that it is asked to."""
+    """Why there is no session now, or why an established one has limitations."""
     if session is None or not session.up:
         why = words.why_down(session) if session else ""
         return why or words.trouble(report.trouble)
@@ -106,14 +106,14 @@ def _reason(session: SessionState | None, config: SessionConfig, report: BgpRepo
 
 
 def limit_of(known: Known, name: str) -> str:
-    """What our own established session cannot do, as a sentence."""
+    """The limitations of our own established session, as a sentence."""
     config = known.plan.bgp.sessions.get(name)
     session = known.bgp.sessions.get(name)
     return _reason(session, config, known.bgp) if config and session and session.up else ""
 
 
 def entries(status: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]:
-    """The entries of all nodes in a BgpPeer's status, however odd it is."""
+    """The entries of all nodes in a BgpPeer's status; tolerates invalid values."""
     found = (status or {}).get("nodesPeerStatus")
     if not isinstance(found, Mapping):
         return {}
@@ -121,7 +121,7 @@ def entries(status: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]
 
 
 def negotiated_of(status: Mapping[str, Any] | None, node: str, peer: Peer | None) -> Negotiated | None:
-    """What a node's session negotiated, as its replica has written it; as configured where that is not there."""
+    """The negotiated values of a node's session, as written by its replica; if absent, the configured values."""
     found = entries(status).get(node, {}).get("negotiated")
     if isinstance(found, Mapping):
         families, add_path = (
@@ -133,7 +133,7 @@ def negotiated_of(status: Mapping[str, Any] | None, node: str, peer: Peer | None
 
 
 def limits(status: Mapping[str, Any] | None) -> dict[str, str]:
-    """What established sessions cannot do, by node, as the replicas have written it."""
+    """Limitations of established sessions, by node, as written by the replicas."""
     return {
         node: str(entry["reason"])
         for node, entry in entries(status).items()
@@ -142,7 +142,7 @@ def limits(status: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def loss_reasons(status: Mapping[str, Any] | None) -> dict[str, str]:
-    """Why each node has no session, or lost its last one, by node, as the replicas have written it."""
+    """Why each node has no session, or lost its last one, by node, as written by the replicas."""
     found = {
         node: entry.get("reason") or (entry.get("lastLoss") or {}).get("reason")
         for node, entry in entries(status).items()
@@ -190,7 +190,7 @@ def _count(before: Mapping[str, Any]) -> int:
 
 
 def _last_loss(session: SessionState | None, before: Mapping[str, Any], now: str) -> Status:
-    """Kept until the next loss, also through a restart of the replica, which begins to count anew."""
+    """Kept until the next loss, even after a restart of the replica, which resets its counter."""
     old = dict(before.get("lastLoss") or {})
     if session is None:
         return old
@@ -200,9 +200,9 @@ def _last_loss(session: SessionState | None, before: Mapping[str, Any], now: str
 
 
 def _announced(known: Known, peer: str, session: SessionState | None, before: Mapping[str, Any]) -> int:
-    """Routes that were applied to an established session. Without one the router has none of ours.
+    """Routes that were applied to an established session. Without a session, the router has none of our routes.
 
-    While a plan is being applied the last count stays: nothing newer is known.
+    While a plan is being applied, the last count stays: no newer value is known.
     """
     if session is None or not session.up:
         return 0
@@ -215,7 +215,7 @@ def _announced(known: Known, peer: str, session: SessionState | None, before: Ma
 
 def peer_conditions(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
     """``sessions`` (``19/20``: established of wanted) and the condition Ready: the peer is valid, and every live
-    replica that is to have a session with it has one."""
+    replica that must have a session with it has one."""
     peer = known.snapshot.peers.get(name)
     problems = [*known.problems_of("BgpPeer", "", name), *known.plan.peers.get(name, ())]
     wanted = _wanted(known, peer)
@@ -263,7 +263,7 @@ def _verdict(
 
 
 def _wanted(known: Known, peer: Peer | None) -> list[str]:
-    """The live replicas that are to have a session with the peer."""
+    """The live replicas that must have a session with the peer."""
     nodes = sorted(known.live - {""}) if peer else []
     return [
         node
@@ -273,8 +273,8 @@ def _wanted(known: Known, peer: Peer | None) -> list[str]:
 
 
 def _left_out(known: Known, peer: Peer, wanted: list[str]) -> list[Problem]:
-    """Usable nodes without a replica that no replica of another node can announce to this router: in a fabric with a
-    subnet for each rack, the router does not know them as next hops."""
+    """Problems of usable nodes without a replica that no replica of another node can announce to this router. In a
+    fabric with one subnet per rack, the router cannot use them as next hops."""
     snapshot, shared = known.snapshot, known.plan.shared
     usable = shared.usable if shared is not None else frozenset()
     alone = [node for node in sorted(usable - known.live) if selects(peer, snapshot, node)]
@@ -294,8 +294,8 @@ def _left_out(known: Known, peer: Peer, wanted: list[str]) -> list[Problem]:
 
 
 def wanted_sessions(known: Known, name: str) -> dict[str, str]:
-    """The live replicas that are to have a session with a peer, and why there is none; empty: established, or no reason
-    is known."""
+    """The live replicas that must have a session with a peer, and why they have none; empty: established, or the reason
+    is unknown."""
     peer = known.snapshot.peers.get(name)
     if peer is None or peer.admin_down:
         return {}
@@ -304,7 +304,7 @@ def wanted_sessions(known: Known, name: str) -> dict[str, str]:
 
 
 def _limits(known: Known, name: str, nodes: list[str], old: Mapping[str, Any] | None) -> str:
-    """What sessions that are established cannot do."""
+    """The limitations of established sessions."""
     told = {**limits(old), known.node: limit_of(known, name)}
     return " ".join(f"{node}: {told[node].rstrip('.')}." for node in nodes if told.get(node))
 

@@ -1,21 +1,21 @@
-"""Another writer of a Service's status: it is written back, less and less often, and the user is told."""
+"""Another writer overwrites a Service's status: our status is restored at growing intervals, and the user is told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 LONGEST = 300.0
-"""Seconds between two writes, at most."""
+"""Maximum seconds between two writes."""
 FORGET = 60.0
-"""Seconds without a foreign write, beyond the pause, after which it counts as over."""
+"""Seconds without a foreign write, after the pause, until the conflict is considered over."""
 TOLD_FROM = 3
-"""Foreign writes until the user is told: somebody may repair a status by hand once or twice."""
+"""Number of foreign writes before the user is told: an operator may repair a status manually once or twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rewriting:
-    """``times``: foreign writes in a row. ``until``: not to be written back before (monotonic seconds).
-    ``writer``: its field manager. ``version``: of what we wrote and it undid last."""
+    """``times``: foreign writes in a row. ``until``: our status is not restored before this time (monotonic seconds).
+    ``writer``: the other field manager. ``version``: of our last write that was overwritten."""
 
     times: int
     until: float
@@ -27,8 +27,8 @@ class Rewriting:
 
 
 def rewritten(before: Rewriting | None, writer: str, version: str, now: float) -> Rewriting:
-    """After what we wrote in ``version`` was undone: the first time it is written back at once, then after 1, 2, 4 ...
-    seconds. What the other one writes while we wait counts no more."""
+    """The state after our write in ``version`` was overwritten: the first time it is restored at once, then after 1, 2,
+    4 ... seconds. Foreign writes during the pause are not counted."""
     if before is not None and before.version == version:
         return before
     times = before.times + 1 if before is not None and now < before.until + FORGET else 1

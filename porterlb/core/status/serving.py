@@ -1,8 +1,8 @@
-"""What is on the wire, as opposed to what is planned: which VIP is carried by BGP, which one is answered for.
+"""The served VIPs, as opposed to the planned ones: which VIP BGP carries, and which one a replica answers for.
 
-A BGP route counts once the replica that announces it is live, has acknowledged a plan that holds the route, has an
-established session with the peer, and the route was not refused. A Layer 2 answer counts while the replica that gives
-it is live and the next hop is not known dead.
+A BGP route counts if the replica that announces it is live, has acknowledged a plan with the route and has an
+established session with the peer, and if the route was not refused. A Layer 2 answer counts while the answering replica
+is live and the next hop is not known to be dead.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ Addresses = Mapping[str, Sequence[Address]]
 class Acknowledged:
     """The VIPs of the last plan that each replica has acknowledged, by replica; with the replica's boot number.
 
-    Without it every change anywhere would make every VIP look unserved until the digests agree again.
+    Without it, every change would make every VIP look unserved until the digests agree again.
     """
 
     by_replica: Mapping[str, tuple[int, Mapping[Address, VipPlan]]] = field(default_factory=dict)
 
     def updated(self, known: Known) -> Acknowledged:
-        """What is acknowledged now, given what was before. A replica that is not live or has begun anew has nothing."""
+        """The present acknowledgements, from the previous ones. Replicas that are not live or have restarted have
+        none."""
         fresh: dict[str, tuple[int, Mapping[Address, VipPlan]]] = {}
         own = FreshReplica(known.node, 0, applied=known.applied, digest=known.plan.digest)
         for replica, said in {**known.wire.fresh, known.node: own}.items():
@@ -44,14 +45,14 @@ class Acknowledged:
         return Acknowledged(fresh)
 
     def hops(self, replica: str, peer: str, address: Address) -> Sequence[str]:
-        """The next hops of a VIP that ``replica`` has told its ExaBGP to announce to ``peer``."""
+        """The next hops of a VIP that ``replica`` has ordered its ExaBGP to announce to ``peer``."""
         told = self.by_replica.get(replica)
         vip = told[1].get(address) if told else None
         return vip.announced.get(peer, {}).get(replica, ()) if vip else ()
 
 
 def served_now(vip: VipPlan, known: Known, acknowledged: Acknowledged, refusals: Refusals | None = None) -> Served:
-    """How ``vip`` is brought in now. ``refusals``: see :func:`refusals_of`; made here where it is not given."""
+    """How ``vip`` is served now. ``refusals``: see :func:`refusals_of`; computed here if omitted."""
     refused = (refusals_of(known) if refusals is None else refusals).get(vip.address, {})
     carried = _carried(vip, known, acknowledged, refused) if vip.mode.announce is not Announce.NONE else {}
     answered = _answered(vip, known) if vip.mode.answer else None
@@ -70,10 +71,10 @@ def served_now(vip: VipPlan, known: Known, acknowledged: Acknowledged, refusals:
 
 
 class WireView:
-    """How every VIP is brought in, kept up to date without looking at those for which nothing can have changed.
+    """How every VIP is served, updated without checking VIPs that cannot have changed.
 
-    :meth:`outdated` says which VIPs to look at again, :meth:`look` looks at one of them, and :meth:`done` ends the
-    round: so that whoever drives it may do something else in between.
+    :meth:`outdated` returns the VIPs to check again, :meth:`look` checks one of them, and :meth:`done` ends the round.
+    The caller can do other work between the calls.
     """
 
     def __init__(self) -> None:
@@ -88,7 +89,7 @@ class WireView:
         self._refusals: Refusals = {}
 
     def outdated(self, known: Known) -> list[Address]:
-        """VIPs that may be brought in differently now: all of them where a session or a replica came or went."""
+        """VIPs that may be served differently now: all of them after a session or a replica came or went."""
         if known.snapshot.nodes is not self._nodes:
             self._nodes, self._addresses = known.snapshot.nodes, known.addresses
         basis = (
@@ -114,12 +115,12 @@ class WireView:
         if not same:
             return list(plan.vips)
         found |= differing(answering, known.wire.answering)
-        # What is planned and not yet done may be done by now: somebody may have acknowledged it.
+        # A planned change that was not complete may be complete now: a replica may have acknowledged it.
         found |= self._unsettled
         return [address for address in found if address in plan.vips]
 
     def look(self, address: Address, known: Known, acknowledged: Acknowledged) -> bool:
-        """Looks at one VIP again; whether it is brought in differently."""
+        """Checks one VIP again; returns whether it is served differently."""
         vip = known.plan.vips[address]
         served = served_now(vip, known, acknowledged, self._refusals)
         self._unsettled.discard(address)
@@ -134,14 +135,14 @@ class WireView:
         return True
 
     def done(self) -> Mapping[Address, Served]:
-        """The view as it is now."""
+        """The present view."""
         self.on_wire = self._next.frozen()
         self._unsettled = {address for address in self._unsettled if address in self.on_wire}
         return self.on_wire
 
 
 Refusals = Mapping[Address, Mapping[tuple[str, Address], str]]
-"""By VIP: ExaBGP's words by (peer, next hop address)."""
+"""By VIP: ExaBGP's message by (peer, next hop address)."""
 
 
 def refusals_of(known: Known) -> Refusals:
@@ -194,7 +195,7 @@ def _answered(vip: VipPlan, known: Known) -> Answering | None:
 
 
 def _hosts(vip: VipPlan, known: Known) -> tuple[str, ...]:
-    """The nodes that share the hosts of the segment, where the VIP is spread over several."""
+    """The nodes that share the hosts of the segment, if the VIP is spread over several."""
     return tuple(sorted(node for node in vip.takers if not _is_dead(node, vip, known)))
 
 

@@ -1,28 +1,28 @@
-"""What /state shows: everything that one replica knows, as JSON values, in a shape that does not change at will.
+"""The content of /state: everything that one replica knows, as JSON values, in a stable format.
 
 ====================  =====================================================================================
-``version``           1; raised when something here changes its meaning or goes away
-``node``, ``leader``  this replica, and whom it holds for the leader
-``time``              when this was so (RFC 3339)
+``version``           1; raised when a field here changes its meaning or is removed
+``node``, ``leader``  this replica, and the replica that it considers the leader
+``time``              when this was valid (RFC 3339)
 ``plan``              digest; applied (the digest that its BGP speaker has acknowledged); wakeIn (seconds or null)
 ``replicas``          by node: fresh, boot, sessions (established, by peer name), leader, digest, applied
-``nodes``             by name: addresses, ready, usable, why (not), dead, deadBy (the live replicas that say so),
+``nodes``             by name: addresses, ready, usable, why (not), dead, deadBy (the live replicas that report it),
                       deadOn, probed, cordoned, drain (empty, announced: with the community GRACEFUL_SHUTDOWN, or
                       withdrawn)
 ``eips``              by name: protocol, size, used, layer2Possible, problems
-``services``          by namespace/name: addresses, eips, problems, atNodeDeath (what the death of a node costs new
-                      connections, and which setting helps; empty: nothing)
-``vips``              by address: eip, services, protocol, mode (planned), served (on the wire), phase, age (seconds
+``services``          by namespace/name: addresses, eips, problems, atNodeDeath (the effect of a node's death on new
+                      connections, and which setting helps; empty: none)
+``vips``              by address: eip, services, protocol, mode (planned), served (now), phase, age (seconds
                       in this phase), since (RFC 3339, the last move; empty: before this replica could know),
                       nextHops, candidates, layer2 (the node that serves it there; empty: it cannot), recorded (the
                       node in Eip.status.layer2NextHops), announced {peer: {replica: [node]}},
                       carried {peer: [node]}, answering {nextHop, answerer} or null, servedOn (the nodes that its
-                      traffic reaches), hosts (the same where each host on the segment has a next hop of its own, else
+                      traffic reaches), hosts (the same if each host on the segment has its own next hop, else
                       empty), askers {node: number of known hosts}, conflict, problems
 ``peers``             by name: state, age (seconds in this state), reason and number of losses, loss and attempt (the
                       last ones: kind, code, subcode, local, text; or null), bfd (state, remoteState, diagnostic,
                       reason, transmitInterval and detectionTime in ms, failures, transitions; or null), sessions (of
-                      the live replicas that are to have one, by node: established, why not), problems
+                      the live replicas that must have one, by node: established, why not), problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
 ``wire``              trouble, nics, dead, deadOn, notices (sentences), noticed (the same: kind, subject, nodes),
                       probed, doubt, conflicts, claimed, counters
@@ -32,10 +32,10 @@
                       vips, message
 ``problems``          by object ("Eip pool"): sentences
 ``broken``            by place in a file: sentences
-``outage``            why the API is unavailable; empty when it is there
+``outage``            why the API is unavailable; empty if it is available
 ====================  =====================================================================================
 
-No password is in it: what has one (peers, neighbours) is shown by its name and state only.
+Passwords are not included: objects with a password (peers, neighbours) are shown by name and state only.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ State = dict[str, Any]
 
 
 def state_of(known: Known, history: History, now: float) -> State:
-    """See above. ``now``: monotonic seconds, the clock of plan and reports."""
+    """The state described above. ``now``: monotonic seconds, the clock of plan and reports."""
     snapshot, plan, view = known.snapshot, known.plan, known.snapshot.view
     usable = plan.shared.usable if plan.shared else frozenset()
     at = plan.shared.drain if plan.shared else Stages()
@@ -219,7 +219,7 @@ def _peer(known: Known, name: str, now: float) -> State:
 
 
 def _bfd(session: BfdSession | None, *, wanted: bool) -> State | None:
-    """None where there is to be no BFD. Times in milliseconds."""
+    """None if no BFD is wanted. Times in milliseconds."""
     if not wanted:
         return None
     of = session or BfdSession()

@@ -1,6 +1,6 @@
-"""What is to be written: every status that differs from what the cluster has, as values that only need to be sent.
+"""The status writes: every status that differs from the one in the cluster, as values that only need to be sent.
 
-Who writes what: the leader, as ``porterlb``, Eips, Services, the conditions of BgpPeers and the BgpConf; each replica,
+The leader writes, as ``porterlb``, Eips, Services, the conditions of BgpPeers and the BgpConf. Each replica writes,
 as ``porterlb-<node>``, its own ``BgpPeer.status.nodesPeerStatus[node]``, and nothing else.
 """
 
@@ -20,11 +20,11 @@ from porterlb.core.status.notices import Notice, eip_notices, object_notices, se
 from porterlb.core.status.peer import entries, loss_reasons, own_entry, peer_conditions
 
 LEADER = "porterlb"
-"""Field manager of what the leader writes."""
+"""Field manager for writes of the leader."""
 
 
 def owner_of(node: str) -> str:
-    """Field manager of what the replica on ``node`` writes."""
+    """Field manager for writes of the replica on ``node``."""
     return f"{LEADER}-{node}"
 
 
@@ -52,10 +52,10 @@ EIP_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class StatusWrite:
-    """One status to be written.
+    """One status that must be written.
 
-    ``version``: the resourceVersion that it was decided on; empty: any. ``leader_only``: not to be sent by a replica
-    that does not lead at the moment of sending. ``urgent``: gives or takes an address. ``placing``: records a next hop.
+    ``version``: the resourceVersion that the decision is based on; empty: any. ``leader_only``: not sent by a replica
+    that is not the leader when it sends. ``urgent``: adds or removes an address. ``placing``: records a next hop.
     """
 
     key: ObjectKey
@@ -69,7 +69,7 @@ class StatusWrite:
 
 
 Have = Callable[[ObjectKey], Mapping[str, Any] | None]
-"""The object as the cluster has it, or None."""
+"""The object as in the cluster, or None."""
 
 
 def _first_version(service: Service) -> str:
@@ -79,10 +79,10 @@ def _first_version(service: Service) -> str:
 def service_write(
     known: Known, key: ServiceKey, have: Have, decided_on: Callable[[Service], str] = _first_version
 ) -> StatusWrite | None:
-    """The write for a Service that is ours, usable or not; None where the cluster has it already.
+    """The write for a Service that we manage, usable or not; None if the cluster already has this status.
 
-    Also None for a Service that has not been planned: a leader in doubt keeps its last plan, and may lead with one that
-    is older than the Service. What others have written of it stays.
+    Also None for a Service that has not been planned: a leader in doubt keeps its last plan, which may be older than
+    the Service. Then the status written by others stays.
 
     ``decided_on``: the newest resourceVersion of the Service with the values that the plan was made from.
     """
@@ -106,7 +106,7 @@ def service_write(
 
 
 def release(key: ObjectKey, obj: Mapping[str, Any]) -> StatusWrite | None:
-    """For a Service that is no longer ours: gives up what we wrote, where we did write something."""
+    """For a Service that we no longer manage: removes our status, if we wrote any."""
     ours = OUR_CONDITIONS["Service"]
     if not any(conditions.find(conditions.of(status_of(obj)), type_) for type_ in ours):
         return None
@@ -114,7 +114,7 @@ def release(key: ObjectKey, obj: Mapping[str, Any]) -> StatusWrite | None:
 
 
 def context_writes(known: Known, key: ObjectKey, have: Have, *, leading: bool) -> list[StatusWrite]:
-    """The writes for an Eip, a BgpPeer or a BgpConf, as far as this replica is to write them."""
+    """The writes of this replica for an Eip, a BgpPeer or a BgpConf."""
     obj = have(key)
     if obj is None:
         return []
@@ -154,12 +154,12 @@ def _own_write(known: Known, key: ObjectKey, old: Mapping[str, Any]) -> StatusWr
 
 
 def removal(key: ObjectKey, node: str) -> StatusWrite:
-    """Takes the entry of a vanished node out of a BgpPeer: its owner gives up everything (KEP-555)."""
+    """Removes the entry of a vanished node from a BgpPeer: its field manager gives up all fields (KEP-555)."""
     return StatusWrite(key, {}, owner_of(node))
 
 
 def taking(key: ObjectKey, node: str) -> StatusWrite:
-    """Makes the entry of a vanished node that node's own, whoever has written it: then it can be given up."""
+    """Makes that node's field manager the owner of its entry, whoever has written it: then it can be removed."""
     return StatusWrite(key, {"nodesPeerStatus": {node: {}}}, owner_of(node))
 
 
@@ -173,24 +173,24 @@ def version_of(obj: Mapping[str, Any]) -> str:
 
 
 def service_differs(old: Mapping[str, Any], new: Status) -> bool:
-    """Whether what we say about a Service is not what the cluster has."""
+    """Whether our status for a Service differs from the one in the cluster."""
     return ingress(old) != ingress(new) or conditions_differ("Service", old, new)
 
 
 def conditions_differ(kind: str, old: Mapping[str, Any], new: Status) -> bool:
-    """Compares our conditions only: others may have their own in the same list."""
+    """Compares only our conditions: others may have conditions in the same list."""
     before, after = conditions.of(old), conditions.of(new)
     return any(conditions.find(before, t) != conditions.find(after, t) for t in OUR_CONDITIONS[kind])
 
 
 def ingress(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(ip, ipMode) of each entry. ``ipMode`` is VIP where it is absent: the API server's default (KEP-1860)."""
+    """(ip, ipMode) of each entry. If absent, ``ipMode`` is VIP, the API server's default (KEP-1860)."""
     found = (status.get("loadBalancer") or {}).get("ingress") or ()
     return [(str(e.get("ip") or e.get("hostname")), str(e.get("ipMode") or "VIP")) for e in found]
 
 
 def losses_of(known: Known, objects: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
-    """Why sessions were lost last, by peer, by node: what replicas wrote into the BgpPeers, and our own report."""
+    """Why sessions were last lost, by peer, by node: from the replicas' entries in the BgpPeers, and our own report."""
     losses = {name: loss_reasons(status_of(obj)) for name, obj in objects}
     for name, session in known.bgp.sessions.items():
         if reason := words.why_down(session):
