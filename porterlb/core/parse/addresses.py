@@ -1,4 +1,4 @@
-"""IP addresses and pools of them as people write them: ``IP``, ``CIDR``, ``a-b``, several separated by commas."""
+"""IP addresses and pools of them as users write them: ``IP``, ``CIDR``, ``a-b``, several separated by commas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from porterlb.core.problems import Problem, Reason
 _PREFIX = re.compile(r"[0-9]{1,3}")
 _ZEROS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){3}")
 _SHORT_END = re.compile(r"[0-9]{1,3}")
-_MOST_PARTS = 10_000  # of one list; a larger one is a mistake, and would be slow at every plan
+_MOST_PARTS = 10_000  # in one list; a longer one is a mistake, and would slow down every plan
 _MOST_DOTTED = 1 << 24  # IPv4 addresses of one Eip with avoidNetworkAddresses: 131,072 are left out of a /8
 
 _UNUSABLE = tuple(
@@ -32,7 +32,7 @@ _UNUSABLE = tuple(
 
 
 def parse_address(text: object) -> Address | None:
-    """One IP address, or None. No zone (``%eth0``), for an address of a cluster has none."""
+    """One IP address, or None. Zones (``%eth0``) are refused, because a cluster address has none."""
     if not isinstance(text, str) or "%" in text:
         return None
     try:
@@ -42,10 +42,10 @@ def parse_address(text: object) -> Address | None:
 
 
 def respelled(text: object) -> tuple[Address | None, str]:
-    """The address that a text means, though it is not written as one; and the remedy. (None, ""): it means none.
+    """The address that a text means although it is not in the usual form, and the remedy. (None, ""): no address.
 
-    An IPv4 address that is mapped into IPv6 is that IPv4 address. One with leading zeros is not taken: some read it
-    as octal (RFC 6943 3.1.1).
+    An IPv4-mapped IPv6 address means the IPv4 address. Leading zeros are refused, because some software reads them as
+    octal (RFC 6943 3.1.1).
     """
     address = parse_address(text)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
@@ -58,7 +58,7 @@ def respelled(text: object) -> tuple[Address | None, str]:
 
 
 def parse_ranges(text: str, path: str, problems: list[Problem]) -> list[AddressRange]:
-    """All parts of a list as ranges, in the order given; what is wrong becomes a problem."""
+    """All parts of a list as ranges, in the order given; errors become problems."""
     parts = text.split(",")
     if len(parts) > _MOST_PARTS:
         problems.append(Problem(Reason.INVALID_ADDRESS, f"has more than {_MOST_PARTS} parts. Use ranges.", path))
@@ -66,7 +66,7 @@ def parse_ranges(text: str, path: str, problems: list[Problem]) -> list[AddressR
     found = []
     for part in parts:
         if not part.strip() and len(parts) > 1:
-            continue  # a comma too many does no harm
+            continue  # an additional comma is harmless
         range_ = _range(part.strip(), path, problems)
         if range_ is not None:
             found.append(range_)
@@ -74,7 +74,7 @@ def parse_ranges(text: str, path: str, problems: list[Problem]) -> list[AddressR
 
 
 def check_usable(ranges: Iterable[AddressRange], path: str, problems: list[Problem]) -> None:
-    """Note ranges with addresses that no Service can have."""
+    """Adds problems for ranges with addresses that no Service can have."""
     for first, last in ranges:
         for net, what in _UNUSABLE:
             if first.version == net.version and int(first) <= int(net[-1]) and int(net[0]) <= int(last):
@@ -124,7 +124,7 @@ def _range(part: str, path: str, problems: list[Problem]) -> AddressRange | None
 
 
 def _hint(part: str) -> str:
-    """What to write instead, where that is clear; with a space in front."""
+    """What to write instead, if that is clear; with a leading space."""
     ends = [end.strip() for end in part.split("-", 1)]
     first = parse_address(ends[0])
     if isinstance(first, IPv4Address) and len(ends) == 2 and _SHORT_END.fullmatch(ends[1]):
@@ -159,7 +159,7 @@ def _dotted(first: int, last: int) -> Iterable[int]:
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sorted, with overlapping and adjacent ones made one."""
+    """Sorted, with overlapping and adjacent spans merged."""
     joined: list[tuple[int, int]] = []
     for first, last in sorted(spans):
         if joined and first <= joined[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""One rule of BgpPeer.spec.advertise: what matches is announced with these attributes."""
+"""One rule of BgpPeer.spec.advertise: matching VIPs are announced with these attributes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from porterlb.core.parse.selectors import parse_selector
 
 
 def parse_rule(rule: Fields) -> AdvertiseRule:
-    """The rule in these fields; what is wrong in it is noted there."""
+    """The rule in these fields; errors are recorded there."""
     texts = rule.texts("communities")
     named = [text for text in texts if rules.community(text) is None and rules.community_name(text)]
     communities = [_community(rule, text) for text in texts if text not in named]
@@ -41,7 +41,7 @@ def parse_rule(rule: Fields) -> AdvertiseRule:
 
 
 def _length(rule: Fields, name: str, most: int) -> int:
-    """0 where it is absent, or is that of a host route."""
+    """The prefix length; 0 if it is absent or that of a host route."""
     return rule.number(name, most, 1, most) % most
 
 

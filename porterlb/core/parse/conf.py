@@ -1,4 +1,4 @@
-"""The BgpConf object ``default``: what all our BGP speakers have in common."""
+"""The BgpConf object ``default``: the common settings of all our BGP speakers."""
 
 from __future__ import annotations
 

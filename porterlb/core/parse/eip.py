@@ -13,9 +13,9 @@ from porterlb.core.parse.meta import DOMAINS, Meta, duplicate_spellings, is_fata
 from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Parsed, Problem, Reason
 
-_NIC = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ - 1 (net/if.h), and what the kernel refuses in a name
+_NIC = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ - 1 (net/if.h), and the characters that the kernel refuses in a name
 _SEVERAL = re.compile(r"[,;*?^$|\[\](){}\\+]")
-"""Lists and patterns. The kernel allows these characters in a name, and nobody uses them."""
+"""Characters of lists and patterns. The kernel allows them in a name, but they are not used in practice."""
 _CAN_REACH = "can_reach:"
 REBALANCE = ("rebalance", "v1alpha1")
 """The annotation by which an operator asks for VIPs to be moved; its value names the request."""
@@ -30,7 +30,7 @@ _ELSEWHERE = {
     "autoassign": "write autoAssign",
     "disabled": "write disable",
 }
-"""Fields of MetalLB's IPAddressPool and near misses, and what they are here."""
+"""Fields of MetalLB's IPAddressPool and similar names, and their equivalents here."""
 
 
 def parse_eip(obj: Mapping[str, Any]) -> Parsed[Eip]:
@@ -119,9 +119,9 @@ def _interface(spec: Fields) -> tuple[str, Address | None]:
 
 
 def replaced_protocol(obj: Mapping[str, Any]) -> Protocol | None:
-    """The protocol that ``porterlb mode restore`` gives back to this Eip.
+    """The protocol that ``porterlb mode restore`` restores for this Eip.
 
-    None: ``porterlb mode`` has not switched it, or its protocol has been changed since by another way.
+    None: ``porterlb mode`` has not switched it, or its protocol has since been changed by other means.
     """
     before, _, after = parse_meta(obj).annotation(*SWITCHED).partition("/")
     spec = obj.get("spec")

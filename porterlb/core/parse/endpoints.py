@@ -1,4 +1,4 @@
-"""EndpointSlices: where the pods of a Service are."""
+"""EndpointSlices: the nodes of a Service's pods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VERSIONS = {"IPv4": 4, "IPv6": 6}
 def parse_endpoint_slice(obj: Mapping[str, Any]) -> tuple[ServiceKey, tuple[Endpoint, ...]] | None:
     """Any JSON object to a Service and its endpoints in this slice; None if it belongs to no Service. Never raises.
 
-    Conditions as the API defines them (discovery.k8s.io/v1): no ``ready`` means ready; no ``serving`` means as
+    Conditions as the API defines them (discovery.k8s.io/v1): no ``ready`` means ready; no ``serving`` means the same as
     ready; no ``terminating`` means not terminating. A slice of names (FQDN) has no endpoint that a node could serve.
     """
     meta = parse_meta(obj)
@@ -50,8 +50,8 @@ def _endpoint(entry: Mapping[str, Any], version: int) -> Endpoint:
 def merge(slices: Iterable[Iterable[Endpoint]]) -> tuple[Endpoint, ...]:
     """The endpoints of one Service from all its slices: each kind once for each node, in a fixed order.
 
-    What a next hop is chosen from does not depend on how many pods of one kind a node has, nor on how they are
-    spread over slices; so equal sets are equal values.
+    The choice of next hops does not depend on the number of pods of one kind on a node, nor on their distribution over
+    slices. Therefore equal sets are equal values.
     """
     found = {endpoint for endpoints in slices for endpoint in endpoints}
     return tuple(

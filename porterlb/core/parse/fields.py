@@ -1,7 +1,7 @@
-"""Reading a JSON object field by field, so that nothing is misread and nothing is silently ignored.
+"""Reads a JSON object field by field. No value is misread, and no field is silently ignored.
 
-Every getter takes any JSON value and never raises: what does not fit becomes a problem with the field's path, and the
-default is returned. A field that nobody has asked for is reported by :meth:`Fields.done`.
+Every getter accepts any JSON value and never raises: a wrong value becomes a problem with the field's path, and the
+default is returned. :meth:`Fields.done` reports fields that were never read.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from porterlb.core.problems import Problem, Reason
 
 _DIGITS = re.compile(r"[0-9]{1,20}")
-_SHOWN = 60  # characters of a wrong value that a sentence repeats
+_SHOWN = 60  # characters of a wrong value that a message repeats
 
 
 def show(value: object) -> str:
-    """A JSON value for a sentence: one line, not too long."""
+    """A JSON value for a message: one line, not too long."""
     if isinstance(value, str):
         text = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
         return json.dumps(text)
@@ -33,7 +33,7 @@ def show(value: object) -> str:
 
 
 def plain(name: object) -> str:
-    """The name of a field or annotation for a path: as it is, unless that would not be one readable line."""
+    """The name of a field or annotation for a path: unchanged if it is one readable line."""
     return name[:253] if isinstance(name, str) and name.isprintable() else show(name)
 
 
@@ -51,24 +51,24 @@ class Fields:
         return f"{self.path}.{name}" if self.path else name
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null; it then still has to be read."""
+        """Whether the field is present and not null; it must still be read."""
         return self._value.get(name) is not None
 
     def raw(self, name: str) -> Any:
-        """The field as it is, None where it is absent."""
+        """The unparsed field, None if it is absent."""
         self._known.add(name)
         return self._value.get(name)
 
     def wrong(self, name: str, message: str, reason: Reason = Reason.INVALID_FIELD, *, fatal: bool = True) -> None:
-        """Note a problem with a field."""
+        """Records a problem with a field."""
         self.problems.append(Problem(reason, message, self.at(name) if name else self.path, fatal))
 
     def missing(self, name: str, what: str) -> None:
-        """Note that a required field is not there."""
+        """Records that a required field is missing."""
         self.wrong(name, f"is missing: {what}.", Reason.MISSING_FIELD)
 
     def text(self, name: str, default: str = "") -> str:
-        """A string, without white space around it."""
+        """A string, without surrounding white space."""
         value = self.raw(name)
         if value is None:
             return default
@@ -107,7 +107,7 @@ class Fields:
         return value
 
     def object(self, name: str) -> Fields:
-        """An object; an empty one where it is absent."""
+        """An object; an empty one if it is absent."""
         value = self.raw(name)
         if value is not None and not isinstance(value, Mapping):
             self.wrong(name, f"{show(value)} is not an object.")
@@ -125,7 +125,7 @@ class Fields:
         return [(f"{self.at(name)}[{index}]", item) for index, item in enumerate(value)]
 
     def objects(self, name: str) -> list[Fields]:
-        """A list of objects; others in it are problems."""
+        """A list of objects; other items become problems."""
         found = []
         for path, item in self.items(name):
             if isinstance(item, Mapping):
@@ -135,7 +135,7 @@ class Fields:
         return found
 
     def texts(self, name: str) -> list[str]:
-        """A list of strings that are not empty; others in it are problems."""
+        """A list of non-empty strings; other items become problems."""
         found = []
         for path, item in self.items(name):
             if isinstance(item, str) and item.strip():
@@ -145,13 +145,13 @@ class Fields:
         return found
 
     def unsupported(self, names: Iterable[str], why: str = "is not supported and has no effect") -> None:
-        """Fields that are known elsewhere and do nothing here: a warning where one of them asks for something."""
+        """Fields that other products know but that have no effect here: a warning if one of them is set."""
         for name in names:
             if self.raw(name) not in (None, False, 0, "", [], {}):
                 self.wrong(name, f"{why}.", Reason.UNSUPPORTED_FIELD, fatal=False)
 
     def done(self, hints: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Warn of the fields that nobody has asked for. ``hints``: what to write instead, by field."""
+        """Warns of fields that were never read. ``hints``: what to write instead, by field."""
         for name in self._value:
             if name not in self._known:
                 hint = f": {hints[name]}." if name in hints else "."
@@ -160,7 +160,7 @@ class Fields:
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """The value if it is an object, else an empty one: for kinds that the API server has checked."""
+    """The value if it is an object, else an empty one: for kinds that the API server has validated."""
     return value if isinstance(value, Mapping) else {}
 
 

@@ -11,12 +11,12 @@ from porterlb.core.parse.fields import Fields, show
 from porterlb.core.problems import Problem, Reason
 
 DOMAINS = ("porter.kubesphere.io", "openelb.kubesphere.io")
-"""The two spellings of our annotations; the first one counts where both are given."""
+"""The two spellings of our annotations; the first one takes precedence if both are set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """``created``: RFC 3339 text. ``name`` is empty where the object has none."""
+    """``created``: RFC 3339 text. ``name`` is empty if the object has none."""
 
     name: str = ""
     namespace: str = ""
@@ -43,7 +43,7 @@ class Meta:
 
 
 def parse_meta(obj: Mapping[str, Any]) -> Meta:
-    """The metadata of any object, with nothing where something is wrong: the API server has checked it."""
+    """The metadata of any object; invalid values are empty, because the API server has validated them."""
     meta = obj.get("metadata") if isinstance(obj, Mapping) else None
     if not isinstance(meta, Mapping):
         return Meta()
@@ -82,7 +82,7 @@ def is_fatal(problems: list[Problem]) -> bool:
 
 
 def duplicate_spellings(meta: Meta, kind: str, version: str, problems: list[Problem]) -> None:
-    """Warn where the two spellings of an annotation contradict each other."""
+    """Warns if the two spellings of an annotation contradict each other."""
     values = [meta.annotations.get(f"{kind}.{domain}/{version}", "").strip() for domain in DOMAINS]
     if all(values) and values[0] != values[1]:
         problems.append(

@@ -1,4 +1,4 @@
-"""A Node: where traffic can be sent to."""
+"""A Node: a possible destination of traffic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse_node(
 
     ``ignore_exclude_label``, ``drain_cordoned``: the settings of these names.
 
-    A node without a Ready condition counts as ready: nobody has judged it, as in a directory of manifests.
+    A node without a Ready condition counts as ready: its state was never reported, as in a directory of manifests.
     """
     problems: list[Problem] = []
     meta = parse_meta(obj)
@@ -61,7 +61,7 @@ def parse_node(
 
 
 def _capacity(meta: Meta, problems: list[Problem]) -> int:
-    """In hundredths of the usual one."""
+    """In hundredths of the default."""
     text = meta.annotation(*_CAPACITY)
     if not text:
         return _FULL
@@ -91,7 +91,7 @@ def _addresses(status: Mapping[str, Any], problems: list[Problem]) -> tuple[Addr
 
 
 def _other_addresses(status: Mapping[str, Any]) -> tuple[Address, ...]:
-    """Those that are neither InternalIPs nor names."""
+    """Addresses that are neither InternalIPs nor names."""
     others = [entry for entry in entries(status.get("addresses")) if entry.get("type") != "InternalIP"]
     found = [address for entry in others if (address := parse_address(entry.get("address"))) is not None]
     return tuple(dict.fromkeys(found))

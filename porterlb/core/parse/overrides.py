@@ -1,4 +1,4 @@
-"""BgpPeer.spec.overrides: values that count on some of the nodes. An error in one entry refuses that entry alone."""
+"""BgpPeer.spec.overrides: values that apply to some of the nodes. An error in one entry refuses only that entry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VALUES = ("neighborAddress", "defaultGateway", "peerAs", "localAs", "routerId",
 
 
 def parse_overrides(spec: Fields, local_address: Address | None) -> tuple[PeerOverride, ...]:
-    """``local_address``: of the BgpPeer, which counts where an entry has no source of its own."""
+    """``local_address``: of the BgpPeer; it applies if an entry has no source address of its own."""
     found = []
     for path, item in spec.items("overrides"):
         problems: list[Problem] = []
@@ -41,7 +41,7 @@ def parse_overrides(spec: Fields, local_address: Address | None) -> tuple[PeerOv
 
 
 def _entry(entry: Fields, base: Address | None) -> PeerOverride | None:
-    """None: nobody knows which nodes it is for."""
+    """None: the nodes that it applies to are unknown."""
     selector = parse_selector(entry, "nodeSelector")
     if is_fatal(entry.problems):
         return None
@@ -78,7 +78,7 @@ def _entry(entry: Fields, base: Address | None) -> PeerOverride | None:
 
 
 def parse_peer_as(fields: Fields) -> tuple[int, DynamicAs | None]:
-    """``peerAs``: a number, or ``external`` or ``internal``. 0 and None: it is absent, or wrong, which is noted."""
+    """``peerAs``: a number, or ``external`` or ``internal``. 0 and None: absent or wrong; an error is recorded."""
     value = fields.raw("peerAs")
     if isinstance(value, str):
         found = next((kind for kind in DynamicAs if kind.value == value.strip()), None)

@@ -98,7 +98,7 @@ _CONF = (
 
 
 def _required(conf: Fields, overrides: tuple[PeerOverride, ...], own_as: object) -> None:
-    """Address and AS of the router may both be missing where overrides have them."""
+    """Address and AS of the router may both be absent if overrides have them."""
     if not conf.text("neighborAddress") and not any(o.address or o.gateway or o.refused for o in overrides):
         conf.missing("neighborAddress", "the IP address of the router")
     elif not own_as and not any(o.peer_as or o.dynamic or o.refused for o in overrides):
@@ -127,7 +127,7 @@ def _local_address(transport: Fields, neighbor: Address | None) -> Address | Non
     text = transport.text("localAddress")
     address = parse_address(text)
     if not text or (address is not None and address.is_unspecified):
-        return None  # GoBGP writes 0.0.0.0 for any
+        return None  # GoBGP writes 0.0.0.0 for any address
     if address is None:
         transport.wrong("localAddress", f"{show(text)} is not an IP address.", Reason.INVALID_ADDRESS)
     elif neighbor is not None and address.version != neighbor.version:
@@ -211,7 +211,7 @@ def _ttl_security(security: Fields, multihop: bool, multihop_ttl: int) -> int:
 
 
 def parse_graceful_restart(spec: Fields) -> int | None:
-    """The restart time in ``gracefulRestart`` in seconds, 0 for off, None where it is not given."""
+    """The restart time in ``gracefulRestart`` in seconds, 0 for off, None if it is not set."""
     if not spec.has("gracefulRestart"):
         spec.raw("gracefulRestart")
         return None
@@ -236,7 +236,7 @@ def parse_graceful_restart(spec: Fields) -> int | None:
 
 
 def _bfd(bfd: Fields) -> BfdSettings | None:
-    """None where it is not enabled. Intervals in milliseconds."""
+    """None if BFD is not enabled. Intervals in milliseconds."""
     default = BfdSettings()
     enabled = bfd.flag("enabled", False)
     settings = BfdSettings(
@@ -253,7 +253,7 @@ def _bfd(bfd: Fields) -> BfdSettings | None:
 
 
 def _advertise_policy(spec: Fields, advertise: tuple[AdvertiseRule, ...]) -> bool:
-    """Whether all rules that match apply together."""
+    """Whether all matching rules apply together."""
     policy = spec.text("advertisePolicy") or "first"
     if policy not in ("first", "union"):
         spec.wrong("advertisePolicy", f"{show(policy)} is neither first nor union.")

@@ -13,9 +13,9 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 def parse_selector(parent: Fields, name: str, *, plain: bool = False) -> Selector | None:
-    """The selector in a field; None where it is absent or empty, which selects everything.
+    """The selector in a field; None if it is absent or empty, which selects everything.
 
-    A wrong one is a fatal problem: a selector that is half understood selects what nobody wanted. ``plain``: also
+    An invalid selector is a fatal problem: applied partly, it would select unwanted objects. ``plain``: also
     accept ``label: value`` pairs without matchLabels, as OpenELB writes namespaceSelector.
     """
     fields = parent.object(name)

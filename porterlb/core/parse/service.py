@@ -1,4 +1,4 @@
-"""A Service: whether it is ours, and what it asks for."""
+"""A Service: whether we manage it, and its settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OURS_VALUES = ("porter", "openelb")
 _WEIGHT = ("weight", "v1alpha1")
 _HEAVIEST = 1000
 _ASKS = (("eip", "v1alpha1"), ("eip", "v1alpha2"), ("protocol", "v1alpha1"), ("share", "v1alpha1"), _WEIGHT)
-_LAYER2 = ("layer2", "v1alpha1")  # written by us too, in the first spelling: it may differ from an old second one
+_LAYER2 = ("layer2", "v1alpha1")  # we write it too, in the first spelling, which may differ from an old second one
 _VERSIONS = {"IPv4": 4, "IPv6": 6}
 
 _METALLB = ("metallb.io", "metallb.universe.tf")
@@ -29,17 +29,17 @@ _METALLB_REMEDIES = {
     "loadBalancerIPs": f"Write eip.{DOMAINS[0]}/v1alpha1 to ask for an address.",
     "address-pool": f"Write eip.{DOMAINS[0]}/v1alpha2 with the name of an Eip.",
 }
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(?<![0-9])")  # a DNS subdomain that is no number
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(?<![0-9])")  # a DNS subdomain that is not a number
 _CLASS_WORDS = ("porter", "openelb", "kubesphere")
 OUR_MANAGER = "porterlb"
 """Field manager of the leader; those of the replicas begin with it."""
 
 
 def parse_service(obj: Mapping[str, Any], claim_without_class: bool) -> Parsed[Service] | None:
-    """Any JSON object to a Service of ours and its problems; None if it is not ours. Never raises.
+    """Any JSON object to a Service that we manage and its problems; None if we do not manage it. Never raises.
 
-    Only what makes it unclear which address is wanted is fatal, and not even that while the Service holds one: then
-    it keeps what it has. ``claim_without_class``: the setting of that name.
+    A problem is fatal only if it makes the wanted address unclear, and only while the Service holds no address: if it
+    holds one, it keeps it. ``claim_without_class``: the setting of that name.
     """
     meta = parse_meta(obj)
     spec = mapping(obj.get("spec") if isinstance(obj, Mapping) else None)
@@ -96,7 +96,7 @@ def _is_ours(meta: Meta, spec: Mapping[str, Any], claim_without_class: bool) -> 
 
 
 def class_hint(obj: Mapping[str, Any]) -> str:
-    """A sentence where a Service names a loadBalancerClass that is nearly ours, and so is nobody's; else empty."""
+    """A sentence if a Service names a loadBalancerClass that resembles ours but differs from it; else empty."""
     spec = mapping(obj.get("spec") if isinstance(obj, Mapping) else None)
     class_ = spec.get("loadBalancerClass")
     if spec.get("type") != "LoadBalancer" or not isinstance(class_, str) or class_ == CLASS:
@@ -107,9 +107,9 @@ def class_hint(obj: Mapping[str, Any]) -> str:
 
 
 def addresses_elsewhere(obj: Mapping[str, Any], *, ours: bool) -> tuple[Address, ...]:
-    """The addresses whose traffic kube-proxy sends to this Service, and that we have not given to it.
+    """The addresses whose traffic kube-proxy sends to this Service and that we have not assigned to it.
 
-    spec.externalIPs of any Service; status.loadBalancer.ingress of one that is not ``ours``.
+    spec.externalIPs of any Service; status.loadBalancer.ingress of a Service that is not ``ours``.
     """
     spec = mapping(obj.get("spec") if isinstance(obj, Mapping) else None)
     external = spec.get("externalIPs")
@@ -121,7 +121,8 @@ def addresses_elsewhere(obj: Mapping[str, Any], *, ours: bool) -> tuple[Address,
 
 
 def _foreign_writer(obj: Mapping[str, Any]) -> str:
-    """The field manager of status.loadBalancer that is not us: the edges keep those entries of managedFields only."""
+    """The field manager of status.loadBalancer if it is not us. The edge modules keep only these managedFields
+    entries."""
     managers = [entry.get("manager") for entry in entries(mapping(obj.get("metadata")).get("managedFields"))]
     return next((name for name in managers if isinstance(name, str) and not name.startswith(OUR_MANAGER)), "")
 
@@ -143,7 +144,7 @@ def _wanted_path(meta: Meta) -> str:
 def _wanted_addresses(
     meta: Meta, spec: Mapping[str, Any], problems: list[Problem], *, held: bool
 ) -> tuple[Address, ...]:
-    """At most one a family; the annotation counts more than spec.loadBalancerIP, which is deprecated."""
+    """At most one per family; the annotation takes precedence over spec.loadBalancerIP, which is deprecated."""
     path = _wanted_path(meta)
     annotated = meta.annotation("eip", "v1alpha1")
     field = spec.get("loadBalancerIP")
@@ -175,7 +176,7 @@ def _wanted_addresses(
 
 
 def _eip_instead(part: object, meta: Meta, annotated: str) -> str:
-    """The remedy where the name of an Eip stands in the place of an address."""
+    """The remedy if the name of an Eip was written in place of an address."""
     if not isinstance(part, str) or not _NAME.fullmatch(part.strip()):
         return ""
     key = f"eip.{DOMAINS[0]}/v1alpha2"
@@ -184,7 +185,7 @@ def _eip_instead(part: object, meta: Meta, annotated: str) -> str:
 
 
 def _families(spec: Mapping[str, Any], known: tuple[Address, ...], problems: list[Problem]) -> tuple[int, ...]:
-    """IP versions in order. The API server fills ipFamilies in; a hand-written manifest may leave that to us."""
+    """IP versions in order. The API server sets ipFamilies; a manually written manifest may omit it."""
     given = spec.get("ipFamilies")
     policy = spec.get("ipFamilyPolicy")
     found: list[int] = []
@@ -234,7 +235,7 @@ def _traffic_policy(spec: Mapping[str, Any], problems: list[Problem]) -> Traffic
 
 
 def _health_check_port(spec: Mapping[str, Any]) -> int:
-    """The API server gives it to Services with policy Local; anything else counts as none."""
+    """The API server sets it for Services with policy Local; any other value counts as none."""
     port = spec.get("healthCheckNodePort")
     return port if isinstance(port, int) and 0 < port < 65536 else 0
 
@@ -256,7 +257,7 @@ def _protocol(meta: Meta, problems: list[Problem]) -> Protocol | None:
 
 
 def _weight(meta: Meta, problems: list[Problem]) -> int:
-    """How much one of its VIPs counts where VIPs are placed by load."""
+    """The weight of one of its VIPs if VIPs are placed by load."""
     text = meta.annotation(*_WEIGHT)
     if not text:
         return 1
@@ -268,7 +269,7 @@ def _weight(meta: Meta, problems: list[Problem]) -> int:
 
 
 def _check_annotations(meta: Meta, problems: list[Problem]) -> None:
-    """Warn of annotations of our domains that nobody reads, and of contradicting spellings."""
+    """Warns of unknown annotations of our domains, and of contradicting spellings."""
     known = {f"{kind}.{domain}/{version}" for kind, version in (*_ASKS, _LAYER2) for domain in DOMAINS}
     for key in meta.annotations:
         if key not in known and key.partition("/")[0].endswith(DOMAINS):
