@@ -1,1 +1,1 @@
-"""What is wrong with an installation, where, and what to do: facts in, findings out (:mod:`.examine`)."""
+"""The problems of an installation, where they are, and what to do: facts in, findings out (:mod:`.examine`)."""

@@ -13,6 +13,6 @@ _PARTS = (installation.findings, replicas.findings, host.findings, sessions.find
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
-    """What is wrong, the worst and what may be a cause first. The same facts give the same findings."""
+    """All findings, the most severe and likely causes first. The same facts give the same findings."""
     found = (finding for part in _PARTS for finding in part(facts))
     return ordered(replace(finding, what=sentence(finding.what)) for finding in found)

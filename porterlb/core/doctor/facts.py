@@ -1,4 +1,4 @@
-"""What the findings are made from: plain values that the command line has collected."""
+"""The input of the findings: plain values that the command line has collected."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from porterlb.core.objects import ObjectKey
 from porterlb.core.problems import Problem
 
 State = Mapping[str, Any]
-"""What a replica shows at /state: see :mod:`porterlb.core.status.state`. An older replica leaves parts out."""
+"""The content of a replica's /state: see :mod:`porterlb.core.status.state`. An older replica omits parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``release``: of the command line. ``api``: why the objects could not be read, empty when they were; ``refused``:
-    the API answers, and refuses. ``snapshot``: the objects, without what replicas find dead; None: not read.
+    """``release``: of the command line. ``api``: why the objects could not be read, empty if they were; ``refused``:
+    the API answers, but refuses. ``snapshot``: the objects, without the replicas' verdicts on dead nodes; None: not
+    read.
 
     ``states``: by node, of the replicas that answered; ``silent``: why the others did not. ``clocks``: seconds by which
-    the clock of a node is ahead of ours. ``ranges``: networks that no pool may overlap, with what they are.
-    ``writers``: other field managers of the addresses of Services. ``schemas``: of our kinds, as this release has them.
+    the clock of a node is ahead of the local one. ``ranges``: networks that no pool may overlap, with a description.
+    ``writers``: other field managers of the addresses of Services. ``schemas``: of our kinds, as in this release.
     """
 
     release: str = ""

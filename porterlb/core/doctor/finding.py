@@ -1,4 +1,4 @@
-"""One thing that is wrong, and the order in which findings are shown: causes before their consequences."""
+"""One finding, and the display order of findings: causes before their consequences."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 
 class Severity(enum.StrEnum):
-    """An error keeps something from being served, or will at the next failure; a warning does not yet."""
+    """An error prevents service now or at the next failure; a warning does not yet."""
 
     ERROR = "error"
     WARNING = "warning"
 
 
 class Check(enum.StrEnum):
-    """What was looked at. The order is the order of the findings of one severity: what comes first may be the cause of
-    what comes later."""
+    """The subject of a finding. The order is the display order within one severity: earlier ones may be the cause of
+    later ones."""
 
     API = "api"
     CRDS = "crds"
@@ -42,7 +42,7 @@ class Check(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``where``: the object, node or file. ``what``: what is wrong, a sentence. ``do``: what to do, a sentence."""
+    """``where``: the object, node or file. ``what``: the problem, a sentence. ``do``: what to do, a sentence."""
 
     check: Check
     severity: Severity
@@ -56,7 +56,7 @@ _SEVERITIES = {severity: rank for rank, severity in enumerate(Severity)}
 
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Each once: errors first, then by check, then by place."""
+    """Each finding once: errors first, then by check, then by place."""
 
     def rank(one: Finding) -> tuple[int, int, str, str]:
         return _SEVERITIES[one.severity], _CHECKS[one.check], one.where, one.what
@@ -65,6 +65,6 @@ def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def verdict(findings: Iterable[Finding]) -> Severity | None:
-    """The worst severity; None where nothing was found."""
+    """The worst severity; None if there are no findings."""
     found = {one.severity for one in findings}
     return next((severity for severity in Severity if severity in found), None)

@@ -15,7 +15,7 @@ from porterlb.core.model import Address, Interface
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 FULL = 0.9
-"""Part of the memory limit from which on the kernel's OOM killer is near."""
+"""Part of the memory limit above which the kernel's OOM killer may soon act."""
 
 STRICT = 1
 """rp_filter: a packet is dropped when the answer would leave by another interface (RFC 3704 2.2)."""
@@ -51,7 +51,7 @@ def _answers_all(state: State) -> bool:
 
 
 def _sysctl(state: State, nic: str, name: str) -> int:
-    """The value in force: the higher one of ``all`` and the interface, as the kernel has it for these settings."""
+    """The effective value: the higher one of ``all`` and the interface, as in the kernel for these settings."""
     everywhere = (host_of(state).get("all") or {}).get(name)
     own = (_nics(state).get(nic) or {}).get(name)
     return max((value for value in (everywhere, own) if isinstance(value, int)), default=0)

@@ -44,7 +44,7 @@ def _crds(facts: Facts) -> Iterator[Finding]:
 
 
 def missing_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> list[str]:
-    """The paths of properties that our schema has and the other one has not, the outermost ones only."""
+    """The paths of properties that our schema has and the other one does not, the outermost ones only."""
     if theirs.get("x-kubernetes-preserve-unknown-fields"):
         return []
     found = []
@@ -77,7 +77,7 @@ def _pods(installation: Installation) -> Iterator[Finding]:
         words = f" Its last words: {pod.message}" if pod.message else ""
         what = f"The manager is not ready{why}.{words}"
         do = f"See kubectl logs {pod.name}, with --previous where it was restarted."
-        if "Cannot serve HTTP" in pod.message:  # our own words of a process that is gone; nothing else is left of it
+        if "Cannot serve HTTP" in pod.message:  # written by our own process that has exited; no other trace is left
             do = "Another process has the port (MetalLB's speaker uses 7472 too): set http.port in the chart's values."
         yield Finding(Check.MANAGERS, ERROR, f"pod {pod.name} on {pod.node or 'no node'}", what, do)
 

@@ -1,4 +1,4 @@
-"""What is installed in a Kubernetes cluster, as far as it matters to the findings."""
+"""The installed components of a Kubernetes cluster that the findings need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from porterlb.core.doctor.rights import Right
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod of the manager. ``why``: the reason in the status of its container (``CrashLoopBackOff``).
-    ``message``: the last words of the container that ended last."""
+    ``message``: the last output of the container that ended last."""
 
     name: str
     node: str
@@ -24,7 +24,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A Deployment or DaemonSet of anybody."""
+    """Any Deployment or DaemonSet."""
 
     namespace: str
     name: str
@@ -41,11 +41,11 @@ class KubeProxy:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is installed in the cluster; empty for a directory of manifests.
+    """The installed components of the cluster; empty for a directory of manifests.
 
-    ``schemas``: the OpenAPI schema of each of our kinds as the API has it, None: there is no such CRD. ``rights``:
+    ``schemas``: the OpenAPI schema of each of our kinds as in the API, None: there is no such CRD. ``rights``:
     whether the manager has each right. ``settings``: of other components, by ConfigMap (``kube-system/cilium-config``).
-    ``unread``: what could not be read, and why: those checks were left out.
+    ``unread``: sources that could not be read, and why: their checks were omitted.
     """
 
     schemas: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Objects, peers, pools and Services, as the manager's own code judges them."""
+"""Objects, peers, pools and Services, checked with the manager's own code."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _peers(facts: Facts, snapshot: Snapshot) -> Iterator[Finding]:
     for name, problems in peer_problems(snapshot).items():
         for problem in problems:
             told.add((name, str(problem)))
-            # A selector without a node is no mistake in form, but nobody writes a peer for no node.
+            # A selector that matches no node is valid in form, but a peer without nodes is never intended.
             severity = ERROR if problem.fatal or problem.reason is Reason.NO_NODE else WARNING
             do = _DO.get(problem.reason, "Correct this field of the BgpPeer.")
             yield Finding(Check.PEERS, severity, f"BgpPeer {name}", str(problem), do)
@@ -134,7 +134,7 @@ def _overlap(part: AddressRange, network: Network) -> bool:
 
 
 def _services(facts: Facts, plan: Plan) -> Iterator[Finding]:
-    """Those alike in one finding: a broken pool may concern a thousand Services."""
+    """Findings about Services, similar ones merged: a broken pool may affect a thousand Services."""
     found: dict[tuple[Reason, bool], dict[ServiceKey, str]] = {}
     for key, allocation in sorted(plan.services.items()):
         for problem in allocation.refusals:

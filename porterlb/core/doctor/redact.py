@@ -1,4 +1,4 @@
-"""Takes secrets out of what is put into a bug report."""
+"""Removes secrets from the content of a bug report."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 REDACTED = "(redacted)"
 
 SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|private.?key|api.?key", re.IGNORECASE)
-"""Matches the names of fields that have secrets."""
+"""Matches the names of fields that contain secrets."""
 _COPIES = ("kubectl.kubernetes.io/last-applied-configuration", "managedFields")
-"""Copies of the whole object, secrets included, in a text."""
+"""Text copies of the complete object, including secrets."""
 
 SHORTEST = 3
-"""Characters: a shorter secret would take half of every text away. Such a password is in no field that is kept."""
+"""Minimum length in characters: removing a shorter secret would destroy most texts. No kept field contains such a
+password."""
 
 
 def redacted(value: Any) -> Any:
-    """The same JSON value without what a name calls a secret. References (mappings with names) stay."""
+    """The same JSON value without fields whose name indicates a secret. References (mappings with names) stay."""
     if isinstance(value, Mapping):
         return {name: _field(str(name), part) for name, part in value.items() if name not in _COPIES}
     if isinstance(value, list | tuple):
@@ -33,7 +34,7 @@ def _field(name: str, value: Any) -> Any:
 
 
 def secrets_in(values: Iterable[Any]) -> frozenset[str]:
-    """Every text that :func:`redacted` takes out of these values: to be taken out of logs too."""
+    """Every text that :func:`redacted` removes from these values. These texts must be removed from logs too."""
     found: set[str] = set()
     waiting: list[tuple[str, Any]] = [("", value) for value in values]
     while waiting:
@@ -48,7 +49,7 @@ def secrets_in(values: Iterable[Any]) -> frozenset[str]:
 
 
 def without(text: str, secrets: Iterable[str]) -> str:
-    """A text without these secrets, the longest first: one may be a part of another."""
+    """A text without these secrets. The longest is removed first, because one may be part of another."""
     for secret in sorted(secrets, key=lambda found: (-len(found), found)):
         text = text.replace(secret, REDACTED)
     return text

@@ -1,4 +1,4 @@
-"""The replicas: who runs, who hears whom, and what each one says of its node's network."""
+"""The replicas: which ones run, which ones hear each other, and what each one reports about its node's network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from porterlb.core.observed import Notice, NoticeKind
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 CLOCK_OFF = 5.0
-"""Seconds: times in the history and in conditions are compared by people. Boot numbers come from the clock too."""
+"""Seconds: users compare times in the history and in conditions. Boot numbers also come from the clock."""
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
@@ -128,7 +128,7 @@ def _notices(facts: Facts) -> Iterator[Finding]:
 
 
 def notices_of(state: State) -> list[Notice]:
-    """The notices of a state as values; kinds that this release does not know are left out."""
+    """The notices of a state as values; kinds that this release does not know are omitted."""
     found = []
     for entry in (state.get("wire") or {}).get("noticed") or ():
         kind = next((kind for kind in NoticeKind if kind.value == entry.get("kind")), None)
@@ -138,7 +138,7 @@ def notices_of(state: State) -> list[Notice]:
 
 
 def _unheard(facts: Facts) -> Iterator[Finding]:
-    """Replicas that live, and do not hear one another, where no notice says why."""
+    """Live replicas that do not hear each other, if no notice explains why."""
     told = {
         (node, name)
         for node, state in facts.states.items()
@@ -173,7 +173,7 @@ def _dead(facts: Facts) -> Iterator[Finding]:
 
 
 def _seen_dead(facts: Facts) -> dict[str, list[str]]:
-    """The dead nodes, each with the replicas that find it so."""
+    """The dead nodes, each with the replicas that consider it dead."""
     seen: dict[str, list[str]] = {}
     for node, state in sorted(facts.states.items()):
         for name, shown in (state.get("nodes") or {}).items():
@@ -183,6 +183,6 @@ def _seen_dead(facts: Facts) -> dict[str, list[str]]:
 
 
 def host_of(state: State) -> Mapping[str, Any]:
-    """What the replica has read of its node; empty for a replica of an older release."""
+    """The data that the replica has read from its node; empty for a replica of an older release."""
     found = state.get("host")
     return found if isinstance(found, Mapping) else {}

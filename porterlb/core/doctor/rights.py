@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Right(NamedTuple):
-    """``resource`` with its subresource: ``services/status``. ``inside``: in the release namespace only."""
+    """``resource`` with its subresource: ``services/status``. ``inside``: only in the release namespace."""
 
     verb: str
     group: str
@@ -32,4 +32,4 @@ NEEDED: tuple[Right, ...] = (
         for verb in ("get", "list", "watch", "create", "update", "delete")
     ),
 )
-"""Without the right to pods, which only ``nodeFailure.markPodsNotReady`` needs, and without named Secrets."""
+"""Without the rights to pods, which only ``nodeFailure.markPodsNotReady`` needs, and without named Secrets."""

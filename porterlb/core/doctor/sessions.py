@@ -16,7 +16,7 @@ ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
-    """One for each peer and cause, with the nodes that have it."""
+    """One finding for each peer and cause, with the affected nodes."""
     snapshot = facts.snapshot
     found: dict[tuple[str, str, str], list[str]] = {}
     up: set[str] = set()
@@ -47,7 +47,7 @@ def _cause(name: str, session: State, peer: Peer | None, conf: BgpConf) -> tuple
 
 
 def cause(loss: Loss | None, peer: Peer | None, conf: BgpConf) -> tuple[str, str]:
-    """What is wrong with a session, and what to do. ``loss``: why it ended or was not opened; None: nothing known."""
+    """The problem of a session, and what to do. ``loss``: why it ended or was not opened; None: nothing known."""
     at = str(peer.address) if peer and peer.address else "the router"
     if peer is not None and not peer.passive:
         at = f"{at} port {peer.remote_port}"

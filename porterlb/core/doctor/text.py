@@ -1,11 +1,11 @@
-"""Lists in findings: short, and in one order."""
+"""Lists in findings: short, and in a fixed order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
 SHOWN = 4
-"""Names in a sentence; of the others only their number is given."""
+"""Number of names in a sentence; further names are only counted."""
 
 
 def some(names: Iterable[object]) -> str:
@@ -16,7 +16,7 @@ def some(names: Iterable[object]) -> str:
 
 
 def grouped(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each text with the names that have it; empty texts are left out."""
+    """Each text with the names that it applies to; empty texts are omitted."""
     names: dict[str, list[str]] = {}
     for name, text in sorted(texts.items()):
         if text:
@@ -26,6 +26,6 @@ def grouped(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def sentence(text: str) -> str:
-    """With a full stop; what others say may have none."""
+    """The text with a full stop; texts from other programs may have none."""
     text = " ".join(text.split())
     return text if not text or text.endswith((".", "!", "?", '"')) else f"{text}."
