@@ -14,7 +14,7 @@ MOST = 50
 """Levels. A Kubernetes object has about 15. copy.deepcopy takes three Python frames per level, out of 1,000."""
 
 TOO_DEEP = f"(nested deeper than {MOST} levels)"
-"""The text that replaces a value that is nested too deep."""
+"""The text that replaces a value that is nested too deeply."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 

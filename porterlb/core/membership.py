@@ -31,7 +31,7 @@ class Absence:
         return frozenset(name for name, since in self._since.items() if now - since >= self.patience)
 
     def clear(self) -> None:
-        """The present members are not known for now: start counting again."""
+        """Starts counting again, because the present members are not known for now."""
         self._since.clear()
 
 

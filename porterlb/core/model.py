@@ -364,10 +364,11 @@ class View:
     ``dead``: nodes that are dead on the segments of their InternalIPs; ``dead_on``: dead nodes with the connected
     subnet on which they are (:mod:`porterlb.core.layer2.verdict`). ``probed``: nodes on one of our segments, so that
     probes decide about them; for other nodes, Ready decides. ``fresh``: replicas whose hello is fresh; our own node is
-    always included. ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas.
-    ``negotiated``: the values that they negotiated; for our own sessions that are down, the last values. ``settling``:
-    nodes that were dead, have returned, and wait (:mod:`porterlb.core.node_return`). ``doubt``: all other nodes look
-    dead and no replica is heard. Then our own node is cut off, and nothing must change.
+    always included.
+    ``sessions``: established BGP sessions as (replica, peer name), of all fresh replicas. ``negotiated``: the values
+    that they negotiated; for our own sessions that are down, the last values.
+    ``settling``: nodes that were dead, have returned, and wait (:mod:`porterlb.core.node_return`).
+    ``doubt``: all other nodes look dead and no replica is heard. Then our own node is cut off, and nothing must change.
     """
 
     node: str

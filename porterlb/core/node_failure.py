@@ -32,12 +32,13 @@ MESSAGE = "PorterLB found that the node of this pod does not answer; a majority 
 class Rules:
     """Settings. Times in seconds.
 
-    ``confirm``: time for which the replicas must agree without a break, in addition to three probes (150 ms). During
-    this time a cut-off replica writes to the API, and the leader learns of it. ``sign_lasts``: time for which a sign of
-    life counts. A replica that is cut off repeats it every SIGN_EVERY. ``again_after``: time for which a marked node is
-    not marked again. ``restore_after``: time for which a node must live before its pods are restored, unless their
-    status has been corrected. A running kubelet corrects it within seconds. ``lease_margin``: time for which the leader
-    must still hold the lease when it begins to write.
+    ``confirm``: time for which the replicas must agree without a break, in addition to three probes (150 ms). In this
+    time a cut-off replica writes to the API, and the leader learns of it.
+    ``sign_lasts``: time for which a sign of life counts. A replica that is cut off repeats it every SIGN_EVERY.
+    ``again_after``: time for which a marked node is not marked again.
+    ``restore_after``: time for which a node must live before its pods are restored, unless their status has been
+    corrected. A running kubelet corrects it within seconds.
+    ``lease_margin``: time for which the leader must still hold the lease when it begins to write.
     """
 
     enabled: bool = False
@@ -214,7 +215,7 @@ def cut_off(me: str, members: Collection[str], report: WireReport, *, deaf: bool
     """Whether the other replicas may consider our node dead. Then our replica writes a sign of life to the API.
 
     This is the case if at most half of the replicas' nodes answer us or send hellos, if another replica considers our
-    node dead, or if our wire process has stopped (``deaf``). With only two replicas there is no majority, and nothing
+    node dead, or if our wire process is stalled (``deaf``). With only two replicas there is no majority, and nothing
     is written.
     """
     if len(set(members) | {me}) < 3:

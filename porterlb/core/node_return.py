@@ -80,9 +80,11 @@ def step(
     Args:
         dead: nodes that are dead now.
         members: nodes that have a replica.
-        fresh: nodes whose replica is heard now, including our own. delay: seconds from the start of a node's kube-proxy
-        until it forwards; if the start is not known, from the hello of its replica. proxies: the waiting nodes whose
-        kube-proxy runs. None: this cannot be checked. exempt: nodes that do not begin to wait: see `exempt_nodes`.
+        fresh: nodes whose replica is heard now, including our own.
+        delay: seconds from the start of a node's kube-proxy until it forwards; if the start is not known, from the
+            hello of its replica.
+        proxies: the waiting nodes whose kube-proxy runs. None: this cannot be checked.
+        exempt: nodes that do not begin to wait: see `exempt_nodes`.
     """
     waiting = dict(before.waiting)
     for node, since in before.dead.items():

@@ -1,5 +1,4 @@
-"""Our own records of Services, in the status of the Eips: the Service that has each address, and the node that serves
-it.
+"""Our own records of Services, in the status of the Eips: the Service of each address and the node that serves it.
 
 ``Eip.status.used`` names the Services of each address; it takes precedence over a Service status written by others.
 ``Eip.status.layer2NextHops`` names the node that is the Layer 2 next hop of each address, so that a returning node does

@@ -107,8 +107,8 @@ class Shared:
     ) -> tuple[str, ...]:
         """The next hops of a VIP on ``segment``, best first: see :func:`porterlb.core.nexthops.layer2_order`.
 
-        ``recipients``: if only some of many nodes are chosen and a peer gets certain nodes only, the same number of
-        those nodes is added at the end.
+        ``recipients``: if only some of many nodes are chosen and a peer gets certain nodes only, up to the
+        same number of those nodes is added at the end.
         """
         found = self._order(services, hops, segment)
         if len(self.snapshot.nodes) <= nexthops.MOST or not hops.anywhere or recipients is None:
@@ -356,11 +356,10 @@ class Shared:
         )
 
     def lost_nodes(self, other: Shared) -> tuple[frozenset[str], frozenset[str]] | None:
-        """The nodes whose loss requires a new plan for every VIP that used them under ``other``, the previous value.
-        Second, the nodes that only have other announcers now.
+        """The nodes that require a new plan for every VIP that used them under ``other``, the previous value. Second,
+        the nodes for which only the announcers differ.
 
-        None: all VIPs must be planned again, because any of them may use a node that was added, or BGP carries other
-        VIPs.
+        None: all VIPs must be planned again, because any of them may use a new node, or BGP carries other VIPs.
         """
         if self.speakers is other.speakers:
             return frozenset(), frozenset()

@@ -78,8 +78,7 @@ def plan_vip(
     hold_downs: Mapping[frozenset[str], HoldDown],
     known: VipPlan | None = None,
 ) -> VipPlan:
-    """``holders``: the Services that have the address according to the API, the oldest first. ``last``: its mode so
-    far.
+    """``holders``: the Services that have the address according to the API, the oldest first. ``last``: its last mode.
 
     ``hold_downs``: by set of peers, including the set of this VIP. ``known``: its previous plan, if the next hops are
     the same: then only the mode must be decided.
