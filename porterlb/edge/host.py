@@ -1,4 +1,4 @@
-"""What of the node matters to ARP, NDP and traffic: kernel settings, interfaces, memory. For /state and ``doctor``.
+"""The node's kernel settings, interfaces and memory that affect ARP, NDP and traffic. For /state and ``doctor``.
 
 Read once a minute, in a thread: some 30 small files of /proc and /sys.
 """
@@ -14,21 +14,21 @@ from typing import Any
 log = logging.getLogger("porterlb.host")
 
 EVERY = 60.0
-"""Seconds between two looks."""
+"""Seconds between two readings."""
 
 SYSCTLS = ("arp_announce", "arp_filter", "arp_ignore", "proxy_arp", "rp_filter")
-"""Of net.ipv4.conf: they decide who answers ARP, and which packets are dropped on arrival."""
+"""Settings in net.ipv4.conf that decide how the node answers ARP and which received packets it drops."""
 
 _MULTICAST = 0x1000  # IFF_MULTICAST, linux/if.h
-_UNLIMITED = 1 << 60  # bytes; cgroup v1 has no word for it, but a number near 2^63
+_UNLIMITED = 1 << 60  # bytes; cgroup v1 shows "no limit" as a number near 2^63
 
 
 class Host:
-    """:meth:`state` is what is known; :meth:`run` keeps it up to date.
+    """Holds what is known about the node (:meth:`state`); :meth:`run` keeps it up to date.
 
     Args:
         interfaces: the names of the interfaces that carry addresses of the node.
-        root: of the file system.
+        root: the root of the file system.
     """
 
     def __init__(self, release: str, interfaces: Callable[[], Iterable[str]], root: Path = Path("/")) -> None:
@@ -42,7 +42,7 @@ class Host:
         return {"release": self._release, **self._known}
 
     async def run(self) -> None:
-        """For ever."""
+        """Refreshes the values until cancelled."""
         while True:
             names = sorted(set(self._interfaces()))
             self._known = await asyncio.to_thread(look, self._root, names)
@@ -50,7 +50,7 @@ class Host:
 
 
 def look(root: Path, interfaces: Iterable[str]) -> dict[str, Any]:
-    """Reads everything; what cannot be read is left out. Blocking."""
+    """Reads all values; values that cannot be read are left out. Blocking."""
     conf = root / "proc/sys/net/ipv4/conf"
     return {
         "all": _sysctls(conf / "all"),
@@ -90,7 +90,7 @@ def _flags(path: Path) -> dict[str, bool]:
 
 
 def _memory(cgroup: Path) -> dict[str, int | None]:
-    """Bytes in use without what the kernel can drop at once, as the kubelet counts, and the limit (None: no limit)."""
+    """Bytes in use, without memory that the kernel can drop at once (as the kubelet counts); and the limit, or None."""
     for base, current, limit, inactive in (
         (cgroup, "memory.current", "memory.max", "inactive_file"),
         (cgroup / "memory", "memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file"),

@@ -1,23 +1,23 @@
-"""The manager's small web server: is it alive, is it ready, what does it know, what does it count.
+"""The manager's small web server: health, readiness, state and metrics.
 
 | path | answer |
 |---|---|
-| /healthz | 200 as long as the event loop turns. Says nothing about the API server: a restart would not mend that |
-| /readyz | 200, or 503 with the sentence that says what is not there yet |
+| /healthz | 200 as long as the event loop runs. Ignores the API server: a restart would not end an outage |
+| /readyz | 200, or 503 with a sentence that says what is still missing |
 | /state | JSON, in the shape of :mod:`porterlb.core.status.state` |
 | /metrics | Prometheus text (names begin with ``porterlb_``) |
 | / | the status page, with the files that it needs (:mod:`porterlb.edge.page`) |
-| /events | what the page shows, live (:mod:`porterlb.edge.state_stream`) |
+| /events | the live data of the status page (:mod:`porterlb.edge.state_stream`) |
 | /record | the recording in memory, for ``porterlb replay``; to clients on this machine only |
-| /ask?VIP,VIP | who answers for these VIPs on the segment, asked now; to clients on this machine only |
+| /ask?VIP,VIP | asks the segment now which hosts answer for these VIPs; to clients on this machine only |
 
-A browser is a danger that other clients are not: a web site can make its own name stand for this address, and read
-what is here as if it were its own (DNS rebinding). So the paths that say something about the cluster are answered only
-to a Host that no web site can have: an address, ``localhost``, or a name without dots, like those of most nodes.
+Browsers need extra protection: with DNS rebinding, a web site can make its own name resolve to this address and read
+these pages as its own. Therefore the paths that show something about the cluster accept only a Host header that no web
+site can have: an address, ``localhost``, or a name without dots, like those of most nodes.
 
-One request a connection (HTTP/1.1 with ``Connection: close``), and a limit for everything that a client can make us
-wait for or keep: connections, the size of a request, the time to send one and the time to read the answer. A library
-for the whole of HTTP keeps idle connections for ever.
+One request per connection (HTTP/1.1 with ``Connection: close``). Everything that a client can make the server wait for
+or keep has a limit: the number of connections, the size of a request, the time to send it and the time to read the
+answer. A full HTTP library keeps idle connections forever.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ from porterlb.errors import PorterError
 log = logging.getLogger("porterlb.http")
 
 CONNECTIONS = 64
-"""At once. One more takes the place of the one that has waited longest without a request: whoever holds connections
-open shuts nobody out."""
+"""Simultaneous connections. One more replaces the one that has waited longest without a request: a client that holds
+connections open cannot lock out others."""
 
 HEAD_AT_MOST = 8192
-"""Bytes of a request's line and headers."""
+"""Bytes of the request line and the headers."""
 
 HEAD_WITHIN = 5.0
 """Seconds from the connection to the end of the headers."""
 
 ANSWER_WITHIN = 30.0
-"""Seconds from there until the client has taken the answer."""
+"""Seconds from the end of the headers until the client has read the answer."""
 
 SAY_AGAIN = 60.0
-"""Seconds between two log lines about the same path that cannot be answered."""
+"""Seconds between two log lines about failures of the same path."""
 
 EVENTS, ASK = "/events", "/ask"
 
@@ -90,10 +90,11 @@ class HttpServer:
     Args:
         host: an address or a name; port: TCP, 0 for any free one (then see :attr:`port`).
         ready: why the manager is not ready, as a sentence; empty when it is.
-        state: takes hold of what is known, at once; what it returns makes the JSON values of /state, in a thread.
-        registry: what /metrics shows.
-        record: what /record gives.
-        ask: asks the segment for VIPs, at most `MOST` at once. Raises TimeoutError where no answer can be had.
+        state: captures what is known, at once; the function that it returns makes the JSON values of /state, in a
+            thread.
+        registry: the metrics that /metrics shows.
+        record: returns the text of /record.
+        ask: asks the segment about VIPs, at most `MOST` at once. Raises TimeoutError when it cannot be asked.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class HttpServer:
         self._ask = ask
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
-        self._waiting: dict[asyncio.StreamWriter, None] = {}  # those without a request, the oldest first
+        self._waiting: dict[asyncio.StreamWriter, None] = {}  # connections without a request, the oldest first
         self._heavy = asyncio.Lock()
         self._said: dict[str, float] = {}
         self._paths: Mapping[str, Callable[[], Awaitable[_Answer]]] = {
@@ -132,11 +133,11 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The TCP port that is listened on, once started."""
+        """The TCP port that the server listens on, once started."""
         return int(self._server.sockets[0].getsockname()[1]) if self._server else self._wanted_port
 
     async def start(self) -> None:
-        """Listens. Raises PorterError, with what to do, where that is not possible."""
+        """Listens. Raises PorterError, with a remedy, when that is not possible."""
         try:
             self._server = await asyncio.start_server(
                 self._connected, self._host, self._wanted_port, limit=HEAD_AT_MOST
@@ -148,7 +149,7 @@ class HttpServer:
             ) from error
 
     async def run(self) -> None:
-        """Starts where :meth:`start` has not been called, serves until cancelled, then stops."""
+        """Starts unless :meth:`start` has been called, serves until cancelled, then stops."""
         try:
             if self._server is None:
                 await self.start()
@@ -157,7 +158,7 @@ class HttpServer:
             await self.stop()
 
     async def stop(self) -> None:
-        """Ends; may be called twice."""
+        """Stops the server; may be called twice."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -200,7 +201,7 @@ class HttpServer:
 
     @staticmethod
     async def _head(reader: asyncio.StreamReader) -> bytes:
-        """The request with its headers; what is too long is no request."""
+        """The request line and the headers; empty if they are too long."""
         try:
             return await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -226,7 +227,7 @@ class HttpServer:
         return sent if request.method == "HEAD" else sent + answer.body
 
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Events until the reader goes, or does not take one within the time for an answer."""
+        """Sends events until the client closes the connection, or does not read one within ANSWER_WITHIN."""
         gone = asyncio.ensure_future(reader.read(1))
         sending = asyncio.ensure_future(self._send_events(writer))
         try:
@@ -263,10 +264,10 @@ class HttpServer:
             log.error("%s cannot be answered", path, exc_info=error)
 
     def changed(self) -> None:
-        """The state may have changed: open pages are told."""
+        """Tells the open pages that the state may have changed."""
         self._stream.changed()
 
-    # --- what is asked for
+    # --- paths
 
     async def _healthz(self) -> _Answer:
         return _text(HTTPStatus.OK, "ok")
@@ -276,7 +277,7 @@ class HttpServer:
         return _text(HTTPStatus.SERVICE_UNAVAILABLE if waiting_for else HTTPStatus.OK, waiting_for or "ok")
 
     async def _get_state(self) -> _Answer:
-        # One at a time. The text is made in a thread: with 10,000 VIPs it takes a while, and the loop has better to do.
+        # One at a time, and in a thread: with 10,000 VIPs, making the text would block the event loop for too long.
         async with self._heavy:
             make = self._state()
             text = await asyncio.to_thread(lambda: json_text(make()))
@@ -314,7 +315,7 @@ class HttpServer:
 
 
 class _Request(NamedTuple):
-    """``refusal``: why there is no answer, or only this one."""
+    """``refusal``: the answer to a request that is refused; None if it is not."""
 
     method: str
     path: str
@@ -340,7 +341,7 @@ def _read(head: bytes) -> _Request:
 
 
 def _own(host: str) -> bool:
-    """Whether no web site can have this name; see above."""
+    """Whether no web site can have this name; see the module docstring."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if "." not in name and ":" not in name:
         return True
@@ -357,7 +358,7 @@ def _head(status: HTTPStatus, kind: str, *more: str) -> bytes:
 
 
 def is_local(writer: asyncio.StreamWriter) -> bool:
-    """Whether the client is on this machine, and speaks to a loopback address."""
+    """Whether the client is on this machine and uses a loopback address."""
     peer = writer.get_extra_info("peername")
     try:
         found = ip_address(str(peer[0]).partition("%")[0])

@@ -17,7 +17,7 @@ LEASE = "porterlb"
 
 
 def boottime() -> float:
-    """Monotonic seconds that go on while the process is stopped and while the machine sleeps."""
+    """Monotonic seconds that continue to count while the process is stopped and while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -25,8 +25,8 @@ class Leader:
     """One candidate for the leadership.
 
     Args:
-        node: our node. The holder is written as ``node_`` and a part that is new with each start.
-        on_gain, on_loss: called in the event loop at each change; ``on_loss`` also when nothing answers, in time.
+        node: our node. The holder is written as ``node_`` and a part that is new at each start.
+        on_gain, on_loss: called in the event loop at each change; ``on_loss`` in time even if the API does not answer.
         on_change: called when another node holds the lease, or when we gain or lose it.
     """
 
@@ -54,21 +54,21 @@ class Leader:
 
     @property
     def leading(self) -> bool:
-        """Whether we lead, at this very moment."""
+        """Whether we lead now."""
         return self._machine.leading(self._clock())
 
     @property
     def leader(self) -> str:
-        """The node that holds the lease as seen last; empty if nobody does. It may be dead for some seconds."""
+        """The node that held the lease when last seen; empty if none did. It may have been dead for some seconds."""
         return self._machine.holder.rpartition("_")[0]
 
     def remaining(self) -> float:
-        """Seconds for which we lead for certain: the deadline of whatever is written as the leader; 0 if we do not."""
+        """Seconds for which we certainly lead: the deadline for anything written as the leader; 0 if we do not lead."""
         now = self._clock()
         return self._machine.leading_until(now) - now
 
     def heard(self, lease: Obj | None) -> None:
-        """Somebody who watches the leases has seen ours change (None: it is gone): we need not ask for it ourselves."""
+        """Takes a change of our lease (None: it is gone) from a watch of all leases, so that we need not read it."""
         spec = (lease or {}).get("spec") or {}
         holder = str(spec.get("holderIdentity") or "")
         self._machine.heard(lease_version(lease or {}), holder, self._clock())
@@ -77,7 +77,7 @@ class Leader:
         self._tell()
 
     async def run(self) -> None:
-        """Until :meth:`release` or cancelled."""
+        """Runs until :meth:`release` or until cancelled."""
         while True:
             action = self._machine.poll(self._clock())
             if isinstance(action, Done):
@@ -90,13 +90,13 @@ class Leader:
             self._tell()
 
     async def release(self) -> None:
-        """Stops leading, and gives the lease back so that the next replica takes it without waiting; ends run()."""
+        """Stops leading and releases the lease, so that the next replica takes it without waiting; ends run()."""
         self._machine.release(self._clock())
         self._tell()
         self._wake.set()
 
     async def _sleep(self, until: float) -> None:
-        """Until then, a release, or the end of our leadership."""
+        """Sleeps until the given time, until woken (a release, a free lease), or until our leadership ends."""
         ends = [until]
         if self._told:
             ends.append(self._machine.leading_until(self._clock()))
@@ -108,7 +108,7 @@ class Leader:
         self._wake.clear()
 
     async def _watched(self, task: asyncio.Task[None]) -> None:
-        """Waits for a read or write, but not a moment longer than we lead to say that we do not."""
+        """Waits for a read or write. If our leadership ends meanwhile, reports that at once."""
         try:
             while not task.done():
                 left = self.remaining() if self._told else None
@@ -138,7 +138,7 @@ class Leader:
             log.warning("The lease %s cannot be read or written: %s", self.name, error)
             machine.unavailable(self._clock())
         except Exception:
-            # A fault of ours: nothing is known about what the API has done, as after no answer.
+            # A bug of ours: as after no answer, it is unknown what the API has done.
             machine.unavailable(self._clock())
             raise
 

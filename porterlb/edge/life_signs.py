@@ -1,4 +1,4 @@
-"""When nodes that their segment has lost showed last that they live: core/node_failure decides with it."""
+"""When nodes that do not answer on their segment last showed a sign of life: input for core/node_failure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ PORT = 10250
 """The kubelet's. A kernel without a program on the port answers too: it refuses the connection."""
 
 TIMEOUT = 0.1
-"""Seconds for an answer: the nodes are a few milliseconds apart, and several attempts fit into Rules.confirm."""
+"""Seconds for an answer: a round trip takes a few milliseconds, and several attempts fit into Rules.confirm."""
 
 OFTEN, OFTEN_FOR, SELDOM = 0.02, 2.0, 1.0
-"""Seconds between two attempts: first often, for the decision is near; later for the undoing only."""
+"""Seconds. The attempts are ``OFTEN`` apart for ``OFTEN_FOR``, because the decision is imminent, or until an answer;
+then ``SELDOM`` apart, only to notice when the decision must be undone."""
 
 
 class LifeSigns:
-    """Asks nodes by TCP, and is told of the signs that replicas write to the API.
+    """Asks nodes for signs of life by TCP, and takes those that replicas write to the API.
 
     Args:
         addresses: the InternalIPs of a node.
@@ -44,12 +45,12 @@ class LifeSigns:
         """By node, monotonic seconds."""
 
     def heard(self, node: str) -> None:
-        """The node lives."""
+        """Records a sign of life of the node."""
         self.signs[node] = self._clock()
         self._on_sign()
 
     def ask(self, nodes: Collection[str]) -> None:
-        """The whole set of nodes to ask, again and again. To be called in the event loop."""
+        """The whole set of nodes to ask repeatedly. Call it in the event loop."""
         for node in self._asked.keys() - set(nodes):
             self._asked.pop(node).cancel()
         for node in set(nodes) - self._asked.keys():
@@ -66,7 +67,7 @@ class LifeSigns:
 
 
 async def answers(address: Address) -> bool:
-    """Whether a host answers TCP, be it with a refusal."""
+    """Whether a host answers TCP, even if it refuses the connection."""
     try:
         async with asyncio.timeout(TIMEOUT):
             _, writer = await asyncio.open_connection(str(address), PORT)

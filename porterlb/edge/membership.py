@@ -1,4 +1,4 @@
-"""Who else there is: keeps our own membership Lease, and follows those of the others."""
+"""Keeps our own membership Lease, and follows those of the other replicas."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from porterlb.core.namesake import Claim, Verdict
 
 log = logging.getLogger(__name__)
 
-RENEW = 30.0  # seconds; only so that people see when a replica was there last. Liveness is hello alone
+RENEW = 30.0  # seconds; only shows people when a replica was last there. Hellos alone decide liveness
 RETRY = 0.5
-SWEEP = 2.0  # seconds between two looks for Leases of nodes that have gone for good
-LOOK = 0.1  # seconds between two looks at the Lease while a challenge is open
+SWEEP = 2.0  # seconds between two checks for Leases of nodes that are permanently gone
+LOOK = 0.1  # seconds between two reads of the Lease while a challenge is open
 
 
 Supervise = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
-"""Runs a part by its name, again if it fails."""
+"""Runs a part under its name, and again if it fails."""
 
 
 class Membership:
-    """The replicas, by node. What was known stays known while the API is unavailable.
+    """The replicas, by node. Known replicas stay known while the API is unavailable.
 
-    ``address``: our hello address; empty while it is not known, then nothing is written until :meth:`describe`.
-    ``on_change`` is called in the event loop whenever :attr:`members` is another one. ``vanished`` says which members
-    have gone for good (nobody, where we do not lead): their Leases are deleted. ``on_lease`` is told of every other
-    Lease, which is watched along with theirs: its name and how it is now (None: deleted). ``supervise`` runs each of
-    its three tasks. ``on_sign`` is told of each node whose replica has written a sign of life (:meth:`sign`).
-    ``on_challenge``: another manager was started with our node's name, and is told to end.
-    ``on_end``: another manager with our node's name owns the Lease; we are to end. See `porterlb.core.namesake`.
+    ``address``: our hello address; while it is empty (not known), nothing is written until :meth:`describe`.
+    ``on_change`` is called in the event loop whenever :attr:`members` has changed. ``vanished`` returns the members
+    that are permanently gone (none, if we do not lead): their Leases are deleted. ``on_lease`` is called for every
+    Lease that is not a membership Lease, with its name and its new content (None: deleted); one watch covers both.
+    ``supervise`` runs each of the three tasks. ``on_sign`` is called with each node whose replica has written a sign
+    of life (:meth:`sign`). ``on_challenge`` is called when another manager was started with our node's name and is
+    told to end. ``on_end`` is called when another manager with our node's name owns the Lease: we must end. See
+    `porterlb.core.namesake`.
     """
 
     def __init__(
@@ -68,23 +69,23 @@ class Membership:
         self._instance = secrets.token_hex(8)
         self._answered = ""  # the last challenger that was reported
         self._ended = False
-        self._known = False  # our boot number, once it has been written down
+        self._known = False  # whether our boot number has been written
         self._stale = asyncio.Event()
-        self._last: LeaseRecord | None = None  # as written last; None: it may be another one
+        self._last: LeaseRecord | None = None  # as last written; None: it may have changed since
         self._sign: int | None = None  # ours
-        self._signs: Mapping[str, str] = {}  # of the others, as seen last
+        self._signs: Mapping[str, str] = {}  # of the other replicas, as last seen
         self.members: Mapping[str, Member] = {}
 
     def describe(self, me: Member) -> None:
-        """Our address or interfaces are other ones now: the Lease is written again. The boot number stays ours."""
+        """Our address or interfaces have changed: the Lease is written again. The boot number is kept."""
         new = replace(me, boot=self._me.boot)
         if new != self._me:
             self._me = new
             self._stale.set()
 
     async def claim(self) -> bool:
-        """Decides whether we are the only manager with our node's name; nothing may be said before. False: we are not,
-        and are to end."""
+        """Decides whether we are the only manager with our node's name; nothing may be announced before. False: we are
+        not the only one, and must end."""
         name = membership.lease_name(self._me.node)
         challenged: float | None = None
         while True:
@@ -121,16 +122,16 @@ class Membership:
         self._on_end()
 
     def sign(self, cut_off: bool) -> None:
-        """Whether the other replicas may hold our node for dead: each call with True writes a sign that it lives."""
+        """Whether the other replicas may consider our node dead: each call with True writes a sign of life."""
         if cut_off:
-            self._sign = int(time.time() * 1000)  # another one than any before; it is never compared with a clock
+            self._sign = int(time.time() * 1000)  # differs from all earlier ones; it is never compared with a clock
             self._stale.set()
         elif self._sign is not None:
             self._sign = None
             self._stale.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         parts = {"keep": self._keep, "follow": self._follow, "sweep": self._sweep}
         async with asyncio.TaskGroup() as group:
             for name, part in parts.items():
@@ -139,14 +140,14 @@ class Membership:
     async def _keep(self) -> None:
         name = membership.lease_name(self._me.node)
         while True:
-            while not self._me.address:  # nothing that others could use yet: see describe()
+            while not self._me.address:  # nothing that other replicas could use yet: see describe()
                 await self._stale.wait()
                 self._stale.clear()
             self._stale.clear()
             pause = RENEW * random.uniform(0.9, 1.1)
             try:
                 async with asyncio.timeout(5.0):
-                    # A sign of life is urgent: what we have written last is mostly still there.
+                    # A sign of life is urgent, so skip the read: the Lease is usually as we last wrote it.
                     held = self._last if self._sign is not None else None
                     self._last = await self._write(name, held or await self._cluster.read_lease(name))
             except Conflict:
@@ -172,7 +173,7 @@ class Membership:
         if self._ended or self._judged(said, before) is Verdict.END:
             return None
         if not self._known or (before and before.boot > me.boot):
-            # The wall clock only helps where the Lease was deleted; it is never compared with anything.
+            # The wall clock only helps if the Lease was deleted; it is never compared with anything.
             me = replace(me, boot=max(before.boot + 1 if before else 0, me.boot, int(time.time())))
         written = await self._cluster.write_lease(
             LeaseRecord(
@@ -197,7 +198,7 @@ class Membership:
         return {} if self._sign is None else {membership.SIGN: str(self._sign)}
 
     def _judged(self, said: Claim, member: Member | None) -> Verdict:
-        """What the Lease in our name says of other managers with that name."""
+        """What the Lease in our name says about other managers with that name."""
         verdict = namesake.owning(said, self._instance, member is not None and member.boot > self._me.boot)
         if verdict is Verdict.END:
             self._end()
@@ -232,7 +233,7 @@ class Membership:
                 signs = {node: sign for lease in event.objects for node, sign in _sign_of(lease)}
                 fresh = [node for node, sign in sorted(signs.items()) if self._signs.get(node) != sign]
                 self._signs = signs
-                for node in fresh if listed else ():  # the first list tells nothing of when it was written
+                for node in fresh if listed else ():  # the first list does not show when a sign was written
                     self._on_sign(node)
                 listed = True
                 found = {m.node: m for obj in event.objects if (m := _member(obj))}

@@ -1,7 +1,7 @@
-"""What the manager counts, for Prometheus. Names begin with ``porterlb_``; units are in the names.
+"""The manager's metrics for Prometheus. Names begin with ``porterlb_`` and contain the unit.
 
-What *is* (VIPs by mode, sessions, conflicts) is worked out from the latest plan and reports when somebody asks; what
-*happens* (a lost session, a change of mode, a plan) is counted when it happens.
+State (VIPs by mode, sessions, conflicts) is computed from the latest plan and reports at each scrape. Events (a lost
+session, a mode change, a plan) are counted when they happen.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Metrics:
             self._not_marked.labels(refusal.name.lower()).set(found[refusal])
 
     def recorded(self, counted: Mapping[tuple[str, str], int]) -> None:
-        """What has happened since, by what and why; see :func:`porterlb.core.history.events.counts`."""
+        """Counts new events, by what and why; see :func:`porterlb.core.history.events.counts`."""
         for (what, why), count in counted.items():
             self._happened.labels(what, why).inc(count)
 
@@ -140,12 +140,12 @@ class Metrics:
         self._writes.labels(kind, result).inc()
 
     def told(self, kind: str, notice: Notice) -> None:
-        """An Event was made; refused Services are counted from these: once a change."""
+        """An Event was made. Services that are refused an address are counted from Events: once per change."""
         if kind == "Service" and notice.warning and notice.reason not in ("NotServing", Reason.ADDRESS_CONFLICT):
             self._refusals.labels(notice.reason).inc()
 
     def saw(self, known: Known) -> None:
-        """What every VIP's mode is, planned and on the wire: changes are counted, and timed until they are seen."""
+        """Counts the changes of the VIPs' planned modes, and times each until it is seen on the wire."""
         now, on_wire, vips = self._clock(), known.on_wire, known.plan.vips
         for address in differing(self._vips, vips):
             old, new = self._vips.get(address), vips.get(address)
@@ -162,7 +162,7 @@ class Metrics:
                 del self._changing[address]
 
     def heard(self, report: BgpReport) -> None:
-        """What ExaBGP's sessions are: losses since the last report are counted by peer and kind of reason."""
+        """Counts the losses of BGP sessions since the last report, by peer and kind of reason."""
         for peer, session in report.sessions.items():
             more = session.losses - self._lost.get(peer, 0)
             if more > 0:
@@ -172,7 +172,7 @@ class Metrics:
 
 
 class Faults(Collector):
-    """What should not happen: parts of the manager that failed, and log lines that nobody read."""
+    """Faults of this manager: parts that failed, and log lines that were dropped."""
 
     def __init__(self, failures: Callable[[], Mapping[str, int]], dropped: Callable[[], int]) -> None:
         self._failures, self._dropped = failures, dropped
@@ -195,7 +195,7 @@ class Faults(Collector):
 
 
 class _Now(Collector):
-    """What is, worked out when asked."""
+    """The current state, computed at each scrape."""
 
     def __init__(self, known: Callable[[], Known | None], *, rebalances: bool) -> None:
         self._known = known
@@ -307,7 +307,7 @@ class _Now(Collector):
 
 
 def _refused(known: Known) -> Mapping[str, int]:
-    """Services by the reason for which they get no address."""
+    """The number of Services that get no address, by reason."""
     if not known.leading:
         return {}
     return Tally(

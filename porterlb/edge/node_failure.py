@@ -1,4 +1,4 @@
-"""Tells the cluster that a node has failed, so that no new connection goes to its pods: core/node_failure decides."""
+"""Tells the cluster that a node has failed, so that its pods get no new connections. core/node_failure decides."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from porterlb.core.node_failure import Memory, Refusal, Rules, Seen, Step
 log = logging.getLogger(__name__)
 
 RECORD = "porterlb.node-failures"
-"""The Lease that keeps which nodes' pods are marked, for the next leader. The name cannot be that of a replica's."""
+"""The Lease that records which nodes' pods are marked, for the next leader. No replica's Lease can have this name."""
 
 ANNOTATION = "porter.kubesphere.io/node-failures"
 RETRY = 0.2
-"""Seconds until something that failed is tried again."""
+"""Seconds until a failed request is tried again."""
 
 CHECK, CHECK_UNBOUNDED = 300.0, 10.0
-"""Seconds between two questions whether the admission policy is in force, while it is and while it is not."""
+"""Seconds between two checks of the admission policy, while it is in force and while it is not."""
 
 BOUNDED = {
     True: "The pods of dead nodes are marked not ready: the admission policy that bounds this right is in force.",
@@ -37,28 +37,28 @@ BOUNDED = {
 }
 
 _POLICY = ""
-"""The name of the task that asks: no node has it."""
+"""The name of the task that checks the admission policy: no node has this name."""
 
 DEADLINE = 2.0
-"""Seconds for one request, or less: as long as we lead for certain."""
+"""Seconds, at most, for one request; less if we certainly lead only for a shorter time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What there is to see now. ``services``: whose pods come first."""
+    """What is known now. ``services``: their pods are marked first."""
 
     seen: Seen
     services: Collection[Service]
 
 
 class NodeFailures:
-    """Marks the pods of failed nodes and restores them, one node at a time each, while this replica leads.
+    """Marks the pods of failed nodes and restores them while this replica leads; one operation at a time per node.
 
     Args:
-        look: what is known now; None before anything is.
+        look: returns what is known now; None while nothing is known.
         on_done: called with what was done, the node, and how many of its pods were changed.
-        on_bounded: called with whether an admission policy bounds the right, each time that it is asked.
-        ask: given the nodes that are to be asked for a sign of life, after each step.
+        on_bounded: called after each check with whether an admission policy bounds the right to mark pods.
+        ask: called after each step with the nodes that must be asked for a sign of life.
         on_change: called after each step, from the event loop.
     """
 
@@ -82,29 +82,29 @@ class NodeFailures:
         self._ask = ask
         self._on_done = on_done
         self._on_bounded = on_bounded
-        self._bounded: bool | None = None  # None: not asked since we lead
+        self._bounded: bool | None = None  # None: not checked since we began to lead
         self._ask_bounded_at = 0.0
         self._changed: Counter[str] = Counter()  # pods, by node, in the attempts so far
         self._clock = clock
         self._on_change = on_change
-        self._memory: Memory | None = None  # None: the record has not been read since we lead
+        self._memory: Memory | None = None  # None: the record has not been read since we began to lead
         self._record = LeaseRecord(RECORD, node, 1.0)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._marking: set[str] = set()  # the nodes whose task marks
+        self._marking: set[str] = set()  # the nodes whose task marks their pods
         self._told: list[Callable[[Memory], Memory]] = []  # what the tasks have done since the last step
         self._wake = asyncio.Event()
         self.counts: Counter[str] = Counter()
         """Since the start: nodes marked and restored, pods marked and restored, failed patches."""
         self.refused: Mapping[str, Refusal] = {}
-        """Silent nodes that the API shows Ready, and why their pods are not marked."""
+        """Nodes that do not answer and that the API shows Ready, and why their pods are not marked."""
 
     @property
     def stages(self) -> dict[str, str]:
-        """What was done, by node, as far as this replica knows; empty where it does not lead."""
+        """What was done, by node, as far as this replica knows; empty if it does not lead."""
         return node_failure.written(self._memory) if self._memory else {}
 
     def state(self) -> dict[str, Any]:
-        """For /state."""
+        """The JSON values for /state."""
         return {
             "enabled": self._rules.enabled,
             "stages": self.stages,
@@ -113,11 +113,11 @@ class NodeFailures:
         }
 
     def touch(self) -> None:
-        """Something that :func:`look` tells has changed."""
+        """What ``look`` returns has changed."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         if not self._rules.enabled:
             log.info(Refusal.OFF.value)
         try:
@@ -134,7 +134,7 @@ class NodeFailures:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def turn(self) -> float | None:
-        """One step. Returns when the next one is due by time alone (monotonic), or None."""
+        """Takes one step. Returns when the next one is due even if nothing changes (monotonic seconds), or None."""
         look = self._look()
         now = self._clock()
         if look is None:
@@ -142,7 +142,7 @@ class NodeFailures:
         if not look.seen.lease_left or not self._rules.enabled:
             self._memory = self._bounded = None
             self._told.clear()
-            # Without the record it is still told why nothing is done.
+            # Even without the record, report why nothing is done.
             self.refused = node_failure.step(Memory(), look.seen, self._rules, now).refused
             self._ask(())
             self._on_change()
@@ -164,10 +164,10 @@ class NodeFailures:
             return self._clock() + RETRY
         self._memory, self.refused = made.memory, made.refused
         if self._told:
-            return now  # something was done while the record was written: the next step knows of it
+            return now  # something was done while the record was written: the next step must know it
         self._ask(made.ask)
         for node in self._marking - set(made.mark):
-            self._tasks[node].cancel()  # the node lives, or we may not act any more
+            self._tasks[node].cancel()  # the node is alive, or we may no longer act
         for node in made.mark:
             self._start(node, self._mark(node, look))
             self._marking.add(node)
@@ -193,7 +193,7 @@ class NodeFailures:
             log.debug("whether an admission policy is in force cannot be asked: %s", error)
 
     def _start(self, node: str, work: Any) -> None:
-        """One thing at a time for each node; what fails is asked for again."""
+        """Starts ``work`` unless the node's last task still runs. A later step requests failed work again."""
         if node in self._tasks and not self._tasks[node].done():
             work.close()
             return
@@ -201,7 +201,7 @@ class NodeFailures:
         task.add_done_callback(lambda ended: self._ended(node, ended))
 
     def _ended(self, node: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(node) is task:  # else the next one has begun before we are told
+        if self._tasks.get(node) is task:  # else the next task has started before this callback
             del self._tasks[node]
             self._marking.discard(node)
         self.touch()
@@ -218,7 +218,7 @@ class NodeFailures:
         if done is None:
             return
         self._told.append(lambda memory: node_failure.marked(memory, node))
-        self._marking.discard(node)  # what is left is to tell of it
+        self._marking.discard(node)  # only the report is left
         count = self._changed.pop(node, 0)
         self.counts["nodes_marked"] += 1
         self.counts["pods_marked"] += count
@@ -245,7 +245,7 @@ class NodeFailures:
         await self._tell(node, "Normal", message)
 
     async def _attempt(self, node: str, work: Callable[[float], Any]) -> Marked | None:
-        """Does it within the time for which we lead; None where it is to be tried again."""
+        """Does ``work`` within the time for which we certainly lead; None if it must be tried again."""
         look = self._look()
         deadline = min(DEADLINE, look.seen.lease_left if look else 0.0)
         done: Marked | None = None
@@ -279,7 +279,7 @@ class NodeFailures:
         return node_failure.read(content if isinstance(content, dict) else {}, self._clock())
 
     async def _keep(self, made: Step) -> None:
-        """Writes down what was decided, before it is done: a next leader must know of it."""
+        """Writes the decision to the record before it is carried out: the next leader must know it."""
         text = json.dumps(node_failure.written(made.memory), sort_keys=True)
         if text == self._record.annotations.get(ANNOTATION, "{}"):
             return

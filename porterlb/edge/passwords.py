@@ -1,4 +1,4 @@
-"""BGP passwords: read from the Secrets that peers name, by name only, away from the planning loop."""
+"""BGP passwords: read from the Secrets that peers name, by name only, outside the planning loop."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from porterlb.core.model import Peer
 log = logging.getLogger("porterlb.passwords")
 
 REFRESH = 30.0
-"""Seconds between two readings: a changed Secret is used within this time. One request a Secret."""
+"""Seconds between two readings: a changed Secret takes effect within this time. One request per Secret."""
 
 RETRY = 5.0
-"""Seconds until a Secret that is missing, or an API that does not answer, is asked again."""
+"""Seconds until the next attempt if a Secret is missing or the API does not answer."""
 
 
 class Passwords:
-    """Keeps the password of every peer that names a Secret; tells ``changed`` when one is new, other or gone.
+    """Keeps the password of every peer that names a Secret; calls ``changed`` when one is new, different or gone.
 
-    ``changed`` gets the passwords by peer name; a peer whose Secret or key is missing is not in it. While the API is
-    away the last known ones stay.
+    ``changed`` gets the passwords by peer name; a peer whose Secret or key is missing is left out. While the API is
+    unavailable, the last known passwords stay in force.
     """
 
     def __init__(self, cluster: Cluster, changed: Callable[[Mapping[str, str]], None]) -> None:
@@ -36,7 +36,7 @@ class Passwords:
         self._wake = asyncio.Event()
 
     def want(self, peers: Mapping[str, Peer]) -> None:
-        """The peers as they are now; reads at once when their Secrets are others than before."""
+        """The peers as they are now; reads at once if they name other Secrets than before."""
         wanted = {name: peer.password_secret for name, peer in peers.items() if peer.password_secret}
         if wanted != self._wanted:
             self._wanted = wanted
@@ -51,16 +51,16 @@ class Passwords:
             self._wake.clear()
 
     async def _read(self) -> bool:
-        """Reads all; whether every one was there."""
+        """Reads all passwords; returns whether all were found."""
         found: dict[str, str] = {}
         complete = True
         for peer, (secret, key) in dict(self._wanted).items():
             try:
                 password = await read_password(self._cluster, secret, key)
-            except Exception as error:  # whatever one Secret does ends at its peer
+            except Exception as error:  # a faulty Secret must affect only its own peer
                 log.warning("the Secret %s of BgpPeer %s cannot be read: %s", secret, peer, _said(error))
                 complete = False
-                # Denied is an answer: there is no such Secret for us. Anything else says nothing about the password.
+                # Denied is an answer: no such Secret exists for us. Other errors say nothing about the password.
                 if peer in self._known and not isinstance(error, Denied):
                     found[peer] = self._known[peer]
                 continue
@@ -75,7 +75,7 @@ class Passwords:
 
 
 async def read_password(cluster: Cluster, secret: str, key: str) -> str:
-    """The text of one key of a Secret in the release namespace; empty: there is none."""
+    """The text of one key of a Secret in the release namespace; empty if there is none."""
     return _value(await cluster.get(Kind.SECRET, secret, cluster.namespace) or {}, key)
 
 
@@ -93,5 +93,5 @@ def _value(secret: Mapping[str, object], key: str) -> str:
         return ""
     try:
         return base64.b64decode(str(data[key]), validate=True).decode().strip("\n")
-    except (binascii.Error, ValueError):  # ValueError: characters outside ASCII, or no UTF-8
+    except (binascii.Error, ValueError):  # ValueError: characters outside ASCII, or not UTF-8
         return ""

@@ -15,19 +15,19 @@ from porterlb.core.proxy_wait import NewHop
 log = logging.getLogger("porterlb.edge.proxy_health")
 
 INTERVAL = 0.1
-"""Seconds between two questions to one node about one Service. kube-proxy writes its rules once a second."""
+"""Seconds between two requests to one node about one Service. kube-proxy writes its rules once a second."""
 TIMEOUT = 0.5
 """Seconds for one answer."""
 AT_ONCE = 32
-"""Questions that are under way at the same time."""
+"""Simultaneous requests."""
 
 
 class ProxyHealth:
-    """Asks about the hops that it is given until each has answered, and calls ``answered`` with those that have.
+    """Asks about the given hops until each has answered, and calls ``answered`` with those that have.
 
     Args:
-        address: the address of a node, or None where it has none.
-        answered: called with the hops, of those last given to :meth:`ask`, whose kube-proxy can deliver.
+        address: returns the address of a node, or None if it has none.
+        answered: called with those hops of the last :meth:`ask` whose kube-proxy can deliver.
     """
 
     def __init__(self, address: Callable[[str], Address | None], answered: Callable[[frozenset[NewHop]], None]) -> None:
@@ -38,7 +38,7 @@ class ProxyHealth:
         self._changed = asyncio.Event()
 
     def ask(self, hops: Collection[NewHop]) -> None:
-        """The whole set of hops to ask about; without a port there is nothing to ask."""
+        """The whole set of hops to ask about; hops without a port are ignored."""
         hops = frozenset(hop for hop in hops if hop.port)
         if hops != self._hops:
             self._hops = hops
@@ -46,8 +46,8 @@ class ProxyHealth:
             self._changed.set()
 
     async def run(self) -> None:
-        """For ever."""
-        self._changed.set()  # after a failure there may be questions left
+        """Runs until cancelled."""
+        self._changed.set()  # after a failure, hops may be left to ask about
         while True:
             await self._changed.wait()
             self._changed.clear()

@@ -14,23 +14,23 @@ PORT = 10256
 PATH = "/healthz"
 
 INTERVAL = 0.1
-"""Seconds between two questions to one node."""
+"""Seconds between two requests to one node."""
 OWN_INTERVAL = 10.0
-"""Seconds between two questions to the own node, until it has answered."""
+"""Seconds between two requests to our own node, until it has answered."""
 TIMEOUT = 0.5
 """Seconds for one answer."""
 
 
 class ProxyStart:
-    """Asks the nodes that it is given until each has answered.
+    """Asks the given nodes until each has answered.
 
-    In some clusters no kube-proxy can be asked: it listens on the loopback interface only, or another program does its
-    work. Therefore nobody is asked before the own node's kube-proxy has answered once on an address of the node.
+    In some clusters kube-proxy cannot be asked: it listens on the loopback interface only, or another program does its
+    work. Therefore no other node is asked until our own node's kube-proxy has answered once on an address of the node.
 
     Args:
         addresses: the InternalIPs of a node.
-        answered: called with the nodes, of those last given to :meth:`ask`, that have answered; first with none, when
-            the own node has.
+        answered: called with those nodes of the last :meth:`ask` that have answered; first with none, when our own node
+          has answered.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ProxyStart:
         self._changed = asyncio.Event()
 
     def ask(self, nodes: Collection[str]) -> None:
-        """The whole set of nodes that wait. A node that was not in the last set is asked anew."""
+        """The whole set of nodes that wait. A node that was not in the last set is asked again."""
         nodes = frozenset(nodes)
         if nodes != self._nodes:
             self._nodes = nodes
@@ -60,10 +60,10 @@ class ProxyStart:
             self._changed.set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Runs until cancelled."""
         await self._own_runs()
         self._answered(self._running)
-        self._changed.set()  # nodes may wait already
+        self._changed.set()  # nodes may already be waiting
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -86,7 +86,7 @@ class ProxyStart:
 
 
 async def healthy(address: Address, port: int) -> bool:
-    """Whether a kube-proxy answers there."""
+    """Whether a kube-proxy answers at this address and port."""
     host = f"[{address}]" if address.version == 6 else str(address)
     try:
         async with (

@@ -1,4 +1,4 @@
-"""Keeps the history of this replica: every entry becomes a log line, a count and, where one replica tells, an Event."""
+"""Keeps the history of this replica: every entry becomes a log line, a count and, on one replica, an Event."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from porterlb.logs import fields
 log = logging.getLogger("porterlb.history")
 
 AGAIN = 5.0
-"""Seconds until a comparison that failed is tried again."""
+"""Seconds until a failed comparison is tried again."""
 
 MANY = 200
-"""VIPs from which on they are compared in a thread: the event loop has better things to do for 0.2 s."""
+"""More VIPs than this are compared in a thread: the comparison can take 0.2 s, too long for the event loop."""
 
 IDLE = 60.0
-"""Seconds, at most, between two looks at whether something is due."""
+"""Seconds, at most, between two checks whether something is due."""
 
 
 class Meter(Protocol):
-    """Who counts. See :class:`porterlb.edge.metrics.Metrics`."""
+    """Counts entries. See :class:`porterlb.edge.metrics.Metrics`."""
 
     def recorded(self, counted: Mapping[tuple[str, str], int]) -> None: ...
 
@@ -41,7 +41,7 @@ class Recorder:
 
     Args:
         objects: to find the objects that Events are about.
-        reporter: who tells, for the Events.
+        reporter: the reporter that the Events name.
         on_entries: called when the history has new entries.
         clock: monotonic seconds.
     """
@@ -64,25 +64,25 @@ class Recorder:
         self._clock = clock
         self._latest: Known | None = None
         self._touched: set[Address] = set()
-        self._known: Known | None = None  # what the history was compared with last
+        self._known: Known | None = None  # what the history was last compared with
         self._pending = Pending()
         self._news = asyncio.Event()
         self._noted: list[Entry] = []
         self.history = History()
 
     def observe(self, known: Known, touched: Collection[Address]) -> None:
-        """What is known now. ``touched``: the VIPs that are served in another way than at the last call."""
+        """Takes what is known now. ``touched``: the VIPs that are served differently since the last call."""
         self._latest = known
         self._touched.update(touched)
         self._news.set()
 
     def note(self, entry: Entry) -> None:
-        """Something has happened that what is known does not show."""
+        """Adds an entry for an event that a comparison cannot find."""
         self._noted.append(entry)
         self._news.set()
 
     async def run(self) -> None:
-        """For ever: compares, and tells."""
+        """Compares and reports until cancelled."""
         while True:
             times = [at for at in (self.history.next_at, self._pending.next_at) if at is not None]
             with contextlib.suppress(TimeoutError):
@@ -99,7 +99,7 @@ class Recorder:
                     if mine or event.by_all:
                         await self._tell(event)
             except Exception:
-                # What is told must never take down what serves.
+                # A failure to report must never stop the service.
                 log.exception("The history cannot be continued; it begins anew.")
                 self.history, self._known, self._pending = History(), None, Pending()
                 await asyncio.sleep(AGAIN)

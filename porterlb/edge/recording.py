@@ -1,4 +1,4 @@
-"""The recording of a manager and its wire process: written to a file as it happens, or given when somebody asks."""
+"""The recording of a manager and its wire process: written to a file continuously, or returned on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVERY = 0.5
 """Seconds between two writes to the file."""
 
 WIRE_WITHIN = 10.0
-"""Seconds in which the wire process gives its recording: 10,000 VIPs take it about one."""
+"""Seconds in which the wire process must give its recording: with 10,000 VIPs it needs about 1 s."""
 
 LARGEST = 1 << 30
 """Bytes after which a file is not continued. Three idle replicas write some 2 GB a day each."""
@@ -38,7 +38,7 @@ class Recording:
     """The recording of this replica.
 
     Args:
-        wire: asks the wire process for its part, within so many seconds; lines of JSON.
+        wire: asks the wire process for its part, given a timeout in seconds; returns lines of JSON.
     """
 
     def __init__(self, settings: Settings, release: str, wire: Callable[[float], Awaitable[list[str]]]) -> None:
@@ -52,10 +52,10 @@ class Recording:
         if settings.record or settings.record_ring:
             self.log = ManagerLog(settings.record_ring, streams=bool(settings.record))
 
-    # ---- what is in memory
+    # ---- the recording in memory
 
     async def text(self) -> str:
-        """What is in memory, as a file."""
+        """The recording in memory, in the format of a file."""
         header = self._header()
         if self.log is None or not self._settings.record_ring:
             header["missing"] = "the setting record_ring is 0: nothing is kept in memory"
@@ -75,7 +75,7 @@ class Recording:
         return "".join(f"{file.dumps(line)}\n" for line in (header, *lines))
 
     async def dump(self) -> None:
-        """Writes what is in memory to a new file in the folder for temporary files, and says where."""
+        """Writes the recording in memory to a new file in the folder for temporary files, and logs its path."""
         try:
             text = await self.text()
             path = await asyncio.to_thread(self._new_file, text)
@@ -97,12 +97,12 @@ class Recording:
     # ---- the file
 
     def streamed(self, texts: list[str]) -> None:
-        """What the wire process recorded, line by line."""
+        """Takes what the wire process has recorded, line by line."""
         self._streamed += texts
 
     async def run(self) -> None:
-        """Writes what is in memory upon SIGUSR1, and the file of the setting ``record``, until cancelled. Raises
-        PorterError where that cannot be written at all."""
+        """Writes the file of the setting ``record``, and the recording in memory upon SIGUSR1, until cancelled. Raises
+        PorterError when the file cannot be opened."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._asked)
         if not self._settings.record or self.log is None:
             await asyncio.Event().wait()
@@ -141,7 +141,7 @@ class Recording:
                 break
         else:
             logger.warning("the recording ends: its file is full", extra=fields(file=path, bytes=written))
-        while True:  # what comes is taken and forgotten
+        while True:  # new entries are discarded
             await asyncio.sleep(EVERY)
             log.log.take()
             self._streamed.clear()
@@ -152,14 +152,14 @@ class Recording:
 
 
 def _news(log: ManagerLog, entries: Iterable[Entry], wire: Iterable[str]) -> str:
-    """Each process in its own order: a reader puts them together."""
+    """The new lines of each process in its own order: a reader merges them."""
     manager = ({"by": file.MANAGER, **line} for line in log.lines(entries))
     theirs = ({"by": file.WIRE, **json.loads(text)} for text in wire)
     return "".join(f"{file.dumps(line)}\n" for lines in (manager, theirs) for line in lines)
 
 
 def _opened(path: Path) -> TextIO:
-    """A new file that only its owner may read. The one of the run before is kept as ``FILE.1``."""
+    """A new file that only its owner may read. The file of the previous run is kept as ``FILE.1``."""
     with contextlib.suppress(FileNotFoundError):
         path.rename(path.with_name(f"{path.name}.1"))
     number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)

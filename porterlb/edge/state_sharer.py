@@ -1,4 +1,4 @@
-"""Gives what this replica knows to those who cannot reach its web server: a file, where the cluster is a directory."""
+"""Shares this replica's state with readers that cannot reach its web server: a file, if the cluster is a directory."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from porterlb.core.json_text import json_text
 log = logging.getLogger(__name__)
 
 BEAT = 1.0
-"""Seconds between two signs that the state is still as it was: a reader sees its age."""
+"""Seconds between two signs that the state is unchanged: a reader sees the state's age."""
 
 COUNTERS = 10.0
-"""Seconds, at most, that the counters in it are behind."""
+"""Seconds, at most, by which the counters in the state are out of date."""
 
 PAUSE = 0.2
-"""Seconds, at least, between two writes: a reader is to see a dead node within 1 s."""
+"""Seconds, at least, between two writes: a reader must see a dead node within 1 s."""
 
 SHARE = 10
 """Writing takes 1/10 of the time at most: with 10,000 VIPs one state is some 6 MB."""
 
 
 class StateSharer:
-    """:meth:`changed` says that there is something new; :meth:`run` is the task.
+    """:meth:`changed` reports that the state has changed; :meth:`run` is the task.
 
     Args:
-        state: takes hold of what is known, at once; what it returns makes the JSON values that are shared, in a thread.
-            None: nothing is known yet.
+        state: captures what is known, at once; the function that it returns makes the JSON values to share, in a
+            thread. None: nothing is known yet.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class StateSharer:
         self._news.set()
 
     async def run(self) -> None:
-        """For ever; where nothing is to be shared it only waits."""
+        """Runs until cancelled; only waits if the cluster shares no state."""
         if not self._cluster.shares_state:
             await asyncio.Event().wait()
         written, wrote = False, 0.0
@@ -71,7 +71,7 @@ class StateSharer:
             await asyncio.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
 
     async def stop(self) -> None:
-        """A replica that stops is not silent: it leaves nothing behind."""
+        """Removes the shared state, so that a replica that has stopped does not look like a silent one."""
         if self._cluster.shares_state:
             with contextlib.suppress(Unavailable, Denied):
                 await self._cluster.unshare_state(self._node)

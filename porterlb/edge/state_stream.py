@@ -1,10 +1,10 @@
-"""The live text of the status page: server-sent events (WHATWG HTML, section 9.2), bounded in number, pace and size.
+"""The live data of the status page: server-sent events (WHATWG HTML, section 9.2), limited in number, rate and size.
 
-``event: page`` has what is to be shown, whole, as JSON (:mod:`porterlb.core.status.page`): at once, and again whenever
-it differs from the last one. ``event: beat`` comes in between and says that nothing newer is known.
+``event: page`` has everything to show, as JSON (:mod:`porterlb.core.status.page`): at once, and again whenever it
+differs from the last one. ``event: beat`` comes in between and means that nothing newer is known.
 
-One text is made for all readers, in a thread, and only while somebody reads. A reader that is slow misses texts, and
-holds up nobody: there is no queue.
+One text is made for all readers, in a thread, and only while there are readers. A slow reader misses texts and delays
+no other reader: there is no queue.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from porterlb.core.json_text import json_text
 from porterlb.core.status.page import page_of
 
 STREAMS = 8
-"""Readers at once. Each open page is one."""
+"""Simultaneous readers. Each open page is one."""
 
 PAUSE = 0.5
-"""Seconds, at least, between two texts: a person reads no faster, and a dead node is to be shown within 1 s."""
+"""Seconds, at least, between two texts: a person reads no faster, and a dead node must be shown within 1 s."""
 
 SHARE = 3
 """Making texts takes a third of the time at most."""
 
 BEAT = 2.0
-"""Seconds, at most, without an event: then the reader knows that it lost us."""
+"""Seconds, at most, without an event: a longer gap tells the reader that the connection is lost."""
 
 RETRY = 1000
-"""Milliseconds until a browser connects again."""
+"""Milliseconds until a browser reconnects."""
 
 _BEAT = b"event: beat\ndata: {}\n\n"
 
 
 class StateStream:
     """Args:
-    state: takes hold of what is known, at once; what it returns makes the JSON values of /state, in a thread.
+    state: captures what is known, at once; the function that it returns makes the JSON values of /state, in a thread.
     """
 
     def __init__(self, state: Callable[[], Callable[[], Mapping[str, Any]]]) -> None:
@@ -54,7 +54,7 @@ class StateStream:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for one more reader."""
+        """Whether no further reader is accepted."""
         return self._readers >= STREAMS
 
     def changed(self) -> None:
@@ -62,7 +62,7 @@ class StateStream:
         self._news.set()
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        """Events, for ever; for one reader."""
+        """Events for one reader, without end."""
         self._readers += 1
         try:
             yield b"retry: %d\n\n" % RETRY
@@ -86,11 +86,11 @@ class StateStream:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
                 return
-        if self._waiting:  # what is waited for changes without notice
+        if self._waiting:  # what the replica waits for changes without notice
             self._news.set()
 
     async def _made(self) -> None:
-        """Makes the newest text, unless another reader has done it meanwhile."""
+        """Makes the newest text, unless another reader has done so meanwhile."""
         async with self._making:
             if not self._news.is_set():
                 return

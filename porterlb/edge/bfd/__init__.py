@@ -1,4 +1,4 @@
-"""BFD: its process supervised."""
+"""BFD: supervises its process."""
 
 from porterlb.edge.bfd.speaker import BfdSpeaker
 

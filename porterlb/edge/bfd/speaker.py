@@ -1,4 +1,4 @@
-"""Runs the BFD process while there are sessions, tells it the whole set, and hands its reports on."""
+"""Runs the BFD process while there are sessions: sends it the whole set, and passes its reports on."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class BfdSpeaker:
     """The BFD sessions of a manager. Without any wanted session there is no process.
 
     Args:
-        report: called in the loop with all sessions, by peer name, at each change.
-        settings: of the manager.
+        report: called in the event loop with all sessions, by peer name, at each change.
+        settings: the manager's settings.
     """
 
     def __init__(self, report: Callable[[Mapping[str, BfdSession]], None], *, settings: Settings) -> None:
@@ -58,29 +58,29 @@ class BfdSpeaker:
 
     @property
     def pid(self) -> int | None:
-        """Of the running process."""
+        """The process ID of the running process."""
         return self._process.pid
 
     def want(self, targets: Mapping[str, BfdTarget]) -> None:
-        """The whole set, by peer name; returns at once."""
+        """The whole wanted set, by peer name; returns at once."""
         wanted = {name: _from_interface(target) for name, target in targets.items()}
         if wanted != self._wanted:
             self._wanted = wanted
             self._changed()
 
     def beat(self) -> None:
-        """Tells the process that the manager and ExaBGP are alive; from any thread. Without beats for silence_after
-        it tells the routers AdminDown."""
+        """Tells the process that the manager and ExaBGP are alive; callable from any thread. Without a beat for
+        silence_after, the process sends the routers AdminDown."""
         self._process.beat()
 
     async def stop(self) -> None:
-        """Tells the routers AdminDown and ends the process."""
+        """Sends the routers AdminDown and ends the process."""
         self._stopping = True
         self._changed()
         await self._ended.wait()
 
     async def run(self) -> None:
-        """Until it is cancelled; then the process has ended too."""
+        """Runs until cancelled; then the process has ended too."""
         while True:
             if self._none_wanted.is_set():
                 self._tell({})
@@ -106,7 +106,7 @@ class BfdSpeaker:
         self._news.set()
 
     async def _write(self, writer: asyncio.StreamWriter) -> None:
-        """Tells the process what is wanted."""
+        """Sends the process the wanted set at each change."""
         while True:
             self._news.clear()
             writer.write(text.want_line(self._wanted.values()))

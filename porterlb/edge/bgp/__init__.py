@@ -1,4 +1,4 @@
-"""BGP: ExaBGP supervised. It is told the whole wanted set, and what it does is reported."""
+"""BGP: supervises ExaBGP, gives it the whole wanted set, and reports its state."""
 
 from porterlb.edge.bgp.speaker import BgpSpeaker
 

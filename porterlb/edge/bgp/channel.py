@@ -1,4 +1,4 @@
-"""The manager's ends of ExaBGP's API pipes, as the API process handed them over."""
+"""The manager's ends of ExaBGP's API pipes, which the API process has handed over."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from porterlb.core import exabgp_text as text
 
 _READ = 1 << 16
-_LONGEST = 1 << 24  # `show neighbor json` is one line, some 2 kB a peer
+_LONGEST = 1 << 24  # `show neighbor json` is one line, some 2 kB per peer
 
 
 class Closed(Exception):
-    """The API process or ExaBGP is gone; what the last command did is not known."""
+    """The API process or ExaBGP is gone; the effect of the last command is unknown."""
 
 
 class Hung(Exception):
@@ -25,9 +25,9 @@ class Hung(Exception):
 
 
 class ExabgpChannel:
-    """One outstanding command at a time; everything that ExaBGP says is read at once and handed to ``hear``.
+    """One outstanding command at a time; all output of ExaBGP is read at once and passed to ``hear``.
 
-    An unread pipe would freeze ExaBGP: sessions, keepalives and all.
+    An unread pipe would freeze ExaBGP with its sessions and keepalives.
     """
 
     def __init__(self, link: socket.socket, read: int, write: int, hear: Callable[[text.Said], None]) -> None:
@@ -49,7 +49,7 @@ class ExabgpChannel:
         loop = asyncio.get_running_loop()
         while True:
             link, _ = await loop.sock_accept(listener)
-            link.settimeout(1.0)  # it sends them right after it has connected
+            link.settimeout(1.0)  # the API process sends them right after it has connected
             try:
                 _, ancillary, _, _ = link.recvmsg(1, socket.CMSG_SPACE(8))
             except OSError:
@@ -66,7 +66,7 @@ class ExabgpChannel:
             link.close()
 
     async def command(self, line: str, patience: float, meanwhile: Callable[[], None] | None = None) -> bool:
-        """Says a line and waits for its acknowledgement: True for done, False for error. Raises Closed or Hung.
+        """Sends a line and waits for its acknowledgement: True for done, False for error. Raises Closed or Hung.
 
         ``meanwhile`` is called once ExaBGP has the line.
         """
@@ -78,7 +78,7 @@ class ExabgpChannel:
             await self._say(line.encode() + b"\n", patience)
             if meanwhile is not None:
                 meanwhile()
-            # Twice: after a stall of our own, the first wait may end although the answer lies in the pipe.
+            # Twice: after a stall of our own, the first wait may end although the answer is in the pipe.
             for seconds in (patience, patience / 4):
                 await asyncio.wait((ack, self.closed), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                 if ack.done():
@@ -90,8 +90,8 @@ class ExabgpChannel:
             self._ack = None
 
     def beat(self) -> None:
-        """Tells the API process that the manager is alive. From any thread: closed under the same lock, the
-        descriptor cannot be another one's by then."""
+        """Tells the API process that the manager is alive. Callable from any thread: the socket is closed under the
+        same lock, so its descriptor cannot have been reused."""
         with self._lock, contextlib.suppress(OSError):
             self._link.send(b".")
 
@@ -134,13 +134,13 @@ class ExabgpChannel:
         for line in lines:
             said = text.parse(line.strip())
             if isinstance(said, text.Ack):
-                if self._ack is not None and not self._ack.done():  # else of a command that was given up
+                if self._ack is not None and not self._ack.done():  # else for a command that was given up
                     self._ack.set_result(said.ok)
             else:
                 self._hear(said)
 
     def _on_link(self) -> None:
-        """The API process says nothing more: readable means that it is gone."""
+        """The API process sends nothing more: if the socket is readable, the process is gone."""
         try:
             if self._link.recv(64):
                 return

@@ -12,7 +12,7 @@ from porterlb.core.bgp.config import Config
 from porterlb.edge.bgp.process import folder
 
 API_SOCKET = "api.sock"
-"""Where the API process connects to, in the run directory."""
+"""The socket in the run directory that the API process connects to."""
 
 
 def content(config: Config, run_dir: Path, silence_after: float) -> str:
@@ -22,13 +22,13 @@ def content(config: Config, run_dir: Path, silence_after: float) -> str:
 
 
 def secrets(config: Config) -> set[str]:
-    """What must not be written anywhere but into the configuration."""
+    """The texts that may be written only to the configuration."""
     passwords = {session.password for session in config.sessions.values() if session.password}
     return passwords | {base64.b64encode(password.encode()).decode() for password in passwords}
 
 
 def write(content: str, path: Path) -> None:
-    """Writes a file that nobody else can read: whole, or not at all."""
+    """Writes a file that no other user can read: completely, or not at all."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

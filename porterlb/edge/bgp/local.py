@@ -1,4 +1,4 @@
-"""What the node allows now: local addresses, routes to peers, ports that others listen on, capabilities."""
+"""What the node allows now: local addresses, routes to peers, ports that other processes use, capabilities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 def look(desired: DesiredBgp, loaded: Config | None) -> Local:
-    """``loaded``: what a running ExaBGP has: where it listens nobody else does. Sends nothing."""
+    """``loaded``: the configuration of a running ExaBGP: its own listeners are left out. Sends nothing."""
     sessions = [session for session in desired.sessions.values() if not session.admin_down]
     listening = bool(desired.listen_port)
     free = [s for s in sessions if s.local_address is None and not s.interface]
@@ -59,7 +59,7 @@ def is_present(address: Address) -> bool:
 
 
 def listeners() -> Iterator[Listener]:
-    """Where somebody in this network namespace listens for TCP (proc(5), /proc/net/tcp)."""
+    """The addresses and TCP ports that processes in this network namespace listen on (proc(5), /proc/net/tcp)."""
     for name in ("tcp", "tcp6"):
         try:
             lines = Path(f"/proc/thread-self/net/{name}").read_text(encoding="ascii").splitlines()[1:]
@@ -73,7 +73,7 @@ def listeners() -> Iterator[Listener]:
 
 
 def _address(words: bytes) -> Address:
-    # Each 32-bit word is printed as a number of this machine: little-endian on all that we run on.
+    # Each 32-bit word is printed in the byte order of this machine: little-endian on all that we support.
     octets = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
     if len(octets) == 4:
         return IPv4Address(octets)

@@ -1,4 +1,4 @@
-"""The ExaBGP subprocess: its files, its environment, its start and end, its log."""
+"""The ExaBGP subprocess: its files, environment, start, end and log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FILES = ("api.py", "exabgp.env", "launcher.py")
 
 
 def folder() -> Path:
-    """Where api.py, exabgp.env and launcher.py lie: in the wheel, or exabgp/ of a checkout (editable install).
+    """The folder of api.py, exabgp.env and launcher.py: in the wheel, or exabgp/ of a checkout (editable install).
 
     Raises PorterError when they are not installed.
     """
@@ -34,14 +34,14 @@ def folder() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """What ExaBGP is started with: of ours only where programs are, HOME and the language."""
+    """The environment of ExaBGP: from ours only the program paths, HOME and the language."""
     result = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container with a user ID of its own; ExaBGP only wants a name that exists
+    except KeyError:  # a container with a user ID of its own; ExaBGP only needs a name that exists
         user = "root"
     result["exabgp_daemon_user"] = user
-    result["EXABGP_ENVFILE"] = str(folder() / "exabgp.env")  # not what an exabgp package may have left in /etc
+    result["EXABGP_ENVFILE"] = str(folder() / "exabgp.env")  # not a file that an exabgp package may have left in /etc
     return result
 
 
@@ -53,12 +53,12 @@ def redact(line: str, secrets: Iterable[str]) -> str:
 
 
 class Log:
-    """ExaBGP's standard error: the last lines in memory, all in a file that does not grow without bounds."""
+    """ExaBGP's standard error: the last lines in memory, all lines in a file of bounded size."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.written = 0  # lines so far
-        self.secrets: frozenset[str] = frozenset()  # never to be written
+        self.secrets: frozenset[str] = frozenset()  # must never be written
         self._last: deque[str] = deque(maxlen=200)
         self._file = self._open()
 
@@ -84,7 +84,7 @@ class Log:
         return list(self._last)[len(self._last) - count :] if count > 0 else []
 
     def last_words(self) -> str:
-        """The last line that tells something: for the sentence that says why ExaBGP ended."""
+        """The last informative line, for the message that says why ExaBGP ended."""
         for line in reversed(self._last):
             words = clean(re.sub(r"^[\d:. |]*\b(\w+)\s*\|\s*", "", line))
             if words and not set(words) <= {"-", "=", " ", "*"}:
@@ -128,18 +128,18 @@ class Exabgp:
             self._process.send_signal(signal.SIGTERM)
 
     async def kill(self) -> None:
-        """Ends it at once, also when it is stopped, and waits for its end."""
+        """Kills the process at once, even if it is stopped (SIGSTOP), and waits for its end."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self.dead
-        # Its API process holds standard error for a moment longer: do not wait for it.
+        # Its API process keeps standard error open for a moment longer: do not wait for it.
         self._drain.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._drain
 
 
 async def validate(configuration: Path, secrets: Iterable[str] = ()) -> str:
-    """Whether ExaBGP would take this file: empty, or why not. A file that it refuses would poison later reloads."""
+    """Whether ExaBGP would accept this file: empty, or why not. A file that it refuses would break later reloads."""
     process = await _spawn(0, "validate", configuration)
     try:
         async with asyncio.timeout(30):

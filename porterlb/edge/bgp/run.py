@@ -1,4 +1,4 @@
-"""One ExaBGP from its start to its end: whoever says anything to it does so here, one command at a time."""
+"""One ExaBGP from its start to its end: only this module sends it commands, one at a time."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from porterlb.edge.bgp.speaker_state import SpeakerState
 
 logger = logging.getLogger(__name__)
 
-_START = 15.0  # seconds for ExaBGP to start its API process; on a busy machine Python alone takes one or two
+_START = 15.0  # seconds for ExaBGP to start its API process; on a busy machine Python alone takes 1 to 2 s
 _RECONNECT = 5.0  # seconds for ExaBGP to start its API process again: measured 16 to 32 ms
-_SLOW = 30.0  # seconds for an acknowledgement of what takes long with many routes or peers: clear, show, reload
+_SLOW = 30.0  # seconds to acknowledge commands that are slow with many routes or peers: clear, show, reload
 _RELOAD = 5.0  # seconds for ExaBGP to show the peers of a new configuration: measured 30 ms
-_FLUSH = 5.0  # seconds, at most, to wait for withdrawals to leave
+_FLUSH = 5.0  # seconds, at most, to wait until withdrawals are sent
 _END = 3.0  # seconds from SIGTERM to SIGKILL
 _RETRY = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # seconds until a configuration that could not be loaded is tried again
 
 
 class Restart(Exception):
-    """This ExaBGP is of no more use."""
+    """This ExaBGP must be replaced by a new one."""
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(words.trouble(trouble))
@@ -43,19 +43,19 @@ class Restart(Exception):
 
 
 class Run:
-    """One ExaBGP: started by :meth:`start`; :meth:`run` until it is not needed any more; :meth:`end` in any case."""
+    """One ExaBGP: started by :meth:`start`; :meth:`run` until it is no longer needed; :meth:`end` in any case."""
 
     def __init__(self, state: SpeakerState, exabgp: Exabgp, listener: socket.socket, config: Config) -> None:
         self._state, self._exabgp, self._listener = state, exabgp, listener
-        self._loaded = config  # what ExaBGP has
+        self._loaded = config  # the configuration that ExaBGP has
         self._agenda = Agenda(state.difference, state.heartbeat)
         self._channel: ExabgpChannel | None = None
         self._check: asyncio.Task[str] | None = None
-        self._checking: Config | None = None  # what the check is about
-        self._bad: Config | None = None  # what ExaBGP refuses, or could not be given
+        self._checking: Config | None = None  # the configuration that is checked
+        self._bad: Config | None = None  # a configuration that ExaBGP refuses, or that could not be written
         self._bad_until = 0.0
-        self._failures = 0  # to load it, in a row
-        self._reasons: dict[Path, str] = {}  # why ExaBGP refused something of a path
+        self._failures = 0  # failures in a row to load it
+        self._reasons: dict[Path, str] = {}  # why ExaBGP refused a route of a path
         self._shown: text.Shown | None = None
         exabgp.dead.add_done_callback(self._on_death)
 
@@ -65,7 +65,7 @@ class Run:
         folder = os.open(state.run_dir, os.O_PATH | os.O_CLOEXEC)
         try:
             (state.run_dir / API_SOCKET).unlink(missing_ok=True)
-            # Not by its own path, which may be longer than the 107 bytes that a socket's may have.
+            # Not by its own path, which may be longer than the 107 bytes allowed for a socket.
             listener.bind(f"/proc/self/fd/{folder}/{API_SOCKET}")
             listener.listen(4)
             listener.setblocking(False)
@@ -86,7 +86,7 @@ class Run:
         return self._exabgp.pid
 
     async def run(self) -> None:
-        """Returns when ExaBGP is not needed any more or is to be stopped; raises Restart when it is of no use."""
+        """Returns when ExaBGP is no longer needed or must stop; raises Restart when it must be replaced."""
         state = self._state
         await self._connect(_START)
         state.trouble = None
@@ -109,7 +109,7 @@ class Run:
                 raise Restart(Trouble(TroubleKind.HUNG)) from None
 
     async def end(self) -> None:
-        """Kills what is left. The routers keep the routes if graceful restart was negotiated."""
+        """Kills the process if it still runs. The routers keep the routes if graceful restart was negotiated."""
         if self._check is not None:
             self._check.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
@@ -121,7 +121,7 @@ class Run:
         self._state.loaded = None
 
     async def _step(self) -> bool:
-        """Does the next thing, or waits for one. False when ExaBGP is not needed any more."""
+        """Takes the next step of the agenda, or waits for one. False when ExaBGP is no longer needed."""
         now = time.monotonic()
         match self._agenda.next(now, self._configs(now), current=self._state.is_current, planned=self._state.planned):
             case Teardown(peer):
@@ -161,13 +161,13 @@ class Run:
         return await self._channel.command(line, patience or self._state.ack_timeout, meanwhile)
 
     def beat(self) -> None:
-        """To the API process alone, which asks for no more; from any thread."""
+        """Sends a beat to the API process only, which needs nothing else; callable from any thread."""
         channel = self._channel
         if channel is not None:
             channel.beat()
 
     def tear_down(self, peers: Collection[str]) -> None:
-        """Ends these sessions, which count as lost already; ExaBGP opens them again."""
+        """Ends these sessions, which already count as lost; ExaBGP opens them again."""
         self._agenda.tear_down(self._loaded.sessions.keys() & peers)
         self._state.wake.set()
 
@@ -198,7 +198,7 @@ class Run:
                 state.difference.unsure(batch)
                 raise
             if batch.path not in self._reasons:
-                await asyncio.sleep(0.02)  # the log comes through another pipe
+                await asyncio.sleep(0.02)  # the log arrives through another pipe
             told = text.rejection(state.log.since(mark))
             reason = told or self._reasons.get(batch.path, "ExaBGP refuses this route and does not say why.")
             self._reasons[batch.path] = reason
@@ -214,7 +214,7 @@ class Run:
         self._state.difference.cleared(peer)
 
     async def _say_end_of_rib(self, peer: str) -> None:
-        """ExaBGP sends it after the routes that it has been told before (RFC 4724: then stale ones are dropped)."""
+        """ExaBGP sends it after all routes that it was given before; routers then drop stale routes (RFC 4724)."""
         session = self._loaded.sessions.get(peer)
         if session is not None:
             for version in session.families:
@@ -222,7 +222,7 @@ class Run:
         self._agenda.end_of_rib_said(peer, self._loaded.sessions, time.monotonic())
 
     async def _flush(self) -> None:
-        """Until ExaBGP has sent what it was told: it does not say so, but it counts the UPDATE messages sent."""
+        """Waits until ExaBGP has sent what it was given: it does not report that, but counts its UPDATE messages."""
         deadline = time.monotonic() + _FLUSH
         sent, calm = None, 0
         while calm < 2 and time.monotonic() < deadline:
@@ -234,7 +234,8 @@ class Run:
     # --- configuration -----------------------------------------------------------------------------------------------
 
     def _begin_check(self, config: Config) -> None:
-        """Asks ExaBGP on the side whether it would take it; that takes long. The end of the check wakes us."""
+        """Starts a check, in a separate process, whether ExaBGP would accept the configuration: that is slow. The end
+        of the check wakes us."""
         state = self._state
         self._checking = config
         self._check = asyncio.create_task(self._checked(config), name="exabgp-validate")
@@ -248,7 +249,7 @@ class Run:
     async def _reload(self, config: Config) -> None:
         """Loads the checked configuration. Sessions that are the same in it are not touched.
 
-        What runs goes on whatever fails before ExaBGP is told to reload.
+        The running configuration stays in force if anything fails before ExaBGP is told to reload.
         """
         state, check = self._state, self._check
         assert check is not None
@@ -265,7 +266,7 @@ class Run:
             return
         staying = {session.address for session in config.sessions.values()}
         leaving = [s for s in self._loaded.sessions.values() if s.address not in staying]
-        for session in leaving:  # under graceful restart the router would keep what was not withdrawn before
+        for session in leaving:  # under graceful restart, the router would keep routes that were not withdrawn before
             await self._command(text.clear(session), _SLOW)
         if leaving:
             await self._flush()
@@ -292,7 +293,7 @@ class Run:
         self._state.tell()
 
     async def _confirm(self) -> bool:
-        """Whether ExaBGP has the peers that it is to have. It reloads some turns after the acknowledgement."""
+        """Whether ExaBGP has the configured peers. It reloads some turns of its loop after the acknowledgement."""
         addresses = {session.address for session in self._loaded.sessions.values()}
         deadline = time.monotonic() + _RELOAD
         while time.monotonic() < deadline:
@@ -335,13 +336,13 @@ class Run:
             await asyncio.wait((accepting,))
         self._channel.closed.add_done_callback(lambda _: self._state.wake.set())
         try:
-            with contextlib.suppress(Closed):  # then the next one is waited for
+            with contextlib.suppress(Closed):  # then run() waits for the next API process
                 await self._show()
         except Hung:
             raise Restart(Trouble(TroubleKind.HUNG)) from None
 
     async def _reconnect(self) -> None:
-        """The API process died, and ExaBGP starts another one: events were lost, and perhaps a command."""
+        """The API process died, and ExaBGP starts another one: events were lost, and possibly a command."""
         if self._channel is not None:
             self._channel.close()
         logger.warning("the API process of ExaBGP is gone; waiting for the next one")

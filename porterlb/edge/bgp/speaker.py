@@ -1,4 +1,4 @@
-"""The BGP speaker of one replica: keeps an ExaBGP running that has the sessions and routes wanted, and no others."""
+"""The BGP speaker of one replica: keeps an ExaBGP running with exactly the wanted sessions and routes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from porterlb.edge.bgp.speaker_state import SpeakerState
 logger = logging.getLogger(__name__)
 
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each restart in a row: the first one is immediate
-_STABLE = 30.0  # seconds of life that end a row of restarts
+_STABLE = 30.0  # seconds of running after which a restart is the first in a row again
 
 
 class BgpSpeaker:
-    """Supervises ExaBGP, level-triggered: ``want`` gives the whole set, the difference is made here.
+    """Supervises ExaBGP, level-triggered: ``want`` takes the whole set, the difference is computed here.
 
-    Do not call ``want`` before the set is complete: the End-of-RIB that follows makes routers drop what is not in it.
+    Do not call ``want`` before the set is complete: the End-of-RIB that follows makes routers drop all other routes.
 
     Args:
-        report: called from the event loop at each change of what ExaBGP has and sees; must not block.
+        report: called from the event loop at each change of ExaBGP's state; must not block.
         run_dir: for the configuration (it may hold passwords: 0600), a socket and the log; made with mode 0700.
         ack_timeout: seconds after which an ExaBGP that has not acknowledged a command counts as hung.
-        heartbeat: seconds between two signs of life, asked of ExaBGP and given to its API process.
-        silence_after: seconds without a sign of life from here after which the API process withdraws everything
-            and ends ExaBGP: a manager that hangs must not announce for ever.
+        heartbeat: seconds between two signs of life, requested from ExaBGP and sent to its API process.
+        silence_after: seconds without a sign of life from the manager after which the API process withdraws
+            everything and ends ExaBGP: a hung manager must not announce forever.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class BgpSpeaker:
 
     @property
     def pid(self) -> int:
-        """Of the running ExaBGP; 0 without one."""
+        """The process ID of the running ExaBGP; 0 if there is none."""
         return self._run.pid if self._run is not None else 0
 
     def want(self, wanted: DesiredBgp, token: int) -> None:
-        """The whole set of sessions and routes from now on. Returns at once; the token comes back when applied."""
+        """The whole set of sessions and routes from now on. Returns at once; the report has the token once applied."""
         self._state.wanted, self._state.token = wanted, token
         self._state.wake.set()
 
     def hear_bfd(self, sessions: Mapping[str, BfdSession]) -> None:
-        """What BFD knows of the routers, by peer name: a session whose BFD has failed is lost at once, and ended."""
+        """Takes the state of BFD, by peer name: a session whose BFD has failed counts as lost at once, and is ended."""
         lost = self._state.hear_bfd(sessions)
         if lost and self._run is not None:
             self._run.tear_down(lost)
@@ -77,17 +77,17 @@ class BgpSpeaker:
         return trouble is None or trouble.runs
 
     def beat(self) -> None:
-        """Tells the API process that the manager is alive; from any thread. Beats are given by the loop anyway: this
-        is for whoever knows that a busy loop is alive."""
+        """Tells the API process that the manager is alive; callable from any thread. The event loop also beats: this is
+        for callers that know that a busy loop is alive."""
         life = self._run
         if life is not None:
             life.beat()
 
     async def stop(self, *, withdraw: bool) -> None:
-        """Ends ExaBGP, and with it :meth:`run`.
+        """Ends ExaBGP, and thereby :meth:`run`.
 
         Args:
-            withdraw: take all routes back first, and wait until that is sent; else graceful restart keeps them.
+            withdraw: withdraw all routes first, and wait until that is sent; else graceful restart keeps them.
         """
         self._state.withdraw = withdraw
         self._state.stopping = True
@@ -120,7 +120,7 @@ class BgpSpeaker:
             self._ended.set()
 
     async def _run_once(self) -> bool:
-        """One ExaBGP from its start to its end. False if it ended against our will."""
+        """One ExaBGP from its start to its end. False if it ended unexpectedly."""
         state = self._state
         try:
             self._run = await Run.start(state)

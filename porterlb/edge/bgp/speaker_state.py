@@ -1,4 +1,4 @@
-"""What outlives an ExaBGP: what is wanted, what is known, and what is reported of it."""
+"""The state that outlives an ExaBGP process: what is wanted, what is known, and what is reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from porterlb.edge.bgp.process import Log
 
 @dataclass(slots=True)
 class SpeakerState:
-    """Shared by the supervisor and the run of one ExaBGP. All in one event loop."""
+    """Shared by the supervisor and the run of one ExaBGP, in one event loop."""
 
     report: Callable[[BgpReport], None]
     run_dir: File
@@ -38,11 +38,11 @@ class SpeakerState:
     silence_after: float
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
-    withdraw: bool = False  # at the stop
+    withdraw: bool = False  # when stopping
     wanted: DesiredBgp = field(default_factory=DesiredBgp)
     token: int = 0
     arranged: Arranged = field(default_factory=Arranged)  # for the wanted set that was taken over
-    loaded: Config | None = None  # of the running ExaBGP
+    loaded: Config | None = None  # what the running ExaBGP has
     difference: Difference = field(default_factory=Difference)
     guard: Guard = field(default_factory=Guard)
     sessions: Sessions = field(default_factory=Sessions)
@@ -54,7 +54,7 @@ class SpeakerState:
     _last: BgpReport | None = None
 
     def take_over(self, *, again: bool = False) -> None:
-        """The newest wanted set becomes the target. ``again``: although it is the same, the node may differ."""
+        """Makes the newest wanted set the target. ``again``: even if it is the same, as the node may have changed."""
         new = self._taken is not self.wanted
         if not new and not again:
             return
@@ -66,12 +66,12 @@ class SpeakerState:
         self.log.secrets = frozenset(self.log.secrets | secrets(arranged.config))
         self.want_routes()
         self.sessions.configure(self.wanted.sessions, arranged, time.monotonic())
-        self.sessions.hear_bfd(self.bfd, time.monotonic())  # of peers that are new
+        self.sessions.hear_bfd(self.bfd, time.monotonic())  # for new peers
         if not new:
             self.tell()
 
     def want_routes(self) -> None:
-        """The routes that ExaBGP is to have: those of the configured peers that fit what they negotiated."""
+        """Sets the routes that ExaBGP must have: those of configured peers that fit what their sessions negotiated."""
         self.difference.want(self.guard.apply(self._fitting(), self._limits()))
 
     def _fitting(self) -> dict[Path, AbstractSet[Prefix]]:
@@ -86,7 +86,7 @@ class SpeakerState:
         return {n: session.max_prefixes for n, session in self.wanted.sessions.items() if session.max_prefixes}
 
     def _rejected(self) -> dict[tuple[Path, Prefix], str]:
-        """What ExaBGP refused, and what the guard withholds, with the reason."""
+        """The routes that ExaBGP refused and those that the guard withholds, with the reason."""
         limits = self._limits()
         withheld = {
             (path, prefix): words.withheld(limits[path.peer])
@@ -102,7 +102,7 @@ class SpeakerState:
         return frozenset(n for n, state in self.sessions.states.items() if state.negotiated == known.get(n))
 
     def look_again(self) -> None:
-        """What the node allows may have changed where the configuration depends on it."""
+        """Checks again what the node allows, if the configuration depends on it."""
         by_interface = any(session.interface for session in self.wanted.sessions.values())
         if self.arranged.config.listen or self.arranged.refused or self.arranged.limited or by_interface:
             self.take_over(again=True)
@@ -113,7 +113,7 @@ class SpeakerState:
         return self._taken is self.wanted
 
     def hear(self, said: text.Said) -> frozenset[str]:
-        """An event from ExaBGP: reported at once, before anything else is said to it.
+        """Takes an event from ExaBGP. Changes are reported at once, before the next command to ExaBGP.
 
         Returns the peers whose session has just come up or gone down.
         """
@@ -124,7 +124,7 @@ class SpeakerState:
         return changed
 
     def hear_bfd(self, found: Mapping[str, BfdSession]) -> frozenset[str]:
-        """What BFD knows, by peer name. Returns the peers whose session is lost by it; that is reported at once."""
+        """Takes the state of BFD, by peer name. Returns the peers whose session is lost; that is reported at once."""
         before = dict(self.sessions.states)
         self.bfd = found
         lost = self.sessions.hear_bfd(found, time.monotonic())
@@ -136,18 +136,18 @@ class SpeakerState:
         return lost
 
     def ended(self) -> None:
-        """ExaBGP is gone with its sessions and routes."""
+        """ExaBGP has ended, with its sessions and routes."""
         self.difference.set_peers(frozenset())
         self.sessions.lose_all(self.trouble or Trouble(TroubleKind.STOPPED), time.monotonic())
         self.tell()
 
     def settle(self) -> None:
-        """Everything that was wanted has been said and acknowledged."""
+        """Everything that is wanted has been sent and acknowledged."""
         self.applied = self.token
         self.tell()
 
     def tell(self) -> None:
-        """Reports, if anything is different from the last time."""
+        """Reports, if anything has changed since the last report."""
         report = BgpReport(
             sessions=MappingProxyType(dict(self.sessions.states)),
             applied=self.applied,
@@ -161,7 +161,7 @@ class SpeakerState:
             self.report(report)
 
     async def wait(self, seconds: float) -> None:
-        """Until something happens, at most so long."""
+        """Waits until something happens, for ``seconds`` at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.wake.wait()

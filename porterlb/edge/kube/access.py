@@ -1,4 +1,4 @@
-"""How to reach the API server and who we are there: in-cluster files or a kubeconfig, read again when they change."""
+"""The API server's address and our credentials: in-cluster files or a kubeconfig, read again when they change."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from porterlb.errors import PorterError
 log = logging.getLogger("porterlb.kube")
 
 LOOK_AGAIN = 5.0
-"""Seconds between two looks at the files: a token lives for an hour and is renewed at 80% of that."""
+"""Seconds between two checks of the files: a token lives for an hour and is renewed at 80% of that."""
 
 RENEW_AT_MOST = 2.0
-"""Seconds between two fresh clients that were asked for because of a timeout or a 401."""
+"""Seconds, at least, between two new clients that are made because of a timeout or a 401."""
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
@@ -43,10 +43,10 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """For people: what it is read from."""
+        """The name of the source in messages."""
 
     async def configuration(self) -> Configuration:
-        """Reads everything anew. Raises ConfigException, OSError, ValueError or a YAML error."""
+        """Reads everything again. Raises ConfigException, OSError, ValueError or a YAML error."""
 
     def files(self) -> list[Path]:
         """Every file that the configuration depends on."""
@@ -63,7 +63,7 @@ class InCluster:
         loader = InClusterConfigLoader(  # type: ignore[no-untyped-call]
             token_filename=str(self.directory / "token"),
             cert_filename=str(self.directory / "ca.crt"),
-            try_refresh_token=False,  # a changed file makes a new client, which covers the CA too
+            try_refresh_token=False,  # a changed file leads to a new client, which covers the CA too
             environ=os.environ,
         )
         configuration = Configuration()
@@ -105,7 +105,8 @@ class Kubeconfig:
 
 
 def find_source(kubeconfig: str, context: str, environ: Mapping[str, str]) -> Source:
-    """What was named wins, then KUBECONFIG, then the pod's service account, then ~/.kube/config."""
+    """The given kubeconfig, else KUBECONFIG, else the pod's service account (if no context is given), else
+    ~/.kube/config."""
     if kubeconfig or environ.get("KUBECONFIG"):
         return Kubeconfig(kubeconfig or environ["KUBECONFIG"], context)
     if environ.get("KUBERNETES_SERVICE_HOST") and not context:
@@ -115,7 +116,7 @@ def find_source(kubeconfig: str, context: str, environ: Mapping[str, str]) -> So
 
 @dataclass(slots=True, eq=False)
 class _Lent:
-    """One client and how many calls use it: it is closed after the last one, so that streams end by themselves."""
+    """One client and the number of calls that use it: closed after the last one, so that streams end by themselves."""
 
     client: Any
     connector: aiohttp.TCPConnector
@@ -141,7 +142,7 @@ class Access:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        """A RESTClientObject for one call. Raises PorterError if none could ever be made."""
+        """A RESTClientObject for one call. Raises PorterError if no client could be made so far."""
         async with self._lock:
             lent = await self._fresh()
         lent.users += 1
@@ -154,10 +155,10 @@ class Access:
                 await lent.close()
 
     def distrust(self) -> bool:
-        """The next call is to have new connections and freshly read credentials. False: they are new already.
+        """Makes the next call use new connections and freshly read credentials. False: they are new already.
 
-        After a timeout the pooled connections may all be half-open, and a lease cannot afford to find that out
-        one deadline at a time.
+        After a timeout, all pooled connections may be half-open. Finding that out one deadline at a time would take too
+        long for a lease.
         """
         if time.monotonic() - self._made < RENEW_AT_MOST:
             return False
@@ -201,7 +202,7 @@ class Access:
             configuration.api_key["BearerToken"] = token.strip()  # a newline at the end of the file
         client = RESTClientObject(configuration)
         connector = aiohttp.TCPConnector(limit=0, ssl=client.ssl_context, socket_factory=_socket)
-        # Where no proxy is named, the environment is not asked again for each request: that reads ~/.netrc in a thread.
+        # Without a proxy, requests must not read the environment again: each would read ~/.netrc in a thread.
         proxies = bool(getproxies_environment())
         configuration.client_session_kwargs = {"connector": connector, "trust_env": proxies}
         return _Lent(client, connector, fingerprint)
@@ -242,7 +243,7 @@ def _fingerprint(source: Source) -> Fingerprint:
 
 
 def _referenced(kubeconfig: Path) -> Iterable[Path]:
-    """The files that a kubeconfig names: certificates, keys, tokens; relative ones are relative to it."""
+    """The files that a kubeconfig names: certificates, keys, tokens; relative paths are relative to the kubeconfig."""
     try:
         content = yaml.safe_load(kubeconfig.read_text())
     except (OSError, ValueError, yaml.YAMLError):

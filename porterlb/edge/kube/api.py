@@ -1,4 +1,4 @@
-"""Requests to the API server as plain JSON: one deadline each, errors that say what they mean."""
+"""Requests to the API server as plain JSON, each with one deadline and with errors by meaning."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MERGE = "application/merge-patch+json"
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 
 PAGE = 500
-"""Objects a page of a list: client-go's own figure; 10,000 Services are 20 answers of 1-2 MB."""
+"""Objects per page of a list, as in client-go; 10,000 Services are 20 answers of 1-2 MB."""
 
 CONNECT = 3.0
-"""Seconds for a connection to the API server, TLS not included: it is in the same data centre."""
+"""Seconds for a connection to the API server, without TLS: the server is in the same data centre."""
 
 Query = Iterable[tuple[str, str]]
 Json = dict[str, Any]
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of the API server. ``body``: any mapping that JSON can hold."""
+    """A request to the API server. ``body``: any mapping that JSON can represent."""
 
     method: str
     path: str
@@ -50,10 +50,10 @@ class Api:
 
     access: Access
     on_timeout: list[Callable[[], None]] = field(default_factory=list)
-    """Called when a call has had no answer in time: whoever reads a stream may want to look whether it lives."""
+    """Called when a call has timed out: readers of a stream may check whether it is alive."""
 
     async def call(self, request: Request, deadline: float) -> Json:
-        """One request and its answer, in ``deadline`` seconds, with the time that a busy API asks us to wait."""
+        """One request and its answer, in ``deadline`` seconds, including the time that a busy API asks us to wait."""
         try:
             async with asyncio.timeout(deadline):
                 return await self._patient(request)
@@ -64,7 +64,7 @@ class Api:
             raise Unavailable(f"The Kubernetes API has not answered within {deadline:g} s.") from None
 
     async def text(self, request: Request, deadline: float) -> str:
-        """One request whose answer is a plain text (the log of a pod), in ``deadline`` seconds."""
+        """One request whose answer is plain text (the log of a pod), in ``deadline`` seconds."""
         try:
             async with asyncio.timeout(deadline), self.access.client() as client:
                 response = await self._send(client, request)
@@ -82,14 +82,14 @@ class Api:
             try:
                 return await self._pages(path, deadline)
             except Expired:
-                continue  # the token of the next page has expired: compaction came between; begin again
+                continue  # the token of the next page has expired by compaction: start again
         raise Unavailable(f"The Kubernetes API has forgotten the list of {path} three times while it was read.")
 
     @asynccontextmanager
     async def stream(self, path: str, query: Query, *, deadline: float) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A watch: lines as they come, until the server ends it. ``deadline``: seconds until it has begun.
+        """A watch: lines as they arrive, until the server ends it. ``deadline``: seconds until it has begun.
 
-        How long silence may last is for the reader to say: its time limit ends the wait for the next line.
+        The reader decides how long silence may last: its time limit ends the wait for the next line.
         """
         async with self.access.client() as client:
             try:
@@ -106,7 +106,7 @@ class Api:
             try:
                 yield _lines(response.content)
             finally:
-                # Not politely: the peer of a connection that is given up as dead would be waited for (TLS, 30 s).
+                # Abort: an orderly close would wait for the peer (TLS, 30 s), although the connection may be dead.
                 if response.connection and response.connection.transport:
                     response.connection.transport.abort()
                 response.close()
@@ -129,7 +129,7 @@ class Api:
             try:
                 return await self._once(request)
             except Busy as busy:
-                await asyncio.sleep(busy.after)  # the deadline around us bounds this
+                await asyncio.sleep(busy.after)  # bounded by the caller's deadline
             except Unauthorized:
                 if renewed or not self.access.distrust():
                     raise
@@ -149,12 +149,12 @@ class Api:
             return answer
 
     async def _send(self, client: Any, request: Request) -> aiohttp.ClientResponse:
-        """The answer's head; its body is still to be read."""
+        """The head of the answer; its body has not been read yet."""
         try:
             url = url_of(client, request)
             headers = await headers_of(client, {"Accept": "application/json", "Content-Type": request.content_type})
             body = None if request.body is None else plain(request.body)
-            # Not a number: the client would make it the limit of the whole answer, and a watch has none.
+            # Not a number: the client would use it as the limit of the whole answer, and a watch has none.
             limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT)
             answer = await client.request(request.method, url, headers, body, _request_timeout=limits)
         except TimeoutError:
@@ -178,17 +178,17 @@ def url_of(client: Any, request: Request) -> str:
 
 
 async def headers_of(client: Any, headers: Mapping[str, str]) -> dict[str, str]:
-    """With our name and credentials."""
+    """``headers`` with our name and credentials."""
     settings = await client.configuration.auth_settings()
     return {**headers, "User-Agent": "porterlb", **{setting["key"]: setting["value"] for setting in settings.values()}}
 
 
 LINE_AT_MOST = 64 * 2**20
-"""Bytes: forty times the most that etcd stores for an object."""
+"""Bytes: forty times the largest object that etcd stores."""
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines without their ends. The reader of aiohttp has a limit of a few MiB for a line, and no use for more."""
+    """Lines without line ends. aiohttp's own reader of lines is limited to a few MiB per line."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -206,12 +206,12 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 DECODER_DEPTH = 300
-"""Levels that Python's JSON decoder is given at most: it counts them against the interpreter's recursion limit, 1,000,
-together with the frames that are there already."""
+"""Levels, at most, that Python's JSON decoder gets: it counts them against the interpreter's recursion limit, 1,000,
+together with the frames that are already on the stack."""
 
 
 def decoded(text: bytes) -> Any:
-    """The value of a JSON text, however deep it is nested: see :mod:`porterlb.core.depth`. Raises ValueError."""
+    """The value of a JSON text, nested to any depth: see :mod:`porterlb.core.depth`. Raises ValueError."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -219,12 +219,12 @@ def decoded(text: bytes) -> Any:
 
 
 def shaped(kind: Kind, obj: Json) -> Obj:
-    """An object as the rest of us expects it.
+    """An object in the form that the other modules expect.
 
-    A field without a schema can be nested as deep as somebody likes; only our own kinds have one.
+    A field without a schema can be nested to any depth; only our own kinds have such a field.
 
-    Lists of built-in kinds leave out apiVersion and kind. managedFields are dropped: with server-side apply they
-    are half of an object. Of a Service those are kept that name another writer of its addresses than us.
+    Lists of built-in kinds leave out apiVersion and kind: they are added. managedFields are dropped: with server-side
+    apply they are half of an object. For a Service, the names of other writers of its addresses are kept.
     """
     obj.setdefault("apiVersion", kind.api_version)
     obj.setdefault("kind", kind.kind)
@@ -249,7 +249,7 @@ def _writers_of_addresses(managed: list[Any]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """The same in dict and list: the client takes any other mapping for one of its models."""
+    """The same value as dict and list: the client treats any other mapping as one of its models."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -261,6 +261,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return f"its certificate is not accepted ({error})"
     if isinstance(error, aiohttp.ClientConnectorError):
-        # asyncio puts its own text, with the address, where the system's was.
+        # asyncio replaces the system's text by its own, with the address.
         return os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What an answer of the API server that is not a success means to us."""
+"""The errors that correspond to unsuccessful answers of the API server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from porterlb.cluster import Conflict, Denied, Unavailable
 
 
 class Busy(Unavailable):
-    """429: the API did not do it and asks us to come again later. ``after``: seconds."""
+    """429: the API has not done it and asks us to try again later. ``after``: seconds."""
 
     def __init__(self, message: str, after: float) -> None:
         super().__init__(message)
@@ -18,11 +18,11 @@ class Busy(Unavailable):
 
 
 class Unauthorized(Denied):
-    """401: who we are is not, or no longer, accepted."""
+    """401: our credentials are not, or no longer, accepted."""
 
 
 class Missing(Denied):
-    """404. ``named``: it is the object that is missing; else the API server does not know the kind at all."""
+    """404. ``named``: the object is missing; otherwise the API server does not know the kind at all."""
 
     def __init__(self, message: str, named: bool) -> None:
         super().__init__(message)
@@ -36,17 +36,17 @@ class Expired(Exception):
 Trouble = Unavailable | Denied | Conflict | Expired
 
 RETRY_AFTER = 1.0
-"""Seconds to wait when the API is too busy to say for how long."""
+"""Seconds to wait if a busy API does not say how long."""
 
 
 def trouble(code: int, body: bytes, path: str, retry_after: str = "") -> Trouble:
-    """The error that an answer stands for.
+    """The error that corresponds to an answer.
 
     Args:
         code: HTTP status, or the ``code`` of a Status in a watch.
-        body: of the answer: a Status object in JSON, or anything.
-        path: what was asked for, without the query.
-        retry_after: the header of this name; a number of seconds, a date is not understood.
+        body: the body of the answer: a Status object in JSON, or anything.
+        path: the requested path, without the query.
+        retry_after: the Retry-After header: a number of seconds; a date is not understood.
     """
     status = _status(body)
     message = str(status.get("message") or "") or body.decode("utf-8", "replace").strip()[:300] or f"HTTP {code}"
@@ -59,7 +59,7 @@ def trouble(code: int, body: bytes, path: str, retry_after: str = "") -> Trouble
     if code == 401:
         return Unauthorized(f"The Kubernetes API does not accept our credentials for {path}: {message}")
     if code == 404:
-        # Only an API group that is there answers with a Status that names the object.
+        # Only an API group that exists answers with a Status that names the object.
         details = status.get("details")
         named = isinstance(details, Mapping) and bool(details.get("name"))
         if named:

@@ -1,4 +1,4 @@
-"""Which Events are written, and when: repeats are counted, and what repeats too often waits.
+"""Which Events are written, and when: repeats are counted, and frequent repeats are delayed.
 
 Pure: time is an argument, in seconds, monotonic.
 """
@@ -9,16 +9,16 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 BURST = 10
-"""Events about one object at once, as many as its life has steps."""
+"""Events about one object that may be written at once: as many as its life has steps."""
 
 REFILL = 30.0
-"""Seconds until an object may have one more: a flapping session makes 120 writes an hour, whatever it does."""
+"""Seconds until an object may have one more Event: a flapping session causes at most 120 writes an hour."""
 
 REMEMBERED = 4096
-"""Series and objects that are remembered; the one that was quiet for longest is forgotten first."""
+"""Series and objects that are remembered; the one that has been quiet longest is forgotten first."""
 
 SERIES_LIFE = 1800.0
-"""Seconds of quiet after which a repeat is news again: shorter than the hour for which the API keeps Events."""
+"""Seconds of quiet after which a repeat counts as new: shorter than the hour for which the API keeps Events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class EventWrite:
-    """One write: a new Event where ``name`` is empty, else the count of an old one. ``count``: times seen."""
+    """One write: a new Event if ``name`` is empty, otherwise the count of an existing one. ``count``: times seen."""
 
     series: Series
     name: str
@@ -57,14 +57,15 @@ class _Bucket:
 
 @dataclass(slots=True, eq=False)
 class EventSeries:
-    """Remembers what was told and written. Call ``told`` for each Event, ``due`` for what to write, ``wrote`` after."""
+    """Remembers which Events happened and were written. Call ``told`` for each Event, ``due`` for the next write, and
+    ``wrote`` after it."""
 
     _series: OrderedDict[Series, _Seen] = field(default_factory=OrderedDict)
     _buckets: OrderedDict[str, _Bucket] = field(default_factory=OrderedDict)
     _waiting: OrderedDict[Series, None] = field(default_factory=OrderedDict)
 
     def told(self, series: Series, now: float) -> None:
-        """Something has happened (again)."""
+        """Records that an Event has happened (again)."""
         seen = self._series.get(series)
         if seen is None or now - seen.last > SERIES_LIFE:
             seen = self._series[series] = _Seen()

@@ -1,4 +1,4 @@
-"""Writes Events (events.k8s.io/v1) one after the other, behind the back of whoever has something to tell."""
+"""Writes Events (events.k8s.io/v1) one by one, in the background."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from porterlb.edge.kube.event_series import REMEMBERED, EventSeries, EventWrite,
 log = logging.getLogger("porterlb.kube")
 
 PACE = 0.04
-"""Seconds between two writes: a thousand Services at once must not make their own status wait behind Events."""
+"""Seconds between two writes: with a thousand Services at once, Events must not delay the status of the Services."""
 
 DEADLINE = 5.0
 LAST_WORDS = 1.0
-"""Seconds at the end for what is still to be written."""
+"""Seconds at the end for the remaining writes."""
 
 CONTROLLER = "porterlb"
 
@@ -38,7 +38,7 @@ INSTANCE_AT_MOST = 128
 
 @dataclass(slots=True, eq=False)
 class EventWriter:
-    """Events are best effort: an Event that cannot be written is tried again a few times, then logged and let go."""
+    """Events are best effort: a write is repeated until the API answers; a refused Event is logged and dropped."""
 
     api: Api
     _told: EventSeries = field(default_factory=EventSeries)
@@ -70,7 +70,7 @@ class EventWriter:
             self._task = asyncio.create_task(self._work(), name="events")
 
     async def close(self) -> None:
-        """Writes what may still be written, for a second at most, and stops."""
+        """Writes the remaining Events that are due, for a second at most, and stops."""
         if self._task is None:
             return
         try:
@@ -86,14 +86,14 @@ class EventWriter:
         while True:
             write = self._told.due(time.monotonic())
             if write is None:
-                self._idle.set()  # what is left waits for its rate, and nobody waits for that at the end
+                self._idle.set()  # the rest waits for its rate limit, and close() does not wait for that
                 self._news.clear()
                 await self._wait(self._told.pause(time.monotonic()))
                 continue
             name = write.name
             try:
                 name = await self._write(write)
-            except Exception:  # a fault of ours, in one Event
+            except Exception:  # a bug of ours, in one Event
                 log.exception("the Event %s about %s cannot be written", write.series.reason, write.series.about)
             self._told.wrote(write, name)
             await asyncio.sleep(PACE)
@@ -106,7 +106,7 @@ class EventWriter:
             pass
 
     async def _write(self, write: EventWrite) -> str:
-        """Writes until the API has answered; returns the Event's name, empty where it is gone or was refused."""
+        """Writes until the API has answered; returns the Event's name, empty if it is gone or a new one was refused."""
         now = time.time_ns() // 1000
         event = self._event(write, now)
         failures = 0
@@ -125,9 +125,9 @@ class EventWriter:
                 await asyncio.sleep(delay(failures, random.random()))
                 continue
             except Conflict:
-                pass  # the name is ours alone: an attempt that timed out has succeeded
+                pass  # only we use this name: an attempt that timed out has succeeded
             except Missing:
-                return ""  # the API keeps Events for an hour; or the namespace has gone
+                return ""  # the API keeps Events for an hour; or the namespace is gone
             except Denied as error:
                 log.warning("The Event %s about %s was refused: %s", write.series.reason, write.series.about, error)
                 return write.name
@@ -142,7 +142,7 @@ class EventWriter:
             "kind": "Event",
             "metadata": {
                 "name": f"{regarding['name'][:220].rstrip('-.')}.{digest}{now:x}",
-                # Events about objects without a namespace belong there.
+                # Events about objects without a namespace belong in "default".
                 "namespace": regarding.get("namespace", "default"),
             },
             "eventTime": micro_time.write(now),
@@ -164,5 +164,5 @@ def _series(write: EventWrite, now: int) -> dict[str, Any]:
 
 
 def _cut(text: str, size: int) -> str:
-    """At most so many bytes of UTF-8, at a character's boundary."""
+    """At most ``size`` bytes of UTF-8, cut at a character's boundary."""
     return text.encode()[:size].decode("utf-8", "ignore")

@@ -19,7 +19,7 @@ DEADLINE = 5.0
 """Seconds for each answer; the parts are read at the same time."""
 
 MESSAGE_AT_MOST = 300
-"""Characters of a container's last words."""
+"""Characters of a container's last message."""
 
 LOG_LINES = 2000
 
@@ -28,7 +28,7 @@ _CONFIG_MAPS = ("cilium-config",)
 
 
 async def installation(api: Api, namespace: str) -> Installation:
-    """Everything that can be read; never raises Denied or Unavailable, for each part says itself why it is absent."""
+    """Everything that can be read. Never raises Denied or Unavailable: the result says why a part is absent."""
     unread: dict[str, str] = {}
 
     async def part(name: str, work: Callable[[], Awaitable[Any]], default: Any) -> Any:
@@ -53,7 +53,7 @@ async def installation(api: Api, namespace: str) -> Installation:
 
 
 async def texts(api: Api, namespace: str, node: str) -> dict[str, str]:
-    """The log of the manager's pod on ``node``, and that of the container before it, where there is one."""
+    """The log of the manager's pod on ``node``, and that of the previous container, if there is one."""
     query = [("fieldSelector", f"spec.nodeName={node}"), ("labelSelector", SELECTOR)]
     pods = await api.call(Request("GET", f"/api/v1/namespaces/{namespace}/pods", query), DEADLINE)
     found: dict[str, str] = {}
@@ -158,7 +158,7 @@ async def _settings(api: Api) -> dict[str, Mapping[str, str]]:
 
 
 async def _rights(api: Api, namespace: str, account: str) -> dict[Right, bool]:
-    """Asks the API whether the manager's service account has each right; that needs a right of the caller's own."""
+    """Asks the API whether the manager's service account has each right; the caller needs a right to ask."""
 
     async def one(right: Right) -> bool:
         resource, _, sub = right.resource.partition("/")

@@ -34,7 +34,7 @@ from porterlb.edge.kube.watch import Watch
 from porterlb.errors import PorterError
 
 DEADLINE = 5.0
-"""Seconds for one answer where the caller has not said otherwise."""
+"""Seconds for one answer, unless the caller specifies another deadline."""
 
 LEASE_DEADLINE = 1.0
 """Seconds to read a Lease: less than half of the renew deadline (2.5 s), so that there is time for another try."""
@@ -42,7 +42,7 @@ LEASE_DEADLINE = 1.0
 HELLO_SECRET = "porterlb-hello"  # noqa: S105  # the name of a Secret
 HELLO_SECRET_KEY = "key"  # noqa: S105  # a name in it
 HELLO_KEY_AT_LEAST = 16
-"""Bytes: a shorter key can be guessed (RFC 2104 wants as many as the hash has, and refuses none)."""
+"""Bytes: a shorter key can be guessed (RFC 2104 recommends the length of the hash, and allows any length)."""
 
 
 class KubeCluster:
@@ -52,10 +52,10 @@ class KubeCluster:
 
     Args:
         namespace: the release namespace, where Leases, the hello key and the peers' passwords are.
-        source: where address and credentials come from, see :func:`connect`.
+        source: the source of address and credentials, see :func:`connect`.
     """
 
-    shares_state = False  # others reach the web servers through the API server
+    shares_state = False  # the web servers are reached through the API server
 
     def __init__(self, namespace: str, source: Source) -> None:
         self.namespace = namespace
@@ -67,7 +67,7 @@ class KubeCluster:
     def connect(cls, namespace: str, kubeconfig: str = "", context: str = "") -> KubeCluster:
         """Chooses kubeconfig, KUBECONFIG, the pod's service account or ~/.kube/config, in this order.
 
-        Nothing is read before the first call, which raises PorterError where the configuration cannot be used.
+        Nothing is read before the first call, which raises PorterError if the configuration cannot be used.
         """
         return cls(namespace, find_source(kubeconfig, context, os.environ))
 
@@ -111,9 +111,9 @@ class KubeCluster:
         return shaped(kind, await self._api.call(replace(request, path=request.path + "/status"), deadline))
 
     async def apply(self, kind: Kind, name: str, namespace: str, body: Mapping[str, Any], *, owner: str) -> Obj:
-        """See the protocol. Never creates: Denied where there is no such object (any more).
+        """See the protocol. Never creates an object: Denied if there is none (any longer).
 
-        That costs a read for the object's uid, unless ``body`` brings it (metadata.uid).
+        That needs a read for the object's uid, unless ``body`` contains it (metadata.uid).
         """
         metadata = dict(body.get("metadata") or {})
         if not metadata.get("uid"):
@@ -123,7 +123,7 @@ class KubeCluster:
         return shaped(kind, await self._api.call(request, DEADLINE))
 
     async def emit(self, kind: Kind, obj: Obj, *, type_: str, reason: str, message: str, reporter: str) -> None:
-        """See the protocol. Returns at once: Events are written one by one in the background, paced per object."""
+        """See the protocol. Returns at once: Events are written in the background, rate-limited per object."""
         self._events.tell(kind, obj, type_=type_, reason=reason, message=message, reporter=reporter)
 
     async def read_lease(self, name: str) -> LeaseRecord | None:
@@ -144,7 +144,7 @@ class KubeCluster:
                 request = Request("POST", paths.collection(Kind.LEASE, self.namespace), body=body)
             written = await self._api.call(request, deadline)
         except Missing as missing:
-            if record.version and missing.named:  # the version that we know is not current: it is gone
+            if record.version and missing.named:  # the version that we know no longer exists
                 raise Conflict(str(missing)) from None
             raise
         return lease.from_object(written)
@@ -162,11 +162,11 @@ class KubeCluster:
     async def mark_endpoints(
         self, node: str, first: Callable[[str, Labels], bool], *, reason: str, message: str, deadline: float
     ) -> Marked:
-        """See the protocol. The EndpointSlice controller takes it over from the pods' status within milliseconds."""
+        """See the protocol. The EndpointSlice controller copies it from the pods' status within milliseconds."""
         return await pods.mark(self._api, node, first, reason, message, deadline)
 
     async def marking_bounded(self, deadline: float) -> bool:
-        """Asks the API server itself: the policy may be there and not in force."""
+        """Asks the API server itself: the policy may exist without being in force."""
         return await pods.bounded(self._api, deadline)
 
     async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
@@ -192,10 +192,10 @@ class KubeCluster:
         return key
 
     async def share_state(self, node: str, text: str | None) -> None:
-        """Nothing: see ``shares_state``."""
+        """Does nothing: see ``shares_state``."""
 
     async def unshare_state(self, node: str) -> None:
-        """Nothing: see ``shares_state``."""
+        """Does nothing: see ``shares_state``."""
 
     async def replica_state(self, node: str) -> ReplicaState:
         return await port_forward.replica_state(self._api, self.namespace, node)
@@ -227,11 +227,11 @@ class KubeCluster:
         await self._access.close()
 
     def _request(self, kind: Kind, name: str, namespace: str, body: Mapping[str, Any], owner: str) -> Request:
-        """A server-side apply (KEP-555) of ``body``, with metadata and what else is wanted of the object."""
+        """A server-side apply (KEP-555) of ``body``, completed with apiVersion, kind and metadata."""
         namespace = namespace or self.namespace
         metadata = {**body["metadata"], "name": name, **({"namespace": namespace} if kind.namespaced else {})}
         whole = {**body, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
-        # Force: a field that we want and another manager has becomes ours, as a controller should.
+        # Force: take over fields that another manager owns, as a controller should.
         query = (("fieldManager", owner), ("force", "true"))
         return Request("PATCH", paths.item(kind, name, namespace), query, whole, APPLY)
 
@@ -242,7 +242,7 @@ def _listable(kind: Kind) -> None:
 
 
 def _with_ip_mode(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The API server fills in ipMode (KEP-1860); writing it ourselves keeps what is wanted equal to what is there."""
+    """The API server fills in ipMode (KEP-1860). We write it too, so that the wanted status equals the stored one."""
     balancer = status.get("loadBalancer")
     if not isinstance(balancer, Mapping) or not balancer.get("ingress"):
         return status

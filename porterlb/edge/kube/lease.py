@@ -10,7 +10,7 @@ from porterlb.cluster import Kind, LeaseRecord, Obj, lease_version
 from porterlb.edge.kube import micro_time
 
 EXACT_DURATION = "network.kubesphere.io/lease-duration"
-"""Annotation: the duration in seconds where it is not a whole number, for spec.leaseDurationSeconds is one."""
+"""Annotation: the duration in seconds if it is not a whole number, because spec.leaseDurationSeconds must be one."""
 
 LABELS = {"app.kubernetes.io/name": "porterlb"}
 
@@ -18,7 +18,7 @@ LABELS = {"app.kubernetes.io/name": "porterlb"}
 def from_object(obj: Obj) -> LeaseRecord:
     """A Lease as a record; ``renewals`` is its renewTime in microseconds: it changes with every renewal.
 
-    Missing and senseless fields (the API server lets all of them be absent) become empty and zero.
+    Missing and invalid fields become empty and zero (the API server requires none of them).
     """
     metadata: Mapping[str, Any] = obj.get("metadata") or {}
     spec: Mapping[str, Any] = obj.get("spec") or {}
@@ -28,7 +28,7 @@ def from_object(obj: Obj) -> LeaseRecord:
     return LeaseRecord(
         name=str(metadata.get("name") or ""),
         holder=str(spec.get("holderIdentity") or ""),
-        # Somebody else may have changed the whole number since: then it is the one that counts.
+        # Another writer may have changed the whole number since: then that one counts.
         duration=exact if exact and math.ceil(exact) == seconds else seconds,
         transitions=int(_number(spec.get("leaseTransitions"))),
         renewals=micro_time.read(spec.get("renewTime")),
@@ -40,8 +40,8 @@ def from_object(obj: Obj) -> LeaseRecord:
 def to_object(record: LeaseRecord, namespace: str, now: int) -> dict[str, Any]:
     """The Lease of a record. ``now``: microseconds since 1970 by the local clock, which only people will read.
 
-    renewTime never goes back while the record's own ``renewals`` counts on from what was read, even if the clock
-    does: readers tell a renewal by the change.
+    renewTime never goes back, even if the clock does, as long as the record's ``renewals`` continues from what was
+    read: readers detect a renewal by the change.
     """
     annotations = dict(record.annotations)
     seconds = max(1, math.ceil(record.duration))

@@ -1,7 +1,8 @@
 """The parts of the package ``kubernetes`` that are used here: its configuration and its transport.
 
-To import any part of it loads all: the models and API classes of every kind, twice, which take 57 MB of memory and
-0.3 s. So its packages are entered here without running them. One is run when somebody asks it for anything else.
+Importing any part of it loads everything: the models and API classes of every kind, twice, which takes 57 MB of memory
+and 0.3 s. Therefore its packages are entered into sys.modules here without running them. A package runs when any other
+attribute of it is requested.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _enter(name: str) -> None:
 
 
 def _later(*args: Any, **kwargs: Any) -> Any:
-    """Stands for the class ApiClient, which kube_config names and we do not use."""
+    """Replaces the class ApiClient, which kube_config names and we do not use."""
     return import_module("kubernetes.aio.client.api_client").ApiClient(*args, **kwargs)
 
 

@@ -16,7 +16,7 @@ def write(microseconds: int) -> str:
 
 
 def read(text: object) -> int:
-    """Microseconds since 1970; 0 for what is not a time. Other clients may write fewer digits, or an offset."""
+    """Microseconds since 1970; 0 if the text is not a time. Other clients may write fewer digits, or an offset."""
     try:
         return (datetime.fromisoformat(str(text)) - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, TypeError, OverflowError):

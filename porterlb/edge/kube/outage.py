@@ -1,6 +1,6 @@
-"""Whether the API can be reached, as far as the watches know: when an outage begins, when it has ended, who tries next.
+"""Whether the API can be reached, according to the watches: when an outage begins and ends, and when to try again.
 
-Pure: time and chance are arguments. Seconds, monotonic.
+Pure: time (monotonic seconds) and chance are arguments.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from porterlb.core.backoff import delay
 class OutageTracker:
     """One outage at a time. Every outage has a number; a kind is back when it was listed in that outage.
 
-    A broken stream is not an outage, for it may be followed from where it broke. The first attempt that fails is:
-    from then on nobody knows what was missed, so every kind has to be listed again, also one whose stream lives.
+    A broken stream is not an outage, because it can be resumed where it broke. The first failed attempt is one: from
+    then on it is unknown what was missed, so every kind must be listed again, even if its stream is alive.
     """
 
     kinds: Sequence[Kind]
     number: int = 0
-    """Of the outage, also after its end: a kind that was last listed in an earlier one has to be listed again."""
+    """Number of the outage, even after its end: a kind that was last listed in an earlier one must be listed again."""
 
     over: bool = True
     failures: int = 0
@@ -34,7 +34,7 @@ class OutageTracker:
 
         Returns the Outage if this begins one.
         """
-        if now >= self.retry_at:  # those that were under way together are one failure
+        if now >= self.retry_at:  # attempts that were in progress together are one failure
             self.failures += 1
             self.retry_at = now + delay(self.failures, chance)
         self.retry_at = max(self.retry_at, now + after)
@@ -47,14 +47,14 @@ class OutageTracker:
         return Outage(reason)
 
     def answered(self) -> None:
-        """The API did what it was asked."""
+        """The API has answered a request."""
         self.failures = 0
         self.retry_at = 0.0
 
     def followed(self, kind: Kind, number: int) -> Restored | None:
         """A kind was listed in the outage of this number and is watched. Returns Restored if it was the last one.
 
-        Being listed is not enough: where rights allow only that, outages would begin and end without a pause.
+        Listing is not enough: if the rights allow only that, outages would begin and end without a pause.
         """
         self.answered()
         if self.over or number != self.number:

@@ -1,4 +1,4 @@
-"""Where on the API server a kind, an object and its status are."""
+"""The paths of kinds, objects and their status on the API server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from porterlb.core.names import NAME_RULE, is_name
 
 
 def collection(kind: Kind, namespace: str = "") -> str:
-    """The path of all objects of a kind: of one namespace, or of all of them where it is empty."""
+    """The path of all objects of a kind: in one namespace, or in all namespaces if it is empty."""
     group, version, plural, _, namespaced = kind.value
     root = f"/apis/{group}/{version}" if group else f"/api/{version}"
     if namespace and namespaced:
@@ -16,7 +16,7 @@ def collection(kind: Kind, namespace: str = "") -> str:
 
 
 def item(kind: Kind, name: str, namespace: str = "") -> str:
-    """The path of one object. Raises Denied for what cannot be the name of one."""
+    """The path of one object. Raises Denied if the name is not valid."""
     if kind.namespaced and not namespace:
         raise Denied(f"A {kind.kind} has a namespace, and none was given.")
     return f"{collection(kind, namespace)}/{_segment(name)}"
@@ -38,7 +38,7 @@ def events(namespace: str, name: str = "") -> str:
 
 
 def _segment(name: str) -> str:
-    # Anything else could change the path's meaning ("..", a slash, the empty name), and is the name of no object.
+    # Any other text could change the path's meaning ("..", a slash, the empty name), and no object has such a name.
     if not is_name(name):
         raise Denied(f"{name[:60]!r} is not the name of an object: {NAME_RULE}.")
     return name

@@ -1,4 +1,4 @@
-"""The conditions Ready of the pods of one node: set to False where the node has failed, and put back."""
+"""The Ready conditions of the pods of one node: set to False when the node has failed, and restored."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from porterlb.edge.kube.api import STRATEGIC_MERGE, Api, Json, Request
 log = logging.getLogger("porterlb.kube")
 
 POLICY_SAYS = "PorterLB may "
-"""How the sentences of the chart's admission policy begin."""
+"""Beginning of the messages of the chart's admission policy."""
 
 AT_ONCE = 16
-"""Patches under way at the same time: 110 pods, the most that a kubelet runs by default, are seven rounds."""
+"""Simultaneous patches: 110 pods, the most that a kubelet runs by default, take seven rounds."""
 
 
 def ready(pod: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The condition Ready of a pod; empty where it has none."""
+    """The Ready condition of a pod; empty if it has none."""
     conditions = (pod.get("status") or {}).get("conditions") or []
     return next((one for one in conditions if one.get("type") == "Ready"), {})
 
 
 def patch(pod: Mapping[str, Any], status: str, reason: str, message: str, now: datetime) -> Json:
-    """A strategic merge patch of the condition Ready alone. The uid makes the API refuse another pod of that name.
+    """A strategic merge patch of the Ready condition alone. The uid makes the API refuse another pod of that name.
 
     ``reason`` empty: the field is removed.
     """
@@ -45,7 +45,7 @@ def patch(pod: Mapping[str, Any], status: str, reason: str, message: str, now: d
 async def mark(
     api: Api, node: str, first: Callable[[str, Labels], bool], reason: str, message: str, deadline: float
 ) -> Marked:
-    """Ready=False for each pod of the node that is Ready; those that ``first`` selects before all others."""
+    """Sets Ready=False for each pod of the node that is Ready; those that ``first`` selects before all others."""
     pods = [pod for pod in await _of_node(api, node, deadline) if ready(pod).get("status") == "True"]
     urgent = [pod for pod in pods if first(pod["metadata"]["namespace"], pod["metadata"].get("labels") or {})]
     rest = [pod for pod in pods if pod not in urgent]
@@ -54,15 +54,15 @@ async def mark(
 
 
 async def restore(api: Api, node: str, reason: str, deadline: float) -> Marked:
-    """Ready=True for each pod of the node whose Ready=False has this reason, and for no other."""
+    """Sets Ready=True for each pod of the node whose Ready=False has this reason, and for no other."""
     condition = {"status": "False", "reason": reason}
     ours = [pod for pod in await _of_node(api, node, deadline) if condition.items() <= ready(pod).items()]
     return await _patch(api, ours, "True", "", "", deadline)
 
 
 async def bounded(api: Api, deadline: float) -> bool:
-    """Whether the chart's admission policy is in force: the API server refuses what it forbids (dry run: in no case is
-    anything changed). Without any pod the answer is no: there is nothing to mark either."""
+    """Whether the chart's admission policy is in force, that is, whether the API server refuses what it forbids. A dry
+    run: nothing is changed in any case. False if there is no pod: then there is nothing to mark either."""
     try:
         found = (await api.call(Request("GET", paths.PODS, (("limit", "1"),)), deadline)).get("items")
     except Denied:
@@ -84,7 +84,7 @@ async def bounded(api: Api, deadline: float) -> bool:
 
 
 async def _of_node(api: Api, node: str, deadline: float) -> list[Json]:
-    # Version 0 is answered from the API server's cache, which has an index by node; else it reads every pod from etcd.
+    # Version 0: answered from the API server's cache, which has an index by node. Else it reads all pods from etcd.
     query = (("fieldSelector", f"spec.nodeName={node}"), ("resourceVersion", "0"))
     answer = await api.call(Request("GET", paths.PODS, query), deadline)
     return list(answer.get("items") or [])
@@ -102,7 +102,7 @@ async def _patch(api: Api, pods: list[Json], status: str, reason: str, message: 
             async with turn:
                 await api.call(Request("PATCH", path, (), body, STRATEGIC_MERGE), deadline)
         except Conflict:
-            return True  # another pod of that name: not the one that was to be marked
+            return True  # another pod of that name, not the one to mark
         except (Denied, Unavailable) as error:
             log.warning("The condition Ready of the pod %s/%s: %s", metadata["namespace"], metadata["name"], error)
             return getattr(error, "named", False)  # it is gone

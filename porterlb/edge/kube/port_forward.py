@@ -22,7 +22,7 @@ PODS_DEADLINE = 2.0
 """Seconds for the list of the pods on a node."""
 
 CLOSE = 0.05
-"""Seconds to wait for the other end's goodbye: the answer is here already."""
+"""Seconds to wait until the other end closes: the answer has already arrived."""
 
 SELECTOR = "app.kubernetes.io/name=porterlb"
 HTTP_PORT = "http"
@@ -33,7 +33,7 @@ ANSWER_AT_MOST = 64 * 2**20
 
 
 async def replica_state(api: Api, namespace: str, node: str) -> ReplicaState:
-    """What the replica on ``node`` knows, by its /state. Raises Unavailable or Denied."""
+    """What the replica on ``node`` knows, from its /state. Raises Unavailable or Denied."""
     name, answer = await page(api, namespace, node, "/state")
     return ReplicaState(node, _state(answer, name), 0.0, f"port-forward to {name}")
 
@@ -65,7 +65,7 @@ async def connect(api: Api, namespace: str, node: str) -> tuple[str, PortForward
 
 
 def found(answer: bytes) -> bool:
-    """Whether an HTTP answer has the page."""
+    """Whether an HTTP answer contains the page (status 200)."""
     return answer.split(b" ", 2)[1:2] == [b"200"]
 
 
@@ -150,7 +150,7 @@ def _failed(error: Exception) -> str:
 
 
 def _whole(answer: bytearray) -> bool:
-    """Whether as much has come as Content-Length says: the API server may keep the channel open."""
+    """Whether as much has arrived as Content-Length says: the API server may keep the channel open."""
     head, separator, _ = answer.partition(b"\r\n\r\n")
     for line in head.split(b"\r\n") if separator else ():
         name, _, value = line.partition(b":")

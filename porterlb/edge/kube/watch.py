@@ -24,44 +24,44 @@ from porterlb.errors import PorterError
 log = logging.getLogger("porterlb.kube")
 
 QUIET = 100.0
-"""Seconds of silence after which a watch is begun again: the API server sends a bookmark every 60 s or so."""
+"""Seconds of silence after which a watch is restarted: the API server sends a bookmark about every 60 s."""
 
 LIFE = (290, 590)
-"""Seconds after which we ask the server to end a watch, by chance between these, as client-go does."""
+"""Seconds after which we ask the server to end a watch: random between these, as in client-go."""
 
 DOUBT = 15.0
-"""Seconds between two looks, at one stream each, whether the API that has just let a call time out still brings
-anything. A stopped API server keeps its connections, and TCP keep-alives are answered by its kernel."""
+"""Seconds, at least, between two tests, with one stream each, whether the API still works after a call has timed out.
+A stopped API server keeps its connections, and its kernel answers TCP keep-alives."""
 
 PAGE_DEADLINE = 10.0
 OPEN_DEADLINE = 5.0
 SETTLED = 5.0
-"""Seconds that a watch must live, or bring something, to count as one: else a server that accepts and closes
-would be asked without a pause."""
+"""Seconds. A watch that ends earlier and has brought nothing counts as failed: otherwise a server that accepts and
+closes would be asked without a pause."""
 
 DENIED_CEILING = 15.0
-"""Seconds between two attempts at a kind that the API refuses: rights or CRDs that a person has to bring."""
+"""Seconds, at most, between two attempts at a kind that the API refuses: a person must add rights or CRDs."""
 
 BUSY_TRIES = 3
-"""So often the API may say that it is busy before that is an outage; the watch waits as it asks meanwhile."""
+"""Busy answers of the API in a row that count as an outage; before that, the watch waits as the API asks."""
 
 
 @dataclass(slots=True, eq=False)
 class _Followed:
-    """Where the watch of one kind is."""
+    """The state of the watch of one kind."""
 
     kind: Kind
     path: str
     version: str = ""
-    """Of the last thing seen; empty: to be listed."""
+    """The last resourceVersion seen; empty: the kind must be listed."""
     outage: int = -1
     """The number of the outage in which it was last listed."""
     failures: int = 0
     busy: int = 0
     heard: bool = False
-    """Whether the present stream has brought anything."""
+    """Whether the current stream has brought anything."""
     scope: asyncio.Timeout | None = None
-    """While a stream is read: its time limit."""
+    """The time limit of the current stream, while it is read."""
 
 
 class Watch:
@@ -69,8 +69,8 @@ class Watch:
 
     Args:
         api: the API server.
-        kinds: what to follow. Secrets cannot be: they are read by name.
-        namespace: the only one whose Leases are followed; the other kinds are followed in all namespaces.
+        kinds: the kinds to follow; not Secrets, which are read by name.
+        namespace: the only namespace whose Leases are followed; the other kinds are followed in all namespaces.
     """
 
     def __init__(self, api: Api, kinds: Iterable[Kind], namespace: str) -> None:
@@ -79,13 +79,13 @@ class Watch:
             _Followed(kind, paths.collection(kind, namespace if kind is Kind.LEASE else "")) for kind in kinds
         ]
         self._outages = OutageTracker([followed.kind for followed in self._followed])
-        # Not bounded: what waits here is what the reader has yet to take, and the loop that reads it coalesces.
+        # Not bounded: it holds what the reader has not taken yet, and the loop that reads it coalesces.
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._turn = asyncio.Lock()
         self._doubted = -DOUBT
 
     async def events(self) -> AsyncIterator[Event]:
-        """First a Replaced for each kind, then changes for ever."""
+        """First a Replaced for each kind, then changes without end."""
         tasks = [asyncio.create_task(self._follow(one), name=f"watch {one.kind.plural}") for one in self._followed]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -103,13 +103,13 @@ class Watch:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        # A watch ends by being cancelled, else by an error that the reader must see: a kind that nobody follows
-        # any more would go unnoticed.
+        # A watch ends when it is cancelled, or by an error. The reader must see the error: otherwise a kind that is no
+        # longer followed would go unnoticed.
         if not task.cancelled() and (error := task.exception()):
             self._events.put_nowait(error)
 
     def _doubt(self) -> None:
-        """Begins one watch again: if that fails there is an outage, and all are. A slow API is asked for one only."""
+        """Restarts one watch. If that fails, there is an outage and all restart; if the API is only slow, one does."""
         now = time.monotonic()
         reading = [one for one in self._followed if one.scope and not one.scope.expired()]
         if reading and now - self._doubted >= DOUBT:
@@ -138,9 +138,9 @@ class Watch:
                 self._failed(one, str(error), refused=True)
                 one.failures += 1
                 await asyncio.sleep(delay(one.failures, random.random(), ceiling=DENIED_CEILING))
-            except PorterError:  # a mistake of the user, such as a kubeconfig that does not exist: it has a remedy
+            except PorterError:  # a user error, such as a kubeconfig that does not exist: it has a remedy
                 raise
-            except Exception as error:  # a fault of ours: list again, and let the other kinds go on
+            except Exception as error:  # a bug of ours: list again, and let the other kinds continue
                 if not one.failures:
                     log.exception("following %s failed", one.kind.plural)
                 self._failed(
@@ -151,7 +151,7 @@ class Watch:
 
     @asynccontextmanager
     async def _attempt(self) -> AsyncIterator[None]:
-        """While the API is in doubt one kind asks, and the others wait for what it finds."""
+        """While the API is in doubt, one kind asks and the others wait for the result."""
         async with self._turn:
             if self._outages.failures:
                 await asyncio.sleep(max(0.0, self._outages.retry_at - time.monotonic()))
@@ -167,7 +167,7 @@ class Watch:
         self._events.put_nowait(Replaced(one.kind, tuple(shaped(one.kind, obj) for obj in objects)))
 
     async def _stream(self, one: _Followed) -> None:
-        """Reads one watch to its end, which may be any: the next one goes on from there."""
+        """Reads one watch until it ends, for whatever reason: the next one continues from there."""
         query = [
             ("watch", "true"),
             ("allowWatchBookmarks", "true"),
@@ -184,16 +184,16 @@ class Watch:
             try:
                 await self._read(one, lines)
             except TimeoutError:
-                # Silence, or an interruption (below). The connection may be dead without a word.
+                # Silence, or an interruption (below). The connection may be dead without notice.
                 self._api.access.distrust()
             except Unavailable:
-                pass  # cut: whether the API is there is for the next attempt to find out
+                pass  # cut: the next attempt finds out whether the API is available
         if not one.heard and time.monotonic() - begun < SETTLED:
             one.failures += 1
             await asyncio.sleep(delay(one.failures, random.random()))
         else:
             one.failures = 0
-            await asyncio.sleep(random.random() / 10)  # a server that went down has cut many at once
+            await asyncio.sleep(random.random() / 10)  # a server that went down has cut many watches at once
 
     async def _read(self, one: _Followed, lines: AsyncIterator[bytes]) -> None:
         loop = asyncio.get_running_loop()
@@ -209,12 +209,12 @@ class Watch:
             one.scope = None
 
     def _take(self, one: _Followed, line: bytes) -> None:
-        """One line of a watch. Raises what an ERROR line stands for."""
+        """Takes one line of a watch. Raises the error that an ERROR line reports."""
         try:
             event = decoded(line)
             type_, obj = event["type"], event["object"]
             if type_ == "ERROR":
-                one.version = ""  # whatever it is: not again from here
+                one.version = ""  # whatever the error is, do not resume from this version
                 raise trouble(int(obj.get("code") or 500), json.dumps(limited(obj)).encode(), one.path)
             version = str(obj["metadata"]["resourceVersion"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:

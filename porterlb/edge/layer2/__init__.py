@@ -1,4 +1,4 @@
-"""Layer 2: supervises the wire process and keeps it at what is wanted."""
+"""Layer 2: supervises the wire process and keeps it in the wanted state."""
 
 from porterlb.edge.layer2.speaker import Layer2Speaker
 

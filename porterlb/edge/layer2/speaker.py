@@ -1,4 +1,4 @@
-"""Runs the wire process: tells it the whole wanted set, and hands its reports on."""
+"""Runs the wire process: sends it the whole wanted set, and passes its reports on."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Layer2Speaker:
     """The Layer 2 speaker of a manager.
 
     Args:
-        report: called in the loop with each new report, as soon as it is there. All fields are whole, except
-            ``answering``: VIPs that changed since the report before (after a restart of the process: all of them).
-        settings: of the manager.
-        key: of the hellos. It goes through the pipe, never through arguments or the environment.
-        recorded: where the recording of the process goes, line by line, if it is to be recorded as a whole.
+        report: called in the event loop with each new report as soon as it arrives. All fields are complete, except
+            ``answering``: the VIPs that have changed since the last report (after a restart of the process: all VIPs).
+        settings: the manager's settings.
+        key: the key of the hellos. It is passed through the pipe, never in arguments or the environment.
+        recorded: called with new lines of the process's recording, if the whole run is recorded.
     """
 
     def __init__(
@@ -74,18 +74,18 @@ class Layer2Speaker:
         self._news = asyncio.Event()
         self._last = WireReport()
         self._stopping = asyncio.Event()
-        self._alive = False  # the present process has reported
-        self._writer: asyncio.StreamWriter | None = None  # to the present process
+        self._alive = False  # whether the current process has reported
+        self._writer: asyncio.StreamWriter | None = None  # to the current process
         self._asked: asyncio.Future[list[str]] | None = None  # for its recording
         self._pieces: list[str] = []
         self._asking = asyncio.Lock()
         self._inquiries = 0
         self._outcomes: asyncio.Future[list[Outcome]] | None = None  # of the latest inquiry
-        self._part = ""  # of a line of the stream
+        self._part = ""  # the incomplete last line of the stream
 
     @property
     def pid(self) -> int | None:
-        """Of the running wire process."""
+        """The process ID of the running wire process."""
         return self._process.pid
 
     def want(self, wanted: DesiredWire) -> None:
@@ -94,13 +94,13 @@ class Layer2Speaker:
         self._news.set()
 
     def beat(self) -> None:
-        """Tells the process that the manager is alive; from any thread. Beats are given by the loop anyway: this is
-        for whoever knows that a busy loop is alive."""
+        """Tells the process that the manager is alive; callable from any thread. The event loop also beats: this is for
+        callers that know that a busy loop is alive."""
         self._process.beat()
 
     async def recording(self, within: float) -> list[str]:
-        """What the process has recorded in memory, as lines of JSON. Raises TimeoutError after so many seconds, or
-        when the process ends meanwhile; an empty list while there is no process."""
+        """What the process has recorded in memory, as lines of JSON; empty while there is no process. Raises
+        TimeoutError after ``within`` seconds, or when the process ends meanwhile."""
         if self._writer is None:
             return []
         if self._asked is None or self._asked.done():
@@ -111,8 +111,8 @@ class Layer2Speaker:
             return await asyncio.shield(self._asked)
 
     async def ask(self, addresses: Iterable[Address], within: float) -> list[Outcome]:
-        """Who answers for these VIPs: asks the segment. One inquiry at a time, others wait. Raises TimeoutError after
-        so many seconds, or where there is no process."""
+        """Asks the segment which hosts answer for these VIPs. One inquiry at a time; others wait. Raises TimeoutError
+        after ``within`` seconds, or if there is no process."""
         async with asyncio.timeout(within), self._asking:
             if self._writer is None:
                 raise TimeoutError("the wire process does not run")
@@ -143,14 +143,14 @@ class Layer2Speaker:
             self._outcomes.set_exception(TimeoutError("the wire process has ended"))
         if self._asked is not None and not self._asked.done():
             self._asked.set_exception(TimeoutError("the wire process has ended"))
-            self._asked.exception()  # perhaps nobody waits any longer
+            self._asked.exception()  # possibly no caller waits any longer
 
     async def stop(self) -> None:
-        """Hands over: the process tells the others, answers a moment longer, and ends. Then run() returns."""
+        """Hands over: the process tells the other replicas, answers a moment longer, and ends. Then run() returns."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Until stop(), or until it is cancelled; then the process has ended too."""
+        """Runs until stop() or until cancelled; then the process has ended too."""
         beating = asyncio.create_task(self._keep_beating(), name="wire-beat")
         try:
             await self._keep_running()
@@ -188,7 +188,7 @@ class Layer2Speaker:
         self._tell(replace(self._last, **changes))
 
     async def _write(self, writer: asyncio.StreamWriter) -> None:
-        """Brings the process to what is wanted, in pieces; a newer wanted set is taken up between two pieces."""
+        """Sends the process the wanted set, in pieces; switches to a newer wanted set between two pieces."""
         self._alive = False
         self._writer = writer
         writer.write(wire_text.config_line(self._config))

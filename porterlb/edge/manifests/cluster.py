@@ -45,15 +45,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TICK = 0.2  # seconds between two looks at whether the directory is still there
-POLL = 1.0  # seconds between two looks at everything, for what no notification tells (network file systems)
-POLL_SHARE = 50  # looking at everything takes 1/50 of the time at most
+TICK = 0.2  # seconds between two checks whether the directory still exists
+POLL = 1.0  # seconds between two full scans, for changes without a notification (network file systems)
+POLL_SHARE = 50  # full scans take 1/50 of the time at most
 CALL = 3.0  # seconds that a call may take
-FAILED_AGAIN = 60.0  # seconds between two log lines about looks that fail unexpectedly
+FAILED_AGAIN = 60.0  # seconds between two log lines about scans that fail unexpectedly
 EVENTS_PAUSE = 0.1  # seconds over which Events are collected before they are written
 EVENTS_WAITING = 5000
 ENDPOINTS_READY = "EndpointsReady"
-"""Condition of a Node: False while the node is dead. Whatever forwards traffic to pods here is to leave it out."""
+"""Condition of a Node: False while the node is dead. Programs that forward traffic to pods must then skip the node."""
 
 
 class ManifestsCluster:
@@ -66,7 +66,7 @@ class ManifestsCluster:
         self._state_dir = StateDir(Path(path).absolute(), read_only=read_only)
         self._leases = Leases(self._state_dir)
         self._state = ManifestState(self._state_dir, self._leases, namespace)
-        # Of our own: threads that hang in a dead file system must not use up those of everybody else.
+        # A separate pool: threads that hang in a dead file system must not use up the shared ones.
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="manifests")
         self._objects: dict[DocumentKey, Obj] = {}
         self._broken: dict[str, str] = {}
@@ -78,7 +78,7 @@ class ManifestsCluster:
         self._noticing_since = 0.0
         self._emitted: list[dict[str, Any]] = []
         self._emitter: asyncio.Task[None] | None = None
-        self._failed = -FAILED_AGAIN  # when an unexpected failure was logged last
+        self._failed = -FAILED_AGAIN  # when an unexpected failure was last logged
 
     # --- watching
 
@@ -108,7 +108,7 @@ class ManifestsCluster:
             ]
 
     async def _tick(self) -> None:
-        """Looks at the directory by the clock."""
+        """Scans the directory periodically."""
         full = 0.0
         self._noticing_since = time.monotonic()
         while True:
@@ -116,7 +116,7 @@ class ManifestsCluster:
             everything = now >= full or bool(self._state.trouble)
             await self._look(None if everything else ())
             if everything:
-                # Notifications that are just being set up may miss something, so first we look more often.
+                # Notifications may miss changes while they are being set up, so scan more often at first.
                 young = now < self._noticing_since + 2.0
                 pause = max(TICK, 2 * self._state.seconds) if young else max(POLL, POLL_SHARE * self._state.seconds)
                 full = time.monotonic() + pause
@@ -128,7 +128,7 @@ class ManifestsCluster:
             await asyncio.sleep(max(0.005, min(TICK, recheck - time.monotonic() if recheck else TICK)))
 
     async def _notice(self) -> None:
-        """Looks at what the kernel says has changed."""
+        """Scans what the kernel reports as changed."""
         while True:
             self._moved.clear()
             self._noticing_since = time.monotonic()
@@ -164,7 +164,7 @@ class ManifestsCluster:
             self._looked.set()
         except (Unavailable, Denied):
             return
-        except Exception:  # a fault of ours: look again, for nobody else would
+        except Exception:  # a bug of ours: scan again, as nothing else would
             if time.monotonic() - self._failed > FAILED_AGAIN:
                 self._failed = time.monotonic()
                 log.exception("looking at %s failed", self._state_dir.path)
@@ -177,7 +177,7 @@ class ManifestsCluster:
         return found.st_dev, found.st_ino
 
     def _deliver(self) -> None:
-        """Passes on what the state has noted, in its order. On the event loop."""
+        """Passes on the events of the state, in order. On the event loop."""
         while self._state.events:
             event = self._state.events.popleft()
             if isinstance(event, Changed):
@@ -246,7 +246,7 @@ class ManifestsCluster:
         return await self._call(work)
 
     async def emit(self, kind: Kind, obj: Obj, *, type_: str, reason: str, message: str, reporter: str) -> None:
-        """Written within moments; lost if the directory is away for long."""
+        """Written shortly afterwards; lost if the directory is unavailable for long."""
         if self._state_dir.read_only:
             raise Denied("This directory was opened for reading only.")
         self._emitted.append(events.event(kind, obj, type_=type_, reason=reason, message=message, reporter=reporter))
@@ -270,7 +270,7 @@ class ManifestsCluster:
             await asyncio.sleep(1.0)
 
     async def events(self) -> list[dict[str, Any]]:
-        """The Events that were kept, the oldest first."""
+        """The Events that are stored, the oldest first."""
         return await self._call(lambda: events.read(self._state_dir))
 
     # --- failed nodes
@@ -278,13 +278,13 @@ class ManifestsCluster:
     async def mark_endpoints(
         self, node: str, first: Callable[[str, Labels], bool], *, reason: str, message: str, deadline: float
     ) -> Marked:
-        """See the protocol. There are no pods here: the Node's status says it of all endpoints on the node."""
+        """See the protocol. There are no pods here: the Node's status applies to all endpoints on the node."""
         condition = {"type": ENDPOINTS_READY, "status": "False", "reason": reason, "message": message}
         await self.apply_status(Kind.NODE, node, "", {"conditions": [condition]}, owner=reason, deadline=deadline)
         return Marked(1)
 
     async def marking_bounded(self, deadline: float) -> bool:
-        return True  # nobody else writes with our rights
+        return True  # no other process writes with our rights
 
     async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
         await self.apply_status(Kind.NODE, node, "", {}, owner=reason, deadline=deadline)
@@ -312,7 +312,7 @@ class ManifestsCluster:
 
         return await self._call(work)
 
-    # --- what replicas know
+    # --- states of the replicas
 
     async def share_state(self, node: str, text: str | None) -> None:
         await self._call(lambda: replica_states.write(self._state_dir, node, text))
@@ -330,11 +330,11 @@ class ManifestsCluster:
         raise Unavailable(_unreachable(node))
 
     async def installation(self) -> Installation:
-        """Nothing: there is no Kubernetes here."""
+        """Empty: there is no Kubernetes here."""
         return Installation()
 
     async def replica_texts(self, node: str) -> dict[str, str]:
-        """Nothing: a replica's log is where it was started."""
+        """Empty: a replica's log is where the replica was started."""
         return {}
 
     # --- ending
@@ -358,7 +358,7 @@ class ManifestsCluster:
                 return work()
 
         try:
-            # Not wait_for: that of Python 3.11 swallows a cancellation that comes together with the result.
+            # Not wait_for: in Python 3.11 it swallows a cancellation that arrives together with the result.
             async with asyncio.timeout(deadline):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
         except TimeoutError:

@@ -1,8 +1,8 @@
-"""All manifests of a directory: which objects there are now, and what is wrong with the files.
+"""All manifests of a directory: which objects exist now, and what is wrong with the files.
 
-What was good once is taken away only when it is certain that it was meant: a file that cannot be read or is not
-valid keeps its last good objects, and an object that is missing must stay missing for a moment, for editors and cp
-empty a file before they write it.
+An object that was once good is removed only when that is certainly intended: a file that cannot be read or is not
+valid keeps its last good objects, and a missing object must stay missing for a moment, because editors and cp empty a
+file before they write it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Directory:
         self.root = root
         self.published: dict[DocumentKey, Document] = {}
         self.recheck: float | None = None
-        """When to look again, because something is missing but not yet taken for deleted."""
+        """When to scan again, because an object is missing that does not count as deleted yet."""
         self._files: dict[str, _File] = {}
         self._candidates: dict[DocumentKey, dict[str, Document]] = {}
         self._missing: dict[DocumentKey, float] = {}
@@ -53,13 +53,13 @@ class Directory:
         self._faulty: dict[str, dict[str, str]] = {}
 
     def seed(self, documents: Iterable[Document]) -> None:
-        """What was good before the start. Call it once, before the first scan."""
+        """Sets the objects that were good before the start. Call it once, before the first scan."""
         self.published.update({document.key: document for document in documents})
 
     def read(self, paths: Iterable[Path] | None = None) -> set[DocumentKey]:
         """Reads what has changed (of ``paths``, or of everything) and returns the keys to resolve.
 
-        Raises OSError where the directory itself cannot be listed.
+        Raises OSError if the directory itself cannot be listed.
         """
         touched: set[DocumentKey] = set(self._missing)
         if paths is None:
@@ -76,7 +76,7 @@ class Directory:
     def resolve(
         self, touched: Iterable[DocumentKey], now: float, grace: float = GRACE
     ) -> dict[DocumentKey, Document | None]:
-        """Publishes what was read. Returns the keys whose object is another one now, with what it was before."""
+        """Publishes what was read. Returns the keys whose object has changed, with the previous object."""
         self.recheck = None
         before = {key: self.published.get(key) for key in touched}
         return {key: old for key, old in before.items() if self._resolve(key, now, grace)}
@@ -105,7 +105,7 @@ class Directory:
         def failed(error: OSError) -> None:
             if error.filename == str(self.root):
                 raise error
-            if not isinstance(error, FileNotFoundError):  # a subfolder that cannot be listed takes nothing away
+            if not isinstance(error, FileNotFoundError):  # a subfolder that cannot be listed keeps its objects
                 prefix = os.path.relpath(error.filename, self.root)
                 found.update(name for name in self._files if name.startswith(f"{prefix}/"))
 
@@ -161,7 +161,7 @@ class Directory:
         if file.loaded.troubles:
             self._faulty[name] = {f"{name}:{line}": text for line, text in file.loaded.troubles.items()}
         if old is None or old.loaded.doubtful:
-            # What was kept while the file was in doubt, or from before the start, is judged again.
+            # Objects kept while the file was doubtful, or from before the start, are checked again.
             touched |= {key for key, document in self.published.items() if document.file == name}
         return touched
 

@@ -1,4 +1,4 @@
-"""The text of one manifest file to objects: what an API server would accept of it, and what is wrong with the rest."""
+"""Reads the text of a manifest file: the objects that an API server would accept, and the faults of the rest."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from porterlb.edge.manifests import schema, yamltext
 
 KINDS = {kind.kind: kind for kind in Kind if kind is not Kind.LEASE}
 CUSTOM = frozenset({Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER})
-OWN_STATUS = frozenset({Kind.NODE, Kind.NAMESPACE})  # nobody else writes it here, so the manifest's own counts
+OWN_STATUS = frozenset({Kind.NODE, Kind.NAMESPACE})  # nothing else writes it here, so the manifest's own counts
 
 
 class DocumentKey(NamedTuple):
-    """Which object. ``namespace`` is empty for cluster-scoped kinds."""
+    """Identifies an object. ``namespace`` is empty for cluster-scoped kinds."""
 
     kind: Kind
     namespace: str
@@ -42,9 +42,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file as read. ``troubles``: sentences by line. ``refused``: objects that are there, but not good.
+    """A file as read. ``troubles``: sentences by line. ``refused``: objects that exist but are not valid.
 
-    ``doubtful``: something in it could not be told, so what was good before and is not there now is kept.
+    ``doubtful``: a part of it could not be identified, so objects that were good before and are missing now are kept.
     """
 
     documents: tuple[Document, ...] = ()
@@ -69,7 +69,7 @@ _INSTEAD = {
     "BGPPeer": "a BgpPeer",
     "Community": "spec.advertise[].communities of the BgpPeer",
 }
-"""Kind of MetalLB -> what has its function here."""
+"""Kind of MetalLB -> its equivalent here."""
 
 
 def load(text: str, file: str) -> Loaded:
@@ -105,13 +105,13 @@ def load(text: str, file: str) -> Loaded:
                 good.append(Document(key, obj, file, line, _digest(obj)))
     except yamltext.Unreadable as error:
         _note(troubles, error.line, error.message)
-        # What comes before the fault may be half of an object: nothing of a broken file is taken.
+        # The part before the fault may be half of an object: nothing of a broken file is used.
         return Loaded((), troubles, frozenset(), True)
     return Loaded(tuple(good), troubles, frozenset(refused), doubtful)
 
 
 def accept(value: Any) -> tuple[DocumentKey, dict[str, Any]] | None:
-    """One manifest as an API server would keep it: checked, with defaults, without a status that is not its own.
+    """One manifest as an API server would store it: checked, with defaults; its status is kept for OWN_STATUS only.
 
     None: an object of a kind that we do not read. Raises _Refused, whose message is a sentence.
     """

@@ -21,14 +21,14 @@ def rewrite(path: Path, document: Document, spec: Mapping[str, Any]) -> None:
     """Sets fields of ``spec`` (null: removes them) of the object in the file, which is replaced atomically.
 
     Raises:
-        Denied: the file cannot be written, or the object would not be valid afterwards; the file is as it was.
+        Denied: the file cannot be written, or the object would not be valid afterwards; the file is unchanged.
     """
     target = path.resolve()
     before = target.read_bytes()
     text = before.decode("utf-8-sig")
     found = documents.load(text, document.file)
     if document.key not in {d.key for d in found.documents}:
-        # Python's own reader, which finds the positions below, must not meet what ours has refused (its depth).
+        # The pure Python reader, which finds the positions below, must not get what ours has refused (its depth).
         why = next(iter(found.troubles.values()), "it is not there any more.")
         raise Denied(f"{document.key} cannot be changed in {document.file}: {why}")
     for name, value in spec.items():
@@ -59,7 +59,7 @@ def _others(loaded: documents.Loaded, document: Document) -> list[Any]:
 
 
 def _with_field(text: str, document: Document, name: str, value: Any) -> str:
-    """The text with one field of spec changed: by its characters only, where YAML lets us."""
+    """The text with one field of spec changed: only its own characters, where YAML allows it."""
     spec = _spec_node(text, document)
     if spec is None:
         raise Denied(f"{document.key} has no spec in {document.file}: edit it by hand.")
@@ -67,7 +67,7 @@ def _with_field(text: str, document: Document, name: str, value: Any) -> str:
     for key, node in spec.value:
         if key.value != name:
             continue
-        # A removed field becomes null, which counts as absent: that keeps the layout whatever it is.
+        # A removed field becomes null, which counts as absent: that keeps any layout.
         start, end = int(node.start_mark.index), _end(node)
         shown = json.dumps(value) if document.file.endswith(".json") else _shown(value)
         return text[:start] + (" " if start == end else "") + shown + text[end:]
@@ -92,7 +92,7 @@ def _end(node: Any) -> int:
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML on one line: plain words plain, all else as JSON, which YAML contains."""
+    """A value as YAML on one line: words unquoted, all else as JSON, which is valid YAML."""
     if isinstance(value, str) and value.isidentifier() and value.lower() not in _RESERVED:
         return value
     return json.dumps(value)
@@ -102,7 +102,7 @@ _RESERVED = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "
 
 
 def _spec_node(text: str, document: Document) -> Any:
-    """The YAML node of the object's spec. Python's own YAML reader, for exact positions."""
+    """The YAML node of the object's spec. Uses the pure Python YAML reader, for exact positions."""
     for root in yaml.compose_all(text, Loader=yaml.SafeLoader):
         for node in _items(root):
             fields = {key.value: value for key, value in node.value}

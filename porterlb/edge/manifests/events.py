@@ -1,4 +1,4 @@
-"""Events in .porterlb/events.jsonl: one JSON object a line, the newest last, repeats counted, bounded in size."""
+"""Events in .porterlb/events.jsonl: one JSON object per line, the newest last, repeats counted, bounded in size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IDENTITY = ("type", "reason", "message", "kind", "namespace", "name", "reporter"
 
 
 def event(kind: Kind, obj: Obj, *, type_: str, reason: str, message: str, reporter: str) -> dict[str, Any]:
-    """What becomes a line."""
+    """The entry for one line."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     metadata: Mapping[str, Any] = obj.get("metadata", {})
     return {

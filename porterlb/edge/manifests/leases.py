@@ -1,9 +1,9 @@
 """Leases as files: compare-and-swap without a lock.
 
-A lease is a folder, each version of it a file named by its number: .porterlb/leases/<name>/<number>.json. Version
-n+1 is made with link(2), which fails if it is there already: of several writers who have seen n, one succeeds. No
-lock is held, so a process that is stopped at any point blocks nobody. (A short flock, which the design asks for,
-would be kept by a process that is stopped in the middle.)
+A lease is a folder, and each version of it is a file named by its number: .porterlb/leases/<name>/<number>.json.
+Version n+1 is created with link(2), which fails if the file exists: of several writers that have seen n, one succeeds.
+No lock is held, so a process that is stopped at any point blocks no other. (The short flock of the design would stay
+locked if its process were stopped while it holds it.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from porterlb.core.names import NAME_RULE, is_name
 from porterlb.edge.manifests.state_dir import StateDir
 
 KEPT = 8
-"""So many versions stay. A listing that runs while others write may miss the newest ones, never all of them."""
+"""Versions that are kept. A listing that runs during writes may miss the newest ones, but never all of them."""
 
 
 class Leases:
@@ -47,7 +47,7 @@ class Leases:
         return [record for name in names if (record := self.read(name))]
 
     def write(self, record: LeaseRecord, until: float) -> LeaseRecord:
-        """Creates or replaces; nothing is written past ``until`` (monotonic). Raises Conflict, Unavailable, OSError."""
+        """Creates or replaces; writes nothing after ``until`` (monotonic). Raises Conflict, Unavailable, OSError."""
         self._state_dir.guard()
         number, current = self._latest(record.name)
         if record.version != (current.version if current else ""):
@@ -63,7 +63,7 @@ class Leases:
         return self._append(record.name, number + 1, content, until) or record
 
     def delete(self, name: str) -> None:
-        """Takes a lease away; numbers go on, so that a late writer cannot hit an old one. Raises OSError."""
+        """Deletes a lease. The numbers continue, so that a late writer cannot match an old one. Raises OSError."""
         self._state_dir.guard()
         number, current = self._latest(name)
         if current:
@@ -79,8 +79,8 @@ class Leases:
             raise Conflict(f"The lease {name} was changed by another process.") from None
         numbers = self._numbers(folder)
         if numbers and numbers[-1] > number:
-            # Either somebody has followed us already, or we have made an old number that was tidied away.
-            # The writer reads again in both cases.
+            # Either another writer has followed us already, or we have created an old number that had been removed.
+            # The writer must read again in both cases.
             if numbers[-1] - number >= KEPT:
                 (folder / f"{number}.json").unlink(missing_ok=True)
             raise Conflict(f"The lease {name} was changed by another process.")
@@ -94,7 +94,7 @@ class Leases:
             numbers = self._numbers(folder)
             if not numbers:
                 return 0, None
-            with contextlib.suppress(FileNotFoundError):  # it was tidied away meanwhile: there are newer ones
+            with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile: there are newer ones
                 content = (folder / f"{numbers[-1]}.json").read_bytes()
                 return numbers[-1], _read(name, numbers[-1], content)
         raise FileNotFoundError(2, "The lease changes too fast to be read", str(folder))

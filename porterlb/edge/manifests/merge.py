@@ -1,8 +1,8 @@
 """Field ownership as in server-side apply (KEP-555), as far as status needs it.
 
-Each owner's fields are kept apart. Applying takes the applied fields away from the others (force) and gives up what
-the owner had and no longer names. A list of mappings that have a ``type`` (conditions) is merged by type; every other
-list is one value.
+Each owner's fields are stored separately. Applying takes the applied fields from the other owners (force) and gives up
+fields that the owner had and no longer names. A list of mappings that have a ``type`` (conditions) is merged by type;
+every other list is one value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Owners = Mapping[str, Mapping[str, Any]]
 
 
 def applied(owners: Owners, owner: str, fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The owners' fields after ``owner`` has applied ``fields``; those without any left are gone."""
+    """The owners' fields after ``owner`` has applied ``fields``; owners without any fields are left out."""
     result: dict[str, dict[str, Any]] = {}
     for other, own in owners.items():
         if other != owner:
@@ -27,7 +27,7 @@ def applied(owners: Owners, owner: str, fields: Mapping[str, Any]) -> dict[str, 
 
 
 def merged(owners: Owners, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All owners' fields in one, on top of ``base``; no two owners have the same field."""
+    """All owners' fields combined, on top of ``base``; no two owners have the same field."""
     result: dict[str, Any] = dict(base or {})
     for owner in sorted(owners):
         result = _onto(result, owners[owner])
@@ -55,7 +55,7 @@ def _onto(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without(own: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` less every leaf that ``taken`` has."""
+    """``own`` without every leaf that ``taken`` has."""
     result = {}
     for name, value in own.items():
         if name not in taken:

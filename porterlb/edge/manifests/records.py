@@ -1,7 +1,7 @@
-"""What we keep about each object beside its manifest: identity, status by owner, annotations, the last good version.
+"""What we store about each object beside its manifest: identity, status by owner, annotations, the last good version.
 
-One JSON file an object, .porterlb/status/<Kind>/[<namespace>_]<name>.json, replaced atomically under a short lock.
-The last good version is kept so that a manifest that is broken while the manager restarts takes nothing away.
+One JSON file per object, .porterlb/status/<Kind>/[<namespace>_]<name>.json, replaced atomically under a short lock.
+The last good version is kept so that an object survives if its manifest is broken while the manager restarts.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _LOCK_WAIT = 1.0  # seconds; the lock is held for some 100 µs
 
 @dataclass(frozen=True, slots=True)
 class ManifestRecord:
-    """``revision`` rises with each change of the record, and so with each change of the manifest.
+    """``revision`` increases with each change of the record, and so with each change of the manifest.
 
-    ``annotations``: name -> {value, owner, base}; base is the manifest's own value when ours was written: once the
-    manifest says something new, that counts again. ``shape``: digest of all but metadata and status.
+    ``annotations``: name -> {value, owner, base}; base is the manifest's own value when ours was written: if the
+    manifest's value changes later, it counts again. ``shape``: digest of all but metadata and status.
     """
 
     uid: str
@@ -61,7 +61,7 @@ class ManifestRecords:
         return self._state_dir.inside / "status" / key.kind.kind / f"{name}.json"
 
     def key_of(self, path: Path) -> DocumentKey | None:
-        """The object that a file in .porterlb/status is about."""
+        """The object that a file in .porterlb/status describes."""
         kind = next((kind for kind in Kind if kind.kind == path.parent.name), None)
         if kind is None or path.suffix != ".json":
             return None
@@ -69,7 +69,7 @@ class ManifestRecords:
         return DocumentKey(kind, namespace, name)
 
     def read(self, key: DocumentKey) -> ManifestRecord | None:
-        """The record as it is now, or None. A damaged one counts as none: it is made anew."""
+        """The record as it is now, or None. A damaged record counts as none: it is created again."""
         path = self.path(key)
         try:
             known = self._cache.get(key)
@@ -87,7 +87,7 @@ class ManifestRecords:
         return record
 
     def keys(self) -> list[DocumentKey]:
-        """The keys of all records that there are."""
+        """The keys of all existing records."""
         found = []
         for kind in Kind:
             with contextlib.suppress(FileNotFoundError):
@@ -98,7 +98,7 @@ class ManifestRecords:
         return found
 
     def synced(self, document: Document) -> ManifestRecord:
-        """The record of a manifest, made or brought up to date where needed. Raises OSError or Unavailable."""
+        """The record of a manifest, created or updated if needed. Raises OSError or Unavailable."""
         record = self.read(document.key)
         if record and record.digest == document.digest and record.file == document.file:
             return record
@@ -115,7 +115,7 @@ class ManifestRecords:
     ) -> ManifestRecord:
         """Reads, lets ``make`` decide, and writes, with the object locked. Writes nothing if nothing has changed.
 
-        ``check`` is called at the last moment and may raise.
+        ``check`` is called immediately before the write and may raise.
         """
         with self._state_dir.locked(str(key), until):
             old = self.read(key)
@@ -130,7 +130,7 @@ class ManifestRecords:
             return self.read(key) or new
 
     def drop(self, key: DocumentKey, digest: str) -> None:
-        """Forgets an object that was deleted, unless it has come back in another shape since."""
+        """Forgets a deleted object, unless it has come back with other content since."""
         with self._state_dir.locked(str(key), time.monotonic() + _LOCK_WAIT):
             record = self.read(key)
             if record and record.digest == digest:
@@ -140,7 +140,7 @@ class ManifestRecords:
     def _advanced(self, old: ManifestRecord | None, document: Document) -> ManifestRecord:
         shape = _shape(document.object)
         if old is None:
-            made_up = uuid.uuid5(uuid.NAMESPACE_URL, str(document.key))  # the same at each look, nothing is kept
+            made_up = uuid.uuid5(uuid.NAMESPACE_URL, str(document.key))  # the same each time, as nothing is stored
             old = ManifestRecord(
                 uid=str(made_up if self._state_dir.read_only else uuid.uuid4()),
                 created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -160,7 +160,7 @@ class ManifestRecords:
 
 
 def last_good(key: DocumentKey, record: ManifestRecord) -> Document:
-    """The manifest as it was when it was good last."""
+    """The manifest as it was when it was last good."""
     return Document(key, record.object, record.file, record.line, record.digest)
 
 
@@ -193,7 +193,7 @@ def composed(document: Document, record: ManifestRecord) -> dict[str, Any]:
 
 
 def annotated(record: ManifestRecord, owner: str, wanted: Mapping[str, str]) -> ManifestRecord:
-    """The record after ``owner`` has applied these annotations and given up its others."""
+    """The record after ``owner`` has applied these annotations and given up its other ones."""
     own = record.object.get("metadata", {}).get("annotations", {})
     kept = {name: entry for name, entry in record.annotations.items() if entry["owner"] != owner or name in wanted}
     for name, value in wanted.items():
@@ -206,7 +206,7 @@ def annotated(record: ManifestRecord, owner: str, wanted: Mapping[str, str]) -> 
 
 
 def _record(content: bytes) -> ManifestRecord:
-    """What a file holds. Raises ValueError, TypeError, AttributeError or RecursionError where it is damaged."""
+    """The record in a file. Raises ValueError, TypeError, AttributeError or RecursionError if it is damaged."""
     fields = json.loads(content)
     record = ManifestRecord(**limited(fields))
     parts = (record.object, record.owners, record.annotations, *record.owners.values(), *record.annotations.values())

@@ -1,4 +1,4 @@
-"""What each replica knows, in .porterlb/replicas/NODE.json: for those who cannot reach its web server."""
+"""What each replica knows, in .porterlb/replicas/NODE.json: for readers that cannot reach its web server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _path(state_dir: StateDir, node: str) -> Path:
 
 
 def write(state_dir: StateDir, node: str, text: str | None) -> None:
-    """Replaces the state of a replica; None: it is still as it was, now. Blocking. Raises OSError or Unavailable."""
+    """Replaces the state of a replica; None: it is still the same now. Blocking. Raises OSError or Unavailable."""
     state_dir.guard()
     path = _path(state_dir, node)
     if text is None:
@@ -28,13 +28,13 @@ def write(state_dir: StateDir, node: str, text: str | None) -> None:
 
 
 def remove(state_dir: StateDir, node: str) -> None:
-    """A replica that stops leaves nothing behind. Blocking."""
+    """Removes the state of a replica that stops. Blocking."""
     state_dir.guard()
     _path(state_dir, node).unlink(missing_ok=True)
 
 
 def read(state_dir: StateDir, node: str) -> ReplicaState:
-    """Blocking. Raises Unavailable where there is none, or none that can be read."""
+    """The state of a replica. Blocking. Raises Unavailable if there is none, or if it cannot be read."""
     path = _path(state_dir, node)
     try:
         age = time.time() - path.stat().st_mtime

@@ -1,7 +1,7 @@
-"""Judges a manifest against the schemas of the custom resource definitions, and fills in defaults, as an API server.
+"""Validates manifests against the schemas of the custom resource definitions and fills in defaults, as an API server.
 
-Stricter than an API server in one thing: a field that nobody knows is refused (what ``kubectl apply`` does as well),
-for a mistyped field that is silently dropped helps nobody.
+Stricter than an API server in one respect: an unknown field is refused (as by ``kubectl apply``), because a mistyped
+field must not be dropped silently.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ RULES: Mapping[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], bool]]]
         lambda o: not (o.get("authPassword") and "authPasswordSecret" in o),
     ),
 }
-"""The CEL rules of the definitions, which field to point at, and the same in Python: an API server has an evaluator."""
+"""The CEL rules of the definitions, each with the field to point at and the same rule in Python: there is no CEL
+evaluator here, unlike in an API server."""
 
 
 def judge(kind: str, obj: Mapping[str, Any]) -> Fault | None:
     """The first fault of an object of a custom kind (nulls already left out); None if it is good."""
     errors = sorted(
         _validator(kind).iter_errors(obj),
-        # A mistyped name is also a missing one: the former says more.
+        # A mistyped name is also reported as a missing one: the former says more.
         key=lambda e: (len(e.absolute_path), e.validator != "additionalProperties", str(e.absolute_path)),
     )
     if errors:
@@ -51,13 +52,13 @@ def judge(kind: str, obj: Mapping[str, Any]) -> Fault | None:
 
 
 def judge_status(kind: str, status: Mapping[str, Any]) -> Fault | None:
-    """The same for what is to become the status of an object."""
+    """The same for the new status of an object."""
     errors = list(_status_validator(kind).iter_errors(status))
     return _fault(errors[0], ("status",)) if errors else None
 
 
 def with_defaults(kind: str, obj: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with the defaults of the schema filled in where their parent is there."""
+    """A copy with the defaults of the schema filled in wherever their parent exists."""
     filled: dict[str, Any] = _fill(crds.schema(kind), obj)
     return filled
 
@@ -129,7 +130,7 @@ def _broken_rule(schema: Mapping[str, Any], value: Any, path: tuple[str | int, .
 
 
 _RULES = {names.NAME: names.NAME_RULE, names.NAMESPACE: names.NAME_RULE, names.KEY: names.KEY_RULE}
-"""What a pattern of the definitions stands for, in words."""
+"""The meaning of a pattern of the definitions, in words."""
 
 _TYPES = {"object": "a mapping", "array": "a list", "string": "text", "boolean": "true or false"}
 

@@ -41,9 +41,9 @@ class ManifestState:
     """Blocking: its methods run in threads, one at a time. ``events`` is drained by the event loop."""
 
     def __init__(self, state_dir: StateDir, leases: Leases, namespace: str) -> None:
-        self.trouble: str | None = None  # None: not looked yet; empty: all is well
-        self.recheck: float | None = None  # monotonic: look again then, whatever happens
-        self.seconds = 0.0  # what the last look at everything took
+        self.trouble: str | None = None  # None: not scanned yet; empty: no trouble
+        self.recheck: float | None = None  # monotonic: scan again then in any case
+        self.seconds = 0.0  # duration of the last full scan
         self.events: deque[Event] = deque()
         self._state_dir = state_dir
         self._leases = leases
@@ -59,7 +59,7 @@ class ManifestState:
     # --- observing
 
     def look(self, paths: Iterable[Path] | None = None, wait: float = 5.0) -> str:
-        """Looks at what has changed (``paths``, or everything). Returns why the directory cannot be used, or ''."""
+        """Scans what has changed (``paths``, or everything). Returns why the directory cannot be used, or ''."""
         with self._alone(wait):
             return self._look(paths)
 
@@ -94,14 +94,14 @@ class ManifestState:
     def _bring_up_to_date(self, paths: Iterable[Path] | None, now: float) -> str:
         """Reads the manifests (``paths``: those that changed; None: all), and brings objects and records in line.
 
-        Returns the trouble that keeps it from that, as a sentence; empty when there is none.
+        Returns the trouble that prevents this, as a sentence; empty when there is none.
         """
         first = not self._seeded
         if first:
             records = {key: self._records.read(key) for key in self._records.keys()}  # noqa: SIM118 — no mapping
             self._directory.seed(last_good(key, record) for key, record in records.items() if record and record.object)
         touched = self._directory.read(None if paths is None else self._manifests_of(paths))
-        # The mount may have vanished while we were reading: then nothing of what was seen counts.
+        # The mount may have vanished while we were reading: then nothing that was read counts.
         trouble = self._state_dir.trouble(in_use=bool(self._objects or self._directory.published))
         if trouble:
             return trouble
@@ -117,16 +117,16 @@ class ManifestState:
         return ""
 
     def _manifests_of(self, paths: Iterable[Path]) -> list[Path]:
-        """Without what is in our own directory of state."""
+        """``paths`` without those in our own state directory."""
         return [path for path in paths if not path.is_relative_to(self._state_dir.inside)]
 
     def _next_look(self, now: float) -> float | None:
-        """When to look again although no file changes (monotonic); None: no need to."""
+        """When to scan again even if no file changes (monotonic); None: no need to."""
         times = [self._directory.recheck, now + GRACE if self._unsynced else None]
         return min((at for at in times if at is not None), default=None)
 
     def _sync(self, key: DocumentKey, before: Document | None) -> None:
-        """Brings record and object in line with the manifest; what cannot be done now is done later."""
+        """Brings record and object in line with the manifest; what fails now is tried again later."""
         document = self._directory.published.get(key)
         try:
             if document:
@@ -137,7 +137,7 @@ class ManifestState:
                 self._show(key, None)
             self._unsynced.pop(key, None)
         except Exception as error:
-            if not isinstance(error, OSError | Unavailable | Denied):  # a fault of ours, in one object
+            if not isinstance(error, OSError | Unavailable | Denied):  # a bug of ours, in one object
                 log.exception("%s cannot be brought up to date", key)
             self._unsynced.setdefault(key, before)
 
@@ -204,7 +204,7 @@ class ManifestState:
         return self._write(key, make, version, until)
 
     def annotate(self, key: DocumentKey, annotations: Mapping[str, str], owner: str, until: float) -> Object:
-        """Keeps annotations beside the manifest."""
+        """Stores annotations in the record, beside the manifest."""
         return self._write(key, lambda record: annotated(record, owner, annotations), "", until)
 
     def edit_spec(self, key: DocumentKey, spec: Mapping[str, Any], until: float) -> Object:
@@ -242,7 +242,7 @@ class ManifestState:
             return self._objects[key]
 
     def _refresh(self, key: DocumentKey) -> None:
-        """Makes sure that a write is judged by what the manifest says now, not by what it said some ms ago."""
+        """Makes sure that a write is checked against the current manifest, not against one that is some ms old."""
         document = self._directory.published.get(key)
         trouble = self._look([self._state_dir.path / document.file, self._records.path(key)] if document else None)
         if trouble:

@@ -1,6 +1,6 @@
-"""DIR/.porterlb: where the state of a cluster of manifests lives, and how to tell that it has gone.
+"""DIR/.porterlb: the state of a cluster of manifests, and the check that it still exists.
 
-Nothing here ever makes DIR, or makes .porterlb a second time: a folder that has become empty because a mount
+Nothing here ever creates DIR, or creates .porterlb a second time: a folder that has become empty because a mount
 vanished must look like an outage, never like a cluster without Services.
 """
 
@@ -29,13 +29,13 @@ class StateDir:
         self.path = path
         self.inside = path / ".porterlb"
         self.read_only = read_only
-        self.identity = ""  # of the directory that we serve; empty until it was there once
+        self.identity = ""  # of the directory that we serve; empty until it was first found
 
     def trouble(self, *, in_use: bool) -> str:
         """Why the directory cannot be used now, as a sentence; empty when all is well.
 
-        ``in_use``: objects of it have been seen. Only before that a fresh directory gets its .porterlb, or another
-        directory is taken for the one that was meant (one that is mounted after our start).
+        ``in_use``: objects of it have been seen. Only before that, a fresh directory gets its .porterlb, and another
+        directory is accepted in its place (one that is mounted after our start).
         """
         try:
             with os.scandir(self.path):
@@ -59,7 +59,7 @@ class StateDir:
         return ""
 
     def guard(self, *, writing: bool = True) -> None:
-        """Raises Unavailable unless this is still the directory that we serve; makes a fresh one ready first."""
+        """Raises Unavailable unless this is still the directory that we serve; prepares a fresh one first."""
         if self.read_only and writing:
             raise Denied("This directory was opened for reading only.")
         if self.identity:
@@ -86,7 +86,7 @@ class StateDir:
         self.make_once("id", secrets.token_hex(8).encode())
 
     def make_once(self, name: str, content: bytes, mode: int = 0o644) -> bytes:
-        """A file of .porterlb that is made once, whole, by whoever comes first. Returns what it has."""
+        """A file of .porterlb that the first process creates, once and completely. Returns its content."""
         target = self.inside / name
         with contextlib.suppress(FileExistsError):
             if not target.exists():
@@ -94,7 +94,7 @@ class StateDir:
         return target.read_bytes()
 
     def temporary(self, content: bytes, mode: int = 0o644) -> Path:
-        """A new file with this content; to be renamed or linked into its place."""
+        """A new file with this content; the caller renames or links it into its place."""
         path = self.inside / "tmp" / f"{os.getpid()}-{secrets.token_hex(4)}-{next(_counter)}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
@@ -115,7 +115,7 @@ class StateDir:
             raise
 
     def link_new(self, target: Path, content: bytes, mode: int = 0o644, until: float = float("inf")) -> None:
-        """Makes a file that must not be there yet, whole. Raises FileExistsError, or Unavailable when past ``until``.
+        """Creates a file, which must not exist yet, completely. Raises FileExistsError, or Unavailable after ``until``.
 
         link(2) decides between several processes, on network file systems too, and needs no lock.
         """
@@ -131,7 +131,7 @@ class StateDir:
     def locked(self, what: str, until: float) -> Iterator[None]:
         """Holds one of 256 locks, chosen by ``what``, across processes; for a few file operations only.
 
-        A process that is stopped while it holds one blocks its 1/256 of the objects until it goes on or ends.
+        A process that is stopped while it holds one blocks 1/256 of the objects until it continues or ends.
         Raises Unavailable when the lock is not free until ``until`` (monotonic seconds).
         """
         name = hashlib.sha256(what.encode()).hexdigest()[:2]
@@ -149,12 +149,12 @@ class StateDir:
                     pause = min(pause * 2, 0.02)
             yield
         finally:
-            os.close(descriptor)  # gives the lock back
+            os.close(descriptor)  # releases the lock
 
 
 @contextlib.contextmanager
 def outage_as_unavailable() -> Iterator[None]:
-    """Errors of the file system mean what an API server that does not answer means."""
+    """Turns file system errors into Denied (no permission) or Unavailable, as if an API server had not answered."""
     try:
         yield
     except OSError as error:

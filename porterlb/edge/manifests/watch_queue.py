@@ -1,4 +1,4 @@
-"""What one reader of a watch has not been told yet: bounded by the number of objects, however slow the reader is."""
+"""The events that a reader of a watch has not taken yet: bounded by the number of objects, however slow the reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from porterlb.cluster import Broken, Changed, Deleted, Event, Kind, Outage, Repl
 
 
 class WatchQueue:
-    """Keeps the latest event about each thing, in the order of the latest change. One event loop."""
+    """Keeps the latest event about each topic, in the order of the latest change. One event loop."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.kinds = tuple(dict.fromkeys(kinds))

@@ -1,7 +1,7 @@
 """YAML text to plain JSON values with positions, read the way kubectl reads it.
 
-PyYAML's own constructor follows YAML 1.1 to the letter: it makes a date of ``2024-01-01`` and the number 3870001 of
-the BGP community ``64500:1``. Kubernetes does neither, so scalars are resolved here.
+PyYAML's own constructor follows YAML 1.1 exactly: it turns ``2024-01-01`` into a date, and the BGP community
+``64500:1`` into the number 3870001. Kubernetes does neither, so scalars are resolved here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from porterlb.core.depth import MOST
 
 Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-NODES_AT_MOST = 500_000  # of one document, aliases counted each time: an alias bomb ends here
+NODES_AT_MOST = 500_000  # per document; aliases count each time, which stops an alias bomb
 DEPTH_AT_MOST = MOST
 """Levels of one document. libyaml's own composer recurses in C without a limit, and 30,000 levels end the process
-with a segmentation fault: so nodes are composed here, from events, which libyaml makes without recursion."""
+with a segmentation fault. Therefore nodes are composed here from events, which libyaml makes without recursion."""
 
 _INT = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0o?[0-7_]+|0x[0-9a-fA-F_]+|0b[01_]+)$")
 _FLOAT = re.compile(
@@ -43,7 +43,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["
 
 
 class Unreadable(Exception):
-    """The text is not what it should be. ``line``: counted from 1. The message is a sentence."""
+    """The text cannot be read. ``line``: counted from 1. The message is a sentence."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -75,9 +75,9 @@ def documents(text: str) -> Iterator[Tree]:
     except yaml.YAMLError as error:
         raise _unreadable(error) from None
     try:
-        loader.get_event()  # of the stream's start
+        loader.get_event()  # start of the stream
         while not loader.check_event(yaml.StreamEndEvent):
-            loader.get_event()  # of the document's start
+            loader.get_event()  # start of the document
             node = _Composer(loader).node(loader.get_event())
             loader.get_event()
             if node.tag != "tag:yaml.org,2002:null":
@@ -89,7 +89,7 @@ def documents(text: str) -> Iterator[Tree]:
 
 
 def line_of(node: Any, path: tuple[str | int, ...]) -> int:
-    """The line (from 1) of a field of a document, or of the nearest parent that is there."""
+    """The line (from 1) of a field of a document, or of its nearest existing parent."""
     line = int(node.start_mark.line) + 1
     for step in path:
         found = None

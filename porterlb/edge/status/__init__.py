@@ -1,4 +1,4 @@
-"""Tells what is: works out every status that the cluster does not have yet, and writes it."""
+"""Computes every status that the cluster does not have yet, and writes it."""
 
 from porterlb.edge.status.writer import StatusWriter
 

@@ -1,7 +1,7 @@
-"""What is to be written and has not been sent: each write once, in time, and only by who may send it.
+"""The writes that have not been sent yet. Each is sent once, in time, and only by a replica that may send it.
 
-Leadership is checked again at the moment of sending, and every write ends within what is left of the lease. What came
-back from a write is remembered until the watch brings news, so that nothing is told or written twice.
+Leadership is checked again when a write is sent, and every write ends within the remaining time of the lease. The
+result of a write is remembered until the watch brings news, so that nothing is reported or written twice.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from porterlb.logs import fields
 log = logging.getLogger(__name__)
 
 WRITE_DEADLINE = 2.0  # seconds; a healthy API server answers in milliseconds
-LEAST_LEASE = 0.05  # seconds: with less left, an answer could not come in time
-LEASE_AGAIN = 1.0  # seconds until a write that the lease had no time for is tried again
-DENIED_FOR = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds until what was refused is tried again: an API server that has just
-# started knows nobody's rights yet
-GONE_WITHIN = 0.1  # seconds that the watch may need to tell that an object is gone
+LEAST_LEASE = 0.05  # seconds: with less left, no answer can arrive in time
+LEASE_AGAIN = 1.0  # seconds until a write is tried again if too little of the lease was left
+DENIED_FOR = (1.0, 2.0, 5.0, 15.0, 60.0)  # seconds until a refused write is tried again: an API server that has
+# just started does not know any rights yet
+GONE_WITHIN = 0.1  # seconds that the watch may need to report that an object is gone
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts while the API is unavailable
 COUNTS_EVERY = 1.0
 SETTLING = 0.3
-"""Seconds, at least, from one write of a status to the next that nobody waits for: counts (of routes, of addresses)
-change with every Service of a burst, and who brings a VIP in changes several times until all replicas do."""
+"""Seconds, at least, between a write of a status and the next one that is not urgent: counts (of routes, of addresses)
+change with every Service of a burst, and the set of replicas that serve a VIP changes several times until all do."""
 
 LULL = 0.5
 PATIENCE = 5.0
-"""Seconds: while addresses are given out or taken, one after the other with less than a LULL between them, somebody
-waits for those, and the API's time is theirs. What becomes of an address waits for its PATIENCE, at most."""
+"""Seconds. While addresses are assigned or released with less than LULL between them, these urgent writes have
+priority. Later changes to the status of an address wait meanwhile, for PATIENCE at most."""
 
 
 class Meter(Protocol):
-    """Who counts. See :class:`porterlb.edge.metrics.Metrics`."""
+    """Counts writes and Events. See :class:`porterlb.edge.metrics.Metrics`."""
 
     def wrote(self, kind: str, result: str) -> None: ...
 
@@ -53,39 +53,39 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """``before``: the object as it was known when we wrote; ``sent``: our status; ``result``: what came back.
+    """``before``: the object as it was known when we wrote; ``sent``: our status; ``result``: the object returned.
 
-    ``earlier``: the versions that were there before it, as far as we know them: older, when the watch brings them.
+    ``earlier``: the versions before it, as far as we know them: if the watch brings one of these, it is outdated.
     """
 
     before: Mapping[str, Any]
     sent: Mapping[str, Any]
     result: Mapping[str, Any]
     at: float  # when, by our clock
-    addressed: bool  # it gave or took an address
+    addressed: bool  # it assigned or released an address
     earlier: tuple[str, ...] = ()
 
 
 EARLIER = 8
-"""So many of our own versions are known again: the watch is hardly ever as far behind as that."""
+"""Number of earlier versions that are recognised: the watch is almost never further behind."""
 
 
 _Slot = tuple[ObjectKey, str]
-"""What one write is about: two owners may write to one object."""
+"""The object and the owner of a write: two owners may write to one object."""
 
 
 class Outbox:
     """The writes of one replica; :meth:`run` is the task that sends them.
 
     Args:
-        objects: what the cluster is known to have, kept up to date by its owner.
-        leading: whether this replica leads, now.
-        time_left: seconds for which the lease is certainly ours, now.
+        objects: the objects that the cluster is known to have, kept up to date by their owner.
+        leading: returns whether this replica leads now.
+        time_left: returns the seconds for which we certainly hold the lease.
         clock: monotonic seconds.
-        interval: seconds to wait for a write that another one is in the way of.
-        concurrency: writes at once.
-        again: called where a write was not sent or was refused: what is to be written is to be said again in so many
-            seconds.
+        interval: seconds to wait while another write to the same object is being sent.
+        concurrency: simultaneous writes.
+        again: called when a write was not sent or was refused, with the seconds after which :meth:`want` must be
+            called again.
     """
 
     def __init__(
@@ -117,16 +117,16 @@ class Outbox:
         self._busy: set[_Slot] = set()
         self._written: dict[_Slot, _Written] = {}
         self._latest: dict[ObjectKey, _Written] = {}
-        self._stale: dict[_Slot, tuple[object, str]] = {}  # uid and version on which a write met a Conflict
-        self._denied: dict[_Slot, tuple[int, float]] = {}  # how often in a row, and not before when
+        self._stale: dict[_Slot, tuple[object, str]] = {}  # uid and version for which a write met a Conflict
+        self._denied: dict[_Slot, tuple[int, float]] = {}  # refusals in a row, and when to try again
         self._rewriting: dict[_Slot, Rewriting] = {}
         self._failures = 0
-        self._addressed = -PATIENCE  # when an address was to be written last
+        self._addressed = -PATIENCE  # when an address last had to be written
 
     def want(self, writes: Iterable[StatusWrite]) -> float | None:
-        """Replaces what is to be sent: these writes, as far as they are worth it.
+        """Replaces the pending writes by those of ``writes`` that are worth sending.
 
-        Returns the seconds after which to ask again, because some of them have to wait for so long; or None.
+        Returns the seconds after which to call again, because some writes must wait that long; or None.
         """
         fresh = {(write.key, write.owner): write for write in writes}
         for slot, write in fresh.items():
@@ -137,7 +137,7 @@ class Outbox:
         later = {slot: wait for slot, write in wanted.items() if (wait := self._settles_in(slot, write)) > 0}
         for slot in later:
             del wanted[slot]
-        # Addresses first: somebody waits for them.
+        # Addresses first: users wait for them.
         self._todo = dict(sorted(wanted.items(), key=lambda entry: not entry[1].urgent))
         self._forget()
         self._work.set()
@@ -145,13 +145,13 @@ class Outbox:
 
     @property
     def rewriters(self) -> dict[ServiceKey, str]:
-        """Who keeps writing the status of Services beside us."""
+        """The other writer that keeps changing the status of a Service, by Service."""
         now = self._clock()
         told = {slot[0]: one.writer for slot, one in self._rewriting.items() if one.told(now)}
         return {ServiceKey(key.namespace, key.name): writer for key, writer in told.items()}
 
     def _notice_rewriting(self, slot: _Slot, write: StatusWrite) -> None:
-        """Notes that the addresses which we wrote are to be written once more: somebody else has written since."""
+        """Notes that addresses which we wrote must be written again: another writer has changed them since."""
         key = slot[0]
         written = self._of_now(self._written.get(slot), key)
         have = self.have(key)
@@ -165,24 +165,24 @@ class Outbox:
             )
 
     def add(self, write: StatusWrite) -> None:
-        """One more, unless something is to be written there anyway."""
+        """Adds one write, unless one for the same object and owner is pending."""
         self._todo.setdefault((write.key, write.owner), write)
         self._work.set()
 
     def sent(self, key: ObjectKey, owner: str) -> Mapping[str, Any] | None:
-        """The status that was written last to an object under that name; None: never, or forgotten."""
+        """The status that was last written to an object under this owner's name; None: never, or forgotten."""
         written = self._of_now(self._written.get((key, owner)), key)
         return None if written is None else written.sent
 
     def forget(self, owner: str) -> None:
-        """As if nothing had been written under that name."""
+        """Forgets all writes under this owner's name."""
         for slot in [slot for slot in self._written if slot[1] == owner]:
             del self._written[slot]
 
     def have(self, key: ObjectKey) -> Mapping[str, Any] | None:
-        """The object as the cluster has it: what came back from our last write, until the watch brings news.
+        """The object as the cluster has it: the result of our last write, until the watch brings news.
 
-        What we wrote before it is no news: to take it for some would be to tell the same change twice.
+        Our own earlier writes are not news: otherwise the same change would be reported twice.
         """
         raw = self._objects.raw(*key)
         latest = self._of_now(self._latest.get(key), key)
@@ -191,33 +191,34 @@ class Outbox:
         return latest.result if latest.before is raw or version_of(raw) in latest.earlier else raw
 
     def _of_now(self, written: _Written | None, key: ObjectKey) -> _Written | None:
-        """What was written to the object that is there now, not to one of the same name that was deleted: versions of
-        the two may be the same."""
+        """``written``, if it was written to the object that exists now and not to a deleted one of the same name: their
+        versions may be the same."""
         raw = self._objects.raw(*key)
         return written if written and raw and _uid(written.result) == _uid(raw) else None
 
     def _is_worth_it(self, slot: _Slot, write: StatusWrite) -> bool:
         raw = self._objects.raw(*slot[0]) or {}
         if write.version and self._stale.get(slot) == (_uid(raw), write.version):
-            return False  # somebody else has written since: the next plan will be made from that
+            return False  # another writer has changed it since: the next plan takes that into account
         written = self._of_now(self._written.get(slot), slot[0])
         if written is not None and written.sent == write.status:
             have = self.have(slot[0])
-            # It came back different from what was sent (a field was pruned or defaulted): once more changes nothing.
+            # The result differs from what was sent (a field was pruned or defaulted): sending it again changes nothing.
             if have is not None and status_of(have) == status_of(written.result):
                 return False
         denied = self._denied.get(slot)
         return denied is None or self._clock() >= denied[1]
 
     def _settles_in(self, slot: _Slot, write: StatusWrite) -> float:
-        """Seconds that the write has to wait: not one that gives or takes an address, or that brings bad news."""
+        """Seconds that the write must wait. A write that assigns or releases an address (unless another writer keeps
+        changing it) or that reports a problem does not wait."""
         rewriting = self._rewriting.get(slot)
         written = self._of_now(self._written.get(slot), slot[0])
         if rewriting and written and write.urgent and rewriting.version == version_of(written.result):
             return rewriting.until - self._clock()
         if written is None or write.urgent or any(notice.warning for notice in write.notices):
             return 0.0
-        if write.placing:  # replicas answer for the address elsewhere until they read it
+        if write.placing:  # until replicas read the new next hop, they answer for the address elsewhere
             until = written.at + SETTLING
         elif slot[0].kind != "Service":
             until = written.at + COUNTS_EVERY if not write.notices else 0.0
@@ -228,7 +229,7 @@ class Outbox:
         return until - self._clock()
 
     def _forget(self) -> None:
-        """Lets go of what is remembered about objects that are gone."""
+        """Forgets objects that are gone."""
         if len(self._latest) > sum(len(self._objects.all_raw(kind)) for kind in KINDS):
             for key in [key for key in self._latest if self._objects.raw(*key) is None]:
                 del self._latest[key]
@@ -237,7 +238,7 @@ class Outbox:
                     memory.pop(slot)
 
     async def run(self) -> None:
-        """Sends, for ever."""
+        """Sends until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._concurrency):
                 group.create_task(self._send_all(), name=f"status-{number}")
@@ -250,7 +251,7 @@ class Outbox:
                 self._busy.add(slot)
                 try:
                     await self._send(slot, write)
-                except Exception:  # a fault of ours, in one write: the others go on
+                except Exception:  # a bug of ours in one write must not stop the others
                     self._refused(slot)
                     log.exception("a status cannot be written", extra=fields(object=str(slot[0])))
                 finally:
@@ -260,7 +261,7 @@ class Outbox:
             if not self._todo:
                 await self._work.wait()
             else:
-                await asyncio.sleep(self._interval)  # what is left is being sent in another version
+                await asyncio.sleep(self._interval)  # other versions of the remaining writes are being sent
 
     def _may_send(self, *, leader_only: bool) -> float:
         """Seconds that a write may take; 0: it must not be sent."""
@@ -294,7 +295,7 @@ class Outbox:
         except Denied as error:
             await asyncio.sleep(GONE_WITHIN)
             if self._objects.raw(*key) is None:
-                return  # it was being deleted; to tell that from a refusal is for the watch
+                return  # it was being deleted: only the watch can tell that from a refusal
             self._count(key.kind, "denied")
             pause = self._refused(slot)
             log.warning("The API refused a status: %s", error, extra=fields(object=str(key), again_in=pause))
@@ -314,13 +315,13 @@ class Outbox:
             self._written[slot] = self._latest[key] = _Written(
                 before, write.status, result, self._clock(), write.urgent, earlier
             )
-            # The same once more only puts right what somebody else has written: it was told the first time.
+            # Sending the same status again only reverts another writer's change: it was reported the first time.
             if same is None or same.sent != write.status:
                 for notice in write.notices:
                     await self._tell(key, result, notice)
 
     def _refused(self, slot: _Slot) -> float:
-        """The same write is not sent again for so many seconds: longer each time in a row."""
+        """Delays the same write, longer with each refusal in a row. Returns the delay in seconds."""
         times, _ = self._denied.get(slot, (0, 0.0))
         pause = DENIED_FOR[min(times, len(DENIED_FOR) - 1)]
         self._denied[slot] = (times + 1, self._clock() + pause)

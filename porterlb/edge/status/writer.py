@@ -1,7 +1,7 @@
-"""Writes what is to be read: status and Events. Level-triggered and coalesced.
+"""Writes status and Events. Level-triggered and coalesced.
 
-:meth:`StatusWriter.update` says what is known; the writer works out what the cluster does not have yet and sends
-puts that into its :class:`~porterlb.edge.status.outbox.Outbox`, which sends it.
+:meth:`StatusWriter.update` takes what is known. The writer computes what the cluster does not have yet and puts that
+into its :class:`~porterlb.edge.status.outbox.Outbox`, which sends it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from porterlb.logs import fields
 
 log = logging.getLogger(__name__)
 
-GONE_AFTER = 10.0  # seconds without a hello until the sessions of a replica are taken out of the BgpPeers
-LOOK_AGAIN = 5.0  # seconds until a look that failed is repeated
-LONGEST_REST = 0.5  # seconds, at most, between two looks, each of which rests as long as it took
-BATCH = 100  # VIPs or Services between two looks at the event loop
+GONE_AFTER = 10.0  # seconds without a hello until the sessions of a replica are removed from the BgpPeers
+LOOK_AGAIN = 5.0  # seconds until a failed pass is repeated
+LONGEST_REST = 0.5  # seconds, at most, between two passes; each pass is followed by a pause of its own length
+BATCH = 100  # VIPs or Services after which other tasks of the event loop get a turn
 
 
 class _Looked(NamedTuple):
-    """What was to be written for an object when it was looked at last, and the object as it was then."""
+    """The writes that an object needed when it was last examined, and the object as it was then."""
 
     have: object
     writes: Sequence[StatusWrite]
@@ -55,14 +55,14 @@ class StatusWriter:
     """The writer of one replica; :meth:`run` is its task.
 
     Args:
-        objects: what the cluster is known to have, kept up to date by its owner.
-        leading: whether this replica leads, now.
-        time_left: seconds for which the lease is certainly ours, now.
+        objects: the objects that the cluster is known to have, kept up to date by their owner.
+        leading: returns whether this replica leads now.
+        time_left: returns the seconds for which we certainly hold the lease.
         now: the time as RFC 3339 text; clock: monotonic seconds.
-        on_known: called at each look with what is known, once it is worked out what is on the wire, and with the VIPs
-            that are brought in differently than at the last look.
-        interval: the least time between two looks at everything (seconds): bursts become one.
-        concurrency: writes at once.
+        on_known: called at each pass, once it is computed what is on the wire, with what is known and with the VIPs
+            that are served differently than at the last pass.
+        interval: seconds, at least, between two passes: a burst becomes one pass.
+        concurrency: simultaneous writes.
     """
 
     def __init__(
@@ -108,14 +108,14 @@ class StatusWriter:
         self._news = asyncio.Event()
         self._silent_since: dict[str, float] = {}
         self._taken: set[tuple[ObjectKey, str]] = set()  # object and node
-        self._pending: dict[ObjectKey, _Looked] = {}  # Services and Eips for which something is to be written
-        self._looked: Known | None = None  # at the last look, as the leader
-        self._raw: Mapping[str, Mapping[ObjectKey, object]] = {}  # by kind, at the last look
+        self._pending: dict[ObjectKey, _Looked] = {}  # Services and Eips that need a write
+        self._looked: Known | None = None  # at the last pass, as the leader
+        self._raw: Mapping[str, Mapping[ObjectKey, object]] = {}  # by kind, at the last pass
 
     def update(self, known: Known, *, news: bool = True) -> None:
-        """What is known now; how VIPs are brought in is worked out here.
+        """Takes what is known now; how VIPs are served is computed here.
 
-        ``news``: whether a status may be another one; else only counters are newer.
+        ``news``: whether a status may have changed; otherwise only counters are newer.
         """
         self._latest = known
         if news:
@@ -127,19 +127,19 @@ class StatusWriter:
 
     @property
     def known(self) -> Known | None:
-        """What is known now, with what was on the wire and why sessions were lost at the last look."""
+        """What is known now, with what was on the wire and why sessions were lost at the last pass."""
         if self._latest is None:
             return None
         now, leading = self._now(), self._leading()
         return replace(self._latest, now=now, leading=leading, on_wire=self._on_wire, losses=self._losses)
 
     async def run(self) -> None:
-        """For ever: looks whenever there is news, and sends."""
+        """Makes a pass whenever there is news, and sends, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._outbox.run(), name="status-outbox")
             while True:
                 try:
-                    # Not wait_for: that of Python 3.11 swallows a cancellation that comes together with the news.
+                    # Not wait_for: in Python 3.11 it swallows a cancellation that arrives together with the news.
                     async with asyncio.timeout(GONE_AFTER / 2):
                         await self._news.wait()
                 except TimeoutError:
@@ -150,16 +150,16 @@ class StatusWriter:
                 try:
                     await self._look()
                 except Exception:
-                    # What is told must never take down what serves: every replica would meet the same object.
+                    # A failure to report must never stop the service: every replica would meet the same object.
                     log.exception("The status cannot be computed. Announcements and answers are not affected.")
-                    # What was noted as looked at was perhaps not: the next look is at everything.
+                    # The pass was possibly incomplete: the next one examines everything.
                     self._wire, self._looked = WireView(), None
                     await asyncio.sleep(LOOK_AGAIN)
                     self._news.set()
-                    # In a burst half of the time is for sending.
+                    # In a burst, half of the time is left for sending.
                 await asyncio.sleep(max(self._interval, min(LONGEST_REST, self._clock() - begun)))
 
-    # --- what is to be written
+    # --- computing the writes
 
     async def _look(self) -> None:
         latest, acknowledged = self._latest, self._acknowledged
@@ -200,16 +200,16 @@ class StatusWriter:
         self._tidy()
 
     async def _look_at(self, known: Known) -> None:
-        """Works out what is to be written for the Services and Eips of which anything is new."""
+        """Computes the writes for the Services and Eips for which anything is new."""
         before, raw = self._looked, {kind: self._objects.all_raw(kind) for kind in ("Service", "Eip")}
         services, eips = outdated.services(before, known), outdated.eips(before, known)
         keys: set[ObjectKey] = set(raw["Service"]) if services is None else {ObjectKey("Service", *k) for k in services}
         keys.update(raw["Eip"] if eips is None else (ObjectKey("Eip", "", name) for name in eips))
         for kind, objects in raw.items():
             keys |= differing(self._raw.get(kind, {}), objects)
-        # What was not written at the last look, and is another object by now.
+        # Also objects with pending writes that have changed since the last pass.
         keys |= {key for key, looked in self._pending.items() if looked.have is not self._outbox.have(key)}
-        self._looked = None  # until all of them have been looked at
+        self._looked = None  # until all of them have been examined
         for number, key in enumerate(sorted(keys), 1):
             writes = self._writes(known, key) if key in raw[key.kind] else ()
             if writes:
@@ -232,7 +232,7 @@ class StatusWriter:
 
     @staticmethod
     def _only(key: ObjectKey, work: Callable[[], StatusWrite | Sequence[StatusWrite] | None]) -> Sequence[StatusWrite]:
-        """The writes for one object; none where they cannot be worked out, which must not stop those for others."""
+        """The writes for one object; none if they cannot be computed, which must not stop those for others."""
         try:
             found = work()
         except Exception:
@@ -241,7 +241,7 @@ class StatusWriter:
         return found if isinstance(found, Sequence) else (found,) if found else ()
 
     def _tidy(self) -> None:
-        """The leader takes out the sessions of nodes that have vanished, and of replicas that are silent for long."""
+        """As the leader, removes the sessions of nodes that have vanished and of replicas that are silent for long."""
         known, now = self._latest, self._clock()
         if known is None or not self._leading():
             self._silent_since.clear()
@@ -261,15 +261,15 @@ class StatusWriter:
         for node in live:
             self._silent_since.pop(node, None)
             if node != self._node:
-                # It is back and writes itself: should it go once more, its entries are ours to remove again.
+                # It is back and writes its own entries. If it goes again, we must remove them again.
                 self._outbox.forget(owner_of(node))
         for node in self._silent_since.keys() - named:
             del self._silent_since[node]
         self._taken = {(key, node) for key, node in self._taken if node in named}
 
     def _way_out(self, key: ObjectKey, node: str) -> StatusWrite | None:
-        """What takes out the entry of a node: its owner gives it up; if that does not help, it is not that owner's
-        (somebody has written it by hand), so it is made the owner's first. Once: not every cluster lets us."""
+        """The write that removes the entry of a node: its owner gives it up. If that does not help, a person has
+        written the entry: then the owner takes it over first. Once only: not every cluster allows that."""
         sent, taken = self._outbox.sent(key, owner_of(node)), (key, node) in self._taken
         if sent is None or (taken and sent):
             return removal(key, node)
