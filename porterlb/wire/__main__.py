@@ -75,7 +75,7 @@ def _heard(beats: socket.socket, process: WireProcess, loop: asyncio.AbstractEve
 def main() -> int:
     keep_only(Capability.NET_RAW)
     parent = os.getppid()
-    # Our end comes with that of the manager, also when it is killed: SIGTERM, so that the others are told.
+    # When the manager ends, even if it is killed, we get SIGTERM, so that the other replicas are told.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return 0

@@ -1,4 +1,4 @@
-"""Asks the segment who answers for VIPs, and tells the manager: the sockets and the timer around `Inquiry`."""
+"""Asks the segment which hosts answer for VIPs, and tells the manager: the sockets and the timer around `Inquiry`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from porterlb.wire.reply_listener import ReplyListener
 
 
 class Asking:
-    """One inquiry at a time; a new one replaces the one before. It reads `Layer2`, and changes nothing there.
+    """One inquiry at a time; a new one replaces the previous one. It reads `Layer2`, and changes nothing there.
 
     Args:
         own: our node.
-        replies: what sends and hears on an interface.
-        send: to the manager.
+        replies: returns the listener that sends and receives on an interface.
+        send: sends lines to the manager.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Asking:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, number: int, addresses: Iterable[Address]) -> None:
-        """An inquiry of the manager."""
+        """Starts an inquiry of the manager."""
         self._number = number
         self._inquiry = Inquiry(
             {address: self._place(address) for address in list(addresses)[:MOST]}, self._loop.time()
@@ -53,7 +53,7 @@ class Asking:
         self._go_on()
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> None:
-        """An ARP reply or an advertisement."""
+        """Takes an ARP reply or an advertisement."""
         if self._inquiry is not None:
             self._inquiry.heard(nic, address, mac, now)
 
@@ -82,8 +82,8 @@ class Asking:
         self._timer = self._loop.call_at(inquiry.next_at, self._go_on)
 
     def _frame(self, nic: int, address: Address) -> bytes:
-        """As a host asks, from our own address. For a VIP that is spread, and where we have no address in its subnet:
-        from no address, so that no replica gives us a next hop of our own."""
+        """The question as a host asks it, from our own address. For a VIP that is spread, and if we have no address in
+        its subnet: without a sender address, so that no replica assigns us a next hop."""
         interface = self._layer2.interfaces.nics.get(nic)
         if interface is None:
             return b""

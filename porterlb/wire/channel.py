@@ -1,4 +1,4 @@
-"""The pipe to the manager: lines in, reports out; never blocks, and says when the manager is gone."""
+"""The pipe to the manager: lines in, reports out; never blocks, and reports when the manager is gone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 from porterlb.core.observed import Answering
 from porterlb.core.wire_text import PIECE, report_line
 
-COALESCE = 0.003  # seconds; changes within it travel together
+COALESCE = 0.003  # seconds; changes within this time are sent together
 
 
 class ManagerChannel:
-    """One end of a stream socket. ``take`` gets each message, one a turn of the loop; ``ended`` the end of it all."""
+    """One end of a stream socket. ``take`` gets each message, one per turn of the event loop; ``ended`` is called when
+    the manager has closed its end."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class ManagerChannel:
         loop.add_reader(pipe, self._read)
 
     def report(self, *, now: bool = False, **fields: Any) -> None:
-        """Reports fields of WireReport, whole; together with others within COALESCE, or ``now``."""
+        """Reports fields of WireReport, each complete; together with others within COALESCE, or at once (``now``)."""
         self._fields.update(fields)
         self._later(now)
 
@@ -51,7 +52,7 @@ class ManagerChannel:
         self._later(False)
 
     def send(self, messages: Iterable[bytes]) -> None:
-        """Sends messages that may wait: each goes when there is nothing to report."""
+        """Sends messages that may wait: each is sent when there is nothing to report."""
         if self._open:
             self._bulk.extend(messages)
             if not self._out:
@@ -59,7 +60,7 @@ class ManagerChannel:
 
     @property
     def waiting(self) -> int:
-        """Messages of :meth:`send` that have not left."""
+        """Messages of :meth:`send` that have not been sent."""
         return len(self._bulk)
 
     def close(self) -> None:
@@ -79,7 +80,7 @@ class ManagerChannel:
             self._timer.cancel()
             self._timer = None
         if not self._open or self._out:
-            return  # what is not sent yet stays noted, in its newest form: a manager that hangs costs no memory
+            return  # unsent fields are kept in their newest form only: a manager that hangs costs no memory
         if self._fields or self._answering:
             fields, self._fields = self._fields, {}
             if self._answering:

@@ -1,8 +1,8 @@
 """The solicited-node multicast groups (RFC 4291 2.7.1) of the IPv6 VIPs on one interface.
 
-Two have to be told of a group: the NIC, whose filter drops other multicast, and a switch that snoops MLD, which hands
-solicitations only to ports that reported the group. IPV6_JOIN_GROUP would tell both, and the kernel's IPv6 too, which
-then looks through all groups for each solicitation. So we tell both (docs/decisions/solicited-node-groups.md).
+Two devices must know a group: the NIC, whose filter drops other multicast, and a switch that snoops MLD, which forwards
+solicitations only to ports that reported the group. IPV6_JOIN_GROUP would tell both, but also the kernel's IPv6, which
+then searches all groups for each solicitation. So we tell both ourselves (docs/decisions/solicited-node-groups.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger("porterlb.wire")
 
 
 class SolicitedNodeGroups:
-    """Joins and leaves, in the order asked for; each VIP counts once. Outlives the carrier of its interface."""
+    """Joins and leaves groups in the requested order; each VIP counts once. Stays when its interface loses carrier."""
 
     def __init__(self, nic: Nic, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -44,11 +44,11 @@ class SolicitedNodeGroups:
             self._later(group)
 
     def rejoin(self) -> None:
-        """The interface may be at another switch now: reports all groups anew."""
+        """Reports all groups again: the interface may be connected to another switch now."""
         self._mld.rejoin()
 
     def close(self) -> None:
-        """Once the interface is gone: while it is there, closing thousands of memberships would take a while."""
+        """Call this once the interface is gone: while it exists, closing thousands of memberships takes a while."""
         self._todo.clear()
         self._mld.close()
         self._filter.close()
@@ -60,7 +60,7 @@ class SolicitedNodeGroups:
             self._todo.append(group)
 
     def _one(self) -> None:
-        """One a turn of the loop, so that answers wait for one only."""
+        """Changes one group per turn of the event loop, so that answers wait for one change only."""
         if not self._todo:
             return
         group = self._todo.popleft()
@@ -76,7 +76,7 @@ class SolicitedNodeGroups:
                 self._filter.add(multicast_mac(group))
             else:
                 self._filter.remove(multicast_mac(group))
-        except OSError as error:  # the interface is gone, and what it lets in with it
+        except OSError as error:  # the interface is gone, and its filter with it
             if not self._failed:
                 self._failed = True
                 log.warning("cannot change the solicited-node groups of an interface: %s", error)

@@ -1,4 +1,4 @@
-"""Says hello to the members and hears theirs, over UDP."""
+"""Sends hellos to the members and receives theirs, over UDP."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from porterlb.core.hello import MAX_DATAGRAM, Hello, encode
 from porterlb.core.model import Member
 from porterlb.wire import packet
 
-_TOS = 0xC0  # CS6, network control: the last to be dropped in a queue
+_TOS = 0xC0  # CS6, network control: dropped last when a queue is full
 
 
 class HelloSocket:
-    """One UDP socket a family. ``heard`` gets each datagram. Raises OSError when no socket can be had at start."""
+    """One UDP socket per address family. ``heard`` gets each datagram. Raises OSError if none can be opened."""
 
     def __init__(
         self, address: str, port: int, key: bytes, heard: Callable[[bytes], None], loop: asyncio.AbstractEventLoop
@@ -59,7 +59,7 @@ class HelloSocket:
         return opened
 
     def set_members(self, own: str, members: Mapping[str, Member]) -> None:
-        """To whom we speak: everybody but ourselves. A member with a broken address is left out."""
+        """Sets the receivers of hellos: all members but us. A member with an invalid address is left out."""
         self._to = []
         for member in members.values():
             if member.node == own:
@@ -76,7 +76,7 @@ class HelloSocket:
         for opened, to in self._to:
             try:
                 opened.sendto(data, to)
-            except OSError:  # no route, queue full: the next one comes soon
+            except OSError:  # no route, queue full: the next hello follows soon
                 refused += 1
         return len(self._to) - refused, refused
 
@@ -90,7 +90,7 @@ class HelloSocket:
                 data = opened.recv(MAX_DATAGRAM + 1)
             except BlockingIOError:
                 return
-            except OSError:  # an ICMP error of a datagram sent before
+            except OSError:  # an ICMP error for a datagram sent before
                 continue
             self._heard(data)
 

@@ -12,7 +12,7 @@ from porterlb.wire.templates import Templates
 
 
 class InterfaceSockets:
-    """One interface in use: responder and reply listener. Raises OSError where a socket cannot be had."""
+    """One interface in use: responder and reply listener. Raises OSError if a socket cannot be opened."""
 
     def __init__(
         self,
@@ -33,6 +33,6 @@ class InterfaceSockets:
             raise
 
     def close(self) -> None:
-        """Falls silent."""
+        """Stops answering and listening."""
         self.responder.close()
         self.replies.close()

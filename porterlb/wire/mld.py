@@ -1,4 +1,4 @@
-"""Speaks MLD for the groups that we listen to on one interface: hears queries, sends reports."""
+"""MLD for the groups that we listen to on one interface: receives queries, sends reports."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from porterlb.wire.responder import DRAIN
 
 log = logging.getLogger("porterlb.wire")
 
-_ICMP6_FILTER = 1  # linux/icmpv6.h; Python does not name it
-_RETRY = 0.5  # seconds; the interface is down, or its link-local address is not there yet
+_ICMP6_FILTER = 1  # linux/icmpv6.h; Python has no name for it
+_RETRY = 0.5  # seconds; the interface is down, or has no link-local address yet
 
 
 class Mld:
-    """The sockets around an `MldListener`, opened with the first group. They outlive the carrier of the interface.
+    """The sockets around an `MldListener`, opened with the first group. They stay when the interface loses carrier.
 
-    Reports leave through the kernel, which knows its link-local address. Queries come in by AF_PACKET: those for one
-    group are sent to the group, and the kernel is no member.
+    Reports are sent through the kernel, which knows its link-local address. Queries are received by AF_PACKET: those
+    for one group are sent to that group, of which the kernel is not a member.
     """
 
     def __init__(self, nic: Nic, loop: asyncio.AbstractEventLoop) -> None:
@@ -51,7 +51,7 @@ class Mld:
         self._schedule()
 
     def rejoin(self) -> None:
-        """Reports all groups anew."""
+        """Reports all groups again."""
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
@@ -87,7 +87,7 @@ class Mld:
                 query = parse_query(self._ears.recv(packet.SNAP))
                 if query is not None:
                     self._listener.heard(query, self._loop.time())
-        except OSError:  # nothing more, or the interface went down: the kernel goes on with this socket once it is up
+        except OSError:  # nothing more, or the interface is down: this socket works again once it is up
             pass
         self._schedule()
 
@@ -95,7 +95,7 @@ class Mld:
         at = self._listener.next_at
         if self._timer is not None:
             if at is not None and self._timer.when() <= at:
-                return  # not later than needed
+                return  # the timer is early enough
             self._timer.cancel()
         self._timer = self._loop.call_at(at, self._speak) if at is not None else None
 
@@ -119,7 +119,7 @@ class Mld:
 
 
 def _voice(nic: int) -> socket.socket:
-    """A socket that sends MLD messages as RFC 3810 5 wants them, and receives nothing. Raises OSError."""
+    """A socket that sends MLD messages as RFC 3810 5 requires, and receives nothing. Raises OSError."""
     opened = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6)
     try:
         opened.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, b"\xff" * 32)

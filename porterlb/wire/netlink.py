@@ -1,6 +1,6 @@
-"""The network interfaces of this host by rtnetlink (RFC 3549): the table, kept up to date by notifications.
+"""The network interfaces of this host by rtnetlink (RFC 3549): a table, kept up to date by notifications.
 
-Not by /sys, which shows another network namespace when it was mounted there. Needs no privilege.
+/sys is not used: it shows another network namespace if it was mounted there. Needs no privilege.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_EVENT = 10, 18, 44
 _IFLA_INFO_KIND = 1
 _PF_BRIDGE = 7  # messages about a port of a bridge, not about the interface
 _INSIDE = ("bridge", "openvswitch", "dummy")
-"""Kinds of interfaces that may connect only what runs on this node."""
+"""Kinds of interfaces that may connect only workloads on this node."""
 _PORTS_INSIDE = ("veth", "tun")
 """Kinds of bridge ports that lead to a container or a virtual machine. Every other port leads to the network."""
-_MOVED = (4, 5)  # NOTIFY_PEERS, IGMP_RESEND: a bond goes on through another cable, a machine on another host
+_MOVED = (4, 5)  # NOTIFY_PEERS, IGMP_RESEND: a bond has changed to another cable, a machine to another host
 _IFF_UP, _IFF_LOOPBACK, _IFF_LOWER_UP = 0x1, 0x8, 0x10000
 _NOT_USABLE = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _BUFFER = 1 << 18
 HOST_ADDRESSES = 8
-"""Of one interface: so many addresses without a subnet (/32, /128) are kept. Only the node's own address matters among
-them; kube-proxy in IPVS mode puts every VIP of the cluster on kube-ipvs0, and each of those is a notification."""
+"""Addresses without a subnet (/32, /128) that are kept per interface. Only the node's own address among them matters;
+kube-proxy in IPVS mode puts every VIP of the cluster on kube-ipvs0, and each causes a notification."""
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -76,7 +76,7 @@ class NicTable:
         self._socket.setblocking(False)
         self._links: dict[int, Nic] = {}
         self._addresses: dict[int, set[Interface]] = {}
-        self._kinds: dict[int, tuple[str, int]] = {}  # by index: kind, empty for a physical one; index of its master
+        self._kinds: dict[int, tuple[str, int]] = {}  # by index: kind (empty: physical), and index of the master
         self.returned: set[int] = set()
         self._read_all()
 
@@ -99,7 +99,7 @@ class NicTable:
         }
 
     def update(self) -> None:
-        """Takes the pending notifications over; reads all again where the kernel says that some were lost."""
+        """Applies the pending notifications; reads everything again if the kernel says that some were lost."""
         try:
             while True:
                 for kind, payload in messages(self._socket.recv(_BUFFER)):

@@ -25,13 +25,13 @@ ETHERTYPE_IPV6 = 0x86DD
 _LD_WORD, _LD_HALF, _LD_BYTE, _LD_LENGTH = 0x20, 0x28, 0x30, 0x80
 _JEQ, _JGT, _RETURN = 0x15, 0x25, 0x06
 _PACKET_TYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
-_TO_OTHERS = 3  # PACKET_OTHERHOST: also what the kernel makes of VLAN-tagged frames without a VLAN interface
+_TO_OTHERS = 3  # PACKET_OTHERHOST: also the type of VLAN-tagged frames without a VLAN interface
 
 Program = list[tuple[int, int, int, int]]
 
 
 def _accept_when(*tests: tuple[int, int, int, bool]) -> Program:
-    """Accepts a frame when all tests (load opcode, offset, value, greater) hold; loading past its end refuses it.
+    """Accepts a frame if all tests (load opcode, offset, value, greater) hold; a load past its end refuses the frame.
 
     ``greater``: the test is "not greater than value", instead of "equal to".
     """
@@ -81,7 +81,7 @@ def mld_query_program() -> Program:
 
 def open_socket(nic: str, ethertype: int, program: Program) -> socket.socket:
     """A non-blocking raw socket on one interface. Raises OSError (PermissionError without CAP_NET_RAW)."""
-    # Protocol 0 receives nothing: no frame can come in before the filter is there.
+    # Protocol 0 receives nothing: no frame can arrive before the filter is attached.
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
         code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
@@ -101,10 +101,10 @@ def open_socket(nic: str, ethertype: int, program: Program) -> socket.socket:
 
 
 class MulticastFilter:
-    """Multicast MAC addresses that an interface is to let in, without the network layer hearing of it.
+    """Multicast MAC addresses that an interface must accept, without the knowledge of the network layer.
 
-    The kernel keeps them in a list for each socket, hence several sockets; none of them receives anything. They outlive
-    the carrier of the interface. Raises OSError (PermissionError without CAP_NET_RAW).
+    The kernel keeps them in a list per socket, hence several sockets; none of them receives anything. They stay when
+    the interface loses carrier. Raises OSError (PermissionError without CAP_NET_RAW).
     """
 
     _A_SOCKET = 500
@@ -112,7 +112,7 @@ class MulticastFilter:
     def __init__(self, nic: int) -> None:
         self._nic = nic
         self._sockets: list[socket.socket] = []
-        self._newest = 0  # addresses of the newest socket
+        self._newest = 0  # number of addresses of the newest socket
         self._of: dict[bytes, socket.socket] = {}
 
     def add(self, mac: bytes) -> None:
@@ -138,7 +138,7 @@ class MulticastFilter:
 
 
 def enlarge_buffer(opened: socket.socket, size: int) -> None:
-    """A receive buffer of ``size`` bytes; without CAP_NET_ADMIN no more than net.core.rmem_max allows."""
+    """Sets a receive buffer of ``size`` bytes; without CAP_NET_ADMIN, no more than net.core.rmem_max allows."""
     try:
         opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
     except OSError:
@@ -147,7 +147,7 @@ def enlarge_buffer(opened: socket.socket, size: int) -> None:
 
 
 def dropped(opened: socket.socket) -> int:
-    """Frames lost for want of buffer since the last call."""
+    """Frames lost because the buffer was full, since the last call."""
     try:
         return int(struct.unpack("=II", opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1])
     except OSError:

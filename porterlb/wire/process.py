@@ -1,7 +1,7 @@
 """The wire process: one loop with the sockets, timers and pipes around `core.layer2`.
 
-Nothing here waits for the manager. What the manager wants comes through the channel in small pieces; what is seen
-goes back the same way.
+Nothing here waits for the manager. The wanted set arrives through the channel in small pieces; reports are sent back
+through the same channel.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class WireProcess:
         self._hellos: HelloSocket | None = None
         self._members: Mapping[str, Member] = {}
         self._hello_trouble = ""
-        self._told = ""  # trouble
+        self._told = ""  # the last trouble that was reported
         self._lines_dropped = 0
         self._todo: deque[act.Action] = deque()
         self._acting = False
@@ -89,7 +89,7 @@ class WireProcess:
     # ---- the loops
 
     async def run(self) -> None:
-        """Until stop(). Raises what a part raises: the supervisor starts a new process."""
+        """Runs until stop(). Raises what a part raises: the supervisor then starts a new process."""
         tasks = [
             asyncio.create_task(self._every(self._config.probe_interval, self._probe), name="probe"),
             asyncio.create_task(self._every(self._config.hello_interval, self._hello_tick), name="hello"),
@@ -103,8 +103,8 @@ class WireProcess:
             task.result()
 
     async def _every(self, interval: float, do: Callable[[float, float], None]) -> None:
-        """Calls ``do(now, lag)`` each interval. When it is late by more than half of one, the next call comes a whole
-        interval later: every probe has that long to be answered before it is judged."""
+        """Calls ``do(now, lag)`` each interval. If a call is late by more than half an interval, the next one follows a
+        whole interval later: every probe has that long to be answered before it is judged."""
         due = self._loop.time()
         while True:
             now = self._loop.time()
@@ -114,7 +114,7 @@ class WireProcess:
 
     def _probe(self, now: float, lag: float) -> None:
         for sockets in list(self._open.values()):
-            sockets.replies.drain()  # a late process must not blame its peers
+            sockets.replies.drain()  # replies that wait for a late process must not count as missing
         self._carry_out(self._layer2.probe(now, lag, self._link_heard()))
         due = self._layer2.due(self._open)
         self._layer2.probed([probe.key for probe in due if self._send_probe(probe)])
@@ -128,7 +128,7 @@ class WireProcess:
 
     def _hello_tick(self, now: float, lag: float) -> None:
         if lag > self._config.hello_fresh / 2 and self._hellos is not None:
-            self._hellos.drain()  # out of a stall, others may have taken over: hear them before we are fit again
+            self._hellos.drain()  # after a stall, others may have taken over: hear them before we are fit again
         self._carry_out(self._layer2.hello_tick(now))
 
     def _keep_house(self, now: float, lag: float) -> None:
@@ -156,14 +156,14 @@ class WireProcess:
     def _link_heard(self) -> float:
         return max([sockets.responder.heard_at for sockets in self._open.values()], default=0.0)
 
-    # ---- what comes in
+    # ---- inputs
 
     def beat(self) -> None:
         """The manager is alive."""
         self._carry_out(self._layer2.beat(self._loop.time()))
 
     def take(self, message: Mapping[str, Any]) -> None:
-        """One message of the manager."""
+        """Takes one message of the manager."""
         now, layer2 = self._loop.time(), self._layer2
         self._carry_out(layer2.beat(now))
         kind = message.get("t")
@@ -187,7 +187,7 @@ class WireProcess:
             self._channel.send(wire_text.recorded_lines([]))
 
     def stop(self) -> None:
-        """Hands over, then run() returns."""
+        """Hands over; then run() returns."""
         self._carry_out(self._layer2.stop(self._loop.time()))
 
     def _nics_changed(self) -> None:
@@ -202,7 +202,7 @@ class WireProcess:
         self._carry_out(self._layer2.hello(data, self._loop.time()))
 
     def _open_replies(self, nic: int) -> ReplyListener | None:
-        """What asks and hears on an interface; None while it is not open."""
+        """The listener that sends and receives on an interface; None while it is not open."""
         return self._open[nic].replies if nic in self._open else None
 
     def _heard(self, nic: int, address: bytes, mac: bytes, now: float) -> None:
@@ -221,14 +221,14 @@ class WireProcess:
         return mac
 
     def failed(self, nic: int, error: OSError) -> None:
-        """A socket cannot go on: the interface went down, or worse."""
+        """A socket has failed: the interface went down, or another error occurred."""
         log.error("interface %d: %s", nic, error)
         self._carry_out(self._layer2.interface_failed(nic, str(error.strerror or error), self._loop.time()))
 
     # ---- actions
 
     def _carry_out(self, actions: Iterable[act.Action]) -> None:
-        """In their order; what an action leads to comes after those that are there already."""
+        """Carries out actions in order; actions that result from one are put behind those that already wait."""
         self._todo.extend(actions)
         if self._acting:
             return
@@ -247,7 +247,7 @@ class WireProcess:
         at = self._layer2.next_at
         if self._timer is not None:
             if at is not None and self._timer.when() <= at:
-                return  # it will look again
+                return  # that call sets the timer again
             self._timer.cancel()
         self._timer = self._loop.call_at(at, self._wake) if at is not None else None
 
@@ -313,7 +313,7 @@ class WireProcess:
             case act.Note(kind, subject):
                 log.warning(_NOTES[kind], subject)
             case act.Settled():
-                gc.freeze()  # thousands of VIPs that live long: no full collection is to walk them
+                gc.freeze()  # thousands of long-lived VIPs: full collections must not scan them
             case act.End():
                 for sockets in self._open.values():
                     sockets.close()

@@ -1,4 +1,4 @@
-"""The recording of the wire process: kept in memory, given to the manager piece by piece."""
+"""The recording of the wire process: kept in memory, sent to the manager in pieces."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from porterlb.core.wire_text import WireConfig
 from porterlb.wire.channel import ManagerChannel
 
 BEHIND = 64
-"""Pieces that may wait for the manager. While there are more, the stream waits too, in a bounded log."""
+"""Pieces that may wait for the manager. While more are waiting, new entries stay in a bounded log."""
 
 
 class Recording:
-    """The log of the process, and how it gets to the manager."""
+    """The log of the process, and its transfer to the manager."""
 
     def __init__(self, config: WireConfig, channel: ManagerChannel, loop: asyncio.AbstractEventLoop) -> None:
         self._key = config.key
@@ -33,7 +33,7 @@ class Recording:
         return bool(config.record_ring or config.record_stream)
 
     def give(self) -> None:
-        """Gives the whole ring. Its text is made in a thread: the loop answers meanwhile."""
+        """Sends the whole ring. Its text is made in a thread: the event loop answers meanwhile."""
         if self._giving is None or self._giving.done():
             self._giving = self._loop.run_in_executor(None, self._pieces, self.log.contents())
             self._giving.add_done_callback(self._made)
@@ -50,7 +50,7 @@ class Recording:
             self._channel.send(wire_text.recorded_lines([]) if failed is not None else done.result())
 
     def stream(self) -> None:
-        """Gives what is new, some times a second."""
+        """Sends new entries; called several times a second."""
         if self._streams and self._channel.waiting < BEHIND:
             taken = self.log.take()
             if taken:

@@ -1,4 +1,4 @@
-"""Hears ARP replies and neighbour advertisements on one interface, and sends what asks for them."""
+"""Receives ARP replies and neighbour advertisements on one interface, and sends the frames that ask for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Heard = Callable[[int, bytes, bytes, float], None]
 
 
 class ReplyListener:
-    """Two sockets apart from those for requests: a flood of requests must not push answers to our probes out."""
+    """Two sockets, separate from those for requests: a flood of requests must not push out answers to our probes."""
 
     def __init__(
         self, nic: Nic, heard: Heard, failed: Callable[[int, OSError], None], loop: asyncio.AbstractEventLoop
@@ -35,7 +35,8 @@ class ReplyListener:
         loop.add_reader(self._na, self.drain)
 
     def drain(self) -> None:
-        """Takes what has come in. Also called before a judgement: a late process must not blame its peers."""
+        """Reads the frames that have arrived. Also called before probes are judged, so that replies that wait for a
+        late process do not count as missing."""
         now, nic = self._loop.time(), self._nic.index
         try:
             for _ in range(DRAIN):
@@ -60,7 +61,7 @@ class ReplyListener:
             self._failed(nic, error)
 
     def send(self, frame: bytes) -> bool:
-        """Sends a frame as it is; whether the kernel took it."""
+        """Sends a frame unchanged; returns whether the kernel accepted it."""
         try:
             self._arp.send(frame)
         except OSError:

@@ -1,6 +1,6 @@
 """Answers ARP and NDP on one interface, by AF_PACKET.
 
-Ownership is looked up at the moment of answering and of announcing, in a table that is changed in the same loop.
+Ownership is looked up at each answer and announcement, in a table that is changed in the same event loop.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from porterlb.core.observed import Nic
 from porterlb.wire import packet
 from porterlb.wire.templates import Templates
 
-DRAIN = 256  # frames a wake-up: enough for 100,000 requests/s, short enough (2 ms) for everything else in the loop
+DRAIN = 256  # frames per wake-up: enough for 100,000 requests/s, short enough (2 ms) for the rest of the loop
 
 
 class Asked(Protocol):
-    """A VIP, ours or another replica's. ``spread``: who answers depends on the asker."""
+    """A VIP, ours or another replica's. ``spread``: which node answers depends on the asker."""
 
     @property
     def spread(self) -> bool: ...
@@ -31,24 +31,24 @@ class Asked(Protocol):
 
 
 class Hearer(Protocol):
-    """Whom a responder tells what it hears beside its own work. Called for each wake-up or frame: must be quick."""
+    """What a responder calls besides answering. Called for each wake-up or frame: must be quick."""
 
     def fit(self) -> bool:
-        """Whether we may answer: not just out of a stall in which the others have taken over."""
+        """Whether we may answer: False right after a stall in which the other replicas have taken over."""
 
     def claimed(self, address: bytes, mac: bytes) -> None:
-        """A question came from a host that says that it has ``address``, which is a VIP."""
+        """A question came from a host that claims to have ``address``, which is a VIP."""
 
     def asked(self, nic: int, question: Question) -> bytes:
-        """A question for a VIP that is spread: the MAC to answer with, or empty."""
+        """A question for a VIP that is spread: returns the MAC to answer with, or empty."""
 
     def failed(self, nic: int, error: OSError) -> None:
-        """The responder cannot go on."""
+        """The responder cannot continue."""
 
 
 @dataclass(slots=True)
 class _Family:
-    """ARP or NDP: its socket, how a frame is read, and the ready answers by address."""
+    """ARP or NDP: its socket, the function that reads a frame, and the prepared answers by address."""
 
     socket: socket.socket
     read: Callable[[bytes], Question | None]
@@ -76,7 +76,7 @@ class PacketResponder:
         self._loop = loop
         self._macs: dict[bytes, bytes] = {}
         self.heard_at = 0.0
-        """When a request last came in, from whomever: then the link receives."""
+        """When a request last arrived, from any host: the link received then."""
         arp = packet.open_socket(nic.name, packet.ETHERTYPE_ARP, packet.arp_program(ARP_REQUEST))
         try:
             ndp = packet.open_socket(nic.name, packet.ETHERTYPE_IPV6, packet.ndp_program(135))
@@ -91,17 +91,17 @@ class PacketResponder:
         return self._arp if len(address) == 4 else self._ndp
 
     def own(self, address: bytes, mac: bytes) -> None:
-        """From now on answer for ``address`` with ``mac``."""
+        """From now on, answers for ``address`` with ``mac``."""
         self._macs[address] = mac
         self._of(address).owned[address] = self._answer(address, mac)
 
     def disown(self, address: bytes) -> None:
-        """No longer; nothing if it was not owned."""
+        """No longer answers for ``address``; does nothing if it was not owned."""
         if self._macs.pop(address, None) is not None:
             self._of(address).owned.pop(address, None)
 
     def announce(self, address: bytes) -> bool:
-        """Gratuitous ARP or unsolicited NA, if ``address`` is owned; whether it was sent."""
+        """Sends gratuitous ARP or an unsolicited NA, if ``address`` is owned; returns whether it was sent."""
         mac = self._macs.get(address)
         if mac is None or not self._hearer.fit():
             return False
@@ -115,7 +115,7 @@ class PacketResponder:
         return sent
 
     def tell(self, address: bytes, mac: bytes, asker: bytes, at: bytes) -> bool:
-        """As announce, to one host only: with the MAC ``asker`` and the address ``at``. Whether it was sent."""
+        """As announce, but to one host only: with the MAC ``asker`` and the address ``at``. Whether it was sent."""
         if not self._hearer.fit():
             return False
         if len(address) == 4:
@@ -137,12 +137,12 @@ class PacketResponder:
         answer = family.owned.get(address)
         if answer is None or not self._hearer.fit():
             return
-        reply = answer.reply(question)  # type: ignore[arg-type]  # of one family with the address
+        reply = answer.reply(question)  # type: ignore[arg-type]  # same family as the address
         if reply is not None and self._send(family.socket, reply):
             self._count("late_answers", 1)
 
     def lost(self) -> int:
-        """Requests dropped by the kernel for want of buffer since the last call."""
+        """Requests that the kernel dropped because the buffer was full, since the last call."""
         return packet.dropped(self._arp.socket) + packet.dropped(self._ndp.socket)
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ class PacketResponder:
     def _send(self, opened: socket.socket, frame: bytes) -> bool:
         try:
             opened.send(frame)
-        except OSError:  # queue full, or the link has just gone: the asker asks again
+        except OSError:  # queue full, or the link has just gone down: the asker asks again
             self._count("send_failures", 1)
             return False
         return True
@@ -180,7 +180,7 @@ class PacketResponder:
                     mac = self._hearer.asked(self._nic.index, question)
                     answer = self._answer(question.target, mac) if mac else None
                 if answer is not None and fit and question.target != question.sender:
-                    reply = answer.reply(question)  # type: ignore[arg-type]  # of one family with the question
+                    reply = answer.reply(question)  # type: ignore[arg-type]  # same family as the question
                     if reply is not None and self._send(family.socket, reply):
                         answers += 1
         except BlockingIOError:
