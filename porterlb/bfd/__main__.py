@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> int:
     keep_only()
     parent = os.getppid()
-    # Our end comes with that of the manager, also when it is killed: SIGTERM, so that the routers are told.
+    # When the manager ends, even if it is killed, we get SIGTERM, so that the routers are told.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return 0

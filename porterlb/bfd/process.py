@@ -1,6 +1,6 @@
 """The BFD process: one loop with the sockets, the timer and the pipe around `core.bfd`.
 
-It imports little and does not use asyncio: it has some 10 MiB, and nothing else runs between a packet and its answer.
+It imports little and does not use asyncio: it needs some 10 MiB, and nothing else runs between a packet and its answer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from porterlb.core.bfd.values import MULTIHOP_PORT, BfdReport, BfdTarget, Obstac
 log = logging.getLogger("porterlb.bfd")
 
 TICK = 1.0
-"""Seconds between two reports without news, and between two attempts to open a socket."""
+"""Seconds between two reports when nothing changes, and between two attempts to open a socket."""
 
 LAST_WORDS = 0.5
-"""Seconds, at most, for the packets that say AdminDown at the end."""
+"""Seconds, at most, to send the AdminDown packets at the end."""
 
 _READ = 1 << 16
 _Port = tuple[int, int]  # IP version, UDP port
@@ -38,7 +38,7 @@ class _Readable(Protocol):
 
 
 class BfdProcess:
-    """``pipe``: to the manager; ``beats``: each byte is a sign of life of it; ``wake``: readable after SIGTERM."""
+    """``pipe``: to the manager; ``beats``: each byte is its sign of life; ``wake``: readable after SIGTERM."""
 
     def __init__(self, pipe: socket.socket, beats: socket.socket, wake: socket.socket, silence_after: float) -> None:
         self._pipe, self._beats, self._wake = pipe, beats, wake
@@ -58,7 +58,7 @@ class BfdProcess:
             self._watch(readable, do)
 
     def run(self) -> None:
-        """Until it is told to end, or the manager is gone; then the routers know that BFD is switched off."""
+        """Runs until told to end or until the manager is gone; then the routers are told that BFD is switched off."""
         while not self._over(time.monotonic()):
             for key, _ in self._selector.select(self._pause()):
                 key.data()
@@ -91,7 +91,7 @@ class BfdProcess:
                 self._selector.unregister(self._beats)
 
     def _judge_manager(self, now: float) -> None:
-        """A manager or an ExaBGP that is gone for good must not be kept alive by BFD."""
+        """BFD must not keep sessions up when the manager or ExaBGP is permanently gone."""
         silent = now - self._beaten > self._silence_after
         if silent and not self._sessions.held:
             log.warning("no sign of life of the manager or of ExaBGP for %.0f s: AdminDown", self._silence_after)
@@ -136,7 +136,7 @@ class BfdProcess:
         self._open(now)
 
     def _report(self) -> None:
-        """The whole state; what a manager that hangs has not read yet is replaced by what is newer."""
+        """Sends the whole state. No report is queued while the manager does not read; the next one is the newest."""
         self._sessions.changed = False
         if not self._out:
             sessions = {
@@ -152,7 +152,7 @@ class BfdProcess:
     # ---- the routers
 
     def _open(self, now: float) -> None:
-        """Opens what is missing, closes what is not needed."""
+        """Opens missing sockets, closes those that are not needed."""
         targets = self._sessions.targets
         self._obstacles = {}
         needed = {(target.address.version, target.port) for target in targets.values()}

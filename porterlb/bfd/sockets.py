@@ -1,4 +1,4 @@
-"""UDP sockets of BFD (RFC 5881, RFC 5883): one that receives for each port and IP version, one that sends a session."""
+"""UDP sockets of BFD (RFC 5881, RFC 5883): one receiver per port and IP version, one sender per session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from porterlb.core.bfd.values import (
 _IP_RECVTTL = 12  # linux/in.h; Python has no name for it
 _CONTROL = 0xC0  # DSCP CS6, network control: routers drop it last
 _LONGEST = 128  # bytes of a datagram that are read; a packet has 24
-_BURST = 64  # datagrams read in one go: another socket gets its turn
+_BURST = 64  # datagrams read in a row; then another socket gets its turn
 _PORTS_TRIED = 64
 
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
@@ -37,7 +37,7 @@ class Blocked(Exception):
 
 
 class Receiver:
-    """One port of one IP version, on all addresses of the node. Raises Blocked when another process has the port."""
+    """One port of one IP version, on all addresses of the node. Raises Blocked when another process uses the port."""
 
     def __init__(self, version: int, port: int) -> None:
         six = version == 6
@@ -49,7 +49,7 @@ class Receiver:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
             else:
                 self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
-            # Without SO_REUSEADDR: two processes on one port would each get some packets.
+            # No SO_REUSEADDR: with it, two processes on one port would each get some packets.
             self._socket.bind(("::" if six else "0.0.0.0", port))  # noqa: S104  # packets of other addresses are discarded
         except OSError as error:
             self._socket.close()
@@ -65,7 +65,7 @@ class Receiver:
         for _ in range(_BURST):
             try:
                 data, ancillary, _, source = self._socket.recvmsg(_LONGEST, 64)
-            except OSError:  # nothing is there, or an ICMP error that belongs to no datagram of ours
+            except OSError:  # nothing to read, or an ICMP error that belongs to no datagram of ours
                 return
             yield data, ip_address(str(source[0]).partition("%")[0]), _ttl(ancillary)
 
@@ -107,15 +107,15 @@ class Sender:
         raise OSError(errno.EADDRINUSE, "no source port is free")
 
     def send(self, data: bytes) -> None:
-        """Never raises: a packet that cannot leave is a lost packet."""
+        """Never raises: a packet that cannot be sent counts as lost."""
         for _ in range(2):
             try:
                 self._socket.send(data)
                 return
             except ConnectionRefusedError:
-                continue  # the answer to the packet before: the router had no BFD then
+                continue  # the answer to the previous packet: the router did not run BFD then
             except OSError as error:
-                # The node may have another route or address by now: a new socket finds it.
+                # The node may have another route or address by now: a new socket uses it.
                 self.broken = error.errno != errno.EAGAIN
                 return
 
