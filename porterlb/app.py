@@ -62,30 +62,30 @@ from porterlb.workplace import workplace
 log = logging.getLogger("porterlb.app")
 
 TAKE_OVER = 0.5
-"""Seconds that the other replicas get to announce what we announced, before we withdraw it: they hear our goodbye at
+"""Seconds that the other replicas have to announce our routes before we withdraw them: they receive our goodbye at
 once, plan, and their ExaBGP sends within some 50 ms."""
 
 ASK_WITHIN = 2.5
-"""Seconds for an inquiry about the segment: it takes about 1 s, and waits for the one before it."""
+"""Seconds for an inquiry about the segment: it takes about 1 s, and waits for the previous one."""
 
 ASK_AGAIN = 2.0
-"""Seconds, at most, between two attempts to reach the API at the start: somebody waits for this replica."""
+"""Seconds, at most, between two attempts to reach the API at the start: the cluster waits for this replica."""
 
 STUCK_AFTER = 30.0
-"""Seconds without a turn of the event loop after which the manager counts as hung: its speakers fall silent
-``silence_after`` later. Planning gives way every few milliseconds; no other work on the loop takes a tenth of this."""
+"""Seconds without a turn of the event loop after which the manager counts as hung: its speakers go silent
+``silence_after`` later. Planning yields every few milliseconds; no other work on the loop takes a tenth of this."""
 
 WIRE_REPORTS = 1.5
 """Seconds without a report of the wire process after which it counts as stopped: it sends its counters each second."""
 
 VANISHED_AFTER = 10.0
-"""Seconds without a Node and without a hello until the leader deletes a replica's Lease: a kubelet that registers its
-node anew takes a few."""
+"""Seconds without a Node and without a hello until the leader deletes a replica's Lease: a kubelet needs a few seconds
+to register its node again."""
 
 
 def run(settings: Settings) -> int:
     """Runs the manager until SIGTERM or SIGINT; returns the exit code. Raises PorterError when it cannot start."""
-    # What it starts needs them: the wire process raw sockets, ExaBGP perhaps a port below 1024. Itself it needs none.
+    # For its child processes: the wire process needs raw sockets, ExaBGP may need a port below 1024. We need none.
     keep_only(Capability.NET_RAW, Capability.NET_BIND_SERVICE, in_reserve=True)
     collect_seldom()
     return asyncio.run(_run(settings))
@@ -111,11 +111,11 @@ async def _run(settings: Settings) -> int:
 
 
 async def _first_answer(settings: Settings, cluster: Cluster, stop: asyncio.Event) -> bytes | None:
-    """The key of the hellos, which is the first thing that the cluster is asked for; None when told to stop.
+    """The key of the hellos, which is the first request to the cluster; None when told to stop.
 
-    A cluster that is away, or whose rights are not there yet, is waited for: to end would only make Kubernetes
-    start us again, later and later. /readyz says meanwhile what is waited for. Raises PorterError for what waiting
-    does not mend: no kubeconfig, no such Secret.
+    Waits while the cluster is unavailable or rights are missing: if we ended, Kubernetes would only restart us, with
+    growing delays. Meanwhile /readyz says what we wait for. Raises PorterError for errors that waiting does not
+    resolve: no kubeconfig, no such Secret.
     """
     why = "The API has not answered yet."
     http = HttpServer(
@@ -169,7 +169,7 @@ async def _later(seconds: float, cluster: Cluster) -> bytes:
 
 
 class _Manager:
-    """Wires the edges together, starts them, and ends them in order."""
+    """Connects the edges, starts them, and ends them in order."""
 
     def __init__(self, settings: Settings, cluster: Cluster, key: bytes, folder: Path) -> None:
         self.settings = settings
@@ -216,7 +216,7 @@ class _Manager:
             on_challenge=contained("membership", self.reconciler.on_challenge),
             on_end=self._namesake.set,
         )
-        self._made_of: tuple[object, ...] = ("",)  # what we described ourselves from last
+        self._made_of: tuple[object, ...] = ("",)  # what we last described ourselves from
         self._wire_news = asyncio.Event()
         self._wire_heard = 0.0
         self.node_failures = NodeFailures(
@@ -263,7 +263,7 @@ class _Manager:
         )
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Until ``stop`` is set or a part has ended, which none of them should: one that fails runs again. Raises
+        """Runs until ``stop`` is set or a part has ended, which should not happen: a part that fails runs again. Raises
         PorterError when another manager with the name of our node was there first."""
         await self.http.start()
         log.info("manager started", extra=fields(node=self.settings.node, cluster=self.settings.cluster))
@@ -312,9 +312,9 @@ class _Manager:
         return 0 if ended is None else 1
 
     async def _hand_over(self, wire: set[asyncio.Task[None]]) -> None:
-        """Others first: they answer and announce what we did, then we stop, and the lease is free at once.
+        """The others first: they answer for our VIPs and announce our routes, then we stop and release the lease.
 
-        With nobody who announces the same, the routes are left to graceful restart.
+        If no other replica announces the same, the routes are left to graceful restart.
         """
         known = self.reconciler.known
         others = known is not None and known.others_announce
@@ -330,18 +330,18 @@ class _Manager:
             await self.bgp.stop(withdraw=others)
         with contextlib.suppress(Exception):
             await self.leader.release()
-        if not self._namesake.is_set():  # else the state that is shared is that of the other manager
+        if not self._namesake.is_set():  # else the shared state is that of the other manager
             with contextlib.suppress(Exception):
                 await self.sharer.stop()
 
-    # What the parts tell one another
+    # Messages between the parts
 
     def _on_bgp(self, report: BgpReport) -> None:
         self.metrics.heard(report)
         self.reconciler.on_bgp(report)
 
     def _beat_bfd(self) -> None:
-        """BFD speaks for ExaBGP too: without it for good, the routers are not told that all is well."""
+        """Beats only while ExaBGP runs: BFD must not keep the sessions up if ExaBGP is permanently gone."""
         if self.bgp.running:
             self.bfd.beat()
 
@@ -354,7 +354,7 @@ class _Manager:
 
     def _on_leader(self) -> None:
         leader = self.settings.node if self.leader.leading else self.leader.leader
-        # A lease in our name that we do not hold for certain any more makes nobody the leader.
+        # If the lease is in our name and we no longer certainly hold it, there is no leader.
         self.node_failures.touch()
         self.reconciler.on_leader("" if leader == self.settings.node and not self.leader.leading else leader)
 
@@ -385,7 +385,7 @@ class _Manager:
             self.leader.heard(lease)
 
     def _node_failure_look(self) -> Look | None:
-        """What is known of dead nodes, at this moment. Nodes that nobody finds silent need no verdict."""
+        """What is known now about dead nodes. Nodes that no replica finds silent need no verdict."""
         if self.reconciler.waiting_for():
             return None
         inputs = self.reconciler.inputs
@@ -397,7 +397,7 @@ class _Manager:
         return Look(seen, inputs.objects.services.values())
 
     async def _show_life(self) -> None:
-        """Writes signs of life to the API while the other replicas may hold our node for dead."""
+        """Writes signs of life to the API while the other replicas may consider our node dead."""
         if not self.settings.mark_pods_not_ready:
             await asyncio.Event().wait()
         while True:
@@ -415,7 +415,7 @@ class _Manager:
                     await self._wire_news.wait()
 
     def _vanished(self) -> frozenset[str]:
-        """The nodes whose replicas' Leases are to go, now: there is no such node any more, and nobody hears them."""
+        """The nodes whose replicas' Leases must be deleted now: the Node is gone, and no hello arrives from them."""
         known = self.reconciler.known
         if known is None or known.outage or not self.leader.leading:
             self._absence.clear()
@@ -424,7 +424,7 @@ class _Manager:
         return self._absence.longer_gone(self.membership.members, present, time.monotonic())
 
     async def _follow_members(self) -> None:
-        """Membership says where we are heard, so it waits until that is known."""
+        """Claims our node's name, and runs the membership once the address that it publishes is known."""
         if not self.reconciler.inputs.named:
             if not await self.membership.claim():
                 await asyncio.Event().wait()  # the manager ends
@@ -437,7 +437,7 @@ class _Manager:
         self._describe_ourselves()
 
     def _describe_ourselves(self) -> None:
-        """Our hello address and interfaces, as the other replicas are to know them."""
+        """Publishes our hello address and interfaces to the other replicas, if they have changed."""
         report, objects, settings = self.reconciler.inputs.wire_report, self.reconciler.objects, self.settings
         node = objects.nodes.get(settings.node)
         address = settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
@@ -465,12 +465,13 @@ class _Manager:
         self._on_state()
 
     def _on_state(self) -> None:
-        """What /state shows may have changed."""
+        """Notes that what /state shows may have changed."""
         self.sharer.changed()
         self.http.changed()
 
     def _state(self) -> Callable[[], Mapping[str, Any]]:
-        """Takes hold of what is known now; what it returns makes the JSON values, in any thread: none of it changes."""
+        """Captures what is known now. The function that it returns makes the JSON values, in any thread: the captured
+        values never change."""
         known = self.status.known
         if known is None:
             return partial(_waiting, self.reconciler.waiting_for())
@@ -478,6 +479,6 @@ class _Manager:
         return partial(_whole_state, known, self.recorder.history, time.monotonic(), more)
 
     def _interfaces(self) -> list[str]:
-        """Those with an address of a subnet: pods' interfaces have none."""
+        """The interfaces with an address of a subnet: those of pods have none."""
         nics = self.reconciler.inputs.wire_report.nics
         return [nic.name for nic in nics if any(a.network.prefixlen < a.max_prefixlen for a in nic.addresses)]

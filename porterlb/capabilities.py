@@ -1,7 +1,8 @@
 """Gives up Linux capabilities that a process does not need (capabilities(7)).
 
-The manager keeps NET_RAW in reserve for the wire process that it starts, and uses none itself; the wire process uses
-NET_RAW alone; ExaBGP, which talks to routers, none but NET_BIND_SERVICE, for a listening port below 1024.
+The manager keeps NET_RAW and NET_BIND_SERVICE in reserve for the processes that it starts, and uses none itself. The
+wire process uses NET_RAW only. ExaBGP, which talks to routers, uses NET_BIND_SERVICE only, for a listening port below
+1024.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class _Sets(ctypes.Structure):
 
 
 def keep_only(*capabilities: Capability, in_reserve: bool = False) -> None:
-    """Keeps these of the capabilities that this process has, and gives up all others for good.
+    """Keeps these capabilities, as far as this process has them, and gives up all others permanently.
 
-    Programs that it starts cannot get any back, whoever owns their files. ``in_reserve``: they are kept for such
-    programs but not in effect here. Never raises for a capability that is not there. Raises OSError where the kernel
-    refuses, which it does not for giving up.
+    Programs that it starts cannot regain any, whoever owns their files. ``in_reserve``: they are kept for such programs
+    but have no effect here. Never raises for a capability that is missing. Raises OSError if the kernel refuses, which
+    it never does for giving up.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     header, sets = _Header(_VERSION, 0), (_Sets * 2)()
@@ -42,7 +43,7 @@ def keep_only(*capabilities: Capability, in_reserve: bool = False) -> None:
     for half in (0, 1):
         kept = sets[half].permitted & (wanted >> (32 * half)) & 0xFFFFFFFF
         sets[half] = _Sets(0 if in_reserve else kept, kept, 0)
-    # Without this a program that root starts gets back whatever the bounding set allows.
+    # Without this, a program that root starts regains all capabilities that the bounding set allows.
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
     _call(libc.capset, header, sets)

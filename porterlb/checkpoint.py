@@ -1,4 +1,4 @@
-"""Everything that the decisions of a reconcile loop depend on, taken from it and put into another one."""
+"""Everything that the decisions of a reconcile loop depend on: taken from one loop and put into another."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ PLAIN = (
     "delivering",
     "proxies",
 )
-"""Attributes of `Inputs` whose values never change: a new one takes their place."""
+"""Attributes of `Inputs` with immutable values: a change replaces the value."""
 
 
 def state_of(loop: Reconciler) -> State:
-    """Refers to what the loop has; none of it changes later."""
+    """The state of the loop, by reference: none of these values changes later."""
     objects = loop.objects
     raw = {kind: objects.all_raw(kind) for kind in KINDS if kind != Kind.SECRET.kind}
     return State(

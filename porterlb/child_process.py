@@ -1,7 +1,7 @@
-"""A process of ours beside the manager: started again when it dies, beaten to, and ended when it no longer reports.
+"""A child process of the manager: restarted when it dies, sent beats, and ended when it no longer reports.
 
-It is ``python -m MODULE ARGUMENT... FD``, with one end of a stream socket as its standard input: JSON lines in both
-directions. FD is the end of a second socket, on which each byte is a sign of life of the manager.
+It runs as ``python -m MODULE ARGUMENT... FD``, with one end of a stream socket as its standard input: JSON lines in
+both directions. FD is one end of a second socket, on which each byte is a sign of life of the manager.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ START_WITHIN = 30.0
 """Seconds until its first report: a busy machine may take longer than SILENT to start a Python process."""
 
 ONCE_MORE = 1.5
-"""Seconds that it gets after that: when the manager itself did not run, the report lies in the pipe."""
+"""Additional seconds after either limit: if the manager itself did not run, the report is already in the pipe."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds before the process is started again: the pauses double while it lives for less than STEADY."""
+"""Seconds before the process is started again: the pauses double while it runs for less than STEADY."""
 
 STEADY = 10.0
-"""Seconds of life after which the next pause is short again."""
+"""Seconds of running after which the next pause is short again."""
 
 
 Tell = Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 class Silent(Exception):
-    """The process does not report any longer."""
+    """The process no longer reports."""
 
 
 class ChildProcess:
-    """One process at a time; :meth:`live` is one of its lives.
+    """One process at a time; :meth:`live` runs it once, from its start to its end.
 
     Args:
-        module: what Python runs.
-        arguments: for it; the descriptor for the beats comes after them.
-        hear: called in the loop with each report.
-        goodbye: the line with which it is told to end; SIGTERM means the same to it.
-        stop_within: seconds that it gets for that.
+        module: the module that Python runs.
+        arguments: its arguments; the descriptor for the beats follows them.
+        hear: called in the event loop with each report.
+        goodbye: the line that tells it to end; SIGTERM has the same effect.
+        stop_within: seconds that it has to end.
         longest: bytes of its longest line.
     """
 
@@ -66,29 +66,29 @@ class ChildProcess:
         self._stop_within = stop_within
         self._longest = longest
         self._lock = threading.Lock()
-        self._beats: socket.socket | None = None  # of the present life
+        self._beats: socket.socket | None = None  # to the current process
         self._process: asyncio.subprocess.Process | None = None
-        self._pause = 0.0  # before the present life
+        self._pause = 0.0  # before the current process
 
     @property
     def pid(self) -> int | None:
-        """Of the running process."""
+        """The process ID of the running process."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     def beat(self) -> None:
-        """Tells the process that the manager is alive; from any thread."""
+        """Tells the process that the manager is alive; callable from any thread."""
         with self._lock, contextlib.suppress(OSError):
             if self._beats is not None:
                 self._beats.send(b".")
 
     async def live(self, tell: Tell, until: asyncio.Event) -> tuple[str, float]:
-        """Starts a process and stays with it to its end.
+        """Starts a process and returns when it has ended.
 
         Args:
-            tell: writes to it what it is to know; runs until it is cancelled.
-            until: once it is set, the process is told to end.
+            tell: writes to the process what it must know; runs until cancelled.
+            until: once set, the process is told to end.
         Returns:
-            Why it has ended (empty when it was told to), and the seconds until it may be started again.
+            Why it has ended (empty if it was told to end), and the seconds until it may be started again.
         """
         begun = asyncio.get_running_loop().time()
         why = await self._one_life(tell, until)
@@ -164,7 +164,7 @@ class ChildProcess:
             await process.wait()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Hands reports on until the process closes its end. Raises Silent when none comes for too long."""
+        """Passes reports on until the process closes its end. Raises Silent when there is none for too long."""
         limit, late = START_WITHIN, False
         while True:
             try:

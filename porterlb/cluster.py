@@ -1,6 +1,6 @@
-"""Where API objects come from and go to: one protocol, two clusters (edge/kube, edge/manifests).
+"""Reading and writing API objects: one protocol, two implementations (edge/kube, edge/manifests).
 
-Objects travel as plain JSON mappings, exactly as the Kubernetes API has them; :mod:`porterlb.core.parse` judges them.
+Objects are plain JSON mappings, exactly as in the Kubernetes API; :mod:`porterlb.core.parse` validates them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from porterlb.core.doctor.installed import Installation
 
 if TYPE_CHECKING:
-    from porterlb.core.status.notices import Notice  # with the planner: help and completion need not wait for it
+    from porterlb.core.status.notices import Notice  # imports the planner: help and completion must not wait for it
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ KINDS: Mapping[str, Kind] = {kind.kind: kind for kind in Kind}
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A full list of one kind: what is not in it is gone."""
+    """A full list of one kind: objects that are not in it are gone."""
 
     kind: Kind
     objects: tuple[Obj, ...]
@@ -97,7 +97,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Something that should be an object cannot be read; its last good version stays. ``message`` empty: mended."""
+    """An object cannot be read; its last good version stays. ``message``: empty once it can be read again."""
 
     where: str
     message: str
@@ -108,9 +108,9 @@ Event = Replaced | Changed | Deleted | Outage | Restored | Broken
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """A coordination.k8s.io Lease. ``version``: opaque, for compare-and-swap; empty for one that is to be created.
+    """A coordination.k8s.io Lease. ``version``: opaque, for compare-and-swap; empty to create the Lease.
 
-    Times on the wire are for people only: never compare them with a local clock, watch the record change instead.
+    Times in a stored Lease are for people only: never compare them with a local clock; observe changes of the record.
     """
 
     name: str
@@ -127,7 +127,7 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """How many endpoints of a node were changed, and how many could not be: those are tried again."""
+    """How many endpoints of a node were changed, and how many could not be changed: those are tried again."""
 
     done: int
     failed: int = 0
@@ -136,8 +136,8 @@ class Marked:
 def lease_version(lease: Obj) -> str:
     """The version of a Lease object, as in its :class:`LeaseRecord`; empty for none.
 
-    It has the uid too: the API server makes a Lease anew for a write to one that is gone, unless the uid says which
-    one is used. A directory of manifests has no uids, and versions that never repeat.
+    It contains the uid too: a write to a Lease that is gone makes the API server create it again, unless the uid says
+    which one is meant. A directory of manifests has no uids, and its versions never repeat.
     """
     metadata = lease.get("metadata") or {}
     return "/".join(str(part) for part in (metadata.get("uid"), metadata.get("resourceVersion")) if part)
@@ -145,7 +145,7 @@ def lease_version(lease: Obj) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaState:
-    """What one replica knows (its /state). ``age``: seconds since it was so; ``source``: where it was read."""
+    """What one replica knows (its /state). ``age``: age of the state in seconds; ``source``: where it was read."""
 
     node: str
     state: Obj
@@ -165,11 +165,11 @@ class Tunnel(Protocol):
 
 
 class Conflict(Exception):
-    """Compare-and-swap failed: somebody else has written since. Read again."""
+    """Compare-and-swap failed: another writer has changed the object since. Read it again."""
 
 
 class Unavailable(Exception):
-    """The API did not answer, or not in time. Nothing is known about what it has done."""
+    """The API did not answer, or not in time. It is unknown what it has done."""
 
 
 class Denied(Exception):
@@ -177,17 +177,17 @@ class Denied(Exception):
 
 
 class Cluster(Protocol):
-    """Every method may raise Unavailable; writes may raise Denied, and Conflict where a version was given.
+    """Every method may raise Unavailable; writes may raise Denied, and Conflict if a version was given.
 
     Each call ends within its own deadline of a few seconds.
     """
 
     namespace: str  # of Leases and Secrets (the release namespace)
     shares_state: bool
-    """Whether replicas are to give their state with :meth:`share_state`; else others can reach their web servers."""
+    """Whether replicas must publish their state with :meth:`share_state`; if not, their web servers can be reached."""
 
     def watch(self, kinds: Iterable[Kind]) -> AsyncIterator[Event]:
-        """First a Replaced for each kind, then changes for ever; survives outages by itself."""
+        """First a Replaced for each kind, then changes without end; survives outages by itself."""
 
     async def objects(self, kind: Kind) -> list[Obj]:
         """Every object of a kind, now."""
@@ -205,17 +205,17 @@ class Cluster(Protocol):
         version: str = "",
         deadline: float = 2.0,
     ) -> Obj:
-        """Server-side apply (KEP-555) of the status fields that ``owner`` wants; what it left out, it gives up.
+        """Server-side apply (KEP-555) of the status fields that ``owner`` wants; it gives up fields that are left out.
 
-        ``version``: a resourceVersion that must still be current, else Conflict. ``deadline``: seconds.
+        ``version``: a resourceVersion that must still be current, otherwise Conflict. ``deadline``: seconds.
         """
 
     async def apply(self, kind: Kind, name: str, namespace: str, body: Mapping[str, Any], *, owner: str) -> Obj:
-        """Server-side apply of anything but status: annotations, spec fields. ``metadata.uid`` in ``body``: only to
-        that object, not to another one of its name."""
+        """Server-side apply of anything but status: annotations, spec fields. With ``metadata.uid`` in ``body``, only
+        to that object, not to another one of the same name."""
 
     async def emit(self, kind: Kind, obj: Obj, *, type_: str, reason: str, message: str, reporter: str) -> None:
-        """An Event about ``obj``; ``type_``: Normal or Warning. Repeats are counted, not multiplied."""
+        """Makes an Event about ``obj``; ``type_``: Normal or Warning. Repeats are counted in one Event."""
 
     async def read_lease(self, name: str) -> LeaseRecord | None: ...
 
@@ -229,38 +229,38 @@ class Cluster(Protocol):
     async def mark_endpoints(
         self, node: str, first: Callable[[str, Labels], bool], *, reason: str, message: str, deadline: float
     ) -> Marked:
-        """Make the endpoints on ``node`` not ready, so that kube-proxy sends no new connection there.
+        """Makes the endpoints on ``node`` not ready, so that kube-proxy sends no new connection there.
 
-        ``first``: the namespace and labels of a pod that is to come before others. ``deadline``: seconds for each
-        request. May be repeated: what is not ready already is left alone."""
+        ``first``: whether a pod, by its namespace and labels, comes before others. ``deadline``: seconds for each
+        request. May be repeated: endpoints that are already not ready are left unchanged."""
 
     async def marking_bounded(self, deadline: float) -> bool:
-        """Whether the right of :meth:`mark_endpoints` can do nothing else. ``deadline``: seconds for each request."""
+        """Whether the right to :meth:`mark_endpoints` allows nothing else. ``deadline``: seconds for each request."""
 
     async def restore_endpoints(self, node: str, *, reason: str, deadline: float) -> Marked:
-        """Undo what :meth:`mark_endpoints` did with this reason and nobody has changed since, and nothing else."""
+        """Undoes what :meth:`mark_endpoints` did with this reason, unless it was changed since, and nothing else."""
 
     async def hello_key(self) -> bytes:
-        """The key of the hellos: the Secret ``porterlb-hello`` (kube), or a file made once (manifests)."""
+        """The key of the hellos: the Secret ``porterlb-hello`` (kube), or a file created once (manifests)."""
 
     async def share_state(self, node: str, text: str | None) -> None:
-        """Puts the state of the replica on ``node`` (JSON text) where others read it; None: it is unchanged."""
+        """Publishes the state of the replica on ``node`` (JSON text) for other readers; None: it is unchanged."""
 
     async def unshare_state(self, node: str) -> None:
-        """The replica on ``node`` stops: its state is no longer there."""
+        """Removes the state of the replica on ``node``, which stops."""
 
     async def replica_state(self, node: str) -> ReplicaState:
-        """What the replica on ``node`` knows. Raises Unavailable or Denied; takes as long as the caller lets it."""
+        """What the replica on ``node`` knows. Raises Unavailable or Denied; has no deadline but the caller's."""
 
     async def replica_page(self, node: str, path: str) -> str:
-        """A page of the web server of the replica on ``node``. Raises Unavailable or Denied; takes as long as the
-        caller lets it."""
+        """A page of the web server of the replica on ``node``. Raises Unavailable or Denied; has no deadline but the
+        caller's."""
 
     async def tunnel(self, node: str) -> Tunnel:
-        """To the replica on ``node``. Raises Unavailable or Denied; takes as long as the caller lets it."""
+        """A tunnel to the replica on ``node``. Raises Unavailable or Denied; has no deadline but the caller's."""
 
     async def installation(self) -> Installation:
-        """What is installed in the cluster. Raises nothing: the parts that cannot be read say why."""
+        """What is installed in the cluster. Raises nothing: for parts that cannot be read, the result says why."""
 
     async def replica_texts(self, node: str) -> Mapping[str, str]:
         """Logs and metrics of the replica on ``node``, by file name. Raises Unavailable or Denied."""
@@ -269,7 +269,7 @@ class Cluster(Protocol):
 
 
 async def tell(cluster: Cluster, kind: str, obj: Obj, notice: Notice, *, reporter: str) -> None:
-    """Writes an Event about ``obj``. It is a courtesy: status says the same, so a refusal is only logged."""
+    """Writes an Event about ``obj``. Best effort: status says the same, so a refusal is only logged."""
     try:
         await cluster.emit(
             KINDS[kind], obj, type_=notice.type_, reason=notice.reason, message=notice.message, reporter=reporter

@@ -1,14 +1,14 @@
-"""The one exception that reaches people."""
+"""The one exception that is shown to users."""
 
 from __future__ import annotations
 
 
 class PorterError(Exception):
-    """Something a person can act on.
+    """An error that a user can act on.
 
     Args:
-        message: one sentence that says what is wrong.
-        remedy: one sentence that says what to do next; empty if there is nothing to add.
+        message: what is wrong, in one sentence.
+        remedy: what to do next, in one sentence; empty if there is nothing to add.
         exit_code: for the command line; 1, or 2 for wrong usage.
     """
 

@@ -1,10 +1,11 @@
-"""Structured logging: one line an event, as text for people or as JSON for machines.
+"""Structured logging: one line per event, as text for people or as JSON for machines.
 
-Modules log with the standard library (``logging.getLogger(__name__)``); what belongs to an event as a value goes into
-``extra={"fields": {...}}``, or through :func:`fields`. Passwords are never given to a logger.
+Modules log with the standard library (``logging.getLogger(__name__)``). The values of an event go into
+``extra={"fields": {...}}``, or through :func:`fields`. Passwords are never passed to a logger.
 
-Logging never waits for whoever reads the lines. A pipe holds 64 KiB, and a reader that has stopped would stop every
-process that writes to it: lines are queued, a thread writes them, and what finds no room is dropped and counted.
+Logging never waits for the reader of the lines. A pipe holds 64 KiB, and a reader that has stopped would block every
+process that writes to it. Therefore lines are queued, a thread writes them, and lines beyond the limit are dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -24,32 +25,32 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 WAITING_AT_MOST = 1 << 20
-"""Bytes of lines that wait for their reader."""
+"""Bytes of queued lines, at most."""
 
 LINE_AT_MOST = 32 << 10
-"""Bytes of one line, its traceback included."""
+"""Bytes of one line, at most, including its traceback."""
 
 AT_THE_END = 1.0
-"""Seconds, at most, that the end of the process waits for the last lines to be read."""
+"""Seconds, at most, that the process waits at its end until the last lines are written."""
 
 
 def fields(**values: object) -> Mapping[str, object]:
-    """What to give as ``extra``: ``log.info("Session is up.", extra=fields(peer="r1"))``."""
+    """The value for ``extra``: ``log.info("Session is up.", extra=fields(peer="r1"))``."""
     return {"fields": values}
 
 
 def set_up(format_: str, stream: TextIO | None = None, level: str = "info") -> None:
     """Sends everything that is logged to ``stream`` (standard error). ``format_``: ``text`` or ``json``. ``level``: the
-    least important that is written, such as ``warning``.
+    lowest level that is written, such as ``warning``.
 
-    So are warnings, and exceptions that nobody could catch: written directly they could block.
+    Warnings and uncaught exceptions of threads and destructors go the same way: written directly, they could block.
     """
     handler = Queued(stream or sys.stderr)
     handler.setFormatter(Json() if format_ == "json" else Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # These say at INFO what we say ourselves, or nothing that helps an operator.
+    # At INFO, these log what we log ourselves, or nothing that helps an operator.
     for chatty in ("aiohttp.access", "kubernetes", "urllib3", "watchfiles", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(True)
@@ -58,15 +59,15 @@ def set_up(format_: str, stream: TextIO | None = None, level: str = "info") -> N
 
 
 def dropped() -> int:
-    """Log lines of this process that found no room, or could not be written."""
+    """Log lines of this process that exceeded the queue, or could not be written."""
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Queued))
 
 
 class Queued(logging.Handler):
-    """Queues lines in bounded memory; a thread of its own writes them. ``emit`` never blocks and never raises.
+    """Queues lines in bounded memory; a separate thread writes them. ``emit`` never blocks and never raises.
 
-    The thread starts with the first line: a process that gives up capabilities does so before it logs, for a thread
-    keeps those that it was started with.
+    The thread starts with the first line. A process that gives up capabilities must do so before it logs, because a
+    thread keeps those that it was started with.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -75,7 +76,7 @@ class Queued(logging.Handler):
         self._write = _writer(stream)
         self._lines: deque[bytes] = deque()
         self._size = 0
-        self._missed = 0  # dropped since this was last said
+        self._missed = 0  # dropped since the last line that reported it
         self._writing = False
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -101,7 +102,7 @@ class Queued(logging.Handler):
             self._news.notify_all()
 
     def flush(self) -> None:
-        """Waits until what was logged is written, for a second at most."""
+        """Waits until all lines are written, for a second at most."""
         until = time.monotonic() + AT_THE_END
         with self._news:
             while (self._lines or self._writing) and (left := until - time.monotonic()) > 0:
@@ -126,14 +127,14 @@ class Queued(logging.Handler):
                 line += self.format(record).encode() + b"\n"
             try:
                 self._write(line)
-            except (OSError, ValueError):  # the reader has gone
+            except (OSError, ValueError):  # the reader is gone
                 with self._news:
                     self.dropped += 1
 
 
 def _writer(stream: TextIO) -> Callable[[bytes], None]:
-    """Writes whole lines to a stream, without the locks of its buffers: a thread that is blocked in one of them at
-    the end of the process would block, or abort, the interpreter."""
+    """Writes whole lines to a stream, without the locks of its buffers: a thread that is blocked in such a lock at the
+    end of the process would block or abort the interpreter."""
     try:
         descriptor = os.dup(stream.fileno())
     except (OSError, ValueError, AttributeError, io.UnsupportedOperation):
@@ -147,7 +148,7 @@ def _writer(stream: TextIO) -> Callable[[bytes], None]:
         while line:
             try:
                 line = line[os.write(descriptor, line) :]
-            except BlockingIOError:  # somebody has made it non-blocking, for all who have it
+            except BlockingIOError:  # another process has made it non-blocking for all that share it
                 with contextlib.suppress(InterruptedError):
                     select.select([], [descriptor], [], 1.0)
 
@@ -178,7 +179,7 @@ class Text(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """One JSON object a line: time, level, source, message, then the fields."""
+    """One JSON object per line: time, level, source, message, then the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, object] = {
@@ -187,7 +188,7 @@ class Json(logging.Formatter):
             "source": _source(record),
             "message": record.getMessage(),
         }
-        # A field must not hide what every line has.
+        # A field must not hide a value that every line has.
         event |= {name if name not in event else f"{name}_": value for name, value in _fields(record).items()}
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
@@ -208,7 +209,7 @@ def _source(record: logging.LogRecord) -> str:
 
 
 def _one_line(text: str) -> str:
-    # What the network or a file says must not be able to forge a line of its own.
+    # Text from the network or a file must not be able to forge a line.
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
 

@@ -1,4 +1,4 @@
-"""Which of the two clusters: the one place that knows how ``--cluster`` is spelled."""
+"""Opens one of the two kinds of cluster: the only module that parses ``--cluster``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ DIRECTORY = "dir:"
 def open_cluster(
     spec: str, *, namespace: str, kubeconfig: str = "", context: str = "", read_only: bool = False
 ) -> Cluster:
-    """The cluster that ``spec`` names: ``kube``, or ``dir:PATH``. Nothing is read or reached yet.
+    """The cluster that ``spec`` names: ``kube``, or ``dir:PATH``. Nothing is read or contacted yet.
 
-    ``read_only``: for queries; a directory is then left exactly as it is. Raises PorterError for anything else.
+    ``read_only``: for queries; a directory is then left unchanged. Raises PorterError for any other ``spec``.
     """
-    # Each of them is a tree of imports of its own (45 MB for Kubernetes): only the one that is used is loaded.
+    # Each has its own tree of imports (45 MB for Kubernetes): only the one that is used is loaded.
     if spec == "kube":
         from porterlb.edge.kube import KubeCluster  # noqa: PLC0415
 

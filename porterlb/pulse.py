@@ -1,9 +1,9 @@
-"""Tells the speakers that the manager is alive: from a thread, for as long as the event loop turns now and then.
+"""Tells the speakers that the manager is alive: from a thread, as long as the event loop still turns.
 
-The speakers fall silent when their manager hangs. A loop that is busy for long, with a plan for many thousand
-Services, does not hang: beats from the loop itself would stop, and every replica that plans the same would fall silent
-at the same time. So a thread gives the beats, and watches the loop. A process that is stopped (SIGSTOP) has no running
-threads; a loop that is stuck for good gets no more beats after ``stuck_after``.
+The speakers go silent when their manager hangs. A loop that is busy for a long time, with a plan for many thousand
+Services, does not hang, but beats from the loop itself would stop, and every replica that plans the same would go
+silent at the same time. Therefore a thread sends the beats, and watches the loop. A process that is stopped (SIGSTOP)
+has no running threads; if the loop is permanently stuck, the beats end after ``stuck_after``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Pulse:
     """Beats while :meth:`run` runs.
 
     Args:
-        beats: called in the thread, once every :data:`EVERY`; they must not block. What they raise is ignored.
+        beats: called in the thread, once every :data:`EVERY`; they must not block. Their exceptions are ignored.
         stuck_after: seconds without a turn of the loop after which it counts as stuck.
     """
 
@@ -45,7 +45,7 @@ class Pulse:
         self._over = threading.Event()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         self._over.clear()
         self.turned()
         thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
@@ -58,12 +58,12 @@ class Pulse:
             self._over.set()
 
     def turned(self) -> None:
-        """The loop turns."""
+        """Records that the loop turns."""
         self._turned = self._clock()
 
     @property
     def alive(self) -> bool:
-        """Whether the loop has turned of late."""
+        """Whether the loop has turned within ``stuck_after``."""
         return self._clock() - self._turned < self._stuck_after
 
     def _beat(self) -> None:

@@ -1,7 +1,7 @@
-"""The one loop: observe, plan, tell the speakers, write status.
+"""The reconcile loop: observe, plan, tell the speakers, write status.
 
-Everything that happens sets a flag; the loop turns what is known into one :class:`Snapshot`, asks
-:func:`porterlb.core.plan.plan`, and hands the whole result to the speakers and to status. Bursts coalesce; the loss
+Every event sets a flag. The loop turns what is known into one :class:`Snapshot`, calls
+:func:`porterlb.core.plan.plan`, and passes the whole result to the speakers and to status. Bursts coalesce; the loss
 of a node or of a session does not wait for them.
 """
 
@@ -41,35 +41,35 @@ COALESCE = 0.01
 """Seconds that ordinary changes wait for others: an EndpointSlice and its Service come as two events."""
 
 LONGEST_REST = 0.25
-"""Seconds, at most, that the loop rests after a plan: as long as the plan took. In a burst that leaves half of the time
-for reading what comes, and a hundred changes become one plan; a change that comes alone is not delayed by it."""
+"""Seconds, at most, that the loop rests after a plan; it rests as long as the plan took. In a burst, that leaves half
+of the time to read events, and a hundred changes become one plan; it does not delay a single change."""
 
 SILENCE = 0.05
-"""Seconds for which the loop rests after a replica has fallen silent. Mostly its node has died; that is found within
-this time, and needs a plan at once. The first of two plans would only compete with the wire process for the processor.
-"""
+"""Seconds for which the loop rests after a replica has become silent. Usually its node has died; that is detected
+within this time, and needs a plan at once. The first of two plans would only compete with the wire process for the
+processor."""
 
 STEP = 0.005
-"""Seconds after which a plan or the reading of a long list gives way to what else runs on the loop."""
+"""Seconds after which a plan, or the reading of a long list, yields to other tasks of the event loop."""
 
 PLAN_AGAIN = 1.0
 """Seconds until planning is tried again after it failed."""
 
 
 class BgpSpeaker(Protocol):
-    """What the loop needs of edge/bgp."""
+    """What the loop needs from edge/bgp."""
 
     def want(self, wanted: DesiredBgp, token: int) -> None: ...
 
 
 class WireSpeaker(Protocol):
-    """What the loop needs of edge/layer2."""
+    """What the loop needs from edge/layer2."""
 
     def want(self, wanted: DesiredWire) -> None: ...
 
 
 class Planning(NamedTuple):
-    """A plan that is being made, from what was known when it began."""
+    """A plan in progress, made from what was known when it began."""
 
     at: float
     snapshot: Snapshot
@@ -80,7 +80,7 @@ class Planning(NamedTuple):
 
 @dataclass
 class Reconciler:
-    """Holds what is known; :meth:`run` is the loop. Callbacks ``on_*`` may come at any time, from the same loop."""
+    """Holds what is known; :meth:`run` is the loop. ``on_*`` may be called at any time, from the same event loop."""
 
     settings: Settings
     cluster: Cluster
@@ -89,14 +89,14 @@ class Reconciler:
     publish: Callable[[Known, float], None]
     """Called after each plan with what is known and the seconds that the plan took."""
     unplanned: Callable[[Known, bool], None]
-    """Called with what is known where something is new that no plan depends on. Whether it is news: a status may be
-    another one; else only counters are newer."""
+    """Called with what is known when something is new that no plan depends on. The flag: whether a status may have
+    changed; otherwise only counters are newer."""
     before_plan: Callable[[], None]
-    """Called before each plan: others want to know the objects too (whose passwords to read, who we are)."""
+    """Called before each plan: other parts need the objects too (for passwords, for our own description)."""
     proxy_health: Callable[[Collection[NewHop]], None]
     """Called before each plan with the next hops that wait for their kube-proxy."""
     returned: Callable[[Collection[str]], None]
-    """Called before each plan with the nodes that have returned, and wait."""
+    """Called before each plan with the nodes that have returned and still wait."""
     log: ManagerLog | None = None
     """Where everything that the decisions depend on is recorded."""
     clock: Callable[[], float] = field(default=lambda: time.monotonic())  # noqa: PLW0108  # looked up at each call
@@ -130,11 +130,11 @@ class Reconciler:
         self._pace = Pace()
         self.token = 0
         self.digests: dict[int, int] = {}
-        self._wanted = DesiredWire()  # what the wire process was told last
+        self._wanted = DesiredWire()  # what was last sent to the wire process
         if self.log is not None:
             self.objects.seen = self._object_seen
 
-    # What happens
+    # Events
 
     def _note(self, what: str, value: object = None, size: int = 0) -> None:
         if self.log is not None:
@@ -145,7 +145,7 @@ class Reconciler:
             self.log.object(key, obj, self.clock())
 
     def touch(self, *, urgent: bool = False) -> None:
-        """Something changed: plan soon, or at once."""
+        """Something has changed: plan soon, or at once."""
         self._dirty.set()
         if urgent:
             self._urgent.set()
@@ -181,7 +181,7 @@ class Reconciler:
             self.touch()
 
     def on_passwords(self, passwords: Mapping[str, str]) -> None:
-        """BGP passwords by peer name, of the peers that name a Secret which is there."""
+        """BGP passwords by peer name, of the peers that name an existing Secret."""
         if self.log is not None:
             self.log.passwords(passwords, self.clock())
         self.inputs.passwords = passwords
@@ -193,7 +193,7 @@ class Reconciler:
         self.touch()
 
     def on_named(self) -> None:
-        """No other live manager has the name of our node: the speakers may be told what to say."""
+        """No other live manager has the name of our node: the speakers may be told what to announce and to answer."""
         self._note("named")
         self.inputs.named = True
         self.touch()
@@ -205,25 +205,25 @@ class Reconciler:
         self.touch()
 
     def on_delivering(self, hops: frozenset[NewHop]) -> None:
-        """Next hops that wait, and whose kube-proxy has said that it can deliver."""
+        """Next hops that wait and whose kube-proxy has reported that it can deliver."""
         self._note("delivering", hops, 200 * len(hops))
         self.inputs.delivering = hops
         self.touch()
 
     def on_proxies(self, nodes: frozenset[str]) -> None:
-        """Nodes that have returned, and whose kube-proxy runs."""
+        """Nodes that have returned and whose kube-proxy runs."""
         self._note("proxies", nodes, 100 * len(nodes))
         self.inputs.proxies = nodes
         self.touch()
 
     def on_synced(self, kind: Kind) -> None:
-        """Every object of a kind has been put in."""
+        """Every object of a kind has been read."""
         if kind not in self.synced:
             self._note("synced", kind.kind)
             self.synced.add(kind)
 
     def on_outage(self, reason: str) -> None:
-        """Why the API is away; empty: it is back."""
+        """Why the API is unavailable; empty: it is available again."""
         self._note("outage", reason)
         self.inputs.outage = reason
 
@@ -239,7 +239,7 @@ class Reconciler:
     # The loop
 
     async def watch(self) -> None:
-        """Follows the cluster for ever."""
+        """Follows the cluster until cancelled."""
         async for event in self.cluster.watch(KINDS):
             different = True
             match event:
@@ -268,7 +268,7 @@ class Reconciler:
                 self._tell(news=True)
 
     async def _replace(self, kind: Kind, objects: Iterable[Obj]) -> bool:
-        """Takes over a full list and gives way meanwhile. Whether a plan sees anything different."""
+        """Takes over a full list, and yields meanwhile. Returns whether a plan sees any difference."""
         different, turned = False, time.monotonic()
         for one in self.objects.replacing(kind.kind, objects):
             different |= one
@@ -278,7 +278,7 @@ class Reconciler:
         return different
 
     async def run(self) -> None:
-        """Plans whenever something changed or a time has come, once everything is known for the first time."""
+        """Plans whenever something has changed or is due, once everything is known for the first time."""
         while True:
             await self._wait()
             if self.waiting_for():
@@ -288,8 +288,8 @@ class Reconciler:
             try:
                 await self._plan(begun)
             except Exception as error:
-                # The speakers go on with the last plan. To end here would let every replica, which sees the same
-                # objects, end in the same way, and take every address off the wire.
+                # The speakers continue with the last plan. If we ended here, every replica, which sees the same
+                # objects, would end in the same way, and no address would be announced or answered for.
                 log.exception("Planning failed. The last plan stays in force.")
                 self._note("failed", type(error).__name__)
                 await asyncio.sleep(PLAN_AGAIN)
@@ -314,8 +314,9 @@ class Reconciler:
         self._urgent.clear()
 
     async def _plan(self, now: float) -> None:
-        """One plan. What else runs on this loop (the beat to the speakers, reports, answers to HTTP) gets its turn
-        every few milliseconds, so a plan of any length silences nobody. A short one is made at one go: routes wait."""
+        """Makes one plan. Other tasks of this loop (the beat to the speakers, reports, answers to HTTP) get a turn
+        every few milliseconds, so that a plan of any length silences no speaker. A short plan does not yield: routes
+        wait for it."""
         started = turned = time.perf_counter()
         planning = self.begin_plan(now)
         while True:
@@ -332,7 +333,7 @@ class Reconciler:
             self.publish(self.known, time.perf_counter() - started)
 
     def begin_plan(self, now: float) -> Planning:
-        """What is known goes into the plan; what comes later goes into the next one."""
+        """The plan uses what is known now; later events go into the next one."""
         if self.log is not None:
             self.log.begin(now, lambda: checkpoint.state_of(self))
         before = self.known.plan if self.known else None
@@ -344,7 +345,7 @@ class Reconciler:
         return Planning(now, snapshot, self.objects.problems, self.objects.generations, steps)
 
     def end_plan(self, planning: Planning, made: Plan) -> None:
-        """The speakers are told, and the plan is known."""
+        """Sends the plan to the speakers and makes it the known one."""
         now, inputs, before = planning.at, self.inputs, self.known.plan if self.known else None
         made = replace(made, peers=inputs.with_missing_secrets(made.peers))
         inputs.check(made.wire.check, now)
@@ -368,7 +369,7 @@ class Reconciler:
             broken=dict(inputs.broken),
             outage=inputs.outage,
             unchecked=inputs.unchecked(now),
-            # Without Kubernetes there is no node controller to wait for, and nothing that its Services could set.
+            # OFF with Kubernetes only: without it there is no node controller to wait for, and no field to set.
             marking=self._marking(),
             at=now,
         )
@@ -376,11 +377,11 @@ class Reconciler:
             self.log.planned(now, before, made, wire, self.token)
 
     def _applied(self) -> int:
-        """The digest of the last plan that our BGP speaker has applied wholly."""
+        """The digest of the last plan that our BGP speaker has applied completely."""
         return self.digests.get(self.inputs.bgp_report.applied, 0)
 
     def _tell(self, *, news: bool) -> None:
-        """What is known by the last plan, with the newest reports."""
+        """Publishes what is known by the last plan, with the newest reports."""
         if self.known is None:
             return
         before, now, inputs = self.known, self.clock(), self.inputs

@@ -1,4 +1,4 @@
-"""Runs a recording through the code of this release: the reconcile loop's decisions, and those of the wire process."""
+"""Runs a recording through the code of this release: the decisions of the reconcile loop and of the wire process."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a recording, replayed. ``did``: what is decided now; ``differs``: it is not what was decided then.
+    """One line of a recording, replayed. ``did``: the decision now; ``differs``: whether it is not the recorded one.
 
-    ``known``: after a plan of the manager, what it knows; ``before``: the plan before that.
+    ``known``: after a plan of the manager, what it knows; ``before``: the previous plan.
     """
 
     line: Line
@@ -39,14 +39,14 @@ class Step:
 
 
 class _Nobody:
-    """The speakers of a replay: nobody listens."""
+    """The speakers of a replay: they do nothing."""
 
     def want(self, wanted: DesiredBgp | DesiredWire, token: int = 0) -> None:
         pass
 
 
 class _Decisions(ManagerLog):
-    """Takes what is decided, and nothing else."""
+    """Takes only the decisions."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -57,7 +57,7 @@ class _Decisions(ManagerLog):
 
 
 class ManagerReplay:
-    """Give it the lines of a manager in their order. What comes before the first ``state`` is left out."""
+    """Replays the lines of a manager, given in order. Lines before the first ``state`` are left out."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -73,7 +73,7 @@ class ManagerReplay:
         return self._loop.known if self._loop is not None else None
 
     def take(self, line: Line) -> Any:
-        """What is decided upon this line, else None."""
+        """Returns the decision that follows from this line, or None."""
         self._now = line["at"]
         if line["what"] == "state":
             self._begin(line)
@@ -120,7 +120,7 @@ class ManagerReplay:
         self._failed = ""
         try:
             self._planning = loop.begin_plan(self._now)
-        except Exception as error:  # as it may have failed then
+        except Exception as error:  # as it may have failed in the recording
             self._planning, self._failed = None, type(error).__name__
 
     def planned(self, loop: Reconciler, line: Line) -> Any:
@@ -171,16 +171,16 @@ _TAKE: Mapping[str, Callable[[ManagerReplay, Reconciler, Line], Any]] = {
 
 
 def replayed(texts: Iterable[str]) -> tuple[Line, Iterator[Step]]:
-    """The header of a recording, and each of its lines with what this release decides upon it.
+    """The header of a recording, and each of its lines with the decision of this release.
 
-    Raises NotARecording, and NotRecordable while it is read.
+    Raises NotARecording, and NotRecordable while the lines are read.
     """
     header, lines = file.read(texts)
     return header, _steps(lines, settings_of(header))
 
 
 def settings_of(header: Line) -> Settings:
-    """The settings of the manager that was recorded; those that this release does not know are left out."""
+    """The settings of the recorded manager; those that this release does not know are left out."""
     known = {found.name for found in fields(Settings)}
     given = header.get("settings")
     if not isinstance(given, dict):

@@ -1,4 +1,4 @@
-"""Every setting of the manager: one home, with unit, default and reason. Impossible combinations fail at start."""
+"""All settings of the manager, with unit, default and reason. Invalid combinations fail at start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from porterlb.errors import PorterError
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 RING_LEAST, RING_MOST = 1 << 16, 1 << 28
-"""Bytes: less is a few seconds of three nodes, more does not fit into the memory limit of a pod."""
+"""Bytes: less holds only a few seconds of three nodes, more does not fit into the memory limit of a pod."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Keeps the parts of the manager running: what one of them meets must not end the others, nor the process.
+"""Keeps the parts of the manager running: a failure of one must end neither the others nor the process.
 
-Every replica sees the same objects. A replica that ended because of one of them would be followed by all the others,
-and by their next starts.
+Every replica sees the same objects. If an object ended one replica, it would end all others too, and each of their
+restarts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ STEADY = 30.0
 """Seconds of running after which the pauses are short again."""
 
 SAY_AGAIN = 60.0
-"""Seconds between two log lines, with traceback, about one kind of failure of one part."""
+"""Seconds, at least, between two log lines, with traceback, about one kind of failure of one part."""
 
 
 class Supervisor:
-    """Runs parts again after unexpected failures, and counts these: ``failures``, by part."""
+    """Runs parts again after unexpected failures, and counts these failures: ``failures``, by part."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.failures: dict[str, int] = {}
@@ -50,7 +50,7 @@ class Supervisor:
             await asyncio.sleep(pause)
 
     def contained(self, part: str, callback: Callable[..., None]) -> Callable[..., None]:
-        """The callback without its exceptions: whoever calls it does not answer for what it does."""
+        """The callback, with its exceptions caught and counted: they must not reach its caller."""
 
         def call(*values: Any) -> None:
             try:
@@ -61,7 +61,7 @@ class Supervisor:
         return call
 
     def failed(self, part: str, error: Exception, **more: object) -> None:
-        """Counts an unexpected failure; logs it, but the same kind once a minute only."""
+        """Counts an unexpected failure and logs it; the same kind is logged only once a minute."""
         self.failures[part] = self.failures.get(part, 0) + 1
         kind = (part, type(error).__name__)
         now = self._clock()

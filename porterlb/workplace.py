@@ -1,7 +1,7 @@
 """The folder where a manager keeps its files while it runs: sockets, ExaBGP's configuration and log.
 
-A process that is killed cannot remove it, and what is left would fill a small volume and hold old passwords. So each
-folder has a lock, which ends with its process, and whoever starts removes the folders that nobody holds.
+A process that is killed cannot remove it, and leftovers would fill a small volume and contain old passwords. Therefore
+each folder has a lock, which ends with its process, and each start removes the folders whose lock is free.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ LOCK = "lock"
 
 @contextlib.contextmanager
 def workplace(parent: Path | None = None) -> Iterator[Path]:
-    """A new folder (0700) in ``parent``, by default where temporary files go; removed at the end.
+    """A new folder (0700) in ``parent``, by default the folder for temporary files; removed at the end.
 
-    Raises OSError where none can be made.
+    Raises OSError if it cannot be created.
     """
     if parent is None:
         _sweep(Path(os.environ.get("TMPDIR") or "/tmp"))  # noqa: S108  # removes our own leftovers; before tempfile looks
         parent = Path(tempfile.gettempdir())
     _sweep(parent)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    # Under its name only once it is held: a folder without it is one that somebody has just made.
+    # The lock gets its name only once it is held: a folder without it has just been created by another process.
     descriptor = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +51,7 @@ def _sweep(parent: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    # Not through a link, nor what another user has made: anybody may write to /tmp.
+    # Follow no link, and leave folders of other users: any user may write to /tmp.
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(OSError):
         directory = os.open(folder, flags)
