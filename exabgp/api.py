@@ -1,9 +1,10 @@
-"""The API process of ExaBGP: hands its own ends of ExaBGP's pipes to the manager, then only guards.
+"""The API process of ExaBGP: passes its ends of ExaBGP's pipes to the manager, then only watches for signs of life.
 
-ExaBGP starts it (python3 -IS api.py SOCKET SECONDS) with its pipes as descriptors 0 and 1; they go to the manager over
-the Unix socket (SCM_RIGHTS), which from then on talks to ExaBGP directly: no relay, no copy. The manager sends a byte
-now and then. When none has come for SECONDS the manager hangs: then the routes are withdrawn, so that other replicas
-serve, and ExaBGP is ended. When the socket closes the manager is gone, and ExaBGP ends by PR_SET_PDEATHSIG.
+ExaBGP starts it (python3 -IS api.py SOCKET SECONDS) with its pipes as descriptors 0 and 1. They are sent to the manager
+over the Unix socket (SCM_RIGHTS); from then on the manager talks to ExaBGP directly, without a relay or a copy. The
+manager sends a byte regularly. If none arrives for SECONDS, the manager hangs: then the routes are withdrawn, so that
+other replicas serve, and ExaBGP is ended. If the socket closes, the manager is gone, and ExaBGP ends by
+PR_SET_PDEATHSIG.
 """
 
 import array
@@ -13,15 +14,15 @@ import socket
 import sys
 import time
 
-GOODBYE = 1.0  # seconds for the withdrawals to leave
-PATIENCE = 3.0  # seconds for ExaBGP to end; one whose pipe is full ignores SIGTERM
+GOODBYE = 1.0  # seconds until the withdrawals are sent
+PATIENCE = 3.0  # seconds for ExaBGP to end; it ignores SIGTERM if its pipe is full
 
 
 def main() -> None:
     exabgp = os.getppid()
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     folder, name = os.path.split(sys.argv[1])
-    os.chdir(folder)  # the whole path may be longer than the 107 bytes that a socket's may have
+    os.chdir(folder)  # the whole path may be longer than the 107 bytes allowed for a socket
     link.connect(name)
     link.sendmsg([b"F"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1]))])
     link.settimeout(float(sys.argv[2]))

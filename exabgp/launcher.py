@@ -1,11 +1,11 @@
-"""Starts ExaBGP with repairs of eleven defects of 5.0.15 that would break promises to users, and two settings more.
+"""Starts ExaBGP with repairs of eleven defects of 5.0.15 that would break promises to users, and two more settings.
 
     python3 -P launcher.py MANAGER_PID server FILE
     python3 -P launcher.py 0 validate FILE
 
-With a MANAGER_PID other than 0 ExaBGP ends (SIGTERM) when that process dies. The files of ExaBGP are untouched and its
-version is pinned. Another one is refused, unless every function that is replaced here is the same in it. Reproductions
-and patches for upstream: docs/exabgp.md.
+With a MANAGER_PID other than 0, ExaBGP ends (SIGTERM) when that process dies. The files of ExaBGP are not changed, and
+its version is pinned. Another version is refused unless every function that is replaced here is the same in it.
+Reproductions and patches for upstream: docs/exabgp.md.
 """
 
 import ctypes
@@ -66,7 +66,7 @@ REPLACED = {
     (tcp, "set_sending_ttl"): "9d4e1dc8fc4a",
     (Negotiated, "validate"): "fb55bcf8df82",
 }
-"""What is replaced below: (object, attribute), and the SHA-256 of its source in REPAIRED, shortened."""
+"""The functions that are replaced below: (object, attribute), and the SHA-256 of the source in REPAIRED, shortened."""
 
 PR_SET_PDEATHSIG = 1
 SEND_HOLD = 2
@@ -77,7 +77,7 @@ BAD_PEER_AS = (2, 2)
 
 
 def fingerprint(owner: Any, name: str) -> str:
-    """Of the source of a function; empty where it is not there."""
+    """Fingerprint of the source of a function; empty if there is none."""
     try:
         return hashlib.sha256(inspect.getsource(getattr(owner, name)).encode()).hexdigest()[:12]
     except (AttributeError, TypeError, OSError):
@@ -85,7 +85,7 @@ def fingerprint(owner: Any, name: str) -> str:
 
 
 def refusal(version: str) -> str:
-    """Why ExaBGP of this version cannot be repaired; empty where it can."""
+    """Why ExaBGP of this version cannot be repaired; empty if it can."""
     if version == REPAIRED:
         return ""
     changed = [
@@ -110,9 +110,9 @@ def repair() -> None:
 
 def repair_routes() -> None:
 
-    # 1. Changes wait in buckets, one for each set of attributes, in the order in which the buckets appeared. A route
-    # that went A, B, A while its peer was away is therefore sent A, then B: the router is left with the wrong next
-    # hop for ever. A newer change of a route must take the older one's place.
+    # 1. Changes wait in buckets, one for each set of attributes, in the order in which the buckets appeared. If a
+    # route changes from A to B and back to A while its peer is away, A is sent first and then B: the router keeps the
+    # wrong next hop. A newer change of a route must replace the older one.
     insert = OutgoingRIB._update_rib
 
     def update_rib(self: Any, change: Any) -> Any:
@@ -125,13 +125,13 @@ def repair_routes() -> None:
 
     OutgoingRIB._update_rib = update_rib
 
-    # 2. A reload is dropped without a word while any peer has routes waiting to be sent, and those of a peer that
-    # cannot be reached wait for ever. Routes and reload do not disturb each other: a peer keeps its routes.
+    # 2. A reload is dropped silently while any peer has routes waiting to be sent, and the routes of an unreachable
+    # peer wait forever. Routes and reload do not interfere: a peer keeps its routes.
     Reactor._pending_adjribout = lambda self: False
 
     # 3. A route is copied as a whole before it is queued, with the attributes that all routes of its command share, in
-    # case its next hop is "self": two fifths of the time of a burst. Ours is written out, and a command of ours names
-    # one neighbor, so nobody else has that route.
+    # case its next hop is "self": this takes two fifths of the time of a burst. Our next hop is always explicit, and
+    # each of our commands names one neighbor, so no other neighbor shares that route.
     with_own_address = Neighbor.remove_self
 
     def remove_self(self: Any, change: Any) -> Any:
@@ -142,7 +142,7 @@ def repair_routes() -> None:
 
 def repair_reports() -> None:
 
-    # 4. Why a command was refused is logged at a level that does not exist ("ERR"), so never.
+    # 4. The reason for refusing a command is logged at a level that does not exist ("ERR"), and is therefore lost.
     failure = API.log_failure
     API.log_failure = lambda self, message, level="ERROR": failure(self, message, level)
 
@@ -154,11 +154,11 @@ def repair_reports() -> None:
 
     Peer._close = close_with_cause
 
-    # 6. It insists on becoming another user, one that /etc/passwd knows, when either the user or the group is root's.
-    # The manager has already chosen whom both run as.
+    # 6. It insists on switching to another user from /etc/passwd if either the user or the group is root's. The
+    # manager has already chosen the user for both.
     Daemon.drop_privileges = lambda self: True
 
-    # 7. The event "negotiated" says nothing of graceful restart (RFC 4724), nor whom the session is with.
+    # 7. The event "negotiated" contains neither graceful restart (RFC 4724) nor the identity of the peer.
     say = JSON._negotiated
 
     def with_more(self: Any, negotiated: Any) -> Any:
@@ -179,10 +179,10 @@ def repair_reports() -> None:
 
 def repair_sending() -> None:
 
-    # 8. A router that reads nothing any more, and still sends keepalives, is never noticed: everything for it waits
-    # for ever (RFC 9687).
-    # 9. Nothing keeps a keepalive that is due out of the middle of a message of which only a part fitted into the
-    # socket. (By reading: no run has shown it, for the rest of the message mostly wins.)
+    # 8. A router that no longer reads but still sends keepalives is never detected: everything for it waits forever
+    # (RFC 9687).
+    # 9. If only part of a message fitted into the socket, a due keepalive can be sent in the middle of it. (Found by
+    # reading the code: no run has shown it, because the rest of the message is usually sent first.)
     write = Connection.writer
 
     def in_turn(self: Any, data: Any) -> Any:
@@ -214,8 +214,8 @@ def repair_sending() -> None:
 
     KA.__init__ = with_send_hold
 
-    # 10. The end of a session waits until its NOTIFICATION is sent: with a router that reads nothing, or that died
-    # while something was being sent to it, until the kernel gives up, a quarter of an hour later.
+    # 10. The end of a session waits until its NOTIFICATION is sent. With a router that does not read, or that died
+    # during a send, it waits until the kernel gives up, a quarter of an hour later.
     notify = Protocol.new_notification
 
     def notify_if_possible(self: Any, notification: Any) -> Any:
@@ -228,9 +228,9 @@ def repair_sending() -> None:
 
 def repair_listening() -> None:
 
-    # 11. The lowest TTL that one neighbor may have (RFC 5082) is set on the listening socket, which all neighbors of a
-    # local address share: others could not connect. It belongs to the accepted connection. The first answer comes
-    # from the listening socket, and is discarded by a router that checks it if its TTL is not 255.
+    # 11. The minimum TTL of one neighbor (RFC 5082) is set on the listening socket, which all neighbors of a local
+    # address share: others cannot connect. It belongs to the accepted connection. The first answer comes from the
+    # listening socket; a router that checks the TTL discards it if it is not 255.
     listen = listener.Listener._listen
 
     def listen_for_all(
@@ -254,7 +254,7 @@ def repair_listening() -> None:
 
 
 def accept_external() -> None:
-    """``peer-as 0`` accepts every AS but our own. ExaBGP's own word, ``auto``, accepts that as well, and makes the
+    """``peer-as 0`` accepts every AS but our own. ExaBGP's own value, ``auto``, accepts our own too, and makes the
     answers of its API unreadable."""
     validate = Negotiated.validate
 
@@ -274,7 +274,7 @@ def accept_external() -> None:
 
 
 def add_timers() -> None:
-    """``keepalive`` and ``connect-retry`` of a neighbor, in seconds. A change of them does not touch its session."""
+    """``keepalive`` and ``connect-retry`` of a neighbor, in seconds. Changing them does not affect its session."""
     for name in ("keepalive", "connect-retry"):
         ParseNeighbor.known[name] = lambda tokeniser: int(tokeniser())
         ParseNeighbor.action[name] = "set-command"
@@ -324,7 +324,7 @@ def main() -> None:
     keep_only(Capability.NET_BIND_SERVICE)
     if manager:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != manager:  # it died before we could ask to be told
+        if os.getppid() != manager:  # it died before the signal was set up
             sys.exit("the manager is gone")
     if why := refusal(importlib.metadata.version("exabgp")):
         sys.exit(why)
