@@ -19,11 +19,11 @@ from porterlb.errors import PorterError
 FOLDER = "porterlb-bundle"
 
 RECORDING = "recording.jsonl"
-"""Of a replica. It has no secrets, and a replay needs it as it is."""
+"""The recording of a replica. It contains no secrets, and a replay needs it unchanged."""
 
 
 def contents(report: Mapping[str, Any], found: Loaded | None, asked: Asked, texts: Mapping[str, str]) -> dict[str, str]:
-    """The files by name. Secrets are never read; what has a secret's name in an object is taken out everywhere."""
+    """The files by name. Secrets are never read; values of fields with a secret's name are removed everywhere."""
     objects = {kind.plural: [obj for _, obj in found.each(kind.kind)] for kind in KINDS} if found else {}
     values: dict[str, Any] = {"doctor.json": report}
     values |= {f"objects/{name}.json": some for name, some in objects.items()}
@@ -42,7 +42,7 @@ def contents(report: Mapping[str, Any], found: Loaded | None, asked: Asked, text
 
 
 def write(path: Path, files: Mapping[str, str]) -> None:
-    """A gzipped tar archive that only its owner may read. Raises PorterError where it cannot be written."""
+    """A gzipped tar archive that only its owner may read. Raises PorterError if it cannot be written."""
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(number, "wb") as raw, tarfile.open(fileobj=raw, mode="w:gz") as archive:

@@ -10,10 +10,10 @@ from click.shell_completion import CompletionItem, get_completion_class
 from porterlb.cli.options import Options
 
 VARIABLE = "_PORTERLB_COMPLETE"
-"""click's variable for a program of this name: the script sets it, and the program answers instead of running."""
+"""click's variable for a program of this name: if the script sets it, the program completes instead of running."""
 
 WITHIN = 2.0
-"""Seconds for the names of objects: a person waits for them after pressing Tab."""
+"""Seconds for the names of objects: the user waits for them after pressing Tab."""
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -24,7 +24,7 @@ def completion(shell: str) -> None:
     """Print the completion script of a shell: source <(porterlb completion bash)"""
     found = get_completion_class(shell)
     assert found is not None, "click knows all three"
-    # Only the text: the class for bash would start a bash to find its version.
+    # Only the script: the constructor of the class for bash would start bash to find its version.
     made = found.__new__(found)
     made.__dict__.update(cli=None, ctx_args={}, prog_name="porterlb", complete_var=VARIABLE)
     click.echo(made.source_template % made.source_vars())
@@ -40,7 +40,7 @@ def names(*kinds: str) -> Completer:
         options = ctx.ensure_object(Options)
         try:
             found = _names(options, kinds)
-        except Exception:  # a completion that fails must print nothing into the line that is typed
+        except Exception:  # a failed completion must print nothing into the command line
             return []
         return [CompletionItem(name) for name in found if name.startswith(begun)]
 

@@ -1,4 +1,4 @@
-"""``porterlb crds``: the custom resource definitions, to be piped into kubectl."""
+"""``porterlb crds``: the custom resource definitions, for kubectl."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ REACH_WITHIN = 3.0
 """Seconds for a connection to one replica."""
 
 AT_ONCE = 32
-"""Connections of the browser."""
+"""Simultaneous connections of the browser."""
 
 PIECE = 65536
-"""Bytes that are passed on at once."""
+"""Bytes passed on at a time."""
 
 HERE = "http://127.0.0.1:7472"
 
@@ -61,7 +61,7 @@ def _show(text: str, url: str, *, browser: bool) -> None:
 
 
 async def chosen(cluster: Cluster, node: str | None) -> str:
-    """The node of the first replica that can be reached, the leader's first. Raises PorterError where there is none."""
+    """The node of the first replica that can be reached, the leader's first. Raises PorterError if there is none."""
     leases = await cluster.leases()
     members, leader = sorted(members_of(leases)), leader_of(leases)
     if node is not None and node not in members:
@@ -119,7 +119,7 @@ async def _forward(cluster: Cluster, node: str, port: int, *, browser: bool) -> 
 
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tunnel: Tunnel) -> None:
-    """Passes bytes on in both directions until one end closes."""
+    """Relays bytes in both directions until one end closes."""
 
     async def up() -> None:
         while data := await reader.read(PIECE):

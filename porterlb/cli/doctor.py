@@ -36,12 +36,12 @@ HEALTHY, WARNINGS, ERRORS = 0, 3, 4
 _CODES = {None: HEALTHY, Severity.WARNING: WARNINGS, Severity.ERROR: ERRORS}
 
 ASK_WITHIN = 3.0
-"""Seconds for all replicas together: a slow answer is better than none here."""
+"""Seconds for all replicas together: here a slow answer is better than none."""
 
 
 @dataclass
 class Collected:
-    """``found``: None where the objects could not be read."""
+    """``found``: None if the objects could not be read."""
 
     facts: Facts
     asked: Asked = field(default_factory=Asked)
@@ -81,7 +81,7 @@ def doctor(ctx: click.Context, options: Options, bundle: str | None, source: str
 
 
 async def collect(cluster: Cluster, *, texts: bool = False) -> Collected:
-    """Reads everything that can be read; what cannot be becomes a finding. ``texts``: logs and metrics too."""
+    """Reads everything that can be read; anything else becomes a finding. ``texts``: also logs and metrics."""
     installing = asyncio.create_task(cluster.installation())
     try:
         try:
@@ -133,7 +133,7 @@ def facts_of(found: Loaded, asked: Asked) -> Facts:
 
 
 def _snapshot(found: Loaded, asked: Asked) -> Snapshot:
-    """The objects, with the sessions that replicas have now, and without the nodes that they find dead."""
+    """The objects, with the sessions that the replicas have now, and without the nodes that they find dead."""
     snapshot = offline_snapshot(found.objects, found.members)
     told = {
         (node, str(peer))
@@ -148,7 +148,7 @@ def _snapshot(found: Loaded, asked: Asked) -> Snapshot:
 
 
 def _clocks(asked: Asked) -> dict[str, float]:
-    """By how much the clocks of nodes are ahead of ours. A state in a file is as old as nobody knows."""
+    """Seconds by which the clocks of nodes are ahead of ours; not for states from files, whose age is unknown."""
     now = time.time()
     found = {node: state.state.get("clock") for node, state in asked.states.items() if state.source != "file"}
     return {node: float(clock) - now for node, clock in found.items() if isinstance(clock, int | float)}
@@ -189,7 +189,7 @@ def as_json(findings: Sequence[Finding], facts: Facts) -> dict[str, Any]:
 
 
 def lines(findings: Sequence[Finding], facts: Facts, width: int = 0) -> list[str]:
-    """What a person reads: the findings, the worst first, then a summary. ``width`` 0: lines are not broken."""
+    """The text output: the findings, the worst first, then a summary. ``width`` 0: lines are not broken."""
     shown: list[str] = []
     for one in findings:
         shown += _wrapped(f"{one.severity.value.upper()} {one.where}: {one.what}", "  ", width)

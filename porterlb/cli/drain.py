@@ -30,7 +30,7 @@ OWNER = "porterlb-drain"
 ANNOTATION = f"{DRAIN[0]}.{DOMAINS[0]}/{DRAIN[1]}"
 
 POLL = 0.5
-"""Seconds between two looks at the replicas."""
+"""Seconds between two queries of the replicas."""
 
 
 @click.command()
@@ -75,7 +75,7 @@ def undrain(options: Options, node: str) -> None:
     async def work(cluster: Cluster) -> bool:
         found = await load(cluster)
         _known(found, node)
-        # What another one has written is taken over by the first write, and given up by the second one.
+        # The first write takes over an annotation of another owner, the second one removes it.
         await _annotate(cluster, node, "false")
         await _annotate(cluster, node, None)
         after = await load(cluster)
@@ -94,7 +94,7 @@ def _known(found: Loaded, node: str) -> None:
 
 
 def _refuse_the_last(found: Loaded, node: str) -> None:
-    """Raises PorterError where addresses would be served by nobody: worked out with the manager's own code."""
+    """Raises PorterError if no node would serve some addresses, computed with the manager's own code."""
     result = what_if(offline_snapshot(found.objects, found.members), Missing(frozenset({node})), ModePolicy())
     lost = [
         f"{change.address} ({', '.join(map(str, change.services))})"
@@ -114,7 +114,7 @@ async def _annotate(cluster: Cluster, node: str, value: str | None) -> None:
 
 
 async def _wait(cluster: Cluster, node: str, until: float, patience: float) -> Progress:
-    """Until no traffic comes to the node. Raises PorterError where that takes too long, or cannot be."""
+    """Waits until the node gets no traffic. Raises PorterError if that takes too long or is impossible."""
     said = ""
     while True:
         found = await load(cluster)
@@ -135,7 +135,7 @@ async def _wait(cluster: Cluster, node: str, until: float, patience: float) -> P
 
 
 def _left(node: str, left: Progress, asked: Asked) -> str:
-    """What is still to be done, as a sentence; empty: nothing."""
+    """What must still happen, as a sentence; empty: nothing."""
     if not asked.states:
         why = "; ".join(f"{name}: {reason}" for name, reason in sorted(asked.silent.items()))
         return f"No replica can be asked whether the node is drained ({why or 'there is none'})."

@@ -26,7 +26,7 @@ SERVED, DEGRADED, NOT_SERVED = 0, 3, 4
 """Exit codes; 1 is an error, 2 wrong usage."""
 
 MOVES = 5
-"""Of the history: the last ones of the Service's addresses."""
+"""Number of history entries to show: the latest ones of the Service's addresses."""
 
 State = Mapping[str, Any]
 
@@ -38,14 +38,14 @@ _DRAIN = {
 
 @dataclass
 class Explanation:
-    """``steps``: what, how it is, and why. ``problems``: why it is not served, or not wholly."""
+    """``steps``: each step, with its state and reason. ``problems``: why it is not served, or not completely."""
 
     name: str
     code: int = SERVED
     steps: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
-    """What replicas heard on their segments."""
+    """What the replicas heard on their segments."""
 
     def add(self, step: str, text: str) -> None:
         self.steps.append((step, text))
@@ -108,7 +108,7 @@ def explain(ctx: click.Context, options: Options, name: str, source: str | None,
 
 
 def askable(name: str, asked: Asked) -> list[str]:
-    """The addresses of a Service for which the segment can be asked: replicas answer for them in Layer 2, or should."""
+    """The addresses of a Service to ask the segment about: replicas answer for them in Layer 2, or should."""
     if not asked.states:
         return []
     _, state = _witness(asked)
@@ -122,7 +122,7 @@ def _in_layer2(vip: State | None) -> bool:
 
 
 def _askers(vips: Iterable[str], asked: Asked) -> list[str]:
-    """The replicas that ask for these: all of them are asked by the same ones."""
+    """The replicas that ask: each asks for all of these addresses."""
     _, state = _witness(asked)
     answerers = sorted({_planned(state["vips"][vip]).answerer for vip in vips})
     return list(dict.fromkeys(node for answerer in answerers for node in on_segment.askers(asked.states, answerer)))
@@ -137,7 +137,7 @@ def _planned(vip: State) -> Planned:
 
 
 def explained(name: str, asked: Asked, found: Loaded | None, heard: Heard | None = None) -> Explanation:
-    """Raises PorterError where no such Service is known. ``heard``: what the segments answered; None: not asked."""
+    """Raises PorterError if no such Service is known. ``heard``: what the segments answered; None: not asked."""
     node, state = _witness(asked)
     service = _service(name, state)
     if service is None:
@@ -179,7 +179,7 @@ def explained(name: str, asked: Asked, found: Loaded | None, heard: Heard | None
 
 
 def _witness(asked: Asked) -> tuple[str, State]:
-    """The replica whose word counts: the leader's, for it alone allocates; else the first."""
+    """The replica whose state is used: the leader, because only it allocates; otherwise the first."""
     leaders = [node for node, found in sorted(asked.states.items()) if found.state.get("leader") == node]
     node = (leaders or sorted(asked.states))[0]
     return node, asked.states[node].state
@@ -240,7 +240,7 @@ def _address(made: Explanation, address: str, state: State, asked: Asked) -> Non
 
 
 def _segment(made: Explanation, address: str, vip: State | None, heard: Heard) -> None:
-    """What replicas heard on the segment when they asked for an address."""
+    """Adds what replicas heard on the segment when they asked for an address."""
     if vip is None or not _in_layer2(vip):
         made.add("  segment", "not asked: no replica answers for the address in Layer 2")
         return
@@ -291,7 +291,7 @@ def _peer(
 
 
 def _layer2(vip: State, askers: Mapping[str, int]) -> str:
-    """Who answers; per asker where each has a next hop of its own."""
+    """Which replica answers; if each host has its own next hop, the number of hosts per next hop."""
     if vip.get("hosts"):
         known = "; ".join(f"{node}: {askers.get(node, 0)} known" for node in sorted({*vip["hosts"], *askers}))
         return f"each host has a next hop of its own, answered by its replica ({known})"
@@ -300,7 +300,7 @@ def _layer2(vip: State, askers: Mapping[str, int]) -> str:
 
 
 def _answer(state: State, address: str) -> str:
-    """The next hop that a replica sees; all of them where hosts share several."""
+    """The next hop that a replica sees; all of them if the hosts share several."""
     vip = state["vips"].get(address) or {}
     answering = vip.get("answering")
     return ", ".join(vip.get("hosts") or ()) or (str(answering["nextHop"]) if answering else "")

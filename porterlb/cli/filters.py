@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Empty: everything."""
+    """What to show. Empty fields: everything."""
 
     namespace: str = ""
     eip: str = ""
@@ -25,7 +25,7 @@ class Filter:
     problems: bool = False
 
     def services(self, rows: Iterable[Row]) -> list[Row]:
-        """Rows of Services: of this namespace, with an address of this Eip, whose traffic comes to this node."""
+        """Rows of Services: in this namespace, with an address of this Eip, and with traffic to this node."""
         return [
             row
             for row in rows

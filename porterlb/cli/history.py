@@ -20,10 +20,10 @@ from porterlb.errors import PorterError
 Row = dict[str, Any]
 
 SAME = 2.0
-"""Seconds: what two replicas tell alike within them is one thing that both saw. Their clocks are kept by NTP."""
+"""Seconds within which equal entries of two replicas count as one event that both saw. NTP keeps their clocks."""
 
 SHOWN = 50
-"""Rows of the table, the newest; all are in JSON."""
+"""Number of rows in the table, the newest; JSON has all."""
 
 _SAME = ("what", "subject", "before", "after", "why", "cause")
 
@@ -64,7 +64,7 @@ async def _all(cluster: Cluster) -> Asked:
 
 
 def merged(asked: Asked) -> list[Row]:
-    """The entries of all replicas, the newest first; what several saw is one row, with the time of the first."""
+    """The entries of all replicas, the newest first; an event that several saw is one row, with the first time."""
     entries = [
         (str(entry.get("time", "")), node, entry)
         for node, state in sorted(asked.states.items())

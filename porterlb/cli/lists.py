@@ -1,4 +1,4 @@
-"""``porterlb eip list``, ``peer list``, ``service list``: what is there, how it is served, and what is wrong."""
+"""``porterlb eip list``, ``peer list``, ``service list``: what exists, how it is served, and what is wrong."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def service_list(options: Options, *, chosen: Filter) -> None:
 
 
 async def _some(cluster: Cluster) -> Loaded:
-    """What the user may read is enough for a list."""
+    """For a list, the kinds that the user may read are enough."""
     return await load(cluster, partial=True)
 
 
 def eip_rows(found: Loaded, asked: Asked | None = None) -> list[Row]:
-    """One a pool, as JSON values. ``asked``: the replicas, which know the hosts of pools that are spread over nodes."""
+    """One row per pool, as JSON values. ``asked``: the replicas, which know the hosts of pools spread over nodes."""
     rows = []
     for key, obj in found.each("Eip"):
         spec, status = _mapping(obj, "spec"), _mapping(obj, "status")
@@ -140,7 +140,7 @@ def per_node(counts: Mapping[str, int]) -> str:
 
 
 def eip_table(rows: list[Row], *, wide: bool = False) -> Table:
-    """``wide``: with the addresses by Layer 2 next hop, or the hosts where each has its own."""
+    """``wide``: with the addresses by Layer 2 next hop, or the hosts if each has its own next hop."""
     return Table(
         ("NAME", "ADDRESS", "PROTOCOL", "MODE", "SINCE", "USED", *(["LAYER 2"] if wide else []), "READY", "MESSAGE"),
         [
@@ -170,7 +170,7 @@ def _layer2(row: Row) -> str:
 
 
 def peer_rows(found: Loaded) -> list[Row]:
-    """One a peer, with the session of each node, as JSON values."""
+    """One row per peer, with the session of each node, as JSON values."""
     rows = []
     for key, obj in found.each("BgpPeer"):
         spec, status = _mapping(obj, "spec"), _mapping(obj, "status")
@@ -212,7 +212,7 @@ def _session(node: str, entry: Mapping[str, Any]) -> Row:
 
 
 def peer_table(rows: list[Row]) -> Table:
-    """One line a session; a peer without one has a line of its own, with the reason."""
+    """One line per session; a peer without a session has one line, with the reason."""
     lines: list[tuple[str, ...]] = []
     wrong: list[bool] = []
     with_bfd = any(session.get("bfd") for row in rows for session in row["sessions"])
@@ -241,7 +241,7 @@ def peer_table(rows: list[Row]) -> Table:
 
 
 def service_rows(found: Loaded, asked: Asked) -> list[Row]:
-    """One a Service of ours, usable or not, as JSON values. ``since``: the last move, where a replica knows of one."""
+    """One row per Service of ours, usable or not, as JSON values. ``since``: the last move, if a replica knows one."""
     rows = []
     for key, obj in found.each("Service"):
         problems = found.problems(*key)
@@ -278,7 +278,7 @@ _MODES: Mapping[str, str] = {"BGP": "bgp", "Layer2": "layer2"}
 
 
 def service_table(rows: list[Row]) -> Table:
-    """Those with a problem first."""
+    """Services with a problem come first."""
     rows = sorted(rows, key=lambda row: not service_wrong(row))
     return Table(
         ("NAME", "ADDRESS", "SERVED", "MODE", "SINCE", "MESSAGE"),
@@ -305,7 +305,7 @@ def _fatal(row: Row) -> bool:
 
 
 def _message(row: Row) -> str:
-    """What the manager says; where it has said nothing yet, what is wrong with the object itself."""
+    """The manager's message; if there is none yet, what is wrong with the object itself."""
     return row["message"] or " ".join(problem["message"] for problem in row["problems"])
 
 

@@ -16,16 +16,16 @@ from porterlb.core.objects import ObjectKey, Objects
 KINDS = (Kind.NODE, Kind.NAMESPACE, Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER)
 
 LEADER_LEASE = "porterlb"
-"""The Lease of the leader; its holder is the node's name, an underscore, and a part that is new with each start."""
+"""The Lease of the leader; its holder is the node's name, an underscore, and a part that is new at each start."""
 
 READ_WITHIN = 10.0  # seconds
-BROKEN_WITHIN = 0.05  # seconds; what cannot be read is told right behind the objects
+BROKEN_WITHIN = 0.05  # seconds; unreadable objects are reported right after the objects
 
 
 @dataclass
 class Loaded:
-    """``broken``: what cannot be read at all, by place (``web.yaml:12``): a sentence. ``unread``: kinds (plural) that
-    the API refuses, and why: the answer is without them."""
+    """``broken``: what cannot be read at all: a sentence by place (``web.yaml:12``). ``unread``: kinds (plural) that
+    the API refuses, and why: the answer does not contain them."""
 
     objects: Objects
     broken: Mapping[str, str] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class Loaded:
     unread: Mapping[str, str] = field(default_factory=dict)
 
     def require(self, kind: Kind) -> None:
-        """Raises Denied where this kind could not be read: the answer would be about nothing else."""
+        """Raises Denied if this kind could not be read, because the answer is about this kind."""
         if kind.plural in self.unread:
             raise Denied(self.unread[kind.plural])
 
     def notes(self, *kinds: str) -> list[str]:
-        """One sentence for each thing that is wrong, with the object's name; ``kinds``: only of these."""
+        """One sentence for each problem, with the object's name; ``kinds``: only objects of these kinds."""
         found = [
             f"{key}: {problem}"
             for key, problems in sorted(self.objects.problems.items())
@@ -55,11 +55,11 @@ class Loaded:
 
     @property
     def leader(self) -> str:
-        """The node of the replica that holds the Lease; empty: nobody does."""
+        """The node of the replica that holds the leader's Lease; empty: none does."""
         return leader_of(self.leases)
 
     def problems(self, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:
-        """As JSON."""
+        """The problems of an object, as JSON values."""
         return [
             {"reason": p.reason.value, "field": p.field, "message": p.message, "fatal": p.fatal}
             for p in self.objects.problems.get(ObjectKey(kind, namespace, name), ())
@@ -71,7 +71,7 @@ class Loaded:
 
 
 def leader_of(leases: Iterable[LeaseRecord]) -> str:
-    """The node of the replica that holds the leader's Lease; empty: nobody does."""
+    """The node of the replica that holds the leader's Lease; empty: none does."""
     holder = next((lease.holder for lease in leases if lease.name == LEADER_LEASE), "")
     return holder.rpartition("_")[0] or holder
 
@@ -83,8 +83,8 @@ def members_of(leases: Iterable[LeaseRecord]) -> dict[str, Member]:
 
 
 async def load(cluster: Cluster, *, claim_without_class: bool = True, partial: bool = False) -> Loaded:
-    """Reads everything. Raises Unavailable where the cluster cannot be reached, Denied where it refuses: rights or CRDs
-    are missing. ``partial``: what can be read is enough; Denied only where that is nothing."""
+    """Reads everything. Raises Unavailable if the cluster cannot be reached, Denied if it refuses: rights or CRDs are
+    missing. ``partial``: what can be read is enough; Denied only if nothing can be read."""
     objects = Objects(claim_without_class)
     broken: dict[str, str] = {}
     missing = set(KINDS)
@@ -129,7 +129,7 @@ async def _leases(cluster: Cluster, unread: dict[str, str] | None) -> Sequence[L
 
 
 async def _piecewise(cluster: Cluster, objects: Objects) -> Loaded:
-    """Each kind by itself, for somebody who may not read all of them."""
+    """Reads each kind separately, for users who may not read all of them."""
     unread: dict[str, str] = {}
 
     async def one(kind: Kind) -> None:

@@ -39,11 +39,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "manager": ("manager", "Run one replica, until SIGTERM."),
 }
 """By name: the module in porterlb.cli that has the command, and its line in ``porterlb --help``. A module is loaded
-when its command is used: loading all of them takes longer than a person waits for help or for a completion."""
+when its command is used: loading all of them would delay help and completion too much."""
 
 
 class Commands(click.Group):
-    """Loads a command when it is asked for."""
+    """Loads a command when it is requested."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *(name for name in super().list_commands(ctx) if name not in COMMANDS)]
@@ -85,7 +85,7 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and ends the program: 0, 1 for what went wrong, 2 for wrong usage, 130 for Ctrl-C."""
+    """Runs the command line and ends the program: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
     sys.exit(run(args))
 
 
@@ -108,7 +108,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:
-        # Whoever reads has had enough (| head). Python would complain once more when it flushes at exit.
+        # The reader has closed the pipe (| head). Python would report that again when it flushes at exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -1,4 +1,4 @@
-"""``porterlb manager``: the daemon. Every setting of :mod:`porterlb.settings` is an option, made from the dataclass."""
+"""``porterlb manager``: the daemon. Every setting of :mod:`porterlb.settings` is an option made from the dataclass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENVIRONMENT: Mapping[str, str] = {"node": "NODE_NAME"}
 
 
 def documentation() -> dict[str, str]:
-    """The docstring of each setting, by name; where several settings share one, it is written below the last."""
+    """The docstring of each setting, by name; if several settings share one, it is below the last of them."""
     body = ast.parse(inspect.getsource(Settings)).body[0]
     assert isinstance(body, ast.ClassDef)
     found: dict[str, str] = {}
@@ -40,7 +40,7 @@ def documentation() -> dict[str, str]:
 
 
 def environment(name: str) -> str:
-    """The variable that a setting is read from, where its option is not given."""
+    """The environment variable that a setting is read from, if its option is not given."""
     return _ENVIRONMENT.get(name, f"PORTERLB_{name.upper()}")
 
 
@@ -98,7 +98,7 @@ def manager(ctx: click.Context, options: Options, /, http: str | None, profile: 
 
 
 def settings_from(options: Options, http: str | None, profile: str, given: Mapping[str, Any]) -> Settings:
-    """What was given, over the profile, over the defaults. Raises PorterError where it cannot be."""
+    """The given options override the profile, which overrides the defaults. Raises PorterError if they are invalid."""
     values: dict[str, Any] = {
         **PROFILES[profile],
         **{name: value for name, value in given.items() if value is not None},

@@ -19,7 +19,7 @@ from porterlb.errors import PorterError
 
 CONVERTERS = {"metallb": metallb.convert, "openelb": openelb.convert}
 INCOMPLETE = 3
-"""Exit code where something was not converted."""
+"""Exit code if something was not converted."""
 LARGEST = 64 << 20
 """Bytes of all input."""
 

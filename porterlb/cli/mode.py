@@ -27,11 +27,11 @@ OWNER = "porterlb-cli"
 """Field manager (server-side apply) of spec.protocol, once it was switched by hand."""
 
 RESTORE = "restore"
-"""In the place of a protocol: the one that each Eip had before it was switched."""
+"""Instead of a protocol: the one that each Eip had before it was switched."""
 
 SWITCHED_KEY = f"{SWITCHED[0]}.{DOMAINS[0]}/{SWITCHED[1]}"
 
-POLL = 0.1  # seconds between two looks at the status
+POLL = 0.1  # seconds between two checks of the status
 
 Row = dict[str, Any]
 
@@ -74,7 +74,7 @@ def mode(
 
 
 def mode_rows(found: Loaded, names: Sequence[str]) -> list[Row]:
-    """One an Eip, as JSON values."""
+    """One row per Eip, as JSON values."""
     rows = []
     status = {key.name: _mode_of(obj) for key, obj in found.each("Eip")}
     for row in eip_rows(found):
@@ -128,9 +128,9 @@ def _chosen(found: Loaded, eips: Sequence[str]) -> list[str]:
 async def switch(
     cluster: Cluster, protocol: Protocol | None, eips: Sequence[str], *, wait: bool, force: bool, patience: float
 ) -> list[Row]:
-    """Switches and says what it did, one a row. ``protocol`` None: what each Eip had before.
+    """Switches, and returns what it did, one row per Eip. ``protocol`` None: what each Eip had before.
 
-    Raises PorterError where it cannot work or takes too long.
+    Raises PorterError if it cannot work or takes too long.
     """
     found = await load(cluster)
     names = [name for name in _chosen(found, eips) if force or not _unusable(found, name, named=bool(eips))]
@@ -163,7 +163,7 @@ async def switch(
 
 
 def _replaced(found: Loaded, names: Sequence[str], *, named: bool) -> dict[str, Protocol]:
-    """By Eip: the protocol that it had before. Raises PorterError if there is none to be given back."""
+    """By Eip: the protocol that it had before. Raises PorterError if there is none to restore."""
     befores = {name: replaced_protocol(found.objects.raw("Eip", "", name) or {}) for name in names}
     targets = {name: before for name, before in befores.items() if before is not None}
     missing = [name for name in names if name not in targets]
@@ -178,7 +178,7 @@ def _replaced(found: Loaded, names: Sequence[str], *, named: bool) -> dict[str, 
 
 
 def _edit(obj: Obj, current: str, wanted: Protocol) -> Obj:
-    """The change of an Eip, with the note that `restore` reads. An Eip with its first protocol has none."""
+    """The change of an Eip, with the annotation that `restore` reads. An Eip with its first protocol has none."""
     before = replaced_protocol(obj)
     first = current if before is None else before.value
     note = {} if first == wanted.value else {SWITCHED_KEY: f"{first}/{wanted.value}"}
@@ -238,7 +238,7 @@ def _refuse_what_cannot_work(found: Loaded, wanted: Protocol, names: Sequence[st
 
 
 def _refuse_what_no_session_carries(found: Loaded, names: Sequence[str], force: str) -> None:
-    """A session may be there and not take the addresses of an Eip: what was negotiated counts."""
+    """Refuses if no session carries the addresses of an Eip: a session may be up and not have negotiated them."""
     snapshot = offline_snapshot(found.objects, found.members)
     shared = shared_by_all(snapshot, {}, 0.0, ModePolicy(), None)
     for name in names:
@@ -257,7 +257,7 @@ def _refuse_what_no_session_carries(found: Loaded, names: Sequence[str], force: 
 async def _wait(
     cluster: Cluster, name: str, wanted: Protocol, after: Obj, until: float, patience: float
 ) -> Mapping[str, Any]:
-    """Until the status says that every address is served as wanted."""
+    """Waits until the status says that every address is served as wanted."""
     generation = (after.get("metadata") or {}).get("generation") or 0
     said = ""
     while True:
@@ -283,7 +283,7 @@ async def _wait(
 
 
 def still_missing(record: Mapping[str, Any], wanted: Protocol, generation: int) -> str:
-    """What is not there yet, as a sentence; empty when every address is served as wanted."""
+    """What is still missing, as a sentence; empty when every address is served as wanted."""
     seen = record.get("observedGeneration")
     if record.get("protocol") != wanted.value or (isinstance(seen, int) and seen < generation):
         return "the manager has not read the change yet."

@@ -1,4 +1,4 @@
-"""Options that every command has, before it or behind it: which cluster, and how to show the answer."""
+"""Options that every command has, before or after its name: which cluster, and the output format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass
 class Options:
-    """What was given, the last one counts: ``porterlb -o json eip list -o yaml`` is YAML."""
+    """The given options; the last one counts: ``porterlb -o json eip list -o yaml`` is YAML."""
 
     cluster: str = "kube"
     kubeconfig: str = ""
@@ -26,11 +26,11 @@ class Options:
     output: str = "table"
 
     def ask(self, work: Callable[[Cluster], Awaitable[T]], *, writes: bool = False) -> T:
-        """Runs ``work`` with the cluster, and closes it whatever happens."""
-        import asyncio  # noqa: PLC0415  # with logging 40 ms that --help and completion need not wait for
+        """Runs ``work`` with the cluster, and closes the cluster in any case."""
+        import asyncio  # noqa: PLC0415  # with logging 40 ms, which --help and completion must not wait for
         import logging  # noqa: PLC0415
 
-        # What goes wrong is said once, in one line, by whoever ends the program.
+        # An error is reported once, in one line, by the code that ends the program.
         logging.getLogger().addHandler(logging.NullHandler())
 
         async def main() -> T:
@@ -62,8 +62,8 @@ def _option(*names: str, env: str = "", **more: Any) -> Callable[[Command], Comm
 
 
 def cluster_options(*, env: bool = False) -> Callable[[Command], Command]:
-    """--cluster and its kin. ``env``: also from the environment; for the program itself only, so that an option
-    before the command is not overridden by a variable read for the command."""
+    """--cluster and related options. ``env``: also from the environment; for the program itself only, so that a
+    variable read for the command does not override an option before the command."""
 
     def add(command: Command) -> Command:
         for option in (
@@ -91,6 +91,6 @@ def output_option(command: Command) -> Command:
 
 
 def query(command: Command) -> Command:
-    """All options of a command that asks or changes the cluster, and the Options as its first argument."""
+    """All options of a command that queries or changes the cluster, and the Options as its first argument."""
     wrapped: Command = pass_options(cluster_options()(output_option(command)))  # type: ignore[assignment]
     return wrapped

@@ -1,7 +1,7 @@
-"""Answers: tables for people, JSON and YAML for programs.
+"""Output: tables for people, JSON and YAML for programs.
 
 Problems come first. A table fits the width of a terminal: long cells are folded between words, and the message of a row
-that has a problem is on lines of its own. In a pipe, lines are whole and without colour. ``-o wide`` has every message
+with a problem is on separate lines. In a pipe, lines are not folded and have no colour. ``-o wide`` shows every message
 in a column.
 """
 
@@ -25,12 +25,12 @@ from rich.text import Text
 Json = Mapping[str, Any] | Sequence[Any]
 
 TABLES = ("table", "wide")
-"""Answers for people."""
+"""Formats for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """``title`` is left out where there is one table only. Cells are plain text; an empty one is shown as a dash.
+    """``title`` is left out if there is only one table. Cells are plain text; an empty one is shown as a dash.
 
     ``message``: the last cell of a row is a sentence, which is shown for rows with a problem. ``wrong``: whether each
     row has one.
@@ -67,11 +67,11 @@ Part = tuple[str, str]
 """A text and its style; empty: none."""
 
 VERSION = 1
-"""Of the shape of JSON and YAML answers; raised when something changes its meaning or goes away."""
+"""Version of the shape of JSON and YAML output; raised when a field changes its meaning or is removed."""
 
 
 def versioned(data: Json) -> dict[str, Any]:
-    """An answer with its version; a list is in ``items``."""
+    """``data`` with the version; a list is in ``items``."""
     return {"version": VERSION, **data} if isinstance(data, Mapping) else {"version": VERSION, "items": list(data)}
 
 
@@ -96,7 +96,7 @@ def show_text(output: str, data: Json, lines: Sequence[str]) -> None:
 
 
 def rich_view(tables: Sequence[Table], notes: Sequence[str] = (), *, wide: bool = False) -> Text:
-    """For a terminal: coloured, and as wide as it is (-o wide: as wide as needed)."""
+    """For a terminal: coloured, and as wide as the terminal (-o wide: as wide as needed)."""
     width = 0 if wide else shutil.get_terminal_size().columns
     text = Text(no_wrap=True)
     for number, line in enumerate(_view(tables, notes, width, wide=wide)):
@@ -107,7 +107,7 @@ def rich_view(tables: Sequence[Table], notes: Sequence[str] = (), *, wide: bool 
 
 
 def plain_view(tables: Sequence[Table], notes: Sequence[str] = (), *, width: int = 0, wide: bool = False) -> str:
-    """For a pipe: columns, two spaces apart, as kubectl has them. ``width`` 0: lines are not folded."""
+    """For a pipe: columns, two spaces apart, as in kubectl. ``width`` 0: lines are not folded."""
     lines = _view(tables, notes, width, wide=wide)
     return "\n".join("".join(part for part, _ in line).rstrip() for line in lines)
 
@@ -155,7 +155,7 @@ def _fitted(rows: Sequence[Sequence[str]], width: int) -> list[int]:
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], style: str = "") -> list[list[Part]]:
-    """One row: as many lines as its longest cell needs."""
+    """The lines of one row: as many as its longest cell needs."""
     columns = [_in_words(cell, width) for cell, width in zip(cells, widths, strict=True)]
     lines: list[list[Part]] = []
     for parts in zip_longest(*columns, fillvalue=""):
@@ -168,7 +168,7 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str = "") -> list[l
 
 
 def _words(cell: str) -> list[str]:
-    """Where a cell may be folded: behind a space, a comma, or the dash of a range."""
+    """The parts between which a cell may be folded: after a space, a comma, or the dash of a range."""
     return [word.strip() for word in re.split(r"(?<=[ ,])|(?<=[0-9a-f]-)(?=[0-9a-f])", cell) if word.strip()] or [""]
 
 
@@ -190,7 +190,7 @@ def _folded(text: str, width: int, indent: str = "") -> Iterable[str]:
 
 
 def age(since: str, now: datetime | None = None) -> str:
-    """How long ago an RFC 3339 time is: ``12s``, ``5m``, ``3h``, ``8d``; empty where it is not a time."""
+    """How long ago an RFC 3339 time is: ``12s``, ``5m``, ``3h``, ``8d``; empty if it is not a time."""
     try:
         then = datetime.fromisoformat(since)
     except ValueError:

@@ -1,4 +1,4 @@
-"""``porterlb plan``: what would be if a node, a peer or a replica were gone. Changes nothing."""
+"""``porterlb plan``: what would change if a node, a peer or a replica were gone. Changes nothing."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def plan(
 
 
 async def _passwords(cluster: Cluster, found: Loaded) -> list[str]:
-    """The BgpPeers without a session because their Secret is missing, as the managers find it."""
+    """Notes about BgpPeers that have no session because their Secret is missing or cannot be checked."""
     notes = []
     for name, peer in sorted(found.objects.peers.items()):
         if peer.password_secret is None:
@@ -93,7 +93,7 @@ async def _passwords(cluster: Cluster, found: Loaded) -> list[str]:
 
 
 def gone(found: Loaded, asked: Asked) -> Missing:
-    """What replicas see missing now, before the API knows of it."""
+    """What the replicas find missing now, before the API does."""
     nodes = frozenset(name for name in asked.dead if name in found.objects.nodes)
     return Missing(nodes, replicas=frozenset(name for name in found.members if asked.heard(name) is False) - nodes)
 

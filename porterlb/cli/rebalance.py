@@ -28,11 +28,11 @@ from porterlb.core.whatif import offline_snapshot, without
 from porterlb.errors import PorterError
 
 OWNER = "porterlb-cli-rebalance"
-"""Field manager (server-side apply) of the annotation. Under that of spec.protocol it would give that up."""
+"""Field manager (server-side apply) of the annotation. Not that of spec.protocol, which would give up that field."""
 
 ANNOTATION = f"{REBALANCE[0]}.{DOMAINS[0]}/{REBALANCE[1]}"
 
-POLL = 0.2  # seconds between two looks at the answer
+POLL = 0.2  # seconds between two checks for the answer
 
 
 @click.command()
@@ -53,7 +53,7 @@ def rebalance(options: Options, *, yes: bool, no_wait: bool, timeout: float) -> 
         made = plan(without(snapshot, gone(found, await ask(cluster, found.members))), None, 0.0, ModePolicy(), AT_ONCE)
         moves, data = rebalancing(made), as_json(made)
         if yes and moves:
-            # Any Eip would do: the request is about all of them.
+            # Any Eip can carry the request: it applies to all of them.
             eip = made.vips[addresses_of(made, moves[0].key)[0]].eip
             data["request"] = await _request(cluster, eip)
             data["done"] = not no_wait and await _answered(cluster, eip, data["request"], timeout)

@@ -21,13 +21,13 @@ from porterlb.errors import PorterError
 from porterlb.release import release
 
 DIFFERENT = 3
-"""Exit code: this release decides otherwise."""
+"""Exit code: this release decides differently."""
 
 SHOWN = 5
 """Decisions that differ, printed in full; all are in JSON."""
 
 _ROUTINE = frozenset(("say", "report", "announce", "check", "late", "burst"))
-"""Rows of the wire process that are printed with --all only: they follow from others, or repeat."""
+"""Rows of the wire process that are printed with --all only: they follow from other rows, or repeat them."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -77,7 +77,7 @@ def _opened(path: Path) -> TextIO:
 
 
 class _Replay:
-    """One run. ``different``: how many decisions are others now."""
+    """One run. ``different``: how many decisions differ now."""
 
     def __init__(self, source: Iterable[str], until: str | None, vip: str | None, *, everything: bool) -> None:
         from porterlb.replay import replayed  # noqa: PLC0415  # with the planner
@@ -91,7 +91,7 @@ class _Replay:
         self.plans = self.events = self.different = 0
 
     def items(self) -> Iterator[dict[str, Any]]:
-        """Every moment at which something was decided, or came in that a person would want to see."""
+        """Every moment with a decision, or with an input that a user would want to see."""
         waiting: list[words.Said] = []
         for step in self._steps:
             at = float(step.line["at"])
@@ -140,7 +140,7 @@ class _Replay:
         moment = datetime.fromtimestamp(at + self._offset, UTC)
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
-    # ---- answers
+    # ---- output
 
     def as_json(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -187,7 +187,7 @@ class _Replay:
 
 
 def _end(until: str | None, begin: float, offset: float) -> float | None:
-    """Monotonic seconds."""
+    """The end in monotonic seconds; None: no end."""
     if until is None:
         return None
     match = _DURATION.fullmatch(until)

@@ -1,4 +1,4 @@
-"""The overview of one replica's own state: for a node whose API server is away. Same shape as ``porterlb status``."""
+"""The overview of one replica's own state, for use without the API server. Same shape as ``porterlb status``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 def overview(found: ReplicaState) -> Row:
-    """See :func:`porterlb.cli.status.overview`; ``api``: False, for nothing is asked of it."""
+    """See :func:`porterlb.cli.status.overview`; ``api``: False, because the API is not asked."""
     state = found.state
     services = [_service(state, name, service) for name, service in sorted(state["services"].items())]
     served = [row for row in services if row["serving"] == "True"]
@@ -101,14 +101,14 @@ def _eip(state: Mapping[str, Any], name: str, eip: Mapping[str, Any]) -> Row:
 
 
 def _why_down(peer: Mapping[str, Any]) -> str:
-    """Why the replica's own session is down, or what it cannot do."""
+    """Why the replica's own session is down, or what the session cannot carry."""
     if str(peer["state"]) == "established":
         return str(peer.get("refusal", ""))
     return str(peer.get("refusal") or peer.get("lastAttempt") or peer.get("reason") or "")
 
 
 def _peer(state: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Row:
-    """The own session with its state; of the others it is known whether they are established."""
+    """The replica's own session with its state; for the others, only whether they are established."""
     sessions = [
         {
             "node": node,

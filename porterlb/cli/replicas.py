@@ -1,4 +1,4 @@
-"""What the replicas themselves know, asked all at once: the API learns of a dead node some 40 s later."""
+"""What the replicas themselves know, asked in parallel: the API learns of a dead node some 40 s later."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from porterlb.cluster import Cluster, Denied, ReplicaState, Unavailable
 from porterlb.errors import PorterError
 
 ASK_WITHIN = 0.8
-"""Seconds for all replicas together: one that cannot be reached must not hinder, and a node's death is to be shown
+"""Seconds for all replicas together: an unreachable one must not delay the answer, and a node's death must be shown
 within 1 s."""
 
 STALE = 3.0
-"""Seconds after which what a replica wrote says nothing about now: it writes every second."""
+"""Seconds after which the state that a replica wrote is outdated: it writes every second."""
 
 FROM = 2.0
-"""Seconds for the answer of one address (--from)."""
+"""Seconds for the answer from one address (--from)."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Asked:
         return {name: seen for name in sorted(names) if (seen := self.saying("nodes", name, "dead", True))}
 
     def heard(self, node: str) -> bool | None:
-        """Whether the replica on ``node`` lives: it answered, or another one hears it. None: nobody could be asked."""
+        """Whether the replica on ``node`` is alive: it answered, or another one hears it. None: none could be asked."""
         if node in self.states:
             return True
         return bool(self.saying("replicas", node, "fresh", True)) if self.states else None
 
     def next_hops(self, addresses: Iterable[str]) -> list[str]:
-        """Where the traffic of these addresses goes, as any replica knows it."""
+        """Where the traffic of these addresses goes, according to any replica."""
         vips = [
             vip
             for _, asked in sorted(self.states.items())
@@ -61,19 +61,19 @@ class Asked:
         return sorted({hop for vip in vips for hop in served_by(vip)})
 
     def askers(self, address: str) -> Mapping[str, int]:
-        """The known hosts on the segment by their next hop, of a VIP that is spread: as the replica says that knows
-        most of them."""
+        """For a VIP that is spread: the number of known hosts on the segment by next hop, according to the replica that
+        knows most of them."""
         found = [((of.state.get("vips") or {}).get(address) or {}).get("askers") or {} for of in self.states.values()]
         return max(found, key=lambda counts: (sum(counts.values()), sorted(counts.items())), default={})
 
     def since(self, address: str) -> str:
-        """When a VIP moved last, as the replica that knows the latest move says; empty: no replica knows."""
+        """When a VIP last moved, according to the replica that knows the latest move; empty: no replica knows."""
         found = ((state.state.get("vips") or {}).get(address) or {} for state in self.states.values())
         return max((str(vip.get("since") or "") for vip in found), default="")
 
 
 def served_by(vip: Mapping[str, Any]) -> list[str]:
-    """Where the traffic of a VIP goes, as a state shows it."""
+    """Where the traffic of a VIP goes, according to a state."""
     if vip.get("served") == "bgp":
         return [hop for hops in (vip.get("carried") or {}).values() for hop in hops]
     answering = vip.get("answering")
@@ -116,7 +116,7 @@ def read(url: str) -> ReplicaState:
 
 
 def reach(url: str) -> None:
-    """Raises PorterError where no manager answers at ``url``; one that knows nothing yet is one."""
+    """Raises PorterError if no manager answers at ``url``; one that knows nothing yet counts."""
     if not _state_at(url).keys() & {"vips", "waitingFor"}:
         raise PorterError(f"{url} is not the address of a manager.", _HERE)
 
@@ -126,7 +126,7 @@ def _state_at(url: str) -> dict[str, Any]:
 
     async def work() -> dict[str, Any]:
         limit = aiohttp.ClientTimeout(total=FROM)
-        # A manager refuses a name with dots: it might be that of a web site. A proxy with TLS may need it.
+        # A manager refuses a name with dots: it might be the name of a web site. A proxy with TLS may need it.
         host = {"Host": "localhost"} if url.startswith("http:") else {}
         async with (
             aiohttp.ClientSession(timeout=limit, headers=host) as session,
@@ -146,7 +146,7 @@ def _state_at(url: str) -> dict[str, Any]:
 
 
 def recording(url: str) -> str:
-    """What the replica at ``url`` has recorded in memory; empty where it gives none."""
+    """What the replica at ``url`` has recorded in memory; empty if it returns none."""
     import aiohttp  # noqa: PLC0415  # as above
 
     async def work() -> str:
@@ -165,6 +165,6 @@ def recording(url: str) -> str:
 
 
 RECORDING_WITHIN = 30.0
-"""Seconds: its text is made when it is asked for."""
+"""Seconds: the text is made on request."""
 
 _HERE = "Run it on a node of the cluster, with the address of --http (http://127.0.0.1:7472 by default)."

@@ -1,4 +1,4 @@
-"""Asks segments who answers for VIPs, by the replicas there."""
+"""Lets replicas ask their segments which hosts answer for VIPs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from porterlb.cluster import Cluster, Denied, Unavailable
 from porterlb.core.layer2.inquiry import MOST, Outcome, read
 
 WITHIN = 3.0
-"""Seconds for the answers of all replicas: each listens for about 1 s, after the inquiry before it."""
+"""Seconds for the answers of all replicas: each listens for about 1 s, after the previous inquiry."""
 
 Heard = Mapping[str, Sequence[Outcome] | str]
-"""By the node of the replica that asked: what it heard, or why it cannot be asked."""
+"""By node of the replica that asked: what it heard, or why the replica cannot be asked."""
 
 
 async def ask_segment(cluster: Cluster, askers: Iterable[str], addresses: Sequence[str]) -> Heard:
@@ -24,8 +24,8 @@ async def ask_segment(cluster: Cluster, askers: Iterable[str], addresses: Sequen
 
 
 def ask_at(url: str, node: str, addresses: Sequence[str]) -> Heard:
-    """Lets the replica on ``node`` ask, which serves HTTP at ``url``."""
-    import aiohttp  # noqa: PLC0415  # 0.2 s that other commands need not wait for
+    """Lets the replica on ``node``, which serves HTTP at ``url``, ask."""
+    import aiohttp  # noqa: PLC0415  # 0.2 s, which other commands must not wait for
 
     async def work() -> Sequence[Outcome] | str:
         limit = aiohttp.ClientTimeout(total=WITHIN)

@@ -1,4 +1,4 @@
-"""``porterlb status``: everything at a glance, from the API and from the replicas themselves."""
+"""``porterlb status``: an overview of everything, from the API and from the replicas themselves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from porterlb.core.placement.overview import askers_by_node
 from porterlb.core.sentences import listed
 
 SHOWN_SERVICES = 20
-"""Services with a problem come first, and all of them are listed; others only as far as this number goes."""
+"""Services with a problem come first, and all of them are listed; others only up to this total."""
 
 Data = dict[str, Any]
 
@@ -108,7 +108,7 @@ async def _follow(read: Callable[[], Awaitable[Data]], output: str, interval: fl
 
 
 def overview(found: Loaded, asked: Asked) -> Data:
-    """The stable shape of ``-o json``. What replicas see now wins over what the API says."""
+    """The stable shape of ``-o json``. What the replicas see now takes precedence over the API."""
     dead = {name: seen for name, seen in asked.dead.items() if name in found.objects.nodes}
     replicas: list[Data] = [
         {
@@ -176,7 +176,7 @@ def _say(names: list[str]) -> str:
 
 
 def _session(asked: Asked, peer: str, node: str, known: str, silent: list[str]) -> str:
-    """The state of a session: as its own replica says, else as the API does; that of a silent replica is nobody's."""
+    """The state of a session according to its own replica, else to the API; SILENT if its replica is silent."""
     if node in silent:
         return "SILENT"
     own = asked.states.get(node)
@@ -185,7 +185,7 @@ def _session(asked: Asked, peer: str, node: str, known: str, silent: list[str]) 
 
 
 def filtered(data: Data, chosen: Filter) -> Data:
-    """The part of an overview that was asked for; the counts stay those of everything."""
+    """The requested part of an overview; the counts remain those of everything."""
     chosen.known((row["name"] for row in data["eips"]), (row["name"] for row in data["nodes"]))
     services = {**data["services"], "list": chosen.services(data["services"]["list"])}
     found = {"nodes": chosen.nodes(data["nodes"]), "eips": chosen.eips(data["eips"])}
@@ -193,7 +193,7 @@ def filtered(data: Data, chosen: Filter) -> Data:
 
 
 def tables(data: Mapping[str, Any], chosen: Filter = EVERYTHING) -> list[Table]:
-    """What the overview looks like; with ``chosen.problems`` without the summary."""
+    """The tables of the overview; with ``chosen.problems``, without the summary."""
     services = data["services"]
     sessions = [session for peer in data["peers"] for session in peer["sessions"]]
     up = sum(session["state"] == "ESTABLISHED" for session in sessions)
@@ -229,7 +229,7 @@ def tables(data: Mapping[str, Any], chosen: Filter = EVERYTHING) -> list[Table]:
 
 
 def _layer2(data: Mapping[str, Any]) -> str:
-    """How many VIPs each node serves in Layer 2, or would serve once BGP is lost; and how many hosts of spread VIPs."""
+    """How many VIPs each node serves in Layer 2, or would serve if BGP were lost; and how many hosts of spread VIPs."""
     vips, askers = ({node["name"]: node.get(what, 0) for node in data["nodes"]} for what in ("vips", "askers"))
     hosts = [f"hosts: {per_node(askers)}"] if any(askers.values()) else []
     return "; ".join([f"VIPs: {per_node(vips)}"] * any(vips.values()) + hosts) or "no next hop is recorded"

@@ -1,4 +1,4 @@
-"""``porterlb version``: of this command, and of each replica that can be asked."""
+"""``porterlb version``: the release of this command, and of each replica that can be asked."""
 
 from __future__ import annotations
 
