@@ -1,4 +1,4 @@
-"""``python -m sim``: runs seeds, and tells of the first promise that is broken."""
+"""``python -m sim``: runs seeds, and reports the first promise that is broken."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> int:
-    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of strings is a part of the seed
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of strings is part of the seed
         os.execve(sys.executable, [sys.executable, "-m", "sim", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
     from sim.command import command  # noqa: PLC0415 - only once the order of sets is fixed
 

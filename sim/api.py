@@ -1,7 +1,7 @@
 """The API server: objects with versions, server-side apply of status, leases, watches that lag, outages.
 
-What :class:`porterlb.edge.kube.KubeCluster` does over HTTP is not simulated; its client here keeps to the protocol of
-:mod:`porterlb.cluster` and fails in the ways that this protocol knows.
+The HTTP of :class:`porterlb.edge.kube.KubeCluster` is not simulated; the client here implements the protocol of
+:mod:`porterlb.cluster` and fails in the ways that this protocol defines.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Key = tuple[Kind, str, str]
 
 class Api:
     """``away``: nodes that cannot reach it; ``slow``: seconds, at most, that an answer takes; ``lag``: seconds, at
-    most, that a watch is behind. ``audit`` is told of every write: who, what, before it is carried out."""
+    most, that a watch is behind. ``audit`` is called before every write, with the writer and the object."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -56,7 +56,7 @@ class Api:
         self.audit: Callable[[str, str, Key, Mapping[str, Any]], None] = lambda node, owner, key, status: None
         self.marking: Callable[[str, bool], None] = lambda node, marked: None
         self.changed: Callable[[Key], None] = lambda key: None
-        self.writes = 0  # that changed something, without leases
+        self.writes = 0  # writes that changed something, without leases
         self.emitted = 0
 
     # ---- the server's own side
@@ -118,7 +118,7 @@ class Api:
     # ---- requests
 
     def request(self, process: Process, work: Callable[[], Any], deadline: float, answer: Callable[..., None]) -> None:
-        """In a process: the request travels, is carried out at the server, and the answer travels back."""
+        """In a process: the request reaches the server after a delay, is executed, and the answer returns later."""
         world, chance = self.world, self.world.random
         there = 0.001 + 0.004 * chance.random() + self.slow * chance.random()
         back = 0.001 + 0.004 * chance.random() + self.slow * 0.5 * chance.random()
@@ -147,7 +147,7 @@ class Api:
         if version and version != old["metadata"]["resourceVersion"]:
             raise Conflict(key[2])
         if version and self.world.random.random() < self.conflicts:
-            self.put(key[0], key[2], key[1])  # somebody else has just written
+            self.put(key[0], key[2], key[1])  # another writer has just written
             raise Conflict(key[2])
         self.audit(node, owner, key, status)
         owners = applied(self.owners.get(key, {}), owner, status)
@@ -200,7 +200,7 @@ class Watch:
         self.kinds = tuple(kinds)
         self.feed: asyncio.Queue[Event] = asyncio.Queue()
         self.broken = True
-        self.number = 0  # of the connection
+        self.number = 0  # the number of the connection
         self._last: dict[Kind, float] = {}
 
     def tell(self, kind: Kind, event: Event) -> None:
@@ -222,7 +222,7 @@ class Watch:
             self.feed.put_nowait(event)
 
     def lose(self) -> None:
-        """The connection is cut; the client notices, and tries again until it is there."""
+        """The connection is cut; the client notices that, and tries again until it succeeds."""
         if self.broken:
             return
         self.broken = True

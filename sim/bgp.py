@@ -1,4 +1,4 @@
-"""ExaBGP and the routers: not there yet; no peers."""
+"""ExaBGP and the routers: not simulated yet; there are no peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from porterlb.core.observed import BgpReport
 
 
 class Speaker:
-    """Applies at once; there are no sessions."""
+    """Applies each set at once; there are no sessions."""
 
     def __init__(self, report: Callable[[BgpReport], None], **more: Any) -> None:
         self._report = report

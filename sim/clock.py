@@ -1,4 +1,4 @@
-"""Clocks and chance of the process that asks."""
+"""Clocks and random numbers of the calling process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Stand:
 
 
 class Clock(Stand):
-    """In place of the module ``time``. Work takes no time here."""
+    """Replaces the module ``time``. Work takes no time here."""
 
     def __init__(self, host: Any) -> None:
         super().__init__(time)
@@ -42,7 +42,7 @@ class Clock(Stand):
 
 
 class Chance:
-    """In place of the module ``random``."""
+    """Replaces the module ``random``."""
 
     def __init__(self, host: Any) -> None:
         self._host = host
@@ -58,7 +58,7 @@ class Chance:
 
 
 class Secrets:
-    """In place of the module ``secrets``."""
+    """Replaces the module ``secrets``."""
 
     def __init__(self, host: Any) -> None:
         self._host = host
@@ -71,7 +71,7 @@ class Secrets:
 
 
 class Dates:
-    """In place of the class ``datetime``."""
+    """Replaces the class ``datetime``."""
 
     def __init__(self, host: Any) -> None:
         self._host = host

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sim.platform import _Responder
 
 NOT_READY_AFTER = 40.0
-"""Seconds without a kubelet until Kubernetes holds a node for NotReady."""
+"""Seconds without a kubelet until Kubernetes considers a node NotReady."""
 PROXY = 1.0
 """Seconds, at most, until a node's kube-proxy has written its rules."""
 EIP = "eip.porter.kubesphere.io/v1alpha2"
@@ -29,7 +29,7 @@ NS = "default"
 
 @dataclass
 class Node:
-    """``booted``: how often it has been switched on. ``seen``: when its kubelet was heard last."""
+    """``booted``: how often it has been switched on. ``silent_since``: when it lost its power."""
 
     name: str
     port: Port
@@ -50,7 +50,7 @@ class Pod:
 
 @dataclass
 class Site:
-    """``options``: what the seed has chosen for this run."""
+    """``settings``: the settings of the managers that the seed has chosen for this run."""
 
     world: World
     names: tuple[str, ...]
@@ -110,7 +110,7 @@ class Site:
         self.api.put(Kind.EIP, name, spec=spec)
 
     def is_spread(self, service: str) -> bool:
-        """Whether each host has a next hop of its own for the address of a Service."""
+        """Whether each host has its own next hop for the address of a Service."""
         eip = self.api.get(Kind.EIP, self.services[service]["eip"]) or {}
         return bool((eip.get("spec") or {}).get("layer2Spread") == "hosts")
 
@@ -142,11 +142,11 @@ class Site:
         self.api.delete(Kind.SERVICE, name, NS)
 
     def is_ready(self, pod: Pod) -> bool:
-        """As Kubernetes has it."""
+        """Whether the pod is ready according to Kubernetes."""
         return pod.ready and pod.node not in self.marked and self.nodes[pod.node].ready
 
     def slices(self, name: str) -> None:
-        """The endpoints of a Service, as the controller writes them; each kube-proxy follows within a second."""
+        """Writes the endpoints of a Service, as the controller does; each kube-proxy follows within a second."""
         endpoints = [
             {
                 "addresses": [f"10.244.{self.nodes[pod.node].port.number}.{number + 1}"],
@@ -195,7 +195,7 @@ class Site:
         return Client(self.api, process)
 
     def start(self, name: str) -> None:
-        """The replica of a node starts, if its node runs and the DaemonSet wants it."""
+        """Starts the replica of a node, if its node runs and the DaemonSet wants it."""
         node = self.nodes[name]
         if not node.port.powered or not node.wanted or (node.manager is not None and node.manager.alive):
             return
@@ -213,7 +213,7 @@ class Site:
             self.world.after(1.0 + 2.0 * self.world.random.random(), self.start, name)
 
     def wire_ended(self, process: Process) -> None:
-        """Its sockets are closed by the kernel."""
+        """The kernel closes the sockets of the process."""
         self.world.dirty = True
         self.world.say(process.name, f"has ended (code {process.code})")
         self.responders = [responder for responder in self.responders if responder.process is not process]
@@ -250,12 +250,12 @@ class Site:
             self._slices_of(name)
 
     def _kubelet(self, name: str, booted: int) -> None:
-        """The node's kubelet is there again: the node is Ready, and its pods run."""
+        """The node's kubelet is back: the node is Ready, and its pods run."""
         node = self.nodes[name]
         if node.booted != booted or not node.port.powered:
             return
         node.ready = True
-        self.marked.discard(name)  # it writes the status of its pods anew
+        self.marked.discard(name)  # it writes the status of its pods again
         self._put_node(name)
         self._slices_of(name)
 
@@ -263,7 +263,7 @@ class Site:
         for name in self.names:
             self.world.after(self.world.random.random(), self.start, name)
 
-    # ---- what is so
+    # ---- the state of the site
 
     def vip(self, service: str) -> str:
         """The address in the status of a Service."""
@@ -282,7 +282,7 @@ class Site:
         return any(pod.node == node or self.linked(node, pod.node) for pod in pods)
 
     def linked(self, one: str, other: str) -> bool:
-        """Whether two hosts reach one another."""
+        """Whether two hosts reach each other."""
         ports, passes = self.segment.ports, self.segment.passes
         return ports[one].up and ports[other].up and passes(one, other) and passes(other, one)
 

@@ -1,4 +1,4 @@
-"""The command line: many seeds on all cores, with progress; failures shrunk and told as timelines; the ledger."""
+"""The command line: many seeds on all cores, with progress; failures shrunk and shown as timelines; the ledger."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _progress(results: list[Result], seeds: int, began: float) -> None:
 
 
 def tell(result: Result) -> None:
-    """The faults, the timeline and the violation, for a person."""
+    """Prints the faults, the timeline and the violation."""
     print(f"\nseed {result.seed}: the faults")
     print(json.dumps([fault.json() for fault in result.faults]))
     for at, who, text in result.timeline:

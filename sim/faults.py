@@ -1,4 +1,4 @@
-"""Faults and changes: drawn from the seed as a list of values, and carried out on a site."""
+"""Faults and changes: drawn from the seed as a list of values, and applied to a site."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ QUIET_START, QUIET_END = 12.0, 40.0
 """Seconds without faults at the beginning and at the end of a run."""
 
 SEGMENT = frozenset({"power", "link", "isolate", "deaf", "mute", "pair", "one_way", "split", "loss", "lossy", "jitter"})
-"""Faults of the segment: while one of them lasts, replicas may be unable to know of one another."""
+"""Faults of the segment: while one of them lasts, replicas may know nothing of one another."""
 SINGLE = frozenset({"power", "link", "stop_wire", "stop_both", "kill_manager", "api_out", "api_out_node"})
-"""Of the failure table: what must happen is bounded to 0.25 s."""
+"""Faults of the failure table, for which the reaction is bounded to 0.25 s."""
 API = frozenset({"api_out", "api_out_node", "api_slow", "api_lag", "api_conflicts"})
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``at``, ``seconds``: when it begins and how long it lasts (0: a moment). ``a``, ``b``: whom it hits."""
+    """``at``, ``seconds``: when it begins and how long it lasts (0: a moment). ``a``, ``b``: the nodes or objects."""
 
     at: float
     kind: str
@@ -125,13 +125,13 @@ _WEIGHTS = {
 
 
 class Faults:
-    """Carries the faults out. ``last``: when one of a group began or ended last; ``active``: those that last."""
+    """Applies the faults. ``last``: when a fault of a group last began or ended; ``active``: those in force."""
 
     def __init__(self, site: Site, faults: list[Fault]) -> None:
         self.site = site
         self.world = site.world
         self.active: list[Fault] = []
-        self._before = -100.0  # the last change before the last one
+        self._before = -100.0  # the change before the last one
         self._single: Fault | None = None  # the last change is the beginning of this one
         self.last: dict[str, float] = {"segment": 0.0, "api": 0.0, "any": 0.0}
         self.begun = 0
@@ -142,8 +142,8 @@ class Faults:
         return any(fault.kind in kinds for fault in self.active)
 
     def by_itself(self, since: float, apart: float) -> bool:
-        """Whether one fault of those that the failure table names has begun last, long after everything else, and what
-        is broken since then is broken by it alone."""
+        """Whether the last fault to begin is one of the failure table, long after all others, so that what has been
+        broken since then is broken by it alone."""
         fault, at = self._single, self.last["any"]
         return fault is not None and fault.kind in SINGLE and at - self._before >= apart and at <= since < at + 5.0
 
@@ -203,7 +203,7 @@ class Faults:
                 cut.add((fault.a, fault.b))
             if fault.kind == "pair":
                 cut.add((fault.b, fault.a))
-            if fault.kind == "split":  # a and b on one side, everybody else on the other
+            if fault.kind == "split":  # a and b on one side, all others on the other
                 here = {fault.a, fault.b}
                 cut.update((one, two) for one in names for two in names if (one in here) is not (two in here))
         self.site.segment.weather.cut = cut
@@ -277,7 +277,7 @@ class Faults:
         self.site.cordon(fault.a, on)
 
     def _pods(self, fault: Fault, on: bool) -> None:
-        """Some pod of a Service is ready or not any more; one always is."""
+        """One pod of a Service becomes ready or not ready; at least one is always ready."""
         pods = [pod for pod in self.site.pods if pod.service == fault.a]
         if not pods:
             return

@@ -1,7 +1,7 @@
 """An asyncio event loop on the virtual clock: one for each simulated process.
 
-Only what PorterLB uses. Callbacks that are ready run at once; timers go into the world's queue, where they wait while
-the process is stopped.
+It has only what PorterLB uses. Callbacks that are ready run at once; timers go into the world's queue, where they wait
+while the process is stopped.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 LATE = 1e-7
-"""Seconds by which a timer is late, so that rounding never makes it early: who asks for a time wants to be past it."""
+"""Seconds by which a timer is late, so that rounding never makes it early: its caller expects the time to be over."""
 
 
 SPINNING = 100_000
-"""Callbacks in one turn that are a loop without end."""
+"""Callbacks in one turn that count as an endless loop."""
 
 
 class Handle:
-    """Of a callback: what asyncio's handles offer."""
+    """The handle of a callback, with the methods of asyncio's handles."""
 
     __slots__ = ("_arguments", "_callback", "_context", "_when", "done")
 
@@ -64,7 +64,7 @@ class Handle:
 
 
 class SimLoop(asyncio.AbstractEventLoop):
-    """``failed``: what callbacks raised, and tasks that nobody awaited."""
+    """``failed``: exceptions of callbacks, and of tasks that were never awaited."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -97,7 +97,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return handle
 
     def turn(self, do: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        """One event of the process, and everything that it makes ready."""
+        """Runs one event of the process, and everything that it makes ready."""
         world, before = self._world, events._get_running_loop()
         assert not self._running and before is None, "one process at a time"
         events._set_running_loop(self)
@@ -124,7 +124,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         except Exception as error:
             self.call_exception_handler({"message": "a callback has failed", "exception": error})
 
-    # ---- what asyncio asks of a loop
+    # ---- what asyncio requires of a loop
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
@@ -146,7 +146,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._process.alive:
-            return  # its tasks were lost with it
+            return  # its tasks ended with it
         text = f"{context.get('message')}: {context.get('exception')!r}"
         self.failed.append(text)
         self._world.say(self._process.name, text)
@@ -155,7 +155,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.call_exception_handler(context)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
-        """At once: in the simulator a thread takes no time."""
+        """Runs at once: in the simulator a thread takes no time."""
         future = self.create_future()
         try:
             future.set_result(func(*args))

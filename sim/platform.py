@@ -1,7 +1,7 @@
-"""Replaces, in the loaded modules of porterlb, what they ask the operating system for.
+"""Replaces what the loaded modules of porterlb use of the operating system.
 
-Clocks, chance, sockets, subprocesses and the API become simulated ones; every decision, loop and protocol above them is
-the production code. Which process asks is known from the event that runs (:attr:`World.current`).
+Clocks, random numbers, sockets, subprocesses and the API become simulated ones; every decision, loop and protocol above
+them is the production code. The calling process is known from the event that runs (:attr:`World.current`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _ARP = {str(packet.arp_program(operation)): operation for operation in (1, 2)}
 
 
 class Host:
-    """The world and the site that the replaced functions act on. One at a time."""
+    """The world and the site that the replaced functions use. One at a time."""
 
     site: Site
 
@@ -63,7 +63,7 @@ class Host:
 
     @classmethod
     def now(cls) -> float:
-        """Monotonic seconds of the process that asks."""
+        """Monotonic seconds of the calling process."""
         process = cls.site.world.current
         return cls.site.world.now + (process.clock if process is not None else 0.0)
 
@@ -82,7 +82,7 @@ def _route(address: Address) -> tuple[int, Address | None]:
 
 
 class _NicTable(sockets.Readable):
-    """In place of the table that netlink keeps."""
+    """Replaces the table that netlink keeps."""
 
     def __init__(self) -> None:
         super().__init__(Host.process())
@@ -111,7 +111,7 @@ class _Groups:
 
 
 class _Responder(PacketResponder):
-    """The production responder; the promises look at what it owns, and are told of each change."""
+    """The production responder; the promises read what it owns, and are notified of each change."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -138,7 +138,7 @@ class _Responder(PacketResponder):
 
 
 async def _answers(address: Address) -> bool:
-    """In place of the TCP connection to a node: its kernel answers, whatever its processes do."""
+    """Replaces the TCP connection to a node: its kernel answers, whatever its processes do."""
     site, own = Host.site, Host.process().node
     found = site.segment.by_address.get(str(address))
     if found is not None and site.linked(own, found.name) and not site.segment.loses(own, found.name):
@@ -163,7 +163,7 @@ def _udp(family: int, kind: int) -> Any:
 
 
 class Child:
-    """What asyncio says of a subprocess."""
+    """A subprocess as asyncio shows it."""
 
     def __init__(self, parent: Process, process: Process) -> None:
         self.process = process
@@ -192,7 +192,7 @@ _serve: Any = porterlb.wire.__main__._serve
 
 
 async def _create_wire(*argv: str, stdin: int, pass_fds: tuple[int, ...], **more: Any) -> Child:
-    """The wire process: it starts within a fraction of a second."""
+    """Starts the wire process, within a fraction of a second."""
     parent = Host.process()
     world, streams = parent.world, sockets.world_streams(parent.world)
     pipe, beats = streams[stdin], streams[pass_fds[0]]
@@ -217,7 +217,7 @@ async def _create_wire(*argv: str, stdin: int, pass_fds: tuple[int, ...], **more
 
 
 def run_main(process: Process, main: Any) -> None:
-    """In the process: its main coroutine; the process ends with it."""
+    """In the process: runs its main coroutine; the process ends with it."""
 
     def over(task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -261,7 +261,7 @@ async def _open_connection(*, sock: sockets.Stream, limit: int) -> tuple[asyncio
 
 
 class _Pulse(Pulse):
-    """Beats from the loop: in the simulator a thread stops together with its process, and nothing else delays it."""
+    """Beats from the event loop: in the simulator a thread stops with its process, and nothing else delays it."""
 
     async def run(self) -> None:
         while True:
@@ -272,7 +272,7 @@ class _Pulse(Pulse):
 
 
 class _Http:
-    """The web server: nobody asks it here."""
+    """The web server: it gets no requests here."""
 
     def __init__(self, host: str, port: int, **more: Any) -> None:
         self.port = port
@@ -286,7 +286,7 @@ class _Http:
 
 
 class _Kernel:
-    """What the node's kernel is set to: nothing is read."""
+    """The settings of the node's kernel: nothing is read."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None: ...
 
@@ -321,7 +321,7 @@ class _WireRecording(WireRecording):
 
 
 def substitute() -> None:
-    """Once for each Python process."""
+    """Replaces everything; call it once per Python process."""
     clock, chance, tokens = Clock(Host), Chance(Host), Secrets(Host)
     for name, module in list(sys.modules.items()):
         if not name.startswith("porterlb"):
@@ -368,7 +368,7 @@ def substitute() -> None:
 
 
 def _remember() -> None:
-    """Functions of bytes alone, of which each receiver asks the same: a frame and a signature are read once."""
+    """Caches pure functions that each receiver calls with the same bytes: a frame or signature is read once."""
     verified: Any = codec.verified
     codec.verified = lru_cache(1024)(verified)
     parsed = lru_cache(4096)(parse_arp)
@@ -377,7 +377,7 @@ def _remember() -> None:
 
 
 def _noted(plain: Any) -> Any:
-    """The promises look into the managers, so each process is given its own."""
+    """Stores each manager in its process, because the promises read the managers."""
 
     def begin(self: Any, *arguments: Any, **more: Any) -> None:
         plain(self, *arguments, **more)

@@ -1,4 +1,4 @@
-"""The promises of the design as conditions that are looked at after every event that may change one of them.
+"""The promises of the design, as conditions that are checked after every event that may change one of them.
 
 Each condition has a bound in seconds, counted from when it began, or from the last fault that excuses it.
 """
@@ -19,24 +19,24 @@ from sim.signs import Signs
 ONE_OWNER = 1.3
 """Seconds for two MACs for one VIP: 0.3 to notice and 1 to settle (liveness: two sender MACs of ours)."""
 FAILOVER = 0.25
-"""Seconds without a live answerer after one fault by itself (failure table: L2 next hop, leader's node)."""
+"""Seconds without a live answerer after a single fault (failure table: L2 next hop, leader's node)."""
 UNOWNED = 4.0
-"""The same where faults overlap or follow one another: a replica that returns waits for the same plan as the others."""
+"""The same if faults overlap or follow one another: a returning replica waits for the same plan as the others."""
 PATH = 9.0
-"""Seconds until hosts reach a VIP again after faults that overlap: announcements at 0 to 4.4 s, and a host's own
+"""Seconds until hosts reach a VIP again after overlapping faults: announcements at 0 to 4.4 s, and a host's own
 question."""
 CLEAN_PATH = 0.3
-"""After one fault by itself: the failover, and the announcement's way."""
+"""The same after a single fault: the failover, and the delivery of the announcement."""
 TRUTH = 6.0
-"""Seconds for which a status may say Serving while nobody answers."""
+"""Seconds for which a status may say Serving while no node answers."""
 CALM = 20.0
 """Seconds after the last fault until everything has converged."""
 ALONE = 8.0
-"""A fault is by itself when no other one began or ended for so many seconds before it."""
+"""A fault is single if no other one began or ended for this many seconds before it."""
 
 
 class Violation(Exception):
-    """``at``: when; ``promise``: its name; ``subject``; ``detail``: what was seen."""
+    """``at``: when; ``promise``: its name; ``subject``: the object or node; ``detail``: what was seen."""
 
     def __init__(self, at: float, promise: str, subject: str, detail: str) -> None:
         super().__init__(at, promise, subject, detail)
@@ -48,14 +48,14 @@ class Violation(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What one wire process answers for a VIP."""
+    """The answer of one wire process for a VIP."""
 
     node: str
     mac: bytes
 
 
 class Promises:
-    """Raises Violation from the event that breaks one, or from the moment at which a bound is over."""
+    """Raises Violation from the event that breaks a promise, or at the moment when its bound is exceeded."""
 
     def __init__(self, site: Site, faults: Faults, end: float, *, balanced: bool = False) -> None:
         self.site, self.faults, self.world, self.end = site, faults, site.world, end
@@ -74,10 +74,10 @@ class Promises:
         self.world.at(end - QUIET_TAIL, self._calm)
         self.world.after(0.1, self._sample)
 
-    # ---- what is so
+    # ---- the current state
 
     def answers(self, packed: bytes) -> list[Answer]:
-        """Who answers for a VIP at this moment."""
+        """The current answers for a VIP."""
         found = []
         for responder in self.site.responders:
             process = responder.process
@@ -124,7 +124,7 @@ class Promises:
                 cache.talk(packed)
             delivering = [name for name in site.names if site.delivers(name, service) and self._connected(name)]
             alive = [answer for answer in answers if self._alive(answer)]
-            if not site.is_spread(service):  # there each host has an owner of its own: see "path"
+            if not site.is_spread(service):  # there each host has its own owner: see "path"
                 self._condition("one owner", service, len(macs) > 1, str(answers))
             known = any(pod.service == service and site.is_ready(pod) for pod in site.pods)
             usable = bool(delivering) and bool(able) and known
@@ -149,12 +149,12 @@ class Promises:
         return all(self.site.linked(node, cache.port.name) for cache in self.site.clients)
 
     def _alive(self, answer: Answer) -> bool:
-        """Whether the node of the MAC is there."""
+        """Whether the node of the MAC is up."""
         node = self.node_of(answer.mac)
         return bool(node) and self.site.segment.ports[node].up
 
     def _led(self) -> bool:
-        """Whether somebody may write a status."""
+        """Whether any replica may write a status."""
         return any(self.site.leads(name) for name in self.site.names)
 
     def _says_serving(self, service: str) -> bool:
@@ -175,7 +175,7 @@ class Promises:
         self._details[key] = detail if broken else ""
 
     def _again(self, key: tuple[str, str], since: float) -> None:
-        """Looks again when the bound is over."""
+        """Checks again when the bound is reached."""
         begins, bound = self._bound(key[0], key[1], since)
         self.world.at(max(begins + bound + 1e-6, self.world.now + 0.01), self._due, key, since)
 
@@ -192,7 +192,7 @@ class Promises:
         self._again(key, since)
 
     def _bound(self, promise: str, subject: str, since: float) -> tuple[float, float]:
-        """From when on the seconds count, and how many there may be."""
+        """The time from which the seconds count, and the maximum number of seconds."""
         faults, now = self.faults, self.world.now
         segment = max(since, now if faults.lasting(SEGMENT - {"power", "link"}) else faults.last["segment"])
         anything = max(since, faults.last["any"])
@@ -208,7 +208,7 @@ class Promises:
             return now, PATH
         return max(segment, objects), PATH if promise == "path" else UNOWNED
 
-    # ---- at writes
+    # ---- at each write
 
     def audit(self, node: str, owner: str, key: tuple[Kind, str, str], status: Mapping[str, Any]) -> None:
         if owner != "porterlb":
@@ -236,7 +236,7 @@ class Promises:
         if why := self.signs.possible(node):
             raise Violation(self.world.now, "pods of a living node stay ready", node, f"are marked, but {why}")
 
-    # ---- from time to time
+    # ---- periodically
 
     def _sample(self) -> None:
         self.signs.look()
@@ -254,7 +254,7 @@ class Promises:
         self.world.after(0.1, self._sample)
 
     def _calm(self) -> None:
-        """Everything has converged, and stays as it is from here on."""
+        """Everything must have converged, and must not change from now on."""
         self.look()
         site = self.site
         if any(node.port.powered and node.manager is None for node in site.nodes.values()):
@@ -293,7 +293,7 @@ class Promises:
         self.world.at(self.end - 1e-3, self._still)
 
     def _balance(self) -> None:
-        """No node has more than 1.25 times the mean and two VIPs above it, where one of them could be elsewhere."""
+        """Checks that no node is both above 1.25 times the mean and two VIPs above it, if one VIP could be moved."""
         site = self.site
         at = {name: self.node_of(self.answers(IPv4Address(site.vip(name)).packed)[0].mac) for name in site.services}
         loads = Counter(at.values())
@@ -316,6 +316,6 @@ class Promises:
 
 
 QUIET_TAIL = 15.0
-"""Seconds at the end of a run in which nothing may change any more."""
+"""Seconds at the end of a run in which nothing may change."""
 ABLE_AFTER = 2.0
 """Seconds from the start of a wire process until it must serve: 1 s of listening, and the wanted set."""

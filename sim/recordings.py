@@ -14,14 +14,14 @@ from porterlb.settings import Settings
 
 @dataclass
 class Recorded:
-    """One run of a manager. ``wires``: the keys and logs of its wire processes, one after the other."""
+    """One run of a manager. ``wires``: the keys and logs of its wire processes, in order."""
 
     settings: Settings
     log: ManagerLog
     wires: list[tuple[bytes, Log[bytes]]] = field(default_factory=list)
 
     def lines(self, release: str) -> Iterator[str]:
-        """The file. Its times begin in 1970."""
+        """The lines of the file. Its times begin in 1970."""
         yield file.dumps(file.header(release, asdict(self.settings), 0.0, 0.0))
         wire = (line for key, log in self.wires for line in entries.lines(log.contents(), key))
         for line in file.merged(self.log.lines(self.log.log.contents()), wire):

@@ -1,4 +1,4 @@
-"""One run: a seed, its site, its faults, and what came of them."""
+"""One run: a seed, its site, its faults, and the result."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sim.recordings import write
 from sim.world import World
 
 SPREAD = 0.25
-"""The share of seeds in which each host has a next hop of its own (``layer2Spread: hosts``)."""
+"""The share of seeds in which each host has its own next hop (``layer2Spread: hosts``)."""
 
 RING = 1 << 25
-"""Bytes of a recording: more than the two minutes of a seed fill."""
+"""Bytes of a recording: more than the two minutes of a seed need."""
 
 _READY: list[bool] = []
 
@@ -49,8 +49,8 @@ def run(
     recordings: Path | None = None,
     ring: int = RING,
 ) -> Result:
-    """Runs one seed. ``faults``: instead of those that the seed draws. ``recordings``: a folder for what the replicas
-    record, ``ring`` bytes of each process."""
+    """Runs one seed. ``faults``: instead of those that the seed draws. ``recordings``: a folder for the replicas'
+    recordings, ``ring`` bytes for each process."""
     if not _READY:
         _READY.append(True)
         substitute()
@@ -94,17 +94,17 @@ def run(
 
 
 def spreads(seed: int) -> bool:
-    """Whether each host has a next hop of its own in a seed."""
+    """Whether each host has its own next hop in a seed."""
     return random.Random(f"{seed}/spread").random() < SPREAD
 
 
 def rebalances(seed: int) -> bool:
-    """Whether there are more VIPs in a seed, and the leader rebalances them after seconds."""
+    """Whether a seed has more VIPs, which the leader rebalances after some seconds."""
     return seed % 6 == 2 and not spreads(seed)
 
 
 REBALANCING = {"settle_after": 2.0, "rebalance_after": 4.0, "rebalance_pace": 0.5}
-"""Seconds. By default it takes ten minutes."""
+"""Seconds. By default, rebalancing takes ten minutes."""
 
 
 def _settings(chance: random.Random) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _settings(chance: random.Random) -> dict[str, Any]:
 
 
 def _listen(world: World) -> Any:
-    """Puts what porterlb logs into the timeline, until the returned function is called."""
+    """Adds the log lines of porterlb to the timeline, until the returned function is called."""
     import logging  # noqa: PLC0415
 
     class Handler(logging.Handler):

@@ -1,6 +1,6 @@
-"""The segment: a switch with ports, its faults, and what kernels do with ARP.
+"""The segment: a switch with ports, its faults, and the kernels' handling of ARP.
 
-A datagram goes the same way as a frame: it is lost and cut where a frame would be. ARP of the nodes' kernels for it is
+A datagram is handled like a frame: it is lost or cut where a frame would be. The ARP of the nodes' kernels for it is
 left out.
 """
 
@@ -25,11 +25,11 @@ _parsed = lru_cache(4096)(parse_arp)
 
 @dataclass
 class Weather:
-    """What the switch does to frames now. ``cut``: pairs (from, to) of ports between which nothing arrives."""
+    """What the switch currently does to frames. ``cut``: pairs (from, to) of ports between which nothing arrives."""
 
     loss: float = 0.0
     duplicate: float = 0.0
-    jitter: float = 0.0  # seconds, at most, on top: frames overtake one another
+    jitter: float = 0.0  # additional seconds, at most: frames overtake one another
     cut: set[tuple[str, str]] = field(default_factory=set)
     lossy: dict[str, float] = field(default_factory=dict)  # loss by port, in both directions
 
@@ -39,7 +39,7 @@ class Weather:
 
 
 class Port:
-    """The NIC of a host, and what its kernel does. ``powered``: the host; ``link``: the cable."""
+    """The NIC of a host, and its kernel. ``powered``: the host; ``link``: the cable."""
 
     def __init__(self, segment: Segment, name: str, number: int) -> None:
         self.segment = segment
@@ -65,7 +65,7 @@ class Port:
         return Nic("eth0", 2, self.mac, self.up, (ip_interface(f"{self.address}/24"),))
 
     def changed(self) -> None:
-        """The carrier: the kernel tells whoever listens."""
+        """The carrier has changed: the kernel notifies its listeners."""
         self.world.dirty = True
         for table in self.tables:
             table.arrive(None)
@@ -91,9 +91,9 @@ class Port:
 
 
 class NeighbourCache:
-    """Of a host that talks to VIPs all the time, after Linux: an entry is reachable for some 30 s, then asked again
-    after 5 s by unicast three times, a second apart, then by broadcast; a gratuitous request replaces it at once,
-    another change only a second after the one before (locktime)."""
+    """The cache of a host that talks to VIPs all the time, modelled on Linux: an entry is reachable for some 30 s; 5 s
+    later it is asked again by unicast three times, a second apart, then by broadcast. A gratuitous request replaces it
+    at once, any other change only a second after the previous one (locktime)."""
 
     REACHABLE, DELAY, AGAIN, LOCKTIME = 30.0, 5.0, 1.0, 1.0
 
@@ -167,7 +167,7 @@ class Segment:
         return port
 
     def passes(self, sender: str, receiver: str) -> bool:
-        """Whether frames pass at all."""
+        """Whether frames can pass at all."""
         return (sender, receiver) not in self.weather.cut
 
     def loses(self, one: str, other: str) -> bool:

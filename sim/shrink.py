@@ -9,7 +9,7 @@ from sim.faults import Fault
 from sim.run import Result, run
 
 Attempt = Callable[[int, float, list[Fault]], Result]
-"""Runs a seed for some seconds with these faults."""
+"""Runs a seed for a number of seconds with these faults."""
 
 
 def shrink(

@@ -1,4 +1,4 @@
-"""Whether a node that lives could show it: then its pods may not be marked, whatever the segment is like."""
+"""Whether a living node could show that it is alive: then its pods must not be marked, whatever the segment's state."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from sim.cluster import Site
 from sim.faults import API, Faults
 
 KNOWN = 0.5
-"""Seconds for which a leader must have been able to connect to the node: longer than it confirms (Rules.confirm)."""
+"""Seconds for which a leader must have been able to connect to the node: longer than Rules.confirm."""
 WRITES = 3.0
-"""Seconds for which the node's replica must have run with the API: it notices that it is cut off, and writes."""
+"""Seconds for which the node's replica must have run with the API: it needs them to notice that it is cut off, and to
+write."""
 LOSS = 0.1
-"""More loss than this may keep the leader's connections from the node for as long as it confirms."""
+"""More loss than this may prevent the leader's connections to the node for as long as Rules.confirm."""
 
 
 class Signs:
-    """When each sign of life was impossible last. :meth:`look` is to be called whenever something may have changed."""
+    """When each sign of life was last impossible. Call :meth:`look` whenever something may have changed."""
 
     def __init__(self, site: Site, faults: Faults) -> None:
         self.site, self.faults = site, faults
         self._apart: dict[tuple[str, str], float] = {}  # (node, node): when they could not connect
-        self._silent: dict[str, float] = {}  # when the node's replica could not write, or the leader not read it
+        self._silent: dict[str, float] = {}  # when the node's replica could not write, or the leader could not read it
 
     def look(self) -> None:
         now = self.site.world.now
@@ -33,7 +34,7 @@ class Signs:
                 self._silent[name] = now
 
     def possible(self, node: str) -> str:
-        """Which sign of life the node could have shown, in words; empty: it is like one without power."""
+        """Which sign of life the node could have shown, in words; empty: it looks like a node without power."""
         self.look()
         now = self.site.world.now
         leaders = [name for name in self.site.names if name != node and self.site.leads(name)]
@@ -49,8 +50,9 @@ class Signs:
         return loss <= LOSS and self.site.linked(one, other)
 
     def _writes(self, name: str) -> bool:
-        """A start takes some seconds: the process is younger than its node's last silence. The manager learns from its
-        wire process that the node is cut off; that the wire process stands still, it notices only after a while."""
+        """Whether the replica could write. A start takes some seconds: the process is younger than its node's last
+        silence. The manager learns from its wire process that the node is cut off; if the wire process is stopped, the
+        manager notices that only after a while."""
         process = self.site.nodes[name].manager
         if process is None or not process.alive or process.stopped or self.faults.lasting(API):
             return False

@@ -1,4 +1,4 @@
-"""What a process has instead of sockets: pairs of streams, raw sockets on an interface, UDP, the table of NICs."""
+"""Replacements of sockets: pairs of streams, raw sockets on an interface, UDP, the table of NICs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sim.world import Process, World
 
 PIPE = 0.00005
-"""Seconds for bytes between two processes of a node."""
+"""Seconds that bytes take between two processes of a node."""
 
 
 class Readable:
@@ -27,19 +27,19 @@ class Readable:
         return bool(self.queue)
 
     def arrive(self, data: Any) -> None:
-        """In the world: something for this socket."""
+        """In the world: data for this socket has arrived."""
         if self.open and self.owner is not None:
             self.owner.deliver(0, self.taken, (data,))
 
     def taken(self, data: Any) -> None:
-        """In the process: it is readable."""
+        """In the process: the socket is readable."""
         if not self.open:
             return
         self.queue.append(data)
         self.readable()
 
     def readable(self) -> None:
-        """In the process: its reader is called for as long as there is something to read."""
+        """In the process: the reader is called as long as there is something to read."""
         assert self.owner is not None
         while self.queue and (found := self.owner.loop.readers.get(id(self))) is not None:
             found[0](*found[1])
@@ -104,7 +104,7 @@ def pair(world: World, owner: Process) -> tuple[Stream, Stream]:
 
 
 class RawSocket(Readable):
-    """An AF_PACKET socket. ``operation``: of the ARP frames that its filter lets in; 0: none (no IPv6 here)."""
+    """An AF_PACKET socket. ``operation``: of the ARP frames that its filter accepts; 0: none (no IPv6 here)."""
 
     def __init__(self, owner: Process, port: Port, operation: int) -> None:
         super().__init__(owner)

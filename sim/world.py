@@ -15,17 +15,17 @@ Action = Callable[..., Any]
 
 
 SPINNING = 50_000
-"""Events at one moment that are a loop without end: a day of a stopped process is less."""
+"""Events at one moment that count as an endless loop: a day of a stopped process causes fewer."""
 
 
 class Spinning(Exception):
-    """Something asks to be called again at once, for ever."""
+    """Something asks endlessly to be called again at once."""
 
 
 class Process:
     """One process of a node. Its events wait while it is stopped, and are lost once it has ended.
 
-    ``clock``: what is added to the world's time to get its monotonic time. ``children`` get SIGTERM when it ends.
+    ``clock``: offset of its monotonic time from the world's time. ``children`` get SIGTERM when it ends.
     """
 
     def __init__(self, world: World, name: str, node: str, clock: float) -> None:
@@ -47,7 +47,7 @@ class Process:
         world.processes.append(self)
 
     def deliver(self, kind: int, do: Action, arguments: tuple[Any, ...]) -> None:
-        """One event of this process, at its time. ``kind``: 0 something arrives, 1 a timer."""
+        """Delivers one event of this process, at its time. ``kind``: 0 an arrival, 1 a timer."""
         if not self.alive:
             return
         if self.stopped:
@@ -60,7 +60,7 @@ class Process:
         self.stopped = True
 
     def resume(self) -> None:
-        """SIGCONT: first what has arrived is read, then the timers run, as an event loop does it."""
+        """SIGCONT: arrivals are read first, then the timers run, as in an event loop."""
         if not self.stopped or not self.alive:
             return
         self.stopped = False
@@ -69,7 +69,7 @@ class Process:
             self.world.at(self.world.now, do, *arguments, process=self, kind=kind)
 
     def signal(self, number: int) -> None:
-        """A signal with a handler of the process, or its end."""
+        """Calls the process's handler of a signal; without a handler, ends the process."""
         if number in self.handlers and self.alive:
             do, arguments = self.handlers[number]
             self.world.at(self.world.now, do, *arguments, process=self, kind=0)
@@ -77,7 +77,7 @@ class Process:
             self.end(-number)
 
     def end(self, code: int) -> None:
-        """The process is gone; nothing of it runs any more."""
+        """The process is gone; nothing of it runs any longer."""
         if not self.alive:
             return
         self.alive = False
@@ -90,7 +90,7 @@ class Process:
 
 
 class World:
-    """Runs events in the order of their times; events of one time in the order in which they were made."""
+    """Runs events in the order of their times; events of the same time in the order in which they were created."""
 
     def __init__(self, seed: int | str) -> None:
         self.seed = seed
@@ -101,7 +101,7 @@ class World:
         self.events = 0
         self.after_event: Action = lambda: None
         self.dirty = False
-        """Something that a promise speaks of may have changed."""
+        """Something that a promise depends on may have changed."""
         self._queue: list[tuple[float, int, Process | None, int, Action, tuple[Any, ...]]] = []
         self._count = itertools.count()
         self.said: deque[tuple[float, str, str]] = deque(maxlen=20000)
@@ -113,7 +113,7 @@ class World:
         heapq.heappush(self._queue, (self.now + seconds, next(self._count), process, kind, do, arguments))
 
     def say(self, who: str, text: str) -> None:
-        """A line of the timeline."""
+        """Adds a line to the timeline."""
         self.said.append((self.now, who, text))
 
     def run(self, until: float) -> None:
