@@ -1,6 +1,6 @@
 """A bare-metal cluster on one machine: nodes, segment, routers and clients as network namespaces.
 
-Used by the demo, the tests and the benchmarks, and by hand (``make lab``). The way in::
+Used by the demo, the tests and the benchmarks, and manually (``make lab``). Entry point::
 
     from lab.cluster import Lab
 
@@ -9,8 +9,8 @@ Used by the demo, the tests and the benchmarks, and by hand (``make lab``). The 
         ...
         lab.node("node-a").power_off()
 
-What is where: ``netns`` (a namespace), ``process`` (a process in one), ``net`` (one run: switch, cables, removal),
-``host`` (a machine on the segment), ``node``, ``workload`` (pods), ``proxy`` (kube-proxy's part),
-``routers/``, ``client``, ``stream``, ``frames``, ``backend`` (where API objects live), ``objects`` (their text),
-``cluster`` (all of it together), ``measure``, ``hold``.
+Modules: ``netns`` (a namespace), ``process`` (a process in one), ``net`` (one run: switch, cables, removal),
+``host`` (a machine on the segment), ``node``, ``workload`` (pods), ``proxy`` (replaces kube-proxy),
+``routers/``, ``client``, ``stream``, ``frames``, ``backend`` (stores API objects), ``objects`` (their text),
+``cluster`` (everything together), ``measure``, ``hold``.
 """

@@ -23,14 +23,14 @@ class Attempts:
     failed: tuple[float, ...]
 
     def since(self, moment: float) -> str:
-        """In words: how many failed, and until when after `moment` (the beginning of the last one; the last few one by
-        one)."""
+        """In words: how many failed, and until when after `moment` (the beginning of the last one, and the last few
+        individually)."""
         when = sorted(begun - moment for begun in self.failed)
         until = f", until {when[-1]:.2f} s after it ({', '.join(f'{at:.2f}' for at in when[-8:])})" if when else ""
         return f"{len(self.failed)} of {self.count} new connections failed{until}"
 
     def last(self, moment: float) -> float:
-        """Seconds from `moment` to the beginning of the last attempt that failed; 0 where none did."""
+        """Seconds from `moment` to the beginning of the last attempt that failed; 0 if none did."""
         return max((begun - moment for begun in self.failed), default=0.0)
 
 
@@ -51,7 +51,7 @@ class Knocking:
         self.process.close()
 
     def report(self) -> Attempts:
-        """End, wait for the last attempts, and tell."""
+        """End, wait for the last attempts, and return the result."""
         assert self.process.popen.stdin is not None
         self.process.popen.stdin.close()
         found = json.loads(self._line(self._timeout + 20.0))

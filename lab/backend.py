@@ -1,6 +1,6 @@
-"""Where the API objects of the lab's cluster live. `DirBackend` is a directory of YAML manifests.
+"""The store of the API objects of the lab's cluster. `DirBackend` is a directory of YAML manifests.
 
-A backend for a real API server has the same few verbs, so that scenarios run on both.
+A backend for a real API server has the same few methods, so that scenarios run on both.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class Backend(Protocol):
-    """API objects as plain dicts, and each node's way to them."""
+    """API objects as plain dicts, and each node's access to them."""
 
     def attach(self, nodes: Iterable[str]) -> None:
-        """The nodes exist now: give each its access."""
+        """Give each node its access; the nodes exist now."""
 
     def apply(self, obj: Object) -> None:
-        """Create the object, or put it in place of the one with its kind, namespace and name."""
+        """Create the object, or replace the one with the same kind, namespace and name."""
 
     def delete(self, kind: str, name: str, namespace: str = "") -> None:
-        """Remove it; LabError when it is not there."""
+        """Remove it; LabError if it does not exist."""
 
     def objects(self, kind: str) -> list[Object]:
-        """All objects of a kind, as last applied by anybody; without what status() has."""
+        """All objects of a kind, as last applied; without what status() returns."""
 
     def status(self, kind: str, name: str, namespace: str = "") -> Object:
-        """The object's status as the product has written it; empty when it has not."""
+        """The object's status as the product has written it; empty if it has not."""
 
     def events(self, kind: str, name: str, namespace: str = "") -> list[Object]:
         """The Events about an object; each has type, reason, message and count."""
 
     def leader(self) -> str:
-        """The holder of the leader's lease, as it is written there; empty when nobody holds it."""
+        """The holder of the leader's lease, as it is written there; empty if none holds it."""
 
     def manager_args(self, node: str) -> list[str]:
         """Command-line arguments with which a manager on that node finds this API."""
@@ -63,11 +63,11 @@ class Backend(Protocol):
 
 
 class DirBackend:
-    """A directory of manifests, bind-mounted for each node at a path of its own, which can be taken away.
+    """A directory of manifests, bind-mounted for each node at a separate path, which can be removed.
 
     Args:
-        folder: the directory; made when missing.
-        mounts: where the nodes' own paths are made.
+        folder: the directory; created if missing.
+        mounts: where the nodes' paths are created.
     """
 
     def __init__(self, folder: Path, mounts: Path) -> None:
@@ -110,7 +110,7 @@ class DirBackend:
                     documents = list(yaml.load_all(path.read_text(), Loader=_Loader))
                     before = changed, [doc for doc in documents if isinstance(doc, dict)]
                     self._parsed[path] = before
-            except (OSError, yaml.YAMLError):  # gone meanwhile, or broken on purpose: the product's part to judge
+            except (OSError, yaml.YAMLError):  # gone meanwhile, or broken on purpose: the product must handle that
                 continue
             found += [doc for doc in before[1] if doc.get("kind") == kind]
         return found
@@ -130,7 +130,7 @@ class DirBackend:
         return str(record.get("holder", ""))
 
     def status_file(self, kind: str, name: str, namespace: str = "") -> Path:
-        """Where the product keeps what it knows of an object: the one place that knows."""
+        """The file in which the product stores what it knows about an object."""
         stem = f"{namespace}_{name}" if namespace else name
         return self.folder / ".porterlb" / "status" / kind / f"{stem}.json"
 
@@ -148,7 +148,7 @@ class DirBackend:
         return before[1]
 
     def write_status(self, kind: str, name: str, fields: Object, manager: str, namespace: str = "") -> None:
-        """Write fields of a status as another controller does: under its own field manager, taking them from others."""
+        """Write fields of a status as another controller does: with its own field manager, taking them from others."""
 
         async def write() -> None:
             cluster = ManifestsCluster(self.folder)
@@ -179,7 +179,7 @@ class DirBackend:
     def cut(self, node: str) -> None:
         if node not in self._cut:
             run_command(["umount", "-l", str(self.node_path(node))])
-            self.node_path(node).rmdir()  # missing, not empty: nobody can begin a new cluster there
+            self.node_path(node).rmdir()  # missing, not empty: no new cluster can be started there
             self._cut.add(node)
 
     def restore(self, node: str) -> None:
@@ -191,7 +191,7 @@ class DirBackend:
         return node not in self._cut
 
     def close(self) -> None:
-        """The mounts go with the lab's folder; a directory that was given stays."""
+        """The mounts are removed with the lab's folder; a directory that was given stays."""
 
 
 def _merged(parts: list[Object]) -> Object:

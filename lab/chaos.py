@@ -1,16 +1,16 @@
-"""Random kills and stops, and what must be true after each: ``python -m lab.chaos --steps 300 --router frr``.
+"""Random kills and stops, and what must hold after each: ``python -m lab.chaos --steps 300 --router frr``.
 
 Three replicas announce two Services to one router and serve three more by Layer 2: one on each segment, and one that
-gives each host a next hop of its own (`layer2Spread: hosts`). A step kills, stops (and continues) one part: a manager,
-its ExaBGP, that one's API process, the wire process, the router's daemon; or it begins a fault of `lab.chaos_network`:
+gives each host its own next hop (`layer2Spread: hosts`). A step kills, or stops and continues, one part: a manager, its
+ExaBGP, the API process of ExaBGP, the wire process, the router's daemon; or it begins a fault of `lab.chaos_network`:
 loss, a filter, a one-way link, a second NIC that fails, a router that changes its capabilities, another controller that
-writes the status of a Service. After every few steps all faults end, and everything has to be as wanted again: the
-router's next hops exactly, one MAC per Layer 2 VIP, every replica in agreement. Then another controller sometimes
-writes into the status of one Service: its VIP has to stay served.
-Between them the table is looked at all the time: **no route of a dead manager may outlive the hold time or, where
-graceful restart keeps it, the restart time** that was asked for. As no node loses its power, **no endpoint of a node
-may be marked as not ready**. One case is counted apart: a node that a partition has cut off and that has no running
-manager at that moment. It cannot be told from one without power.
+writes the status of a Service. After every few steps all faults end, and everything must be as wanted again: exactly
+the router's next hops, one MAC per Layer 2 VIP, every replica in agreement. Then another controller sometimes writes
+into the status of one Service: its VIP must stay served.
+Meanwhile the router's table is checked all the time: **no route of a dead manager may outlive the hold time or, if
+graceful restart keeps it, the restart time** that was requested. As no node loses its power, **no endpoint of a node
+may be marked as not ready**. One case is counted separately: a node that a partition has cut off and that has no
+running manager at that moment. It cannot be distinguished from a node without power.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from lab.netns import LabError
 from lab.process import Process
 
 HOLD, RESTART = 6, 12  # seconds, of the BgpPeer
-SLACK = 4.0  # seconds for a busy machine, and for our own looking
+SLACK = 4.0  # seconds for a busy machine, and for our own checks
 PARTS = {"exabgp": "exabgp.conf", "api process": "api.py", "wire": "porterlb.wire"}
-CALM = 90.0  # seconds within which all must be as wanted
+CALM = 90.0  # seconds within which everything must be as wanted
 SEEN_LATE = 1.0  # seconds that a mark may be seen after it was decided
 START = 5.0  # seconds within which a manager has started and hears the others
 SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second", "hosts": "spread"}
@@ -50,14 +50,14 @@ ROBBED_FOR = 1.0
 
 @dataclass
 class Watcher:
-    """Looks how long the router has routes from a neighbour whose manager is dead."""
+    """Checks how long the router keeps routes from a neighbour whose manager is dead."""
 
     lab: Lab
-    dead_since: dict[str, float] = field(default_factory=dict)  # address of the node
+    dead_since: dict[str, float] = field(default_factory=dict)  # by address of the node
     longest: float = 0.0
     errors: list[str] = field(default_factory=list)
     mute: dict[str, float] = field(default_factory=dict)  # until when a node has had no running manager
-    cut: dict[str, float] = field(default_factory=dict)  # when a partition has cut it off last
+    cut: dict[str, float] = field(default_factory=dict)  # when a partition has last cut off a node
     marked: set[str] = field(default_factory=set)  # nodes whose endpoints are marked now
     unknowable: int = 0  # marked while mute and cut off
     _end: threading.Event = field(default_factory=threading.Event)
@@ -80,10 +80,10 @@ class Watcher:
             if not dead:
                 continue
             asked = time.monotonic()
-            with contextlib.suppress(LabError, OSError):  # the router itself is away
+            with contextlib.suppress(LabError, OSError):  # the router itself does not run
                 paths = self.lab.router.paths("v4")
                 for neighbor in {path.neighbor for found in paths.values() for path in found} & dead.keys():
-                    # still so, and not started again meanwhile
+                    # still dead, and not started again meanwhile
                     if self.dead_since.get(neighbor) == dead[neighbor]:
                         self._stale(neighbor, asked - dead[neighbor])
 
@@ -106,13 +106,13 @@ class Watcher:
 
 
 def is_marked(lab: Lab, node: str) -> bool:
-    """Whether the product has written that the node's endpoints are not to be used."""
+    """Whether the product has written that the node's endpoints must not be used."""
     conditions = lab.backend.status("Node", node).get("conditions") or []
     return any(one["type"] == "EndpointsReady" and one["status"] == "False" for one in conditions)
 
 
 class Chaos:
-    """One seeded story."""
+    """One seeded run."""
 
     def __init__(self, lab: Lab, seed: int, say: Callable[[str], None] = print) -> None:
         self.lab, self.random, self.say = lab, random.Random(seed), say
@@ -124,7 +124,7 @@ class Chaos:
         self.healing: list[tuple[float, Callable[[], None]]] = []
         self.addresses: dict[str, str] = {}
 
-    # Beginning
+    # Start
 
     def prepare(self) -> None:
         lab = self.lab
@@ -165,10 +165,10 @@ class Chaos:
         self.watcher.mute[name] = time.monotonic() + START
         self.watcher.dead_since.pop(self.lab.node(name).v4, None)
 
-    # Disturbing
+    # Disturbances
 
     def step(self) -> None:
-        """One thing at random. What is stopped or cut goes on by itself some time later."""
+        """One random disturbance. What is stopped or cut continues automatically some time later."""
         name = self.random.choice([node.name for node in self.lab.nodes])
         kinds = [self.kill_manager, self.stop_manager, self.kill_part, self.stop_part, self.end_manager]
         kinds += [self.kill_part, self.stop_part, self.router_goes, self.router_stops, self.stop_leader]
@@ -185,7 +185,7 @@ class Chaos:
         self.managers[name].signal(signal.SIGTERM)
         with contextlib.suppress(LabError):
             self.managers[name].wait(5.0)
-        self.managers[name].kill()  # it may be in the middle of anything
+        self.managers[name].kill()  # in case it has not ended
         self.gone(name)
 
     def gone(self, name: str) -> None:
@@ -201,7 +201,7 @@ class Chaos:
         self.stop(self.managers[name].pid, self.muted(name))
 
     def muted(self, name: str) -> Callable[[], None]:
-        """The node has no running manager from now on; what to do once it runs again."""
+        """The node has no running manager from now on; returns the function to call once it runs again."""
         self.watcher.mute[name] = float("inf")
 
         def again() -> None:
@@ -211,7 +211,7 @@ class Chaos:
         return again
 
     def stop_leader(self, name: str) -> None:
-        """The leader stands still for longer than its lease while another node is cut off, and wakes up."""
+        """The leader is stopped, possibly for longer than its lease, with another node cut off; then it continues."""
         leader = self.lab.leader()
         if leader not in self.managers or not self.alive(leader):
             return
@@ -290,8 +290,8 @@ class Chaos:
             what()
 
     def settle(self, *, foreign: bool = True) -> float:
-        """All go on, all are started, and everything is as wanted within CALM seconds; how long it took. ``foreign``:
-        then another controller may write a status."""
+        """Ends all disturbances, starts all managers, and waits until everything is as wanted, within CALM seconds;
+        returns the seconds that it took. ``foreign``: afterwards another controller may write a status."""
         begun = time.monotonic()
         while self.healing:
             self.heal(float("inf"))
@@ -299,7 +299,7 @@ class Chaos:
             if not process.alive:
                 self.start(name)
         lab = self.lab
-        # A router that was stopped or away may have missed that a fault ended.
+        # A router that was stopped or did not run may have missed the end of a fault.
         lab.router.reconfigure(self.config)
         vips = self.addresses
         wanted = self.routes()
@@ -339,7 +339,7 @@ class Chaos:
         return took
 
     def routes(self) -> dict[str, frozenset[str]]:
-        """What the router has when all is well."""
+        """The routes that the router must have without faults."""
         lab, vips = self.lab, self.addresses
         return {
             f"{vips['everywhere']}/32": lab.hops(*(node.name for node in lab.nodes)),
@@ -365,7 +365,7 @@ class Chaos:
         wait_equal(lambda: lab.vips(name), [vip], CALM, f"the status of {name} to have its own address again")
 
     def one_answer(self, client: Client, vip: str, nic: int) -> bool:
-        """Whether exactly one MAC is given to a client for a VIP, and it is a node's."""
+        """Whether a client gets exactly one MAC for a VIP, and it is a node's."""
         given = {answer.mac for answer in who_has(client, vip, 0.2)}
         return len(given) == 1 and given <= {node.nics[nic].mac for node in self.lab.nodes}
 
@@ -380,7 +380,7 @@ class Chaos:
         return len(digests) == 1
 
     def run(self, steps: int, seconds: float = float("inf")) -> int:
-        """So many steps, or as many as fit into the time; how many were done."""
+        """Makes `steps` steps, or as many as fit into the time; returns how many were made."""
         deadline = time.monotonic() + seconds
         done = 0
         with self.watcher:

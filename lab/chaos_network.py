@@ -15,7 +15,7 @@ from lab.cluster import Lab
 from lab.netns import LabError
 
 FOREIGN_ADDRESS = "203.0.113.99"
-"""What another controller writes into the status of a Service (RFC 5737)."""
+"""The address that another controller writes into the status of a Service (RFC 5737)."""
 FOREIGN_MANAGER = "servicelb"
 
 End = Callable[[], None]
@@ -23,7 +23,7 @@ Fault = Callable[[Lab, str, random.Random], tuple[str, End]]
 
 
 def loss(lab: Lab, _node: str, chance: random.Random) -> tuple[str, End]:
-    """The switch loses frames of everybody."""
+    """The switch loses frames of all ports."""
     percent = chance.choice([1, 3, 5, 10])
     key = lab.faults.loss(percent)
     return f"loss {percent} %", lambda: lab.faults.lift(key)
@@ -36,7 +36,7 @@ def heavy_loss(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
 
 
 def protocol_filter(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
-    """One protocol is dropped on its way to or from one node."""
+    """One protocol is dropped to or from one node."""
     protocol = chance.choice(["arp", "arp-request", "arp-reply", "ndp", "hello", "bgp"])
     ends = chance.choice([(node, ""), ("", node)])
     key = lab.faults.filter(protocol, *ends)
@@ -81,7 +81,7 @@ def capabilities(lab: Lab, _node: str, _chance: random.Random) -> tuple[str, End
     def negotiate(add_path: bool) -> None:
         router = lab.router
         sessions = tuple(replace(session, add_path=add_path) for session in router.config.sessions)
-        with contextlib.suppress(LabError, OSError):  # its daemon is away; it reads the file when it starts
+        with contextlib.suppress(LabError, OSError):  # its daemon does not run; it reads the file when it starts
             router.reconfigure(replace(router.config, sessions=sessions))
 
     negotiate(False)
@@ -89,7 +89,7 @@ def capabilities(lab: Lab, _node: str, _chance: random.Random) -> tuple[str, End
 
 
 def foreign_writer(lab: Lab, _node: str, chance: random.Random) -> tuple[str, End]:
-    """Another controller writes its own address into the status of a Service. The product writes its own back."""
+    """Another controller writes its own address into the status of a Service. The product restores its own."""
     write_foreign(lab, chance.choice(sorted(obj["metadata"]["name"] for obj in lab.backend.objects("Service"))))
     return "foreign writer", lambda: None
 

@@ -16,7 +16,7 @@ from lab.stream import Stream
 
 
 class Client(Host):
-    """A machine that asks: streams of datagrams, HTTP, connections that are held open, ARP and NDP questions."""
+    """A machine that sends requests: streams of datagrams, HTTP, long-lived connections, ARP and NDP questions."""
 
     def stream(
         self,
@@ -38,7 +38,7 @@ class Client(Host):
         return Knocking(self, vip, port, interval, timeout, duration)
 
     def pods_answering(self, vip: str, requests: int = 20, port: int = 80) -> dict[str, int]:
-        """Which pods answer so many HTTP requests (each a new connection), and how often."""
+        """Which pods answer `requests` HTTP requests (each a new connection), and how often."""
         found: dict[str, int] = {}
         for _ in range(requests):
             name = self.http_get(vip, port)
@@ -58,7 +58,7 @@ class Client(Host):
         return {answer.mac for answer in frames.who_has(self, address, timeout, questions)}
 
     def answers(self, address: str, timeout: float = 0.3, questions: int = 1) -> list[frames.Answer]:
-        """Like `who_has`, with who sent each answer and how long it took."""
+        """Like `who_has`, with the sender of each answer and the time that it took."""
         return frames.who_has(self, address, timeout, questions)
 
     def capture(self, expression: str = "", interface: str = "eth0") -> frames.Capture:
@@ -91,7 +91,7 @@ class ConnectionsReport:
 
 
 class Connections:
-    """TCP connections held open, each with a byte there and back every `heartbeat` seconds. A context manager."""
+    """Long-lived TCP connections; each echoes one byte every `heartbeat` seconds. A context manager."""
 
     def __init__(self, client: Client, vip: str, count: int, port: int, heartbeat: float) -> None:
         family = socket.AF_INET6 if ":" in vip else socket.AF_INET
@@ -118,7 +118,7 @@ class Connections:
             connection.sock.close()
 
     def report(self) -> ConnectionsReport:
-        """How things stand now."""
+        """The current state."""
         now = time.monotonic()
         pods: dict[str, int] = {}
         for connection in self._connections:

@@ -1,4 +1,4 @@
-"""The lab put together: ``with Lab(nodes=3, routers=["bird"]) as lab: ...``.
+"""The whole lab: ``with Lab(nodes=3, routers=["bird"]) as lab: ...``.
 
 Addresses: routers 10.77.0.1 and .2, nodes from .11, the client on the segment .250 (and the same in fd77::/64);
 outside routers 10.88.0.1 and .2, the client 10.88.0.10 (fd88::/64); pods 10.244.N.10 up (fd44:N::10 up) on node N.
@@ -38,21 +38,21 @@ LIVE: list[Lab] = []
 
 
 class Lab:
-    """A cluster. Everything is made by ``with``, and removed at its end, also after a failure.
+    """A cluster. Everything is created by ``with``, and removed at its end, even after a failure.
 
     Args:
-        nodes: how many.
+        nodes: number of nodes.
         routers: by name, one or two of bird, frr, gobgp; none for a segment without a router.
         pods: per node, named pod-a1, pod-a2, pod-b1 ...
-        pod_servers: whether the pods' own server runs in them; without, they are namespaces with addresses.
-        backend: makes the place of the API objects; a directory of manifests by default.
+        pod_servers: whether a server runs in the pods; without it, they are only namespaces with addresses.
+        backend: creates the store of the API objects; a directory of manifests by default.
         sessions: the sessions of every router; by default one per node and family (v4 routes over a v4 session,
             v6 routes over a v6 session). See `node_sessions`.
         asn: AS of each router, in order; 64500 when not given.
         port: TCP port on which the routers listen.
         snooping: the segment's switch does multicast snooping.
         second: nodes and a client `second_client` have a card on a second segment, 10.79.0.0/24 and fd79::/64.
-        proxy_interval: seconds between two looks of kube-proxy's stand-in.
+        proxy_interval: seconds between two checks of the replacement of kube-proxy.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Lab:
         )
 
     def add_host(self, name: str, number: int, client: bool = True) -> Host:
-        """One more machine on the segment, 10.77.0.`number`: a rival, a control plane, another client."""
+        """One more machine on the segment, 10.77.0.`number`: a rival host, a control plane, another client."""
         gateway = segment_nic(1) if self.routers else None
         host = (Client if client else Host)(self.net, name, [segment_nic(number)], gateway)
         self.net.plug(host.cables())
@@ -211,7 +211,7 @@ class Lab:
         raise LabError(f"there is no pod {name}; there are {', '.join(pod.name for pod in self.pods)}")
 
     def hops(self, *nodes: str, family: str = "v4") -> frozenset[str]:
-        """The next hops that these nodes are, to compare with a router's table."""
+        """The next hop addresses of these nodes, to compare with a router's table."""
         return frozenset(self.node(name).v6 if family == "v6" else self.node(name).v4 for name in nodes)
 
     # API objects
@@ -221,7 +221,7 @@ class Lab:
         return objects.node(node.name, [node.v4, node.v6], **fields)
 
     def set_node(self, name: str, **fields: Any) -> None:
-        """Write the Node anew, e.g. ``set_node("node-a", ready="Unknown")``; without fields: as at the start."""
+        """Write the Node again, e.g. ``set_node("node-a", ready="Unknown")``; without fields: as at the start."""
         self.backend.apply(self.node_object(self.node(name), **fields))
 
     def service(
@@ -283,7 +283,7 @@ class Lab:
         )
 
     def vips(self, name: str, namespace: str = "default") -> list[str]:
-        """The addresses that the Service has by its status (or by `fix_vips`); v4 first."""
+        """The addresses of the Service according to its status (or to `fix_vips`); v4 first."""
         if fixed := self.fixed_vips.get(f"{namespace}/{name}"):
             return fixed
         status = self.backend.status("Service", name, namespace)
@@ -291,7 +291,7 @@ class Lab:
         return sorted((entry["ip"] for entry in ingress if entry.get("ip")), key=lambda ip: ":" in ip)
 
     def wait_vips(self, name: str, count: int = 1, namespace: str = "default", timeout: float = 10.0) -> list[str]:
-        """Wait until the Service has so many addresses and every reachable node's proxy has them too."""
+        """Wait until the Service has `count` addresses and every reachable node's proxy has them too."""
         vips, _ = wait_until(
             lambda: found if len(found := self.vips(name, namespace)) == count else [],
             timeout,
@@ -301,12 +301,12 @@ class Lab:
         return vips
 
     def fix_vips(self, name: str, *vips: str, namespace: str = "default") -> None:
-        """Give a Service its addresses by hand, for tests without the product; the proxies have them at return."""
+        """Set the addresses of a Service, for tests without the product; the proxies have them on return."""
         self.fixed_vips[f"{namespace}/{name}"] = list(vips)
         self.proxy.sync()
 
     def desired(self) -> list[VipPort]:
-        """What the proxies are to do: each LoadBalancer Service's VIPs, ports and ready endpoints."""
+        """The wanted state of the proxies: each LoadBalancer Service's VIPs, ports and ready endpoints."""
         slices: dict[tuple[str, str], list[Object]] = {}
         for piece in self.backend.objects("EndpointSlice"):
             meta = piece["metadata"]
@@ -341,11 +341,11 @@ class Lab:
         return start("manager", argv, {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})}, cwd=CHECKOUT)
 
     def leader(self) -> str:
-        """The node that holds the leader's lease by the API; empty when nobody does."""
+        """The node that holds the leader's lease according to the API; empty if none does."""
         return self.backend.leader().rpartition("_")[0]
 
     def manager_http(self, node: Node | str, path: str = "/state") -> tuple[int, str]:
-        """(status, body) of a manager's HTTP answer on a node."""
+        """(status, body) of the HTTP answer of a node's manager."""
         where = self.node(node) if isinstance(node, str) else node
         return where.http("127.0.0.1", MANAGER_HTTP, path)
 
@@ -358,7 +358,8 @@ class Lab:
         return found
 
     def wait_settled(self, *nodes: str, timeout: float = 40) -> None:
-        """Until the replicas of these nodes (all) hear one another, have their sessions, and have applied one plan."""
+        """Wait until the replicas of these nodes (default: all) hear one another, have their sessions, and have applied
+        the same plan."""
         names = set(nodes or [node.name for node in self.nodes])
 
         def settled() -> bool:
@@ -380,10 +381,10 @@ class Lab:
         timeout: float = 10.0,
         kernel: bool | None = None,
     ) -> float:
-        """Wait until a router has exactly these prefixes with exactly these next hops; the seconds that it took.
+        """Wait until a router has exactly these prefixes with exactly these next hops; returns the seconds it took.
 
         Args:
-            kernel: look at the kernel's table (True) or at the RIB; the kernel's where there is one by default.
+            kernel: check the kernel's table (True) or the RIB (False). Default: the kernel's, if the router has one.
         """
         where = router or self.router
         from_kernel = where.programs_kernel if kernel is None else kernel
@@ -392,7 +393,7 @@ class Lab:
 
 
 def _failed(status: Object) -> bool:
-    """Whether the product has written that the node's endpoints are not to be used."""
+    """Whether the product has written that the node's endpoints must not be used."""
     conditions = status.get("conditions") or []
     return any(one.get("type") == "EndpointsReady" and one.get("status") == "False" for one in conditions)
 

@@ -1,7 +1,7 @@
-"""Established TCP connections to VIPs that talk all the time, and which of them broke.
+"""Established TCP connections to VIPs with constant traffic, and which of them broke.
 
-Run as a program it is the client: it opens one connection to the echo service of each target, and says so. Every
-interval it sends a byte on each. When its standard input ends it prints what became of them.
+Run as a program, it is the client: it opens one connection to the echo service of each target, and reports that. Every
+interval it sends a byte on each. When its standard input ends, it prints their states.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The main job, in about a minute: ``make demo``.
+"""A demonstration in about a minute: ``make demo``.
 
 A bare-metal cluster of three nodes, a BIRD router and two clients is built in network namespaces; PorterLB runs on
 each node from a directory of manifests. Everything that is printed is read back from the router, the kernels and the
-clients. Nothing is left behind, but for the recordings of the managers where a folder is given for them:
+clients. Nothing is left behind except the recordings of the managers, if a folder is given for them:
 ``make demo RECORDINGS=FOLDER``.
 """
 
@@ -25,14 +25,14 @@ from lab.node import Node
 from lab.process import Process
 from lab.stream import Report
 
-ROUTED = "172.16.0.0/28"  # only BGP can bring these in
-ON_LINK = "10.77.0.200-10.77.0.215"  # BGP first, Layer 2 when BGP is not there
+ROUTED = "172.16.0.0/28"  # only BGP can serve these
+ON_LINK = "10.77.0.200-10.77.0.215"  # BGP first, Layer 2 when BGP is unavailable
 SEGMENT = "10.77.0.220-10.77.0.229"  # Layer 2 only
 
 
 @dataclass
 class Demo:
-    """The story, told step by step. ``rows``: what was measured, for the table at the end.
+    """The steps of the demonstration. ``rows``: the measurements, for the table at the end.
 
     ``recordings``: a folder for the recordings of the managers; None: they are not written.
     """
@@ -186,7 +186,7 @@ class Demo:
             wait_until(lambda: f"{self.vips['web']}/32" not in self.lab.router.kernel_routes(), 10, "no route to web")
             self.measured("Service deleted, until the route was gone", _s(time.monotonic() - begun))
 
-    # Small things
+    # Helpers
 
     def _start_manager(self, node: Node) -> None:
         options = ["--return-after", "5"]
@@ -195,7 +195,7 @@ class Demo:
         self.managers[node.name] = self.lab.start_manager(node, *options, remember=True)
 
     def _during(self, vip: str, what: Callable[[], object], *, flows: int = 1, client: str = "outside") -> Report:
-        """A stream before, while and after ``what`` happens."""
+        """A stream before, during and after ``what``."""
         sender = self.lab.client if client == "outside" else self.lab.segment_client
         with sender.stream(vip, flows=flows, interval=0.001 if flows == 1 else 0.005) as stream:
             time.sleep(0.5)
@@ -225,7 +225,7 @@ class Demo:
         return ", ".join(self.lab.node(mac).name for mac in macs)
 
     def _leader(self) -> str:
-        """The replica that says of itself that it leads: a lease names its holder for seconds after its end."""
+        """The replica that reports itself as leader: a lease names its holder for seconds after its end."""
         return wait_until(
             lambda: next((node.name for node in self.lab.nodes if self._leads(node)), ""), 20, "a replica to lead"
         )[0]

@@ -1,8 +1,8 @@
-"""Faults of a messy network, each with what has to be true within a time: a table, and its judge.
+"""Faults of a messy network, each with the conditions that must hold within a time: a table, and its check.
 
-The judge is the same for all: each Layer 2 VIP is answered with one MAC of a node, and the router has next hops of each
-BGP VIP, all of them nodes that it may use; or a condition of the Service or of its Eip names the cause. It has to stay
-like that for STEADY seconds. Faults begin on a running `lab.chaos.Chaos`, whose nodes have two NICs and five Services.
+The check is the same for all: each Layer 2 VIP is answered with one MAC of a node, and the router has next hops for
+each BGP VIP, all of them nodes that it may use; or a condition of the Service or of its Eip names the cause. That must
+hold for STEADY seconds. Faults begin on a running `lab.chaos.Chaos`, whose nodes have two NICs and five Services.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ NAMES = ("node-a", "node-b", "node-c")
 LAYER2 = {"first": 0, "second": 1, "hosts": 0}
 """Service -> NIC of its segment."""
 HEALTHY = {"BGP", "Layer2", "Ready", "Assigned", "NoOverlap", "OnSegment"}
-"""Reasons of conditions that name no cause of anything."""
+"""Reasons of conditions that do not name a cause."""
 
 Fault = Callable[[Chaos], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """``within``: seconds. ``excluded``: nodes that must not be used, by Service. ``hops``: of the Service
-    `everywhere`, where they are known exactly. ``says``: a word that a condition or Event has to contain, if any."""
+    """``within``: seconds. ``excluded``: nodes that must not be used, by Service. ``hops``: next hops of the Service
+    `everywhere`, if they are known exactly. ``says``: a text that a condition must contain, if any."""
 
     name: str
     fault: Fault
@@ -90,7 +90,7 @@ def router_with(change: Callable[[Session], Session]) -> Fault:
 
 @contextmanager
 def rewriter(chaos: Chaos) -> Iterator[None]:
-    """A second controller writes all Services' status, over and over."""
+    """A second controller writes all Services' status repeatedly."""
     end = threading.Event()
 
     def work() -> None:
@@ -134,7 +134,7 @@ CASES = (
 
 
 def wrong(chaos: Chaos, case: Case) -> list[str]:
-    """What is not as it has to be now: sentences."""
+    """What is wrong now, in sentences."""
     lab, found = chaos.lab, []
     routes = lab.router.routes()
     for service, vip in chaos.addresses.items():
@@ -174,8 +174,8 @@ def causes(chaos: Chaos, service: str) -> set[str]:
 
 
 def judge(chaos: Chaos, case: Case) -> float:
-    """Begins the fault, waits until all is right and stays so, ends it, and waits until it is over. Returns the seconds
-    from the beginning of the fault until all was right; raises LabError."""
+    """Begins the fault, waits until the check holds and stays true, ends the fault, and waits for recovery. Returns the
+    seconds from the beginning of the fault until the check held; raises LabError."""
     with case.fault(chaos):
         begun = time.monotonic()
         since: float | None = None

@@ -1,6 +1,6 @@
-"""Faults of the network that tell nobody: loss, filters by protocol, one-way links.
+"""Silent faults of the network: loss, filters by protocol, one-way links.
 
-The switch drops frames by rules in a bridge table of its own (nftables); carriers stay up. Every change replaces the
+The switch drops frames by rules in a separate bridge table (nftables); carriers stay up. Every change replaces the
 whole table in one transaction.
 """
 
@@ -23,7 +23,7 @@ PROTOCOLS = {
     "bfd": "udp dport 3784",
     "all": "",
 }
-"""What a filter may name, as an nftables match."""
+"""The protocols that a filter may name, each as an nftables match."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Frames on the segment: who answers for an address, and what is going by."""
+"""Frames on the segment: which hosts answer for an address, and captures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ETH_IPV6 = 0x86DD
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to "who has": the MAC it gives, the MAC that sent the frame, and seconds since the question."""
+    """One answer to "who has": the MAC in it, the MAC that sent the frame, and seconds since the question."""
 
     mac: str
     source: str
@@ -39,9 +39,9 @@ def mac_bytes(text: str) -> bytes:
 
 
 def who_has(host: Host, address: str, timeout: float = 0.3, questions: int = 1) -> list[Answer]:
-    """Ask by broadcast ARP or multicast neighbour solicitation, and collect every answer until the time is over.
+    """Ask by broadcast ARP or multicast neighbour solicitation, and collect every answer until the timeout.
 
-    An answer is sent to us alone: an announcement to all that goes by meanwhile is none.
+    An answer is sent to us only: announcements to all that arrive meanwhile do not count.
 
     Args:
         timeout: seconds to listen after each question.
@@ -151,11 +151,11 @@ class Capture:
             self.process.wait(10.0)
 
     def frames(self, keep: Callable[[bytes], bool] = lambda _: True) -> list[Frame]:
-        """What was captured so far, as raw frames for which `keep` says yes."""
+        """The raw frames captured so far for which `keep` returns True."""
         return [frame for frame in read_pcap(self.file) if keep(frame.data)]
 
     def summaries(self) -> list[str]:
-        """What was captured so far, one line of tcpdump's text per packet."""
+        """The packets captured so far, one line of tcpdump's text per packet."""
         return self._host.run(["tcpdump", "-n", "-e", "-tt", "-r", str(self.file)]).stdout.splitlines()
 
 

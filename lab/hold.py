@@ -40,13 +40,13 @@ An empty line ends the lab."""
 
 
 def directory(lab: Lab) -> Path:
-    """The manifests directory of a lab of ours."""
+    """The manifests directory of this lab."""
     assert isinstance(lab.backend, DirBackend)
     return lab.backend.folder
 
 
 def tour(lab: Lab) -> str:
-    """What there is, as commands to copy."""
+    """The parts of the lab, as commands to copy."""
     prefix = lab.node("node-a").ns.name.removesuffix("node-a")
     router = lab.routers[0] if lab.routers else None
     folder = directory(lab)
@@ -82,7 +82,7 @@ def tour(lab: Lab) -> str:
 
 
 class Prompt:
-    """The verbs by name; each takes its words and returns what to print."""
+    """The verbs by name; each takes its arguments and returns what to print."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -152,7 +152,7 @@ class Prompt:
 
 
 def established(lab: Lab, seconds: float = 20.0) -> str:
-    """Waits for the BGP sessions of the first router with every node, in both families; says what became of them."""
+    """Waits for the BGP sessions of the first router with every node, in both families; returns the result in words."""
     if not lab.routers:
         return "There is no router."
     wanted = {address for node in lab.nodes for address in (node.v4, node.v6)}

@@ -42,10 +42,10 @@ def outside_nic(number: int, name: str = "eth0") -> Nic:
 
 
 class Host:
-    """A machine: made by `Net.plug(host.cables())` and then `configure`.
+    """A machine: created by `Net.plug(host.cables())` and then `configure`.
 
     Args:
-        nics: its cards, the first one is the one that `v4`, `v6` and `mac` speak of.
+        nics: its cards; `v4`, `v6` and `mac` are those of the first one.
         gateway: the Nic of its default router, if it has one.
         sysctl: kernel settings.
     """
@@ -115,7 +115,7 @@ class Host:
     def run(
         self, argv: list[str], stdin: str | None = None, check: bool = True, timeout: float = 30.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a short command on it and wait; LabError with what it printed if `check` and it fails."""
+        """Run a short command on it and wait; LabError with its output if `check` and it fails."""
         return self.ns.run(argv, stdin, check, timeout)
 
     def start(
@@ -126,7 +126,7 @@ class Host:
         pipes: bool = False,
         cwd: Path | None = None,
     ) -> Process:
-        """Start a command on it that goes on; its log is in the lab's folder, below logs/."""
+        """Start a command that continues to run on it; its log is in the lab's folder, below logs/."""
         log = self.net.folder / "logs" / f"{self.name}-{name}.log"
         process = Process(f"{self.name}/{name}", self.ns, argv, log, env=env, pipes=pipes, cwd=cwd)
         self.processes = [other for other in self.processes if other.alive] + [process]
@@ -144,25 +144,25 @@ class Host:
     # Cables
 
     def cut_link(self, nic: Nic | None = None) -> None:
-        """Pull the cable: no carrier on either end, nothing passes."""
+        """Pull the cable: no carrier on either end, no frame passes."""
         self.net.carrier(self.port(nic or self.nics[0]), False)
 
     def restore_link(self, nic: Nic | None = None) -> None:
         self.net.carrier(self.port(nic or self.nics[0]), True)
 
     def partition(self, *others: Host) -> None:
-        """The switch drops all frames between this machine and the others (everybody when none are named), both ways,
-        with carriers up: unlike `cut_link`, nobody is told."""
+        """The switch drops all frames between this machine and the others (all, if none are named), in both directions.
+        Carriers stay up: unlike `cut_link`, no machine notices it directly."""
         self.net.partition([self.name], [other.name for other in others])
 
     def heal(self, *others: Host) -> None:
-        """Undo `partition` from these; from all when none are named."""
+        """Undo `partition` from these; from all if none are named."""
         self.net.heal([self.name], [other.name for other in others])
 
-    # Looking from here
+    # Requests from this machine
 
     def http(self, host: str, port: int, path: str = "/", timeout: float = 2.0) -> tuple[int, str]:
-        """(status, body) of one HTTP GET made from this machine; LabError when there is no answer in time."""
+        """(status, body) of one HTTP GET made from this machine; LabError if there is no answer in time."""
 
         def fetch() -> tuple[int, str]:
             connection = http.client.HTTPConnection(host, port, timeout=timeout)
@@ -182,12 +182,12 @@ class Host:
         return self.http(vip, port, "/", timeout)[1].strip()
 
     def neighbours(self) -> dict[str, str]:
-        """The neighbour table: address -> MAC, entries without one (incomplete, failed) left out."""
+        """The neighbour table: address -> MAC, without entries that have no MAC (incomplete, failed)."""
         entries = json.loads(self.run(["ip", "-j", "neigh"]).stdout or "[]")
         return {entry["dst"]: entry["lladdr"] for entry in entries if "lladdr" in entry}
 
     def flush_neighbours(self) -> None:
-        """Forget all neighbours, so that the next packet asks anew."""
+        """Forget all neighbours, so that the next packet triggers a new question."""
         self.ns.ip("neigh flush all")
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:

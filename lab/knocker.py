@@ -1,7 +1,7 @@
 """The program behind `lab.attempts`: ``knocker.py '{"target": ..., "port": ...}'``. Standard library only.
 
-Opens a new TCP connection at a steady pace and notes which ones were accepted in time, on one monotonic clock. Prints
-``started``, goes on until stdin closes or the duration is over, waits for the last ones, prints a JSON report.
+Opens new TCP connections at a steady pace and notes which ones were accepted in time, on one monotonic clock. Prints
+``started``, continues until stdin closes or the duration is over, waits for the last ones, prints a JSON report.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import time
 from typing import Any
 
 PORTS = range(32768, 60000)
-"""Source ports. Each attempt has another one, until all have been used."""
+"""Source ports. Each attempt uses another one, until all have been used."""
 
 
 def open_socket(target: str, number: int) -> socket.socket:
-    """A socket with a source port of its own.
+    """A socket with its own source port.
 
-    Linux chooses ports from a place that changes at random every 10 s, so a client with 25 connections a second soon
-    uses the port of an attempt that has failed again. The node that forwarded that attempt keeps it in its connection
-    table for 120 s (SYN_SENT), and sends a new SYN of the same port to the same pod, whatever kube-proxy's rules say.
-    These attempts fail because an earlier one did, and say nothing about the rules: see docs/modes.md.
+    Linux chooses ports from an offset that changes at random every 10 s, so a client with 25 connections per second
+    soon reuses the port of a failed attempt. The node that forwarded that attempt keeps it in its connection table for
+    120 s (SYN_SENT), and sends a new SYN from the same port to the same pod, whatever kube-proxy's rules say. Such
+    attempts fail because an earlier one did, and show nothing about the rules: see docs/modes.md.
     """
     made = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_STREAM)
     made.setblocking(False)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with contextlib.suppress(OSError):  # somebody else's: the kernel chooses one
+    with contextlib.suppress(OSError):  # the port is in use: the kernel chooses one
         made.bind(("", PORTS[number % len(PORTS)]))
     return made
 
@@ -54,7 +54,7 @@ async def main(options: dict[str, Any]) -> None:
     interval = float(options["interval"])
     due = loop.time()
     end = due + float(options["duration"])
-    number = int(due / interval)  # the time: the next run goes on where this one has ended
+    number = int(due / interval)  # from the time: the next run continues where this one has ended
     tasks = []
     while not ended.is_set() and due < end:
         with contextlib.suppress(TimeoutError):

@@ -18,8 +18,8 @@ def wait_until(
     """Call `what` until it returns something true.
 
     Args:
-        timeout: seconds after which LabError says what was waited for and what was seen last.
-        message: what is waited for, in words.
+        timeout: seconds after which LabError says what was awaited and what was last seen.
+        message: what is awaited, in words.
         interval: seconds between two calls.
     Returns:
         What it returned, and the seconds that it took.
@@ -44,7 +44,7 @@ def wait_until(
 def wait_equal(
     what: Callable[[], object], wanted: object, timeout: float = 10.0, message: str = "", interval: float = 0.02
 ) -> float:
-    """Call `what` until it returns `wanted`; the seconds that it took. LabError shows the difference."""
+    """Call `what` until it returns `wanted`; returns the seconds that it took. LabError shows the difference."""
     begun = time.monotonic()
     while True:
         seen: object
@@ -80,6 +80,6 @@ class Trials:
 
 
 def trials(count: int, one: Callable[[int], float]) -> Trials:
-    """Run `one` (it gets 0, 1, ...) `count` times; the figure that it returns is what is collected."""
+    """Run `one` (with the argument 0, 1, ...) `count` times, and collect the figures that it returns."""
     figures: Sequence[float] = [one(number) for number in range(count)]
     return Trials(tuple(figures))

@@ -1,7 +1,7 @@
-"""One run of the lab: its name, its switch, its cables, and the promise that all of it goes away.
+"""One run of the lab: its name, its switch, its cables, and their guaranteed removal.
 
-The switch is a namespace of its own with three bridges: ``segment`` (nodes, routers, one client), ``second`` (the
-nodes' second NICs, where a lab has them) and ``outside`` (routers, one client). Nothing is made in the machine's own
+The switch is a separate namespace with three bridges: ``segment`` (nodes, routers, one client), ``second`` (the
+nodes' second NICs, if a lab has them) and ``outside`` (routers, one client). Nothing is created in the machine's own
 namespace. A port is named after the machine on it.
 """
 
@@ -26,7 +26,7 @@ Cable = tuple[Namespace, str, str, str, str]
 """Namespace, interface in it, its MAC, port name on the switch, bridge."""
 
 # Quiet, immediate IPv6 (no duplicate address detection: an address works at once), no reverse path filter (replies
-# may leave by another way than requests came), and no redirects (a node forwards on the segment it received from).
+# may take another path than requests), and no redirects (a node forwards on the segment it received from).
 SYSCTL_HOST: dict[str, str | int] = {
     "net/ipv4/conf/*/rp_filter": 0,
     "net/ipv4/conf/*/send_redirects": 0,
@@ -39,7 +39,7 @@ SYSCTL_FORWARD: dict[str, str | int] = {
     **SYSCTL_HOST,
     "net/ipv4/ip_forward": 1,
     "net/ipv6/conf/all/forwarding": 1,
-    "net/ipv4/fib_multipath_hash_policy": 1,  # by ports too: flows of one client spread over ECMP next hops
+    "net/ipv4/fib_multipath_hash_policy": 1,  # also by ports: flows of one client spread over ECMP next hops
     "net/ipv6/fib_multipath_hash_policy": 1,
 }
 
@@ -57,11 +57,11 @@ def _fail_early() -> None:
 
 
 class Net:
-    """Namespaces, switch and cables of one run. A context manager; `close` may be called at any time, twice too.
+    """Namespaces, switch and cables of one run. A context manager; `close` may be called at any time, even twice.
 
     Args:
-        snooping: the segment's switch looks at multicast memberships (MLDv2), as managed switches do, instead of
-            flooding. It asks each second, and forgets in 3 s who does not answer: a switch in a hurry.
+        snooping: the segment's switch tracks multicast memberships (MLDv2), as managed switches do, instead of
+            flooding. It queries each second, and forgets a member after 3 s without an answer: faster than usual.
     """
 
     def __init__(self, snooping: bool = False) -> None:
@@ -93,7 +93,7 @@ class Net:
         self.close()
 
     def namespace(self, name: str) -> Namespace:
-        """The namespace of this run for a machine's name; the name alone makes nothing."""
+        """The namespace of this run for a machine's name; this creates nothing."""
         return Namespace(f"{sweep.PREFIX}{self.id}-{name}")
 
     def _build_switch(self, snooping: bool) -> None:
@@ -101,7 +101,7 @@ class Net:
         bridges = (SEGMENT, SECOND, OUTSIDE)
         self.switch.ip(*(f"link add {bridge} type bridge {_BRIDGE} mcast_snooping 0" for bridge in bridges))
         if snooping:
-            # A querier of MLD needs an address; without a querier a Linux bridge floods.
+            # An MLD querier needs an address; without a querier, a Linux bridge floods.
             self.switch.sysctl({f"net/ipv6/conf/{SEGMENT}/disable_ipv6": 0, f"net/ipv6/conf/{SEGMENT}/accept_dad": 0})
             self.switch.ip(*(f"link set {SEGMENT} type bridge {options}" for options in _SNOOPING))
         self.switch.ip(*(f"link set {bridge} up" for bridge in bridges))
@@ -113,10 +113,10 @@ class Net:
         )
 
     def plug(self, cables: Iterable[Cable]) -> None:
-        """Make machines' namespaces and their cables to the switch, all at once.
+        """Create machines' namespaces and their cables to the switch, all at once.
 
         Args:
-            cables: a namespace that does not exist yet is made.
+            cables: a namespace that does not exist yet is created.
         """
         cables = list(cables)
         new = dict.fromkeys(ns.name for ns, *_ in cables if not ns.exists)
@@ -131,11 +131,11 @@ class Net:
         self.switch.ip(*(f"link set {port} master {bridge} up" for *_, port, bridge in cables))
 
     def unplug(self, port: str) -> None:
-        """Remove a cable: both its ends are gone when this returns."""
+        """Remove a cable: both ends are gone when this returns."""
         self.switch.run(["ip", "link", "del", port], check=False)
 
     def port_member(self, port: str, on: bool) -> None:
-        """Take a port out of its VLAN, or put it back: its frames go nowhere, but both ends keep their carrier."""
+        """Take a port out of its VLAN, or put it back: its frames are dropped, but both ends keep their carrier."""
         where = f"master {self._ports[port]}" if on else "nomaster"
         self.switch.ip(f"link set {port} {where}")
 
@@ -144,14 +144,14 @@ class Net:
         self.switch.run(["ip", "link", "set", port, "up" if on else "down"])
 
     def partition(self, one: Iterable[str], other: Iterable[str] = ()) -> None:
-        """The switch drops every frame between the ports `one` and `other` (all others when none are named), in both
-        directions. Carriers stay up: nobody is told."""
+        """The switch drops every frame between the ports `one` and `other` (all others if none are named), in both
+        directions. Carriers stay up: no machine notices it directly."""
         one = list(one)
         self._cut |= _pairs(one, list(other) or [port for port in self._ports if port not in one])
         self._write_cut()
 
     def heal(self, one: Iterable[str] = (), other: Iterable[str] = ()) -> None:
-        """Undo `partition` between these ports; with `one` alone all that concerns it; with nothing, everything."""
+        """Undo `partition` between these ports; with `one` only: everything about `one`; without ports: everything."""
         one, other = set(one), set(other)
         keep = {(a, b) for a, b in self._cut if (one and not {a, b} & one) or (other and not {a, b} & other)}
         self._cut = keep
@@ -177,7 +177,7 @@ class Net:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _catch_sigterm(self) -> None:
-        # By default SIGTERM ends Python without any clean-up. Someone else's handler is left alone.
+        # By default SIGTERM ends Python without any clean-up. An existing handler is left in place.
         if threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

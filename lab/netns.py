@@ -1,6 +1,6 @@
-"""One network namespace: making it, removing it, and doing something inside.
+"""One network namespace: creating it, removing it, and running code inside.
 
-A thread of this process enters the namespace, does its part and ends: no ``ip netns exec`` (which mounts a new /sys
+A thread of this process enters the namespace, runs its function and ends: no ``ip netns exec`` (which mounts a new /sys
 each time and costs ten times as much), and sockets opened inside can be used by any thread afterwards.
 """
 
@@ -22,7 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LabError(Exception):
-    """The lab could not do what it was asked; the text says which command and why."""
+    """The lab could not carry out a request; the text says which command and why."""
 
 
 def enter(path: Path) -> None:
@@ -39,7 +39,7 @@ def enter(path: Path) -> None:
 def run_command(
     argv: list[str], stdin: str | None = None, check: bool = True, timeout: float = 30.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run a short command where the calling thread is; with `check` a failure says what it printed."""
+    """Run a short command in the namespace of the calling thread; with `check`, LabError contains its output."""
     try:
         done = subprocess.run(
             argv,
@@ -100,7 +100,7 @@ class Namespace:
         return self.call(lambda: run_command(argv, stdin, check, timeout))
 
     def ip(self, *lines: str) -> None:
-        """Many ``ip`` commands in one process, e.g. ``ns.ip("link set eth0 up", "route add ...")``."""
+        """Run several ``ip`` commands in one process, e.g. ``ns.ip("link set eth0 up", "route add ...")``."""
         self.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
     def nft(self, ruleset: str) -> None:
@@ -123,13 +123,13 @@ class Namespace:
 
 
 def create(names: Iterable[str], links: Iterable[str] = ()) -> None:
-    """Make namespaces, then links (``ip link add`` arguments), in one ``ip`` process."""
+    """Create namespaces, then links (``ip link add`` arguments), in one ``ip`` process."""
     lines = [f"netns add {name}" for name in names] + [f"link add {link}" for link in links]
     run_command(["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
 
 def delete(names: Iterable[str]) -> None:
-    """Remove namespaces with all that is in them; a missing one is no error."""
+    """Remove namespaces with everything in them; a missing one is no error."""
     lines = [f"netns del {name}" for name in names if (RUN_NETNS / name).exists()]
     if lines:
         run_command(["ip", "-force", "-batch", "-"], "\n".join(lines) + "\n", check=False)

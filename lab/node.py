@@ -1,4 +1,4 @@
-"""A node of the cluster: it can be powered off and on, cut off from the API, and runs pods."""
+"""A node of the cluster: it can be powered off and on and cut off from the API, and it runs pods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.workload import Pod
 
 
 class ApiAccess(Protocol):
-    """How a node is cut off from the API and let back; a Backend provides it."""
+    """How a node is cut off from the API and reconnected; a Backend provides it."""
 
     def cut(self, node: str) -> None: ...
     def restore(self, node: str) -> None: ...
@@ -34,7 +34,7 @@ class Remembered:
 class Node(Host):
     """Node number `index` (0 is node-a): 10.77.0.11 + index, pods in 10.244.N.0/24 and fd44:N::/64, N = index + 1.
 
-    `second`: the node has a second card, 10.79.0.11 + index on a segment of its own.
+    `second`: the node has a second card, 10.79.0.11 + index, on a second segment.
     """
 
     def __init__(self, net: Net, index: int, gateway: Nic | None, api: ApiAccess, second: bool = False) -> None:
@@ -46,7 +46,7 @@ class Node(Host):
         self.api = api
         self.on = False
         self.pods: list[Pod] = []
-        self.pod_servers = True  # False: what runs in the pods' namespaces is somebody else's business
+        self.pod_servers = True  # False: the caller starts what runs in the pods' namespaces
         self.pod_routes: list[str] = []  # to the other nodes' pods; known when all nodes are
         self.on_boot: list[Callable[[], None]] = []
         self._services: list[Remembered] = []
@@ -60,7 +60,7 @@ class Node(Host):
         return f"fd44:{self.index + 1}::/64"
 
     def add_pod(self, name: str) -> Pod:
-        """A pod that belongs to this node; it runs when the node boots, or at once when the node is up."""
+        """A pod that belongs to this node; it starts when the node boots, or at once if the node is up."""
         number = 10 + len(self.pods)
         pod = Pod(
             name,
@@ -77,7 +77,7 @@ class Node(Host):
         return pod
 
     def boot(self) -> None:
-        """Settings, addresses, pods and remembered services, on namespaces that were just made."""
+        """Set up settings, addresses, pods and remembered services, on namespaces that were just created."""
         self.configure()
         self.ns.ip(*self.pod_routes)
         for pod in self.pods:
@@ -97,19 +97,19 @@ class Node(Host):
     def remember(
         self, name: str, argv: list[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> Process:
-        """`start`, and start it again at each power-on."""
+        """`start`, and start again at each power-on."""
         self._services = [other for other in self._services if other.name != name]
         self._services.append(Remembered(name, argv, env or {}, cwd))
         return self.start(name, argv, env, cwd=cwd)
 
     def forget(self, name: str) -> None:
-        """Do not start it at power-on any more."""
+        """No longer start it at power-on."""
         self._services = [other for other in self._services if other.name != name]
 
     def power_off(self) -> None:
-        """Loss of power: the link first, so that nothing is said; then all processes; then all kernel state.
+        """Loss of power: the link goes first, so that nothing is sent; then all processes; then all kernel state.
 
-        Connections, neighbour tables, routes and nftables rules are gone, as in a machine that lost its power.
+        Connections, neighbour tables, routes and nftables rules are gone, as after a real loss of power.
         """
         ports = [self.port(nic) for nic in self.nics]
         for port in ports:
@@ -125,7 +125,7 @@ class Node(Host):
         self.processes.clear()
 
     def power_on(self) -> None:
-        """Boot again: same name, MAC and addresses, its pods and remembered services; nothing else survived."""
+        """Boot again: same name, MAC and addresses, its pods and remembered services; nothing else has survived."""
         if self.on:
             return
         self.net.plug(self.cables())
@@ -133,7 +133,7 @@ class Node(Host):
         self.boot()
 
     def cut_api(self) -> None:
-        """Take the API away from this node: what runs on it finds no manifests (or no API server) any more."""
+        """Take the API away from this node: its processes no longer find the manifests (or the API server)."""
         self.api.cut(self.name)
 
     def restore_api(self) -> None:

@@ -1,4 +1,4 @@
-"""The text of API objects that the lab needs, as plain dicts: nodes, Services with their endpoints, Eips, peers."""
+"""The API objects that the lab needs, as plain dicts: nodes, Services with their endpoints, Eips, peers."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def endpoint_slices(
     ports: Iterable[tuple[str, int, str, int]] = PORTS,
     conditions: Mapping[str, Mapping[str, bool]] | None = None,
 ) -> list[Object]:
-    """discovery.k8s.io/v1 EndpointSlices of a Service, one a family.
+    """discovery.k8s.io/v1 EndpointSlices of a Service, one per family.
 
     Args:
-        conditions: by pod name, in place of ready and serving, e.g. ``{"pod-a": {"ready": False}}``.
+        conditions: by pod name, instead of ready and serving, e.g. ``{"pod-a": {"ready": False}}``.
     """
     pods = list(pods)
     usual = {"ready": True, "serving": True, "terminating": False}

@@ -1,8 +1,8 @@
 """The program in a pod: ``podserver.py NAME HTTP_PORT ECHO_PORT``. Standard library only; starts in 20 ms.
 
-HTTP GET / answers with the name and a newline, GET /client with the address that the request came from. UDP echo
-answers each datagram with itself and the name. TCP echo sends the name and a newline once, and then gives back what it
-gets, for as long as the client wants.
+HTTP GET / answers with the name and a newline, GET /client with the source address of the request. UDP echo answers
+each datagram with its content and the name. TCP echo sends the name and a newline once, and then returns what it
+receives until the client closes the connection.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Server:
         self.selector.register(sock, selectors.EVENT_READ, accept)
 
     def on_datagrams(self, _: socket.socket) -> None:
-        for _i in range(256):  # many a wake-up, but connections get their turn too
+        for _i in range(256):  # several per wake-up, but connections get their turn too
             try:
                 data, peer = self.udp.recvfrom(2048)
                 self.udp.sendto(data + self.name, peer)

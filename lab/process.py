@@ -1,7 +1,7 @@
-"""A process of the lab: started in a namespace, with a log file, ended by its id, and never outliving the lab.
+"""A process of the lab: started in a namespace, with a log file, ended by its id; it never outlives the lab.
 
 The kernel kills it when the lab's process dies (PR_SET_PDEATHSIG). That signal is bound to the *thread* that
-started the child, so one thread, which lives as long as this process does, starts them all.
+started the child, so one thread, which lives as long as this process, starts all of them.
 """
 
 from __future__ import annotations
@@ -124,17 +124,17 @@ class Process:
         self.wait(10.0)
 
     def stop(self) -> None:
-        """SIGSTOP: it is there, but does nothing any more. Its children go on; see `descendants`."""
+        """SIGSTOP: it exists, but does nothing. Its children continue; see `descendants`."""
         self.signal(signal.SIGSTOP)
 
     def cont(self) -> None:
-        """SIGCONT: it goes on after `stop`."""
+        """SIGCONT: it continues after `stop`."""
         self.signal(signal.SIGCONT)
 
     def terminate(self, timeout: float = 10.0) -> int:
         """SIGTERM, and wait; the exit code. One that does not end within `timeout` seconds is killed: LabError.
 
-        A stopped process is continued, as systemd does it: else it could not hear the signal.
+        A stopped process is continued, as systemd does: otherwise it could not handle the signal.
         """
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
@@ -145,14 +145,14 @@ class Process:
             raise
 
     def wait(self, timeout: float) -> int:
-        """Exit code; LabError when it still runs after `timeout` seconds."""
+        """Exit code; LabError if it still runs after `timeout` seconds."""
         try:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self.name} (pid {self.pid}) still runs after {timeout} s; log: {self.log}") from None
 
     def close(self) -> None:
-        """End it in the quickest way and close the pipes; what the lab calls when all is over."""
+        """Kill it and close the pipes; the lab calls this at its end."""
         self.signal(signal.SIGKILL)
         with contextlib.suppress(LabError):
             self.wait(10.0)
@@ -166,7 +166,7 @@ class Process:
         return descendants(self.pid)
 
     def find(self, text: str) -> int:
-        """The pid of the first descendant whose command line contains `text`; LabError when there is none."""
+        """The pid of the first descendant whose command line contains `text`; LabError if there is none."""
         family = self.descendants()
         for pid, command in family:
             if text in command:
@@ -175,7 +175,7 @@ class Process:
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:
-    """(pid, command line) of all that `pid` has started and that still lives, parents first."""
+    """(pid, command line) of all living processes that `pid` has started, parents first."""
     found: list[tuple[int, str]] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -187,7 +187,7 @@ def descendants(pid: int) -> list[tuple[int, str]]:
 
 
 def kill_in_namespaces(names: list[str], patience: float = 5.0) -> None:
-    """SIGKILL everything that runs in these namespaces, until nothing is left (children may come meanwhile)."""
+    """SIGKILL all processes in these namespaces, until none is left (children may be started meanwhile)."""
     deadline = time.monotonic() + patience
     while pids := netns.processes_in(names):
         for pid in pids:

@@ -1,8 +1,8 @@
-"""What kube-proxy does, for the lab: a VIP and port become a pod's address, by nftables on each node.
+"""kube-proxy's function in the lab: translates a VIP and port to a pod's address, by nftables on each node.
 
-externalTrafficPolicy Local: only pods of the own node, the client's address is kept; nobody there: dropped.
-Cluster: any ready pod, and the node puts its own address in place of the client's, so that replies come back.
-One transaction a change. A node without the API keeps the rules that it has; a node that boots starts without.
+externalTrafficPolicy Local: only pods of the node itself; the client's address is kept; without a pod: dropped.
+Cluster: any ready pod; the node replaces the client's address by its own, so that replies come back.
+One transaction per change. A node without the API keeps its rules; a node that boots starts without rules.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class VipPort:
 
 
 def ruleset(node: str, v4: str, v6: str, wanted: Iterable[VipPort]) -> str:
-    """The whole nftables table of one node, replacing the one before. `v4`, `v6`: its own addresses."""
+    """The whole nftables table of one node, which replaces the previous one. `v4`, `v6`: the node's addresses."""
     chains: list[str] = []
     verdicts: dict[str, list[str]] = {"ip": [], "ip6": []}
     drops: dict[str, list[str]] = {"ip": [], "ip6": []}
@@ -86,9 +86,9 @@ def ruleset(node: str, v4: str, v6: str, wanted: Iterable[VipPort]) -> str:
 
 
 def stale_udp(before: Iterable[VipPort], after: Iterable[VipPort], node: str) -> list[list[str]]:
-    """``conntrack -D`` arguments for UDP flows that would go on to a pod that left, or to no pod though there is one.
+    """``conntrack -D`` arguments for UDP flows that would still go to a pod that left, or to none though there is one.
 
-    UDP has no end of a connection: a flow that never pauses keeps its translation. kube-proxy cleans up likewise.
+    A UDP flow has no end: one that never pauses keeps its translation. kube-proxy cleans up in the same way.
     """
     old = {(i.vip, i.port): i.usable_on(node) for i in before if i.protocol == "UDP"}
     new = {(i.vip, i.port): i.usable_on(node) for i in after if i.protocol == "UDP"}
@@ -104,11 +104,11 @@ def stale_udp(before: Iterable[VipPort], after: Iterable[VipPort], node: str) ->
 
 
 class Proxy:
-    """Keeps the rules of all nodes in step with `desired`, looking `interval` seconds apart on a thread of its own.
+    """Keeps the rules of all nodes in step with `desired`, checking every `interval` seconds on a separate thread.
 
     Args:
-        desired: what is wanted now. It may raise LabError or OSError: then nothing changes.
-        reachable: whether a node, by name, has the API; one that has not keeps its rules.
+        desired: returns the wanted rules. It may raise LabError or OSError: then nothing changes.
+        reachable: whether a node, by name, has the API; a node without it keeps its rules.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Proxy:
         self.desired = desired
         self.reachable = reachable
         self.interval = interval
-        self.failure = ""  # the last error of the thread, for whoever wonders
+        self.failure = ""  # the last error of the thread, for debugging
         self._applied: dict[str, tuple[VipPort, ...]] = {}
         self._lock = threading.RLock()
         self._end = threading.Event()
@@ -139,7 +139,7 @@ class Proxy:
             self._thread.join(10.0)
 
     def sync(self) -> None:
-        """Bring all nodes in step now, instead of at the next look."""
+        """Bring all nodes in step now, instead of at the next check."""
         with self._lock:
             wanted = tuple(sorted(self.desired()))
             for node in self.nodes:
@@ -147,7 +147,7 @@ class Proxy:
                     self._apply(node, wanted)
 
     def applied(self, node: str) -> tuple[VipPort, ...]:
-        """What the rules of a node say at this moment."""
+        """The current rules of a node."""
         return self._applied.get(node, ())
 
     def _apply(self, node: Node, wanted: tuple[VipPort, ...]) -> None:
@@ -156,7 +156,7 @@ class Proxy:
             return
         node.ns.nft(ruleset(node.name, node.v4, node.v6, wanted))
         for flow in stale_udp(before or (), wanted, node.name):
-            node.run(["conntrack", "-D", *flow], check=False)  # fails when there is no such flow: as well
+            node.run(["conntrack", "-D", *flow], check=False)  # fails if there is no such flow, which is fine
         self._applied[node.name] = wanted
 
     def _booted(self, node: Node) -> None:
@@ -170,5 +170,5 @@ class Proxy:
             try:
                 self.sync()
                 self.failure = ""
-            except (LabError, OSError, ValueError) as error:  # a node that goes off meanwhile, for instance
+            except (LabError, OSError, ValueError) as error:  # for instance, a node that is powered off meanwhile
                 self.failure = str(error)

@@ -1,4 +1,4 @@
-"""The recordings of a lab's managers: what a test that fails leaves behind."""
+"""The recordings of a lab's managers, which a failed test leaves behind."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lab.cluster import LIVE, MANAGER_HTTP
 from lab.netns import LabError
 
 WITHIN = 10.0
-"""Seconds in which a manager gives its recording."""
+"""Seconds in which a manager must return its recording."""
 
 
 def save(folder: Path) -> list[Path]:
-    """Asks every manager of every lab that is running, and writes what it gives into the folder."""
+    """Asks every manager of every running lab for its recording, and writes it into the folder."""
     saved: list[Path] = []
     for number, lab in enumerate(LIVE):
         for node in lab.nodes:

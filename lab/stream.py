@@ -1,10 +1,10 @@
-"""A steady stream of small requests to VIPs, and what became of them: the lab's measure of an interruption.
+"""A steady stream of small requests to VIPs and their results: the lab's measure of an interruption.
 
-Each *flow* (one VIP from one UDP source port, so one path through ECMP routers) sends a request every `interval`.
+Each *flow* (one VIP from one UDP source port, thus one path through ECMP routers) sends a request every `interval`.
 
 **Gap**: a run of lost requests of one flow lasts from the sending of the first lost one to the sending of the next one
-that was answered. Without a loss there is no gap, however late an answer; an outage of D shows as D give or take one
-interval. The worst gap is the longest of any flow: one of three ECMP next hops dying counts in full.
+that was answered. Without a loss there is no gap, however late an answer is; an outage of D shows as D plus or minus
+one interval. The worst gap is the longest of any flow: if one of three ECMP next hops dies, its gap counts in full.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Gap:
 
 @dataclass(frozen=True)
 class Report:
-    """What a stream saw, of all flows or of those to one VIP (`only`).
+    """The result of a stream, for all flows or for those to one VIP (`only`).
 
-    `sender_stall_ms` is how late our own sender was at worst: a busy machine, not the network under test.
+    `sender_stall_ms` is the longest delay of our own sender: a busy machine, not the network under test.
     `pods` counts answers by pod; `changes` has (monotonic time, flow, pod) whenever a flow was answered by another pod.
     """
 
@@ -75,7 +75,7 @@ class Report:
         )
 
     def only(self, target: str) -> Report:
-        """The same of one VIP's flows."""
+        """The report of one VIP's flows."""
         return _report(self._raw([flow for flow in self.flows if flow["target"] == target]))
 
     def since(self, moment: float) -> tuple[Gap, ...]:
@@ -126,7 +126,7 @@ class Stream:
         interval: seconds between two requests of one flow.
         flows: source ports per target; more than one to go over several ECMP next hops.
         port: UDP port of the echo service.
-        duration: seconds after which it ends by itself.
+        duration: seconds after which it ends automatically.
         linger: seconds that it waits for late answers at the end.
     """
 
@@ -165,7 +165,7 @@ class Stream:
             self.process.close()
 
     def report(self) -> Report:
-        """End the sending (the first time) and say what was seen."""
+        """End the sending (the first time) and return the result."""
         if self._report is None:
             assert self.process.popen.stdin is not None
             self.process.popen.stdin.close()

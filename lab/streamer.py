@@ -19,7 +19,7 @@ NUMBER = struct.Struct("!Q")
 
 
 class Flow:
-    """One target from one source port: what was sent when, and what came back when from whom."""
+    """One target from one source port: when each request was sent, and when and by which pod it was answered."""
 
     def __init__(self, target: str, port: int, offset: float) -> None:
         self.target = target
@@ -28,7 +28,7 @@ class Flow:
         self.answered: list[float] = []  # 0.0 while there is no answer
         self.pods: dict[str, int] = {}
         self.last_pod = ""
-        self.changes: list[tuple[float, str]] = []  # when (of sending) another pod answered than before
+        self.changes: list[tuple[float, str]] = []  # (time of sending, pod) when the pod changed
         self.send_errors = 0
         self.sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.setblocking(False)
@@ -125,7 +125,7 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
                 break
             stall = max(stall, now - flow.due)
             flow.send(now)
-            # After a stall of our own the missed turns are left out, not sent in a burst
+            # After a stall of our own, the missed turns are skipped, not sent in a burst
             flow.due = max(flow.due + interval, now + interval / 2)
             position = (position + 1) % total
             ready = select.select(watched, [], [], 0)[0] if position == 0 or interval > 0.01 else [poll]

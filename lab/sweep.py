@@ -1,7 +1,7 @@
-"""Removal of what a lab made; ``python -m lab.sweep`` removes what dead runs have left behind.
+"""Removal of everything that a lab created; ``python -m lab.sweep`` removes what dead runs have left behind.
 
-Each lab keeps a folder ``/run/porterlb-lab/ID`` with its owner (pid and start time, for pids are used again).
-A lab whose owner is dead is removed whole: processes, mounts, namespaces, folder. A lab that starts sweeps too.
+Each lab has a folder ``/run/porterlb-lab/ID`` with its owner (pid and start time, because pids are reused).
+A lab whose owner is dead is removed completely: processes, mounts, namespaces, folder. A lab that starts sweeps too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PREFIX = "plb"
 
 
 def start_time(pid: int) -> str:
-    """When the process started, in clock ticks since boot; empty when there is none (a zombie is none)."""
+    """When the process started, in clock ticks since boot; empty if there is none (a zombie does not count)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -27,7 +27,7 @@ def start_time(pid: int) -> str:
 
 
 def claim(lab_id: str) -> Path:
-    """Make the lab's state folder and write down that this process owns it."""
+    """Create the lab's state folder and record that this process owns it."""
     STATE.mkdir(mode=0o755, exist_ok=True)
     folder = STATE / lab_id
     folder.mkdir()
@@ -36,7 +36,7 @@ def claim(lab_id: str) -> Path:
 
 
 def remove(lab_id: str) -> None:
-    """Remove everything of one lab. Safe to call again, and when only half of it was ever made."""
+    """Remove everything of one lab. Safe to call again, and if the lab was only partly created."""
     folder = STATE / lab_id
     names = netns.with_prefix(f"{PREFIX}{lab_id}-")
     kill_in_namespaces(names)
@@ -54,7 +54,7 @@ def dead() -> list[str]:
             pid, started = (folder / "owner").read_text().split()
         except (OSError, ValueError):
             if not _older_than_a_minute(folder):
-                continue  # being made at this moment
+                continue  # being created at this moment
             pid, started = "0", "-"
         if start_time(int(pid)) != started:
             found.append(folder.name)
@@ -62,7 +62,7 @@ def dead() -> list[str]:
 
 
 def sweep() -> list[str]:
-    """Remove all dead labs; their ids."""
+    """Remove all dead labs; returns their ids."""
     ids = dead()
     for lab_id in ids:
         remove(lab_id)

@@ -1,4 +1,4 @@
-"""Pods: one small server each, in a namespace of its own behind its node, as in Kubernetes."""
+"""Pods: one small server each, in a separate namespace behind its node, as in Kubernetes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every router of the lab can do, and the options of its sessions.
+"""The interface of every router of the lab, and the options of its sessions.
 
 A router is one real daemon in a namespace with two cards: eth0 on the segment (10.77.0.1, fd77::1; the second router
 .2) and eth1 on the outside network (10.88.0.1, fd88::1), where the client is.
@@ -65,7 +65,7 @@ class Session:
 
     @property
     def label(self) -> str:
-        """A word for configuration files, e.g. node_a_v4."""
+        """An identifier for configuration files, e.g. node_a_v4."""
         return f"{self.node.replace('-', '_')}_{'v6' if self.over_v6 else 'v4'}"
 
     @property
@@ -75,13 +75,13 @@ class Session:
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """What a router's daemon is configured from.
+    """The configuration of a router's daemon.
 
     Args:
         sessions: see `Session`.
         asn: the router's AS.
         port: TCP port that it listens on.
-        max_paths: at most so many equal next hops in the kernel.
+        max_paths: maximum number of equal next hops in the kernel.
         injected: prefixes that it announces to the nodes.
     """
 
@@ -96,9 +96,9 @@ class RouterConfig:
 class RibPath:
     """One path of a prefix in the router's RIB.
 
-    Communities are "64500:1", large communities "64500:1:2". `path_id` is 0 where the router does not tell it.
+    Communities are "64500:1", large communities "64500:1:2". `path_id` is 0 if the router does not report it.
     `neighbor` is the address of the peer that it was learned from. `stale`: kept by graceful restart (RFC 4724)
-    though its session is down; BIRD keeps such paths too, but does not tell, so that it is False there.
+    although its session is down; BIRD keeps such paths too, but does not report it, so it is False there.
     """
 
     next_hop: str
@@ -127,7 +127,7 @@ class SessionState:
 
 
 class Router(Host, ABC):
-    """A router. Subclasses say how their daemon is configured, started and asked."""
+    """A router. Subclasses define how their daemon is configured, started and queried."""
 
     kind = ""
     programs_kernel = True  # learned routes reach the kernel, so that packets follow them
@@ -154,11 +154,11 @@ class Router(Host, ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether it answers questions."""
+        """Whether it answers queries."""
 
     @abstractmethod
     def reload(self) -> None:
-        """Make it take `self.config`, already written, without touching sessions that did not change."""
+        """Make it load `self.config`, already written, without touching unchanged sessions."""
 
     @abstractmethod
     def paths(self, family: str) -> dict[str, list[RibPath]]:
@@ -180,7 +180,7 @@ class Router(Host, ABC):
         """The state of each BFD session (up, down, init or admindown), by the neighbour's address."""
         raise LabError(f"{self.kind} has no BFD here")
 
-    # The same for all
+    # Common to all
 
     def start_daemon(self) -> None:
         """Start it and wait until it answers."""
@@ -202,7 +202,7 @@ class Router(Host, ABC):
             self.process.terminate()
 
     def kill_daemon(self) -> None:
-        """SIGKILL: the kernel closes the connections, nothing is said in BGP."""
+        """SIGKILL: the kernel closes the connections, nothing is sent in BGP."""
         if self.process is not None:
             self.process.kill()
 
@@ -216,13 +216,13 @@ class Router(Host, ABC):
             self.process.cont()
 
     def reconfigure(self, config: RouterConfig) -> None:
-        """Take other options at run time."""
+        """Change the options at run time."""
         self.config = config
         self.write_config()
         self.reload()
 
     def inject(self, *prefixes: str) -> None:
-        """Announce these prefixes to the nodes, beside those injected before."""
+        """Announce these prefixes to the nodes, in addition to those injected before."""
         merged = tuple(dict.fromkeys((*self.config.injected, *prefixes)))
         self.reconfigure(replace(self.config, injected=merged))
 
@@ -239,11 +239,11 @@ class Router(Host, ABC):
         return found
 
     def route_details(self, prefix: str) -> list[RibPath]:
-        """Every path of one prefix with its attributes; empty when the router has none."""
+        """Every path of one prefix with its attributes; empty if the router has none."""
         return self.paths("v6" if ":" in prefix else "v4").get(prefix, [])
 
     def kernel_routes(self, family: str = "both") -> dict[str, frozenset[str]]:
-        """Prefix -> next hops in the kernel's table, as the daemon has put them there; packets follow these."""
+        """Prefix -> next hops in the kernel's table, as the daemon has installed them; packets follow these."""
         found: dict[str, frozenset[str]] = {}
         flags = {"v4": ["-4"], "v6": ["-6"]}
         for one in ("v4", "v6") if family == "both" else (family,):
@@ -254,7 +254,7 @@ class Router(Host, ABC):
         return found
 
     def next_hops(self) -> dict[str, frozenset[str]]:
-        """What to hold this router to: the kernel's table where it programs one, else its RIB."""
+        """The table to check for this router: the kernel's if it programs one, else its RIB."""
         return self.kernel_routes() if self.programs_kernel else self.routes()
 
     def established(self) -> set[str]:
@@ -262,12 +262,12 @@ class Router(Host, ABC):
         return {address for address, state in self.sessions().items() if state.established}
 
     def wait_established(self, neighbors: Iterable[str], timeout: float = 15.0) -> float:
-        """Wait until exactly these sessions are up; the seconds that it took."""
+        """Wait until exactly these sessions are up; returns the seconds that it took."""
         wanted = set(neighbors)
         return wait_equal(self.established, wanted, timeout, f"the sessions of {self.name}")
 
     def block_bgp(self) -> None:
-        """Drop all TCP packets of BGP on this router, both ways, silently."""
+        """Drop all TCP packets of BGP on this router silently, in both directions."""
         ports = f"{{ 179, {self.config.port} }}" if self.config.port != 179 else "179"
         drop = f"tcp dport {ports} counter drop ; tcp sport {ports} counter drop ;"
         self.ns.nft(

@@ -65,7 +65,7 @@ class Bird(Router):
             f"passive {'on' if s.passive else 'off'};",
             f"hold time {s.hold};",
             f"keepalive time {s.keepalive_seconds};",
-            # come back at once: the default of 60 s after an error would decide every measurement
+            # reconnect at once: the default of 60 s after an error would dominate every measurement
             "connect delay time 1; connect retry time 1; error wait time 1, 2; error forget time 1;",
             f"graceful restart {'aware' if s.graceful_restart else 'off'};",
         ]
@@ -76,7 +76,7 @@ class Bird(Router):
         if s.password:
             lines.append(f'password "{s.password}";')
         for family in s.families:
-            # the way to a next hop of the other family, and to next hops that the neighbour speaks for
+            # no next hops of the other family for IPv4; accept several paths from the neighbour
             extended = "extended next hop off;" if family == "v4" else ""
             paths = "add paths rx;" if s.add_path else ""
             lines.append(f"ipv{family[1]} {{ import all; export where source = RTS_STATIC; {paths} {extended} }};")
@@ -100,7 +100,7 @@ class Bird(Router):
             raise LabError(f"BIRD does not take its configuration: {said}")
 
     def birdc(self, command: str, timeout: float = 10.0) -> str:
-        """The answer to one command on BIRD's control socket, without the codes. OSError when BIRD is not there."""
+        """The answer to one command on BIRD's control socket, without the codes. OSError if BIRD does not run."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(timeout)
             control.connect(self.socket_path)
@@ -110,7 +110,7 @@ class Bird(Router):
             stream.flush()
             return _read_answer(stream)
 
-    # Looking
+    # Asking
 
     def paths(self, family: str) -> dict[str, list[RibPath]]:
         table = "master4" if family == "v4" else "master6"
@@ -147,7 +147,7 @@ class Bird(Router):
 
 
 def _read_answer(stream: object) -> str:
-    # Lines are "CODE-text" or " text" while the answer goes on, and "CODE text" at its end.
+    # Lines are "CODE-text" or " text" while the answer continues, and "CODE text" at its end.
     lines = []
     code = ""
     while True:
@@ -172,7 +172,7 @@ _HEAD = re.compile(r"^(\S*)\s+(unicast|blackhole|unreachable|prohibit)\s+\[(\S+)
 
 
 def parse_routes(text: str) -> dict[str, list[RibPath]]:
-    """What ``show route all`` says, as paths by prefix."""
+    """The output of ``show route all``, as paths by prefix."""
     found: dict[str, list[RibPath]] = {}
     prefix = ""
     values: dict[str, str] | None = None

@@ -1,7 +1,7 @@
-"""FRR as the router: zebra (kernel routes) and bgpd, asked and configured over their vty sockets.
+"""FRR as the router: zebra (kernel routes) and bgpd, queried and configured over their vty sockets.
 
-What FRR needs to take our routes and to use several next hops: ``no bgp ebgp-requires-policy`` (else eBGP neighbours
-without a policy exchange nothing), ``maximum-paths``, and ``bgp bestpath as-path multipath-relax`` when nodes have
+To accept our routes and to use several next hops, FRR needs: ``no bgp ebgp-requires-policy`` (else eBGP neighbours
+without a policy exchange nothing), ``maximum-paths``, and ``bgp bestpath as-path multipath-relax`` if nodes have
 different ASes.
 """
 
@@ -110,7 +110,7 @@ class Frr(Router):
         return self._daemon("bgpd", [*common, "-p", str(self.config.port)])
 
     def _start_bfd(self) -> None:
-        """Starts bfdd where a session has BFD, and gives it the intervals."""
+        """Starts bfdd if a session has BFD, and sets its intervals."""
         rates = sorted({s.bfd for s in self.config.sessions if s.bfd})
         if rates and self.bfdd is None:
             control = str(self.files / "bfdd.sock")
@@ -130,7 +130,7 @@ class Frr(Router):
         return str(self.files / "zserv.api")
 
     def _daemon(self, name: str, options: list[str]) -> Process:
-        # A killed daemon leaves its sockets and pid file behind
+        # A killed daemon leaves its sockets and pid file
         for left in (self.files / f"{name}.vty", self.files / f"{name}.pid"):
             left.unlink(missing_ok=True)
         if name == "zebra":
@@ -145,7 +145,7 @@ class Frr(Router):
             return False
 
     def start_daemon(self) -> None:
-        # bgpd alone may have been ended; zebra then goes on, and a new bgpd goes to it
+        # If only bgpd was ended, zebra still runs, and a new bgpd would connect to it
         for other in (self.bfdd, self.zebra):
             if other is not None:
                 other.close()
@@ -160,7 +160,7 @@ class Frr(Router):
         self.bfdd = None
 
     def reload(self) -> None:
-        """Only what differs from the running configuration is said, so that other sessions are untouched."""
+        """Sends only the differences from the running configuration, so that other sessions are not affected."""
         old, new = self._running or RouterConfig(), self.config
         if (old.asn, old.port) != (new.asn, new.port):
             raise LabError("FRR cannot change its AS or port while it runs; stop and start it")
@@ -186,9 +186,9 @@ class Frr(Router):
     # Asking
 
     def vty(self, *commands: str, timeout: float = 10.0, daemon: str = "bgpd") -> str:
-        """The answer to the last of these commands on the vty socket of bgpd or bfdd. OSError when bgpd is not there.
+        """The answer to the last of these commands on the vty socket of bgpd or bfdd. OSError if it does not run.
 
-        An answer ends with three zero bytes and one of status, as vtysh has it.
+        An answer ends with three zero bytes and one status byte, as in vtysh.
         """
         answer = b""
         with socket.socket(socket.AF_UNIX) as control:
@@ -209,7 +209,7 @@ class Frr(Router):
         return answer[:-4].decode(errors="replace")
 
     def configure_lines(self, lines: list[str]) -> None:
-        """Say configuration lines to the running bgpd."""
+        """Send configuration lines to the running bgpd."""
         self.vty("configure terminal", *(line.strip() for line in lines), "end")
 
     def _json(self, command: str, daemon: str = "bgpd") -> Any:
@@ -253,7 +253,7 @@ class Frr(Router):
 def _path(entry: dict[str, Any]) -> RibPath:
     hops = entry.get("nexthops", [])
     wide = [hop for hop in hops if hop.get("scope", "global") == "global"] or hops
-    # The table and the details of one prefix have different names for the same
+    # The table and the details of one prefix use different names for the same field
     as_path = entry["aspath"]["string"] if "aspath" in entry else entry.get("path", "")
     return RibPath(
         next_hop=wide[0]["ip"] if wide else "",

@@ -1,4 +1,4 @@
-"""GoBGP as the router. It programs no kernel: judge its RIB."""
+"""GoBGP as the router. It programs no kernel: check its RIB."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class GoBgp(Router):
         return ["gobgp", "--target", f"unix://{self._api}", *arguments]
 
     def gobgp(self, *arguments: str) -> str:
-        """What ``gobgp ...`` prints; LabError when it fails."""
+        """The output of ``gobgp ...``; LabError if it fails."""
         return self.run(self._argv(*arguments)).stdout
 
     def _json(self, *arguments: str) -> Any:
@@ -143,7 +143,7 @@ class GoBgp(Router):
         table = self._json("global", "rib", "-a", f"ip{family}") or {}
         found = {}
         for prefix, entries in table.items():
-            # What it originates itself has no neighbour
+            # Paths that it originates itself have no neighbour
             known = [_path(entry) for entry in entries if entry.get("neighbor-ip", "<nil>") != "<nil>"]
             if known:
                 found[prefix] = known

@@ -1,4 +1,4 @@
-"""OpenBGPD as the router. It programs no kernel here: judge its RIB."""
+"""OpenBGPD as the router. It programs no kernel here: check its RIB."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class OpenBgpd(Router):
 
     def launch(self) -> Process:
         (self.files / "bgpd.sock").unlink(missing_ok=True)
-        # bgpd confines its parts to its user's home, an empty folder that systemd makes where it starts bgpd.
+        # bgpd confines its parts to its user's home, an empty folder that systemd creates if it starts bgpd.
         Path(pwd.getpwnam("_openbgpd").pw_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
         return self.start("bgpd", ["/usr/sbin/bgpd", "-d", "-v", "-f", str(self.files / "bgpd.conf")])
 
@@ -90,7 +90,7 @@ class OpenBgpd(Router):
         return ["/usr/sbin/bgpctl", "-s", self._socket, *arguments]
 
     def bgpctl(self, *arguments: str) -> str:
-        """What ``bgpctl ...`` prints; LabError when it fails."""
+        """The output of ``bgpctl ...``; LabError if it fails."""
         return self.run(self._argv(*arguments)).stdout
 
     def _json(self, *arguments: str) -> Any:
