@@ -39,7 +39,7 @@ def segment(nodes: int, names: tuple[str, ...] = (), **settings: Any) -> Iterato
 
 
 def give(made: Segment, first: str, count: int, candidates: tuple[str, ...]) -> None:
-    """Makes so many addresses VIPs, in place of those before, and waits until all are taken over."""
+    """Makes `count` addresses VIPs, replacing the previous ones, and waits until all are taken over."""
     start = ip_address(first)
     rows = [(str(start + number), candidates) for number in range(count)]
     wanted = made.tell(vips=vips(*rows, interface="eth0"))
@@ -60,7 +60,7 @@ def ask(client: Host, mode: str, **options: Any) -> dict[str, Any]:
 
 
 def answers(quick: bool) -> Table:
-    """Latency of single answers, and what of a flood is answered, beside the kernel's own."""
+    """Latency of single answers, and the answered share of a flood, next to the kernel's own answers."""
     table = Table(
         "Answers: beside the kernel's own, on the same machine at the same time",
         ("who answers", "median µs", "p99 µs", "lost of singles", "flood sent/s", "answered %"),
@@ -90,7 +90,7 @@ def answers(quick: bool) -> Table:
             "microseconds": sorted(figures)[:: max(1, count // 1000)],
         }
 
-    with segment(1, gratuitous_rate=1) as made:  # announcements are not to be counted as answers
+    with segment(1, gratuitous_rate=1) as made:  # announcements must not be counted as answers
         host, client = made.host("n1"), made.client
         for family, own, first in (("ARP", host.v4, FIRST4), ("NDP", host.v6, FIRST6)):
             row(f"kernel, {family}, its own address", own, 1, client)
@@ -98,7 +98,7 @@ def answers(quick: bool) -> Table:
                 give(made, first, many, ("n1",))
                 time.sleep(0.5)
                 row(f"PorterLB, {family}, {many:,} VIPs", first, many, client)
-            # What our VIPs cost it: it would look through all their groups if it were their member
+            # The cost of our VIPs for the kernel: it would search all their groups if it were a member
             row(f"kernel, {family}, its own address beside them", own, 1, client)
         limit = ask(client, "flood", rate=10_000_000, seconds=seconds, first="10.98.0.0", count=1000)
         table.notes.append(f"the generator's own limit, towards addresses of nobody: {limit['rate']:,.0f}/s")
@@ -107,7 +107,7 @@ def answers(quick: bool) -> Table:
 
 
 def cost(quick: bool) -> Table:
-    """What probing and hello cost one replica among N nodes with a replica each."""
+    """The cost of probing and hellos for one replica among N nodes with a replica each."""
     table = Table(
         "Cost of probing and hello, per replica",
         ("nodes", "profile", "% of a processor", "probes/s", "hellos/s in + out", "deaths declared"),
@@ -147,7 +147,7 @@ def cost(quick: bool) -> Table:
 
 @contextlib.contextmanager
 def _crowd(made: Segment, others: int, interval: float) -> Iterator[None]:
-    """Host n2 plays so many nodes with replicas: its kernel answers for their addresses, a thread says their hellos."""
+    """Host n2 acts as `others` nodes with replicas: its kernel answers for their addresses, a thread sends hellos."""
     host, own = made.host("n2"), made.host("n1")
     addresses = [f"10.77.1.{number}" for number in range(1, others + 1)]
     own.ns.ip("address add 10.77.1.250/24 dev eth0")
@@ -184,7 +184,7 @@ def _crowd(made: Segment, others: int, interval: float) -> Iterator[None]:
 
 
 def burst(quick: bool) -> Table:
-    """A node dies with many VIPs: how long until the last one is announced by another node."""
+    """A node with many VIPs dies: the time until another node has announced the last one."""
     table = Table(
         "Gratuitous burst: the next hop of all VIPs is cut off",
         ("VIPs", "rate allowed/s", "first after ms", "half after ms", "last after ms", "announced"),
@@ -217,7 +217,7 @@ def _listen(client: Host) -> socket.socket:
 
 
 def _quiet(client: Host) -> bool:
-    """Whether no gratuitous ARP comes for 1.5 s."""
+    """Whether no gratuitous ARP arrives for 1.5 s."""
     end = time.monotonic() + 1.5
     with _listen(client) as sock:
         while time.monotonic() < end:
@@ -231,7 +231,7 @@ def _quiet(client: Host) -> bool:
 
 
 def _burst(made: Segment, count: int, patience: float) -> list[float]:
-    """Seconds after the cut at which each VIP was announced first, in order."""
+    """Seconds after the cut at which each VIP was first announced, in order."""
     seen: dict[bytes, float] = {}
     base = int(ip_address(FIRST4))
     with _listen(made.client) as sock:

@@ -1,8 +1,8 @@
-"""BGP: from a plan to the router's table, beside the router's own static routes and GoBGP, in the same run.
+"""BGP: from a plan to the router's table, next to the router's own static routes and GoBGP, in the same run.
 
-The router is BIRD with its kernel table, as in the lab. ``in the table`` is when BIRD's RIB has all; it is asked
-every 10 ms (every 0.5 ms for single routes) on its control socket. PorterLB's side is the planner and the BGP speaker
-with a stock ExaBGP in a process of their own (bench/bgp_feed.py): time runs from the beginning of the plan.
+The router is BIRD with its kernel table, as in the lab. ``in the table`` is when BIRD's RIB has all routes; it is
+queried every 10 ms (every 0.5 ms for single routes) on its control socket. PorterLB's side is the planner and the BGP
+speaker with a stock ExaBGP in a separate process (bench/bgp_feed.py): time counts from the beginning of the plan.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lab.routers import NODES_AS, Session
 from lab.routers.bird import Bird
 
 BASE = int(IPv4Address("172.16.0.0"))
-FEW = 100  # VIPs that are there before a burst
+FEW = 100  # VIPs that exist before a burst
 PATIENCE = 120.0  # seconds
 
 
@@ -57,7 +57,7 @@ class Subject:
         self._buffer = b""
 
     def ask(self, **command: Any) -> int:
-        """Says a command; its number."""
+        """Sends a command; returns its number."""
         self._number += 1
         stdin = self.process.popen.stdin
         assert stdin is not None
@@ -69,7 +69,7 @@ class Subject:
         return self._wait(lambda said: said.get("id") == number)
 
     def up(self) -> float:
-        """When its session came up (the next time that it does)."""
+        """Waits until its session comes up the next time; returns when that was."""
         return float(self._wait(lambda said: "up" in said)["up"])
 
     def _wait(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -96,17 +96,17 @@ def count(router: Bird, source: str) -> int:
 
 
 def until_count(router: Bird, wanted: int, source: str = "RTS_BGP") -> float:
-    """When BIRD had so many routes."""
+    """Waits until BIRD has `wanted` routes; returns the time."""
     deadline = time.monotonic() + PATIENCE
     while (seen := count(router, source)) != wanted:
         if time.monotonic() > deadline:
             raise LabError(f"BIRD has {seen} routes, not {wanted}, after {PATIENCE:.0f} s")
-        time.sleep(0.01)  # each look walks through the whole table
+        time.sleep(0.01)  # each query scans the whole table
     return time.monotonic()
 
 
 def until_hop(router: Bird, number: int, hop: str | None) -> float:
-    """When BIRD had this VIP towards this node (None: not at all)."""
+    """Waits until BIRD has this VIP towards this node (None: not at all); returns the time."""
     question = f"show route {IPv4Address(BASE + number)}/32 table master4"
     deadline = time.monotonic() + PATIENCE
     while (said := router.birdc(question)) is not None:
@@ -146,7 +146,7 @@ def worst(figures: list[float]) -> float:
 
 
 def measure(size: int, trials: int) -> Mapping[str, list[float]]:
-    """Figures by name, one a trial."""
+    """Figures by name, one per trial."""
     found: dict[str, list[float]] = {}
 
     def note(name: str, figure: float) -> None:
@@ -165,7 +165,7 @@ def measure(size: int, trials: int) -> Mapping[str, list[float]]:
         subject.answer(subject.ask(do="add", to=FEW, nodes=[there.name]))
         until_count(router, FEW)
         for trial in range(trials):
-            if trial:  # else the routes of the trial before are there already, and nothing is measured
+            if trial:  # else the routes of the previous trial still exist, and nothing is measured
                 subject.answer(subject.ask(do="remove", **{"from": FEW, "to": FEW + size}))
             until_count(router, FEW)
             porterlb(subject, router, size, note, (here, there))
@@ -186,7 +186,7 @@ def measure(size: int, trials: int) -> Mapping[str, list[float]]:
 def porterlb(
     subject: Subject, router: Bird, size: int, note: Callable[[str, float], None], nodes: tuple[Node, Node]
 ) -> None:
-    """All of them appear at once, a change meanwhile; then changes while idle; then all but a few go."""
+    """All routes appear at once, then changes while idle, then all but a few go; then again with a change meanwhile."""
     here, there = nodes
     burst = {"do": "add", "from": FEW, "to": FEW + size, "nodes": [there.name]}
     first = subject.ask(**burst)
@@ -206,14 +206,14 @@ def porterlb(
     begun = subject.answer(subject.ask(**{**burst, "do": "remove"}))["begun"]
     note("PorterLB: all but 100 withdrawn", (until_count(router, FEW) - begun) * 1000)
 
-    # Once more, with a VIP that moves in the middle of it: its path via the one node goes, one via the other comes
+    # Again, with a VIP that moves during the burst: its path via one node goes, and one via the other node comes
     waits = []
     for turn, delay in enumerate((0.02, 0.1, 0.2)):
         asked = subject.ask(**burst, wait=False)
         subject.answer(asked)
         time.sleep(delay)
         if count(router, "RTS_BGP") == size + FEW:
-            break  # the burst is over already
+            break  # the burst has already ended
         asked = subject.ask(do="move", number=turn, nodes=[here.name], wait=False)
         begun = subject.answer(asked)["begun"]
         waits.append((until_hop(router, turn, here.v4) - begun) * 1000)
@@ -235,7 +235,7 @@ def flap(subject: Subject, router: Bird, size: int) -> float:
 
 
 def static(router: Bird, size: int) -> float:
-    """The same number of routes as a file that BIRD reads."""
+    """The same number of routes, in a file that BIRD reads."""
     usual = router.render()
     lines = "".join(f"route {IPv4Address(BASE + n)}/32 via {router.v4};\n" for n in range(size))
     path = router.files / "bird.conf"
@@ -282,7 +282,7 @@ def gobgp(lab: Lab, router: Bird, size: int, note: Callable[[str, float], None])
 
 
 def mrt(size: int, hop: str) -> bytes:
-    """A TABLE_DUMP_V2 file (RFC 6396) with so many prefixes."""
+    """A TABLE_DUMP_V2 file (RFC 6396) with `size` prefixes."""
 
     def record(subtype: int, body: bytes) -> bytes:
         return struct.pack("!IHHI", 0, 13, subtype, len(body)) + body
@@ -291,7 +291,7 @@ def mrt(size: int, hop: str) -> bytes:
     peers = address + struct.pack("!HH", 0, 1) + bytes([2]) + address + address + struct.pack("!I", NODES_AS)
     attributes = bytes([0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4]) + address
     entry = struct.pack("!HHIH", 1, 0, 0, len(attributes)) + attributes
-    # `gobgp mrt inject` ends without sending what is still in its queue of 1,024: the first one again, for that
+    # `gobgp mrt inject` ends without sending the rest of its queue of 1,024: repeat the first prefix to fill the queue
     numbers = [*range(size), *[0] * 3000]
     table = (
         record(2, struct.pack("!IB", at, 32) + IPv4Address(BASE + number).packed + entry)

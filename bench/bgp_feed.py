@@ -1,6 +1,6 @@
-"""The half of a manager that BGP needs, in a process of its own: objects, plans, and the BGP speaker with its ExaBGP.
+"""The parts of a manager that BGP needs, in a separate process: objects, plans, and the BGP speaker with its ExaBGP.
 
-Run on a node of the lab by bench/bgp.py. It reads commands as JSON lines and answers with JSON lines; times are on the
+bench/bgp.py runs it on a node of the lab. It reads commands as JSON lines and answers with JSON lines; times are on the
 monotonic clock, which all processes of a machine share.
 """
 
@@ -62,7 +62,7 @@ class Feed:
         return "tor" in self.report.sessions and self.report.sessions["tor"].up
 
     def service(self, number: int, nodes: list[str]) -> None:
-        """A Service that has its address already, with one endpoint on each of these nodes."""
+        """A Service that already has its address, with one endpoint on each of these nodes."""
         name = f"s{number}"
         found = objects.service(name, policy="Local", ports=objects.PORTS[:1])
         found["metadata"]["uid"] = name
@@ -80,7 +80,7 @@ class Feed:
         self.objects.delete("EndpointSlice", "default", f"s{number}-ipv4")
 
     def go(self) -> float:
-        """Plans and tells the speaker; the seconds that planning took."""
+        """Plans, and passes the plan to the speaker; returns the seconds that planning took."""
         begun = time.monotonic()
         sessions = frozenset({(self.me, "tor")} if self.up else set())
         snapshot = Snapshot(
@@ -104,7 +104,7 @@ class Feed:
         return time.monotonic() - begun
 
     async def applied(self) -> float:
-        """When ExaBGP had acknowledged everything."""
+        """Waits until ExaBGP has acknowledged everything; returns the time."""
         while self.report.applied != self.token:
             self.wake.clear()
             await self.wake.wait()
@@ -135,7 +135,8 @@ class Feed:
 
 
 async def breathe(number: int) -> None:
-    """As between events of a watch: a manager that gives no beat for 10 s is taken for hung, and its routes go."""
+    """Yields, as between events of a watch: a manager without a beat for 10 s counts as hung, and its routes are
+    withdrawn."""
     if number % 50 == 0:
         await asyncio.sleep(0)
 

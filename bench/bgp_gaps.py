@@ -1,4 +1,4 @@
-"""The gap that clients behind a router see when a BGP next hop loses its power; no BFD, nobody waits for NotReady."""
+"""The gap that clients behind a router see when a BGP next hop loses power, without BFD or a wait for NotReady."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NAMES = ("node-a", "node-b", "node-c")
 CONNECT = 0.04
 """Seconds between two new connections."""
 FLOWS = 12
-"""So many flows over three next hops: some of them go over the one that dies."""
+"""Flows over three next hops: enough that some of them use the one that dies."""
 
 
 ROWS = (("default", "Local", "300"), ("fast", "Local", "150"), ("default", "Cluster", ""))
-"""Profile, externalTrafficPolicy, target of the stream's gap in ms. With Cluster, a flow that goes to a pod of the dead
-node is lost whoever is the next hop: its gap has no target, and the pods of the node are marked as not ready."""
+"""Profile, externalTrafficPolicy, target of the stream's gap in ms. With Cluster, a flow to a pod of the dead node is
+lost with any next hop: its gap has no target, and the pods of the node are marked as not ready."""
 
 
 def next_hop(quick: bool) -> Table:

@@ -1,4 +1,4 @@
-"""How long each fault of lab/fault_matrix.py disturbs, with each router. ``python -m bench faults [--only ROUTER]``"""
+"""How long each fault of lab/fault_matrix.py disturbs service, by router. ``python -m bench faults [--only ROUTER]``"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gaps that a client sees when a node loses its power: PorterLB beside keepalived, in the same run."""
+"""The gaps that a client sees when a node loses its power: PorterLB and keepalived, in the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.lab.scenarios import Stage
 
 NODES = 5
 LEAST = 2
-"""Nodes are powered off one after the other, until so many are left; then all come back at once."""
+"""Nodes are powered off one by one until this number is left; then all come back at once."""
 
 CONNECT = 0.04
 """Seconds between two new connections."""
@@ -29,7 +29,7 @@ KEEPALIVED = {"default (1 s adverts)": "1", "100 ms adverts": "0.1", "10 ms adve
 @dataclass
 class Trials:
     """``gaps``: of the stream, ms; ``connections``: from the failure to the beginning of the last new connection that
-    failed, ms; ``stalls``: how late our own sender was at worst, ms; ``waits``: seconds without allocation."""
+    failed, ms; ``stalls``: the longest delay of our own sender, ms; ``waits``: seconds without allocation."""
 
     gaps: list[float] = field(default_factory=list)
     connections: list[float] = field(default_factory=list)
@@ -93,18 +93,18 @@ def failover(quick: bool) -> Table:
 
 
 def _say(table: Table) -> None:
-    """For whoever waits: it takes a quarter of an hour."""
+    """Shows progress: the benchmark takes a quarter of an hour."""
     what, who, median, worst, connections, *_ = table.rows[-1]
     words = f"median {median:.0f} ms, worst {worst:.0f} ms; new connections {connections:.0f} ms"
     print(f"  {what}, {who}: {words}", file=sys.stderr, flush=True)
 
 
 Trial = Callable[[Stage, Trials, str], str]
-"""One trial: powers a node off, notes what it saw, and returns the node's name."""
+"""One trial: powers a node off, notes the results, and returns the node's name."""
 
 
 def ours(profile: str, count: int, trial: Trial) -> Trials:
-    """So many trials on a cluster of ours. Each has a Service of its own, served by the node that goes off."""
+    """`count` trials with PorterLB. Each has its own Service, served by the node that is powered off."""
     done = Trials()
     with Stage(nodes=NODES, profile=profile) as stage:
         stage.settle()
@@ -120,7 +120,7 @@ def ours(profile: str, count: int, trial: Trial) -> Trials:
 
 
 def _served(stage: Stage, name: str, victim: str) -> tuple[list[str], list[str]]:
-    """The VIPs of a new Service that this node serves, and those of another one that another node serves."""
+    """The VIPs of a new Service that this node serves, and those of a second one that another node serves."""
     other = next(node for node in stage.running if node != victim)
     others = stage.serve(f"{name}-beside", at=other)
     affected = stage.serve(name, at=victim)
@@ -133,7 +133,7 @@ def _served(stage: Stage, name: str, victim: str) -> tuple[list[str], list[str]]
 def _during(
     stage: Stage, done: Trials, affected: list[str], others: list[str], off: Callable[[], object], after: float
 ) -> None:
-    """Notes what a stream and new connections see of a power loss."""
+    """Notes the effect of a power loss on a stream and on new connections."""
     moments: list[float] = []
 
     def timed() -> None:
@@ -201,7 +201,7 @@ vrrp_instance bench {{
 
 
 def keepalived(interval: str, count: int) -> Trials:
-    """So many trials with keepalived in the place of PorterLB: the same nodes, pods, rules and stream."""
+    """`count` trials with keepalived instead of PorterLB: the same nodes, pods, rules and stream."""
     done = Trials()
     down_for = 3 * float(interval) + 1.0  # until a backup takes over, by VRRP
     with Lab(nodes=NODES, routers=("bird",)) as lab:
@@ -245,6 +245,6 @@ def _start_keepalived(node: Node, interval: str) -> None:
 
 
 def _master(lab: Lab) -> Node | None:
-    """The one node that answers for the VIP; none or several: None."""
+    """The only node that answers for the VIP; None if none or several answer."""
     macs = lab.segment_client.who_has(VIP, 0.15)
     return lab.node(macs.pop()) if len(macs) == 1 else None

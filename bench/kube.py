@@ -1,7 +1,7 @@
-"""From a Service to the route in BIRD's kernel table: on the Kubernetes API and on a directory of manifests.
+"""From a Service to the route in BIRD's kernel table: with the Kubernetes API and with a directory of manifests.
 
 Three nodes with a replica each, one router. The clock starts when the request to create the Service is sent (or its
-file is renamed into place); its EndpointSlice is there already.
+file is renamed into place); its EndpointSlice exists already.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ CLUSTERS = ("manifests", "kube")
 POOL = "172.20.0.0/18"
 PORTS = (("http", 80, "TCP", 8080),)
 WRITERS = 16
-"""Requests at once that create the Services of the burst."""
+"""Simultaneous requests that create the Services of the burst."""
 
 
 class Arrivals:
-    """When each /32 came into the router's kernel table (monotonic seconds), from its own notifications."""
+    """When each /32 arrived in the router's kernel table (monotonic seconds), from the kernel's notifications."""
 
     def __init__(self, router: Router) -> None:
         self._process = router.start("route-monitor", ["ip", "-4", "-o", "monitor", "route"], pipes=True)
@@ -60,7 +60,7 @@ def service(name: str) -> dict[str, Any]:
 @contextmanager
 def stage(cluster: str) -> Iterator[tuple[Product, Arrivals]]:
     with product(cluster, nodes=3, routers=["bird"]) as lab:
-        lab.proxy.close()  # the stand-in of kube-proxy would only take time
+        lab.proxy.close()  # the replacement of kube-proxy would only use processor time
         lab.prepare()
         lab.eip("bench", POOL, protocol="bgp")
         lab.manage()
@@ -87,7 +87,7 @@ def at_once(names: list[str], create: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def cpu_seconds(lab: Product) -> dict[str, float]:
-    """CPU that was used so far: by each manager, its speakers, and the control plane where there is one."""
+    """CPU seconds used so far: by each manager, its speakers, and the control plane if there is one."""
     found = {}
     for name, process in lab.managers.items():
         found[f"manager {name}"] = of_living(process.pid, processor_seconds)
@@ -99,7 +99,7 @@ def cpu_seconds(lab: Product) -> dict[str, float]:
 
 
 def of_living(pid: int, measure: Callable[[int], float]) -> float:
-    """A figure of a process; nothing of one that has just ended."""
+    """A figure of a process; 0 if it has just ended."""
     try:
         return measure(pid)
     except OSError:
@@ -116,7 +116,7 @@ def megabytes(lab: Product) -> dict[str, float]:
 
 
 def creator(lab: Product) -> Callable[[dict[str, Any]], Any]:
-    """A plain POST where there is an API (no discovery, no patch): what a quick client does."""
+    """Creates objects by a plain POST if there is an API (no discovery, no patch), as a fast client does."""
     if not hasattr(lab.backend, "plane"):
         return lab.backend.apply
     from kubernetes import client  # noqa: PLC0415
@@ -188,8 +188,8 @@ def burst(quick: bool) -> Table:
 
 
 def waiting(quick: bool) -> Table:
-    """Services that are there already get their addresses at once, when their pool comes: without the API's own work
-    of creating them."""
+    """Existing Services get their addresses at once when their pool is created: without the API's work of creating
+    them."""
     count = 100 if quick else 1000
     table = Table(
         f"{count} Services wait for a pool: seconds from the pool's request",
@@ -219,7 +219,7 @@ def waiting(quick: bool) -> Table:
 
 
 def memory(quick: bool) -> Table:
-    """What a replica takes with many Services, each with one EndpointSlice of three pods."""
+    """The memory of a replica with many Services, each with one EndpointSlice of three pods."""
     table = Table(
         "Memory of a replica: manager, ExaBGP and wire process",
         ("cluster", "Services", "leader MB", "another replica MB"),

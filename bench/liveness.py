@@ -1,4 +1,4 @@
-"""False deaths under random loss, in memory on a virtual clock and with real kernels; and beside busy processes.
+"""False deaths under random loss, in memory on a virtual clock and with real kernels; and next to busy processes.
 
 ``python -m bench liveness [--loss PERCENT ...] [--minutes N]``
 """
@@ -25,7 +25,7 @@ _chosen: dict[str, Any] = {}
 
 
 def choose(losses: list[int] | None, minutes: float | None) -> None:
-    """What the command line asks for; None: the defaults."""
+    """Sets the options of the command line; None: the defaults."""
     _chosen.update(losses=tuple(losses) if losses else LOSSES, minutes=minutes)
 
 
@@ -35,7 +35,7 @@ def _minutes(quick: bool) -> float:
 
 
 def simulated(quick: bool) -> Table:
-    """The failure detectors of three replicas, a gateway, and a virtual clock: no stall of the machine counts."""
+    """The failure detectors of three replicas, a gateway, and a virtual clock: stalls of the machine have no effect."""
     minutes = _minutes(quick)
     table = Table(
         f"False deaths in memory, {minutes:g} minutes, three nodes and a gateway",
@@ -78,7 +78,7 @@ HOGS = 16
 
 
 def hogs(quick: bool) -> Table:
-    """Three replicas on a machine whose processors are busy with HOGS processes that compute; no frame is lost."""
+    """Three replicas on a machine whose processors are busy with HOGS computing processes; no frame is lost."""
     minutes = _minutes(quick)
     table = Table(
         f"False deaths beside {HOGS} busy processes, {minutes:g} minutes, three nodes and a gateway",

@@ -1,9 +1,9 @@
 """Asks for addresses by ARP or NDP from inside a namespace: ``python -m bench.load '{"mode": "latency", ...}'``.
 
-``latency``: one question at a time; from just before its sending until the answer is in our hands (spinning, so that
-no wake-up is in it; our own part is some 3 µs, for the kernel's answers as well).
-``flood``: questions at a steady rate by sendmmsg, frames built beforehand; answers are counted by the kernel, so that
-no answer is lost for want of our own speed. Prints one JSON object.
+``latency``: one question at a time; from just before it is sent until we have read the answer (spinning, so that no
+wake-up is included; our own part is some 3 µs, also for the kernel's answers).
+``flood``: questions at a steady rate by sendmmsg, with frames built beforehand; the kernel counts the answers, so that
+none is lost because we are too slow. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Message(ctypes.Structure):  # struct mmsghdr
 
 
 def questions(options: dict[str, Any]) -> list[bytes]:
-    """One frame an address, in an order that is not that of the addresses."""
+    """One frame per address, not in the order of the addresses."""
     first, count = ip_address(options["first"]), int(options["count"])
     order = [(number * 7919) % count for number in range(count)]  # a prime: each once
     if isinstance(first, IPv4Address):
@@ -88,7 +88,7 @@ def latency(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _empty(sock: socket.socket) -> None:
-    """An announcement that came by itself is no answer to what is asked next."""
+    """Discards announcements that have arrived: they must not count as answers to the next question."""
     try:
         while True:
             sock.recv(256)
@@ -110,13 +110,13 @@ def flood(options: dict[str, Any]) -> dict[str, Any]:
         messages[number].vectors = ctypes.addressof(vectors[number])
         messages[number].count = 1
     receiver = answers_socket(ip_address(options["first"]).version)
-    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel counts also what finds no room
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel also counts frames that do not fit
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sender.bind(("eth0", 0))
     send = ctypes.CDLL(None, use_errno=True).sendmmsg
     fd, base, step = sender.fileno(), ctypes.addressof(messages), ctypes.sizeof(_Message)
     rate, seconds = float(options["rate"]), float(options["seconds"])
-    receiver.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)  # begins to count anew
+    receiver.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)  # resets the counters
     sent = refused = place = 0
     begun = time.monotonic()
     while (elapsed := time.monotonic() - begun) < seconds:

@@ -1,4 +1,4 @@
-"""BGP lost, returned and switched by hand: the gaps behind the router, and what becomes of established connections."""
+"""BGP lost, returned and switched manually: the gaps behind the router, and the effect on established connections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.stream import Report
 from tests.lab.mode_scenes import ModeStage
 
 FLOWS = 6
-"""Of each address: enough to be on all next hops of an ECMP route."""
+"""Flows per address: enough to use all next hops of an ECMP route."""
 
 CONNECTIONS = 60
 INTERVAL = 0.01  # seconds, of each flow
@@ -25,7 +25,7 @@ LOSSES = {
 
 
 def loss(quick: bool) -> Table:
-    """The gap that a client behind the router sees when all sessions are lost, and what the return costs."""
+    """The gap that a client behind the router sees when all sessions are lost, and the losses on their return."""
     count = 3 if quick else 20
     table = Table(
         f"All BGP sessions lost, and back ({count} trials; a request each {INTERVAL * 1000:.0f} ms in {FLOWS} flows)",
@@ -78,7 +78,7 @@ def _back(stage: ModeStage, how: str) -> Report:
 
 
 def switch(quick: bool) -> Table:
-    """The switch by hand, both ways: how long it takes until it is on the wire, and what it costs."""
+    """The manual switch, in both directions: the time until it is on the wire, and the losses."""
     count = 2 if quick else 5
     table = Table(
         f"Switch by hand under traffic ({count} trials each)",
@@ -114,7 +114,7 @@ def switch(quick: bool) -> Table:
 
 
 def connections(quick: bool) -> Table:
-    """What becomes of established TCP connections at each step."""
+    """The effect of each step on established TCP connections."""
     table = Table(
         f"Established TCP connections ({CONNECTIONS}, one pod a node, externalTrafficPolicy Local)",
         ("step", "reset or silent", "of", "why"),

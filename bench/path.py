@@ -1,8 +1,8 @@
-"""How far a change travels through the code: calls that enter another file, in the manager and in the wire process.
+"""The path of a change through the code: calls that enter another file, in the manager and in the wire process.
 
-One replica runs in the lab with bench/path_trace.py in its processes. ``lost``: from the line with which ExaBGP tells
-of a lost session to the first gratuitous ARP. ``route``: from the first look at a new Service to the command with which
-ExaBGP is told its route. The figures are counts, not times: a busy machine changes them by a few only.
+One replica runs in the lab with bench/path_trace.py in its processes. ``lost``: from the line with which ExaBGP reports
+a lost session to the first gratuitous ARP. ``route``: from the first read of a new Service to the command that gives
+ExaBGP its route. The figures are counts, not times: a busy machine changes them only by a few.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from lab.frames import Capture, Frame
 from lab.measure import wait_until
 
 TRIALS = 3
-IDLE = 4.0  # seconds in which nothing happens, for what happens anyway
-AFTER_RETURN = 6.0  # seconds: Layer 2 answers for some more when BGP is back
+IDLE = 4.0  # seconds without an event, to measure the background
+AFTER_RETURN = 6.0  # seconds: Layer 2 still answers for some time when BGP is back
 POOL = "10.77.0.200-10.77.0.229"
 ANNOTATION = {"eip.porter.kubesphere.io/v1alpha2": "auto"}
 
 
 @dataclass(frozen=True)
 class Window:
-    """What one process did between two moments."""
+    """The notes of one process between two moments."""
 
     notes: tuple[Note, ...]
     seconds: float
@@ -64,7 +64,8 @@ class Trial:
 
 @contextmanager
 def replica() -> Iterator[tuple[Lab, Callable[[], Mapping[str, list[Note]]]]]:
-    """One node with a manager and one router; and what ends the manager and gives the notes of its processes."""
+    """One node with a manager, and one router; and a function that ends the manager and returns the notes of its
+    processes."""
     with Lab(nodes=1, routers=["bird"]) as lab, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sitecustomize.py").write_text("from bench import path_trace\n\npath_trace.begin()\n")
@@ -96,7 +97,7 @@ def routed(lab: Lab, vip: str) -> float:
 
 
 def lost(quick: bool) -> Table:
-    """The router's daemon is killed, again and again; the VIP moves to Layer 2."""
+    """The router's daemon is killed repeatedly; the VIP moves to Layer 2."""
     with replica() as (lab, end):
         vip = lab.vips("first")[0]
         trials: list[tuple[float, float]] = []
@@ -126,7 +127,7 @@ def lost(quick: bool) -> Table:
 
 
 def route(quick: bool) -> Table:
-    """Services are made, one after the other; each has its endpoints already."""
+    """Services are created one by one; each already has its endpoints."""
     with replica() as (lab, end):
         trials: list[tuple[float, float]] = []
         idle = time.time()
@@ -164,7 +165,7 @@ def gratuitous(frame: bytes, vip: str) -> bool:
 
 
 def tabled(title: str, found: list[Trial], notes: Mapping[str, list[Note]], idle: float) -> Table:
-    """The median of all trials, beside what these processes do in the same time when nothing happens."""
+    """The median of all trials, and what these processes do in the same time without an event."""
     table = Table(
         f"{title}: calls that enter another file (median of {len(found)})",
         ["process", "calls", "least", "most", "of them anyway", "files", "milliseconds (slowed down)"],

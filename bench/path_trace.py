@@ -1,7 +1,7 @@
-"""Inside a manager or a wire process: notes each call that enters another file of porterlb, and what is sent.
+"""Inside a manager or a wire process: notes each call that enters another file of porterlb, and each send.
 
-bench/path.py makes Python start it (sitecustomize) in each process of one replica. It costs a lot of time, so a run
-with it says nothing about speed. The notes are written to a file when the process ends.
+bench/path.py makes Python start it (sitecustomize) in each process of one replica. It is slow, so a run with it shows
+nothing about speed. The notes are written to a file when the process ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 FOLDER = "PORTERLB_PATH_TRACE"
-"""Name of the variable with the folder for the notes."""
+"""Name of the environment variable with the folder for the notes."""
 
 Note = tuple[float, str, str, str, str]
 """Wall-clock seconds; ``call``, ``pipe``, ``packet`` or ``exabgp``; calling file ('' for the event loop or a new
@@ -27,12 +27,12 @@ thread), file that is entered, function."""
 
 _NOTES: deque[Note] = deque(maxlen=1 << 20)
 _SENDS = frozenset({"send", "sendto", "sendmsg", "write"})
-_BACKGROUND = "pulse"  # the thread that beats each second, whatever happens
+_BACKGROUND = "pulse"  # the thread that beats each second
 _names: dict[str, str] = {}
 
 
 def begin() -> None:
-    """In the processes whose path is counted; in any other one nothing happens."""
+    """Starts the trace in the processes whose path is counted; does nothing in any other one."""
     part = {"porterlb": "manager", "porterlb.wire": "wire"}.get(_module(sys.orig_argv))
     if part is None or FOLDER not in os.environ:
         return
@@ -43,7 +43,7 @@ def begin() -> None:
 
 
 def _module(argv: list[str]) -> str:
-    """What ``python -m`` runs."""
+    """The module that ``python -m`` runs."""
     return argv[argv.index("-m") + 1] if "-m" in argv[:-1] else ""
 
 
@@ -67,7 +67,7 @@ def _look(frame: FrameType, event: str, argument: Any) -> None:
 
 
 def _caller(frame: FrameType) -> str:
-    """The file of porterlb that the call comes from, over whatever lies between."""
+    """The file of porterlb that the call comes from; frames of other files are skipped."""
     back = frame.f_back
     while back is not None:
         if file := _file(back):

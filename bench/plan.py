@@ -1,8 +1,8 @@
 """The plan alone: how long one plan takes, by the number of Services and of nodes.
 
-Times are processor time of this process, so that what else runs on the machine counts little. The cluster: every node
+Times are processor time of this process, so that other load of the machine has little effect. The cluster: every node
 has a replica and a session with each of two routers (without add-path); a /12 of the nodes' segment; each Service has
-three endpoints, one EndpointSlice's worth.
+three endpoints, as in one EndpointSlice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ POOL = 4  # Eips that share the VIPs
 
 
 def cluster(services: int, nodes: int, policy: TrafficPolicy) -> Snapshot:
-    """A cluster as the manager on the first node sees it."""
+    """A cluster as seen by the manager on the first node."""
     names = [f"node-{i:04}" for i in range(nodes)]
     address = {name: ip_address(int(ip_address("10.0.0.10")) + i) for i, name in enumerate(names)}
     made, endpoints = [], {}
@@ -96,7 +96,7 @@ def cluster(services: int, nodes: int, policy: TrafficPolicy) -> Snapshot:
 
 
 def without_node(snapshot: Snapshot, name: str) -> Snapshot:
-    """The node has lost power: probes, hellos and sessions say so."""
+    """The node has lost power, according to probes, hellos and sessions."""
     view = snapshot.view
     sessions = frozenset(session for session in view.sessions if session[0] != name)
     return replace(snapshot, view=replace(view, dead=view.dead | {name}, fresh=view.fresh - {name}, sessions=sessions))
@@ -119,7 +119,7 @@ def timed(work: Callable[[], Plan]) -> tuple[float, Plan]:
 
 
 def measure(services: int, nodes: int, policy: TrafficPolicy, trials: int = 5) -> dict[str, float]:
-    """Milliseconds of processor time, the median where there are several: see :data:`COLUMNS`."""
+    """Milliseconds of processor time, the median if there are several: see :data:`COLUMNS`."""
     snapshot = cluster(services, nodes, policy)
     first, made = timed(lambda: plan(snapshot, None, 0.0, POLICY))
     assert len(made.vips) == services and made.bgp.routes
@@ -158,7 +158,7 @@ def measure(services: int, nodes: int, policy: TrafficPolicy, trials: int = 5) -
 
 
 def _longest_step(snapshot: Snapshot) -> float:
-    """The longest time that the first plan, taken in steps, lets nothing else run."""
+    """The longest time for which the first plan, made in steps, does not yield."""
     longest, steps = 0.0, plan_steps(snapshot, None, 0.0, POLICY)
     while True:
         begun = time.process_time()
@@ -169,7 +169,7 @@ def _longest_step(snapshot: Snapshot) -> float:
 
 
 def _placement(snapshot: Snapshot, trials: int) -> tuple[float, float]:
-    """Seconds of a plan that places every VIP at once (the cluster has settled), and of one that places one more."""
+    """Seconds of a plan that places every VIP at once (the cluster has settled), and of a plan that places one more."""
     made = plan(snapshot, None, 0.0, POLICY)
     everything, made = timed(lambda: plan(snapshot, made, 10.0, POLICY))
     assert made.memory.placement is not None and len(made.memory.placement.decided) == len(snapshot.services)

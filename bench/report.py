@@ -1,4 +1,4 @@
-"""What a benchmark found: tables for the screen, the same as JSON."""
+"""The results of a benchmark: tables for the screen, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Cell = str | int | float
 
 @dataclass
 class Table:
-    """One table. ``rows`` have as many cells as ``columns``; floats are rounded for the screen only.
+    """One table. Each row has as many cells as ``columns``; floats are rounded for the screen only.
 
-    ``raw``: single figures behind the rows, for the JSON. ``notes``: what a reader must know to judge the figures.
+    ``raw``: the single figures behind the rows, for the JSON. ``notes``: what a reader must know to assess the figures.
     """
 
     title: str
@@ -42,14 +42,14 @@ class Table:
 
 
 def text(cell: Cell) -> str:
-    """A cell as people read it."""
+    """A cell as text for people."""
     if isinstance(cell, float):
         return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
 def machine() -> Mapping[str, Any]:
-    """What the figures were measured on."""
+    """The machine on which the figures were measured."""
     return {
         "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "kernel": platform.release(),
@@ -60,7 +60,7 @@ def machine() -> Mapping[str, Any]:
 
 
 def save(name: str, tables: Mapping[str, Table], *, quick: bool) -> Path:
-    """Writes bench/results/NAME.json. Parts that were not run this time stay as they were."""
+    """Writes bench/results/NAME.json. Parts that were not run this time are kept."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     parts = json.loads(path.read_text())["parts"] if path.exists() else {}

@@ -15,7 +15,7 @@ BOTH = (V4, V6)
 
 
 def spread(quick: bool) -> Table:
-    """Both profiles: 28 hosts and two routers, IPv4 and IPv6 at once; the nodes are cut off one after the other."""
+    """Both profiles: 28 hosts and two routers, IPv4 and IPv6 at once; the nodes are cut off in turn."""
     count = 3 if quick else 20
     table = Table(
         f"layer2Spread: hosts ({HOSTS} hosts, {ROUTERS} routers, {len(NODES)} nodes, {count} trials)",
@@ -44,7 +44,7 @@ def spread(quick: bool) -> Table:
 
 
 def _cut(crowd: Crowd, count: int) -> tuple[list[float], int]:
-    """The longest gap of each trial in ms, and what the hosts of other nodes lost."""
+    """The longest gap of each trial in ms, and the number of losses of the other nodes' hosts."""
     gaps: list[float] = []
     others = 0
     for node in islice(cycle(NODES), count):
