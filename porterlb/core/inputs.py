@@ -36,9 +36,9 @@ class News(enum.Enum):
     """The effect of a report."""
 
     NOTHING = "nothing but counters"
-    STATUS = "a status perhaps; a plan comes out the same"
-    PLAN = "a plan perhaps"
-    SILENCE = "a plan, after a moment: the node of the silent replica has died perhaps"
+    STATUS = "possibly a status; the plan stays the same"
+    PLAN = "possibly the plan"
+    SILENCE = "the plan, after a moment: the node of the silent replica may have died"
     URGENT = "a plan, which is needed at once"
 
 

@@ -146,7 +146,7 @@ class Leader:
         leading, told = self.leading, self._told
         if leading != told:
             self._told = leading
-            log.info("%s %s", self.identity, "leads now." if leading else "does not lead any more.")
+            log.info("%s %s", self.identity, "leads now." if leading else "no longer leads.")
             (self._on_gain if leading else self._on_loss)()
         if self._machine.holder != self._told_leader or leading != told:
             self._told_leader = self._machine.holder

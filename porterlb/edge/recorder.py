@@ -100,7 +100,7 @@ class Recorder:
                         await self._tell(event)
             except Exception:
                 # A failure to report must never stop the service.
-                log.exception("The history cannot be continued; it begins anew.")
+                log.exception("The history cannot be continued. A new one begins.")
                 self.history, self._known, self._pending = History(), None, Pending()
                 await asyncio.sleep(AGAIN)
 

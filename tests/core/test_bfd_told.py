@@ -95,7 +95,7 @@ def test_history() -> None:
             before = look
         return found
 
-    up, down = "BFD between node-a and tor is up.", "BFD between node-a and tor is not up any more: "
+    up, down = "BFD between node-a and tor is up.", "BFD between node-a and tor is no longer up: "
     assert told(known(None), known(UP), failed(), known(UP)) == [
         up,
         f"{down}BFD is down: control detection time expired (1).",

@@ -122,7 +122,7 @@ def test_what_cannot_be_compared_begins_anew(caplog: pytest.LogCaptureFixture, m
     monkeypatch.setattr("porterlb.edge.recorder.AGAIN", 0.0)
     bad: Any = replace(known(), snapshot=None)  # type: ignore[arg-type]
     _, _, recorder = record("node-a", lambda recorder: recorder.observe(bad, ()), dies("node-a"))
-    assert "begins anew" in caplog.text and recorder.history.places
+    assert "A new one begins" in caplog.text and recorder.history.places
 
 
 def test_the_state_is_shared_at_once_and_kept_fresh(tmp_path: Path) -> None:

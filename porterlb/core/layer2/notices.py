@@ -34,7 +34,7 @@ _SENTENCES: Mapping[NoticeKind, tuple[Reason, str]] = {
     ),
     NoticeKind.NOT_THERE: (
         Reason.NODE_UNREACHABLE,
-        "Node {nodes} has no interface on {subject} any more: it serves no VIP there.",
+        "Node {nodes} no longer has an interface on {subject}: it serves no VIP there.",
     ),
     NoticeKind.OUTVOTED: (
         Reason.NODE_UNREACHABLE,

@@ -87,7 +87,7 @@ def planned(did: Did, before: Plan | None, known: Known) -> list[Said]:
 
 def _allocated(key: str, row: Mapping[str, Any] | None) -> list[Said]:
     if row is None:
-        return [("", f"Service {key} has no address any more: it is gone, or not ours.")]
+        return [("", f"Service {key} no longer has an address: it was deleted, or is not ours.")]
     refusals = [("", f"Service {key}: {refusal['message']}") for refusal in row["refusals"]]
     if row["addresses"]:
         return [(row["addresses"][0], f"Service {key} has {_names(row['addresses'])}."), *refusals]
@@ -99,7 +99,7 @@ def _moved(
 ) -> list[Said]:
     text = str(address)
     if row is None or after is None:
-        return [(text, f"{text}: not planned any more.")]
+        return [(text, f"{text}: no longer planned.")]
     place, fresh = _place(before), _place(after)
     problems = [(text, f"{text}: {problem['message']}") for problem in row["problems"]]
     if (place.mode, place.hops, place.protocol) == (fresh.mode, fresh.hops, fresh.protocol):
@@ -171,7 +171,7 @@ _REPORTS: Mapping[str, Callable[[Any], str]] = {
     "alone": lambda yes: "More than half of the replicas do not answer." if yes else "Most replicas answer.",
     "probed": lambda nodes: f"Nodes that are probed: {_names(nodes)}.",
     "fresh": lambda nodes: f"Replicas that are heard: {_names(nodes)}.",
-    "doubt": lambda yes: "In doubt: nothing is heard, so nothing changes." if yes else "No doubt any more.",
+    "doubt": lambda yes: "In doubt: nothing is heard, so nothing changes." if yes else "The doubt is over.",
     "claimed": lambda found: f"Addresses that a foreign host has: {_names(found)}.",
     "clear": lambda found: f"Addresses that nobody else has: {_names(found)}.",
     "rivals": lambda found: f"VIPs that a foreign host claims: {_names(found)}.",

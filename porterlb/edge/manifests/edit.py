@@ -29,7 +29,7 @@ def rewrite(path: Path, document: Document, spec: Mapping[str, Any]) -> None:
     found = documents.load(text, document.file)
     if document.key not in {d.key for d in found.documents}:
         # The pure Python reader, which finds the positions below, must not get what ours has refused (its depth).
-        why = next(iter(found.troubles.values()), "it is not there any more.")
+        why = next(iter(found.troubles.values()), "it no longer exists.")
         raise Denied(f"{document.key} cannot be changed in {document.file}: {why}")
     for name, value in spec.items():
         text = _with_field(text, document, name, value)

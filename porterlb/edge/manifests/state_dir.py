@@ -52,7 +52,7 @@ class StateDir:
         if self.read_only and not found and not self.identity:
             return ""
         if not found:
-            return f"{self.inside} is gone: was {self.path} unmounted? Bring it back, or restart to begin anew."
+            return f"{self.inside} is gone: was {self.path} unmounted? Mount it again, or restart with a new state."
         if self.identity and found != self.identity and in_use:
             return f"Another directory has taken the place of {self.path}. Bring the first one back, or restart."
         self.identity = found
