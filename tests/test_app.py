@@ -111,6 +111,9 @@ class Wire(Speaker):
         digest = self.wanted.digest if self.wanted else 0
         return WireReport(nics=(nic,), dead=self.dead, clear=frozenset(check), applied=digest)
 
+    async def ask(self, addresses: Any, within: float) -> Any:
+        raise TimeoutError("there is no segment")
+
     async def stop(self) -> None:
         self.stopping.set()
 
