@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from porterlb.core.model import Address, AddressRange
-from porterlb.core.parse.fields import show
+from porterlb.core.parse.fields import Fields, show
 from porterlb.core.problems import Problem, Reason
 
 _PREFIX = re.compile(r"[0-9]{1,3}")
@@ -39,6 +39,18 @@ def parse_address(text: object) -> Address | None:
         return ip_address(text.strip())
     except ValueError:
         return None
+
+
+def parse_router_id(fields: Fields) -> IPv4Address | None:
+    """``routerId``: a BGP identifier (RFC 6286), or None; an error is recorded."""
+    text = fields.text("routerId")
+    if not text:
+        return None
+    address = parse_address(text)
+    if isinstance(address, IPv4Address) and int(address):
+        return address
+    fields.wrong("routerId", f"{show(text)} is not an IPv4 address other than 0.0.0.0.", Reason.INVALID_ADDRESS)
+    return None
 
 
 def respelled(text: object) -> tuple[Address | None, str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 from typing import Any
 
 from porterlb.core.bgp import rules
 from porterlb.core.model import Address, BgpConf
-from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.addresses import parse_address, parse_router_id
 from porterlb.core.parse.fields import Fields, plain, show
 from porterlb.core.parse.meta import is_fatal, top
 from porterlb.core.parse.peer import parse_graceful_restart
@@ -30,7 +29,7 @@ def parse_conf(obj: Mapping[str, Any]) -> Parsed[BgpConf]:
     conf = BgpConf(
         local_as=local_as,
         as_per_rack=racks,
-        router_id=_router_id(spec),
+        router_id=parse_router_id(spec),
         listen_port=max(0, spec.number("listenPort", 0, -1, 65535)),  # -1: do not listen, as GoBGP writes it
         listen_addresses=_listen_addresses(spec),
         graceful_restart=BgpConf().graceful_restart if restart is None else restart,
@@ -76,17 +75,6 @@ def _communities(fields: Fields, value: Any) -> dict[str, str]:
         else:
             found[name] = known
     return found
-
-
-def _router_id(spec: Fields) -> IPv4Address | None:
-    text = spec.text("routerId")
-    if not text:
-        return None
-    address = parse_address(text)
-    if isinstance(address, IPv4Address) and int(address):
-        return address
-    spec.wrong("routerId", f"{show(text)} is not an IPv4 address other than 0.0.0.0.", Reason.INVALID_ADDRESS)
-    return None
 
 
 def _listen_addresses(spec: Fields) -> tuple[Address, ...]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
 
 from porterlb.core.bgp import rules
 from porterlb.core.model import Address, DynamicAs, PeerOverride
-from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.addresses import parse_address, parse_router_id
 from porterlb.core.parse.fields import Fields, show
 from porterlb.core.parse.meta import is_fatal
 from porterlb.core.parse.selectors import parse_selector
@@ -69,7 +68,7 @@ def _entry(entry: Fields, base: Address | None) -> PeerOverride | None:
         peer_as=peer_as,
         dynamic=dynamic,
         local_as=entry.number("localAs", 0, 0, rules.AS_MAX),
-        router_id=_router_id(entry),
+        router_id=parse_router_id(entry),
         local_address=local,
         interface=interface,
     )
@@ -110,14 +109,3 @@ def _gateway(entry: Fields) -> int:
     if text and text not in _GATEWAYS:
         entry.wrong("defaultGateway", f"{show(text)} is neither ipv4 nor ipv6.")
     return _GATEWAYS.get(text, 0)
-
-
-def _router_id(entry: Fields) -> IPv4Address | None:
-    text = entry.text("routerId")
-    if not text:
-        return None
-    address = parse_address(text)
-    if isinstance(address, IPv4Address) and int(address):
-        return address
-    entry.wrong("routerId", f"{show(text)} is not an IPv4 address other than 0.0.0.0.", Reason.INVALID_ADDRESS)
-    return None
