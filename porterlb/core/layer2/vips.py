@@ -26,7 +26,6 @@ ASKED_LATELY = 60.0  # seconds
 QUESTION_LIVES = 0.5
 """Seconds for which an unanswered question can be answered late: its asker does not repeat it before 1 s
 (RETRANS_TIMER of RFC 4861, retrans_time_ms of Linux for ARP)."""
-_UNSPECIFIED = (bytes(4), bytes(16))
 
 
 class Vip:
@@ -82,7 +81,7 @@ class Vip:
     def ask(self, question: Question, owned: bool, now: float) -> None:
         """A host asks for the VIP. Called for each question. ``owned``: the caller answers it. Duplicate address probes
         do not count as use: replicas send them too."""
-        if question.sender in _UNSPECIFIED:
+        if not any(question.sender):
             return
         self.asked = now
         if not owned:
