@@ -44,6 +44,8 @@ SEEN_LATE = 1.0  # seconds that a mark may be seen after it was decided
 START = 5.0  # seconds within which a manager has started and hears the others
 SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second", "hosts": "spread"}
 """Service -> Eip."""
+LAYER2 = {"first": 0, "second": 1, "hosts": 0}
+"""Service -> NIC of its segment."""
 ROBBED_FOR = 1.0
 """Seconds for which the VIP of a Service whose status another controller has written is observed."""
 
@@ -309,22 +311,17 @@ class Chaos:
             "sessions": addresses,
             "routes": wanted,
             "addresses": {name: [vip] for name, vip in vips.items()},
-            "one answer on": ["the first segment", "the second segment", "the first segment, spread"],
+            "one answer for": list(LAYER2),
             "replicas agree": True,
             "endpoints marked": set(),
         }
 
         def seen() -> dict[str, object]:
-            answered = {
-                "the first segment": self.one_answer(lab.segment_client, vips["first"], 0),
-                "the second segment": self.one_answer(lab.second_client, vips["second"], 1),
-                "the first segment, spread": self.one_answer(lab.segment_client, vips["hosts"], 0),
-            }
             return {
                 "sessions": lab.router.established(),
                 "routes": lab.router.routes(),
                 "addresses": {name: lab.vips(name) for name in SERVICES},
-                "one answer on": [where for where, one in answered.items() if one],
+                "one answer for": [name for name in LAYER2 if self.one_answer(name)],
                 "replicas agree": self.agreed(),
                 "endpoints marked": {node.name for node in lab.nodes if is_marked(lab, node.name)},
             }
@@ -354,20 +351,19 @@ class Chaos:
         write_foreign(lab, name)
         begun = time.monotonic()
         while time.monotonic() < begun + ROBBED_FOR:
-            if name in ("first", "hosts"):
-                served = self.one_answer(lab.segment_client, vip, 0)
-            elif name == "second":
-                served = self.one_answer(lab.second_client, vip, 1)
-            else:
-                served = lab.router.routes() == self.routes()
+            served = self.one_answer(name) if name in LAYER2 else lab.router.routes() == self.routes()
             if not served:
                 raise LabError(f"{vip} of {name} is not served as wanted while another controller writes its status")
         wait_equal(lambda: lab.vips(name), [vip], CALM, f"the status of {name} to have its own address again")
 
-    def one_answer(self, client: Client, vip: str, nic: int) -> bool:
-        """Whether a client gets exactly one MAC for a VIP, and it is a node's."""
-        given = {answer.mac for answer in who_has(client, vip, 0.2)}
-        return len(given) == 1 and given <= {node.nics[nic].mac for node in self.lab.nodes}
+    def client(self, service: str) -> Client:
+        """The client on the segment of a Layer 2 Service."""
+        return (self.lab.segment_client, self.lab.second_client)[LAYER2[service]]
+
+    def one_answer(self, service: str) -> bool:
+        """Whether exactly one MAC is given to a client for a VIP, and it is a node's."""
+        given = {answer.mac for answer in who_has(self.client(service), self.addresses[service], 0.2)}
+        return len(given) == 1 and given <= {node.nics[LAYER2[service]].mac for node in self.lab.nodes}
 
     def agreed(self) -> bool:
         digests = set()

@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from lab.chaos import Chaos
+from lab.chaos import LAYER2, Chaos
 from lab.chaos_network import write_foreign
 from lab.netns import LabError
 from lab.routers import Session
 
 STEADY = 1.0  # seconds
 NAMES = ("node-a", "node-b", "node-c")
-LAYER2 = {"first": 0, "second": 1, "hosts": 0}
-"""Service -> NIC of its segment."""
 HEALTHY = {"BGP", "Layer2", "Ready", "Assigned", "NoOverlap", "OnSegment"}
 """Reasons of conditions that do not name a cause."""
 
@@ -140,8 +138,7 @@ def wrong(chaos: Chaos, case: Case) -> list[str]:
     for service, vip in chaos.addresses.items():
         excluded = case.excluded.get(service, frozenset())
         if service in LAYER2:
-            client = (lab.segment_client, lab.second_client)[LAYER2[service]]
-            given = {answer.mac for answer in client.answers(vip, 0.2)}
+            given = {answer.mac for answer in chaos.client(service).answers(vip, 0.2)}
             allowed = {node.nics[LAYER2[service]].mac for node in lab.nodes if node.name not in excluded}
             right = len(given) == 1 and given <= allowed
             text = f"{vip} of {service} is answered with {sorted(given)}"
