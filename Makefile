@@ -4,10 +4,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
 TEST ?=
-TEST_PACKAGES := mmdebstrap buildah chromium-headless-shell
+TEST_PACKAGES := curl systemd mmdebstrap buildah containerd runc containernetworking-plugins chromium-headless-shell
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: help setup demo lab test test-fast mutants fuzz lint bench image release docs generate pins clean
+.PHONY: help setup demo lab test test-fast mutants fuzz lint bench image release docs generate pictures pins clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,10 @@ generate: setup ## write the files that are made from others: CRDs of the chart,
 	@cp porterlb/crds/*.yaml charts/porterlb/files/crds/
 	@$(PY) docs/configuration.py
 	@$(PY) docs/reference.py
+
+pictures: setup ## make the pictures of docs/images again, as root: a lab runs, and a node of it loses power
+	@lab/install-packages chromium-headless-shell
+	@PYTHONPATH=$(CURDIR) $(PY) docs/screenshots.py
 
 pins: ## write requirements.txt (from what .venv holds) and the image's, with hashes, anew
 	@{ echo '# Every Python package that development and tests use, pinned. Made by `make pins`.'; \

@@ -5,5 +5,5 @@ written to bench/results/NAME.json. Rivals and the kernel are measured in the sa
 figures only within one run.
 """
 
-BENCHES = ("plan", "layer2", "liveness", "bgp", "faults", "mode", "kube", "path")
+BENCHES = ("plan", "idle", "layer2", "liveness", "bfd", "bgp", "faults", "mode", "kube", "path", "nodes")
 """Modules of this package, in the order in which they run."""

@@ -24,7 +24,7 @@ def main() -> int:
     one.add_argument("--nodes", type=int, default=0, metavar="NODES", help="of the one size; without it a table")
     one.add_argument("--policy", choices=("Cluster", "Local"), default="Cluster")
     parser.add_argument("--loss", type=int, action="append", metavar="PERCENT", help="of liveness: random loss")
-    parser.add_argument("--minutes", type=float, help="of liveness: how long for each loss")
+    parser.add_argument("--minutes", type=float, help="of bfd, and of liveness for each loss: how long")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in BENCHES]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHES)}")
@@ -41,6 +41,8 @@ def main() -> int:
         parts = module.PARTS
         if name == "liveness":
             module.choose(options.loss, options.minutes)
+        if name == "bfd":
+            module.choose(options.minutes)
         if unknown := [part for part in options.only if part not in parts]:
             parser.error(f"{name} has no part {unknown[0]}; it has {', '.join(parts)}")
         tables = {}

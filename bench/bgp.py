@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
+from bench import bgp_racks
 from bench.bgp_gaps import next_hop
 from bench.report import Table, percentile
 from bench.usage import resident_bytes
@@ -300,4 +301,4 @@ def mrt(size: int, hop: str) -> bytes:
     return record(1, peers) + b"".join(table)
 
 
-PARTS = {"routes": routes, "next_hop": next_hop}
+PARTS = {"routes": routes, "next_hop": next_hop, **bgp_racks.PARTS}

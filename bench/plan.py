@@ -16,6 +16,7 @@ from statistics import median
 
 from bench.report import Table
 from porterlb.collector import collect_seldom
+from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.mode import ModePolicy
 from porterlb.core.model import (
     AddressRange,
@@ -39,6 +40,7 @@ POLICY = ModePolicy()
 collect_seldom()  # as the manager does
 ROUTERS = ("tor-1", "tor-2")
 FIRST_VIP = int(ip_address("10.16.0.0"))
+AGREED = Negotiated((4,), hold_time=9)
 POOL = 4  # Eips that share the VIPs
 
 
@@ -83,6 +85,7 @@ def cluster(services: int, nodes: int, policy: TrafficPolicy) -> Snapshot:
             probed=frozenset(names),
             fresh=frozenset(names),
             sessions=frozenset((name, router) for name in names for router in ROUTERS),
+            negotiated={(name, router): AGREED for name in names for router in ROUTERS},
             leader=names[0],
         ),
         nodes=PersistentMap({name: Node(name, (at,)) for name, at in address.items()}),
@@ -98,8 +101,10 @@ def cluster(services: int, nodes: int, policy: TrafficPolicy) -> Snapshot:
 def without_node(snapshot: Snapshot, name: str) -> Snapshot:
     """The node has lost power, according to probes, hellos and sessions."""
     view = snapshot.view
-    sessions = frozenset(session for session in view.sessions if session[0] != name)
-    return replace(snapshot, view=replace(view, dead=view.dead | {name}, fresh=view.fresh - {name}, sessions=sessions))
+    lost = {(name, router) for router in ROUTERS}
+    negotiated = {session: agreed for session, agreed in view.negotiated.items() if session not in lost}
+    seen = replace(view, dead=view.dead | {name}, fresh=view.fresh - {name}, negotiated=negotiated)
+    return replace(snapshot, view=replace(seen, sessions=view.sessions - lost))
 
 
 def with_service(snapshot: Snapshot, number: int, nodes: int) -> Snapshot:
@@ -123,16 +128,19 @@ def measure(services: int, nodes: int, policy: TrafficPolicy, trials: int = 5) -
     snapshot = cluster(services, nodes, policy)
     first, made = timed(lambda: plan(snapshot, None, 0.0, POLICY))
     assert len(made.vips) == services and made.bgp.routes
-    one, dead, lost, eip = [], [], [], []
+    one, dead, first_out, lost, eip = [], [], [], [], []
     now, seen = 1.0, snapshot
     for trial in range(trials):
         seen, now = with_service(seen, (trial * 37 + 5) % services, nodes), now + 1
         seconds, made = timed(lambda seen=seen, made=made, now=now: plan(seen, made, now, POLICY))  # type: ignore[misc]
         one.append(seconds)
+    name_of = {member.address: name for name, member in snapshot.members.items()}
+    announced = sorted({name_of[str(path.next_hop)] for path in made.bgp.routes})
     for trial in range(trials):
         gone = f"node-{(trial * 3 + 2) % nodes:04}"
         seconds, _ = timed(lambda: plan(without_node(seen, gone), made, now + 1, POLICY))  # noqa: B023
         dead.append(seconds)
+        first_out.append(_routes_out(without_node(seen, announced[trial % len(announced)]), made, now + 1))
         sessions = seen.view.sessions - {(gone, ROUTERS[0])}
         less = replace(seen, view=replace(seen.view, sessions=sessions))
         seconds, _ = timed(lambda: plan(less, made, now + 1, POLICY))  # noqa: B023
@@ -147,6 +155,7 @@ def measure(services: int, nodes: int, policy: TrafficPolicy, trials: int = 5) -
     found = {
         "first_plan_ms": first,
         "node_death_ms": median(dead),
+        "withdrawn_ms": median(first_out),
         "session_loss_ms": median(lost),
         "eip_edit_ms": median(eip),
         "one_service_ms": median(one),
@@ -155,6 +164,14 @@ def measure(services: int, nodes: int, policy: TrafficPolicy, trials: int = 5) -
         "place_one_ms": place_one,
     }
     return {name: round(1000 * seconds, 3) for name, seconds in found.items()}
+
+
+def _routes_out(snapshot: Snapshot, made: Plan, now: float) -> float:
+    """Seconds until BGP is told the routes that no longer lead to a lost node; other VIPs may be planned later."""
+    begun, steps = time.process_time(), plan_steps(snapshot, made, now, POLICY)
+    while next(steps, made.bgp) is None:
+        pass
+    return time.process_time() - begun
 
 
 def _longest_step(snapshot: Snapshot) -> float:
@@ -193,6 +210,7 @@ def _placement(snapshot: Snapshot, trials: int) -> tuple[float, float]:
 COLUMNS = (
     "first_plan_ms",
     "node_death_ms",
+    "withdrawn_ms",
     "session_loss_ms",
     "eip_edit_ms",
     "one_service_ms",

@@ -15,3 +15,12 @@ def processor_seconds(pid: int) -> float:
 def resident_bytes(pid: int) -> int:
     """Its resident memory; memory shared with other processes is counted in each."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def proportional_bytes(pid: int) -> int:
+    """Its resident memory; of memory that processes share, each counts its part (PSS)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "Pss":
+            return 1024 * int(value.split()[0])
+    return 0

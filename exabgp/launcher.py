@@ -1,4 +1,4 @@
-"""Starts ExaBGP with repairs of eleven defects of 5.0.15 that would break promises to users, and two more settings.
+"""Starts ExaBGP with repairs of fifteen defects of 5.0.15 that would break promises to users, and two more settings.
 
     python3 -P launcher.py MANAGER_PID server FILE
     python3 -P launcher.py 0 validate FILE
@@ -10,7 +10,6 @@ Reproductions and patches for upstream: docs/exabgp.md.
 
 import ctypes
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import os
@@ -25,16 +24,22 @@ from porterlb.collector import collect_seldom
 
 REPAIRED = "5.0.15"
 
+if __name__ == "__main__":
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio works without it, and ExaBGP has no use for it: 1 MB
+
 try:
     from exabgp.application.main import main as exabgp
-    from exabgp.bgp.message import Notify
+    from exabgp.bgp.fsm import FSM
+    from exabgp.bgp.message import Action, Notify, Update
     from exabgp.bgp.message.open.capability import Negotiated
     from exabgp.bgp.message.open.capability.capability import Capability as Code
     from exabgp.bgp.neighbor import Neighbor
     from exabgp.configuration.neighbor import ParseNeighbor
+    from exabgp.protocol.family import AFI, SAFI
     from exabgp.reactor import listener
     from exabgp.reactor.api import API
     from exabgp.reactor.api.response.json import JSON
+    from exabgp.reactor.asynchronous import ASYNC
     from exabgp.reactor.daemon import Daemon
     from exabgp.reactor.keepalive import KA
     from exabgp.reactor.loop import Reactor
@@ -44,13 +49,17 @@ try:
     from exabgp.reactor.peer import Peer
     from exabgp.reactor.protocol import Protocol
     from exabgp.rib.outgoing import OutgoingRIB
+    from exabgp.version import release
 except ImportError as missing:  # another version: see refusal
+    import importlib.metadata  # only here: it takes 2 MB
+
     installed = importlib.metadata.version("exabgp")
     sys.exit(f"exabgp {installed} is installed ({missing}). Install {REPAIRED}: pip install exabgp=={REPAIRED}")
 
 REPLACED = {
     (OutgoingRIB, "_update_rib"): "3c013bdc1a03",
     (Reactor, "_pending_adjribout"): "1eca799614b5",
+    (Reactor, "reload"): "9d31059186ff",
     (Neighbor, "remove_self"): "cbd04747e6f3",
     (API, "log_failure"): "4ff4699cb132",
     (Peer, "_close"): "942fc729d7b6",
@@ -65,6 +74,11 @@ REPLACED = {
     (tcp, "set_minimum_ttl"): "bbee94b45d52",
     (tcp, "set_sending_ttl"): "9d4e1dc8fc4a",
     (Negotiated, "validate"): "fb55bcf8df82",
+    (Reactor, "_wait_for_io"): "abe9694fbe6f",
+    (ASYNC, "run"): "b19e41c01689",
+    (ParseNeighbor, "_post_capa_nexthop"): "fdb41a6c6fdb",
+    (Peer, "cli_data"): "a932bef922b2",
+    (Update, "_split_nlris"): "9d693e7f9bc1",
 }
 """The functions that are replaced below: (object, attribute), and the SHA-256 of the source in REPAIRED, shortened."""
 
@@ -104,8 +118,11 @@ def repair() -> None:
     repair_reports()
     repair_sending()
     repair_listening()
+    repair_reload()
+    repair_next_hops()
     add_timers()
     accept_external()
+    save_processor()
 
 
 def repair_routes() -> None:
@@ -253,6 +270,65 @@ def repair_listening() -> None:
     listener.set_accepted_ttl = with_lowest_ttl
 
 
+def repair_reload() -> None:
+
+    # 12. A peer that a reload has removed ends at its next turn. If a second reload brings the same peer back before
+    # that, the peer is reused, and ends nevertheless: its session is never opened again.
+    reload = Reactor.reload
+
+    def reload_without_leaving(self: Any) -> Any:
+        for key in [key for key, peer in self._peers.items() if peer.stopping()]:
+            del self._peers[key]
+        return reload(self)
+
+    Reactor.reload = reload_without_leaving
+
+
+def repair_next_hops() -> None:
+
+    # 13. The capability for IPv6 next hops of IPv4 routes (RFC 8950) is sent only if IPv6 routes are configured, too.
+    find = ParseNeighbor._post_capa_nexthop
+
+    def without_other_family(self: Any, neighbor: Any, local: Any) -> Any:
+        find(self, neighbor, local)
+        if neighbor["capability"]["nexthop"]:
+            for afi, safi, hop in (of for several in local.get("nexthop", {}).values() for of in several):
+                if (afi, safi) in neighbor.families():
+                    neighbor.add_nexthop(afi, safi, hop)
+
+    ParseNeighbor._post_capa_nexthop = without_other_family
+
+    # 14. The list of neighbors lacks that capability.
+    show = Peer.cli_data
+
+    def with_next_hops(self: Any) -> Any:
+        shown = show(self)
+        known = self.proto is not None and self.proto.negotiated.received_open
+        agreed = bool(self.proto.negotiated.nexthop) if known else None
+        shown["capabilities"]["nexthop"] = (bool(self.neighbor["capability"]["nexthop"]), agreed)
+        return shown
+
+    Peer.cli_data = with_next_hops
+
+    # 15. An IPv6 next hop for IPv4 routes is sent although the router did not negotiate it. The router discards the
+    # routes, or ends the session.
+    split = Update._split_nlris
+    extended = (AFI.ipv4, SAFI.unicast, AFI.ipv6)
+
+    def split_negotiated(self: Any, negotiated: Any) -> Any:
+        first = self.nlris[0] if self.nlris else None
+        if first is None or first.afi != AFI.ipv4 or extended in negotiated.nexthop:
+            return split(self, negotiated)
+        every = self.nlris
+        self.nlris = [n for n in every if n.action != Action.ANNOUNCE or n.nexthop.afi != AFI.ipv6]
+        try:
+            return split(self, negotiated)
+        finally:
+            self.nlris = every
+
+    Update._split_nlris = split_negotiated
+
+
 def accept_external() -> None:
     """``peer-as 0`` accepts every AS but our own. ExaBGP's own value, ``auto``, accepts our own too, and makes the
     answers of its API unreadable."""
@@ -319,6 +395,41 @@ def add_timers() -> None:
     Protocol.connect = connect_for_a_while
 
 
+IDLE = 100
+"""Milliseconds for which ExaBGP sleeps while all sessions are established and nothing is to be sent. Commands and
+messages of routers end the sleep. What it looks for by itself (timers in whole seconds, signals, new connections)
+waits this long at most."""
+
+
+def save_processor() -> None:
+    """An idle ExaBGP wakes 100 times per second, and starts a new event loop for each command."""
+    wait = Reactor._wait_for_io
+
+    def wait_for_io(self: Any, milliseconds: int) -> Any:
+        idle = self.asynchronous.ready() and not self.signal.received and self._peers
+        if milliseconds and idle and all(map(is_idle, self._peers.values())):
+            milliseconds = max(milliseconds, IDLE)
+        return wait(self, milliseconds)
+
+    def is_idle(peer: Any) -> bool:
+        return peer.fsm == FSM.ESTABLISHED and not peer.stopping() and not peer.neighbor.rib.outgoing.pending()
+
+    Reactor._wait_for_io = wait_for_io
+
+    run = ASYNC.run
+
+    def run_at_once(self: Any) -> Any:
+        if not all(inspect.isgenerator(callback) for _, callback in self._async):
+            return run(self)
+        try:
+            self._run_async().send(None)  # it awaits nothing if all are generators
+        except StopIteration as done:
+            return done.value
+        raise RuntimeError("a generator has awaited something")
+
+    ASYNC.run = run_at_once
+
+
 def main() -> None:
     manager = int(sys.argv[1])
     keep_only(Capability.NET_BIND_SERVICE)
@@ -326,7 +437,7 @@ def main() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != manager:  # it died before the signal was set up
             sys.exit("the manager is gone")
-    if why := refusal(importlib.metadata.version("exabgp")):
+    if why := refusal(release):
         sys.exit(why)
     repair()
     collect_seldom()

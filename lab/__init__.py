@@ -12,5 +12,5 @@ Used by the demo, the tests and the benchmarks, and manually (``make lab``). Ent
 Modules: ``netns`` (a namespace), ``process`` (a process in one), ``net`` (one run: switch, cables, removal),
 ``host`` (a machine on the segment), ``node``, ``workload`` (pods), ``proxy`` (replaces kube-proxy),
 ``routers/``, ``client``, ``stream``, ``frames``, ``backend`` (stores API objects), ``objects`` (their text),
-``cluster`` (everything together), ``measure``, ``hold``.
+``topology`` (which machines and networks a lab has), ``cluster`` (everything together), ``measure``, ``hold``.
 """

@@ -9,8 +9,8 @@ the router's next hops, one MAC per Layer 2 VIP, every replica in agreement. The
 into the status of one Service: its VIP must stay served.
 Meanwhile the router's table is checked all the time: **no route of a dead manager may outlive the hold time or, if
 graceful restart keeps it, the restart time** that was requested. As no node loses its power, **no endpoint of a node
-may be marked as not ready**. One case is counted separately: a node that a partition has cut off and that has no
-running manager at that moment. It cannot be distinguished from a node without power.
+may be marked as not ready**. One case is counted separately: a node that a partition or a filter has cut off and that
+has no running manager, or no wire process, at that moment. It cannot be distinguished from a node without power.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ SLACK = 4.0  # seconds for a busy machine, and for our own checks
 PARTS = {"exabgp": "exabgp.conf", "api process": "api.py", "wire": "porterlb.wire"}
 CALM = 90.0  # seconds within which everything must be as wanted
 SEEN_LATE = 1.0  # seconds that a mark may be seen after it was decided
+DEAF = 3.0  # seconds within which a new wire process runs, and its manager has said that it lives
 START = 5.0  # seconds within which a manager has started and hears the others
 SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second", "hosts": "spread"}
 """Service -> Eip."""
@@ -58,8 +59,9 @@ class Watcher:
     dead_since: dict[str, float] = field(default_factory=dict)  # by address of the node
     longest: float = 0.0
     errors: list[str] = field(default_factory=list)
-    mute: dict[str, float] = field(default_factory=dict)  # until when a node has had no running manager
+    mute: dict[str, float] = field(default_factory=dict)  # until when a node has had no manager or wire process
     cut: dict[str, float] = field(default_factory=dict)  # when a partition has last cut off a node
+    filtered: set[str] = field(default_factory=set)  # nodes of which a filter drops frames now
     marked: set[str] = field(default_factory=set)  # nodes whose endpoints are marked now
     unknowable: int = 0  # marked while mute and cut off
     _end: threading.Event = field(default_factory=threading.Event)
@@ -92,7 +94,7 @@ class Watcher:
     def _look_at_marks(self, now: float) -> None:
         names = [node.name for node in self.lab.nodes]  # those of their ports on the first segment too
         parted = {a for a in names for b in names if self.lab.net.parted(a, b)}
-        self.cut.update(dict.fromkeys(parted, now))
+        self.cut.update(dict.fromkeys(parted | self.filtered, now))
         marked = {node.name for node in self.lab.nodes if is_marked(self.lab, node.name)}
         for name in marked - self.marked:
             if min(self.mute.get(name, 0.0), self.cut.get(name, 0.0)) >= now - SEEN_LATE:
@@ -237,12 +239,14 @@ class Chaos:
             self.note(f"{part} killed")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            if part == "wire":
+                self.watcher.mute[name] = max(self.watcher.mute.get(name, 0.0), time.monotonic() + DEAF)
 
     def stop_part(self, name: str) -> None:
         part = self.random.choice(sorted(PARTS))
         if pid := self.pid_of(name, part):
             self.note(f"{part} stopped")
-            self.stop(pid)
+            self.stop(pid, self.muted(name) if part == "wire" else lambda: None)
 
     def router_goes(self, name: str) -> None:
         self.note("router restarted")
@@ -259,7 +263,14 @@ class Chaos:
     def network(self, node: str) -> None:
         what, end = self.random.choice(FAULTS)(self.lab, node, self.random)
         self.note(what)
-        self.later(self.random.choice([0.2, 1.0, 3.0]), end)
+        if what.startswith(("filter", "one-way")):
+            self.watcher.filtered.add(node)
+
+        def over() -> None:
+            end()
+            self.watcher.filtered.discard(node)
+
+        self.later(self.random.choice([0.2, 1.0, 3.0]), over)
 
     def note(self, what: str) -> None:
         self.counted[what] += 1

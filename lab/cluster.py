@@ -1,7 +1,6 @@
 """The whole lab: ``with Lab(nodes=3, routers=["bird"]) as lab: ...``.
 
-Addresses: routers 10.77.0.1 and .2, nodes from .11, the client on the segment .250 (and the same in fd77::/64);
-outside routers 10.88.0.1 and .2, the client 10.88.0.10 (fd88::/64); pods 10.244.N.10 up (fd44:N::10 up) on node N.
+Machines and addresses: `lab.topology`. Pods are 10.244.N.10 up (fd44:N::10 up) on node N.
 """
 
 from __future__ import annotations
@@ -14,18 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from lab import netns, objects
+from lab import netns, objects, vrrp
 from lab.backend import Backend, DirBackend, Object
 from lab.client import Client
 from lab.faults import Faults
-from lab.host import Host, outside_nic, second_nic, segment_nic
+from lab.host import Host, segment_nic
 from lab.measure import wait_equal, wait_until
 from lab.net import Net
 from lab.netns import LabError
 from lab.node import Node
 from lab.process import Process
 from lab.proxy import Endpoint, Proxy, VipPort
-from lab.routers import Router, RouterConfig, Session, router_class
+from lab.routers import Router, Session, router_class
+from lab.topology import Site, Topology, flat, sessions_with
 from lab.workload import Pod
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -48,6 +48,8 @@ class Lab:
         backend: creates the store of the API objects; a directory of manifests by default.
         sessions: the sessions of every router; by default one per node and family (v4 routes over a v4 session,
             v6 routes over a v6 session). See `node_sessions`.
+        topology: the machines and networks, e.g. `lab.topology.racks()`, instead of the segment that nodes, routers,
+            sessions, asn, port and second describe.
         asn: AS of each router, in order; 64500 when not given.
         port: TCP port on which the routers listen.
         snooping: the segment's switch does multicast snooping.
@@ -69,26 +71,26 @@ class Lab:
         snooping: bool = False,
         second: bool = False,
         proxy_interval: float = 0.05,
+        topology: Topology | None = None,
     ) -> None:
         self._make_backend = backend
-        self._wanted = (nodes, tuple(routers), pods, snooping)
+        self.topology = topology or flat(
+            nodes, tuple(routers), sessions=sessions, asn=tuple(asn), port=port, second=second
+        )
+        self._wanted = (pods, snooping)
         self._pod_servers = pod_servers
-        self._sessions = sessions
-        self._asn = tuple(asn)
-        self._port = port
-        self._second = second
         self._proxy_interval = proxy_interval
         self.fixed_vips: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
-        nodes, routers, pods, snooping = self._wanted
+        pods, snooping = self._wanted
         self.nodes: list[Node] = []
         self.routers: list[Router] = []
         self.hosts: list[Host] = []
-        self.net = Net(snooping)
+        self.net = Net(snooping, self.topology.bridges)
         self.faults = Faults(self.net)
         try:
-            self._build(nodes, routers, pods)
+            self._build(pods)
         except BaseException:
             self.close()
             raise
@@ -116,35 +118,23 @@ class Lab:
 
     # Building
 
-    def _build(self, nodes: int, routers: tuple[str, ...], pods: int) -> None:
-        net = self.net
-        gateway = segment_nic(1) if routers else None
+    def _build(self, pods: int) -> None:
+        net, topology = self.net, self.topology
         make = self._make_backend or (lambda net: DirBackend(net.folder / "manifests", net.folder / "api"))
         self.backend: Backend = make(net)
-        self.nodes = [Node(net, index, gateway, self.backend, self._second) for index in range(nodes)]
-        self.client = Client(net, "client", [outside_nic(10)], outside_nic(1) if routers else None)
-        self.segment_client = Client(net, "local", [segment_nic(250)], gateway)
-        self.hosts = [self.client, self.segment_client]
-        if self._second:
-            self.second_client = Client(net, "second-local", [second_nic(250, "eth0")], None)
-            self.hosts.append(self.second_client)
-        sessions = tuple(self._sessions) if self._sessions is not None else self.node_sessions()
-        for number, kind in enumerate(routers, 1):
-            asn = dict(enumerate(self._asn, 1)).get(number)
-            config = RouterConfig(sessions, port=self._port) if asn is None else RouterConfig(sessions, asn, self._port)
-            self.routers.append(router_class(kind)(net, number, config))
-
-        for node in self.nodes:
+        self.nodes = [
+            Node(net, index, site.nics, site.gateway, self.backend, site.labels)
+            for index, site in enumerate(topology.nodes)
+        ]
+        self.client, self.segment_client = self._client(topology.client), self._client(topology.local)
+        if topology.second_local is not None:
+            self.second_client = self._client(topology.second_local)
+        self.routers = [
+            router_class(site.kind)(net, site.name, site.nics, site.config, site.routes) for site in topology.routers
+        ]
+        for node, site in zip(self.nodes, topology.nodes, strict=True):
             node.pod_servers = self._pod_servers
-            node.pod_routes = [
-                line
-                for other in self.nodes
-                if other is not node
-                for line in (
-                    f"route replace {other.pod_range_v4} via {other.v4}",
-                    f"route replace {other.pod_range_v6} via {other.v6}",
-                )
-            ]
+            node.pod_routes = topology.pod_routes(site)
             for number in range(1, pods + 1):
                 node.add_pod(f"pod-{node.name.removeprefix('node-')}{number}")
 
@@ -158,6 +148,9 @@ class Lab:
         for router in self.routers:
             router.configure()
             router.start_daemon()
+        vrrp.start(
+            {router: site.shared for router, site in zip(self.routers, topology.routers, strict=True) if site.shared}
+        )
         self.proxy = Proxy(self.nodes, self.desired, self.backend.reachable, self._proxy_interval)
         for node in self.nodes:
             node.boot()
@@ -168,17 +161,18 @@ class Lab:
         self.backend.apply(objects.namespace("default"))
         self.proxy.start()
 
+    def _client(self, site: Site) -> Client:
+        client = Client(self.net, site.name, site.nics, site.gateway)
+        self.hosts.append(client)
+        return client
+
     def node_sessions(self, families: Iterable[str] = ("v4", "v6"), **options: Any) -> tuple[Session, ...]:
         """One session per node and family, with options of `Session`, e.g. ``add_path=False``."""
-        return tuple(
-            Session(node.name, node.v4 if family == "v4" else node.v6, (family,), **options)
-            for node in self.nodes
-            for family in families
-        )
+        return tuple(replace(session, **options) for session in sessions_with(self.topology.nodes, families))
 
     def add_host(self, name: str, number: int, client: bool = True) -> Host:
         """One more machine on the segment, 10.77.0.`number`: a rival host, a control plane, another client."""
-        gateway = segment_nic(1) if self.routers else None
+        gateway = self.segment_client.gateway
         host = (Client if client else Host)(self.net, name, [segment_nic(number)], gateway)
         self.net.plug(host.cables())
         host.configure()
@@ -200,6 +194,12 @@ class Lab:
             raise LabError("this lab has no router")
         return self.routers[0]
 
+    def router_named(self, name: str) -> Router:
+        for router in self.routers:
+            if router.name == name:
+                return router
+        raise LabError(f"there is no router {name}; there are {', '.join(router.name for router in self.routers)}")
+
     @property
     def pods(self) -> list[Pod]:
         return [pod for node in self.nodes for pod in node.pods]
@@ -218,7 +218,8 @@ class Lab:
 
     def node_object(self, node: Node, **fields: Any) -> Object:
         """The v1 Node of a node; `fields` as for `objects.node` (ready, labels, taints, unschedulable)."""
-        return objects.node(node.name, [node.v4, node.v6], **fields)
+        labels = {**node.labels, **fields.pop("labels", {})}
+        return objects.node(node.name, [node.v4, node.v6], labels=labels, **fields)
 
     def set_node(self, name: str, **fields: Any) -> None:
         """Write the Node again, e.g. ``set_node("node-a", ready="Unknown")``; without fields: as at the start."""

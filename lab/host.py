@@ -6,8 +6,9 @@ import http.client
 import json
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from lab.net import OUTSIDE, SECOND, SEGMENT, SYSCTL_HOST, Cable, Net
@@ -17,13 +18,17 @@ from lab.process import Process
 
 @dataclass(frozen=True)
 class Nic:
-    """A network card and the address on it. `bridge` is the switch's side: segment, second or outside."""
+    """A network card and the address on it (/24, /64). `bridge` is the switch's side, e.g. segment or outside."""
 
     name: str
     bridge: str
     mac: str
     v4: str
     v6: str
+
+    def network(self, family: str) -> IPv4Network | IPv6Network:
+        """The subnet of its address of one family (v4 or v6)."""
+        return ip_network(f"{self.v4}/24" if family == "v4" else f"{self.v6}/64", strict=False)
 
 
 def segment_nic(number: int, name: str = "eth0") -> Nic:
@@ -54,13 +59,13 @@ class Host:
         self,
         net: Net,
         name: str,
-        nics: list[Nic],
+        nics: Iterable[Nic],
         gateway: Nic | None = None,
         sysctl: Mapping[str, str | int] = SYSCTL_HOST,
     ) -> None:
         self.net = net
         self.name = name
-        self.nics = nics
+        self.nics = list(nics)
         self.gateway = gateway
         self.ns = net.namespace(name)
         self.processes: list[Process] = []
@@ -158,6 +163,15 @@ class Host:
     def heal(self, *others: Host) -> None:
         """Undo `partition` from these; from all if none are named."""
         self.net.heal([self.name], [other.name for other in others])
+
+    def isolate(self) -> None:
+        """The switch drops every frame from or to any of its cards. Carriers stay up: no machine notices it
+        directly."""
+        self.net.partition([self.port(nic) for nic in self.nics])
+
+    def rejoin(self) -> None:
+        """Undo `isolate`."""
+        self.net.heal([self.port(nic) for nic in self.nics])
 
     # Requests from this machine
 

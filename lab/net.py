@@ -1,8 +1,8 @@
 """One run of the lab: its name, its switch, its cables, and their guaranteed removal.
 
-The switch is a separate namespace with three bridges: ``segment`` (nodes, routers, one client), ``second`` (the
-nodes' second NICs, if a lab has them) and ``outside`` (routers, one client). Nothing is created in the machine's own
-namespace. A port is named after the machine on it.
+The switch is a separate namespace with a bridge for each network; usually ``segment`` (nodes, routers, one client),
+``second`` (the nodes' second NICs, if a lab has them) and ``outside`` (routers, one client). Nothing is created in the
+machine's own namespace. A port is named after the machine on it.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ class Net:
     Args:
         snooping: the segment's switch tracks multicast memberships (MLDv2), as managed switches do, instead of
             flooding. It queries each second, and forgets a member after 3 s without an answer: faster than usual.
+        bridges: of the switch.
     """
 
-    def __init__(self, snooping: bool = False) -> None:
+    def __init__(self, snooping: bool = False, bridges: Iterable[str] = (SEGMENT, SECOND, OUTSIDE)) -> None:
         _fail_early()
         sweep.sweep()
         self.id = secrets.token_hex(2)
@@ -81,7 +82,7 @@ class Net:
         try:
             self.switch = self.namespace("switch")
             netns.create([self.switch.name])
-            self._build_switch(snooping)
+            self._build_switch(snooping, list(bridges))
         except BaseException:
             self.close()
             raise
@@ -96,9 +97,8 @@ class Net:
         """The namespace of this run for a machine's name; this creates nothing."""
         return Namespace(f"{sweep.PREFIX}{self.id}-{name}")
 
-    def _build_switch(self, snooping: bool) -> None:
+    def _build_switch(self, snooping: bool, bridges: list[str]) -> None:
         self.switch.sysctl({"net/ipv6/conf/all/disable_ipv6": 1, "net/ipv6/conf/default/disable_ipv6": 1})
-        bridges = (SEGMENT, SECOND, OUTSIDE)
         self.switch.ip(*(f"link add {bridge} type bridge {_BRIDGE} mcast_snooping 0" for bridge in bridges))
         if snooping:
             # An MLD querier needs an address; without a querier, a Linux bridge floods.

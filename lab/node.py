@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from lab import netns
-from lab.host import Host, Nic, second_nic, segment_nic
+from lab.host import Host, Nic
 from lab.net import SYSCTL_FORWARD, Net
 from lab.process import Process, kill_in_namespaces
 from lab.workload import Pod
@@ -31,18 +31,35 @@ class Remembered:
     cwd: Path | None = None
 
 
-class Node(Host):
-    """Node number `index` (0 is node-a): 10.77.0.11 + index, pods in 10.244.N.0/24 and fd44:N::/64, N = index + 1.
+def node_name(index: int) -> str:
+    """The name of node number `index` (from 0): node-a, node-b, ..., node-27."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return f"node-{letters[index]}" if index < 26 else f"node-{index + 1}"
 
-    `second`: the node has a second card, 10.79.0.11 + index, on a second segment.
+
+def pod_ranges(index: int) -> tuple[str, str]:
+    """The pods' prefixes of node number `index`: 10.244.N.0/24 and fd44:N::/64, N = index + 1."""
+    return f"10.244.{index + 1}.0/24", f"fd44:{index + 1}::/64"
+
+
+class Node(Host):
+    """Node number `index` (0 is node-a), with its pods in `pod_ranges`.
+
+    `labels`: of its Node object, whatever else is written into it.
     """
 
-    def __init__(self, net: Net, index: int, gateway: Nic | None, api: ApiAccess, second: bool = False) -> None:
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        name = f"node-{letters[index]}" if index < 26 else f"node-{index + 1}"
-        nics = [segment_nic(11 + index), *([second_nic(11 + index)] if second else [])]
-        super().__init__(net, name, nics, gateway, SYSCTL_FORWARD)
+    def __init__(
+        self,
+        net: Net,
+        index: int,
+        nics: Iterable[Nic],
+        gateway: Nic | None,
+        api: ApiAccess,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(net, node_name(index), nics, gateway, SYSCTL_FORWARD)
         self.index = index
+        self.labels = dict(labels or {})
         self.api = api
         self.on = False
         self.pods: list[Pod] = []
@@ -50,14 +67,6 @@ class Node(Host):
         self.pod_routes: list[str] = []  # to the other nodes' pods; known when all nodes are
         self.on_boot: list[Callable[[], None]] = []
         self._services: list[Remembered] = []
-
-    @property
-    def pod_range_v4(self) -> str:
-        return f"10.244.{self.index + 1}.0/24"
-
-    @property
-    def pod_range_v6(self) -> str:
-        return f"fd44:{self.index + 1}::/64"
 
     def add_pod(self, name: str) -> Pod:
         """A pod that belongs to this node; it starts when the node boots, or at once if the node is up."""

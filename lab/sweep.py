@@ -1,13 +1,16 @@
 """Removal of everything that a lab created; ``python -m lab.sweep`` removes what dead runs have left behind.
 
-Each lab has a folder ``/run/porterlb-lab/ID`` with its owner (pid and start time, because pids are reused).
-A lab whose owner is dead is removed completely: processes, mounts, namespaces, folder. A lab that starts sweeps too.
+Each lab has a folder ``/run/porterlb-lab/ID`` with its owner (pid and start time, because pids are reused) and a list
+of what it has elsewhere. A lab whose owner is dead is removed completely: processes, mounts, namespaces, control
+groups, folders. A lab that starts sweeps too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
 from pathlib import Path
 
 from lab import netns
@@ -15,6 +18,11 @@ from lab.process import kill_in_namespaces
 
 STATE = Path("/run/porterlb-lab")
 PREFIX = "plb"
+ELSEWHERE = "elsewhere"
+"""The file in a lab's folder that lists what the lab has outside it."""
+
+PATIENCE = 10.0
+"""Seconds for the processes of killed PID namespaces to end; they take some milliseconds."""
 
 
 def start_time(pid: int) -> str:
@@ -35,15 +43,41 @@ def claim(lab_id: str) -> Path:
     return folder
 
 
+def record(lab_id: str, elsewhere: Path) -> None:
+    """A folder or control group outside the lab's folder that is removed with the lab; recorded before it is made."""
+    with (STATE / lab_id / ELSEWHERE).open("a") as file:
+        file.write(f"{elsewhere}\n")
+
+
 def remove(lab_id: str) -> None:
     """Remove everything of one lab. Safe to call again, and if the lab was only partly created."""
     folder = STATE / lab_id
     names = netns.with_prefix(f"{PREFIX}{lab_id}-")
     kill_in_namespaces(names)
-    for mount in reversed(_mounts_below(folder)):
+    listed = folder / ELSEWHERE
+    elsewhere = [Path(line) for line in dict.fromkeys(listed.read_text().splitlines())] if listed.exists() else []
+    for mount in reversed(_mounts_below(folder, *elsewhere)):
         netns.run_command(["umount", "-l", mount], check=False)
     netns.delete(names)
-    shutil.rmtree(folder, ignore_errors=True)
+    # Processes of PID namespaces end after their process 1, and until then their control groups cannot be removed.
+    deadline = time.monotonic() + PATIENCE
+    while remains := [path for path in elsewhere if not _removed(path)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    if not remains:  # else the list stays, for the next sweep
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _removed(path: Path) -> bool:
+    """Remove a folder, or a tree of control groups, whose files cannot be removed and need not be."""
+    if path.is_relative_to("/sys/fs/cgroup"):
+        for below, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(below).rmdir()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
 
 
 def dead() -> list[str]:
@@ -69,8 +103,8 @@ def sweep() -> list[str]:
     return ids
 
 
-def _mounts_below(folder: Path) -> list[str]:
-    inside = str(folder) + "/"
+def _mounts_below(*folders: Path) -> list[str]:
+    inside = tuple(f"{folder}/" for folder in folders if not folder.is_relative_to("/sys"))
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line.split()[4] for line in lines if line.split()[4].startswith(inside)]
 

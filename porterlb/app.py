@@ -5,32 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import operator
-import random
 import signal
 import time
-from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from porterlb import logs
 from porterlb.capabilities import Capability, keep_only
-from porterlb.cluster import Cluster, Denied, Obj, Unavailable
+from porterlb.cluster import Cluster
 from porterlb.collector import collect_seldom
 from porterlb.core import node_failure
-from porterlb.core.backoff import delay
-from porterlb.core.history import Entry, History, What
-from porterlb.core.known import Known
 from porterlb.core.lease import Timing
-from porterlb.core.membership import Absence, member_here
-from porterlb.core.model import Address
-from porterlb.core.observed import BgpReport, WireReport
-from porterlb.core.proxy_wait import NewHop
-from porterlb.core.status.state import state_of
 from porterlb.core.status.writes import owner_of
 from porterlb.edge.bfd import BfdSpeaker
 from porterlb.edge.bgp import BgpSpeaker
@@ -41,7 +29,7 @@ from porterlb.edge.leader import Leader
 from porterlb.edge.life_signs import LifeSigns
 from porterlb.edge.membership import Membership
 from porterlb.edge.metrics import Faults, Metrics
-from porterlb.edge.node_failure import Look, NodeFailures
+from porterlb.edge.node_failure import NodeFailures
 from porterlb.edge.passwords import Passwords
 from porterlb.edge.proxy_health import ProxyHealth
 from porterlb.edge.proxy_start import ProxyStart
@@ -50,8 +38,11 @@ from porterlb.edge.recording import Recording
 from porterlb.edge.state_sharer import StateSharer
 from porterlb.edge.status import StatusWriter
 from porterlb.errors import PorterError
+from porterlb.first_answer import FirstAnswer
 from porterlb.logs import fields
+from porterlb.messages import Messages, waiting
 from porterlb.open_cluster import open_cluster
+from porterlb.presence import Presence
 from porterlb.pulse import Pulse
 from porterlb.reconcile import Reconciler
 from porterlb.release import release
@@ -68,19 +59,9 @@ once, plan, and their ExaBGP sends within some 50 ms."""
 ASK_WITHIN = 2.5
 """Seconds for an inquiry about the segment: it takes about 1 s, and waits for the previous one."""
 
-ASK_AGAIN = 2.0
-"""Seconds, at most, between two attempts to reach the API at the start: the cluster waits for this replica."""
-
 STUCK_AFTER = 30.0
 """Seconds without a turn of the event loop after which the manager counts as hung: its speakers go silent
 ``silence_after`` later. Planning yields every few milliseconds; no other work on the loop takes a tenth of this."""
-
-WIRE_REPORTS = 1.5
-"""Seconds without a report of the wire process after which it counts as stopped: it sends its counters each second."""
-
-VANISHED_AFTER = 10.0
-"""Seconds without a Node and without a hello until the leader deletes a replica's Lease: a kubelet needs a few seconds
-to register its node again."""
 
 
 def run(settings: Settings) -> int:
@@ -104,71 +85,34 @@ async def _run(settings: Settings) -> int:
             key = await _first_answer(settings, cluster, stop)
             if key is None:
                 return 0
-            manager = _Manager(settings, cluster, key, folder)
+            manager = Manager(settings, cluster, key, folder)
             return await manager.run(stop)
         finally:
             await cluster.close()
 
 
 async def _first_answer(settings: Settings, cluster: Cluster, stop: asyncio.Event) -> bytes | None:
-    """The key of the hellos, which is the first request to the cluster; None when told to stop.
-
-    Waits while the cluster is unavailable or rights are missing: if we ended, Kubernetes would only restart us, with
-    growing delays. Meanwhile /readyz says what we wait for. Raises PorterError for errors that waiting does not
-    resolve: no kubeconfig, no such Secret.
-    """
-    why = "The API has not answered yet."
+    """The key of the hellos; None when told to stop. Meanwhile /readyz says what we wait for."""
+    answer = FirstAnswer(cluster, settings.cluster)
     http = HttpServer(
         settings.http_host,
         settings.http_port,
-        ready=lambda: why,
-        state=lambda: partial(_waiting, why),
+        ready=lambda: answer.why,
+        state=lambda: partial(waiting, answer.why),
         registry=CollectorRegistry(),
     )
-    asking = asyncio.create_task(cluster.hello_key(), name="hello-key")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    failures = 0
     try:
         await http.start()
-        while True:
-            await asyncio.wait([asking, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done():
-                return None
-            try:
-                return asking.result()
-            except (Unavailable, Denied) as error:
-                failures += 1
-                if why != (why := f"The API cannot be used yet: {error}"):
-                    log.warning("waiting for the API", extra=fields(cluster=settings.cluster, reason=error))
-            asking = asyncio.create_task(
-                _later(delay(failures, random.random(), ceiling=ASK_AGAIN), cluster), name="hello-key"
-            )
+        return await answer.key(stop)
     finally:
-        for task in (asking, stopping):
-            task.cancel()
-        await asyncio.gather(asking, stopping, return_exceptions=True)
         await http.stop()
-
-
-def _whole_state(known: Known, history: History, now: float, more: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**state_of(known, history, now), **more}
-
-
-def _waiting(why: str) -> Mapping[str, Any]:
-    """The state of a replica that knows nothing yet."""
-    return {"ready": False, "waitingFor": why}
 
 
 def _utc() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def _later(seconds: float, cluster: Cluster) -> bytes:
-    await asyncio.sleep(seconds)
-    return await cluster.hello_key()
-
-
-class _Manager:
+class Manager:
     """Connects the edges, starts them, and ends them in order."""
 
     def __init__(self, settings: Settings, cluster: Cluster, key: bytes, folder: Path) -> None:
@@ -176,71 +120,66 @@ class _Manager:
         self.parts = Supervisor()
         self._namesake = asyncio.Event()
         contained = self.parts.contained
+        self.messages = told = Messages(self, _utc)
         self.recording = Recording(settings, release(), lambda within: self.wire.recording(within))  # noqa: PLW0108
         self.bgp = BgpSpeaker(
-            contained("bgp", self._on_bgp), run_dir=folder / "bgp", silence_after=settings.silence_after
+            contained("bgp", told.on_bgp), run_dir=folder / "bgp", silence_after=settings.silence_after
         )
         self.wire = Layer2Speaker(
-            contained("layer2", self._on_wire), settings=settings, key=key, recorded=self.recording.streamed
+            contained("layer2", told.on_wire), settings=settings, key=key, recorded=self.recording.streamed
         )
         self.bfd = BfdSpeaker(contained("bfd", self.bgp.hear_bfd), settings=settings)
-        self.pulse = Pulse([self.bgp.beat, self.wire.beat, self._beat_bfd], STUCK_AFTER)
-        self.proxy_health = ProxyHealth(self._node_address, contained("proxy health", self._on_delivering))
-        self.proxy_start = ProxyStart(settings.node, self._node_addresses, contained("proxy start", self._on_proxies))
+        self.pulse = Pulse([self.bgp.beat, self.wire.beat, told.beat_bfd], STUCK_AFTER)
+        self.proxy_health = ProxyHealth(told.node_address, contained("proxy health", told.on_delivering))
+        self.proxy_start = ProxyStart(settings.node, told.node_addresses, contained("proxy start", told.on_proxies))
         self.reconciler = Reconciler(
             settings,
             cluster,
             self.bgp,
             self.wire,
-            contained("status", self._publish),
-            contained("status", self._unplanned),
-            contained("reconcile", self._before_plan),
+            contained("status", told.publish),
+            contained("status", told.unplanned),
+            contained("reconcile", told.before_plan),
             self.proxy_health.ask,
             self.proxy_start.ask,
             log=self.recording.log,
         )
         self.passwords = Passwords(cluster, self.reconciler.on_passwords)
         timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry)
-        self.leader = Leader(cluster, settings.node, timing, on_change=contained("leader", self._on_leader))
-        self.life_signs = LifeSigns(self._node_addresses, contained("life-signs", self._on_sign))
+        self.leader = Leader(cluster, settings.node, timing, on_change=contained("leader", told.on_leader))
+        self.life_signs = LifeSigns(told.node_addresses, contained("life-signs", told.on_sign))
         self.membership = Membership(
             cluster,
             settings.node,
             "",
             settings.hello_port,
-            on_change=contained("membership", self._on_members),
-            vanished=self._vanished,
-            on_lease=contained("leader", self._on_lease),
+            on_change=contained("membership", told.on_members),
+            vanished=told.vanished,
+            on_lease=contained("leader", told.on_lease),
             on_sign=contained("membership", self.life_signs.heard),
             supervise=self.parts.keep,
             on_challenge=contained("membership", self.reconciler.on_challenge),
             on_end=self._namesake.set,
         )
-        self._made_of: tuple[object, ...] = ("",)  # what we last described ourselves from
-        self._wire_news = asyncio.Event()
-        self._wire_heard = 0.0
+        self.presence = Presence(settings, self.membership, self.reconciler)
         self.node_failures = NodeFailures(
             cluster,
             settings.node,
             node_failure.Rules(settings.mark_pods_not_ready, again_after=settings.mark_again_after),
-            self._node_failure_look,
+            told.dead_nodes,
             ask=self.life_signs.ask,
-            on_done=self._on_pods_changed,
+            on_done=told.on_pods_changed,
             on_bounded=self.reconciler.on_bounded,
-            on_change=lambda: self.metrics.node_failures(
-                self.node_failures.counts, self.node_failures.refused.values()
-            ),
+            on_change=told.on_marked,
         )
-        self._absence = Absence(VANISHED_AFTER)
-        self._described = asyncio.Event()
         self.metrics = Metrics(lambda: self.status.known, time.monotonic, rebalances=settings.rebalance == "auto")
         self.metrics.registry.register(Faults(lambda: self.parts.failures, logs.dropped))
         objects, reporter = self.reconciler.objects, owner_of(settings.node)
-        self.sharer = StateSharer(cluster, settings.node, lambda: self._state() if self.status.known else None)
+        self.sharer = StateSharer(cluster, settings.node, lambda: told.state() if self.status.known else None)
         self.recorder = Recorder(
-            cluster, objects, reporter, self.metrics, on_entries=self._on_state, clock=time.monotonic
+            cluster, objects, reporter, self.metrics, on_entries=told.on_state, clock=time.monotonic
         )
-        self.host = Host(release(), self._interfaces)
+        self.host = Host(release(), told.interfaces)
         self.status = StatusWriter(
             cluster,
             self.reconciler.objects,
@@ -250,13 +189,13 @@ class _Manager:
             now=_utc,
             clock=time.monotonic,
             meter=self.metrics,
-            on_known=self._on_known,
+            on_known=told.on_known,
         )
         self.http = HttpServer(
             settings.http_host,
             settings.http_port,
             ready=self.reconciler.waiting_for,
-            state=self._state,
+            state=told.state,
             registry=self.metrics.registry,
             record=self.recording.text,
             ask=partial(self.wire.ask, within=ASK_WITHIN),
@@ -276,12 +215,12 @@ class _Manager:
             "reconcile": self.reconciler.run,
             "passwords": self.passwords.run,
             "leader": self.leader.run,
-            "membership": self._follow_members,
+            "membership": self.presence.follow,
             "status": self.status.run,
             "proxy health": self.proxy_health.run,
             "proxy start": self.proxy_start.run,
             "node-failures": self.node_failures.run,
-            "life-sign": self._show_life,
+            "life-sign": self.presence.show_life,
             "http": self.http.run,
             "recorder": self.recorder.run,
             "sharer": self.sharer.run,
@@ -333,152 +272,3 @@ class _Manager:
         if not self._namesake.is_set():  # else the shared state is that of the other manager
             with contextlib.suppress(Exception):
                 await self.sharer.stop()
-
-    # Messages between the parts
-
-    def _on_bgp(self, report: BgpReport) -> None:
-        self.metrics.heard(report)
-        self.reconciler.on_bgp(report)
-
-    def _beat_bfd(self) -> None:
-        """Beats only while ExaBGP runs: BFD must not keep the sessions up if ExaBGP is permanently gone."""
-        if self.bgp.running:
-            self.bfd.beat()
-
-    def _on_wire(self, report: WireReport) -> None:
-        self.reconciler.on_wire(report)
-        self.node_failures.touch()
-        self._wire_heard = time.monotonic()
-        self._wire_news.set()
-        self._describe_ourselves()
-
-    def _on_leader(self) -> None:
-        leader = self.settings.node if self.leader.leading else self.leader.leader
-        # If the lease is in our name and we no longer certainly hold it, there is no leader.
-        self.node_failures.touch()
-        self.reconciler.on_leader("" if leader == self.settings.node and not self.leader.leading else leader)
-
-    def _on_delivering(self, hops: frozenset[NewHop]) -> None:
-        self.reconciler.on_delivering(hops)
-
-    def _on_proxies(self, nodes: frozenset[str]) -> None:
-        self.reconciler.on_proxies(nodes)
-
-    def _on_pods_changed(self, what: What, node: str, pods: int) -> None:
-        self.recorder.note(Entry(_utc(), what, node, detail=str(pods)))
-
-    def _on_sign(self) -> None:
-        self.node_failures.touch()
-
-    def _node_addresses(self, name: str) -> tuple[Address, ...]:
-        node = self.reconciler.objects.nodes.get(name)
-        return node.addresses if node else ()
-
-    def _node_address(self, name: str) -> Address | None:
-        return next(iter(self._node_addresses(name)), None)
-
-    def _on_members(self) -> None:
-        self.reconciler.on_members(self.membership.members)
-
-    def _on_lease(self, name: str, lease: Obj | None) -> None:
-        if name == self.leader.name:
-            self.leader.heard(lease)
-
-    def _node_failure_look(self) -> Look | None:
-        """What is known now about dead nodes. Nodes that no replica finds silent need no verdict."""
-        if self.reconciler.waiting_for():
-            return None
-        inputs = self.reconciler.inputs
-        report, nodes = inputs.wire_report, inputs.objects.nodes
-        asked = frozenset(self.node_failures.stages).union(report.dead, report.votes) & nodes.keys()
-        found = node_failure.verdicts(asked, report, self.settings.node)
-        left, signs = self.leader.remaining(), self.life_signs.signs
-        seen = node_failure.Seen(nodes, found, left, report.doubt, bool(inputs.outage), signs=signs)
-        return Look(seen, inputs.objects.services.values())
-
-    async def _show_life(self) -> None:
-        """Writes signs of life to the API while the other replicas may consider our node dead."""
-        if not self.settings.mark_pods_not_ready:
-            await asyncio.Event().wait()
-        while True:
-            self._wire_news.clear()
-            report, members = self.reconciler.inputs.wire_report, self.membership.members
-            deaf = time.monotonic() - self._wire_heard > WIRE_REPORTS
-            started = bool(report.nics)
-            cut_off = started and node_failure.cut_off(self.settings.node, members, report, deaf=deaf)
-            self.membership.sign(cut_off)
-            if cut_off:
-                await asyncio.sleep(node_failure.SIGN_EVERY)
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WIRE_REPORTS):
-                    await self._wire_news.wait()
-
-    def _vanished(self) -> frozenset[str]:
-        """The nodes whose replicas' Leases must be deleted now: the Node is gone, and no hello arrives from them."""
-        known = self.reconciler.known
-        if known is None or known.outage or not self.leader.leading:
-            self._absence.clear()
-            return frozenset()
-        present = {self.settings.node, *known.snapshot.nodes, *known.wire.fresh}
-        return self._absence.longer_gone(self.membership.members, present, time.monotonic())
-
-    async def _follow_members(self) -> None:
-        """Claims our node's name, and runs the membership once the address that it publishes is known."""
-        if not self.reconciler.inputs.named:
-            if not await self.membership.claim():
-                await asyncio.Event().wait()  # the manager ends
-            self.reconciler.on_named()
-        await self._described.wait()
-        await self.membership.run()
-
-    def _before_plan(self) -> None:
-        self.passwords.want(self.reconciler.objects.peers)
-        self._describe_ourselves()
-
-    def _describe_ourselves(self) -> None:
-        """Publishes our hello address and interfaces to the other replicas, if they have changed."""
-        report, objects, settings = self.reconciler.inputs.wire_report, self.reconciler.objects, self.settings
-        node = objects.nodes.get(settings.node)
-        address = settings.hello_address or next((str(a) for a in (node.addresses if node else ())), "")
-        made_of = (report.nics, report.gateways, objects.eips)  # the same objects until one of them changes
-        if address == self._made_of[0] and all(map(operator.is_, made_of, self._made_of[1:])):
-            return
-        self._made_of = (address, *made_of)
-        if address and report.nics:
-            named = {eip.interface for eip in objects.eips.values() if eip.interface}
-            me = member_here(settings.node, address, settings.hello_port, report.nics, report.gateways, named)
-            self.membership.describe(me)
-            self._described.set()
-
-    def _publish(self, known: Known, seconds: float) -> None:
-        self.metrics.planned(seconds)
-        self.metrics.api(up=not known.outage)
-        self.bfd.want(known.plan.bgp.bfd)
-        self.status.update(known)
-
-    def _unplanned(self, known: Known, news: bool) -> None:
-        self.status.update(known, news=news)
-
-    def _on_known(self, known: Known, touched: Set[Address]) -> None:
-        self.recorder.observe(known, touched)
-        self._on_state()
-
-    def _on_state(self) -> None:
-        """Notes that what /state shows may have changed."""
-        self.sharer.changed()
-        self.http.changed()
-
-    def _state(self) -> Callable[[], Mapping[str, Any]]:
-        """Captures what is known now. The function that it returns makes the JSON values, in any thread: the captured
-        values never change."""
-        known = self.status.known
-        if known is None:
-            return partial(_waiting, self.reconciler.waiting_for())
-        more = {"nodeFailures": self.node_failures.state(), "host": self.host.state(), "clock": round(time.time(), 3)}
-        return partial(_whole_state, known, self.recorder.history, time.monotonic(), more)
-
-    def _interfaces(self) -> list[str]:
-        """The interfaces with an address of a subnet: those of pods have none."""
-        nics = self.reconciler.inputs.wire_report.nics
-        return [nic.name for nic in nics if any(a.network.prefixlen < a.max_prefixlen for a in nic.addresses)]

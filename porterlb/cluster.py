@@ -172,6 +172,10 @@ class Unavailable(Exception):
     """The API did not answer, or not in time. It is unknown what it has done."""
 
 
+class NoReplica(Unavailable):
+    """No replica runs on the node, as far as the API knows."""
+
+
 class Denied(Exception):
     """The API refused: rights, validation or a missing object. The message says which."""
 

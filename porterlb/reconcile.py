@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ from porterlb.core.objects import Obj, ObjectKey, Objects
 from porterlb.core.observed import BgpReport, WireReport
 from porterlb.core.pace import Pace
 from porterlb.core.placement.policy import PlacementPolicy
-from porterlb.core.plan import Plan, plan_steps
+from porterlb.core.plan import Plan, Steps, plan_steps
 from porterlb.core.problems import Problem
 from porterlb.core.proxy_wait import NewHop, ProxyPolicy
 from porterlb.core.record.manager import ManagerLog
@@ -38,7 +38,8 @@ log = logging.getLogger("porterlb.reconcile")
 KINDS = (Kind.NODE, Kind.NAMESPACE, Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER)
 
 COALESCE = 0.01
-"""Seconds that ordinary changes wait for others: an EndpointSlice and its Service come as two events."""
+"""Seconds after a plan in which ordinary changes wait for others: an EndpointSlice and its Service come as two events.
+The first change after a longer time is planned at once."""
 
 LONGEST_REST = 0.25
 """Seconds, at most, that the loop rests after a plan; it rests as long as the plan took. In a burst, that leaves half
@@ -75,7 +76,7 @@ class Planning(NamedTuple):
     snapshot: Snapshot
     problems: Mapping[ObjectKey, tuple[Problem, ...]]
     generations: Mapping[ObjectKey, int]
-    steps: Generator[None, None, Plan]
+    steps: Steps
 
 
 @dataclass
@@ -126,10 +127,11 @@ class Reconciler:
         self.synced: set[Kind] = set()
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._rest_until = 0.0
+        self._ended = self._rest_until = 0.0  # when the last plan was complete, and until when no plan is made
         self._pace = Pace()
         self.token = 0
         self.digests: dict[int, int] = {}
+        self._early = False  # whether BGP was told routes of a plan that has not been completed yet
         self._wanted = DesiredWire()  # what was last sent to the wire process
         if self.log is not None:
             self.objects.seen = self._object_seen
@@ -295,7 +297,7 @@ class Reconciler:
                 await asyncio.sleep(PLAN_AGAIN)
             ended = time.monotonic()
             self._pace.took(ended)
-            self._rest_until = ended + min(LONGEST_REST, ended - begun)
+            self._ended, self._rest_until = ended, ended + min(LONGEST_REST, ended - begun)
 
     async def _wait(self) -> None:
         timeout, now = None, time.monotonic()
@@ -308,7 +310,8 @@ class Reconciler:
         if not self._urgent.is_set():
             with contextlib.suppress(TimeoutError):
                 now = time.monotonic()
-                async with asyncio.timeout(max(COALESCE, self._rest_until - now, self._pace.wait(now))):
+                since = now - self._ended
+                async with asyncio.timeout(max(COALESCE - since, self._rest_until - now, self._pace.wait(now), 0.0)):
                     await self._urgent.wait()
         self._dirty.clear()
         self._urgent.clear()
@@ -319,15 +322,11 @@ class Reconciler:
         wait for it."""
         started = turned = time.perf_counter()
         planning = self.begin_plan(now)
-        while True:
-            try:
-                next(planning.steps)
-            except StopIteration as done:
-                made: Plan = done.value
-                break
-            if time.perf_counter() - turned > STEP:
+        token = self.token
+        while (made := self.step_plan(planning)) is None:
+            if self.token != token or time.perf_counter() - turned > STEP:
                 await asyncio.sleep(0)
-                turned = time.perf_counter()
+                turned, token = time.perf_counter(), self.token
         self.end_plan(planning, made)
         if self.known is not None:
             self.publish(self.known, time.perf_counter() - started)
@@ -344,12 +343,27 @@ class Reconciler:
         steps = plan_steps(snapshot, before, now, self.policy, self.placement_policy)
         return Planning(now, snapshot, self.objects.problems, self.objects.generations, steps)
 
+    def step_plan(self, planning: Planning) -> Plan | None:
+        """Takes the next step of a plan; returns the plan when it is complete. Urgent routes go out at once."""
+        try:
+            early = next(planning.steps)
+        except StopIteration as done:
+            made: Plan = done.value
+            return made
+        if early is not None:
+            self._early = True
+            self.token += 1  # no digest: these routes are not a complete plan
+            self.bgp.want(early, self.token)
+        return None
+
     def end_plan(self, planning: Planning, made: Plan) -> None:
         """Sends the plan to the speakers and makes it the known one."""
         now, inputs, before = planning.at, self.inputs, self.known.plan if self.known else None
         made = replace(made, peers=inputs.with_missing_secrets(made.peers))
         inputs.check(made.wire.check, now)
-        if self.known is None or made.bgp != self.known.plan.bgp or made.digest != self.known.plan.digest:
+        known = self.known
+        if known is None or self._early or made.bgp != known.plan.bgp or made.digest != known.plan.digest:
+            self._early = False
             self.token += 1
             self.digests = {token: d for token, d in self.digests.items() if token >= inputs.bgp_report.applied}
             self.digests[self.token] = made.digest

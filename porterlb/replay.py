@@ -25,7 +25,7 @@ Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ReplayedLine:
     """One line of a recording, replayed. ``did``: the decision now; ``differs``: whether it is not the recorded one.
 
     ``known``: after a plan of the manager, what it knows; ``before``: the previous plan.
@@ -129,12 +129,9 @@ class ManagerReplay:
         if planning is None:
             return {"failed": self._failed} if self._failed else None
         try:
-            while True:
-                try:
-                    next(planning.steps)
-                except StopIteration as done:
-                    loop.end_plan(planning, done.value)
-                    break
+            while (made := loop.step_plan(planning)) is None:
+                pass
+            loop.end_plan(planning, made)
         except Exception as error:
             return {"failed": type(error).__name__}
         return self._log.did
@@ -170,7 +167,7 @@ _TAKE: Mapping[str, Callable[[ManagerReplay, Reconciler, Line], Any]] = {
 }
 
 
-def replayed(texts: Iterable[str]) -> tuple[Line, Iterator[Step]]:
+def replayed(texts: Iterable[str]) -> tuple[Line, Iterator[ReplayedLine]]:
     """The header of a recording, and each of its lines with the decision of this release.
 
     Raises NotARecording, and NotRecordable while the lines are read.
@@ -188,19 +185,19 @@ def settings_of(header: Line) -> Settings:
     return Settings(**{name: value for name, value in given.items() if name in known})
 
 
-def _steps(lines: Iterable[Line], settings: Settings) -> Iterator[Step]:
+def _steps(lines: Iterable[Line], settings: Settings) -> Iterator[ReplayedLine]:
     manager, wire = ManagerReplay(settings), Layer2Replay()
     for line in lines:
         if line["by"] == file.WIRE:
             rows = json.loads(json.dumps(wire.take(line)))
-            yield Step(line, rows or None, rows != line.get("did", []))
+            yield ReplayedLine(line, rows or None, rows != line.get("did", []))
         elif line["what"] in ("planned", "failed"):
             before = manager.known.plan if manager.known is not None else None
             did = manager.take(line)
-            yield Step(line, did, did is not None and did != _recorded(line), manager.known, before)
+            yield ReplayedLine(line, did, did is not None and did != _recorded(line), manager.known, before)
         else:
             manager.take(line)
-            yield Step(line)
+            yield ReplayedLine(line)
 
 
 def _recorded(line: Line) -> Any:

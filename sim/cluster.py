@@ -13,10 +13,12 @@ from porterlb.settings import Settings
 from sim.api import Api, Client
 from sim.platform import Host, run_main
 from sim.recordings import Recorded
-from sim.segment import NeighbourCache, Port, Segment
+from sim.router import AS, Router
+from sim.segment import PREFIX, PREFIX6, NeighbourCache, Port, Segment
 from sim.world import Process, World
 
 if TYPE_CHECKING:
+    from sim.exabgp import Exabgp
     from sim.platform import _Responder
 
 NOT_READY_AFTER = 40.0
@@ -24,6 +26,7 @@ NOT_READY_AFTER = 40.0
 PROXY = 1.0
 """Seconds, at most, until a node's kube-proxy has written its rules."""
 EIP = "eip.porter.kubesphere.io/v1alpha2"
+PIN = "layer2.porter.kubesphere.io/v1alpha1"
 NS = "default"
 
 
@@ -50,19 +53,25 @@ class Pod:
 
 @dataclass
 class Site:
-    """``settings``: the settings of the managers that the seed has chosen for this run."""
+    """``settings``: the settings of the managers that the seed has chosen for this run. ``routers``: for each router,
+    whether it supports add-path. ``ipv6``: whether the segment has IPv6 beside IPv4."""
 
     world: World
     names: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    paths: tuple[bool, ...] = ()
+    ipv6: bool = False
 
     def __post_init__(self) -> None:
         world = self.world
         Host.site = self
         self.segment = Segment(world)
+        self.segment.ipv6 = self.ipv6
         self.api = Api(world)
         self.responders: list[_Responder] = []
         self.wires: dict[str, Process] = {}
+        self.exabgps: dict[str, Exabgp] = {}
+        self.routers: list[Router] = []
         self.recorded: list[Recorded] = []
         self.pods: list[Pod] = []
         self.marked: set[str] = set()
@@ -79,6 +88,8 @@ class Site:
         self.nodes: dict[str, Node] = {}
         for number, name in enumerate(self.names, 1):
             self.nodes[name] = Node(name, self.segment.plug(name, number), clock=world.random.uniform(10, 1e5))
+        for number, add_path in enumerate(self.paths, 1):
+            self.routers.append(Router(self.segment, f"r{number}", 239 + number, add_path=add_path, families=(4, 6)))
         self.api.marking = self._mark
         for name in self.names:
             self._put_node(name)
@@ -90,7 +101,10 @@ class Site:
         node = self.nodes[name]
         ready = "True" if node.ready else "Unknown"
         status = {
-            "addresses": [{"type": "InternalIP", "address": node.port.address}],
+            "addresses": [
+                {"type": "InternalIP", "address": address}
+                for address in (node.port.address, *([node.port.address6] if self.ipv6 else []))
+            ],
             "conditions": [{"type": "Ready", "status": ready}],
         }
         labels = {"kubernetes.io/hostname": name}
@@ -109,26 +123,57 @@ class Site:
         spec = {"address": address, "protocol": protocol, **more}
         self.api.put(Kind.EIP, name, spec=spec)
 
+    def peers(self, *, add_path: bool, graceful_restart: bool) -> None:
+        """The BgpConf, and a BgpPeer for each router."""
+        restart = {} if graceful_restart else {"gracefulRestart": {"enabled": False}}
+        self.api.put(Kind.BGP_CONF, "default", spec={"as": 64512, **restart})
+        more = {"addPaths": {"config": {"sendMax": 8}}} if add_path else {}
+        families = [
+            {"config": {"family": {"afi": afi, "safi": "SAFI_UNICAST"}}, **more}
+            for afi in ("AFI_IP", *(["AFI_IP6"] if self.ipv6 else []))
+        ]
+        for router in self.routers:
+            conf = {"neighborAddress": router.port.address, "peerAs": AS}
+            self.api.put(Kind.BGP_PEER, router.name, spec={"conf": conf, "afiSafis": families})
+
+    def router_at(self, address: str) -> Router | None:
+        return next((router for router in self.routers if router.port.address == address), None)
+
+    def protocol(self, service: str) -> str:
+        """The protocol of the Eip of a Service."""
+        return str(self._eip_spec(service)["protocol"])
+
+    def is_on_link(self, service: str) -> bool:
+        return str(self._eip_spec(service)["address"]).startswith((PREFIX, PREFIX6))
+
+    def has_standby(self, service: str) -> bool:
+        return bool(self._eip_spec(service).get("layer2Standby", True))
+
+    def _eip_spec(self, service: str) -> dict[str, Any]:
+        found: dict[str, Any] = (self.api.get(Kind.EIP, self.services[service]["eip"]) or {})["spec"]
+        return found
+
     def is_spread(self, service: str) -> bool:
         """Whether each host has its own next hop for the address of a Service."""
         eip = self.api.get(Kind.EIP, self.services[service]["eip"]) or {}
         return bool((eip.get("spec") or {}).get("layer2Spread") == "hosts")
 
-    def service(self, name: str, eip: str, policy: str, nodes: list[str]) -> None:
-        """A Service with one pod on each of these nodes."""
+    def service(self, name: str, eip: str, policy: str, nodes: list[str], *, at: str = "") -> None:
+        """A Service with one pod on each of these nodes, of the IP version of the Eip. ``at``: its first next hop."""
+        version = 6 if ":" in str((self.api.get(Kind.EIP, eip) or {})["spec"]["address"]) else 4
         self.pods += [Pod(name, node) for node in nodes]
-        self.services[name] = {"eip": eip, "policy": policy}
+        self.services[name] = {"eip": eip, "policy": policy, "version": version}
         self.api.put(
             Kind.SERVICE,
             name,
             NS,
-            metadata={"annotations": {EIP: eip}},
+            metadata={"annotations": {EIP: eip, **({PIN: at} if at else {})}},
             spec={
                 "type": "LoadBalancer",
                 "selector": {"app": name},
                 "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
                 "externalTrafficPolicy": policy,
-                "ipFamilies": ["IPv4"],
+                "ipFamilies": [f"IPv{version}"],
                 "ipFamilyPolicy": "SingleStack",
             },
             status={},
@@ -137,8 +182,8 @@ class Site:
 
     def remove_service(self, name: str) -> None:
         self.pods = [pod for pod in self.pods if pod.service != name]
-        self.services.pop(name, None)
-        self.api.delete(Kind.ENDPOINT_SLICE, f"{name}-ipv4", NS)
+        version = self.services.pop(name)["version"]
+        self.api.delete(Kind.ENDPOINT_SLICE, f"{name}-ipv{version}", NS)
         self.api.delete(Kind.SERVICE, name, NS)
 
     def is_ready(self, pod: Pod) -> bool:
@@ -147,9 +192,11 @@ class Site:
 
     def slices(self, name: str) -> None:
         """Writes the endpoints of a Service, as the controller does; each kube-proxy follows within a second."""
+        version = self.services[name]["version"]
+        pods = "10.244.{}.{}" if version == 4 else "fd44::{:x}:{:x}"
         endpoints = [
             {
-                "addresses": [f"10.244.{self.nodes[pod.node].port.number}.{number + 1}"],
+                "addresses": [pods.format(self.nodes[pod.node].port.number, number + 1)],
                 "nodeName": pod.node,
                 "conditions": {"ready": self.is_ready(pod), "serving": pod.ready, "terminating": False},
             }
@@ -158,10 +205,10 @@ class Site:
         ]
         self.api.put(
             Kind.ENDPOINT_SLICE,
-            f"{name}-ipv4",
+            f"{name}-ipv{version}",
             NS,
             metadata={"labels": {"kubernetes.io/service-name": name}},
-            addressType="IPv4",
+            addressType=f"IPv{version}",
             ports=[{"name": "http", "port": 8080, "protocol": "TCP"}],
             endpoints=endpoints,
         )
@@ -218,7 +265,9 @@ class Site:
         self.world.say(process.name, f"has ended (code {process.code})")
         self.responders = [responder for responder in self.responders if responder.process is not process]
         port = self.segment.ports[process.node]
-        port.sockets = [one for one in port.sockets if one.owner is not process]
+        port.sockets = {
+            operation: [one for one in there if one.owner is not process] for operation, there in port.sockets.items()
+        }
         port.datagrams = [one for one in port.datagrams if one.owner is not process]
         port.tables = [one for one in port.tables if one.owner is not process]
 
@@ -236,7 +285,8 @@ class Site:
             world.after(4.0 + 8.0 * world.random.random(), self._kubelet, name, node.booted)
             return
         node.silent_since = world.now
-        for process in (node.manager, self.wires.get(name)):
+        exabgp = self.exabgps.get(name)
+        for process in (node.manager, self.wires.get(name), exabgp.process if exabgp else None):
             if process is not None:
                 process.children = []
                 process.end(-9)
@@ -270,6 +320,13 @@ class Site:
         obj = self.api.get(Kind.SERVICE, service, NS) or {}
         ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
         return str(ingress[0]["ip"]) if ingress else ""
+
+    def packed(self, vip: str) -> bytes:
+        return ip_address(vip).packed
+
+    def prefix(self, vip: str) -> str:
+        """The prefix of its host route."""
+        return f"{vip}/{128 if ':' in vip else 32}"
 
     def delivers(self, node: str, service: str) -> bool:
         """Whether a frame that reaches a node reaches a pod of a Service."""

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from sim.faults import Fault
 from sim.run import RING, Result, run
+from sim.scenario import play
+from sim.scenarios import SCENARIOS
 from sim.shrink import shrink
 
 LEDGER = Path(__file__).with_name("ledger.csv")
@@ -24,23 +26,12 @@ FIELDS = ("date", "commit", "first", "seeds", "seconds", "hours", "faults", "vio
 
 
 def command(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sim", description="Replicas on a virtual clock, with faults.")
-    parser.add_argument("--seeds", type=int, default=20, help="how many seeds to run (20)")
-    parser.add_argument("--first", type=int, help="the first seed (1)")
-    parser.add_argument("--seconds", type=float, default=120.0, help="simulated seconds of each seed (120)")
-    parser.add_argument("--jobs", type=int, default=0, help="Python processes (one for each core)")
-    parser.add_argument(
-        "--continue", dest="go_on", action="store_true", help="begin behind the ledger's last seed and add to it"
-    )
-    parser.add_argument("--faults", type=Path, help="a JSON list of faults to run instead of those of the seed")
-    parser.add_argument("--timeline", action="store_true", help="print what happened, also without a violation")
-    parser.add_argument("--recordings", type=Path, help="with --faults or --timeline: a folder for recordings")
-    parser.add_argument("--ring", type=int, default=RING, help="bytes of a recording of each process")
-    parser.add_argument("--no-shrink", action="store_true", help="do not look for the shortest history")
-    parser.add_argument("--all", action="store_true", help="go on after a violation")
-    options = parser.parse_args(argv)
+    options = _options(argv)
     logging.disable(logging.CRITICAL if not options.timeline and not options.faults else logging.NOTSET)
     first = options.first if options.first is not None else (_next_seed() if options.go_on else 1)
+    if options.scenarios:
+        _scenarios(options.first if options.first is not None else 1)
+        return 0
     if options.faults or (options.timeline and options.seeds == 1):
         faults = [Fault(**one) for one in json.loads(options.faults.read_text())] if options.faults else None
         more = {"recordings": options.recordings, "ring": options.ring}
@@ -84,6 +75,42 @@ def command(argv: Sequence[str]) -> int:
         print(f"Recordings of every replica: {folder}. Read them with `porterlb replay FILE`.")
         logging.disable(logging.CRITICAL)
     return 1 if failed else 0
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sim", description="Replicas on a virtual clock, with faults.", allow_abbrev=False
+    )
+    parser.add_argument("--seeds", type=int, default=20, help="how many seeds to run (20)")
+    parser.add_argument("--first", type=int, help="the first seed (1)")
+    parser.add_argument("--seed", type=int, help="this seed only: --first SEED --seeds 1")
+    parser.add_argument("--seconds", type=float, default=120.0, help="simulated seconds of each seed (120)")
+    parser.add_argument("--jobs", type=int, default=0, help="Python processes (one for each core)")
+    parser.add_argument(
+        "--continue", dest="go_on", action="store_true", help="begin behind the ledger's last seed and add to it"
+    )
+    parser.add_argument("--faults", type=Path, help="a JSON list of faults to run instead of those of the seed")
+    parser.add_argument(
+        "--scenarios", action="store_true", help="run the scenarios that the lab runs too; one JSON line each"
+    )
+    parser.add_argument("--timeline", action="store_true", help="print what happened, also without a violation")
+    parser.add_argument("--recordings", type=Path, help="with --faults or --timeline: a folder for recordings")
+    parser.add_argument("--ring", type=int, default=RING, help="bytes of a recording of each process")
+    parser.add_argument("--no-shrink", action="store_true", help="do not look for the shortest history")
+    parser.add_argument("--all", action="store_true", help="go on after a violation")
+    options = parser.parse_args(argv)
+    if options.seed is not None:
+        if options.first is not None or options.go_on:
+            parser.error("--seed runs one seed: leave out --first and --continue")
+        options.first, options.seeds = options.seed, 1
+    return options
+
+
+def _scenarios(seed: int) -> None:
+    for scenario in SCENARIOS:
+        seen = play(scenario, seed)
+        row = {"moves": sorted(seen.moves), "loses": sorted(seen.loses), "leader": seen.leader, "gaps": seen.gaps}
+        print(json.dumps({"scenario": scenario.name, **row}), flush=True)
 
 
 def _all(seeds: Iterable[int], seconds: float, jobs: int) -> Iterator[Result]:

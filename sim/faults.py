@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from porterlb.cluster import Kind
+from sim import bgp_faults
+from sim.bgp_faults import SINGLE_BGP, BgpFaults
 from sim.cluster import NS, Site
 from sim.world import Process
 
@@ -56,6 +58,20 @@ def draw(seed: int | str, names: tuple[str, ...], services: tuple[str, ...], sec
                 _one(chance, at + chance.choice((0.0, 0.02, 0.1, 0.4)) * chance.random(), names, services, end)
             )
         at += chance.choice((0.3, 2.0, 6.0, 12.0)) * (0.5 + chance.random())
+    return sorted(found, key=lambda fault: fault.at)
+
+
+def with_bgp(
+    seed: int | str, faults: list[Fault], names: tuple[str, ...], routers: tuple[str, ...], seconds: float
+) -> list[Fault]:
+    """Adds faults of BGP, at moments of their own."""
+    chance = random.Random(f"{seed}/faults of BGP")
+    found = list(faults)
+    at, end = QUIET_START + 6 * chance.random(), seconds - QUIET_END
+    while at < end:
+        for _ in range(1 if chance.random() < 0.7 else 2):
+            found.append(Fault(*bgp_faults.draw(chance, at + 0.3 * chance.random(), end, names, routers)))
+        at += chance.choice((1.0, 6.0, 14.0)) * (0.5 + chance.random())
     return sorted(found, key=lambda fault: fault.at)
 
 
@@ -133,10 +149,15 @@ class Faults:
         self.active: list[Fault] = []
         self._before = -100.0  # the change before the last one
         self._single: Fault | None = None  # the last change is the beginning of this one
+        self._over: Fault | None = None  # the last change is the end of this one
+        self.bgp = BgpFaults(site, self)
         self.last: dict[str, float] = {"segment": 0.0, "api": 0.0, "any": 0.0}
         self.begun = 0
         for fault in faults:
-            self.world.at(fault.at, self._begin, fault)
+            self.add(fault)
+
+    def add(self, fault: Fault) -> None:
+        self.world.at(fault.at, self._begin, fault)
 
     def lasting(self, kinds: frozenset[str]) -> bool:
         return any(fault.kind in kinds for fault in self.active)
@@ -145,12 +166,22 @@ class Faults:
         """Whether the last fault to begin is one of the failure table, long after all others, so that what has been
         broken since then is broken by it alone."""
         fault, at = self._single, self.last["any"]
-        return fault is not None and fault.kind in SINGLE and at - self._before >= apart and at <= since < at + 5.0
+        return (
+            fault is not None
+            and fault.kind in SINGLE | SINGLE_BGP
+            and at - self._before >= apart
+            and at <= since < at + 5.0
+        )
+
+    def ended_by_itself(self, since: float, apart: float) -> bool:
+        """The same for the end of a fault of BGP, with no other one in force."""
+        fault, at = self._over, self.last["any"]
+        return fault is not None and fault.kind in SINGLE_BGP and at - self._before >= apart and at <= since < at + 15.0
 
     def _note(self, fault: Fault) -> None:
         now = self.world.now
         self._before, self.last["any"] = self.last["any"], now
-        self._single = None
+        self._single = self._over = None
         if fault.kind in SEGMENT:
             self.last["segment"] = now
         if fault.kind in API:
@@ -165,14 +196,21 @@ class Faults:
             self.active.append(fault)
             self.world.after(fault.seconds, self._end, fault)
         self.world.dirty = True
-        getattr(self, f"_{fault.kind}")(fault, True)
+        self._do(fault, True)
 
     def _end(self, fault: Fault) -> None:
         self.active.remove(fault)
         self._note(fault)
+        self._over = fault if not self.active else None
         self.world.say("FAULT", f"over: {fault.told()}")
         self.world.dirty = True
-        getattr(self, f"_{fault.kind}")(fault, False)
+        self._do(fault, False)
+
+    def _do(self, fault: Fault, on: bool) -> None:
+        if fault.kind in bgp_faults.BGP:
+            getattr(self.bgp, fault.kind)(fault, on)
+        else:
+            getattr(self, f"_{fault.kind}")(fault, on)
 
     def _still(self, kind: str, node: str) -> bool:
         return any(fault.kind == kind and fault.a == node for fault in self.active)

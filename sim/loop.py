@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from sim.sockets import world_streams
+
 if TYPE_CHECKING:
     from sim.world import Process
 
@@ -69,6 +71,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def __init__(self, process: Process) -> None:
         self._process = process
         self._world = process.world
+        self._clock = process.clock
         self._ready: deque[Handle] = deque()
         self._running = False
         self.readers: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
@@ -77,7 +80,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     # ---- time and callbacks
 
     def time(self) -> float:
-        return self._world.now + self._process.clock
+        return self._world.now + self._clock
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         handle = Handle(0.0, callback, args, context)
@@ -89,20 +92,19 @@ class SimLoop(asyncio.AbstractEventLoop):
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+        return self.call_at(self._world.now + self._clock + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         handle = Handle(when, callback, args, context)
-        self._world.at(when - self._process.clock + LATE, handle.run, process=self._process)
+        self._world.at(when - self._clock + LATE, handle.run, process=self._process)
         return handle
 
     def turn(self, do: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Runs one event of the process, and everything that it makes ready."""
-        world, before = self._world, events._get_running_loop()
-        assert not self._running and before is None, "one process at a time"
+        world, ready, process = self._world, self._ready, self._process
+        assert world.current is None, "one process at a time"
         events._set_running_loop(self)
-        world.current, self._running = self._process, True
-        ready, process = self._ready, self._process
+        world.current, self._running = process, True
         try:
             self._guarded(do, arguments)
             turns = 0
@@ -166,12 +168,17 @@ class SimLoop(asyncio.AbstractEventLoop):
     # ---- sockets and signals
 
     def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
+        fd = self._stream(fd)
         self.readers[id(fd)] = (callback, args)
         if getattr(fd, "waiting", False):
             self.call_soon(fd.readable)
 
     def remove_reader(self, fd: Any) -> Any:
-        return self.readers.pop(id(fd), None) is not None
+        return self.readers.pop(id(self._stream(fd)), None) is not None
+
+    def _stream(self, fd: Any) -> Any:
+        """The stream with this number; anything else is its own descriptor."""
+        return world_streams(self._world).get(fd, fd) if isinstance(fd, int) else fd
 
     def add_writer(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
         raise NotImplementedError

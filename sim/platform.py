@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hmac
 import random
 import secrets
 import socket
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ import porterlb.wire.process
 from porterlb.core.hello import codec
 from porterlb.core.layer2 import questions
 from porterlb.core.layer2.arp import parse_arp
+from porterlb.core.layer2.ndp import parse_ndp
 from porterlb.core.model import Address
 from porterlb.core.wire_text import WireConfig
 from porterlb.edge import life_signs, proxy_start
@@ -40,14 +43,19 @@ from porterlb.wire import packet, reply_listener
 from porterlb.wire.recording import Recording as WireRecording
 from porterlb.wire.responder import PacketResponder
 from sim import bgp, sockets
+from sim.child import Child
 from sim.clock import Chance, Clock, Dates, Secrets, Stand
 from sim.recordings import Recorded
+from sim.segment import ADVERTISEMENT, SOLICITATION
 from sim.world import Process, World
 
 if TYPE_CHECKING:
     from sim.cluster import Site
 
-_ARP = {str(packet.arp_program(operation)): operation for operation in (1, 2)}
+_FILTERS = {
+    **{str(packet.arp_program(operation)): operation for operation in (1, 2)},
+    **{str(packet.ndp_program(kind)): kind for kind in (SOLICITATION, ADVERTISEMENT)},
+}
 
 
 class Host:
@@ -74,11 +82,14 @@ class Host:
 def _open_socket(nic: str, ethertype: int, program: packet.Program) -> Any:
     process = Host.process()
     port = Host.site.segment.ports[process.node]
-    return sockets.RawSocket(process, port, _ARP.get(str(program), 0))
+    return sockets.RawSocket(process, port, _FILTERS.get(str(program), 0))
 
 
 def _route(address: Address) -> tuple[int, Address | None]:
-    return (2, Host.site.gateway) if Host.site.segment.ports[Host.process().node].link else (0, None)
+    site = Host.site
+    if not site.segment.ports[Host.process().node].link or (address.version == 6 and not site.segment.ipv6):
+        return 0, None
+    return 2, site.gateway if address.version == 4 else ip_address(site.gateway_port.address6)
 
 
 class _NicTable(sockets.Readable):
@@ -99,7 +110,7 @@ class _NicTable(sockets.Readable):
 
 
 class _Groups:
-    """Multicast groups: IPv6 is not simulated."""
+    """Multicast groups: the switch sends multicast to all ports."""
 
     def __init__(self, *arguments: Any) -> None:
         pass
@@ -160,32 +171,6 @@ def _udp(family: int, kind: int) -> Any:
 
 
 # ---- subprocesses of the manager
-
-
-class Child:
-    """A subprocess as asyncio shows it."""
-
-    def __init__(self, parent: Process, process: Process) -> None:
-        self.process = process
-        self.pid = id(process) & 0xFFFF
-        self.returncode: int | None = None
-        self._over = asyncio.Event()
-        process.on_end.append(lambda: parent.world.after(0.001, self._ended, process=parent))
-
-    def _ended(self) -> None:
-        self.returncode = self.process.code
-        self._over.set()
-
-    async def wait(self) -> int:
-        await self._over.wait()
-        assert self.returncode is not None
-        return self.returncode
-
-    def kill(self) -> None:
-        self.process.end(-9)
-
-    def terminate(self) -> None:
-        self.process.signal(15)
 
 
 _serve: Any = porterlb.wire.__main__._serve
@@ -337,10 +322,11 @@ def substitute() -> None:
                     _defaults(function, clock)
     _remember()
     app: Any = porterlb.app
-    app._Manager.__init__ = _noted(app._Manager.__init__)
+    app.Manager.__init__ = _noted(app.Manager.__init__)
     app.datetime = Dates(Host)
     app.HttpServer, app.Pulse, app.workplace = _Http, _Pulse, _workplace
-    app.BgpSpeaker, app.Host, app.Recording = bgp.Speaker, _Kernel, _ManagerRecording
+    app.Host, app.Recording = _Kernel, _ManagerRecording
+    bgp.install(Host)
     app.open_cluster = lambda *arguments, **more: Host.site.client(Host.process())
     app.keep_only = app.collect_seldom = lambda *arguments, **more: None
     wire: Any = porterlb.wire.process
@@ -353,7 +339,9 @@ def substitute() -> None:
     interfaces.PacketResponder = _Responder
     packets: Any = porterlb.wire.packet
     packets.open_socket, packets.enlarge_buffer = _open_socket, lambda opened, size: None
-    packets.dropped = lambda opened: 0
+    packets.open_counter = _open_socket
+    packets.dropped = packets.arrived = lambda opened: 0
+    packets.change_filter = lambda opened, program: None  # all questions are read here
     netlink: Any = porterlb.wire.netlink
     netlink.route = _route
     hellos: Any = porterlb.wire.hello_socket
@@ -371,9 +359,11 @@ def _remember() -> None:
     """Caches pure functions that each receiver calls with the same bytes: a frame or signature is read once."""
     verified: Any = codec.verified
     codec.verified = lru_cache(1024)(verified)
-    parsed = lru_cache(4096)(parse_arp)
+    signing: Any = codec
+    signing.hmac = Stand(hmac, digest=lru_cache(1024)(hmac.digest))  # the receiver's is the sender's
+    parsed, parsed6 = lru_cache(4096)(parse_arp), lru_cache(4096)(parse_ndp)
     for module in (questions, reply_listener):
-        vars(module)["parse_arp"] = parsed
+        vars(module)["parse_arp"], vars(module)["parse_ndp"] = parsed, parsed6
 
 
 def _noted(plain: Any) -> Any:

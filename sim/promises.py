@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
 from porterlb.cluster import Kind
+from sim.bgp_promises import BgpPromises
 from sim.cluster import NS, Site
 from sim.faults import API, SEGMENT, Faults
 from sim.signs import Signs
@@ -66,6 +66,7 @@ class Promises:
         self.owners_at_calm: dict[str, Any] = {}
         self.checks = 0
         self.signs = Signs(site, faults)
+        self.bgp = BgpPromises(self)
         self._details: dict[tuple[str, str], str] = {}
         self.known_vips: dict[str, float] = {}
         site.world.after_event = self.look
@@ -117,33 +118,44 @@ class Promises:
                 continue
             seen.add(service)
             self.known_vips.setdefault(service, now)
-            packed = IPv4Address(vip).packed
+            packed = site.packed(vip)
             answers = self.answers(packed)
             macs = {answer.mac for answer in answers}
-            for cache in site.clients:
+            for cache in site.clients if site.is_on_link(service) else ():
                 cache.talk(packed)
             delivering = [name for name in site.names if site.delivers(name, service) and self._connected(name)]
             alive = [answer for answer in answers if self._alive(answer)]
             if not site.is_spread(service):  # there each host has its own owner: see "path"
-                self._condition("one owner", service, len(macs) > 1, str(answers))
+                self.condition("one owner", service, len(macs) > 1, str(answers))
             known = any(pod.service == service and site.is_ready(pod) for pod in site.pods)
             usable = bool(delivering) and bool(able) and known
-            self._condition("answered", service, usable and not alive, f"{vip}: answers {answers}, could: {delivering}")
+            must = self._must_answer(service)
+            detail = f"{vip}: answers {answers}, could: {delivering}"
+            self.condition("answered", service, usable and must and not alive, detail)
             for cache in site.clients:
                 node = self.node_of(cache.macs.get(packed, b""))
                 works = bool(node) and site.delivers(node, service) and site.linked(cache.port.name, node)
-                self._condition(
+                self.condition(
                     "path",
                     f"{service} from {cache.port.name}",
-                    usable and not works,
+                    usable and must and not works,
                     f"{vip} goes to {node or 'nobody'}; could go to {delivering}; answers {answers}",
                 )
-            lies = self._says_serving(service) and not answers and bool(able) and self._led()
-            self._condition("status is true", service, lies, f"{vip}: nobody answers")
+            self.bgp.look(service, vip, able, known=known)
+            served = bool(answers) or self.bgp.routed(vip)
+            lies = self._says_serving(service) and not served and bool(able) and self._led()
+            self.condition("status is true", service, lies, f"{vip}: nobody answers")
         for service in [service for service in self.known_vips if service not in seen]:
             del self.known_vips[service]
             for key in [key for key in self.since if key[1].split(" ")[0] == service]:
                 del self.since[key]
+
+    def _must_answer(self, service: str) -> bool:
+        """Whether Layer 2 must always serve its VIP."""
+        protocol = self.site.protocol(service)
+        return self.site.is_on_link(service) and (
+            protocol == "layer2" or (protocol == "auto" and self.site.has_standby(service))
+        )
 
     def _connected(self, node: str) -> bool:
         return all(self.site.linked(node, cache.port.name) for cache in self.site.clients)
@@ -162,7 +174,7 @@ class Promises:
         conditions = (obj.get("status") or {}).get("conditions") or []
         return any(one["type"].endswith("Serving") and one["status"] == "True" for one in conditions)
 
-    def _condition(self, promise: str, subject: str, broken: bool, detail: str) -> None:
+    def condition(self, promise: str, subject: str, broken: bool, detail: str) -> None:
         key = (promise, subject)
         since = self.since.get(key)
         if not broken:
@@ -194,6 +206,8 @@ class Promises:
     def _bound(self, promise: str, subject: str, since: float) -> tuple[float, float]:
         """The time from which the seconds count, and the maximum number of seconds."""
         faults, now = self.faults, self.world.now
+        if promise == "route":
+            return self.bgp.bound(since, ALONE)
         segment = max(since, now if faults.lasting(SEGMENT - {"power", "link"}) else faults.last["segment"])
         anything = max(since, faults.last["any"])
         objects = now if faults.lasting(API) else anything
@@ -240,7 +254,8 @@ class Promises:
 
     def _sample(self) -> None:
         self.signs.look()
-        stopped = {process.node for process in self.world.processes if process.stopped and process.alive}
+        processes = [one for one in self.world.processes if not one.name.endswith("/exabgp")]
+        stopped = {process.node for process in processes if process.stopped and process.alive}
         leaders = [name for name in self.site.names if self.site.leads(name) and name not in stopped]
         if len(leaders) > 1:
             raise Violation(self.world.now, "one leader", ", ".join(leaders), "lead")
@@ -279,8 +294,10 @@ class Promises:
             vip = site.vip(service)
             if not vip:
                 raise Violation(self.world.now, "everything converges", service, "has no address")
-            answers = self.answers(IPv4Address(vip).packed)
-            if len(answers) != 1 or not site.delivers(self.node_of(answers[0].mac), service):
+            answers = self.answers(site.packed(vip))
+            if self._must_answer(service) and (
+                len(answers) != 1 or not site.delivers(self.node_of(answers[0].mac), service)
+            ):
                 raise Violation(self.world.now, "everything converges", service, f"{vip}: {answers}")
             if not self._says_serving(service):
                 raise Violation(self.world.now, "everything converges", service, "the status does not say Serving")
@@ -288,14 +305,16 @@ class Promises:
             raise Violation(self.world.now, "everything converges", str(sorted(site.marked)), "pods are still marked")
         if self.balanced:
             self._balance()
+        if wrong := self.bgp.calm():
+            raise Violation(self.world.now, "everything converges", "BGP", wrong)
         self.writes_at_calm = site.api.writes
-        self.owners_at_calm = {name: self.answers(IPv4Address(site.vip(name)).packed) for name in site.services}
+        self.owners_at_calm = {name: self.answers(site.packed(site.vip(name))) for name in site.services}
         self.world.at(self.end - 1e-3, self._still)
 
     def _balance(self) -> None:
         """Checks that no node is both above 1.25 times the mean and two VIPs above it, if one VIP could be moved."""
         site = self.site
-        at = {name: self.node_of(self.answers(IPv4Address(site.vip(name)).packed)[0].mac) for name in site.services}
+        at = {name: self.node_of(self.answers(site.packed(site.vip(name)))[0].mac) for name in site.services}
         loads = Counter(at.values())
         mean = len(at) / len(site.names)
         for node, load in loads.items():
@@ -310,7 +329,9 @@ class Promises:
         site = self.site
         if site.api.writes != self.writes_at_calm:
             raise Violation(self.world.now, "calm is still", "API", f"{site.api.writes - self.writes_at_calm} writes")
-        owners = {name: self.answers(IPv4Address(site.vip(name)).packed) for name in site.services}
+        if moved := self.bgp.still():
+            raise Violation(self.world.now, "calm is still", "BGP", moved)
+        owners = {name: self.answers(site.packed(site.vip(name))) for name in site.services}
         if owners != self.owners_at_calm:
             raise Violation(self.world.now, "calm is still", "owners", f"{self.owners_at_calm} became {owners}")
 

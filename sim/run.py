@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 from porterlb.release import release
 from sim.cluster import Site
-from sim.faults import Fault, Faults, draw
+from sim.faults import Fault, Faults, draw, with_bgp
 from sim.platform import substitute
 from sim.promises import Promises, Violation
 from sim.recordings import write
@@ -18,6 +19,9 @@ from sim.world import World
 
 SPREAD = 0.25
 """The share of seeds in which each host has its own next hop (``layer2Spread: hosts``)."""
+
+BGP_CALM = 20.0
+"""Additional seconds without faults at the end of a seed with BGP: sessions return late, and are trusted after 10 s."""
 
 RING = 1 << 25
 """Bytes of a recording: more than the two minutes of a seed need."""
@@ -51,27 +55,34 @@ def run(
 ) -> Result:
     """Runs one seed. ``faults``: instead of those that the seed draws. ``recordings``: a folder for the replicas'
     recordings, ``ring`` bytes for each process."""
-    if not _READY:
-        _READY.append(True)
-        substitute()
-        sys.unraisablehook = lambda unraisable: None  # coroutines of processes that were killed
+    prepare()
     chance = random.Random(f"{seed}/site")
     names = tuple(f"n{number}" for number in range(1, chance.choice((2, 3, 3, 3, 4)) + 1))
     world = World(seed)
     settings = {**_settings(chance), **(REBALANCING if rebalances(seed) else {})}
-    site = Site(world, names, {**settings, "record_ring": ring if recordings is not None else 0})
-    site.eip("segment", "10.77.0.200-10.77.0.229", "layer2", **{"layer2Spread": "hosts"} if spreads(seed) else {})
+    bgp = random.Random(f"{seed}/bgp") if peers(seed) else None
+    settings["record_ring"] = ring if recordings is not None else 0
+    site = Site(world, names, settings, paths=_routers(bgp) if bgp is not None else (), ipv6=with_ipv6(seed))
+    more: dict[str, Any] = {"layer2Spread": "hosts"} if spreads(seed) else {}
+    if bgp is not None:
+        more["layer2Standby"] = bgp.random() < 0.7
+    site.eip("segment", "10.77.0.200-10.77.0.229", "auto" if bgp is not None else "layer2", **more)
     for number in range(chance.randint(2, 4)):
         nodes = sorted(chance.sample(names, chance.randint(1, len(names))))
         site.service(f"s{number}", "segment", chance.choice(("Local", "Cluster")), nodes)
     for number in range(3 if rebalances(seed) else 0):
         site.service(f"even{number}", "segment", "Cluster", list(names))
-    drawn = draw(seed, names, tuple(site.services), seconds) if faults is None else faults
+    if site.ipv6:
+        _with_ipv6(site, random.Random(f"{seed}/ipv6"), more)
+    if bgp is not None:
+        _with_peers(site, bgp)
+    drawn = _drawn(seed, site, seconds) if faults is None else faults
     site.run_all()
     carried = Faults(site, drawn)
     promises = Promises(site, carried, seconds, balanced=rebalances(seed))
     handler = _listen(world) if timeline else None
     violation: Violation | None = None
+    gc.disable()  # a run leaves little garbage in cycles; collections took a tenth of its time
     try:
         world.run(seconds)
     except Violation as found:
@@ -80,6 +91,7 @@ def run(
         error.add_note(f"in seed {seed}, at {world.now:.3f}")
         raise
     finally:
+        gc.enable()
         if handler is not None:
             handler()
     lines = list(world.said) if timeline else []
@@ -93,6 +105,54 @@ def run(
     return result
 
 
+def prepare() -> None:
+    """Replaces the operating system under porterlb in this Python process, once."""
+    if not _READY:
+        _READY.append(True)
+        substitute()
+        sys.unraisablehook = lambda unraisable: None  # coroutines of processes that were killed
+
+
+def _routers(chance: random.Random) -> tuple[bool, ...]:
+    return tuple(chance.random() < 0.7 for _ in range(chance.choice((1, 2, 2))))
+
+
+def _with_peers(site: Site, chance: random.Random) -> None:
+    """BGP, and Services outside the segment that only BGP can serve."""
+    site.peers(add_path=chance.random() < 0.8, graceful_restart=chance.random() < 0.8)
+    site.eip("routed", "10.99.0.0/28", "bgp")
+    for number in range(chance.randint(1, 2)):
+        nodes = sorted(chance.sample(site.names, chance.randint(1, len(site.names))))
+        site.service(f"routed{number}", "routed", chance.choice(("Local", "Cluster")), nodes)
+
+
+def _with_ipv6(site: Site, chance: random.Random, more: dict[str, Any]) -> None:
+    """IPv6 VIPs on the segment. ``more``: as in the Eip for IPv4."""
+    site.eip("segment6", "fd77::200-fd77::22f", site.protocol(next(iter(site.services))), **more)
+    for number in range(chance.randint(1, 3)):
+        nodes = sorted(chance.sample(site.names, chance.randint(1, len(site.names))))
+        site.service(f"six{number}", "segment6", chance.choice(("Local", "Cluster")), nodes)
+
+
+def _drawn(seed: int, site: Site, seconds: float) -> list[Fault]:
+    names, services = site.names, tuple(site.services)
+    if not site.routers:
+        return draw(seed, names, services, seconds)
+    routers = tuple(router.name for router in site.routers)
+    end = seconds - BGP_CALM
+    return with_bgp(seed, draw(seed, names, services, end), names, routers, end)
+
+
+def peers(seed: int) -> bool:
+    """Whether a seed has routers and BGP."""
+    return seed % 7 == 3
+
+
+def with_ipv6(seed: int) -> bool:
+    """Whether a seed has IPv6 VIPs beside the IPv4 ones."""
+    return seed % 11 == 1
+
+
 def spreads(seed: int) -> bool:
     """Whether each host has its own next hop in a seed."""
     return random.Random(f"{seed}/spread").random() < SPREAD
@@ -100,7 +160,7 @@ def spreads(seed: int) -> bool:
 
 def rebalances(seed: int) -> bool:
     """Whether a seed has more VIPs, which the leader rebalances after some seconds."""
-    return seed % 6 == 2 and not spreads(seed)
+    return seed % 6 == 2 and not spreads(seed) and not peers(seed)
 
 
 REBALANCING = {"settle_after": 2.0, "rebalance_after": 4.0, "rebalance_pace": 0.5}

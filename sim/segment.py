@@ -1,4 +1,4 @@
-"""The segment: a switch with ports, its faults, and the kernels' handling of ARP.
+"""The segment: a switch with ports, its faults, and the kernels' handling of ARP and neighbor discovery.
 
 A datagram is handled like a frame: it is lost or cut where a frame would be. The ARP of the nodes' kernels for it is
 left out.
@@ -8,19 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import IPv4Address, ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import TYPE_CHECKING
 
 from porterlb.core.layer2.arp import ARP_REPLY, ARP_REQUEST, BROADCAST, Arp, ArpTemplate, arp_frame, parse_arp
+from porterlb.core.layer2.ndp import (
+    Advertisement,
+    NdpTemplate,
+    Solicitation,
+    advertisement_frame,
+    parse_ndp,
+)
 from porterlb.core.observed import Nic
 
 if TYPE_CHECKING:
     from sim.sockets import Datagram, RawSocket, Readable
     from sim.world import World
 
-PREFIX = "10.77.0."
+SOLICITATION, ADVERTISEMENT = 135, 136
+"""Kinds of ICMPv6 messages (RFC 4861)."""
+PREFIX, PREFIX6 = "10.77.0.", "fd77::"
 TEMPLATE = ArpTemplate(arp_frame())
+NDP = NdpTemplate(advertisement_frame())
 _parsed = lru_cache(4096)(parse_arp)
+_parsed6 = lru_cache(4096)(parse_ndp)
 
 
 @dataclass
@@ -32,10 +43,6 @@ class Weather:
     jitter: float = 0.0  # additional seconds, at most: frames overtake one another
     cut: set[tuple[str, str]] = field(default_factory=set)
     lossy: dict[str, float] = field(default_factory=dict)  # loss by port, in both directions
-
-    @property
-    def calm(self) -> bool:
-        return not (self.loss or self.duplicate or self.jitter or self.cut or self.lossy)
 
 
 class Port:
@@ -49,9 +56,11 @@ class Port:
         self.mac = bytes((2, 0, 0, 0, 0, number))
         self.address = f"{PREFIX}{number}"
         self.packed = IPv4Address(self.address).packed
+        self.address6 = f"{PREFIX6}{number:x}"
+        self.packed6 = IPv6Address(self.address6).packed
         self.powered = True
         self.link = True
-        self.sockets: list[RawSocket] = []
+        self.sockets: dict[int, list[RawSocket]] = {}  # by operation
         self.datagrams: list[Datagram] = []
         self.tables: list[Readable] = []
         self.cache: NeighbourCache | None = None
@@ -62,7 +71,16 @@ class Port:
 
     @property
     def nic(self) -> Nic:
-        return Nic("eth0", 2, self.mac, self.up, (ip_interface(f"{self.address}/24"),))
+        addresses = [f"{self.address}/24"]
+        if self.segment.ipv6:
+            addresses += [f"{self.address6}/64", f"fe80::{self.number:x}/64"]
+        return Nic("eth0", 2, self.mac, self.up, tuple(ip_interface(address) for address in addresses))
+
+    def unplug(self, socket: RawSocket) -> None:
+        """The socket is closed."""
+        there = self.sockets.get(socket.operation, [])
+        if socket in there:
+            there.remove(socket)
 
     def changed(self) -> None:
         """The carrier has changed: the kernel notifies its listeners."""
@@ -76,18 +94,29 @@ class Port:
 
     def receive(self, frame: bytes) -> None:
         """In the world: a frame has arrived."""
-        if not self.up:
+        if not (self.powered and self.link):
             return
         arp = _parsed(frame)
         if arp is None:
+            if self.segment.ipv6 and (found := _parsed6(frame)) is not None:
+                self._discovery(found, frame)
             return
-        for opened in self.sockets:
-            if opened.operation == arp.operation:
-                opened.arrive(frame)
+        for opened in tuple(self.sockets.get(arp.operation, ())):
+            opened.arrive(frame)
         if arp.operation == ARP_REQUEST and arp.target == self.packed and arp.sender != self.packed:
             self.send(arp.mac + self.mac + frame[12:20] + b"\0\2" + self.mac + self.packed + arp.mac + arp.sender)
         if self.cache is not None:
             self.cache.hear(arp)
+
+    def _discovery(self, ndp: Solicitation | Advertisement, frame: bytes) -> None:
+        operation = SOLICITATION if isinstance(ndp, Solicitation) else ADVERTISEMENT
+        for opened in tuple(self.sockets.get(operation, ())):
+            opened.arrive(frame)
+        if isinstance(ndp, Advertisement):
+            if self.cache is not None:
+                self.cache.advertised(ndp)
+        elif ndp.target == self.packed6 and (answer := NDP.answer(self.mac, self.mac, self.packed6).reply(ndp)):
+            self.send(answer)
 
 
 class NeighbourCache:
@@ -128,7 +157,10 @@ class NeighbourCache:
             self.world.dirty = True
             known = b""
         port = self.port
-        port.send(TEMPLATE.request(port.mac, known or BROADCAST, port.mac, port.packed, address))
+        if len(address) == 16:
+            port.send(NDP.solicitation(port.mac, port.packed6, address, known))
+        else:
+            port.send(TEMPLATE.request(port.mac, known or BROADCAST, port.mac, port.packed, address))
         self._later(address, self.AGAIN, tries + 1)
 
     def hear(self, arp: Arp) -> None:
@@ -148,6 +180,19 @@ class NeighbourCache:
         if answer:
             self._later(arp.sender, self.REACHABLE * self.world.random.uniform(0.5, 1.5) + self.DELAY, 0)
 
+    def advertised(self, said: Advertisement) -> None:
+        """RFC 4861, 7.2.5: without Override a known MAC stays. There is no locktime."""
+        if said.target not in self._turn:
+            return
+        known, mac = self.macs.get(said.target, b""), said.mac or said.source
+        if known not in (b"", mac) and not said.override:
+            return
+        if known != mac:
+            self.macs[said.target] = mac
+            self.world.dirty = True
+        if said.solicited:
+            self._later(said.target, self.REACHABLE * self.world.random.uniform(0.5, 1.5) + self.DELAY, 0)
+
 
 class Segment:
     """The switch. A frame takes 0.1 to 0.3 ms."""
@@ -158,12 +203,13 @@ class Segment:
         self.ports: dict[str, Port] = {}
         self.by_mac: dict[bytes, Port] = {}
         self.by_address: dict[str, Port] = {}
+        self.ipv6 = False
         self.frames = 0
 
     def plug(self, name: str, number: int) -> Port:
         port = self.ports[name] = Port(self, name, number)
         self.by_mac[port.mac] = port
-        self.by_address[port.address] = port
+        self.by_address[port.address] = self.by_address[port.address6] = port
         return port
 
     def passes(self, sender: str, receiver: str) -> bool:
@@ -201,7 +247,7 @@ class Segment:
     def _carry(self, sender: Port, receiver: Port, do: object, *arguments: object) -> None:
         world, weather = self.world, self.weather
         delay = 0.0001 + 0.0002 * world.random.random()
-        if not weather.calm:
+        if weather.loss or weather.duplicate or weather.jitter or weather.cut or weather.lossy:
             if (sender.name, receiver.name) in weather.cut:
                 return
             if self.loses(sender.name, receiver.name):

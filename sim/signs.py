@@ -51,11 +51,12 @@ class Signs:
 
     def _writes(self, name: str) -> bool:
         """Whether the replica could write. A start takes some seconds: the process is younger than its node's last
-        silence. The manager learns from its wire process that the node is cut off; if the wire process is stopped, the
-        manager notices that only after a while."""
+        silence. The manager learns from its wire process that the node is cut off; if the wire process is stopped or
+        has ended, also because the manager is told to stop, the manager notices that only after a while."""
         process = self.site.nodes[name].manager
         if process is None or not process.alive or process.stopped or self.faults.lasting(API):
             return False
-        if any(one.name == f"{name}/wire" and one.alive and one.stopped for one in self.site.world.processes):
+        wires = [one for one in self.site.world.processes if one.name == f"{name}/wire" and one.alive]
+        if not wires or any(one.stopped for one in wires):
             return False
         return process.manager is not None and self.site.world.now - process.begins >= WRITES

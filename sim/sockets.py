@@ -28,15 +28,23 @@ class Readable:
 
     def arrive(self, data: Any) -> None:
         """In the world: data for this socket has arrived."""
-        if self.open and self.owner is not None:
-            self.owner.deliver(0, self.taken, (data,))
+        owner = self.owner
+        if not self.open or owner is None:
+            return
+        if owner.alive and not owner.stopped:
+            owner.loop.turn(self.taken, (data,))  # as deliver()
+        else:
+            owner.deliver(0, self.taken, (data,))
 
     def taken(self, data: Any) -> None:
         """In the process: the socket is readable."""
         if not self.open:
             return
         self.queue.append(data)
-        self.readable()
+        assert self.owner is not None
+        readers, key = self.owner.loop.readers, id(self)
+        while self.queue and (found := readers.get(key)) is not None:
+            found[0](*found[1])
 
     def readable(self) -> None:
         """In the process: the reader is called as long as there is something to read."""
@@ -104,13 +112,14 @@ def pair(world: World, owner: Process) -> tuple[Stream, Stream]:
 
 
 class RawSocket(Readable):
-    """An AF_PACKET socket. ``operation``: of the ARP frames that its filter accepts; 0: none (no IPv6 here)."""
+    """An AF_PACKET socket. ``operation``: of the ARP frames, or the kind of the ICMPv6 messages, that its
+    filter accepts; 0: none."""
 
     def __init__(self, owner: Process, port: Port, operation: int) -> None:
         super().__init__(owner)
         self.port = port
         self.operation = operation
-        port.sockets.append(self)
+        port.sockets.setdefault(operation, []).append(self)
 
     def send(self, frame: bytes) -> int:
         if not self.port.up:
@@ -120,8 +129,7 @@ class RawSocket(Readable):
 
     def close(self) -> None:
         super().close()
-        if self in self.port.sockets:
-            self.port.sockets.remove(self)
+        self.port.unplug(self)
 
 
 class Datagram(Readable):

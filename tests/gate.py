@@ -1,12 +1,12 @@
-"""``python -m tests.gate``: all tests, in two lanes beside each other (`make test`).
+"""``python -m tests.gate``: all tests, in three lanes beside each other (`make test`).
 
-Most tests wait: for a router, for a timer, for Kubernetes. The tests of decisions, chart, simulator, image and texts
-need the processor only. They run beside the others with the scheduling policy SCHED_IDLE (sched(7)), so they get only
-what the others leave. Kubernetes' programs are built first in that lane; the tests that need them come last in the
-other lane.
+Most tests wait: for a router, for a timer, for Kubernetes. Those of the lab with whole managers are the first lane; the
+other ones that wait, and then those on the Kubernetes control plane, are the second. The tests of decisions, chart,
+simulator, image and texts need the processor only. They are the third lane, with the scheduling policy SCHED_IDLE
+(sched(7)), so they get only what the others leave. Kubernetes' programs and the images are built first in that lane.
 
-The first lane's output is shown as it comes, the second lane's at its end. Tests that failed run once more when nothing
-else runs (docs/decisions/second-look.md).
+The first lane's output is shown as it comes, that of the others at the end. Tests that failed run once more when
+nothing else runs (docs/decisions/second-look.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 PROCESSOR = ("chart", "core", "fuzz", "image", "mutants", "sim", "test_docs.py", "test_release.py", "test_wheel.py")
 """What needs the processor only, below tests/. Nothing there measures elapsed time."""
-CLUSTER = "cluster"
+LAB, CLUSTER = "lab", "cluster"
 PATIENCE = 1800
-"""Seconds for one test of the second lane, which may get no processor for a while."""
+"""Seconds for one test of the idle lane, which may get no processor for a while."""
 SLOWEST = 15
-"""Tests of the first lane whose durations are printed: those to shorten first."""
-BUILD = [sys.executable, "-m", "tests.cluster.controlplane.build"]
+"""Tests of each lane that waits whose durations are printed: those to shorten first."""
+BUILD = [sys.executable, "-m", "tests.cluster.prepare"]
 IDLE = ["chrt", "--idle", "0"]
 FAILED, NONE = 1, 5
 """Exit codes of pytest: tests have failed, no test was collected. Another one is an error of the run itself."""
@@ -62,34 +62,50 @@ class Part:
 
 @dataclass
 class Beside:
-    """The second lane: its output goes into a file."""
+    """A lane beside the first one: parts one after another. Its output goes into a file.
 
-    part: Part
-    build: bool
+    ``prefix``: before each command. ``first``: a command that runs before the parts. ``after``: what the part with this
+    name waits for.
+    """
+
+    parts: Sequence[Part]
     output: IO[bytes]
+    prefix: Sequence[str] = ()
+    first: Sequence[str] = ()
+    after: Mapping[str, threading.Event] = field(default_factory=dict)
     started: threading.Event = field(default_factory=threading.Event)
-    built: threading.Event = field(default_factory=threading.Event)
+    first_done: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _process: subprocess.Popen[bytes] | None = None
     _ended: bool = False
 
     def start(self) -> None:
         """Begins."""
-        self._thread = threading.Thread(target=self._run, name=self.part.name, daemon=True)
+        name = self.parts[0].name
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        if self.build:
-            self._call(BUILD)
-        self.built.set()
-        self.part.code = self._call(self.part.command)
+        if self.first:
+            self._call(self.first)
+        self.first_done.set()
+        for part in self.parts:
+            if part.name in self.after:
+                self.after[part.name].wait()
+            part.code = self._call(part.command)
 
     def _call(self, command: Sequence[str]) -> int:
         if self._ended:
             return FAILED
-        self._process = subprocess.Popen([*IDLE, *command], cwd=ROOT, stdout=self.output, stderr=subprocess.STDOUT)
+        line = [*self.prefix, *command]
+        self._process = subprocess.Popen(line, cwd=ROOT, stdout=self.output, stderr=subprocess.STDOUT)
         self.started.set()
         return self._process.wait()
+
+    @property
+    def names(self) -> list[str]:
+        """The folders and files of its parts."""
+        return [path for part in self.parts for path in part.paths]
 
     def join(self) -> None:
         """Waits for the end, and prints what the lane has printed."""
@@ -110,40 +126,41 @@ class Beside:
 
 def main() -> int:
     """Runs all tests; 0 when each has passed, at the second run at the latest."""
-    parser = argparse.ArgumentParser(prog="python -m tests.gate", description="All tests, in two lanes.")
+    parser = argparse.ArgumentParser(prog="python -m tests.gate", description="All tests, in three lanes.")
     parser.add_argument("--without-cluster", action="store_true", help="not those on the Kubernetes control plane")
     without = parser.parse_args().without_cluster
     only = ("-m", "not cluster") if without else ()
     slowest = (*only, f"--durations={SLOWEST}")
-    waiting = Part("waiting", others(), slowest)
-    cluster = Part("cluster", [CLUSTER], slowest)
+    lab, waiting = Part(LAB, [LAB], slowest), Part("waiting", others(), slowest)
+    cluster = Part(CLUSTER, [CLUSTER], slowest)
     processor = Part("processor", PROCESSOR, (*only, "-o", f"timeout={PATIENCE}"))
     began = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        beside = Beside(processor, build=not without, output=output)
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+        idle = Beside([processor], second, IDLE, first=() if without else BUILD)
+        beside = Beside([waiting, *([] if without else [cluster])], first, after={CLUSTER: idle.first_done})
         try:
+            idle.start()
             beside.start()
-            _say(f"Beside these tests, at idle priority: {', '.join(PROCESSOR)}. Their output comes at the end.")
-            waiting.code = subprocess.run(waiting.command, cwd=ROOT, check=False).returncode
-            if not without:
-                if not beside.built.is_set():
-                    _say("Waiting for the build of Kubernetes' programs.")
-                    beside.built.wait()
-                cluster.code = subprocess.run(cluster.command, cwd=ROOT, check=False).returncode
-            _say("The tests that ran beside these:")
+            names = [*beside.names, *PROCESSOR]
+            _say(f"Beside the tests of {LAB}: {', '.join(names)}. Their output comes at the end.")
+            lab.code = subprocess.run(lab.command, cwd=ROOT, check=False).returncode
+            _say(f"The tests that ran beside these: {', '.join(beside.names)}.")
             beside.join()
+            _say("The tests that ran at idle priority:")
+            idle.join()
         finally:
             beside.stop()
-    code = verdict([waiting, cluster, processor])
+            idle.stop()
+    code = verdict([lab, waiting, cluster, processor])
     minutes = (time.monotonic() - began) / 60
     _say(f"{'All tests have passed' if code == 0 else 'Tests have failed'}, {minutes:.0f} minutes.")
     return code
 
 
 def others() -> list[str]:
-    """What else is below tests/: a folder or file that is new is in the first lane."""
+    """What else is below tests/: a folder or file that is new is in the second lane."""
     found = {path.relative_to(TESTS).parts[0] for path in TESTS.glob("**/test_*.py")}
-    return sorted(name for name in found if name not in {*PROCESSOR, CLUSTER})
+    return sorted(name for name in found if name not in {*PROCESSOR, LAB, CLUSTER})
 
 
 def verdict(parts: Sequence[Part]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from porterlb import app, reconcile, supervise
+from porterlb import app, messages, reconcile, supervise
 from porterlb.core.model import Member
 from porterlb.core.observed import BgpReport, Nic, WireReport
 from porterlb.edge import membership
@@ -198,7 +198,7 @@ def test_what_a_collaborator_raises_ends_neither_the_process_nor_the_other_parts
     monkeypatch.setattr(supervise, "LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(reconcile, "PLAN_AGAIN", 0.1)
     monkeypatch.setattr(membership, "SWEEP", 0.1)
-    monkeypatch.setattr(app._Manager, "_vanished", lambda _: frozenset({"gone"}))
+    monkeypatch.setattr(messages.Messages, "vanished", lambda _: frozenset({"gone"}))
     folder, work = tmp_path / "cluster", tmp_path / "work"
     folder.mkdir()
     work.mkdir()
@@ -207,7 +207,7 @@ def test_what_a_collaborator_raises_ends_neither_the_process_nor_the_other_parts
     async def main() -> None:
         settings = Settings("node-a", cluster=f"dir:{folder}", http_port=0, hello_address="10.0.0.1")
         cluster = ManifestsCluster(folder)
-        manager = app._Manager(settings, cluster, b"k" * 32, work)
+        manager = app.Manager(settings, cluster, b"k" * 32, work)
         stop = asyncio.Event()
         running = asyncio.create_task(manager.run(stop))
         world = World(folder, manager)
@@ -254,7 +254,7 @@ def test_a_part_that_ends_ends_the_manager(tmp_path: Path) -> None:
 
     async def main() -> int:
         cluster = ManifestsCluster(tmp_path)
-        manager = app._Manager(Settings("node-a", http_port=0), cluster, b"k" * 32, tmp_path)
+        manager = app.Manager(Settings("node-a", http_port=0), cluster, b"k" * 32, tmp_path)
         manager.wire.stopping.set()  # type: ignore[attr-defined]
         async with asyncio.timeout(20):
             code = await manager.run(asyncio.Event())
@@ -273,7 +273,7 @@ def test_an_open_status_page_is_told_of_a_death(tmp_path: Path) -> None:
     async def main() -> None:
         settings = Settings("node-a", cluster=f"dir:{folder}", http_port=0, hello_address="10.0.0.1")
         cluster = ManifestsCluster(folder)
-        manager = app._Manager(settings, cluster, b"k" * 32, work)
+        manager = app.Manager(settings, cluster, b"k" * 32, work)
         stop = asyncio.Event()
         running = asyncio.create_task(manager.run(stop))
         try:

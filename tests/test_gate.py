@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from lab.measure import wait_until
 from tests import gate
 
 
@@ -27,8 +29,8 @@ def told(code: int, second: int = 0) -> Told:
 
 
 def test_every_test_file_is_in_one_lane() -> None:
-    assert all((gate.TESTS / name).exists() for name in (*gate.PROCESSOR, gate.CLUSTER))
-    lanes = [*gate.others(), *gate.PROCESSOR, gate.CLUSTER]
+    assert all((gate.TESTS / name).exists() for name in (*gate.PROCESSOR, gate.LAB, gate.CLUSTER))
+    lanes = [*gate.others(), *gate.PROCESSOR, gate.LAB, gate.CLUSTER]
     files = {path.relative_to(gate.TESTS).parts[0] for path in gate.TESTS.glob("**/test_*.py")}
     assert sorted(lanes) == sorted(files)
 
@@ -61,7 +63,7 @@ def test_the_second_run_is_of_failed_tests_only(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(gate, "TESTS", tmp_path / "tests")
     part = gate.Part("one", ["test_one.py"])
     with (tmp_path / "output").open("w+b") as output:
-        beside = gate.Beside(part, build=False, output=output)
+        beside = gate.Beside([part], output, gate.IDLE)
         beside.start()
         beside.join()
     assert part.code == gate.FAILED
@@ -72,10 +74,31 @@ def test_the_second_run_is_of_failed_tests_only(tmp_path: Path, monkeypatch: pyt
 def test_a_lane_that_is_stopped_starts_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "BUILD", [sys.executable, "-c", "import time; time.sleep(60)"])
     with (tmp_path / "output").open("w+b") as output:
-        beside = gate.Beside(gate.Part("none", ["core"]), build=True, output=output)
+        beside = gate.Beside([gate.Part("none", ["core"])], output, first=gate.BUILD)
         beside.start()
         beside.started.wait(20)
         beside.stop()
         beside.join()
         assert not output.read()
-    assert beside.part.code == gate.FAILED
+    assert beside.parts[0].code == gate.FAILED
+
+
+def test_a_part_waits_for_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests on the control plane wait for the build of Kubernetes' programs."""
+    (tmp_path / "tests").mkdir()
+    for name in ("one", "two"):
+        test = f"from pathlib import Path\ndef test_it():\n    Path('{name}').touch()\n"
+        (tmp_path / "tests" / f"test_{name}.py").write_text(test)
+    monkeypatch.setattr(gate, "ROOT", tmp_path)
+    monkeypatch.setattr(gate, "TESTS", tmp_path / "tests")
+    built = threading.Event()
+    parts = [gate.Part(name, [f"test_{name}.py"]) for name in ("one", "two")]
+    with (tmp_path / "output").open("w+b") as output:
+        beside = gate.Beside(parts, output, after={"two": built})
+        beside.start()
+        wait_until((tmp_path / "one").exists, 30, "the first part")
+        assert not (tmp_path / "two").exists()
+        built.set()
+        beside.join()
+    assert (tmp_path / "two").exists()
+    assert [part.code for part in parts] == [0, 0]

@@ -31,12 +31,13 @@ class Stage:
     def __init__(self) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.wire: list[DesiredWire] = []
+        self.bgp: list[tuple[DesiredBgp, int]] = []
         self.plans: list[Known] = []
         self.told: list[tuple[Known, bool]] = []
         self.loop = Reconciler(
             Settings(node="node-a"),
             SimpleNamespace(watch=self.watch),
-            SimpleNamespace(want=lambda wanted, token: isinstance(wanted, DesiredBgp)),
+            SimpleNamespace(want=lambda wanted, token: self.bgp.append((wanted, token))),
             SimpleNamespace(want=self.wire.append),
             lambda known, seconds: self.plans.append(known),
             lambda known, news: self.told.append((known, news)),
@@ -150,5 +151,28 @@ def test_what_exabgp_has_applied_is_told_without_a_plan() -> None:
         assert (known.applied, known.bgp.applied, news) == (digest, stage.loop.token, True)
         assert stage.wire[-1].applied == digest
         assert stage.wire[-1].vips == known.plan.wire.vips
+
+    play(story)
+
+
+def test_early_routes_of_a_plan_that_fails_are_replaced_by_the_next_plan() -> None:
+    async def story(stage: Stage) -> None:
+        loop, early = stage.loop, DesiredBgp(listen_port=1790)
+        known, sent = loop.known, len(stage.bgp)
+        assert known is not None
+        planning = loop.begin_plan(1.0)
+        cut = planning._replace(steps=iter([None, early]))  # type: ignore[arg-type]  # the plan fails after these steps
+        assert loop.step_plan(cut) is None and len(stage.bgp) == sent
+        assert loop.step_plan(cut) is None and stage.bgp[sent:] == [(early, loop.token)]
+        loop.on_bgp(BgpReport(applied=loop.token))
+        assert (await stage.quiet())[0] == 0
+        assert stage.last[-1][0].applied == 0, "early routes are not a complete plan"
+        while (made := loop.step_plan(planning)) is None:
+            pass
+        assert made.bgp == known.plan.bgp and made.digest == known.plan.digest
+        loop.end_plan(planning, made)
+        assert stage.bgp[sent + 1 :] == [(made.bgp, loop.token)] and loop.digests[loop.token] == made.digest
+        loop.end_plan(planning, made)
+        assert len(stage.bgp) == sent + 2, "nothing is new"
 
     play(story)

@@ -34,7 +34,7 @@ from porterlb.core.record.manager import ManagerLog
 from porterlb.core.record.objects import recorded
 from porterlb.edge.recording import Recording
 from porterlb.reconcile import KINDS, Reconciler
-from porterlb.replay import Step, replayed
+from porterlb.replay import ReplayedLine, replayed
 from porterlb.settings import Settings
 
 NODES = ("node-a", "node-b", "node-c")
@@ -90,16 +90,12 @@ class Stage:
         """``meanwhile``: something comes in while the plan is made; it belongs to the next one."""
         self.now += after
         planning = self.loop.begin_plan(self.now)
-        try:
-            while True:
-                next(planning.steps)
-                if meanwhile:
-                    self.loop.on_leader("node-c")
-                    meanwhile = False
-        except StopIteration as done:
-            self.loop.end_plan(planning, done.value)
-            made: Plan = done.value
-            return made
+        while (made := self.loop.step_plan(planning)) is None:
+            if meanwhile:
+                self.loop.on_leader("node-c")
+                meanwhile = False
+        self.loop.end_plan(planning, made)
+        return made
 
     def text(self) -> list[str]:
         return asyncio.run(self.recording.text()).splitlines(keepends=True)
@@ -215,11 +211,11 @@ class Stage:
         self.plan(31.0)
 
 
-def steps(text: Iterable[str]) -> list[Step]:
+def steps(text: Iterable[str]) -> list[ReplayedLine]:
     return list(replayed(text)[1])
 
 
-def differing(text: Iterable[str]) -> list[Step]:
+def differing(text: Iterable[str]) -> list[ReplayedLine]:
     return [step for step in steps(text) if step.differs]
 
 

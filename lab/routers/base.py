@@ -1,7 +1,7 @@
 """The interface of every router of the lab, and the options of its sessions.
 
-A router is one real daemon in a namespace with two cards: eth0 on the segment (10.77.0.1, fd77::1; the second router
-.2) and eth1 on the outside network (10.88.0.1, fd88::1), where the client is.
+A router is one real daemon in a namespace with several cards, usually two: eth0 in the nodes' subnet and eth1 on the
+network behind it (`lab.topology`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from lab.host import Host, outside_nic, segment_nic
+from lab.host import Host, Nic
 from lab.measure import wait_equal, wait_until
 from lab.net import SYSCTL_FORWARD, Net
 from lab.netns import LabError
@@ -25,10 +26,10 @@ NODES_AS = 64512
 
 @dataclass(frozen=True)
 class Session:
-    """One BGP session of the router with one node.
+    """One BGP session of the router with one node or another router.
 
     Args:
-        node: the node's name; only for names in the daemon's configuration and in `sessions()`.
+        node: the neighbour's name; only for names in the daemon's configuration and in `sessions()`.
         address: the node's address; its family is the family of the session's TCP connection.
         families: what is exchanged over it: v4, v6 or both.
         asn: the node's AS; equal to the router's makes it iBGP.
@@ -42,6 +43,10 @@ class Session:
         graceful_restart: keep the routes of a neighbour that announced graceful restart and went away (RFC 4724).
         bfd: milliseconds between BFD packets, three of which may be missing (RFC 5881); 0: no BFD.
         ttl_security: packets of the node with a TTL below 255 are discarded (RFC 5082).
+        transit: the neighbour is another router, and gets the routes of all other neighbours too.
+        interface: the router's interface towards the node, for a link-local address; with an empty `address`, the
+            router finds the node there by itself (FRR: an unnumbered session).
+        extended: the router accepts IPv6 next hops for IPv4 routes (RFC 8950).
     """
 
     node: str
@@ -58,10 +63,18 @@ class Session:
     graceful_restart: bool = True
     bfd: int = 0
     ttl_security: bool = False
+    transit: bool = False
+    interface: str = ""
+    extended: bool = False
 
     @property
     def over_v6(self) -> bool:
-        return ":" in self.address
+        return ":" in self.address or not self.address
+
+    @property
+    def peer(self) -> str:
+        """What the session is called in FRR: the address, or the interface if it has none."""
+        return self.address or self.interface
 
     @property
     def label(self) -> str:
@@ -82,7 +95,7 @@ class RouterConfig:
         asn: the router's AS.
         port: TCP port that it listens on.
         max_paths: maximum number of equal next hops in the kernel.
-        injected: prefixes that it announces to the nodes.
+        injected: prefixes that it announces.
     """
 
     sessions: tuple[Session, ...] = ()
@@ -133,11 +146,12 @@ class Router(Host, ABC):
     programs_kernel = True  # learned routes reach the kernel, so that packets follow them
     takes_passwords = True  # accepts connections with TCP MD5 (RFC 2385)
 
-    def __init__(self, net: Net, number: int, config: RouterConfig) -> None:
-        super().__init__(
-            net, f"router{number}", [segment_nic(number), outside_nic(number, "eth1")], None, SYSCTL_FORWARD
-        )
-        self.number = number
+    def __init__(
+        self, net: Net, name: str, nics: Iterable[Nic], config: RouterConfig, routes: Iterable[str] = ()
+    ) -> None:
+        """`routes`: static routes of its kernel, as ``ip route add`` takes them."""
+        super().__init__(net, name, nics, None, SYSCTL_FORWARD)
+        self.static = tuple(routes)
         self.config = config
         self.process: Process | None = None
         self.files = net.folder / self.name
@@ -181,6 +195,17 @@ class Router(Host, ABC):
         raise LabError(f"{self.kind} has no BFD here")
 
     # Common to all
+
+    def configure(self) -> None:
+        super().configure()
+        self.ns.ip(*(f"route add {route}" for route in self.static))
+
+    def own_address(self, neighbor: str) -> str:
+        """The router's address in the subnet that it shares with a neighbour; that of its first card if there is
+        none."""
+        family = "v6" if ":" in neighbor else "v4"
+        shared = (nic for nic in self.nics if ip_address(neighbor) in nic.network(family))
+        return str(getattr(next(shared, self.nics[0]), family))
 
     def start_daemon(self) -> None:
         """Start it and wait until it answers."""
@@ -249,7 +274,7 @@ class Router(Host, ABC):
         for one in ("v4", "v6") if family == "both" else (family,):
             for route in _kernel_table(self, flags[one]):
                 prefix = _full_prefix(route["dst"])
-                hops = [hop.get("gateway") for hop in route.get("nexthops", [])] or [route.get("gateway")]
+                hops = [_gateway(hop) for hop in route.get("nexthops", [])] or [_gateway(route)]
                 found[prefix] = found.get(prefix, frozenset()) | {hop for hop in hops if hop}
         return found
 
@@ -278,6 +303,12 @@ class Router(Host, ABC):
 
     def unblock_bgp(self) -> None:
         self.ns.nft("add table inet lab-block\ndelete table inet lab-block\n")
+
+
+def _gateway(route: dict[str, Any]) -> str | None:
+    """The next hop of a route; of an IPv4 route, it may be an IPv6 address (``via inet6``)."""
+    found = route.get("gateway") or (route.get("via") or {}).get("host")
+    return str(found) if found else None
 
 
 def _full_prefix(destination: str) -> str:

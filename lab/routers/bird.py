@@ -57,10 +57,11 @@ class Bird(Router):
 
     def _session(self, s: Session) -> str:
         c = self.config
-        own = self.v6 if s.over_v6 else self.v4
+        own = self.own_address(s.address)
         lines = [
-            f"local {own} port {c.port} as {c.asn};",
+            f"local {'' if s.interface else own} port {c.port} as {c.asn};",
             f"neighbor {s.address} port {s.port} as {s.asn};",
+            f'interface "{s.interface}";' if s.interface else "",
             f"multihop {s.multihop};" if s.multihop else "direct;",
             f"passive {'on' if s.passive else 'off'};",
             f"hold time {s.hold};",
@@ -76,10 +77,12 @@ class Bird(Router):
         if s.password:
             lines.append(f'password "{s.password}";')
         for family in s.families:
-            # no next hops of the other family for IPv4; accept several paths from the neighbour
-            extended = "extended next hop off;" if family == "v4" else ""
+            # next hops of the other family for IPv4 only if wanted; accept several paths from the neighbour
+            extended = f"extended next hop {'on' if s.extended else 'off'};" if family == "v4" else ""
             paths = "add paths rx;" if s.add_path else ""
-            lines.append(f"ipv{family[1]} {{ import all; export where source = RTS_STATIC; {paths} {extended} }};")
+            # a connected subnet is announced from its own route, which is preferred to the injected one
+            sources = "source ~ [RTS_STATIC, RTS_BGP, RTS_DEVICE]" if s.transit else "source = RTS_STATIC"
+            lines.append(f"ipv{family[1]} {{ import all; export where {sources}; {paths} {extended} }};")
         return f"protocol bgp {s.label} {{\n  " + "\n  ".join(lines) + "\n}\n"
 
     # Life
@@ -204,7 +207,7 @@ def _path(values: dict[str, str]) -> RibPath:
         inside = re.findall(r"\(([^)]*)\)", values.get(key, ""))
         return frozenset(":".join(part.strip() for part in group.split(",")) for group in inside)
 
-    hops = values.get("BGP.next_hop", "").split()
+    hops = [hop for hop in values.get("BGP.next_hop", "").split() if hop != "::"]  # "::" before a link-local one
     return RibPath(
         next_hop=hops[0] if hops else values.get("via", ""),
         as_path=tuple(int(asn) for asn in re.findall(r"\d+", values.get("BGP.as_path", ""))),

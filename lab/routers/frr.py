@@ -65,15 +65,19 @@ class Frr(Router):
         return [f" address-family ip{family} unicast"]
 
     def _session(self, s: Session) -> list[str]:
-        who = f" neighbor {s.address}"
+        who = f" neighbor {s.peer}"
         lines = [
-            f"{who} remote-as {s.asn}",
+            f"{who} remote-as {s.asn}" if s.address else f"{who} interface remote-as {s.asn}",
             f"{who} timers {s.keepalive_seconds} {s.hold}",
             f"{who} timers connect 1",
             f"{who} port {s.port}",
         ]
         if s.passive:
             lines.append(f"{who} passive")
+        if s.address and s.interface:
+            lines.append(f"{who} interface {s.interface}")
+        if s.extended:
+            lines.append(f"{who} capability extended-nexthop")
         if s.bfd:
             lines += [f"{who} bfd", f"{who} bfd profile every-{s.bfd}"]
         if s.ttl_security:
@@ -85,7 +89,9 @@ class Frr(Router):
         if not s.graceful_restart:
             lines.append(f"{who} graceful-restart-disable")
         for family in s.families:
-            lines += [*self._in_family(family), f" {who} activate", f" {who} filter-list own out"]
+            lines += [*self._in_family(family), f" {who} activate"]
+            if not s.transit:
+                lines.append(f" {who} filter-list own out")
             if not s.add_path:
                 lines.append(f" {who} disable-addpath-rx")
             lines.append(" exit-address-family")
@@ -166,8 +172,8 @@ class Frr(Router):
             raise LabError("FRR cannot change its AS or port while it runs; stop and start it")
         self._start_bfd()
         lines = [f"router bgp {new.asn}"]
-        before = {s.address: s for s in old.sessions}
-        after = {s.address: s for s in new.sessions}
+        before = {s.peer: s for s in old.sessions}
+        after = {s.peer: s for s in new.sessions}
         lines += [f" no neighbor {a}" for a, s in before.items() if after.get(a) != s]
         for address, session in after.items():
             if before.get(address) != session:

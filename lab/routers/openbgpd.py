@@ -31,7 +31,7 @@ class OpenBgpd(Router):
             "fib-update no",
             "connect-retry 1",
             f"listen on {self.v4} port {c.port}",
-            f"listen on {self.v6} port {c.port}",
+            f"listen on {'::' if any(s.interface for s in c.sessions) else self.v6} port {c.port}",
             *(f"network {prefix}" for prefix in c.injected),
         ]
         for session in c.sessions:
@@ -48,10 +48,10 @@ class OpenBgpd(Router):
             return "yes" if on else "no"
 
         return [
-            f"neighbor {s.address} {{",
+            f"neighbor {s.address}{f'%{s.interface}' if s.interface else ''} {{",
             f'  descr "{s.label}"',
             f"  remote-as {s.asn}",
-            f"  local-address {self.v6 if s.over_v6 else self.v4}",
+            *([] if s.interface else [f"  local-address {self.own_address(s.address)}"]),
             f"  port {s.port}",
             f"  holdtime {s.hold}",
             "  holdtime min 3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import socket
@@ -67,7 +68,7 @@ class Receiver:
                 data, ancillary, _, source = self._socket.recvmsg(_LONGEST, 64)
             except OSError:  # nothing to read, or an ICMP error that belongs to no datagram of ours
                 return
-            yield data, ip_address(str(source[0]).partition("%")[0]), _ttl(ancillary)
+            yield data, _sender(source), _ttl(ancillary)
 
     def close(self) -> None:
         self._socket.close()
@@ -121,6 +122,15 @@ class Sender:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _sender(source: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    """The address of the sender; a link-local one with the interface that the datagram arrived on."""
+    address = ip_address(str(source[0]).partition("%")[0])
+    if len(source) == 4 and source[3] and address.is_link_local:
+        with contextlib.suppress(OSError):  # the interface has just been removed
+            return ip_address(f"{address}%{socket.if_indextoname(source[3])}")
+    return address
 
 
 def _ttl(ancillary: list[tuple[int, int, bytes]]) -> int:

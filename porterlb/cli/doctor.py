@@ -125,6 +125,7 @@ def facts_of(found: Loaded, asked: Asked) -> Facts:
         leader=found.leader,
         states={node: state.state for node, state in asked.states.items()},
         silent=asked.silent,
+        gone=asked.gone,
         clocks=_clocks(asked),
         ranges=ranges_of(pods, (), cluster_ips),
         writers=writers,

@@ -18,8 +18,9 @@ from porterlb.cli.segment import Heard, ask_at, ask_segment
 from porterlb.cluster import Cluster
 from porterlb.core.layer2.inquiry import written
 from porterlb.core.model import ServiceKey
+from porterlb.core.sentences import clauses
 from porterlb.core.status import on_segment
-from porterlb.core.status.on_segment import Planned, Seen, Verdict
+from porterlb.core.status.on_segment import AskerReport, Comparison, PlannedAnswer
 from porterlb.errors import PorterError
 
 SERVED, DEGRADED, NOT_SERVED = 0, 3, 4
@@ -44,7 +45,7 @@ class Explanation:
     code: int = SERVED
     steps: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[AskerReport] = field(default_factory=list)
     """What the replicas heard on their segments."""
 
     def add(self, step: str, text: str) -> None:
@@ -128,12 +129,12 @@ def _askers(vips: Iterable[str], asked: Asked) -> list[str]:
     return list(dict.fromkeys(node for answerer in answerers for node in on_segment.askers(asked.states, answerer)))
 
 
-def _planned(vip: State) -> Planned:
+def _planned(vip: State) -> PlannedAnswer:
     answering = vip["answering"]
     if not answering:
-        return Planned()
+        return PlannedAnswer()
     hops = frozenset(vip.get("hosts") or [answering["nextHop"]])
-    return Planned(hops, str(answering["answerer"]))
+    return PlannedAnswer(hops, str(answering["answerer"]))
 
 
 def explained(name: str, asked: Asked, found: Loaded | None, heard: Heard | None = None) -> Explanation:
@@ -224,6 +225,8 @@ def _address(made: Explanation, address: str, state: State, asked: Asked) -> Non
         made.worse(NOT_SERVED, f"{address} is not served.")
     for peer, by_replica in sorted(vip["announced"].items()):
         _peer(made, address, peer, by_replica, vip, state)
+    if left_out := ((state.get("eips") or {}).get(vip["eip"]) or {}).get("layer2LeftOut"):
+        made.add("  left out", f"in Layer 2: {clauses(left_out)}")
     answering = vip["answering"]
     if answering:
         made.add("  Layer 2", _layer2(vip, asked.askers(address)))
@@ -246,13 +249,13 @@ def _segment(made: Explanation, address: str, vip: State | None, heard: Heard) -
         return
     if not heard:
         made.add("  segment", "not asked: no replica can be reached")
-    found: list[Seen] = []
+    found: list[AskerReport] = []
     for node, outcomes in heard.items():
         if isinstance(outcomes, str):
             made.add("  segment", f"{node} cannot be asked: {outcomes}")
             continue
         found += [on_segment.judged(node, of, _planned(vip)) for of in outcomes if of.address == address]
-    others = [seen for seen in found if seen.verdict is not Verdict.OWN]
+    others = [seen for seen in found if seen.verdict is not Comparison.OWN]
     for seen in others or found:
         made.seen.append(seen)
         made.add("  segment", on_segment.sentence(seen))
@@ -260,7 +263,7 @@ def _segment(made: Explanation, address: str, vip: State | None, heard: Heard) -
             made.worse(DEGRADED, on_segment.problem(seen))
 
 
-def _as_json(seen: Seen) -> dict[str, Any]:
+def _as_json(seen: AskerReport) -> dict[str, Any]:
     planned = {"nextHops": sorted(seen.planned.next_hops), "answerer": seen.planned.answerer}
     return {"asker": seen.asker, "verdict": seen.verdict.value, "planned": planned, **written(seen.outcome)}
 
@@ -272,6 +275,9 @@ def _peer(
     carried = vip["carried"].get(peer, [])
     told = "; ".join(f"{replica} announces {', '.join(hops)}" for replica, hops in sorted(by_replica.items()) if hops)
     made.add(f"  peer {peer}", f"{told or 'nobody announces it'}; the router has {', '.join(carried) or 'nothing'}")
+    router = str((state["peers"].get(peer) or {}).get("router") or "")
+    if "%" in router:
+        made.add("", f"the router of {state['node']} is {router}")
     down = [
         replica
         for replica, known in sorted(state["replicas"].items())

@@ -139,6 +139,11 @@ def per_node(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{node} {count}" for node, count in sorted(counts.items()))
 
 
+def _short(count: int) -> str:
+    """A number of addresses. An IPv6 pool may have 19 digits, which a table has no room for."""
+    return str(count) if count < 10**7 else f"{count:.1e}".replace("e+", "e")
+
+
 def eip_table(rows: list[Row], *, wide: bool = False) -> Table:
     """``wide``: with the addresses by Layer 2 next hop, or the hosts if each has its own next hop."""
     return Table(
@@ -150,7 +155,7 @@ def eip_table(rows: list[Row], *, wide: bool = False) -> Table:
                 row["protocol"],
                 row["mode"] if row["used"] else "",
                 age(row["since"]) if row["used"] else "",
-                f"{row['used']} of {row['size']}" if row["size"] is not None else "",
+                f"{row['used']} of {_short(row['size'])}" if row["size"] is not None else "",
                 *([_layer2(row)] if wide else []),
                 row["ready"] or ("False" if _fatal(row) else ""),
                 _message(row),
@@ -179,7 +184,7 @@ def peer_rows(found: Loaded) -> list[Row]:
         rows.append(
             {
                 "name": key.name,
-                "address": str(conf.get("neighborAddress") or ("per node" if spec.get("overrides") else "")),
+                "address": _router(spec, conf),
                 "as": conf.get("peerAs"),
                 "established": sum(session["state"] == "ESTABLISHED" for session in sessions),
                 "sessions": sessions,
@@ -191,10 +196,19 @@ def peer_rows(found: Loaded) -> list[Row]:
     return rows
 
 
+def _router(spec: Mapping[str, Any], conf: Mapping[str, Any]) -> str:
+    """The router as the BgpPeer names it: an address, else the interface on which it is found."""
+    if address := conf.get("neighborAddress"):
+        return str(address)
+    interface = spec.get("interface") or conf.get("neighborInterface")
+    return "per node" if spec.get("overrides") else str(interface or "")
+
+
 def _session(node: str, entry: Mapping[str, Any]) -> Row:
     timers, loss = _mapping(entry, "timersState"), _mapping(entry, "lastLoss")
     return {
         "node": node,
+        "router": str(_mapping(entry, "peerState").get("neighborAddress", "")),
         "state": str(_mapping(entry, "peerState").get("sessionState", "")),
         "since": str(timers.get("uptime") or timers.get("downtime") or ""),
         "announced": entry.get("announced"),
@@ -212,7 +226,8 @@ def _session(node: str, entry: Mapping[str, Any]) -> Row:
 
 
 def peer_table(rows: list[Row]) -> Table:
-    """One line per session; a peer without a session has one line, with the reason."""
+    """One line per session; a peer without a session has one line, with the reason. Where the nodes have different
+    routers, each line has its own."""
     lines: list[tuple[str, ...]] = []
     wrong: list[bool] = []
     with_bfd = any(session.get("bfd") for row in rows for session in row["sessions"])
@@ -227,6 +242,8 @@ def peer_table(rows: list[Row]) -> Table:
             lost = lost or (f"{loss['reason'].rstrip('.')} ({age(loss['time'])} ago)" if loss else "")
             announced = "" if session["announced"] is None else str(session["announced"])
             shown = head if number == 0 else (" ", " ", " ")
+            if session["router"] and session["router"] != row["address"]:
+                shown = (shown[0], session["router"], shown[2])
             wrong.append(session["state"] != "ESTABLISHED" or bool(session["reason"]))
             bfd = (str((session.get("bfd") or {}).get("state", "")),) if with_bfd else ()
             lines.append((*shown, session["node"], session["state"], *bfd, age(session["since"]), announced, lost))

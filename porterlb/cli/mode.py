@@ -246,8 +246,8 @@ def _refuse_what_no_session_carries(found: Loaded, names: Sequence[str], force: 
         if eip is None:
             continue
         for version in sorted({each.first.version for each in eip.ranges}):
-            recipients = shared.recipients(eip, version, list(found.objects.services.values()))
-            if not shared.carried(recipients, version, ()):
+            recipients = shared.rules.recipients(eip, version, list(found.objects.services.values()))
+            if not shared.peering.carried(recipients, version, ()):
                 raise PorterError(
                     f"bgp cannot work for Eip {name}: no established session carries its IPv{version} addresses.",
                     f"See porterlb peer list: the router may not have negotiated IPv{version}. {force}",

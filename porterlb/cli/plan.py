@@ -18,6 +18,7 @@ from porterlb.core.mode import ModePolicy
 from porterlb.core.model import Member
 from porterlb.core.placement.load import FULL
 from porterlb.core.placement.overview import Overview
+from porterlb.core.sentences import clauses
 from porterlb.core.whatif import Missing, VipChange, Way, WhatIf, offline_snapshot, what_if, without
 from porterlb.edge.passwords import read_password
 from porterlb.errors import PorterError
@@ -110,6 +111,7 @@ def _notes(found: Loaded, members: dict[str, Member], result: WhatIf) -> list[st
     notes = found.notes()
     notes += [f"{key}: {problem}" for key, hints in sorted(found.objects.hints.items()) for problem in hints]
     notes += [f"{name}: {problem}" for name, problems in result.problems.items() for problem in problems]
+    notes += [f"Eip {name}: left out in Layer 2: {clauses(found)}." for name, found in result.left_out.items()]
     if not members and result.vips:
         notes.append("No replica is known, so nothing would be announced or answered. Is a manager running?")
     return notes

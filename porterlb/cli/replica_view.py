@@ -112,6 +112,7 @@ def _peer(state: Mapping[str, Any], name: str, peer: Mapping[str, Any]) -> Row:
     sessions = [
         {
             "node": node,
+            "router": str(peer.get("router") or "") if node == state["node"] else "",
             "state": str(peer["state"]).upper() if node == state["node"] else "ESTABLISHED",
             "since": "",
             "announced": None,

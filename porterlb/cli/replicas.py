@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from porterlb.cluster import Cluster, Denied, ReplicaState, Unavailable
+from porterlb.cli.replica_page import replica_page
+from porterlb.cluster import Cluster, Denied, NoReplica, ReplicaState, Unavailable
 from porterlb.errors import PorterError
 
 ASK_WITHIN = 0.8
@@ -24,10 +25,12 @@ FROM = 2.0
 
 @dataclass(frozen=True)
 class Asked:
-    """``states``: of the replicas that answered, by node. ``silent``: why the others did not, by node."""
+    """``states``: of the replicas that answered, by node. ``silent``: why the others did not, by node. ``gone``: those
+    of them that do not run, as far as the API knows."""
 
     states: Mapping[str, ReplicaState] = field(default_factory=dict)
     silent: Mapping[str, str] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
 
     def saying(self, part: str, name: str, key: str, value: object) -> list[str]:
         """The replicas whose state has ``value`` at ``part[name][key]``."""
@@ -87,22 +90,24 @@ async def ask(cluster: Cluster, nodes: Iterable[str], within: float = ASK_WITHIN
     found = dict(zip(nodes, answers, strict=True))
     return Asked(
         {node: answer for node, answer in found.items() if isinstance(answer, ReplicaState)},
-        {node: answer for node, answer in found.items() if isinstance(answer, str)},
+        {node: str(answer).rstrip(".") for node, answer in found.items() if isinstance(answer, Exception)},
+        frozenset(node for node, answer in found.items() if isinstance(answer, NoReplica)),
     )
 
 
-async def _ask(cluster: Cluster, node: str, within: float) -> ReplicaState | str:
+async def _ask(cluster: Cluster, node: str, within: float) -> ReplicaState | Exception:
+    """The state, or why it is not known."""
     try:
         async with asyncio.timeout(within):
             answer = await cluster.replica_state(node)
     except TimeoutError:
-        return f"it has not answered within {within:g} s"
+        return Unavailable(f"it has not answered within {within:g} s")
     except (Unavailable, Denied) as error:
-        return str(error).rstrip(".")
+        return error
     if answer.age > STALE:
-        return f"it was heard {answer.age:.0f} s ago"
+        return Unavailable(f"it was heard {answer.age:.0f} s ago")
     if "vips" not in answer.state:
-        return str(answer.state.get("waitingFor") or "it has not planned yet").rstrip(".")
+        return Unavailable(str(answer.state.get("waitingFor") or "it has not planned yet"))
     return answer
 
 
@@ -122,46 +127,26 @@ def reach(url: str) -> None:
 
 
 def _state_at(url: str) -> dict[str, Any]:
-    import aiohttp  # noqa: PLC0415  # 0.2 s that other commands need not wait for
-
-    async def work() -> dict[str, Any]:
-        limit = aiohttp.ClientTimeout(total=FROM)
-        # A manager refuses a name with dots: it might be the name of a web site. A proxy with TLS may need it.
-        host = {"Host": "localhost"} if url.startswith("http:") else {}
-        async with (
-            aiohttp.ClientSession(timeout=limit, headers=host) as session,
-            session.get(f"{url.rstrip('/')}/state") as answer,
-        ):
-            if answer.status != 200:
-                raise PorterError(f"{url} answers with status {answer.status}.", _HERE)
-            state: Any = json.loads(await answer.text())
-            return state if isinstance(state, dict) else {}
-
     try:
-        return asyncio.run(work())
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise PorterError(f"{url} cannot be read: {error or 'it does not answer'}.", _HERE) from None
+        status, text = replica_page(url, "/state", FROM)
+    except OSError as error:
+        raise PorterError(f"{url} cannot be read: {error}.", _HERE) from None
+    if status != 200:
+        raise PorterError(f"{url} answers with status {status}.", _HERE)
+    try:
+        state: Any = json.loads(text)
     except ValueError as error:
         raise PorterError(f"{url} is not the address of a manager: {error}.", _HERE) from None
+    return state if isinstance(state, dict) else {}
 
 
 def recording(url: str) -> str:
     """What the replica at ``url`` has recorded in memory; empty if it returns none."""
-    import aiohttp  # noqa: PLC0415  # as above
-
-    async def work() -> str:
-        limit = aiohttp.ClientTimeout(total=RECORDING_WITHIN)
-        host = {"Host": "localhost"} if url.startswith("http:") else {}  # as above
-        async with (
-            aiohttp.ClientSession(timeout=limit, headers=host) as session,
-            session.get(f"{url.rstrip('/')}/record") as answer,
-        ):
-            return await answer.text() if answer.status == 200 else ""
-
     try:
-        return asyncio.run(work())
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        status, text = replica_page(url, "/record", RECORDING_WITHIN)
+    except OSError:
         return ""
+    return text if status == 200 else ""
 
 
 RECORDING_WITHIN = 30.0

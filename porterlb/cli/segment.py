@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from porterlb.cli.replica_page import replica_page
 from porterlb.cluster import Cluster, Denied, Unavailable
 from porterlb.core.layer2.inquiry import MOST, Outcome, read
 
@@ -25,24 +26,11 @@ async def ask_segment(cluster: Cluster, askers: Iterable[str], addresses: Sequen
 
 def ask_at(url: str, node: str, addresses: Sequence[str]) -> Heard:
     """Lets the replica on ``node``, which serves HTTP at ``url``, ask."""
-    import aiohttp  # noqa: PLC0415  # 0.2 s, which other commands must not wait for
-
-    async def work() -> Sequence[Outcome] | str:
-        limit = aiohttp.ClientTimeout(total=WITHIN)
-        host = {"Host": "localhost"} if url.startswith("http:") else {}  # as for /state
-        async with (
-            aiohttp.ClientSession(timeout=limit, headers=host) as session,
-            session.get(f"{url.rstrip('/')}{_path(addresses)}") as answer,
-        ):
-            text = await answer.text()
-            return _outcomes(text) if answer.status == 200 else text.strip().rstrip(".")
-
     try:
-        return {node: asyncio.run(work())}
-    except TimeoutError:
-        return {node: f"it has not answered within {WITHIN:g} s"}
-    except (aiohttp.ClientError, OSError) as error:
-        return {node: str(error) or type(error).__name__}
+        status, text = replica_page(url, _path(addresses), WITHIN)
+    except OSError as error:
+        return {node: str(error)}
+    return {node: _outcomes(text) if status == 200 else text.strip().rstrip(".")}
 
 
 async def _ask(cluster: Cluster, node: str, path: str) -> Sequence[Outcome] | str:

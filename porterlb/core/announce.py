@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from porterlb.core.model import Address, Member, Network, Peer
-from porterlb.core.nexthops import on_subnet
+from porterlb.core.model import Address, Member, Network, Peer, scope_of, scoped
+from porterlb.core.nexthops import MOST, on_subnet
 from porterlb.core.rendezvous import Ring, ranked
 
 COPIES = 3
@@ -26,7 +26,11 @@ class Reach:
 
     A directly connected peer gets only next hops in the session's own subnet, because the router cannot resolve others.
     ``dead_on``: nodes with a subnet on which they are dead; no address there is announced. ``routers``: by replica,
-    where nodes have different routers (spec.overrides).
+    where nodes have different routers (spec.overrides, spec.interface). ``extended``: the replicas that may announce
+    IPv6 next hops for IPv4 routes (RFC 8950). They do so if there is no IPv4 next hop.
+
+    If the router has a link-local address, the subnets are those of its interface. If there are none, the link is
+    unnumbered: each replica announces its own link-local address there, which is valid on that link alone.
     """
 
     peer: Peer
@@ -35,23 +39,45 @@ class Reach:
     members: Mapping[str, Member]
     dead_on: frozenset[tuple[str, Network]] = frozenset()
     routers: Mapping[str, Address | None] = field(default_factory=dict)
+    extended: frozenset[str] = frozenset()
 
     _groups: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # by replica
     _subnets: dict[object, int] = field(default_factory=dict, compare=False, repr=False)
     _found: dict[tuple[int, str], Address | None] = field(default_factory=dict, compare=False, repr=False)
+    _kinds: dict[str, tuple[object, ...]] = field(default_factory=dict, compare=False, repr=False)  # by replica
 
     def group(self, replica: str) -> int:
         """The replica's group. Replicas of one group can announce the same next hops: they reach the router by the same
         subnets. Where the router belongs to one node, the group is that node's replica alone."""
         found = self._groups.get(replica)
         if found is None:
-            alike: object = replica if self.own_only(replica) else self._session_subnets(replica)
+            alike: object = (self._session_subnets(replica), self._versions(replica))
+            alike = replica if self.own_only(replica) else alike
             found = self._groups[replica] = self._subnets.setdefault(alike, len(self._subnets))
         return found
 
     def own_only(self, replica: str) -> bool:
         """Whether the router serves this node alone, so that only traffic for the node itself may be sent to it."""
-        return self.peer.router_per_node or self._is_on(replica)
+        return self.peer.router_per_node or self._is_on(replica) or self._unnumbered(replica)
+
+    def _unnumbered(self, replica: str) -> bool:
+        """Whether the router is known by its link-local address alone, on a link without subnets."""
+        router = self._router(replica)
+        by_link = router.is_link_local if router is not None else bool(self.peer.interface)
+        return by_link and not self._session_subnets(replica)
+
+    def lacks_extended(self, replica: str) -> bool:
+        """Whether IPv6 next hops for IPv4 routes are possible with the router, but were not negotiated (RFC 8950)."""
+        router = self._router(replica)
+        return router is not None and router.version == 6 and replica not in self.extended
+
+    def _scope(self, replica: str) -> str:
+        """The interface of a router with a link-local address."""
+        return scope_of(self._router(replica))
+
+    def _versions(self, replica: str) -> tuple[int, ...]:
+        """IP versions that a next hop may have, the preferred one first."""
+        return (4, 6) if self.version == 4 and replica in self.extended else (self.version,)
 
     def _is_on(self, replica: str) -> bool:
         """Whether the router is a daemon on the node itself."""
@@ -62,6 +88,23 @@ class Reach:
 
     def _router(self, replica: str) -> Address | None:
         return self.routers.get(replica, self.peer.address)
+
+    def alike(self, other: Reach, replicas: Iterable[str]) -> bool:
+        """Whether these replicas can announce the same next hops under both."""
+        return (self.version, self.addresses, self.members, self.dead_on) == (
+            other.version,
+            other.addresses,
+            other.members,
+            other.dead_on,
+        ) and all(self._kind(replica) == other._kind(replica) for replica in replicas)
+
+    def _kind(self, replica: str) -> tuple[object, ...]:
+        """What the next hops that a replica can announce depend on, besides the nodes."""
+        found = self._kinds.get(replica)
+        if found is None:
+            found = (self.own_only(replica), self._is_on(replica), self._session_subnets(replica))
+            self._kinds[replica] = found
+        return found
 
     def address(self, replica: str, node: str) -> Address | None:
         """The next hop address of ``node`` as ``replica`` would announce it, or None."""
@@ -74,7 +117,10 @@ class Reach:
         if replica != node and self.own_only(replica):
             return None
         dead = [subnet for name, subnet in self.dead_on if name == node]
-        own = [address for address in self.addresses.get(node, ()) if address.version == self.version]
+        if self._unnumbered(replica):
+            return self._link_local(replica)
+        there = self.addresses.get(node, ())
+        own = [address for version in self._versions(replica) for address in there if address.version == version]
         own = [address for address in own if not any(on_subnet([address], subnet) for subnet in dead)]
         if not own or self.peer.multihop_ttl or self._is_on(replica):
             return own[0] if own else None
@@ -83,32 +129,48 @@ class Reach:
             return own[0]
         return next((a for a in own if any(on_subnet([a], subnet) for subnet in subnets)), None)
 
+    def _link_local(self, replica: str) -> Address | None:
+        """The link-local address of a replica's node on the interface of its router."""
+        member, scope = self.members.get(replica), self._scope(replica)
+        if member is None or 6 not in self._versions(replica):
+            return None
+        return next((scoped(at.ip, scope) for at in member.on(scope) if at.version == 6 and at.is_link_local), None)
+
     def _session_subnets(self, replica: str) -> tuple[Network, ...]:
         member = self.members.get(replica)
         if member is None or self.peer.multihop_ttl:
             return ()
-        connected = [interface.network for interface in member.subnets]
-        router = self._router(replica)
-        if router is not None and self.version == router.version:
-            return tuple(n for n in connected if router in n)
-        # The other IP version over this session: every connected subnet of it except host routes and link-local ones.
-        return tuple(
-            n for n in connected if n.version == self.version and n.prefixlen < n.max_prefixlen and not n.is_link_local
-        )
+        router, scope = self._router(replica), self._scope(replica)
+        connected = [interface.network for interface in (member.on(scope) if scope else member.subnets)]
+        found: list[Network] = []
+        for version in self._versions(replica):
+            if router is not None and version == router.version and not scope:
+                found += [n for n in connected if router in n]
+            else:
+                # The other IP version over this session, or a router with a link-local address: every connected subnet
+                # except host routes and link-local ones.
+                found += [
+                    n
+                    for n in connected
+                    if n.version == version and n.prefixlen < n.max_prefixlen and not n.is_link_local
+                ]
+        return tuple(found)
 
 
 FEW = 16
 """Up to this number of replicas at a peer, the best arrangement is searched. Above it, each next hop has its own
 announcers."""
 
-_CHOICES = 3 * COPIES
+_CHOICES = MOST
+"""Replicas that may announce one next hop: as many as a VIP has next hops. Thus each of its next hops finds a replica,
+also if a replica can announce only one."""
 
 
 class Announcers:
     """Which replicas announce each next hop to one peer that many replicas can reach: a few that follow it on a ring.
 
     The choice for a next hop does not depend on the VIP. Therefore a VIP adds almost no work, and the loss of a replica
-    affects only the next hops that it announces.
+    affects only the next hops that it may announce.
     """
 
     def __init__(self, reach: Reach, replicas: Sequence[str], before: Announcers | None = None) -> None:
@@ -118,6 +180,8 @@ class Announcers:
         self._ring = Ring(replicas)
         self._found: dict[str, tuple[str, ...]] = {}
         self._own: dict[str, frozenset[str]] = {}
+        self._last: tuple[object, ...] = ()
+        self._last_share: tuple[str, ...] = ()
         if before is not None and self._replicas <= before._replicas:
             gone = before._replicas - self._replicas
             self._found = {hop: found for hop, found in before._found.items() if gone.isdisjoint(found)}
@@ -143,6 +207,10 @@ class Announcers:
         """The next hops that have other announcers than under ``other``."""
         return {hop for hop, found in other._found.items() if self.of(hop) is not found and self.of(hop) != found}
 
+    def serves(self, reach: Reach, replicas: Sequence[str]) -> bool:
+        """Whether these replicas at another peer (``reach``) have the same announcers."""
+        return self._replicas == frozenset(replicas) and self._reach.alike(reach, self._replicas)
+
     def own(self, replica: str) -> frozenset[str]:
         """The next hops that ``replica`` may announce."""
         found = self._own.get(replica)
@@ -151,29 +219,92 @@ class Announcers:
             self._own[replica] = found
         return found
 
+    def share(self, replica: str, hops: tuple[str, ...], capacity: int) -> tuple[str, ...]:
+        """What ``replica`` announces: its part of :meth:`arrange`, computed for this replica only. It is called for
+        every VIP, and with the same arguments for each peer that has the same announcers."""
+        key = (replica, hops, capacity)
+        if self._last != key:
+            self._last_share = self._share(replica, hops, capacity)
+            self._last = key
+        return self._last_share
+
+    def _share(self, replica: str, hops: tuple[str, ...], capacity: int) -> tuple[str, ...]:
+        may = self.own(replica)
+        if may.isdisjoint(hops):
+            return ()
+        if capacity >= len(hops):  # no replica is ever full
+            return tuple([hop for hop in hops if hop in may and replica in self.of(hop)[:COPIES]])
+        if capacity > 1:
+            return self.arrange(hops, capacity).get(replica, ())
+        taken = self._each_once(hops)
+        if taken is None:
+            return self.arrange(hops, capacity).get(replica, ())
+        if replica not in taken:
+            self._copies(hops, taken, replica)
+        return (taken[replica],) if replica in taken else ()
+
+    def _each_once(self, hops: Iterable[str]) -> dict[str, str] | None:
+        """One next hop by replica, if each replica can announce only one: a replica for each next hop. None: some next
+        hop finds none, unless others move."""
+        taken: dict[str, str] = {}
+        for hop in hops:
+            for replica in self._found.get(hop) or self.of(hop):
+                if replica not in taken:
+                    taken[replica] = hop
+                    break
+            else:
+                return None
+        return taken
+
+    def _copies(self, hops: Iterable[str], taken: dict[str, str], until: str = "") -> None:
+        """Adds further replicas for each next hop to the result of :meth:`_each_once`, until ``until`` has one."""
+        for hop in hops:
+            copies = 1
+            for replica in self._found[hop]:
+                if replica not in taken:
+                    taken[replica] = hop
+                    copies += 1
+                    if replica == until:
+                        return
+                    if copies >= COPIES:
+                        break
+
     def arrange(self, hops: Sequence[str], capacity: int) -> dict[str, tuple[str, ...]]:
         """Next hops by replica: each is covered once where possible, then up to COPIES times."""
+        if capacity == 1:
+            single = self._each_once(hops)
+            if single is not None:
+                self._copies(hops, single)
+                return {replica: (hop,) for replica, hop in single.items()}
         taken: defaultdict[str, list[str]] = defaultdict(list)
-        copies = dict.fromkeys(hops, 1)
+        choices = {hop: self.of(hop) for hop in hops}
+        full: set[str] = set()
         uncovered = []
-        for hop in hops:
-            replica = next((one for one in self.of(hop) if len(taken[one]) < capacity), None)
-            if replica is None:
-                uncovered.append(hop)
-            else:
-                taken[replica].append(hop)
-        each = dict.fromkeys(self._replicas, capacity) if uncovered else {}
-        for choose in (self.of, self._able) if uncovered else ():
-            choices = {hop: list(choose(hop)) for hop in hops}
-            uncovered = [hop for hop in uncovered if not _place(hop, choices, taken, each, set())]
-        for hop in hops:
-            for replica in self.of(hop):
-                if copies[hop] >= COPIES:
+        for hop, able in choices.items():
+            for replica in able:
+                if replica not in full:
+                    taken[replica].append(hop)
+                    if len(taken[replica]) >= capacity:
+                        full.add(replica)
                     break
-                held = taken[replica]
-                if len(held) < capacity and hop not in held:
-                    held.append(hop)
-                    copies[hop] += 1
+            else:
+                uncovered.append(hop)
+        if uncovered:
+            each = dict.fromkeys(self._replicas, capacity)
+            for hop in uncovered:
+                _place(hop, choices, taken, each, set())
+            full = {replica for replica, held in taken.items() if len(held) >= capacity}
+        for hop, able in choices.items():
+            copies = 1
+            for replica in able:
+                if replica in full or hop in taken[replica]:
+                    continue
+                taken[replica].append(hop)
+                if len(taken[replica]) >= capacity:
+                    full.add(replica)
+                copies += 1
+                if copies >= COPIES:
+                    break
         return {replica: tuple(held) for replica, held in taken.items() if held}
 
 
@@ -187,9 +318,7 @@ class Arrangement(Mapping[str, tuple[str, ...]]):
 
     def own(self, replica: str) -> tuple[str, ...]:
         """What ``replica`` announces."""
-        if self._announcers.own(replica).isdisjoint(self._hops):
-            return ()
-        return self._arranged().get(replica, ())
+        return self._announcers.share(replica, self._hops, self._capacity)
 
     def _arranged(self) -> dict[str, tuple[str, ...]]:
         return self._announcers.arrange(self._hops, self._capacity)
@@ -244,7 +373,11 @@ def arrange(
 
 
 def _place(
-    hop: str, choices: dict[str, list[str]], taken: dict[str, list[str]], capacity: Mapping[str, int], seen: set[str]
+    hop: str,
+    choices: Mapping[str, Sequence[str]],
+    taken: dict[str, list[str]],
+    capacity: Mapping[str, int],
+    seen: set[str],
 ) -> bool:
     """One augmenting step of bipartite matching (Kuhn): finds a replica for ``hop`` and moves other hops if
     necessary."""

@@ -20,8 +20,8 @@ takes text and every table is keyed by it; Python hashes a text once, but a netw
 class SessionConfig:
     """One BGP session of this replica, with exactly the settings that affect the session.
 
-    Times in seconds. ``peer``: the name of its BgpPeer. ``peer_as`` 0: any AS but ours. ``interface``: of the node; the
-    local address is taken from it.
+    Times in seconds. ``peer``: the name of its BgpPeer. ``address``: a link-local one has its interface as scope
+    (``fe80::1%eth0``). ``peer_as`` 0: any AS but ours. ``interface``: of the node; the local address is taken from it.
     """
 
     peer: str
@@ -45,15 +45,27 @@ class SessionConfig:
     max_prefixes: int = 0  # 0: no limit
     admin_down: bool = False
 
+    @property
+    def extends_next_hops(self) -> bool:
+        """Whether IPv6 next hops for IPv4 routes are offered to the router (RFC 8950): to one with an IPv6 address."""
+        return self.address.version == 6 and 4 in self.families
+
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """What the routes of one group have in common. ``path_id`` 0: without add-path."""
+    """What the routes of one group have in common. ``path_id`` 0: without add-path. ``extended``: IPv4 routes with an
+    IPv6 next hop (RFC 8950)."""
 
     peer: str
     next_hop: Address
     path_id: int = 0
     attributes: RouteAttributes = RouteAttributes()
+    extended: bool = False
+
+    @property
+    def version(self) -> int:
+        """IP version of the routes."""
+        return 4 if self.extended else self.next_hop.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +85,26 @@ class DesiredBgp:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer2Scope:
+    """Where VIPs of an Eip with limits (spec.layer2) are answered. ``nodes``: the replicas that may answer.
+
+    ``interfaces``: a replica answers on the first of these that is on the VIP's subnet. If there is none, it answers on
+    the first that is up, or, if ``strict``, not at all. Empty: on the interface that the VIP names.
+    """
+
+    nodes: frozenset[str] = frozenset()
+    interfaces: tuple[str, ...] = ()
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Layer2Vip:
     """One VIP for the wire process.
 
     ``candidates``: usable nodes, best first (see :mod:`porterlb.core.nexthops`); the first live one is the next hop.
     ``interface``: a NIC name, or empty: the interface whose subnet holds ``can_reach``, or else the VIP itself.
-    ``takers``: if each asking host gets its own next hop, the candidates that new hosts are assigned to.
+    ``takers``: if each asking host gets its own next hop, the candidates that new hosts are assigned to. ``scope``: the
+    name of its scope; empty: none.
     """
 
     address: Address
@@ -86,6 +112,7 @@ class Layer2Vip:
     interface: str = ""
     can_reach: Address | None = None
     takers: tuple[str, ...] = ()
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +121,22 @@ class DesiredWire:
 
     ``sessions``: our established BGP sessions by peer name; ``hold_downs``: our hold-down states by set of peers
     (:func:`porterlb.core.holddown.said`); ``negotiated``: what each session negotiated, as a short text by peer name;
-    ``leader``: the replica that we consider the leader. These travel in our hello. ``digest``: of the plan that this
-    belongs to; ``applied``: of the plan that BGP has applied.
+    ``leader``: the replica that we consider the leader. These travel in our hello. ``outage``: the API is unavailable.
+    ``digest``: of the plan that this belongs to; ``applied``: of the plan that BGP has applied.
     """
 
     members: Mapping[str, Member] = field(default_factory=dict)
     nodes: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     vips: Mapping[Address, Layer2Vip] = field(default_factory=dict)
+    scopes: Mapping[str, Layer2Scope] = field(default_factory=dict)  # by name
     sessions: frozenset[str] = frozenset()
     hold_downs: frozenset[str] = frozenset()
     negotiated: Mapping[str, str] = field(default_factory=dict)
     leader: str = ""
+    outage: bool = False
     digest: int = 0
     applied: int = 0
     check: frozenset[Address] = frozenset()
     """On-link addresses to probe for foreign owners before their first use (RFC 5227)."""
+    routers: tuple[str, ...] = ()
+    """Interfaces on which router advertisements (RFC 4861) are heard, and sent."""

@@ -22,7 +22,7 @@ REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Duplicate:
     """``mac`` claims the address. ``times``: how often this was found; ``due``: when to probe again (monotonic s)."""
 
     mac: bytes
@@ -31,12 +31,12 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class Duplicates:
     """The addresses that foreign hosts claim."""
 
-    found: Mapping[Address, Verdict] = field(default_factory=dict)
+    found: Mapping[Address, Duplicate] = field(default_factory=dict)
 
-    def heard(self, claimed: Mapping[Address, bytes], clear: Collection[Address], now: float) -> Verdicts:
+    def heard(self, claimed: Mapping[Address, bytes], clear: Collection[Address], now: float) -> Duplicates:
         """The verdicts with a report of the probe. The report changes a remembered verdict only if that verdict was
         due."""
         fresh = dict(self.found)
@@ -45,14 +45,14 @@ class Verdicts:
             if before is None or before.due <= now:
                 times = before.times + 1 if before else 1
                 fresh.pop(address, None)
-                fresh[address] = Verdict(mac, times, now + min(FIRST * 2 ** (times - 1), LONGEST))
+                fresh[address] = Duplicate(mac, times, now + min(FIRST * 2 ** (times - 1), LONGEST))
         for address in clear:
             before = fresh.get(address)
             if before is not None and before.due <= now:
                 del fresh[address]
         for address in list(fresh)[: max(0, len(fresh) - REMEMBERED)]:
             del fresh[address]
-        return self if fresh == self.found else Verdicts(fresh)
+        return self if fresh == self.found else Duplicates(fresh)
 
     @property
     def claimed(self) -> frozenset[Address]:

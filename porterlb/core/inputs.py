@@ -15,7 +15,7 @@ from ipaddress import ip_network
 from porterlb.core import node_return, proxy_wait
 from porterlb.core.bgp.negotiated import from_text
 from porterlb.core.bgp.peers import secret_missing
-from porterlb.core.duplicates import Verdicts
+from porterlb.core.duplicates import Duplicates
 from porterlb.core.model import Address, Endpoint, Member, Peer, ServiceKey, Snapshot, View
 from porterlb.core.namesake import TOLD_FOR
 from porterlb.core.node_return import Returns
@@ -76,7 +76,7 @@ class Inputs:
     delivering: frozenset[NewHop] = frozenset()
     proxies: frozenset[str] | None = None
     checking: dict[Address, float] = field(default_factory=dict)
-    verdicts: Verdicts = field(default_factory=Verdicts)
+    verdicts: Duplicates = field(default_factory=Duplicates)
     proxy_wait: ProxyWait | None = None
     returns: Returns = field(default_factory=Returns)
     _endpoints: Mapping[ServiceKey, tuple[Endpoint, ...]] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class Inputs:
             return
         delay, fresh, proxies = self.proxy_policy.delay, self._fresh(), self.proxies
         self.returns = node_return.step(
-            self.returns, report.dead, self.members, fresh, now, delay, proxies, self._exempt()
+            self.returns, report.dead, self.members, fresh, now, delay, proxies, self._exempt(), report.unheard
         )
         self.proxies = None if proxies is None else frozenset(proxies & self.returns.waiting.keys())
 

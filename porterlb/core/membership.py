@@ -46,24 +46,41 @@ def node_of(name: str) -> str:
 
 
 def member_here(
-    node: str, address: str, port: int, nics: Iterable[Nic], gateways: tuple[Address, ...], named: Iterable[str]
+    node: str,
+    address: str,
+    port: int,
+    nics: Iterable[Nic],
+    gateways: tuple[Address, ...],
+    named: Iterable[str],
+    listed: Iterable[str] = (),
+    routers: tuple[Address, ...] = (),
 ) -> Member:
     """The description of the replica on this node, without a boot number.
 
     Addresses without a subnet (/32, /128) do not identify a segment, and kube-ipvs0 has one for each VIP.
-    ``named``: the interfaces that Eips name.
+    ``named``: the interfaces in spec.interface of Eips; ``listed``: those in spec.layer2.interfaces and of BgpPeers.
     """
-    nics = list(nics)
+    nics, listed = list(nics), set(listed)
     found = [(nic, a) for nic in nics for a in nic.addresses if a.network.prefixlen < a.max_prefixlen]
     inner = [interface.network for nic, interface in found if nic.inner]
-    lacks = set(named) - {nic.name for nic in nics if nic.up}
-    subnets = tuple(interface for _, interface in found)
-    return Member(node, address, port, 0, subnets, gateways, tuple(dict.fromkeys(inner)), tuple(sorted(lacks)))
+    lacks = listed.union(named) - {nic.name for nic in nics if nic.up}
+    return Member(
+        node,
+        address,
+        port,
+        0,
+        tuple(interface for _, interface in found),
+        gateways,
+        tuple(dict.fromkeys(inner)),
+        tuple(sorted(lacks)),
+        tuple(sorted((nic.name, nic.addresses) for nic in nics if nic.up and nic.name in listed)),
+        routers,
+    )
 
 
 def described(member: Member) -> dict[str, str]:
     """The annotations of the Lease of a member."""
-    content = {
+    content: dict[str, Any] = {
         "address": member.address,
         "port": member.port,
         "boot": member.boot,
@@ -72,6 +89,10 @@ def described(member: Member) -> dict[str, str]:
         "inner": [str(subnet) for subnet in member.inner],
         "lacks": list(member.lacks),
     }
+    if member.listed:
+        content["listed"] = {name: [str(address) for address in addresses] for name, addresses in member.listed}
+    if member.routers:
+        content["routers"] = [str(address) for address in member.routers]
     return {ANNOTATION: json.dumps(content)}
 
 
@@ -98,8 +119,14 @@ def parse(name: str, carried: Mapping[str, str]) -> Parsed[Member]:
         gateways = tuple(ip_address(str(text)) for text in content.get("gateways") or ())
         inner = tuple(ip_network(str(text)) for text in content.get("inner") or ())
         lacks = tuple(str(text) for text in content.get("lacks") or ())
-        return Parsed(Member(node, str(ip_address(str(address))), port, boot, interfaces, gateways, inner, lacks))
-    except (ValueError, TypeError) as error:
+        listed = tuple(
+            (str(name), tuple(ip_interface(str(text)) for text in found))
+            for name, found in sorted((content.get("listed") or {}).items())
+        )
+        routers = tuple(ip_address(str(text)) for text in content.get("routers") or ())
+        hello = str(ip_address(str(address)))
+        return Parsed(Member(node, hello, port, boot, interfaces, gateways, inner, lacks, listed, routers))
+    except (ValueError, TypeError, AttributeError) as error:
         return _refused(f"The Lease {name} of replica {node}: {error}.")
 
 

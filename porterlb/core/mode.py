@@ -68,7 +68,7 @@ def decide(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float
             Announce.FULL if bgp else Announce.NONE,
             answer=not bgp,
         )
-    return _with_overlap(previous, fresh, ways, now, policy)
+    return _with_overlap(previous, fresh, ways, hold_down, now, policy)
 
 
 def _automatic(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: float) -> VipMode:
@@ -92,14 +92,16 @@ def _automatic(previous: VipMode | None, ways: Ways, hold_down: HoldDown, now: f
     )
 
 
-def _with_overlap(previous: VipMode | None, fresh: VipMode, ways: Ways, now: float, policy: ModePolicy) -> VipMode:
+def _with_overlap(
+    previous: VipMode | None, fresh: VipMode, ways: Ways, hold_down: HoldDown, now: float, policy: ModePolicy
+) -> VipMode:
     """Make before break: the path that served the VIP stays active for ``policy.overlap`` after a switch.
 
     Routes are kept only while a session carries them: when all sessions are lost, no route is left to keep.
     """
     if previous is None:
         return fresh
-    until = _overlap_until(previous, fresh, now, policy)
+    until = _overlap_until(previous, fresh, hold_down, now, policy)
     if until <= now:
         return fresh
     answer = fresh.answer or (previous.answer and ways.on_link)
@@ -113,10 +115,12 @@ def _with_overlap(previous: VipMode | None, fresh: VipMode, ways: Ways, now: flo
     return replace(fresh, announce=announce, answer=answer, overlap_until=until)
 
 
-def _overlap_until(previous: VipMode, fresh: VipMode, now: float, policy: ModePolicy) -> float:
+def _overlap_until(previous: VipMode, fresh: VipMode, hold_down: HoldDown, now: float, policy: ModePolicy) -> float:
     """When the overlap that begins now or is running ends; 0.0 or a time in the past: there is none."""
     switched_by_hand = previous.protocol is not fresh.protocol
-    return_completed = previous.phase is Phase.NARROW and fresh.phase is Phase.BGP
+    # Its peers were trusted all the while, but none of them could be told a next hop of this VIP until now.
+    carried_again = previous.phase is Phase.LAYER2 and hold_down.since <= previous.since
+    return_completed = (previous.phase is Phase.NARROW or carried_again) and fresh.phase is Phase.BGP
     answer_ends = previous.answer and not fresh.answer
     if switched_by_hand or (return_completed and answer_ends):
         return now + policy.overlap

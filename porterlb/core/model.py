@@ -20,6 +20,23 @@ Network = IPv4Network | IPv6Network
 Interface = IPv4Interface | IPv6Interface
 
 
+def scope_of(address: Address | None) -> str:
+    """The interface of a link-local IPv6 address that is written with it (RFC 4007); empty: it has none."""
+    return (address.scope_id or "") if isinstance(address, IPv6Address) else ""
+
+
+def scoped(address: Address, interface: str) -> Address:
+    """A link-local IPv6 address with its interface; others unchanged."""
+    if isinstance(address, IPv6Address) and address.is_link_local and interface:
+        return IPv6Address(f"{unscoped(address)}%{interface}")
+    return address
+
+
+def unscoped(address: Address) -> Address:
+    """An address without its interface."""
+    return IPv6Address(int(address)) if scope_of(address) else address
+
+
 class ServiceKey(NamedTuple):
     """Namespace and name of a Service."""
 
@@ -181,6 +198,34 @@ class AddressRange(NamedTuple):
     last: Address
 
 
+class Preference(NamedTuple):
+    """A term of spec.layer2.preferred: nodes that ``selector`` selects are preferred by ``weight`` (1 to 100)."""
+
+    weight: int
+    selector: Selector
+
+
+@dataclass(frozen=True, slots=True)
+class Layer2Rules:
+    """Eip.spec.layer2: where its VIPs are served in Layer 2. BGP is not affected.
+
+    ``interfaces``: NIC names; each node uses one of them; empty: any. ``node_selectors``: only nodes that one of them
+    selects answer; empty: all nodes.
+    """
+
+    interfaces: tuple[str, ...] = ()
+    node_selectors: tuple[Selector, ...] = ()
+    preferred: tuple[Preference, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.limits or self.preferred)
+
+    @property
+    def limits(self) -> bool:
+        """Whether some nodes may not serve."""
+        return bool(self.interfaces or self.node_selectors)
+
+
 @dataclass(frozen=True, slots=True)
 class Eip:
     """A pool of addresses. ``ranges`` are sorted and disjoint. They do not contain ``exclude``d addresses (nor network
@@ -202,6 +247,7 @@ class Eip:
     auto_assign: bool = True
     layer2_standby: bool = True
     layer2_spread: bool = False  # each host that asks for an address gets its own next hop
+    layer2: Layer2Rules = Layer2Rules()
     probe: bool = True  # check the segment for a foreign host before an address is first used
     is_default: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -280,10 +326,11 @@ class PeerOverride:
 class Peer:
     """A BgpPeer. Times in seconds. ``families``: IP versions announced to it. ``local_as`` 0: that of BgpConf.
 
-    ``address`` None: only its overrides have one. ``dynamic``: the AS that the router may have if ``peer_as`` is 0.
+    ``address`` None: only its overrides have one, or it is found on ``interface``. ``dynamic``: the AS that the router
+    may have if ``peer_as`` is 0.
 
-    ``router_per_node``: behind this address, each node reaches a different router. Only overrides set ``router_id`` and
-    ``interface`` (which has the local address): see :mod:`porterlb.core.bgp.overrides`.
+    ``router_per_node``: behind this address, each node reaches a different router. Only overrides set ``router_id``:
+    see :mod:`porterlb.core.bgp.overrides`.
     """
 
     name: str
@@ -306,7 +353,7 @@ class Peer:
     passive: bool = False
     remote_port: int = 179
     local_address: Address | None = None
-    interface: str = ""
+    interface: str = ""  # of the node: has the local address; a link-local router is on it
     router_id: IPv4Address | None = None
     graceful_restart: int | None = None  # restart time; None: the value of BgpConf; 0: off
     families: tuple[int, ...] = (4, 6)
@@ -344,7 +391,10 @@ class Member:
 
     ``subnets``: the interfaces of its node as address/prefix, so that every replica knows what is on-link for it.
     ``inner``: its subnets that only connect workloads on the node (cni0). ``lacks``: names of interfaces that Eips name
-    (spec.interface) and that are missing or down on its node.
+    (spec.interface, spec.layer2.interfaces) or BgpPeers (spec.interface) and that are missing or down on its node.
+    ``listed``: the addresses of the interfaces in spec.layer2.interfaces and of BgpPeers that are up on its node, by
+    name. ``routers``: heard by router advertisements on the interfaces of BgpPeers; the one to use on an interface is
+    before the others (:mod:`porterlb.core.bgp.router_table`).
     """
 
     node: str
@@ -352,9 +402,15 @@ class Member:
     port: int  # hello UDP port
     boot: int
     subnets: tuple[Interface, ...] = ()
-    gateways: tuple[Address, ...] = ()  # of its default routes
+    gateways: tuple[Address, ...] = ()  # of its default routes; a link-local one with its interface
     inner: tuple[Network, ...] = ()
     lacks: tuple[str, ...] = ()
+    listed: tuple[tuple[str, tuple[Interface, ...]], ...] = ()
+    routers: tuple[Address, ...] = ()
+
+    def on(self, interface: str) -> tuple[Interface, ...]:
+        """The addresses of a listed interface."""
+        return next((addresses for name, addresses in self.listed if name == interface), ())
 
 
 @dataclass(frozen=True, slots=True)

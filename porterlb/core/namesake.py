@@ -32,7 +32,7 @@ class Claim:
     answered: str = ""
 
 
-class Verdict(enum.StrEnum):
+class ClaimStep(enum.StrEnum):
     WAIT = "wait"  # until the owner answers or the time is over
     CHALLENGE = "challenge"  # write our challenge, then wait
     TAKE = "take"  # write the Lease as its owner
@@ -41,7 +41,7 @@ class Verdict(enum.StrEnum):
     END = "end"  # another manager with our name is alive, and was first
 
 
-def starting(claim: Claim, me: str, challenged: bool, waited: float) -> Verdict:
+def starting(claim: Claim, me: str, challenged: bool, waited: float) -> ClaimStep:
     """The next step of a manager that does not own the Lease yet.
 
     Args:
@@ -51,17 +51,17 @@ def starting(claim: Claim, me: str, challenged: bool, waited: float) -> Verdict:
         waited: seconds since then.
     """
     if claim.owner in ("", me):
-        return Verdict.TAKE
+        return ClaimStep.TAKE
     if not challenged:
-        return Verdict.CHALLENGE
+        return ClaimStep.CHALLENGE
     if claim.answered == me:
-        return Verdict.END
+        return ClaimStep.END
     if claim.challenger != me:
-        return Verdict.END  # a third manager has started after us, or owns the Lease by now
-    return Verdict.TAKE if waited >= ANSWER_WITHIN else Verdict.WAIT
+        return ClaimStep.END  # a third manager has started after us, or owns the Lease by now
+    return ClaimStep.TAKE if waited >= ANSWER_WITHIN else ClaimStep.WAIT
 
 
-def owning(claim: Claim, me: str, newer: bool) -> Verdict:
+def owning(claim: Claim, me: str, newer: bool) -> ClaimStep:
     """The reaction of the owner of the Lease to its present content.
 
     Args:
@@ -69,10 +69,10 @@ def owning(claim: Claim, me: str, newer: bool) -> Verdict:
         take-over.
     """
     if claim.owner != me:
-        return Verdict.END if claim.owner and newer else Verdict.TAKE
+        return ClaimStep.END if claim.owner and newer else ClaimStep.TAKE
     if claim.challenger and claim.challenger not in (me, claim.answered):
-        return Verdict.ANSWER
-    return Verdict.KEEP
+        return ClaimStep.ANSWER
+    return ClaimStep.KEEP
 
 
 def written(claim: Claim) -> dict[str, str]:

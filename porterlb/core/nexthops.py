@@ -212,6 +212,9 @@ def _routable(interface: Interface) -> bool:
     )
 
 
+NO_WEIGHTS: Mapping[str, int] = MappingProxyType({})
+"""Without preferences of an Eip (spec.layer2.preferred)."""
+
 MOST = 16
 """Maximum number of next hops of a VIP with policy Cluster. It fills the ECMP groups of common routers, and the work
 for a VIP does not grow with the number of nodes. Policy Local has no limit, because the pods of an omitted node would
@@ -227,19 +230,35 @@ class Tier:
 
 
 def tiers(
-    usable: frozenset[str], present: frozenset[str], replicas: frozenset[str], cordoned: frozenset[str]
+    usable: frozenset[str],
+    present: frozenset[str],
+    replicas: frozenset[str],
+    cordoned: frozenset[str],
+    weights: Mapping[str, int] = NO_WEIGHTS,
 ) -> tuple[Tier, ...]:
     """The usable nodes, best first: on the segment (``present``), then the others; in each group, cordoned ones
-    last."""
+    last. ``weights``: as for :func:`layer2_order`."""
     found = []
     for place in (usable & present, usable - present):
         for part in (place - cordoned, place & cordoned):
             if part:
-                found.append(Tier(part, tuple(Ring(names) for names in (part & replicas, part - replicas) if names)))
+                found.append(Tier(part, (*_rings(part & replicas, weights), *_rings(part - replicas, weights))))
     return tuple(found)
 
 
-def picked(key: str, pinned: str, hops: NextHops, among: Sequence[Tier]) -> list[str]:
+def _rings(names: frozenset[str], weights: Mapping[str, int]) -> list[Ring]:
+    """Rings of nodes with equal weights, the heaviest first."""
+    if not weights:
+        return [Ring(names)] if names else []
+    by_weight: dict[int, set[str]] = {}
+    for name in names:
+        by_weight.setdefault(weights.get(name, 0), set()).add(name)
+    return [Ring(by_weight[weight]) for weight in sorted(by_weight, reverse=True)]
+
+
+def picked(
+    key: str, pinned: str, hops: NextHops, among: Sequence[Tier], weights: Mapping[str, int] = NO_WEIGHTS
+) -> list[str]:
     """Up to MOST of the next hops: the pinned node, then from each tier first the nodes with a ready endpoint.
 
     Removing a node that was not picked does not change the result.
@@ -247,7 +266,7 @@ def picked(key: str, pinned: str, hops: NextHops, among: Sequence[Tier]) -> list
     chosen: dict[str, None] = {pinned: None} if pinned in hops.nodes else {}
     for tier in among:
         with_endpoint = hops.endpoints & tier.nodes
-        rings = (Ring(with_endpoint), *tier.rings) if with_endpoint else tier.rings
+        rings = (*_rings(with_endpoint, weights), *tier.rings) if with_endpoint else tier.rings
         for ring in rings:
             for name in ring.after(key):
                 if len(chosen) == MOST:
@@ -266,6 +285,7 @@ def layer2_order(
     *,
     many: bool = False,
     draining: frozenset[str] = frozenset(),
+    weights: Mapping[str, int] = NO_WEIGHTS,
 ) -> tuple[str, ...]:
     """The order in which ``hops`` serve a VIP on the segment.
 
@@ -274,20 +294,22 @@ def layer2_order(
     VIPs of a dual-stack Service have the same order, because its first address determines the rank. ``among``: the
     tiers of the VIP's segment, if there are many next hops and MOST of them are enough. ``many``: the cluster has more
     than MOST nodes; then the rank of nodes with an endpoint is cheaper to compute and a little less even. ``draining``:
-    these nodes come last, even if the VIP is pinned there.
+    these nodes come last, even if the VIP is pinned there. ``weights``: of the nodes that the Eip prefers; among nodes
+    that are equal otherwise, the heaviest come first.
     """
     key = str((service.held or service.recorded or (service.key,))[0])
     names: Iterable[str] = hops.nodes
     if among is not None:
-        names = picked(key, service.pinned_node, hops, among)
+        names = picked(key, service.pinned_node, hops, among, weights)
 
-    def preference(name: str) -> tuple[bool, ...]:
+    def preference(name: str) -> tuple[int, ...]:
         return (
             name in draining,
             name != service.pinned_node,
             name in cordoned,
             name not in hops.endpoints,
             name not in replicas,
+            -weights.get(name, 0),
         )
 
     if not many:
@@ -298,10 +320,16 @@ def layer2_order(
 
 
 def best_of(
-    order: Sequence[str], hops: NextHops, replicas: frozenset[str], cordoned: frozenset[str]
+    order: Sequence[str],
+    hops: NextHops,
+    replicas: frozenset[str],
+    cordoned: frozenset[str],
+    weights: Mapping[str, int] = NO_WEIGHTS,
 ) -> tuple[str, ...]:
     """The nodes of ``order`` that are equally good for a new VIP, in the same order: the nodes of the best rank, as
     :func:`layer2_order` ranks them. The present location of a VIP does not matter."""
-    ranks = [(name in cordoned, name not in hops.endpoints, name not in replicas) for name in order]
+    ranks = [
+        (name in cordoned, name not in hops.endpoints, name not in replicas, -weights.get(name, 0)) for name in order
+    ]
     best = min(ranks, default=None)
     return tuple([name for name, rank in zip(order, ranks, strict=True) if rank == best])

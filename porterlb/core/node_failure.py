@@ -5,7 +5,7 @@ of a dead node until the node controller marks them NotReady, about 40 s after t
 soon as the replicas agree: it sets the condition Ready=False in the status of the node's pods.
 
 A wrong verdict deprives the node of its share of new connections for some seconds, so the rules are strict: see
-:class:`Refusal`. The marks are undone when the node lives and its pods have not been corrected otherwise.
+:class:`NotMarked`. The marks are undone when the node lives and its pods have not been corrected otherwise.
 
 A node without power and a node that is separated from its segment (a partition, a dead switch port) are equally silent.
 Two signs show that the node lives (:attr:`Seen.signs`): its replica is cut off and writes that to the API, or its
@@ -54,7 +54,7 @@ SIGN_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Consensus:
     """The findings of the replicas on one node, on the segment of its InternalIP.
 
     ``voters``: replicas that can judge the node, never its own. ``silent``: voters that the node does not answer.
@@ -93,7 +93,7 @@ class Seen:
     """
 
     nodes: Mapping[str, Node]
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, Consensus]
     lease_left: float = 0.0
     doubt: bool = False
     outage: bool = False
@@ -152,7 +152,7 @@ class Memory:
     dead_since: Mapping[str, float] = field(default_factory=dict)
 
 
-class Refusal(enum.Enum):
+class NotMarked(enum.Enum):
     """Why the pods of a silent node are not marked. The value is a sentence."""
 
     OFF = "Marking pods is off (markPodsNotReady): new connections go to the node's pods until Kubernetes notices."
@@ -174,7 +174,7 @@ class Refusal(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MarkingStep:
     """The actions to take now. The caller records ``memory.failures`` before it marks anything, retries failed actions,
     and calls :func:`marked` and :func:`restored`.
 
@@ -187,11 +187,11 @@ class Step:
     mark: tuple[str, ...] = ()
     restore: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
-    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    refused: Mapping[str, NotMarked] = field(default_factory=dict)
     next_at: float | None = None
 
 
-def verdicts(nodes: Iterable[str], report: WireReport, own: str) -> dict[str, Verdict]:
+def verdicts(nodes: Iterable[str], report: WireReport, own: str) -> dict[str, Consensus]:
     """The verdict on each node. A node without votes is alive if it answers our own probes.
 
     The node of the calling replica (``own``) is alive: an earlier leader may have marked its pods.
@@ -199,15 +199,15 @@ def verdicts(nodes: Iterable[str], report: WireReport, own: str) -> dict[str, Ve
     found = {}
     for node in nodes:
         if node == own:
-            found[node] = Verdict(hello_fresh=True)
+            found[node] = Consensus(hello_fresh=True)
             continue
         fresh = node in report.fresh
         counted = report.votes.get(node)
         if counted is None:
             heard = node in report.probed and node not in report.dead and not report.doubt
-            found[node] = Verdict(hello_fresh=fresh, heard=heard)
+            found[node] = Consensus(hello_fresh=fresh, heard=heard)
         else:
-            found[node] = Verdict(counted.voters, counted.silent, fresh, bool(counted.heard))
+            found[node] = Consensus(counted.voters, counted.silent, fresh, bool(counted.heard))
     return found
 
 
@@ -225,7 +225,7 @@ def cut_off(me: str, members: Collection[str], report: WireReport, *, deaf: bool
     return deaf or report.alone or report.doubt or accused or 2 * heard <= len(set(members) | {me})
 
 
-def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
+def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> MarkingStep:
     """The next step. ``now``: monotonic seconds."""
     dead_since = {
         name: memory.dead_since.get(name, now)
@@ -244,21 +244,21 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
                 waits.append(kept.since + rules.again_after)
 
     fresh: list[str] = []
-    refused: dict[str, Refusal] = {}
+    refused: dict[str, NotMarked] = {}
     believed = {name for name, node in seen.nodes.items() if node.ready is Ready.TRUE}
     for name in sorted(believed & seen.verdicts.keys()):
         if not seen.verdicts[name].silent:
             continue
         why = _refusal(name, failures, seen, rules, now)
         if why is None and now < dead_since[name] + rules.confirm:
-            why = Refusal.CONFIRMING
+            why = NotMarked.CONFIRMING
             waits.append(dead_since[name] + rules.confirm)
         if why is not None:
             refused[name] = why
         elif name not in failures:
             fresh.append(name)
     if len(believed & dead_since.keys()) > max(1, len(seen.nodes) // 3):
-        refused.update(dict.fromkeys(fresh, Refusal.TOO_MANY))
+        refused.update(dict.fromkeys(fresh, NotMarked.TOO_MANY))
         fresh = []
     failures.update({name: Failure(Stage.MARKING, now) for name in fresh})
 
@@ -272,7 +272,7 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
     begun = {name for name, one in failures.items() if one.stage is Stage.MARKING and one.alive_since is None}
     mark = tuple(name for name in failures if name in begun and name in dead_since)
     restore = tuple(name for name, one in failures.items() if one.stage is Stage.RESTORING)
-    return Step(
+    return MarkingStep(
         Memory(failures, dead_since),
         tuple(name for name in mark if name not in refused) if acting else (),
         restore if acting else (),
@@ -282,18 +282,18 @@ def step(memory: Memory, seen: Seen, rules: Rules, now: float) -> Step:
     )
 
 
-def _may_act(seen: Seen, rules: Rules) -> Refusal | None:
+def _may_act(seen: Seen, rules: Rules) -> NotMarked | None:
     """Why no pod may be written to now; None: writing is allowed."""
     if not rules.enabled:
-        return Refusal.OFF
+        return NotMarked.OFF
     if not seen.bounded:
-        return Refusal.UNBOUNDED
+        return NotMarked.UNBOUNDED
     if seen.doubt:
-        return Refusal.DOUBT
+        return NotMarked.DOUBT
     if seen.outage:
-        return Refusal.OUTAGE
+        return NotMarked.OUTAGE
     if seen.lease_left < rules.lease_margin:
-        return Refusal.LEASE
+        return NotMarked.LEASE
     return None
 
 
@@ -304,23 +304,23 @@ def _to_ask(seen: Seen, failures: Mapping[str, Failure], dead: Collection[str]) 
     return tuple(sorted((unheard | set(dead)) & seen.nodes.keys()))
 
 
-def _refusal(name: str, failures: Mapping[str, Failure], seen: Seen, rules: Rules, now: float) -> Refusal | None:
+def _refusal(name: str, failures: Mapping[str, Failure], seen: Seen, rules: Rules, now: float) -> NotMarked | None:
     verdict = seen.verdicts[name]
     why = _may_act(seen, rules)
     if why is not None:
         return why
     if seen.signed(name, rules, now):
-        return Refusal.SIGN_OF_LIFE
+        return NotMarked.SIGN_OF_LIFE
     if verdict.hello_fresh:
-        return Refusal.HELLO_FRESH
+        return NotMarked.HELLO_FRESH
     if len(verdict.voters) < 2:
-        return Refusal.FEW_VOTERS
+        return NotMarked.FEW_VOTERS
     if not verdict.majority:
-        return Refusal.NO_MAJORITY
+        return NotMarked.NO_MAJORITY
     if verdict.heard:
-        return Refusal.HEARD
+        return NotMarked.HEARD
     if name in failures and failures[name].stage not in (Stage.MARKING, Stage.MARKED):
-        return Refusal.RECENT
+        return NotMarked.RECENT
     return None
 
 

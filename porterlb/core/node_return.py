@@ -9,6 +9,9 @@ Service's own health check is added.
 A node that was dead for less than the duration of a boot did not boot: a lost frame or a stalled replica made it look
 dead, possibly to one replica only. It does not wait, because replicas that disagree about it would serve VIPs twice.
 
+A node that is dead and has never answered this replica died before the replica began to watch: how long ago is not
+known. It counts as one that boots, because the replicas that run longer have seen it dead for longer.
+
 The state is a value: `step` takes the state before and returns the state now.
 """
 
@@ -74,6 +77,7 @@ def step(
     delay: float,
     proxies: Collection[str] | None = None,
     exempt: Collection[str] = (),
+    unheard: Collection[str] = (),
 ) -> Returns:
     """The state now.
 
@@ -85,6 +89,7 @@ def step(
             hello of its replica.
         proxies: the waiting nodes whose kube-proxy runs. None: this cannot be checked.
         exempt: nodes that do not begin to wait: see `exempt_nodes`.
+        unheard: the dead nodes that have never answered us.
     """
     waiting = dict(before.waiting)
     for node, since in before.dead.items():
@@ -99,6 +104,9 @@ def step(
         kept = Return(entry.since, runs)
         if now < kept.over_at(delay):
             found[node] = kept
-    # A node that dies while it waits is still booting: its next return counts as one, however short this death is.
-    begun = {node: now - BOOT if node in before.waiting else now for node in dead}
-    return Returns({node: before.dead.get(node, begun[node]) for node in sorted(dead)}, found)
+    died = {}
+    for node in sorted(dead):
+        # A node that dies while it waits is still booting: its next return counts as one, however short this death is.
+        long_ago = node in unheard or node in before.waiting
+        died[node] = before.dead.get(node, now - BOOT if long_ago else now)
+    return Returns(died, found)

@@ -106,6 +106,7 @@ class FreshReplica:
     applied: int = 0
     hold_downs: frozenset[str] = frozenset()  # its hold-down states, as in its hello
     negotiated: Mapping[str, str] = field(default_factory=dict)  # negotiated values of its sessions, by peer name
+    stale: bool = False  # its plan may be outdated
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +171,20 @@ class WireReport:
     """The observations and the state of the wire process.
 
     ``dead``: nodes that are dead on the segments of their InternalIPs, possibly our own; ``dead_on``: the dead nodes by
-    connected subnet (CIDR text); ``votes``: on every node that a voter finds silent; ``alone``: more than half of the
-    other replicas' nodes do not answer. ``probed``: nodes that have answered at least once or whose address is on one
-    of our segments. ``fresh``: live replicas by node, without our own. ``answering``: VIPs whose answerer or next hop
-    changed or, in a full report, all of them. ``claimed``: result of the duplicate address probe, foreign MAC by
-    address; ``clear``: addresses that no host claimed. ``asked``: VIPs that a host has asked for in the last minute, as
-    far as its question reached this node (a unicast question goes to the next hop only). ``askers``: for each VIP that
-    is spread over nodes, the number of its known askers by the node that is their next hop.
+    connected subnet (CIDR text); ``unheard``: the dead nodes that have never answered this wire process; ``votes``: on
+    every node that a voter finds silent; ``alone``: more than half of the other replicas' nodes do not answer.
+    ``probed``: nodes that have answered at least once or whose address is on one of our segments. ``fresh``: live
+    replicas by node, without our own. ``answering``: VIPs whose answerer or next hop changed or, in a full report, all
+    of them. ``claimed``: result of the duplicate address probe, foreign MAC by address; ``clear``: addresses that no
+    host claimed. ``asked``: VIPs that a host has asked for in the last minute, as far as its question reached this node
+    (a unicast question goes to the next hop only). ``askers``: for each VIP that is spread over nodes, the number of
+    its known askers by the node that is their next hop.
     """
 
     nics: tuple[Nic, ...] = ()
     dead: frozenset[str] = frozenset()
     dead_on: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unheard: frozenset[str] = frozenset()
     votes: Mapping[str, Votes] = field(default_factory=dict)
     alone: bool = False
     probed: frozenset[str] = frozenset()
@@ -193,7 +196,8 @@ class WireReport:
     clear: frozenset[Address] = frozenset()
     asked: frozenset[Address] = frozenset()
     askers: Mapping[Address, Mapping[str, int]] = field(default_factory=dict)
-    gateways: tuple[Address, ...] = ()  # of the default routes
+    gateways: tuple[Address, ...] = ()  # of the default routes; a link-local one with its interface
+    routers: tuple[Address, ...] = ()  # heard by router advertisements, each with its interface; the best one first
     notices: tuple[Notice, ...] = ()
     applied: int = 0  # digest of the last desired set taken over
     counters: Mapping[str, int] = field(default_factory=dict)  # requests, answers, gratuitous, hellos ...

@@ -9,11 +9,11 @@ that is not in the API is not announced. If another writer changes the status, t
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from porterlb.core import drain, holddown
 from porterlb.core.allocation import Allocation, AllocationMemory, Allocations, EipUse, ReservedMemo, allocate
-from porterlb.core.bgp.peers import own_bfd, own_sessions, peer_problems
+from porterlb.core.bgp.peers import listened, own_bfd, own_sessions, peer_problems
 from porterlb.core.desired import DesiredBgp, DesiredWire, Path, Prefix
 from porterlb.core.eip_plan import EipPlan, eip_plan
 from porterlb.core.holddown import HoldDown
@@ -26,7 +26,7 @@ from porterlb.core.placement.policy import DEFAULT, PlacementPolicy
 from porterlb.core.problems import Problem
 from porterlb.core.shared import Shared, shared_by_all
 from porterlb.core.tables import Tables
-from porterlb.core.vip import VipPlan, announced_anew, plan_vip, served_alike
+from porterlb.core.vip import VipPlan, announced_anew, placed_alike, plan_vip, served_alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,9 @@ class Plan:
     uses: Mapping[str, EipUse] = field(default_factory=dict, repr=False, compare=False)
     shared: Shared | None = field(default=None, compare=False, repr=False)
 
+
+Steps = Generator[DesiredBgp | None, None, Plan]
+"""A plan in steps. A step is None, or what BGP is told before the plan is complete."""
 
 BATCH = 100
 """VIPs that are planned between two yields of :func:`plan_steps`: about 5 ms."""
@@ -86,15 +89,19 @@ def plan_steps(
     now: float,
     policy: ModePolicy,
     placement: PlacementPolicy = DEFAULT,
-) -> Generator[None, None, Plan]:
-    """As :func:`plan`, in small steps: the caller may do other work after each. The result is the same."""
+) -> Steps:
+    """As :func:`plan`, in small steps: the caller may do other work after each. The result is the same.
+
+    After the loss of a node, the VIPs that this replica announces with a next hop on it are planned first. If many
+    other VIPs follow, one step is the routes so far: new ones for these VIPs, and the present ones of the others.
+    """
     if snapshot.view.doubt and previous is not None:
         return previous
     before = previous or Plan()
     memory = before.memory
     reserved = memory.reserved.updated(snapshot.nodes, snapshot.members, snapshot.peers)
     allocations = _allocations(snapshot, memory.allocation, reserved, now)
-    yield
+    yield None
     drains = memory.drains
     if drains is None or before.shared is None or before.shared.snapshot.nodes is not snapshot.nodes:
         drains = drain.step(drains, snapshot.nodes, now)
@@ -102,32 +109,15 @@ def plan_steps(
     shared = shared_by_all(snapshot, memory.sessions, now, policy, before.shared, at)
     keys = _changed(shared, allocations, before)
     look, moved, handed_on = _to_plan(shared, allocations, before, keys)
-    yield
+    yield None
     hold_downs = _hold_downs(shared, allocations, before, look)
     if hold_downs is not memory.hold_downs:
         stepped = {peers for peers in hold_downs if hold_downs[peers] != memory.hold_downs.get(peers)}
         for address, vip in before.vips.items():
             if vip.peers in stepped:
                 look.setdefault(address, vip.eip)  # it may belong to another Eip by now
-    tables = Tables(shared, before)
-    for done, (address, name) in enumerate(look.items(), 1):
-        if done % BATCH == 0:
-            yield
-        holders = _holders_of(snapshot, allocations, address, name)
-        if holders:
-            last = memory.modes.get(address)
-            known = None if moved is None or address in moved else before.vips.get(address)
-            tables.put(address, plan_vip(shared, address, snapshot.eips[name], holders, last, hold_downs, known))
-        else:
-            tables.remove(address)
-    for done, address in enumerate(handed_on, 1):
-        if done % BATCH == 0:
-            yield
-        if address not in look:
-            vip = before.vips[address]
-            holders = _holders_of(snapshot, allocations, address, vip.eip)
-            tables.put(address, announced_anew(shared, vip, snapshot.eips[vip.eip], holders))
-    yield
+    tables = yield from _plan_vips(shared, allocations, before, look, moved, handed_on, hold_downs)
+    yield None
     unwritten = _unwritten(snapshot, allocations, before, keys)
     wakes = list(tables.waking.values())
     wakes += [due for state in hold_downs.values() if (due := holddown.wakes_at(state, policy)) is not None]
@@ -136,10 +126,10 @@ def plan_steps(
     placement_now, due = placed(shared, planned, memory.placement, placement)
     if due is not None:
         wakes.append(due)
-    yield
+    yield None
     sessions = own_sessions(snapshot)
     routes = tables.routes()
-    yield
+    yield None
     return Plan(
         vips=tables.vips.frozen(),
         services=allocations.services,
@@ -157,7 +147,8 @@ def plan_steps(
             members=snapshot.members,
             nodes=_probed_nodes(shared, before),
             vips=tables.layer2.frozen(),
-            sessions=frozenset(peer for peer, replicas in shared.up.items() if snapshot.view.node in replicas),
+            scopes=shared.choices.scopes(),
+            sessions=frozenset(peer for peer, replicas in shared.peering.up.items() if snapshot.view.node in replicas),
             hold_downs=holddown.said(hold_downs),
             negotiated={
                 peer: of.text
@@ -165,14 +156,16 @@ def plan_steps(
                 if replica == snapshot.view.node
             },
             leader=snapshot.view.leader,
+            outage=snapshot.view.outage,
             digest=tables.digest,
             check=_new_on_link(shared, unwritten),
+            routers=listened(snapshot),
         ),
         digest=tables.digest,
         wake_at=min(wakes, default=None),
         memory=Memory(
             hold_downs,
-            shared.sessions,
+            shared.peering.sessions,
             tables.modes.frozen(),
             allocations.memory,
             drains,
@@ -188,6 +181,43 @@ def plan_steps(
         uses=allocations.eips,
         shared=shared,
     )
+
+
+def _plan_vips(
+    shared: Shared,
+    allocations: Allocations,
+    before: Plan,
+    look: dict[Address, str],
+    moved: set[Address] | None,
+    handed_on: list[Address],
+    hold_downs: Mapping[frozenset[str], HoldDown],
+) -> Generator[DesiredBgp | None, None, Tables]:
+    """Plans the VIPs of :func:`_to_plan` in steps."""
+    snapshot, tables = shared.snapshot, Tables(shared, before)
+    look, urgent = _urgent_first(shared, before, look)
+    if len(look) + len(handed_on) < urgent + BATCH:
+        urgent = 0  # the plan is soon complete
+    for done, (address, name) in enumerate(look.items(), 1):
+        if done % BATCH == 0:
+            yield None
+        holders = _holders_of(snapshot, allocations, address, name)
+        if holders:
+            last = before.memory.modes.get(address)
+            known = None if moved is None or address in moved else before.vips.get(address)
+            tables.put(address, plan_vip(shared, address, snapshot.eips[name], holders, last, hold_downs, known))
+        else:
+            tables.remove(address)
+        if done == urgent:
+            routes = {path: held for path, held in tables.routes().items() if path.peer in before.bgp.sessions}
+            yield replace(before.bgp, routes=routes)
+    for done, address in enumerate(handed_on, 1):
+        if done % BATCH == 0:
+            yield None
+        if address not in look:
+            vip = before.vips[address]
+            holders = _holders_of(snapshot, allocations, address, vip.eip)
+            tables.announce_anew(address, announced_anew(shared, vip, snapshot.eips[vip.eip], holders))
+    return tables
 
 
 def _peer_problems(snapshot: Snapshot, before: Plan) -> Mapping[str, tuple[Problem, ...]]:
@@ -226,17 +256,17 @@ def _to_plan(
     """
     if keys is None or before.shared is None or not shared.same_rules(before.shared):
         return _all(allocations, before), None, []
-    nodes = shared.lost_nodes(before.shared)
-    if nodes is None:
+    lost = shared.topology.lost(before.shared.topology)
+    again = shared.peering.handed_on(before.shared.peering) if lost is not None else None
+    if lost is None or again is None:
         return _all(allocations, before), None, []
-    lost, again = nodes
     look: dict[Address, str] = {}
     handed_on: list[Address] = []
     if again:
-        handed_on = [at for at, vip in before.vips.items() if not again.isdisjoint(vip.next_hops)]
+        handed_on = [at for at, vip in before.vips.items() if vip.uses(again)]
     if lost:
-        look.update((at, vip.eip) for at, vip in before.vips.items() if not lost.isdisjoint(vip.next_hops))
-    if shared.unusable != before.shared.unusable:  # the problem text of VIPs without next hops
+        look.update((at, vip.eip) for at, vip in before.vips.items() if vip.uses(lost))
+    if shared.topology.unusable != before.shared.topology.unusable:  # the problem text of VIPs without next hops
         look.update((at, vip.eip) for at, vip in before.vips.items() if not vip.next_hops)
     old, new = before.shared.snapshot, shared.snapshot
     for key in keys:
@@ -255,7 +285,7 @@ def _to_plan(
         before_edit, after_edit = old.eips.get(name), new.eips.get(name)
         if before_edit is not None and after_edit is not None and served_alike(before_edit, after_edit):
             continue
-        if before_edit is None or after_edit is None or before_edit.can_reach != after_edit.can_reach:
+        if before_edit is None or after_edit is None or not placed_alike(before_edit, after_edit):
             moved.update(address for address, vip in before.vips.items() if vip.eip == name)
         used = allocations.eips[name].used if name in allocations.eips else {}
         look.update((address, name) for address in used)
@@ -266,18 +296,38 @@ def _to_plan(
     return look, moved, handed_on
 
 
+def _urgent_first(shared: Shared, before: Plan, look: dict[Address, str]) -> tuple[dict[Address, str], int]:
+    """The same addresses, first those that this replica announces with a next hop on a node that has been lost; second,
+    how many these are."""
+    if before.shared is None:
+        return look, 0
+    old, new = before.shared.topology, shared.topology
+    lost = (old.usable | old.settling) - (new.usable | new.settling)
+    hops = {address for node in lost for address in old.segments.addresses.get(node, ())}
+    paths = {path for path in before.routes if path.next_hop in hops} if hops else ()
+    if not paths:
+        return look, 0
+    urgent = {
+        at: name
+        for at, name in look.items()
+        if (vip := before.vips.get(at)) is not None
+        and not (paths.isdisjoint(vip.paths) and all(path not in paths for path, _ in vip.aggregates))
+    }
+    return {**urgent, **look}, len(urgent)
+
+
 def _hold_downs(
     shared: Shared, allocations: Allocations, before: Plan, look: Mapping[Address, str]
 ) -> Mapping[frozenset[str], HoldDown]:
     """The hold-down of every set of peers in use, advanced by one step."""
-    sets = shared.recipient_sets()
-    if shared.by_service:
+    sets = shared.rules.recipient_sets()
+    if shared.rules.by_service:
         sets = sets.union(vip.peers for address, vip in before.vips.items() if address not in look)
         for address, name in look.items():
             if holders := _holders_of(shared.snapshot, allocations, address, name):
-                sets |= {shared.recipients(shared.snapshot.eips[name], address.version, holders).names}
-    live = frozenset(shared.up)
-    seen = {peers: shared.sessions_seen(peers) for peers in sets}
+                sets |= {shared.rules.recipients(shared.snapshot.eips[name], address.version, holders).names}
+    live = frozenset(shared.peering.up)
+    seen = {peers: shared.peering.sessions_seen(peers) for peers in sets}
     return holddown.advance(before.memory.hold_downs, seen, live, shared.now, shared.policy)
 
 
@@ -290,21 +340,25 @@ def _all(allocations: Allocations, before: Plan) -> dict[Address, str]:
 
 def _probed_nodes(shared: Shared, before: Plan) -> Mapping[str, tuple[Address, ...]]:
     me = shared.snapshot.view.node
-    if before.shared is not None and before.shared.segments is shared.segments and me not in before.wire.nodes:
+    if (
+        before.shared is not None
+        and before.shared.topology.segments is shared.topology.segments
+        and me not in before.wire.nodes
+    ):
         return before.wire.nodes
-    return {name: found for name, found in shared.segments.addresses.items() if name != me}
+    return {name: found for name, found in shared.topology.segments.addresses.items() if name != me}
 
 
 def _eips(shared: Shared, allocations: Allocations, before: Plan) -> PersistentMap[str, EipPlan]:
     """The plan of every pool; unchanged ones are taken over."""
     eips, found = shared.snapshot.eips, editing(before.eips)
-    if before.shared is not None and before.shared.segments == shared.segments:
+    if before.shared is not None and shared.choices.same_segments(before.shared.choices):
         names = differing(before.shared.snapshot.eips, eips) | differing(before.uses, allocations.eips)
     else:
         names = {*before.eips, *allocations.eips}
     for name in names:
         if name in allocations.eips:
-            found[name] = eip_plan(shared, eips[name], allocations.eips[name])
+            found[name] = eip_plan(shared.choices, eips[name], allocations.eips[name])
         else:
             found.pop(name, None)
     return found.frozen()
@@ -371,5 +425,5 @@ def _new_on_link(shared: Shared, unwritten: Mapping[ServiceKey, tuple[Address, .
         address
         for addresses in unwritten.values()
         for address in addresses
-        if (unknown or shared.segments.of(address) is not None) and not any(address in eip for eip in unprobed)
+        if (unknown or shared.topology.segments.of(address) is not None) and not any(address in eip for eip in unprobed)
     )

@@ -26,6 +26,8 @@ class Reason(enum.StrEnum):
     NO_LOCAL_AS = "NoLocalAS"
     NO_NODE = "NoNode"
     NO_REPLICA = "NoReplica"
+    NO_ROUTER = "NoRouterHeard"
+    SEVERAL_ROUTERS = "SeveralRouters"
     # pools
     OVERLAPPING = "Overlapping"
     # allocation

@@ -59,6 +59,14 @@ class Tables:
             self._routed(old.paths if old else (), vip.paths, vip.prefix)
         self._shared_by(old.aggregates if old else (), vip.aggregates)
 
+    def announce_anew(self, address: Address, vip: VipPlan) -> None:
+        """Replaces the plan of a VIP by one with other announcements; nothing else differs."""
+        old = self.vips[address]
+        self.vips[address] = vip
+        if old.paths != vip.paths:
+            self._routed(old.paths, vip.paths, vip.prefix)
+        self._shared_by(old.aggregates, vip.aggregates)
+
     def remove(self, address: Address) -> None:
         """Removes a VIP that is no longer planned."""
         old = self.vips.pop(address, None)
@@ -99,15 +107,17 @@ class Tables:
                 self._touched.add(entry)
 
     def routes(self) -> dict[Path, PersistentSet[Prefix]]:
-        """The routes that this replica itself announces: the prefixes by path."""
+        """The routes that this replica itself announces, as of now: the prefixes by path."""
+        lost, gained = dict(self._lost), dict(self._gained)
         for path, prefix in self._touched:
             was, now = (path, prefix) in self._before.shares, (path, prefix) in self.shares
             if was != now:
-                (self._gained if now else self._lost).setdefault(path, []).append(prefix)
+                into = gained if now else lost
+                into[path] = [*into.get(path, ()), prefix]
         routes = dict(self._before.routes)
-        for path in self._lost.keys() | self._gained.keys():
+        for path in lost.keys() | gained.keys():
             known = routes.get(path) or PersistentSet()
-            fresh = known.changed(self._lost.get(path, ()), self._gained.get(path, ()))
+            fresh = known.changed(lost.get(path, ()), gained.get(path, ()))
             if fresh:
                 routes[path] = fresh
             else:

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
-from porterlb.core import drain
+from porterlb.core import drain, layer2_choice
 from porterlb.core.announce import Arrangement
 from porterlb.core.bgp.advertise import Told
+from porterlb.core.bgp.recipients import Recipients
 from porterlb.core.desired import Layer2Vip, Path, Prefix
 from porterlb.core.holddown import HoldDown, wait
 from porterlb.core.mode import Announce, ModePolicy, Phase, VipMode, Ways, decide
 from porterlb.core.model import Address, Eip, Mode, Protocol, Service, ServiceKey, TrafficPolicy
 from porterlb.core.problems import Problem, Reason
-from porterlb.core.shared import Recipients, Shared
+from porterlb.core.sentences import no_ipv4_next_hop
+from porterlb.core.shared import Shared
 
 Announced = Mapping[str, Mapping[str, tuple[str, ...]]]
 
@@ -34,7 +36,7 @@ class VipPlan:
     protocol: Protocol
     mode: VipMode
     next_hops: tuple[str, ...] = ()
-    candidates: tuple[str, ...] = ()  # the next hops on the VIP's segment
+    candidates: tuple[str, ...] = ()  # the next hops on the VIP's segment; with spec.layer2, all that may serve it
     announced: Announced = field(default_factory=dict)
     on_link: bool = False
     problems: tuple[Problem, ...] = ()
@@ -49,6 +51,10 @@ class VipPlan:
     recorded: str = ""  # the node that was last its Layer 2 next hop, by the API; it may be unusable
     takers: tuple[str, ...] = ()  # if each host has its own next hop: the nodes that share the hosts
 
+    def uses(self, nodes: frozenset[str]) -> bool:
+        """Whether one of these nodes is among its next hops."""
+        return not nodes.isdisjoint(self.next_hops) or not nodes.isdisjoint(self.candidates)
+
     @property
     def place(self) -> str:
         """The one node that serves it in Layer 2, now or after a loss of BGP; empty if Layer 2 cannot serve it, or if
@@ -59,14 +65,17 @@ class VipPlan:
 
 def served_alike(one: Eip, other: Eip) -> bool:
     """Whether VIPs of both have the same plan: two versions of one Eip may differ only in who may use its addresses."""
-    return (one.protocol, one.interface, one.can_reach, one.layer2_standby, one.layer2_spread, one.labels) == (
+    return (one.protocol, one.layer2_standby, one.layer2_spread, one.labels) == (
         other.protocol,
-        other.interface,
-        other.can_reach,
         other.layer2_standby,
         other.layer2_spread,
         other.labels,
-    )
+    ) and placed_alike(one, other)
+
+
+def placed_alike(one: Eip, other: Eip) -> bool:
+    """Whether VIPs of both may be served by the same nodes in Layer 2."""
+    return (one.interface, one.can_reach, one.layer2) == (other.interface, other.can_reach, other.layer2)
 
 
 def plan_vip(
@@ -84,10 +93,10 @@ def plan_vip(
     the same: then only the mode must be decided.
     """
     owner, text = holders[0], str(address)
-    recipients = shared.recipients(eip, address.version, holders)
+    recipients = shared.rules.recipients(eip, address.version, holders)
     order, candidates, best, problem = layer2_candidates(shared, address, eip, holders, recipients, known)
     on_link = candidates is not None
-    carried = shared.carried(recipients, address.version, order)
+    carried = shared.peering.carried(recipients, address.version, order)
     protocol = owner.protocol or eip.protocol
     local = any(service.traffic_policy is TrafficPolicy.LOCAL for service in holders)
     hold_down = hold_downs[recipients.names]
@@ -98,7 +107,7 @@ def plan_vip(
     paths, aggregates = _own_routes(shared, address, eip, recipients.told, announced, local=local)
     takers: tuple[str, ...] = ()
     if eip.layer2_spread and candidates and protocol is not Protocol.BGP:
-        reachable, takers = shared.sharing(candidates)
+        reachable, takers = shared.topology.sharing(candidates)
     return VipPlan(
         address=address,
         eip=eip.name,
@@ -109,18 +118,20 @@ def plan_vip(
         candidates=candidates or (),
         announced=announced,
         on_link=on_link,
-        problems=_problems(problem, ways, recipients, order)
-        + _not_negotiated(shared.not_carried(recipients, address.version), address.version, protocol)
+        problems=_problems(problem, ways, recipients, order, _nowhere(shared, eip, address))
+        + _not_negotiated(shared.peering.not_carried(recipients, address.version), address.version, protocol)
+        + (() if carried else _no_ipv4_hop(shared, recipients, address, order, protocol))
         + _nobody_there(eip, ways, order, candidates)
         + _losses(mode, hold_down, shared.policy),
         digest=_digest(
             f"{text}|{order}|{mode.announce}|{mode.answer}|{recipients.text}{_drained(shared, order)}{_told(takers)}"
+            f"{_chosen(eip, candidates)}"
         ),
         peers=recipients.names,
         prefix=f"{text}/{address.max_prefixlen}",
         paths=paths,
         aggregates=aggregates,
-        layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach, takers)
+        layer2=Layer2Vip(address, reachable, eip.interface, eip.can_reach, takers, _scope(shared, eip, address))
         if reachable and mode.answer
         else None,
         best=best,
@@ -132,7 +143,7 @@ def plan_vip(
 
 def announced_anew(shared: Shared, vip: VipPlan, eip: Eip, holders: Sequence[Service]) -> VipPlan:
     """The plan of a VIP for which only the announcers of its next hops have changed."""
-    recipients = shared.recipients(eip, vip.address.version, holders)
+    recipients = shared.rules.recipients(eip, vip.address.version, holders)
     local = any(service.traffic_policy is TrafficPolicy.LOCAL for service in holders)
     order, candidates = vip.next_hops, vip.candidates or vip.next_hops
     announced = _arranged(shared, vip.address, eip, recipients, vip.mode, order, candidates, local=local)
@@ -156,22 +167,38 @@ def _arranged(
         return {}
     full = mode.announce is Announce.FULL
     return {
-        name: shared.arrangement(name, _turned_by(shared, told, address, eip, local=local), hops)
+        name: shared.peering.arrangement(name, _turned_by(shared, told, address, eip, local=local), hops)
         for name, told in recipients.told.items()
-        if (hops := _announced(told, order, candidates, shared.drain, full=full))
+        if (hops := _announced(told, order, candidates, shared.topology.drain, full=full))
     }
 
 
 def _drained(shared: Shared, order: Sequence[str]) -> str:
     """The effect of a drain on the announcements; empty without one, so that digests equal those of earlier
     releases."""
-    if shared.drain.all.isdisjoint(order):
+    if shared.topology.drain.all.isdisjoint(order):
         return ""
-    return f"|{sorted(shared.drain.announced)}|{sorted(shared.drain.withdrawn)}"
+    return f"|{sorted(shared.topology.drain.announced)}|{sorted(shared.topology.drain.withdrawn)}"
 
 
 def _told(takers: Sequence[str]) -> str:
     return f"|{takers}" if takers else ""
+
+
+def _chosen(eip: Eip, candidates: Sequence[str] | None) -> str:
+    """The effect of spec.layer2; empty without it, so that digests equal those of earlier releases."""
+    return f"|{candidates}" if eip.layer2 else ""
+
+
+def _scope(shared: Shared, eip: Eip, address: Address) -> str:
+    return layer2_choice.scope_name(eip, shared.topology.segment(eip, address)) if eip.layer2.limits else ""
+
+
+def _nowhere(shared: Shared, eip: Eip, address: Address) -> str:
+    """Why Layer 2 cannot serve an address that no replica may answer for."""
+    if eip.layer2.limits and (eip.layer2.interfaces or shared.topology.segment(eip, address) is not None):
+        return f"no node with a replica may serve it (spec.layer2 of the Eip {eip.name})"
+    return "it is in no connected subnet"
 
 
 def layer2_candidates(
@@ -184,13 +211,20 @@ def layer2_candidates(
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[str, ...], Problem | None]:
     """The next hops; those on the VIP's segment (None: it is on no segment); of these, the best for a new VIP; and why
     there is no next hop. ``known``: as for :func:`plan_vip`."""
-    segment = shared.segments.towards(eip.can_reach) if eip.can_reach else shared.segments.of(address)
+    topology = shared.topology
+    segment = topology.segment(eip, address)
     if known is not None and known.next_hops:
-        return known.next_hops, shared.on_segment(eip, segment, known.next_hops), known.best, None
-    hops = shared.hops(holders, address.version)
-    order = shared.order(holders, hops, segment, recipients)
-    candidates = shared.on_segment(eip, segment, order)
-    return order, candidates, shared.best(candidates or (), hops), hops.problem
+        if eip.layer2:
+            return known.next_hops, known.candidates if known.on_link else None, known.best, None
+        return known.next_hops, topology.on_segment(eip, segment, known.next_hops), known.best, None
+    hops = topology.hops(holders, shared.snapshot.endpoints, address.version)
+    order = topology.order(holders, hops, segment, recipients.parts if recipients is not None else ())
+    if eip.layer2:
+        candidates, best = shared.choices.chosen(eip, segment, holders, hops)
+    else:
+        candidates = topology.on_segment(eip, segment, order)
+        best = topology.best(candidates or (), hops)
+    return order, candidates, best, hops.problem
 
 
 def _digest(text: str) -> int:
@@ -210,8 +244,10 @@ def _own_routes(
     for peer, by_replica in announced.items():
         for node in by_replica.own(me) if isinstance(by_replica, Arrangement) else by_replica.get(me, ()):
             for length, attributes in recipients[peer].routes(node, local=local):
-                path = shared.path(peer, node, address.version, drain.attributes(attributes, node, shared.drain))
-                found = shared.covering(address, length, eip) if length else None
+                path = shared.peering.path(
+                    peer, node, address.version, drain.attributes(attributes, node, shared.topology.drain)
+                )
+                found = shared.rules.covering(address, length, eip) if length else None
                 if path is not None and found is not None:
                     aggregates[path, found[1]] = None
                 elif path is not None:
@@ -223,7 +259,7 @@ def _turned_by(shared: Shared, told: Told, address: Address, eip: Eip, *, local:
     """The address that selects the announced next hops if not all can be announced. For VIPs that share a prefix, it is
     the prefix."""
     offer = told.offers[0]
-    found = shared.covering(address, offer.length, eip) if offer.only and offer.aggregates(local=local) else None
+    found = shared.rules.covering(address, offer.length, eip) if offer.only and offer.aggregates(local=local) else None
     return found[0] if found else address
 
 
@@ -237,20 +273,19 @@ def _announced(
     return drain.announced((told.allowed(candidates) or told.allowed(order))[:1], stages)
 
 
-def _problems(hops: Problem | None, ways: Ways, recipients: Recipients, order: tuple[str, ...]) -> tuple[Problem, ...]:
+def _problems(
+    hops: Problem | None, ways: Ways, recipients: Recipients, order: tuple[str, ...], nowhere: str
+) -> tuple[Problem, ...]:
+    """``nowhere``: why Layer 2 cannot serve the VIP, if it is on no segment, as a clause."""
     found = [hops] if hops else []
     if ways.protocol is Protocol.LAYER2 and not ways.on_link:
-        found.append(
-            Problem(
-                Reason.OFF_SEGMENT, "The address is in no connected subnet of any replica: Layer 2 cannot serve it."
-            )
-        )
+        found.append(Problem(Reason.OFF_SEGMENT, f"Layer 2 cannot serve the address: {nowhere}."))
     elif (
         ways.protocol is not Protocol.LAYER2
         and not ways.carried
         and (ways.protocol is Protocol.BGP or not ways.on_link)
     ):
-        fallback = "" if ways.protocol is Protocol.BGP else " Layer 2 cannot serve it: it is in no connected subnet."
+        fallback = "" if ways.protocol is Protocol.BGP else f" Layer 2 cannot serve it: {nowhere}."
         if order and recipients.names and not any(told.allowed(order) for told in recipients.told.values()):
             sentence = "The rules of its BgpPeers (spec.advertise[].nodeSelector) select none of its next hops."
             found.append(Problem(Reason.NO_PEER, f"{sentence}{fallback}"))
@@ -272,6 +307,17 @@ def _not_negotiated(peers: tuple[str, ...], version: int, protocol: Protocol) ->
     return (Problem(Reason.NOT_NEGOTIATED, sentence, fatal=False),)
 
 
+def _no_ipv4_hop(
+    shared: Shared, recipients: Recipients, address: Address, order: tuple[str, ...], protocol: Protocol
+) -> tuple[Problem, ...]:
+    if address.version != 4 or protocol is Protocol.LAYER2 or not order:
+        return ()
+    peers = shared.peering.without_ipv4_hop(recipients, order)
+    if not peers:
+        return ()
+    return (Problem(Reason.NOT_NEGOTIATED, f"{no_ipv4_next_hop(peers)} BGP does not carry it there.", fatal=False),)
+
+
 def _nobody_there(
     eip: Eip, ways: Ways, order: tuple[str, ...], candidates: tuple[str, ...] | None
 ) -> tuple[Problem, ...]:
@@ -281,7 +327,11 @@ def _nobody_there(
         return ()
     few = f"{', '.join(order[:3])}{' ...' if len(order) > 3 else ''}"
     where = (
-        f"has an interface {eip.interface} that is up" if eip.interface else "is alive on the segment of the address"
+        "may serve it and is alive on the segment of the address (spec.layer2 of the Eip)"
+        if eip.layer2.limits
+        else f"has an interface {eip.interface} that is up"
+        if eip.interface
+        else "is alive on the segment of the address"
     )
     return (Problem(Reason.OFF_SEGMENT, f"None of its next hops ({few}) {where}: Layer 2 cannot serve it."),)
 

@@ -66,6 +66,7 @@ class WhatIf:
 
     ``problems``: found only by considering all objects together, and likely mistakes in objects that we do not manage.
     ``spread``: the distribution of the VIPs over the nodes in Layer 2 now; ``spread_then``: after the change.
+    ``left_out``: by Eip, the nodes that its spec.layer2 excludes, each with the reason as a clause.
     """
 
     vips: tuple[VipChange, ...]
@@ -74,6 +75,7 @@ class WhatIf:
     problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     spread: Overview = Overview()
     spread_then: Overview = Overview()
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def offline_snapshot(objects: Objects, members: Mapping[str, Member], node: str = "") -> Snapshot:
@@ -161,6 +163,7 @@ def what_if(snapshot: Snapshot, missing: Missing, policy: ModePolicy) -> WhatIf:
         | {f"BgpPeer {name}": problems for name, problems in before.peers.items()},
         overview(before),
         overview(after),
+        {name: eip.left_out for name, eip in sorted(before.eips.items()) if eip.left_out},
     )
 
 

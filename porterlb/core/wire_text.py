@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from porterlb.core.desired import DesiredWire, Layer2Vip
+from porterlb.core.desired import DesiredWire, Layer2Scope, Layer2Vip
 from porterlb.core.layer2 import inquiry
 from porterlb.core.layer2.inquiry import Outcome
 from porterlb.core.model import Address, Member
@@ -31,7 +31,7 @@ class WireConfig:
     """The manager's settings that the wire process needs; seconds. ``key``: of the hellos, at least 16 bytes.
 
     ``record_ring``: bytes of the recording that is kept in memory, 0: none; ``record_stream``: whether the complete
-    recording is sent to the manager.
+    recording is sent to the manager. ``heard``: nodes whose replicas earlier wire processes of this manager heard.
     """
 
     node: str
@@ -46,6 +46,7 @@ class WireConfig:
     silence_after: float = 10.0
     record_ring: int = 0
     record_stream: bool = False
+    heard: tuple[str, ...] = ()
 
 
 def line(message: Mapping[str, Any]) -> bytes:
@@ -58,7 +59,7 @@ def config_line(config: WireConfig) -> bytes:
 
 def read_config(message: Mapping[str, Any]) -> WireConfig:
     values = {name: value for name, value in message.items() if name != "t"}
-    return WireConfig(**{**values, "key": bytes.fromhex(values["key"])})
+    return WireConfig(**{**values, "key": bytes.fromhex(values["key"]), "heard": tuple(values.get("heard", ()))})
 
 
 def state_line(wanted: DesiredWire) -> bytes:
@@ -66,6 +67,9 @@ def state_line(wanted: DesiredWire) -> bytes:
     members = {
         name: [m.node, m.address, m.port, m.boot, [str(subnet) for subnet in m.subnets], m.lacks]
         for name, m in wanted.members.items()
+    }
+    scopes = {
+        name: [sorted(scope.nodes), scope.interfaces, scope.strict] for name, scope in sorted(wanted.scopes.items())
     }
     return line(
         {
@@ -76,8 +80,11 @@ def state_line(wanted: DesiredWire) -> bytes:
             "hold_downs": sorted(wanted.hold_downs),
             "negotiated": dict(wanted.negotiated),
             "leader": wanted.leader,
+            "outage": wanted.outage,
             "applied": wanted.applied,
             "check": sorted(str(address) for address in wanted.check),
+            **({"scopes": scopes} if scopes else {}),
+            **({"routers": wanted.routers} if wanted.routers else {}),
         }
     )
 
@@ -94,19 +101,28 @@ def read_state(message: Mapping[str, Any]) -> DesiredWire:
         hold_downs=frozenset(message["hold_downs"]),
         negotiated=message["negotiated"],
         leader=message["leader"],
+        outage=message.get("outage", False),
         applied=message["applied"],
         check=frozenset(ip_address(text) for text in message["check"]),
+        scopes={
+            name: Layer2Scope(frozenset(nodes), tuple(interfaces), strict)
+            for name, (nodes, interfaces, strict) in message.get("scopes", {}).items()
+        },
+        routers=tuple(message.get("routers", ())),
     )
 
 
 def vips_line(changed: Iterable[Layer2Vip], gone: Iterable[Address]) -> bytes:
-    """If a VIP has takers, they are the fifth element of its row."""
+    """If a VIP has takers, they are the fifth element of its row; if it has a scope, the sixth."""
     return line({"t": "vips", "set": [_row(vip) for vip in changed], "del": [str(address) for address in gone]})
 
 
 def _row(vip: Layer2Vip) -> list[Any]:
     goal = str(vip.can_reach) if vip.can_reach else ""
-    return [str(vip.address), vip.candidates, vip.interface, goal, *([vip.takers] if vip.takers else [])]
+    row = [str(vip.address), vip.candidates, vip.interface, goal]
+    if vip.scope:
+        return [*row, vip.takers, vip.scope]
+    return [*row, vip.takers] if vip.takers else row
 
 
 def applied_line(digest: int) -> bytes:
@@ -168,6 +184,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "nics": lambda nics: [[n.name, n.index, n.mac.hex(), n.up, [str(a) for a in n.addresses], n.inner] for n in nics],
     "dead": sorted,
     "dead_on": lambda dead: {subnet: sorted(nodes) for subnet, nodes in sorted(dead.items())},
+    "unheard": sorted,
     "votes": lambda votes: {
         node: [sorted(one.voters), sorted(one.silent), sorted(one.heard)] for node, one in sorted(votes.items())
     },
@@ -183,6 +200,7 @@ _WRITE: Mapping[str, Callable[[Any], Any]] = {
     "asked": lambda asked: sorted(str(address) for address in asked),
     "clear": lambda clear: sorted(str(address) for address in clear),
     "gateways": lambda gateways: [str(address) for address in gateways],
+    "routers": lambda routers: [str(address) for address in routers],
     "notices": lambda notices: [[notice.kind, notice.subject, notice.nodes] for notice in notices],
     "counters": dict,
 }
@@ -193,6 +211,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     ),
     "dead": frozenset,
     "dead_on": lambda rows: {subnet: frozenset(nodes) for subnet, nodes in rows.items()},
+    "unheard": frozenset,
     "votes": lambda rows: {node: Votes(*map(frozenset, lists)) for node, lists in rows.items()},
     "probed": frozenset,
     "fresh": lambda rows: {row["node"]: _fresh(row) for row in rows},
@@ -205,6 +224,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "asked": lambda rows: frozenset(ip_address(text) for text in rows),
     "clear": lambda rows: frozenset(ip_address(text) for text in rows),
     "gateways": lambda rows: tuple(ip_address(text) for text in rows),
+    "routers": lambda rows: tuple(ip_address(text) for text in rows),
     "notices": lambda rows: tuple(Notice(NoticeKind(kind), subject, tuple(nodes)) for kind, subject, nodes in rows),
     "counters": dict,
 }

@@ -14,7 +14,7 @@ from typing import Any
 from porterlb.cluster import Changed, Cluster, Conflict, Deleted, Denied, Kind, LeaseRecord, Obj, Replaced, Unavailable
 from porterlb.core import membership, namesake
 from porterlb.core.model import Interface, Member
-from porterlb.core.namesake import Claim, Verdict
+from porterlb.core.namesake import Claim, ClaimStep
 
 log = logging.getLogger(__name__)
 
@@ -95,18 +95,18 @@ class Membership:
                     said = namesake.read(old.annotations) if old else Claim()
                     waited = 0.0 if challenged is None else time.monotonic() - challenged
                     verdict = namesake.starting(said, self._instance, challenged is not None, waited)
-                    if verdict is Verdict.END:
+                    if verdict is ClaimStep.END:
                         self._end()
                         return False
-                    if verdict is Verdict.TAKE and old is None:
+                    if verdict is ClaimStep.TAKE and old is None:
                         return True
-                    if old is not None and verdict is not Verdict.WAIT:
+                    if old is not None and verdict is not ClaimStep.WAIT:
                         new = replace(said, challenger=self._instance)
-                        if verdict is Verdict.TAKE:
+                        if verdict is ClaimStep.TAKE:
                             new = Claim(owner=self._instance)
                         annotations = {**old.annotations, **namesake.written(new)}
                         await self._cluster.write_lease(replace(old, annotations=annotations))
-                        if verdict is Verdict.TAKE:
+                        if verdict is ClaimStep.TAKE:
                             return True
                         challenged = time.monotonic()
                     pause = LOOK
@@ -170,7 +170,7 @@ class Membership:
         before = membership.parse(name, old.annotations).value if old else None
         me = self._me
         said = namesake.read(old.annotations) if old else Claim()
-        if self._ended or self._judged(said, before) is Verdict.END:
+        if self._ended or self._judged(said, before) is ClaimStep.END:
             return None
         if not self._known or (before and before.boot > me.boot):
             # The wall clock only helps if the Lease was deleted; it is never compared with anything.
@@ -197,12 +197,12 @@ class Membership:
     def _signed(self) -> dict[str, str]:
         return {} if self._sign is None else {membership.SIGN: str(self._sign)}
 
-    def _judged(self, said: Claim, member: Member | None) -> Verdict:
+    def _judged(self, said: Claim, member: Member | None) -> ClaimStep:
         """What the Lease in our name says about other managers with that name."""
         verdict = namesake.owning(said, self._instance, member is not None and member.boot > self._me.boot)
-        if verdict is Verdict.END:
+        if verdict is ClaimStep.END:
             self._end()
-        elif verdict is Verdict.ANSWER and said.challenger != self._answered:
+        elif verdict is ClaimStep.ANSWER and said.challenger != self._answered:
             self._answered = said.challenger
             log.warning(
                 "Another manager was started with the name of this node, %s, and is told to end. "
@@ -264,7 +264,7 @@ class Membership:
             self._on_lease(name, lease)
         elif name == membership.lease_name(self._me.node) and self._known:
             said = namesake.read(metadata.get("annotations") or {})
-            if self._judged(said, _member(lease)) in (Verdict.ANSWER, Verdict.TAKE):
+            if self._judged(said, _member(lease)) in (ClaimStep.ANSWER, ClaimStep.TAKE):
                 self._stale.set()
 
 

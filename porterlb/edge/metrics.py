@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from porterlb.core.bgp.reasons import LossCategory
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode
-from porterlb.core.node_failure import Refusal
+from porterlb.core.node_failure import NotMarked
 from porterlb.core.observed import BgpReport
 from porterlb.core.persistent import differing
 from porterlb.core.placement.overview import askers_by_node, overview
@@ -111,13 +111,13 @@ class Metrics:
         )
         self._marked: dict[str, int] = {}
 
-    def node_failures(self, counts: Mapping[str, int], refused: Iterable[Refusal]) -> None:
+    def node_failures(self, counts: Mapping[str, int], refused: Iterable[NotMarked]) -> None:
         """``counts``: since the start; ``refused``: why the pods of a node that does not answer are not marked."""
         for what, number in counts.items():
             self._node_failures.labels(what).inc(number - self._marked.get(what, 0))
         self._marked = dict(counts)
         found = Tally(refused)
-        for refusal in Refusal:
+        for refusal in NotMarked:
             self._not_marked.labels(refusal.name.lower()).set(found[refusal])
 
     def recorded(self, counted: Mapping[tuple[str, str], int]) -> None:

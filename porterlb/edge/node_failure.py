@@ -16,7 +16,7 @@ from porterlb.cluster import Cluster, Conflict, Denied, Kind, Labels, LeaseRecor
 from porterlb.core import node_failure
 from porterlb.core.history import What
 from porterlb.core.model import Service
-from porterlb.core.node_failure import Memory, Refusal, Rules, Seen, Step
+from porterlb.core.node_failure import MarkingStep, Memory, NotMarked, Rules, Seen
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ CHECK, CHECK_UNBOUNDED = 300.0, 10.0
 
 BOUNDED = {
     True: "The pods of dead nodes are marked not ready: the admission policy that bounds this right is in force.",
-    False: f"{Refusal.UNBOUNDED.value} No pods are marked. Install the chart again, or set the chart's value "
+    False: f"{NotMarked.UNBOUNDED.value} No pods are marked. Install the chart again, or set the chart's value "
     "nodeFailure.markPodsNotReady to false.",
 }
 
@@ -95,7 +95,7 @@ class NodeFailures:
         self._wake = asyncio.Event()
         self.counts: Counter[str] = Counter()
         """Since the start: nodes marked and restored, pods marked and restored, failed patches."""
-        self.refused: Mapping[str, Refusal] = {}
+        self.refused: Mapping[str, NotMarked] = {}
         """Nodes that do not answer and that the API shows Ready, and why their pods are not marked."""
 
     @property
@@ -119,7 +119,7 @@ class NodeFailures:
     async def run(self) -> None:
         """Runs until cancelled."""
         if not self._rules.enabled:
-            log.info(Refusal.OFF.value)
+            log.info(NotMarked.OFF.value)
         try:
             while True:
                 next_at = await self.turn()
@@ -278,7 +278,7 @@ class NodeFailures:
             content = {}
         return node_failure.read(content if isinstance(content, dict) else {}, self._clock())
 
-    async def _keep(self, made: Step) -> None:
+    async def _keep(self, made: MarkingStep) -> None:
         """Writes the decision to the record before it is carried out: the next leader must know it."""
         text = json.dumps(node_failure.written(made.memory), sort_keys=True)
         if text == self._record.annotations.get(ANNOTATION, "{}"):

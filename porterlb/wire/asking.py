@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from porterlb.core import wire_text
 from porterlb.core.layer2.arp import BROADCAST
 from porterlb.core.layer2.engine import Layer2
-from porterlb.core.layer2.inquiry import MOST, Inquiry, Obstacle
+from porterlb.core.layer2.inquiry import MOST, Inquiry, NotAsked
 from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.targets import TargetKey
 from porterlb.core.model import Address
@@ -57,12 +57,12 @@ class Asking:
         if self._inquiry is not None:
             self._inquiry.heard(nic, address, mac, now)
 
-    def _place(self, address: Address) -> int | Obstacle:
+    def _place(self, address: Address) -> int | NotAsked:
         vips = self._layer2.vips
         if address.packed not in vips:
-            return Obstacle.NOT_LAYER2
+            return NotAsked.NOT_LAYER2
         usage = vips[address.packed].usage
-        return usage.ifindex if usage is not None and self._replies(usage.ifindex) else Obstacle.NO_INTERFACE
+        return usage.ifindex if usage is not None and self._replies(usage.ifindex) else NotAsked.NO_INTERFACE
 
     def _go_on(self) -> None:
         if self._timer is not None:

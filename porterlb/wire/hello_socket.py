@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
-from porterlb.core.hello import MAX_DATAGRAM, Hello, encode
+from porterlb.core.hello import MAX_DATAGRAM, Hello, Writer
 from porterlb.core.model import Member
 from porterlb.wire import packet
 
@@ -21,7 +21,7 @@ class HelloSocket:
     def __init__(
         self, address: str, port: int, key: bytes, heard: Callable[[bytes], None], loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._key = key
+        self._writer = Writer(key)
         self._heard = heard
         self._loop = loop
         self._sockets: dict[int, socket.socket] = {}
@@ -71,7 +71,7 @@ class HelloSocket:
 
     def say(self, hello: Hello) -> tuple[int, int]:
         """Sends one hello to every member; returns how many were sent and how many the kernel refused."""
-        data = encode(hello, self._key)
+        data = self._writer.datagram(hello)
         refused = 0
         for opened, to in self._to:
             try:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import socket
 import struct
+from collections.abc import Collection
 
 SNAP = 512  # bytes; no neighbour discovery message that is meant for us is longer
 
@@ -23,8 +24,9 @@ ETHERTYPE_IPV6 = 0x86DD
 
 # Opcodes of linux/filter.h
 _LD_WORD, _LD_HALF, _LD_BYTE, _LD_LENGTH = 0x20, 0x28, 0x30, 0x80
-_JEQ, _JGT, _RETURN = 0x15, 0x25, 0x06
+_JUMP, _JEQ, _JGT, _RETURN = 0x05, 0x15, 0x25, 0x06
 _PACKET_TYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
+_TO_US = 0  # PACKET_HOST: unicast to our MAC
 _TO_OTHERS = 3  # PACKET_OTHERHOST: also the type of VLAN-tagged frames without a VLAN interface
 
 Program = list[tuple[int, int, int, int]]
@@ -66,6 +68,38 @@ def ndp_program(kind: int) -> Program:
     )
 
 
+def without(program: Program, offset: int, targets: Collection[bytes]) -> Program:
+    """As ``program``, but refuses unicast frames with one of these addresses at ``offset``: 4 or 16 bytes each."""
+    return _split(program, offset, targets, accept_targets=False)
+
+
+def only(program: Program, offset: int, targets: Collection[bytes]) -> Program:
+    """The frames that :func:`without` refuses."""
+    return _split(program, offset, targets, accept_targets=True)
+
+
+def _split(program: Program, offset: int, targets: Collection[bytes], *, accept_targets: bool) -> Program:
+    refuse, accept = (_RETURN, 0, 0, 0), (_RETURN, 0, 0, SNAP)
+    hit, miss = (accept, refuse) if accept_targets else (refuse, accept)
+    compared: Program = []
+    for target in targets:
+        words = struct.unpack(f">{len(target) // 4}I", target)
+        for number, word in enumerate(words):
+            left = 2 * (len(words) - 1 - number) + 1  # instructions from the jump to the next address
+            compared += [(_LD_WORD, 0, 0, offset + 4 * number), (_JEQ, 0, left, word)]
+        compared.append(hit)
+    begin = [(_LD_BYTE, 0, 0, _PACKET_TYPE), (_JEQ, 1, 0, _TO_US), miss]
+    return _moved(program, [*begin, *compared, miss])
+
+
+def _moved(program: Program, more: Program) -> Program:
+    """A program of :func:`_accept_when` with ``more`` in place of its acceptance. Its jumps to the refusal are bytes:
+    they go to a refusal directly behind the tests."""
+    *tests, _, refuse = program
+    ahead = (_JUMP, 0, 0, 1)  # jump over the refusal
+    return [*tests, ahead, refuse, *more]
+
+
 def mld_query_program() -> Program:
     """MLD queries: ICMPv6 type 130 behind 8 bytes of hop-by-hop options, hop limit 1, not longer than SNAP."""
     return _accept_when(
@@ -84,12 +118,7 @@ def open_socket(nic: str, ethertype: int, program: Program) -> socket.socket:
     # Protocol 0 receives nothing: no frame can arrive before the filter is attached.
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
-        code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-        buffer = ctypes.create_string_buffer(code, len(code))
-        # struct sock_fprog: a 16-bit count, padding, a pointer
-        opened.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(buffer))
-        )
+        change_filter(opened, program)
         opened.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         enlarge_buffer(opened, _RECEIVE_BUFFER)
         opened.setblocking(False)
@@ -98,6 +127,21 @@ def open_socket(nic: str, ethertype: int, program: Program) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def open_counter(nic: str, ethertype: int, program: Program) -> socket.socket:
+    """A socket for :func:`arrived` that is never read: with the smallest buffer. Raises OSError."""
+    opened = open_socket(nic, ethertype, program)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    return opened
+
+
+def change_filter(opened: socket.socket, program: Program) -> None:
+    """Replaces the filter of a socket at once; no frame is lost."""
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    # struct sock_fprog: a 16-bit count, padding, a pointer
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
 
 
 class MulticastFilter:
@@ -148,7 +192,17 @@ def enlarge_buffer(opened: socket.socket, size: int) -> None:
 
 def dropped(opened: socket.socket) -> int:
     """Frames lost because the buffer was full, since the last call."""
+    return _statistics(opened)[1]
+
+
+def arrived(opened: socket.socket) -> int:
+    """Frames that passed the filter since the last call, whether they were read or not."""
+    return _statistics(opened)[0]
+
+
+def _statistics(opened: socket.socket) -> tuple[int, int]:
     try:
-        return int(struct.unpack("=II", opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1])
+        found: tuple[int, int] = struct.unpack("=II", opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
     except OSError:
-        return 0
+        return 0, 0
+    return found

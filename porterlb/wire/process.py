@@ -11,7 +11,7 @@ import gc
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from porterlb import logs
@@ -21,7 +21,7 @@ from porterlb.core.layer2.chance import Chance
 from porterlb.core.layer2.engine import HOUSEKEEPING, Layer2
 from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.questions import Question
-from porterlb.core.model import Member
+from porterlb.core.model import Member, scoped
 from porterlb.core.observed import Nic
 from porterlb.core.record.layer2 import RecordedLayer2
 from porterlb.core.wire_text import WireConfig
@@ -35,7 +35,9 @@ from porterlb.wire.netlink import NicTable
 from porterlb.wire.prober import ProbeFrames, default_gateways
 from porterlb.wire.recording import Recording
 from porterlb.wire.reply_listener import ReplyListener
+from porterlb.wire.routers import RouterListener
 from porterlb.wire.templates import Templates
+from porterlb.wire.ticker import Ticker
 
 log = logging.getLogger("porterlb.wire")
 
@@ -70,6 +72,7 @@ class WireProcess:
         self._frames = ProbeFrames(templates)
         self._asking = Asking(config.node, self._layer2, self._frames, self._open_replies, channel.send, loop)
         self._table = NicTable()
+        self._routers = RouterListener(lambda found: channel.report(routers=found), loop)
         self._open: dict[int, InterfaceSockets] = {}
         self._groups: dict[int, SolicitedNodeGroups] = {}
         self._hellos: HelloSocket | None = None
@@ -90,31 +93,26 @@ class WireProcess:
 
     async def run(self) -> None:
         """Runs until stop(). Raises what a part raises: the supervisor then starts a new process."""
-        tasks = [
-            asyncio.create_task(self._every(self._config.probe_interval, self._probe), name="probe"),
-            asyncio.create_task(self._every(self._config.hello_interval, self._hello_tick), name="hello"),
-            asyncio.create_task(self._every(HOUSEKEEPING, self._keep_house), name="housekeeping"),
-            asyncio.create_task(self._over.wait(), name="stop"),
+        tickers = [
+            Ticker(self._config.probe_interval, self._probe, self._loop),
+            Ticker(self._config.hello_interval, self._hello_tick, self._loop),
+            Ticker(HOUSEKEEPING, self._keep_house, self._loop),
         ]
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        for task in done:
-            task.result()
-
-    async def _every(self, interval: float, do: Callable[[float, float], None]) -> None:
-        """Calls ``do(now, lag)`` each interval. If a call is late by more than half an interval, the next one follows a
-        whole interval later: every probe has that long to be answered before it is judged."""
-        due = self._loop.time()
-        while True:
-            now = self._loop.time()
-            do(now, now - due)
-            due = due + interval if now - due <= interval / 2 else now + interval
-            await asyncio.sleep(max(0.0, due - self._loop.time()))
+        stop = asyncio.create_task(self._over.wait(), name="stop")
+        waiting: list[asyncio.Future[Any]] = [stop, *(ticker.failed for ticker in tickers)]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            for ticker in tickers:
+                ticker.close()
+        for ended in done:
+            ended.result()
 
     def _probe(self, now: float, lag: float) -> None:
         for sockets in list(self._open.values()):
             sockets.replies.drain()  # replies that wait for a late process must not count as missing
+            sockets.responder.count_unread(now)
         self._carry_out(self._layer2.probe(now, lag, self._link_heard()))
         due = self._layer2.due(self._open)
         self._layer2.probed([probe.key for probe in due if self._send_probe(probe)])
@@ -170,7 +168,9 @@ class WireProcess:
         if kind == "vips":
             self._carry_out(layer2.want_vips(message["set"], message["del"]))
         elif kind == "state":
-            self._carry_out(layer2.want(wire_text.read_state(message), now))
+            wanted = wire_text.read_state(message)
+            self._routers.want(wanted.routers)
+            self._carry_out(layer2.want(wanted, now))
         elif kind == "applied":
             self._carry_out(layer2.want_applied(int(message["digest"])))
         elif kind == "record":
@@ -192,14 +192,19 @@ class WireProcess:
 
     def _nics_changed(self) -> None:
         self._table.update()
+        for index, sockets in self._open.items():
+            if index in self._table.nics:
+                sockets.responder.leave_to_kernel(self._table.nics[index].addresses)
         self._carry_out(self._layer2.nics_changed(self._table.nics, self._loop.time()))
         while self._table.returned:
-            groups = self._groups.get(self._table.returned.pop())
-            if groups is not None:
-                groups.rejoin()
+            index = self._table.returned.pop()
+            if index in self._groups:
+                self._groups[index].rejoin()
+            if index in self._table.nics:
+                self._routers.returned(self._table.nics[index].name)
 
     def _heard_hello(self, data: bytes) -> None:
-        self._carry_out(self._layer2.hello(data, self._loop.time()))
+        self._took(self._layer2.hello(data, self._loop.time()))
 
     def _open_replies(self, nic: int) -> ReplyListener | None:
         """The listener that sends and receives on an interface; None while it is not open."""
@@ -207,13 +212,19 @@ class WireProcess:
 
     def _heard(self, nic: int, address: bytes, mac: bytes, now: float) -> None:
         self._asking.heard(nic, address, mac, now)
-        self._carry_out(self._layer2.heard(nic, address, mac, now))
+        self._took(self._layer2.heard(nic, address, mac, now))
+
+    def _took(self, actions: Iterable[act.Action]) -> None:
+        """After a hello or an answer: most change nothing."""
+        if not self._layer2.unchanged:
+            self._carry_out(actions)
 
     def fit(self) -> bool:
         return self._layer2.fit(self._loop.time())
 
     def claimed(self, address: bytes, mac: bytes) -> None:
         self._layer2.claimed(address, mac, self._loop.time())
+        self._schedule()
 
     def asked(self, nic: int, question: Question) -> bytes:
         mac = self._layer2.asked(nic, question, self._loop.time())
@@ -304,7 +315,9 @@ class WireProcess:
             case act.FindGateways():
                 self._frames.forget()
                 gateways = default_gateways()
-                self._channel.report(gateways=tuple(dict.fromkeys(gateway.address for gateway in gateways)))
+                nics = self._table.nics
+                named = [scoped(g.address, nics[g.nic].name if g.nic in nics else "") for g in gateways]
+                self._channel.report(gateways=tuple(dict.fromkeys(named)))
                 self._todo.extend(layer2.gateways_found(gateways))
             case act.SetHelloPeers(members):
                 self._members = members
@@ -318,6 +331,7 @@ class WireProcess:
                 for sockets in self._open.values():
                     sockets.close()
                 self._open.clear()
+                self._routers.close()
                 self._over.set()
 
     def _open_interface(self, nic: Nic) -> None:

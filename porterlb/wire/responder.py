@@ -6,19 +6,30 @@ Ownership is looked up at each answer and announcement, in a table that is chang
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from porterlb.core.layer2.arp import ARP_REQUEST, ArpAnswer
 from porterlb.core.layer2.ndp import NdpAnswer
 from porterlb.core.layer2.questions import Question, arp_question, ndp_question
+from porterlb.core.model import Interface
 from porterlb.core.observed import Nic
 from porterlb.wire import packet
 from porterlb.wire.templates import Templates
 
+log = logging.getLogger("porterlb.wire")
+
 DRAIN = 256  # frames per wake-up: enough for 100,000 requests/s, short enough (2 ms) for the rest of the loop
+
+
+MOST_OWN = 64
+"""Addresses of the node whose questions are left to the kernel, of one IP version: a filter may have 4,096 steps."""
+
+
+Socket = socket.socket
 
 
 class Asked(Protocol):
@@ -50,8 +61,13 @@ class Hearer(Protocol):
 class _Family:
     """ARP or NDP: its socket, the function that reads a frame, and the prepared answers by address."""
 
-    socket: socket.socket
+    ethertype: int
+    program: packet.Program
+    target_at: int  # offset of the target address in a frame
+    size: int  # of an address
     read: Callable[[bytes], Question | None]
+    socket: Socket
+    counter: Socket | None = None  # counts the questions that are left to the kernel
     owned: dict[bytes, ArpAnswer | NdpAnswer] = field(default_factory=dict)
 
 
@@ -77,15 +93,46 @@ class PacketResponder:
         self._macs: dict[bytes, bytes] = {}
         self.heard_at = 0.0
         """When a request last arrived, from any host: the link received then."""
-        arp = packet.open_socket(nic.name, packet.ETHERTYPE_ARP, packet.arp_program(ARP_REQUEST))
+        self._left_to_kernel: frozenset[bytes] = frozenset()
+        self._counted_at = loop.time()
+        arp, ndp = packet.arp_program(ARP_REQUEST), packet.ndp_program(135)
+        opened = packet.open_socket(nic.name, packet.ETHERTYPE_ARP, arp)
+        self._arp = _Family(packet.ETHERTYPE_ARP, arp, 38, 4, arp_question, opened)
         try:
-            ndp = packet.open_socket(nic.name, packet.ETHERTYPE_IPV6, packet.ndp_program(135))
+            opened = packet.open_socket(nic.name, packet.ETHERTYPE_IPV6, ndp)
         except OSError:
-            arp.close()
+            self._arp.socket.close()
             raise
-        self._arp, self._ndp = _Family(arp, arp_question), _Family(ndp, ndp_question)
+        self._ndp = _Family(packet.ETHERTYPE_IPV6, ndp, 62, 16, ndp_question, opened)
         for family in (self._arp, self._ndp):
             loop.add_reader(family.socket, self._drain, family)
+        self.leave_to_kernel(nic.addresses)
+
+    def leave_to_kernel(self, addresses: Iterable[Interface]) -> None:
+        """Questions for these addresses of the node that were sent to this node alone no longer wake this process: the
+        kernel answers them. Each of the other replicas sends 20 of them per second, to probe this node."""
+        own = frozenset(interface.ip.packed for interface in addresses)
+        if own == self._left_to_kernel:
+            return
+        self._left_to_kernel = own
+        for family in (self._arp, self._ndp):
+            targets = sorted(address for address in own if len(address) == family.size)[:MOST_OWN]
+            counted = packet.only(family.program, family.target_at, targets)
+            try:
+                if family.counter is None:
+                    family.counter = packet.open_counter(self._nic.name, family.ethertype, counted)
+                packet.change_filter(family.counter, counted)
+                packet.change_filter(family.socket, packet.without(family.program, family.target_at, targets))
+            except OSError as error:
+                log.warning("%s: the filter for questions was not changed: %s", self._nic.name, error)
+
+    def count_unread(self, now: float) -> None:
+        """Notes whether questions were left to the kernel since the last call. The link has received then, at the
+        earliest at the time of the last call; that time is taken."""
+        counters = [family.counter for family in (self._arp, self._ndp) if family.counter is not None]
+        if sum([packet.arrived(counter) for counter in counters]):
+            self.heard_at = max(self.heard_at, self._counted_at)
+        self._counted_at = now
 
     def _of(self, address: bytes) -> _Family:
         return self._arp if len(address) == 4 else self._ndp
@@ -149,6 +196,8 @@ class PacketResponder:
         for family in (self._arp, self._ndp):
             self._loop.remove_reader(family.socket)
             family.socket.close()
+            if family.counter is not None:
+                family.counter.close()
 
     def _send(self, opened: socket.socket, frame: bytes) -> bool:
         try:

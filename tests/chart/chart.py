@@ -122,9 +122,22 @@ def templates(values: Mapping[str, Any] | None = None) -> dict[str, str]:
 
 
 def rendered(values: Mapping[str, Any] | None = None) -> list[Object]:
-    """Every object of the chart."""
+    """Every object that an installation creates."""
+    return [obj for obj in _objects(values) if not _hook(obj)]
+
+
+def of_helm_test(values: Mapping[str, Any] | None = None) -> list[Object]:
+    """The objects of ``helm test``."""
+    return [obj for obj in _objects(values) if _hook(obj) == "test"]
+
+
+def _objects(values: Mapping[str, Any] | None) -> list[Object]:
     texts = [text for name, text in templates(values).items() if name.endswith(".yaml")]
     return [found for text in texts for found in yaml.safe_load_all(text) if found]
+
+
+def _hook(obj: Object) -> str:
+    return str((obj["metadata"].get("annotations") or {}).get("helm.sh/hook", ""))
 
 
 def only(objects: Iterable[Object], kind: str, name: str = "") -> Object:

@@ -12,6 +12,7 @@ import yaml
 
 from porterlb import crds
 from porterlb.core import node_failure
+from porterlb.edge.kube.port_forward import SELECTOR
 from porterlb.settings import PROFILES, Settings
 from tests.chart import chart
 
@@ -47,7 +48,7 @@ def camel(name: str) -> str:
 
 @EVERY
 def test_every_object_can_be_found_and_leaves_again(values: dict[str, Any]) -> None:
-    objects = chart.rendered(values)
+    objects = [*chart.rendered(values), *chart.of_helm_test(values)]
     for obj in objects:
         assert "finalizers" not in obj["metadata"]
         if obj["kind"] == "CustomResourceDefinition":
@@ -57,6 +58,13 @@ def test_every_object_can_be_found_and_leaves_again(values: dict[str, Any]) -> N
             assert "helm.sh/resource-policy" not in obj["metadata"].get("annotations", {})
     names = [(obj["kind"], obj["metadata"]["name"]) for obj in objects]
     assert len(names) == len(set(names))
+
+
+@EVERY
+def test_the_command_finds_the_pods(values: dict[str, Any]) -> None:
+    (workload,) = (obj for obj in chart.rendered(values) if obj["kind"] in ("Deployment", "DaemonSet"))
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    assert dict(pair.split("=") for pair in SELECTOR.split(",")).items() <= labels.items()
 
 
 @EVERY
@@ -76,6 +84,32 @@ def test_pod_has_no_more_rights_than_it_needs(values: dict[str, Any]) -> None:
     (mount,) = chart.container(objects)["volumeMounts"]
     assert chart.environment(objects)["TMPDIR"] == mount["mountPath"]
     assert "cpu" not in chart.container(objects)["resources"].get("limits", {})
+
+
+@EVERY
+def test_the_pod_of_helm_test_is_no_replica_and_has_no_privileges(values: dict[str, Any]) -> None:
+    objects = chart.of_helm_test(values)
+    if not values.get("rbac", {}).get("create", True):
+        assert objects == [], "the test would have no rights"
+        return
+    test, replica = chart.only(objects, "Pod"), chart.pod(chart.rendered(values))
+    (container,) = test["spec"]["containers"]
+    assert container["image"] == chart.container(chart.rendered(values))["image"]
+    assert test["spec"].get("imagePullSecrets") == replica.get("imagePullSecrets")
+    assert (test["spec"]["hostNetwork"], test["spec"]["dnsPolicy"]) == (True, "Default"), "no pod network is needed"
+    security = container["securityContext"]
+    assert (security["runAsNonRoot"], security["capabilities"]) == (True, {"drop": ["ALL"]})
+    (workload,) = (obj for obj in chart.rendered(values) if obj["kind"] in ("Deployment", "DaemonSet"))
+    selector = workload["spec"]["selector"]["matchLabels"]
+    assert not selector.items() <= test["metadata"]["labels"].items()
+    for obj in objects:
+        annotations = obj["metadata"]["annotations"]
+        assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+        assert (int(annotations["helm.sh/hook-weight"]) < 0) == (obj["kind"] != "Pod"), "the rights come first"
+    rules = [rule for obj in objects if obj["kind"].endswith("Role") for rule in obj["rules"]]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"list", "watch", "get", "create"}
+    resources = {resource for rule in rules for resource in rule["resources"]}
+    assert "secrets" not in resources and "pods/exec" not in resources
 
 
 def test_deployment_as_designed() -> None:
@@ -293,7 +327,7 @@ def test_lint() -> None:
 
 def test_common_labels_and_annotations_are_on_every_object_but_the_definitions() -> None:
     objects = chart.rendered(chart.MATRIX["common"])
-    for obj in objects:
+    for obj in [*objects, *chart.of_helm_test(chart.MATRIX["common"])]:
         if obj["kind"] in ("CustomResourceDefinition", "ConfigMap"):
             continue
         assert obj["metadata"]["labels"]["team"] == "net", obj["kind"]

@@ -14,7 +14,7 @@ from porterlb.cluster import ReplicaState
 from porterlb.core.history import Entry, History, What, Why
 from porterlb.core.known import Known
 from porterlb.core.layer2.inquiry import Answer, Outcome
-from porterlb.core.model import Endpoint
+from porterlb.core.model import Endpoint, Layer2Rules, Requirement, Selector
 from porterlb.core.node_failure import Marking
 from porterlb.core.observed import AddressConflict
 from porterlb.core.status.state import state_of
@@ -65,6 +65,18 @@ def test_the_cost_of_a_nodes_death_is_told_where_no_pods_are_marked() -> None:
     unbounded = explained("default/shop", asked(replace(situation(of), marking=Marking.UNBOUNDED)), None)
     assert "is not enforced" in texts(unbounded, "Node's death")[0]
     assert texts(explained("default/shop", asked(situation(of)), None), "Node's death") == []
+
+
+def test_nodes_that_the_eip_excludes_are_named_with_the_reason() -> None:
+    base = snapshot()
+    auto = replace(base.eips["auto"], layer2=Layer2Rules(node_selectors=(Selector((Requirement("x", "Exists"),)),)))
+    labelled = {**base.nodes, "node-a": replace(base.nodes["node-a"], labels={"x": ""})}
+    made = explained(
+        "default/shop", asked(situation(replace(base, nodes=labelled, eips={**base.eips, "auto": auto}))), None
+    )
+    assert texts(made, "left out") == ["in Layer 2: node-b, node-c (does not match spec.layer2.nodeSelectors)"]
+    assert made.code == SERVED
+    assert texts(explained("default/shop", asked(situation(base)), None), "left out") == []
 
 
 def test_a_drained_node_is_named() -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 
+from porterlb.cli.lists import eip_table, peer_table
 from porterlb.cli.output import Table, age, plain_view
 from tests.cli.conftest import Folder
 from tests.core.stage import EXPIRED, EXPIRED_WORDS, NOW
@@ -189,3 +190,45 @@ def test_ages() -> None:
         assert age((now - timedelta(seconds=seconds)).isoformat(), now) == shown
     assert age((now + timedelta(seconds=5)).isoformat(), now) == "0s"
     assert (age("", now), age("soon", now)) == ("", "")
+
+
+def test_the_number_of_addresses_of_an_ipv6_pool_fits_into_a_table() -> None:
+    row = {
+        "name": "pool",
+        "address": "fd77::/64",
+        "protocol": "bgp",
+        "mode": "",
+        "since": "",
+        "used": 0,
+        "size": 2**63 - 1,
+        "ready": "True",
+        "message": "",
+        "disabled": False,
+        "problems": [],
+    }
+    assert "0 of 9.2e18" in eip_table([row]).rows[0]
+    assert "0 of 1048576" in eip_table([row | {"size": 1 << 20}]).rows[0]
+
+
+def test_a_router_that_was_found_is_listed_with_its_interface() -> None:
+    rows = [
+        {
+            "name": "leaf",
+            "address": "eth1",
+            "as": 64500,
+            "sessions": [
+                {
+                    "node": f"node-{letter}",
+                    "router": f"fe80::{letter}%eth1",
+                    "state": "ESTABLISHED",
+                    "since": NOW,
+                    "announced": 2,
+                    "reason": "",
+                    "lastLoss": None,
+                }
+                for letter in "ab"
+            ],
+        }
+    ]
+    lines = peer_table(rows).rows
+    assert [tuple(line[:2]) for line in lines] == [("leaf", "fe80::a%eth1"), (" ", "fe80::b%eth1")]

@@ -14,8 +14,8 @@ import pytest
 
 from porterlb.cli.history import merged
 from porterlb.cli.replicas import Asked, ask
-from porterlb.cluster import Denied, ReplicaState, Unavailable
-from porterlb.core.history import Entry, History, Place, What, Why
+from porterlb.cluster import Denied, NoReplica, ReplicaState
+from porterlb.core.history import Entry, History, ServedBy, What, Why
 from porterlb.core.history.words import as_json
 from porterlb.core.known import Known
 from porterlb.core.model import Mode
@@ -44,7 +44,7 @@ def state(node: str, dead: str = "", entries: tuple[Entry, ...] = ()) -> dict[st
     live = tuple(name for name in ("node-a", "node-b", "node-c") if name != dead)
     of = snapshot(node, up=live, fresh=frozenset(live), dead=frozenset({dead} - {""}))
     made: Known = situation(of, now=LATER)
-    return state_of(made, History(entries, {AUTO_VIP: Place(Mode.BGP, since=LATER)}), now=0.0)
+    return state_of(made, History(entries, {AUTO_VIP: ServedBy(Mode.BGP, since=LATER)}), now=0.0)
 
 
 DEATH = Entry(LATER, What.NODE_DEAD, "node-c")
@@ -125,7 +125,7 @@ def test_all_replicas_are_asked_at_once_and_a_hanging_one_hinders_nobody() -> No
             if node == "refused":
                 raise Denied("no right to port-forward.")
             if node == "gone":
-                raise Unavailable("There is no pod.")
+                raise NoReplica("There is no pod.")
             await asyncio.sleep(0.1)
             return ReplicaState(node, {"vips": {}} if node != "young" else {"waitingFor": "the API."}, 0.0, "x")
 
@@ -140,6 +140,7 @@ def test_all_replicas_are_asked_at_once_and_a_hanging_one_hinders_nobody() -> No
         "gone": "There is no pod",
         "young": "the API",
     }
+    assert asked.gone == {"gone"}
 
 
 def test_history_of_all_replicas_is_one(folder: Folder) -> None:

@@ -116,7 +116,8 @@ def test_metrics() -> None:
 
 
 def test_the_list_of_peers_has_a_column_where_a_peer_has_bfd() -> None:
-    session = {"node": "node-a", "state": "ESTABLISHED", "since": "", "announced": 1, "reason": "", "lastLoss": None}
+    session = {"node": "node-a", "router": "", "state": "ESTABLISHED", "since": "", "announced": 1, "reason": ""}
+    session["lastLoss"] = None
     row = {"name": "tor", "address": "10.0.0.1", "as": 1, "sessions": [{**session, "bfd": {"state": "Up"}}]}
     none = {**row, "name": "none", "sessions": [], "message": "no", "problems": []}
     table = peer_table([row, none])

@@ -230,3 +230,12 @@ def test_paths_that_contradict_each_other_give_one_route_and_leave_none_behind()
     difference.want({})
     drain(difference, router)
     assert not router.paths
+
+
+def test_the_order_of_the_work_does_not_depend_on_hashes() -> None:
+    """Found by the simulator: one seed gave two orders. Which hash a path has differs between processes."""
+    difference = Difference()
+    difference.set_peers(frozenset({"p"}))
+    paths = [path(hop, path_id=hop) for hop in range(1, 30)]
+    difference.want({one: frozenset(PREFIXES[:2]) for one in paths})
+    assert [batch.path for batch in drain(difference, Router())] == paths

@@ -106,7 +106,10 @@ def test_address_and_as_may_be_given_by_overrides_alone() -> None:
     peer, said = parsed({"nodeSelector": ONE, "defaultGateway": "ipv4", "peerAs": 65001}, conf={"localAs": 65000})
     assert not said and peer is not None and (peer.address, peer.peer_as) == (None, 0)
     nowhere = parsed({"localAs": 65001}, conf={"peerAs": 64500})
-    assert nowhere == (None, ["spec.conf.neighborAddress: is missing: the IP address of the router."])
+    assert nowhere == (
+        None,
+        ["spec.conf.neighborAddress: is missing: the IP address of the router, or set spec.interface."],
+    )
     unknown = parsed({"defaultGateway": "ipv4"}, conf={})
     assert unknown[1] == ["spec.conf.peerAs: is missing: the AS number of the router, or external or internal."]
 
@@ -118,7 +121,10 @@ NO_SESSION = " The nodes of this entry have no session."
     ("entry", "sentence"),
     [
         ({"neighborAddress": "10.1"}, '.neighborAddress: "10.1" is not the IP address of a host.'),
-        ({"neighborAddress": "fe80::1%e"}, '.neighborAddress: "fe80::1%e": link-local addresses are not supported.'),
+        (
+            {"neighborAddress": "fe80::1%e", "interface": "eth0"},
+            ".interface: is eth0, but neighborAddress has %e. Leave one of them out.",
+        ),
         ({"defaultGateway": "yes"}, '.defaultGateway: "yes" is neither ipv4 nor ipv6.'),
         (
             {"neighborAddress": "10.1.0.1", "defaultGateway": "ipv4"},
@@ -219,7 +225,11 @@ def test_a_node_without_a_gateway_is_told() -> None:
     v6 = replace(without, peers={"tor": tor(PeerOverride(gateway=6), address=None)})
     assert session(v6).address == ip_address("fd00::1"), "a link-local one is passed over"
     linked = replace(v6, members={**of.members, "node-b": member("node-b", "fe80::1")})
-    assert any("The default gateway fe80::1 is a link-local address" in problem.message for problem in problems(linked))
+    assert any(
+        "interface of the default gateway fe80::1 is not known" in problem.message for problem in problems(linked)
+    )
+    with_link = replace(v6, members={**of.members, "node-b": member("node-b", "fe80::1%eth0")})
+    assert session(with_link).address == ip_address("fe80::1%eth0")
     unheard = replace(of, members={})
     assert not own_sessions(unheard) and not problems(unheard), "no replica has told of its node yet"
 
@@ -267,7 +277,7 @@ def test_the_address_of_the_interface_is_the_source() -> None:
     absent = arrange(DesiredBgp({"tor": wanted}), Local(interfaces={("dummy0", 4): None}))
     assert not absent.config.sessions
     assert words.refusal(absent.refused["tor"]) == (
-        "The node has no interface dummy0 with an IPv4 address: add it, or correct interface in spec.overrides."
+        "The node has no interface dummy0 with an IPv4 address: add it, or correct the interface of the BgpPeer."
     )
 
 

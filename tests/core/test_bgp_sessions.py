@@ -104,6 +104,22 @@ def test_what_was_missed_is_told_apart() -> None:
     assert sessions.states["tor"].loss == Loss(LossKind.UNHEARD)
 
 
+def test_a_peer_that_comes_back_before_a_reload_is_looked_for() -> None:
+    """ExaBGP kept its session, and reports no event."""
+    sessions = configured()
+    assert sessions.unseen == {"tor"}
+    sessions.hear(text.Shown({HERE: "established"}, {HERE: 4.0}), 10.0)
+    assert not sessions.unseen
+    sessions.configure({}, Arranged(Config({})), 11.0)
+    assert not sessions.states and not sessions.unseen
+    configure(sessions, PEER, 11.1)
+    assert sessions.unseen == {"tor"} and not sessions.up()
+    assert sessions.hear(text.Shown({HERE: "established"}, {HERE: 5.2}), 11.2) == ["tor"]
+    assert sessions.up() == {"tor"} and not sessions.unseen
+    configure(sessions, replace(PEER, hold_time=30), 12.0)
+    assert not sessions.unseen, "an edit of a peer is no new peer"
+
+
 def test_the_end_of_exabgp_is_the_end_of_its_sessions_only() -> None:
     sessions = configured()
     sessions.lose_all(Trouble(TroubleKind.HUNG), 1.0)

@@ -78,6 +78,11 @@ def edited(facts: Facts, node: str, change: Callable[[dict[str, Any]], object]) 
     return replace(facts, states=states)
 
 
+def unheard() -> Facts:
+    """No other replica hears that of node-c."""
+    return edited(healthy(), "*", lambda state: state["replicas"]["node-c"].update(fresh=False))
+
+
 def lost(loss: Loss, *, password: bool = False) -> Facts:
     """No replica has a session with the router ``tor``, for this reason."""
     of = snapshot(up=())
@@ -222,6 +227,16 @@ SITUATIONS: Mapping[str, tuple[Callable[[], Facts], Check, str]] = {
         ),
         Check.MANAGERS,
         "The replica does not answer, and nobody hears it",
+    ),
+    "replica that has moved": (
+        lambda: replace(
+            healthy(),
+            states={node: unheard().states[node] for node in NAMES[:2]},
+            silent={"node-c": "There is no pod of a replica on node-c."},
+            gone=frozenset({"node-c"}),
+        ),
+        Check.MANAGERS,
+        "No replica runs on this node any more",
     ),
     "port-forward refused": (
         lambda: replace(

@@ -92,7 +92,7 @@ def test_layer2_moves_at_once_also_a_pinned_vip() -> None:
 
 def test_whoever_places_vips_sees_a_draining_node_as_cordoned() -> None:
     shared = plan(draining(snapshot(), "node-c"), None, 0.0, POLICY).shared
-    assert shared is not None and shared.cordoned == {"node-c"}
+    assert shared is not None and shared.topology.cordoned == {"node-c"}
 
 
 def test_a_node_that_alone_can_serve_stays() -> None:

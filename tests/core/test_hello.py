@@ -17,8 +17,8 @@ from porterlb.core.hello import (
     Assignment,
     Change,
     Hello,
+    HelloRefusal,
     Receiver,
-    Refusal,
     SegmentState,
     decode,
     encode,
@@ -100,7 +100,7 @@ def test_a_changed_bit_is_refused(hello, data) -> None:
     sent = encode(hello, KEY)
     at = data.draw(st.integers(0, len(sent) - 1))
     changed = sent[:at] + bytes([sent[at] ^ 1 << data.draw(st.integers(0, 7))]) + sent[at + 1 :]
-    assert isinstance(decode(changed, KEY), Refusal)
+    assert isinstance(decode(changed, KEY), HelloRefusal)
 
 
 def signed(data: bytes, key: bytes = KEY) -> bytes:
@@ -114,20 +114,20 @@ def with_field(datagram: bytes, kind: int, value: bytes) -> bytes:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(data) -> None:
-    assert isinstance(decode(data, KEY), Refusal)
-    assert isinstance(decode(b"PLBH\2" + data, KEY), Refusal)
+    assert isinstance(decode(data, KEY), HelloRefusal)
+    assert isinstance(decode(b"PLBH\2" + data, KEY), HelloRefusal)
 
 
 @given(st.binary(max_size=200))
 def test_signed_nonsense_is_malformed(data) -> None:
     found = decode(signed(b"PLBH\2" + data), KEY)
-    assert isinstance(found, Hello) or found is Refusal.MALFORMED
+    assert isinstance(found, Hello) or found is HelloRefusal.MALFORMED
 
 
 @given(st.integers(0, 14), st.binary(max_size=60))
 def test_a_field_of_nonsense_raises_nothing(kind, value) -> None:
     found = decode(with_field(said(), kind, value), KEY)
-    assert isinstance(found, Hello) or found is Refusal.MALFORMED
+    assert isinstance(found, Hello) or found is HelloRefusal.MALFORMED
 
 
 @given(hellos, st.integers(13, 255), st.binary(max_size=100))
@@ -151,15 +151,15 @@ def test_fields_flags_and_segments_may_grow() -> None:
 def test_a_truncated_datagram_that_is_signed_is_a_hello_or_malformed(hello, data) -> None:
     sent = encode(hello, KEY)[:-32]
     found = decode(signed(sent[: data.draw(st.integers(0, len(sent)))]), KEY)
-    assert isinstance(found, Hello) or found is Refusal.MALFORMED
+    assert isinstance(found, Hello) or found is HelloRefusal.MALFORMED
 
 
 def test_the_wrong_key_an_oversize_datagram_and_another_version_are_refused() -> None:
-    assert decode(said(), b"another key") is Refusal.WRONG_KEY
-    assert decode(said() + bytes(MAX_DATAGRAM), KEY) is Refusal.OVERSIZE
+    assert decode(said(), b"another key") is HelloRefusal.WRONG_KEY
+    assert decode(said() + bytes(MAX_DATAGRAM), KEY) is HelloRefusal.OVERSIZE
     for version in (1, VERSION + 1):
-        assert decode(signed(b"PLBH" + bytes((version,)) + said()[5:-32]), KEY) is Refusal.VERSION
-    assert decode(signed(b"PLBH\2" + bytes(33)), KEY) is Refusal.MALFORMED  # nobody's
+        assert decode(signed(b"PLBH" + bytes((version,)) + said()[5:-32]), KEY) is HelloRefusal.VERSION
+    assert decode(signed(b"PLBH\2" + bytes(33)), KEY) is HelloRefusal.MALFORMED  # nobody's
 
 
 def test_a_usual_datagram_is_not_fragmented() -> None:
@@ -186,6 +186,15 @@ def test_what_does_not_fit_is_left_out_in_the_order_of_its_weight() -> None:
     assert isinstance(crowded, Hello) and len(crowded.segments) == MOST_SEGMENTS
 
 
+def test_no_more_segments_are_read_than_are_sent() -> None:
+    """Whoever has the key could make each replica keep 700 segments of one sender. Found by `make fuzz`."""
+    value = bytes.fromhex("01 020000000001 00 00")
+    fields = (struct.pack(">BH", 4, len(value)) + value) * (MOST_SEGMENTS + 2)
+    found = decode(signed(encode(Hello("a", 1, 1), KEY)[:-32] + fields), KEY)
+    assert isinstance(found, Hello) and len(found.segments) == MOST_SEGMENTS
+    assert decode(encode(found, KEY), KEY) == found
+
+
 def test_a_voter_is_answered_by_a_third_party() -> None:
     assert SegmentState((), contacts=(GATEWAY,)).votes_on("b")
     assert SegmentState((), contacts=("b", "c")).votes_on("b")
@@ -195,8 +204,8 @@ def test_a_voter_is_answered_by_a_third_party() -> None:
 
 def test_foreigners_and_our_own_echo_are_refused() -> None:
     heard = receiver("a")
-    assert heard.receive(said("stranger"), 0.0) is Refusal.FOREIGN
-    assert heard.receive(said("me"), 0.0) is Refusal.OWN_NAME
+    assert heard.receive(said("stranger"), 0.0) is HelloRefusal.FOREIGN
+    assert heard.receive(said("me"), 0.0) is HelloRefusal.OWN_NAME
     assert heard.fresh == {}
 
 
@@ -205,23 +214,23 @@ def test_replays_are_refused_also_after_a_goodbye_and_a_silence() -> None:
     first, second = said(sequence=5), said(sequence=6)
     assert isinstance(heard.receive(first, 0.0), Change)
     assert isinstance(heard.receive(second, 0.01), Change)
-    assert heard.receive(first, 0.02) is Refusal.REPLAY
-    assert heard.receive(second, 0.02) is Refusal.REPLAY
+    assert heard.receive(first, 0.02) is HelloRefusal.REPLAY
+    assert heard.receive(second, 0.02) is HelloRefusal.REPLAY
     assert heard.expire(1.0) == {"a"}
-    assert heard.receive(second, 1.1) is Refusal.REPLAY
+    assert heard.receive(second, 1.1) is HelloRefusal.REPLAY
     left = heard.receive(said(sequence=7, goodbye=True), 1.2)
     assert isinstance(left, Change) and not left.left  # it was not fresh any more
-    assert heard.receive(second, 1.3) is Refusal.REPLAY
+    assert heard.receive(second, 1.3) is HelloRefusal.REPLAY
     assert heard.fresh == {}
 
 
 def test_a_boot_that_goes_back_is_refused_and_one_that_rises_begins_anew() -> None:
     heard = receiver("a")
     heard.receive(said(boot=5, sequence=100), 0.0)
-    assert heard.receive(said(boot=4, sequence=200), 0.0) is Refusal.REPLAY
+    assert heard.receive(said(boot=4, sequence=200), 0.0) is HelloRefusal.REPLAY
     assert isinstance(heard.receive(said(boot=6, sequence=1), 0.0), Change)
     heard.set_members(members("a", boot=9))
-    assert heard.receive(said(boot=8, sequence=300), 0.0) is Refusal.REPLAY
+    assert heard.receive(said(boot=8, sequence=300), 0.0) is HelloRefusal.REPLAY
 
 
 def test_freshness_ends_when_promised_and_at_a_goodbye_at_once() -> None:
@@ -301,7 +310,7 @@ def test_a_member_no_more_is_forgotten() -> None:
     heard.receive(said("a"), 0.0)
     assert heard.set_members(members("me", "b")) == {"a"}
     assert heard.fresh == {}
-    assert heard.receive(said("a", sequence=2), 0.0) is Refusal.FOREIGN
+    assert heard.receive(said("a", sequence=2), 0.0) is HelloRefusal.FOREIGN
 
 
 def test_a_member_whose_lease_was_deleted_may_begin_with_a_lower_boot() -> None:
@@ -311,7 +320,7 @@ def test_a_member_whose_lease_was_deleted_may_begin_with_a_lower_boot() -> None:
     heard.set_members(members("me"))
     heard.set_members(members("me", "a", boot=800))
     assert isinstance(heard.receive(said("a", boot=800), 1.0), Change)
-    assert heard.receive(said("a", boot=799), 1.0) is Refusal.REPLAY
+    assert heard.receive(said("a", boot=799), 1.0) is HelloRefusal.REPLAY
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.integers(1, 5)), max_size=30))

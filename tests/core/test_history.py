@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
-from porterlb.core.history import Entry, History, Place, What, Why, step
+from porterlb.core.history import Entry, History, ServedBy, What, Why, step
 from porterlb.core.history import history as module
 from porterlb.core.history.events import HOLD, SINGLE, Pending, counts, events, tells
 from porterlb.core.history.words import as_json, sentence
@@ -183,11 +183,39 @@ def test_a_session_that_was_lost_between_two_looks_is_told() -> None:
     assert whats(found) == [What.SESSION_DOWN, What.SESSION_UP]
 
 
+def test_a_session_that_is_not_wanted_any_longer_says_so() -> None:
+    replica = Replica()
+    assert replica.known is not None
+    gone = replace(replica.known, bgp=replace(replica.known.bgp, sessions={}))
+    (down,) = [entry for entry in replica.see(gone) if entry.what is What.SESSION_DOWN]
+    assert sentence(down) == "node-a lost its session with tor: it is not wanted any longer."
+
+
 def test_a_vip_whose_protocol_was_changed() -> None:
-    place = Place(Mode.BGP, ("node-a",), "", Protocol.AUTO)
-    fresh = Place(Mode.LAYER2, ("node-a",), LATER, Protocol.LAYER2)
+    place = ServedBy(Mode.BGP, ("node-a",), "", Protocol.AUTO)
+    fresh = ServedBy(Mode.LAYER2, ("node-a",), LATER, Protocol.LAYER2)
     made = situation(snapshot())
     assert module.why_moved(History(), place, fresh, made.plan.vips[AUTO_VIP], made) == (Why.PROTOCOL, "")
+
+
+def test_more_announced_next_hops_are_no_change_of_the_endpoints() -> None:
+    """After a change from Layer 2 to BGP, one next hop is announced first, and the others half a second later."""
+    made = situation(snapshot())
+    vip = made.plan.vips[AUTO_VIP]
+    one = ServedBy(Mode.BGP, vip.next_hops[:1], "", vip.protocol, planned=vip.next_hops)
+    all_of_them = ServedBy(Mode.BGP, vip.next_hops, LATER, vip.protocol, planned=vip.next_hops)
+    assert len(vip.next_hops) > 1
+    assert module.why_moved(History(), one, all_of_them, vip, made) == (Why.ANNOUNCED, "")
+    fewer = replace(one, planned=vip.next_hops[:1])
+    assert module.why_moved(History(), fewer, all_of_them, vip, made) == (Why.ENDPOINTS, "")
+    none = replace(one, hops=())
+    assert module.why_moved(History(), none, all_of_them, vip, made) == (Why.ENDPOINTS, ""), "it was not served before"
+
+
+def test_a_place_keeps_the_next_hops_that_were_planned() -> None:
+    replica = Replica()
+    for address, place in replica.history.places.items():
+        assert place.planned == (replica.known.plan.vips[address].next_hops if replica.known else ())
 
 
 def test_a_new_leader_and_why() -> None:

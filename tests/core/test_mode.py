@@ -125,7 +125,8 @@ def test_without_standby_the_answers_outlive_the_widening() -> None:
 def test_a_vip_whose_next_hops_no_peer_can_be_told_is_served_by_layer2() -> None:
     vip = Vip()
     assert shown(vip.at(0, tellable=False, standby=False)) == (Mode.LAYER2, Announce.NONE, True)
-    assert shown(vip.at(1, standby=False)) == (Mode.BGP, Announce.FULL, False)
+    assert shown(vip.at(1, standby=False)) == (Mode.BGP, Announce.FULL, True)
+    assert shown(vip.at(4, standby=False)) == (Mode.BGP, Announce.FULL, False)
 
 
 def test_strict_stays_strict() -> None:
@@ -173,6 +174,16 @@ def test_since_is_when_this_vip_came_into_its_mode() -> None:
         5,
         9,
     ]
+
+
+def test_a_return_of_the_only_session_that_can_be_told_a_next_hop_overlaps_too() -> None:
+    vip = Vip()
+    vip.at(0, standby=False)
+    assert shown(vip.at(20, standby=False, tellable=False)) == (Mode.LAYER2, Announce.NONE, True)
+    back = vip.at(30, standby=False)
+    assert shown(back) == (Mode.BGP, Announce.FULL, True), "answered until the routers have the route"
+    assert wakes_at(back, POLICY) == 33
+    assert shown(vip.at(33, standby=False)) == (Mode.BGP, Announce.FULL, False)
 
 
 def test_routes_are_not_kept_for_a_switch_when_sessions_are_lost_too() -> None:

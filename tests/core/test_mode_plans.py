@@ -251,6 +251,7 @@ def test_a_replica_that_hears_nobody_goes_on_and_its_return_makes_one_mind_again
     made.sync()
     assert made.phases() == {"node-a": Phase.LAYER2, "node-b": Phase.LAYER2, "node-c": Phase.BGP}
     assert made.announced() and made.answering() == {"node-a", "node-b"}
+    made.wait(1)
     made.cut = set()
     made.sync()
     # node-c has carried it all the time: there is nothing to wait for

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porterlb.core.namesake import ANNOTATION, ANSWER_WITHIN, Claim, Verdict, owning, read, starting, written
+from porterlb.core.namesake import ANNOTATION, ANSWER_WITHIN, Claim, ClaimStep, owning, read, starting, written
 
-V = Verdict
+V = ClaimStep
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ V = Verdict
         (Claim(owner="third"), True, ANSWER_WITHIN, V.END),
     ],
 )
-def test_who_starts(claim: Claim, challenged: bool, waited: float, verdict: Verdict) -> None:
+def test_who_starts(claim: Claim, challenged: bool, waited: float, verdict: ClaimStep) -> None:
     assert starting(claim, "me", challenged, waited) is verdict
 
 
@@ -41,7 +41,7 @@ def test_who_starts(claim: Claim, challenged: bool, waited: float, verdict: Verd
         (Claim(), True, V.TAKE),
     ],
 )
-def test_who_owns_the_name(claim: Claim, newer: bool, verdict: Verdict) -> None:
+def test_who_owns_the_name(claim: Claim, newer: bool, verdict: ClaimStep) -> None:
     assert owning(claim, "me", newer) is verdict
 
 

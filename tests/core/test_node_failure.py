@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from porterlb.core.model import Node, Ready, Service, ServiceKey
 from porterlb.core.node_failure import (
+    Consensus,
     Failure,
+    MarkingStep,
     Memory,
-    Refusal,
+    NotMarked,
     Rules,
     Seen,
     Stage,
-    Step,
-    Verdict,
     behind_load_balancers,
     cut_off,
     marked,
@@ -31,18 +31,18 @@ from porterlb.core.observed import FreshReplica, Votes, WireReport
 
 RULES = Rules(enabled=True, confirm=0.2, again_after=300, restore_after=10, lease_margin=0.5)
 NODES = {name: Node(name) for name in ("a", "b", "c")}
-DEAD = Verdict(frozenset("ab"), frozenset("ab"))
-ALIVE = Verdict(frozenset("ab"), heard=True)
+DEAD = Consensus(frozenset("ab"), frozenset("ab"))
+ALIVE = Consensus(frozenset("ab"), heard=True)
 
 
-def seen(verdict: Verdict = DEAD, **more: object) -> Seen:
+def seen(verdict: Consensus = DEAD, **more: object) -> Seen:
     """Node c as ``verdict`` says; a leads."""
-    others = {"a": Verdict(frozenset("b"), heard=True), "b": Verdict(frozenset("a"), heard=True)}
+    others = {"a": Consensus(frozenset("b"), heard=True), "b": Consensus(frozenset("a"), heard=True)}
     base = Seen(NODES, {**others, "c": verdict}, lease_left=2.0)
     return replace(base, **more)  # type: ignore[arg-type]
 
 
-def confirmed(now: Seen, rules: Rules = RULES, memory: Memory = Memory()) -> Step:  # noqa: B008
+def confirmed(now: Seen, rules: Rules = RULES, memory: Memory = Memory()) -> MarkingStep:  # noqa: B008
     """The step after the same has been seen for as long as it takes."""
     first = step(memory, now, rules, 100.0)
     return step(first.memory, now, rules, 100.2)
@@ -50,7 +50,7 @@ def confirmed(now: Seen, rules: Rules = RULES, memory: Memory = Memory()) -> Ste
 
 def test_a_node_that_lost_its_power_is_marked_once_the_replicas_have_agreed_for_a_while() -> None:
     first = step(Memory(), seen(), RULES, 100.0)
-    assert (first.mark, first.refused) == ((), {"c": Refusal.CONFIRMING})
+    assert (first.mark, first.refused) == ((), {"c": NotMarked.CONFIRMING})
     assert first.next_at == 100.2
     assert step(first.memory, seen(), RULES, 100.19).mark == ()
     second = step(first.memory, seen(), RULES, 100.2)
@@ -74,26 +74,26 @@ def test_an_answer_in_between_begins_the_wait_again() -> None:
 @pytest.mark.parametrize(
     ("now", "why"),
     [
-        (seen(doubt=True), Refusal.DOUBT),
-        (seen(outage=True), Refusal.OUTAGE),
-        (seen(bounded=False), Refusal.UNBOUNDED),
-        (seen(lease_left=0.49), Refusal.LEASE),
-        (seen(Verdict(frozenset("a"), frozenset("a"))), Refusal.FEW_VOTERS),
-        (seen(Verdict(frozenset("ab"), frozenset("a"))), Refusal.NO_MAJORITY),
-        (seen(replace(DEAD, hello_fresh=True)), Refusal.HELLO_FRESH),
-        (seen(replace(DEAD, heard=True)), Refusal.HEARD),
-        (seen(signs={"c": 97.3}), Refusal.SIGN_OF_LIFE),
+        (seen(doubt=True), NotMarked.DOUBT),
+        (seen(outage=True), NotMarked.OUTAGE),
+        (seen(bounded=False), NotMarked.UNBOUNDED),
+        (seen(lease_left=0.49), NotMarked.LEASE),
+        (seen(Consensus(frozenset("a"), frozenset("a"))), NotMarked.FEW_VOTERS),
+        (seen(Consensus(frozenset("ab"), frozenset("a"))), NotMarked.NO_MAJORITY),
+        (seen(replace(DEAD, hello_fresh=True)), NotMarked.HELLO_FRESH),
+        (seen(replace(DEAD, heard=True)), NotMarked.HEARD),
+        (seen(signs={"c": 97.3}), NotMarked.SIGN_OF_LIFE),
         # Those who may not vote do not count.
-        (seen(Verdict(frozenset("abd"), frozenset("axyz"))), Refusal.NO_MAJORITY),
+        (seen(Consensus(frozenset("abd"), frozenset("axyz"))), NotMarked.NO_MAJORITY),
     ],
 )
-def test_no_pod_is_marked_where_a_rule_forbids_it(now: Seen, why: Refusal) -> None:
+def test_no_pod_is_marked_where_a_rule_forbids_it(now: Seen, why: NotMarked) -> None:
     found = confirmed(now)
     assert (found.mark, found.memory.failures, found.refused) == ((), {}, {"c": why})
 
 
 def test_nothing_is_marked_where_it_is_off() -> None:
-    assert confirmed(seen(), Rules()).refused == {"c": Refusal.OFF}
+    assert confirmed(seen(), Rules()).refused == {"c": NotMarked.OFF}
     assert confirmed(seen(), Rules()).mark == ()
 
 
@@ -110,7 +110,7 @@ def test_a_node_that_the_api_does_not_know_is_nobodys_business() -> None:
 
 def many(dead: str, names: str) -> Seen:
     voters = frozenset(names) - frozenset(dead)
-    found = {name: Verdict(voters - {name}, voters if name in dead else frozenset()) for name in names}
+    found = {name: Consensus(voters - {name}, voters if name in dead else frozenset()) for name in names}
     return Seen({name: Node(name) for name in names}, found, lease_left=2.0)
 
 
@@ -126,13 +126,13 @@ def many(dead: str, names: str) -> Seen:
 def test_at_most_a_third_of_the_nodes_at_once(dead: str, names: str, mark: tuple[str, ...]) -> None:
     found = confirmed(many(dead, names))
     assert found.mark == mark
-    assert found.refused == ({} if mark else dict.fromkeys(dead, Refusal.TOO_MANY))
+    assert found.refused == ({} if mark else dict.fromkeys(dead, NotMarked.TOO_MANY))
 
 
 def test_a_second_node_is_not_marked_while_the_first_is_dead_and_believed_ready() -> None:
     memory = marked(confirmed(many("d", "abcd")).memory, "d")
     found = confirmed(many("cd", "abcd"), memory=memory)
-    assert found.mark == () and found.refused == {"c": Refusal.TOO_MANY}
+    assert found.mark == () and found.refused == {"c": NotMarked.TOO_MANY}
     known = many("cd", "abcd")
     known = replace(known, nodes={**known.nodes, "d": Node("d", ready=Ready.UNKNOWN)})
     assert confirmed(known, memory=memory).mark == ("c",)
@@ -149,7 +149,7 @@ def test_a_node_that_lives_again_is_restored_after_a_while_and_not_marked_again_
     over = restored(due.memory, "c")
     assert over.failures["c"].stage is Stage.OVER
     again = confirmed(seen(), memory=over)
-    assert (again.mark, again.refused) == ((), {"c": Refusal.RECENT})
+    assert (again.mark, again.refused) == ((), {"c": NotMarked.RECENT})
     assert again.next_at == pytest.approx(400.2)
     late = step(over, seen(), RULES, 400.2)
     assert step(late.memory, seen(), RULES, 400.4).mark == ("c",)
@@ -172,7 +172,7 @@ def test_a_false_verdict_is_undone_as_soon_as_the_nodes_own_replica_is_heard() -
 
 def test_what_nobody_can_tell_is_neither_dead_nor_alive() -> None:
     memory = marked(confirmed(seen()).memory, "c")
-    for unknown in (Verdict(), Verdict(frozenset("ab")), Verdict(frozenset("ab"), frozenset("b"))):
+    for unknown in (Consensus(), Consensus(frozenset("ab")), Consensus(frozenset("ab"), frozenset("b"))):
         first = step(memory, seen(unknown), RULES, 101.0)
         assert step(first.memory, seen(unknown), RULES, 150.0).restore == ()
 
@@ -180,14 +180,14 @@ def test_what_nobody_can_tell_is_neither_dead_nor_alive() -> None:
 def test_marking_stops_when_the_node_answers_or_a_rule_forbids_it_meanwhile() -> None:
     last = confirmed(seen())
     assert step(last.memory, seen(), RULES, 101).mark == ("c",)
-    for verdict in (ALIVE, Verdict(frozenset("ab"), frozenset("b")), Verdict(frozenset("a"), frozenset("a"))):
+    for verdict in (ALIVE, Consensus(frozenset("ab"), frozenset("b")), Consensus(frozenset("a"), frozenset("a"))):
         assert step(last.memory, seen(verdict), RULES, 101).mark == ()
 
 
 def test_a_node_is_dead_by_the_vote_of_two_if_nobody_hears_it() -> None:
-    assert DEAD.dead and Verdict(frozenset("abd"), frozenset("ab")).dead
-    assert not Verdict(frozenset("a"), frozenset("a")).dead
-    assert not Verdict(frozenset("abde"), frozenset("ab")).dead, "half is no majority"
+    assert DEAD.dead and Consensus(frozenset("abd"), frozenset("ab")).dead
+    assert not Consensus(frozenset("a"), frozenset("a")).dead
+    assert not Consensus(frozenset("abde"), frozenset("ab")).dead, "half is no majority"
     assert not replace(DEAD, hello_fresh=True).dead and not replace(DEAD, heard=True).dead
 
 
@@ -215,13 +215,13 @@ def test_the_next_leader_reads_what_was_marked() -> None:
 def test_the_next_leader_continues_only_what_the_replicas_still_agree_on() -> None:
     """The leader that began has died, and the node has come back since: its replica is stopped, its kernel answers."""
     begun = read({"c": "marking"}, 1000.0)
-    unknown = seen(Verdict())
+    unknown = seen(Consensus())
     assert step(begun, unknown, RULES, 1000.0).mark == ()
     assert step(begun, replace(unknown, verdicts={}), RULES, 1000.0).mark == ()
-    few = seen(Verdict(voters=frozenset("a"), silent=frozenset("a")))
+    few = seen(Consensus(voters=frozenset("a"), silent=frozenset("a")))
     assert step(begun, few, RULES, 1000.0).mark == ()
     first = step(begun, seen(), RULES, 1000.0)
-    assert (first.mark, first.refused) == ((), {"c": Refusal.CONFIRMING})
+    assert (first.mark, first.refused) == ((), {"c": NotMarked.CONFIRMING})
     assert step(first.memory, seen(), RULES, 1000.0 + RULES.confirm).mark == ("c",)
 
 
@@ -235,7 +235,7 @@ def test_a_sign_of_life_counts_for_a_while_and_then_the_node_is_marked() -> None
     cut_off = seen(signs={"c": 100.1, "gone": 100.1})
     memory = confirmed(cut_off).memory
     last = step(memory, cut_off, RULES, 103.09)
-    assert (last.mark, last.refused, last.next_at) == ((), {"c": Refusal.SIGN_OF_LIFE}, pytest.approx(103.1))
+    assert (last.mark, last.refused, last.next_at) == ((), {"c": NotMarked.SIGN_OF_LIFE}, pytest.approx(103.1))
     assert step(last.memory, cut_off, RULES, 103.11).mark == ("c",)
 
 
@@ -247,7 +247,7 @@ def test_the_nodes_that_decide_are_asked_for_a_sign_of_life() -> None:
     assert step(Memory(), seen(lease_left=0.0), RULES, 100.0).ask == (), "the leader alone decides"
     memory = marked(confirmed(seen()).memory, "c")
     assert step(memory, seen(), RULES, 101.0).ask == ("c",), "so that it is restored"
-    unheard = Verdict(frozenset("a"), frozenset("a"))
+    unheard = Consensus(frozenset("a"), frozenset("a"))
     assert step(memory, seen(unheard), RULES, 101.0).ask == ("c",)
     assert step(memory, seen(ALIVE), RULES, 101.0).ask == ()
 
@@ -272,7 +272,7 @@ def fresh(**dead: str) -> dict[str, FreshReplica]:
 def test_a_verdict_is_made_of_the_votes_and_not_of_what_the_replicas_conclude() -> None:
     dead = frozenset("c")
     report = WireReport(dead=dead, fresh=fresh(b="c"), votes={"c": votes("ab", "ab")}, probed=frozenset("bc"))
-    assert verdicts("bc", report, "a") == {"b": Verdict(hello_fresh=True, heard=True), "c": DEAD}
+    assert verdicts("bc", report, "a") == {"b": Consensus(hello_fresh=True, heard=True), "c": DEAD}
     assert verdicts("c", report, "a")["c"].dead
     one = replace(report, votes={"c": votes("ab", "a")})
     assert not verdicts("c", one, "a")["c"].dead, "both hold it for dead, and one alone has probed it in vain"
@@ -338,13 +338,13 @@ def test_pods_behind_load_balancers_are_told_by_namespace_and_labels() -> None:
 
 
 VERDICTS = st.builds(
-    Verdict,
+    Consensus,
     st.frozensets(st.sampled_from("abde")),
     st.frozensets(st.sampled_from("abde")),
     st.booleans(),
     st.booleans(),
 )
-Event = tuple[float, dict[str, Verdict], bool, float, bool, dict[str, float]]
+Event = tuple[float, dict[str, Consensus], bool, float, bool, dict[str, float]]
 EVENTS = st.lists(
     st.tuples(
         st.floats(0.05, 30),
@@ -360,7 +360,7 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 def test_whatever_happens_the_rules_hold(
-    events: list[tuple[float, dict[str, Verdict], bool, float, bool, dict[str, float]]],
+    events: list[tuple[float, dict[str, Consensus], bool, float, bool, dict[str, float]]],
 ) -> None:
     nodes = {name: Node(name) for name in "abcdef"}
     memory, now = Memory(), 0.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from porterlb.core.layer2.inquiry import Answer, Obstacle, Outcome
-from porterlb.core.status.on_segment import Planned, Verdict, askers, judged, problem, sentence
+from porterlb.core.layer2.inquiry import Answer, NotAsked, Outcome
+from porterlb.core.status.on_segment import Comparison, PlannedAnswer, askers, judged, problem, sentence
 
 A, B, FOREIGN = (
     Answer(b"\2\0\0\0\0\x0a", "a", 0.001),
@@ -13,51 +13,51 @@ A, B, FOREIGN = (
     Answer(b"\6" * 6, "", 0.003),
 )
 A2 = A._replace(mac=b"\2\0\0\0\1\x0a")
-AT_A = Planned(frozenset({"a"}), "a")
-FOR_B = Planned(frozenset({"b"}), "a")  # b has no replica: that of a answers for it
-SPREAD = Planned(frozenset({"a", "b"}), "a")
-NOBODY = Planned()
+AT_A = PlannedAnswer(frozenset({"a"}), "a")
+FOR_B = PlannedAnswer(frozenset({"b"}), "a")  # b has no replica: that of a answers for it
+SPREAD = PlannedAnswer(frozenset({"a", "b"}), "a")
+NOBODY = PlannedAnswer()
 
 
-def outcome(*answers: Answer, obstacle: Obstacle | None = None) -> Outcome:
+def outcome(*answers: Answer, obstacle: NotAsked | None = None) -> Outcome:
     return Outcome("10.0.0.200", "eth0", obstacle, answers)
 
 
 @pytest.mark.parametrize(
     ("asker", "heard", "planned", "verdict"),
     [
-        ("b", (A,), AT_A, Verdict.AS_PLANNED),
-        ("b", (), AT_A, Verdict.NO_ANSWER),
-        ("c", (B,), AT_A, Verdict.OTHER_NODE),
-        ("c", (A, B), AT_A, Verdict.TWO_ANSWERS),
-        ("c", (A, A2), AT_A, Verdict.TWO_ANSWERS),
-        ("b", (FOREIGN,), AT_A, Verdict.FOREIGN_HOST),
-        ("b", (A, FOREIGN), AT_A, Verdict.FOREIGN_HOST),
-        ("a", (), AT_A, Verdict.OWN),
-        ("a", (B,), AT_A, Verdict.TWO_ANSWERS),
-        ("a", (FOREIGN,), AT_A, Verdict.FOREIGN_HOST),
-        ("c", (B,), FOR_B, Verdict.AS_PLANNED),
-        ("c", (A,), FOR_B, Verdict.OTHER_NODE),
-        ("a", (), FOR_B, Verdict.OWN),
-        ("c", (A,), SPREAD, Verdict.AS_PLANNED),
-        ("d", (B,), SPREAD, Verdict.AS_PLANNED),
-        ("d", (A, B), SPREAD, Verdict.TWO_ANSWERS),
-        ("c", (), NOBODY, Verdict.AS_PLANNED),
-        ("", (), NOBODY, Verdict.AS_PLANNED),
-        ("c", (A,), NOBODY, Verdict.OTHER_NODE),
+        ("b", (A,), AT_A, Comparison.AS_PLANNED),
+        ("b", (), AT_A, Comparison.NO_ANSWER),
+        ("c", (B,), AT_A, Comparison.OTHER_NODE),
+        ("c", (A, B), AT_A, Comparison.TWO_ANSWERS),
+        ("c", (A, A2), AT_A, Comparison.TWO_ANSWERS),
+        ("b", (FOREIGN,), AT_A, Comparison.FOREIGN_HOST),
+        ("b", (A, FOREIGN), AT_A, Comparison.FOREIGN_HOST),
+        ("a", (), AT_A, Comparison.OWN),
+        ("a", (B,), AT_A, Comparison.TWO_ANSWERS),
+        ("a", (FOREIGN,), AT_A, Comparison.FOREIGN_HOST),
+        ("c", (B,), FOR_B, Comparison.AS_PLANNED),
+        ("c", (A,), FOR_B, Comparison.OTHER_NODE),
+        ("a", (), FOR_B, Comparison.OWN),
+        ("c", (A,), SPREAD, Comparison.AS_PLANNED),
+        ("d", (B,), SPREAD, Comparison.AS_PLANNED),
+        ("d", (A, B), SPREAD, Comparison.TWO_ANSWERS),
+        ("c", (), NOBODY, Comparison.AS_PLANNED),
+        ("", (), NOBODY, Comparison.AS_PLANNED),
+        ("c", (A,), NOBODY, Comparison.OTHER_NODE),
     ],
 )
-def test_the_verdict(asker: str, heard: tuple[Answer, ...], planned: Planned, verdict: Verdict) -> None:
+def test_the_verdict(asker: str, heard: tuple[Answer, ...], planned: PlannedAnswer, verdict: Comparison) -> None:
     seen = judged(asker, outcome(*heard), planned)
     assert seen.verdict is verdict
     assert bool(problem(seen)) is verdict.differs
     assert f"{asker} asked on eth0" in sentence(seen)
 
 
-@pytest.mark.parametrize("obstacle", Obstacle)
-def test_what_was_not_asked_is_neither_right_nor_wrong(obstacle: Obstacle) -> None:
+@pytest.mark.parametrize("obstacle", NotAsked)
+def test_what_was_not_asked_is_neither_right_nor_wrong(obstacle: NotAsked) -> None:
     seen = judged("b", outcome(obstacle=obstacle), AT_A)
-    assert seen.verdict is Verdict.NOT_ASKED and not seen.verdict.differs and not problem(seen)
+    assert seen.verdict is Comparison.NOT_ASKED and not seen.verdict.differs and not problem(seen)
     assert sentence(seen).startswith("b: not asked: ") and "{" not in sentence(seen)
 
 

@@ -132,8 +132,8 @@ def test_advertise_rules() -> None:
 FATAL: list[tuple[dict[str, Any], Reason, str]] = [
     ({"conf": {"peerAs": 1}}, Reason.MISSING_FIELD, "spec.conf.neighborAddress: is missing"),
     ({"conf": {"neighborAddress": "10.0.0.1"}}, Reason.MISSING_FIELD, "spec.conf.peerAs: is missing"),
-    ({"conf": {**CONF, "neighborAddress": "fe80::77:1"}}, Reason.INVALID_ADDRESS, "link-local addresses are not supp"),
-    ({"conf": {**CONF, "neighborAddress": "fe80::1%eth0"}}, Reason.INVALID_ADDRESS, "link-local addresses are not"),
+    ({"conf": {**CONF, "neighborAddress": "fe80::77:1"}}, Reason.INVALID_ADDRESS, "is a link-local address: set spec"),
+    ({"conf": {**CONF, "neighborAddress": "fd00::1%eth0"}}, Reason.INVALID_ADDRESS, "is not a link-local address"),
     ({"conf": {**CONF, "peerAs": 23456}}, Reason.INVALID_FIELD, "AS_TRANS"),
     ({"advertise": [{"communities": ["4200000001:100"]}]}, Reason.INVALID_FIELD, "largeCommunities (a:b:c)"),
     ({"advertise": [{"communities": ["no_such"]}]}, Reason.INVALID_FIELD, "nor one of accept-own"),
@@ -262,6 +262,7 @@ def test_openelb_conf() -> None:
         ),
         ({"as": 1, "communities": {"east": 7}}, "default", "spec.communities.east: 7 is neither a community"),
         ({"as": 1, "asPerRack": {"leaf1": 0}}, "default", "spec.asPerRack.leaf1: 0 is out of range: it must be 1 to"),
+        ({"as": 1, "asPerRack": {"\n": False}}, "default", 'spec.asPerRack."\\n": false is not a whole number'),
         ({"as": 1, "asPerRack": {"x" * 64: 1}}, "default", "is not the value of a label: it has 1 to 63 characters"),
         ({"as": 1, "communities": ["east"]}, "default", "spec.communities: a list is not an object"),
         ({"as": 1, "routerId": "2001:db8::1"}, "default", "is not an IPv4 address"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from porterlb.core.history import Entry, History, Place, What
+from porterlb.core.history import Entry, History, ServedBy, What
 from porterlb.core.model import Interface, Mode
 from porterlb.core.objects import ObjectKey
 from porterlb.core.observed import AddressConflict, Nic
@@ -25,7 +25,7 @@ def test_the_state_is_json_and_has_everything() -> None:
     made = situation(of, wire=wire)
     problems = {ObjectKey("Eip", "", "bad"): (Problem(Reason.INVALID_ADDRESS, "is wrong.", "spec.address"),)}
     entry = Entry(NOW, What.NODE_DEAD, "node-c")
-    history = History((entry,), {AUTO_VIP: Place(Mode.BGP, since=LATER)})
+    history = History((entry,), {AUTO_VIP: ServedBy(Mode.BGP, since=LATER)})
     state = state_of(replace(made, problems=problems, broken={"a.yaml:3": "no"}), history, now=12.5)
     text = json.dumps(state)
     assert "correct-horse" not in text

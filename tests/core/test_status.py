@@ -665,6 +665,7 @@ def test_what_was_negotiated_and_what_a_session_lacks_is_told() -> None:
         "gracefulRestart": True,
         "fourOctetAs": True,
         "routeRefresh": True,
+        "extendedNextHop": False,
         "tcpMd5": False,
     }
     assert entry["peerState"]["routerId"] == "10.77.0.1"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -45,7 +47,8 @@ def browser(folder: Path) -> Iterator[str]:
         "--disable-background-networking",
         "about:blank",
     ]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Debian's program is a shell script that starts the browser: both are one group, and end together.
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         told = folder / "DevToolsActivePort"
         ends = time.monotonic() + START_WITHIN
@@ -56,12 +59,16 @@ def browser(folder: Path) -> Iterator[str]:
         port, path = told.read_text().split("\n")[:2]
         yield f"ws://127.0.0.1:{port}{path}"
     finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        if process.poll() is None:
-            process.kill()
-            process.wait(5)
+        _end(process, signal.SIGTERM)
+        _end(process, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Ends the browser's group of processes, and waits for it for 5 s."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(5)
 
 
 class Page:

@@ -17,7 +17,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 LAUNCHER = CHECKOUT / "exabgp" / "launcher.py"
 INSTALLED = importlib.metadata.distribution("exabgp")
-DEFECTS = [str(number) for number in range(1, 12)]
+DEFECTS = [str(number) for number in range(1, 16)]
 
 RUN = """
 import importlib.util, json, logging, sys
@@ -92,6 +92,9 @@ def copied(folder: Path, version: str) -> Path:
     """A copy of the installed ExaBGP that says it is another version."""
     package = Path(str(INSTALLED.locate_file("exabgp")))
     shutil.copytree(package, folder / "exabgp", ignore=shutil.ignore_patterns("__pycache__"))
+    number = folder / "exabgp" / "version.py"
+    number.write_text(number.read_text().replace(f"release = '{INSTALLED.version}'", f"release = '{version}'"))
+    assert version in number.read_text()
     about = folder / f"exabgp-{version}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: exabgp\nVersion: {version}\n")

@@ -14,7 +14,7 @@ import pytest
 
 from porterlb.core.layer2.inquiry import Answer, Outcome
 from porterlb.core.model import Address, Mode, ServiceKey
-from porterlb.core.node_failure import Refusal
+from porterlb.core.node_failure import NotMarked
 from porterlb.core.observed import AddressConflict, BgpReport, SessionState
 from porterlb.core.status.notices import Notice
 from porterlb.edge import http
@@ -87,7 +87,7 @@ def test_metrics_of_a_living_manager() -> None:
     metrics.heard(BgpReport({"tor": SessionState("tor", "idle", 0.0, EXPIRED, losses=2)}))
     metrics.told("Service", Notice(True, "EipExhausted", "x"))
     metrics.node_failures({"pods_marked": 3}, [])
-    metrics.node_failures({"pods_marked": 5, "nodes_marked": 1}, [Refusal.OFF, Refusal.OFF, Refusal.TOO_MANY])
+    metrics.node_failures({"pods_marked": 5, "nodes_marked": 1}, [NotMarked.OFF, NotMarked.OFF, NotMarked.TOO_MANY])
     for up in (True, False, False, False):
         metrics.api(up=up)
 

@@ -239,7 +239,8 @@ def test_a_real_mount_that_vanishes(tmp_path: Path) -> None:
         try:
             async with opened(source) as (_, there), opened(mount) as (here, seen):
                 (source / "b.yaml").write_text(service("api"))
-                await seen.until(lambda: seen.get(Kind.SERVICE, "api", "shop"))
+                for watched in (there, seen):  # each has a watch of its own
+                    await watched.until(lambda watched=watched: watched.get(Kind.SERVICE, "api", "shop"))
                 uids = {w.get(Kind.SERVICE, "api", "shop")["metadata"]["uid"] for w in (there, seen)}
                 assert len(uids) == 1
                 await call("umount", "-l", str(mount))

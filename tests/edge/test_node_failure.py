@@ -15,7 +15,7 @@ import pytest
 from porterlb.cluster import Conflict, Denied, Kind, Labels, LeaseRecord, Marked, Unavailable
 from porterlb.core.history import What
 from porterlb.core.model import Node, Service, ServiceKey
-from porterlb.core.node_failure import REASON, Refusal, Rules, Seen, Verdict
+from porterlb.core.node_failure import REASON, Consensus, NotMarked, Rules, Seen
 from porterlb.edge.kube import pods
 from porterlb.edge.kube.api import Request
 from porterlb.edge.kube.errors import Missing
@@ -24,8 +24,8 @@ from porterlb.edge.node_failure import ANNOTATION, RECORD, Look, NodeFailures
 
 RULES = Rules(enabled=True, confirm=0.0, restore_after=0.05)
 NODES = {name: Node(name) for name in ("a", "b", "c")}
-DEAD = {"c": Verdict(frozenset("ab"), frozenset("ab"))}
-ALIVE = {"c": Verdict(frozenset("ab"), heard=True)}
+DEAD = {"c": Consensus(frozenset("ab"), frozenset("ab"))}
+ALIVE = {"c": Consensus(frozenset("ab"), heard=True)}
 WEB = Service(ServiceKey("shop", "web"), selector=(("app", "web"),))
 
 
@@ -208,7 +208,7 @@ def test_without_the_policy_nothing_is_marked_until_it_is_there(
     cluster.bounded = False
 
     async def scene(world: World) -> None:
-        await world.until(lambda: world.failures.refused == {"c": Refusal.UNBOUNDED})
+        await world.until(lambda: world.failures.refused == {"c": NotMarked.UNBOUNDED})
         assert world.bounded == [False] and world.failures.stages == {}
         cluster.bounded = True
         world.failures._ask_bounded_at = 0.0
@@ -238,7 +238,7 @@ def test_whether_the_policy_is_there_cannot_be_asked_now() -> None:
 def test_who_does_not_lead_says_why_and_does_nothing() -> None:
     async def scene(world: World) -> None:
         world.left = 0.0
-        await world.until(lambda: world.failures.refused == {"c": Refusal.LEASE})
+        await world.until(lambda: world.failures.refused == {"c": NotMarked.LEASE})
         assert world.failures.stages == {}
 
     assert run(scene).told == []

@@ -167,7 +167,7 @@ def test_a_stopped_manager_hands_over_without_a_gap(segment: Segment) -> None:
         assert {answer.mac for answer in answers} <= {segment.host("n2").mac}
         if answers:
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
-    assert longest < 0.15  # a question takes 20 ms; without the goodbye it would be hello_fresh, 200 ms, and more
+    assert longest < 0.18  # a question takes 20 ms; without the goodbye it would be hello_fresh, 200 ms, and more
     assert sources[-1] == segment.host("n1").mac
     assert n2.process.wait(5) == 0
     for name in ("n1", "n3"):
@@ -286,6 +286,7 @@ def test_a_rival_is_reported_and_defended_against(segment: Segment) -> None:
         + na[4:]
     )
     resolve(segment.router, V4)
+    before = {name: replica.report.counters.get("defences", 0) for name, replica in segment.replicas.items()}
     opened = client.ns.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
     client.ns.call(lambda: opened.bind(("eth0", 0)))
     with opened:
@@ -295,8 +296,14 @@ def test_a_rival_is_reported_and_defended_against(segment: Segment) -> None:
         replica.until(lambda r: set(r.report.conflicts) == {ip_address(V4), ip_address(V6)}, "the rival is reported")
         assert {rival.mac for rival in replica.report.conflicts.values()} == {mac_bytes(client.mac)}
     wait_for(lambda: neighbour(segment.router, V4)[0] == segment.host("n2").mac, "the router's entry is right again")
-    segment.replicas["n2"].until(lambda r: r.report.counters.get("defences", 0) == 2, "both are defended, once")
-    assert segment.replicas["n1"].report.counters.get("defences", 0) == 0  # only who answers defends
+    n1, n2 = segment.replicas["n1"], segment.replicas["n2"]
+    n2.until(lambda r: r.report.counters.get("defences", 0) - before["n2"] == 2, "both are defended, once")
+    # Only who answers defends. On a busy machine, n1 answers while it has no fresh hello of n2.
+    here = {ip_address(V4), ip_address(V6)}
+    answered = any(
+        report.answering[vip].answerer == "n1" for _, report in n1.history for vip in here & report.answering.keys()
+    )
+    assert answered or n1.report.counters.get("defences", 0) == before["n1"]
 
 
 def test_failovers_make_no_rivals(segment: Segment) -> None:

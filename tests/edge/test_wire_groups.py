@@ -19,6 +19,7 @@ from lab.host import Host, segment_nic
 from lab.measure import wait_until
 from lab.net import Net
 from porterlb.core.layer2.ndp import solicited_node
+from porterlb.core.observed import Nic
 from porterlb.wire.netlink import NicTable
 from tests.edge.wire_lab import PATIENCE, Segment, resolve, vips
 
@@ -211,7 +212,15 @@ def test_an_interface_returns_with_its_carrier_and_with_nothing_else(host) -> No
 def test_an_interface_returns_when_its_bond_fails_over(host, event, returned) -> None:
     """The kernel's notification of IGMP_RESEND or NOTIFY_PEERS (linux/if_link.h), as a bond makes it."""
     table = host.ns.call(NicTable)
-    nic = next(nic for nic in table.nics.values() if nic.name == "eth0")
+
+    def complete() -> Nic | None:
+        """The interface, once the kernel has given it its link-local address."""
+        table.update()
+        nic = next(nic for nic in table.nics.values() if nic.name == "eth0")
+        return nic if any(own.ip.is_link_local for own in nic.addresses) else None
+
+    nic = wait_until(complete, PATIENCE, "the link-local address")[0]
+    assert nic is not None
     table.returned.clear()
     parts = ((1, nic.mac), (3, b"eth0\0"), (44, struct.pack("=I", event)))  # IFLA_ADDRESS, IFLA_IFNAME, IFLA_EVENT
     body = struct.pack("=BxHiII", 0, 1, nic.index, 0x11043, 0)

@@ -11,7 +11,8 @@ import pytest
 
 from lab.frames import who_has
 from lab.measure import wait_until
-from porterlb.core.observed import Notice, NoticeKind
+from porterlb.core.desired import Layer2Scope
+from porterlb.core.observed import Answering, Notice, NoticeKind
 from porterlb.core.rendezvous import ranked
 from tests.edge.wire_lab import Replica, Segment, neighbour, resolve, vips
 
@@ -152,3 +153,23 @@ def test_random_loss_kills_nobody(segment: Segment, percent) -> None:
         SECOND: "n3",
     }
     assert ip_address(A) in segment.wanted.vips
+
+
+def test_a_scope_chooses_the_nodes_and_the_interface_that_answer(segment: Segment) -> None:
+    """n1 leads, and may not answer. eth1 is listed first, and is on another segment than A."""
+    before, n3 = segment.wanted.vips, segment.host("n3")
+    scope = Layer2Scope(frozenset({"n2", "n3"}), ("eth1", "eth0"))
+    rows = vips((A, ("n3", "n2")), (SECOND, ("n3", "n2")), scope="pool")
+    segment.tell(vips={**before, **rows}, scopes={"pool": scope})
+    wait_until(lambda: macs(segment, A) == {n3.mac}, 5.0, "n3 answers on its eth0")
+    wait_until(lambda: macs(segment, SECOND) == {n3.nics[1].mac}, 5.0, "n3 answers on its eth1")
+    segment.tell(scopes={"pool": replace(scope, nodes=frozenset({"n2"}))})
+    for name in ("n1", "n2"):
+        segment.replicas[name].until(lambda r: r.answering[A] == Answering("n3", "n2"), "n2 answers on behalf of n3")
+    assert macs(segment, A) == {n3.mac}
+    segment.tell(scopes={"pool": replace(scope, interfaces=("eth1",), strict=True)})
+    wait_until(lambda: not macs(segment, A), 5.0, "eth1 is not on the segment of A")
+    assert macs(segment, SECOND) == {n3.nics[1].mac}
+    segment.tell(vips=before, scopes={})
+    segment.settled()
+    wait_until(lambda: macs(segment, A) == {segment.host("n2").mac}, 5.0, "n2 serves again")

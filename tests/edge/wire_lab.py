@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -45,6 +46,10 @@ class Replica:
         self._reader.start()
 
     def _read(self) -> None:
+        with contextlib.suppress(ValueError):  # closed while we read: the replica has ended
+            self._take_reports()
+
+    def _take_reports(self) -> None:
         assert self.process.popen.stdout is not None
         for line in self.process.popen.stdout:
             at, report = wire_driver.unpack(line)

@@ -17,7 +17,7 @@ from porterlb.core.bfd import packet as bfd
 from porterlb.core.depth import shallow
 from porterlb.core.exabgp_text import events
 from porterlb.core.hello import codec
-from porterlb.core.hello.value import Hello, Refusal
+from porterlb.core.hello.value import Hello, HelloRefusal
 from porterlb.core.layer2.arp import parse_arp
 from porterlb.core.layer2.mld import parse_query
 from porterlb.core.layer2.ndp import parse_ndp
@@ -57,7 +57,7 @@ def frames(data: bytes) -> None:
 def hellos(data: bytes) -> None:
     """A datagram from any host, and one from a host that has the key."""
     codec.claimed_node(data)
-    assert isinstance(codec.decode(data, KEY), Hello | Refusal)
+    assert isinstance(codec.decode(data, KEY), Hello | HelloRefusal)
     signed = b"PLBH" + data
     signed += hmac.digest(KEY, signed, sha256)
     read = codec.decode(signed, KEY)

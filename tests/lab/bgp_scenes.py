@@ -89,8 +89,10 @@ def has_attributes(path: RibPath, combination: Combination) -> bool:
 
 def far_router(lab: Product, kind: str) -> Router:
     """A router behind the first one: on the outside network only, so that a packet from a node has a hop on its way."""
-    router = router_class(kind)(lab.net, FAR, RouterConfig())
-    router.nics, way = router.nics[1:], outside_nic(1)
+    router, way = (
+        router_class(kind)(lab.net, f"router{FAR}", [outside_nic(FAR, "eth1")], RouterConfig()),
+        outside_nic(1),
+    )
     lab.net.plug(router.cables())
     router.configure()
     # Not a default route: FRR does not look for neighbours and next hops behind that one

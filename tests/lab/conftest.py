@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
@@ -12,6 +13,17 @@ import pytest
 from lab.node import Node
 from lab.process import Process
 from lab.routers import NODES_AS, Router
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Waits for Kubernetes' programs, which another lane may be building, before the time limit of the test begins."""
+    if item.get_closest_marker("cluster"):
+        from tests.cluster.controlplane.build import BuildError, ensure_binaries  # noqa: PLC0415
+
+        with contextlib.suppress(BuildError):  # the test says it
+            ensure_binaries()
+    return (yield)
 
 
 class StaticSpeaker:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.mutants import simulator
 from tests.mutants.mutations import Mutation, choose, compiles, mutations
 from tests.mutants.reach import Only, Reach, Recorder, record
 from tests.mutants.run import Outcome, copy_tree, jobs, preload, run_tests
@@ -38,15 +39,25 @@ def main() -> int:
         chosen = [one for one in chosen if arguments.only in f"{one.function.path}:{one.function.name}"]
         texts = {one.function.path: (copies[0] / one.function.path).read_text() for one in chosen}
         chosen = [one for one in chosen if compiles(one.applied(texts[one.function.path]))]
+        if arguments.judge == "sim":
+            called = simulator.reached(copies[0], sorted(texts))
+            chosen = [one for one in chosen if simulator.on_the_wire(one) and simulator.calls(called, one.function)]
         if arguments.count:
             step = max(1, len(chosen) // arguments.count)
             chosen = chosen[::step][: arguments.count]
         print(f"{len(chosen)} of {len(every)} mutations", flush=True)
+        if arguments.judge == "sim":
+            return report(arguments, judge_by_simulator(chosen, copies, arguments.budget), began)
         reach = reached(copies, arguments.root / arguments.tests, arguments.map)
         if reach is None:
             return 2
         print(f"{time.monotonic() - began:.0f} s to learn which tests reach which function", flush=True)
         rows = judge(chosen, reach, copies, arguments.budget)
+    return report(arguments, rows, began)
+
+
+def report(arguments: argparse.Namespace, rows: list[Row] | None, began: float) -> int:
+    """Prints and writes the table; the exit code."""
     if rows is None:
         return 2
     red = sum(row["outcome"] != "survived" for row in rows)
@@ -70,6 +81,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=0, help="at most this many, spread over all files")
     parser.add_argument("--tests", default="tests", metavar="FOLDER", help="run only the tests below it")
     parser.add_argument("--root", type=Path, default=ROOT, help="the tree; it is copied, and not touched")
+    parser.add_argument(
+        "--judge", choices=("tests", "sim"), default="tests", help="sim: the seeds of the simulator instead of tests"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests against one mutation")
     parser.add_argument("--at-least", type=float, default=0.95, help="share that must be red; less is exit code 1")
@@ -171,6 +185,25 @@ def judge(chosen: list[Mutation], reach: Reach, copies: list[Path], budget: floa
             "seconds": round(outcome.seconds, 1),
         }
     return [rows[job] for job in sorted(rows)]
+
+
+def judge_by_simulator(chosen: list[Mutation], copies: list[Path], budget: float) -> list[Row] | None:
+    """As `judge`; None if a promise is broken without a mutation."""
+    rows: list[Row] = []
+    for one, outcome, words in simulator.judge(chosen, copies, budget):
+        if one is None:
+            if outcome.code != 0:
+                print(f"The seeds fail without a mutation: {words}")
+                return None
+            continue
+        said = "timed out" if outcome.code is None else "survived" if outcome.code == 0 else "red"
+        name = f"{one.function.path}:{one.line}"
+        print(
+            f"{said:9} {outcome.seconds:5.1f} s  {name:48} {one.function.name}: {one.words}  {words[:90]}", flush=True
+        )
+        row = {"file": one.function.path, "line": one.line, "function": one.function.name, "mutation": one.words}
+        rows.append({**row, "outcome": said, "noticed": words[:200], "seconds": round(outcome.seconds, 1)})
+    return rows
 
 
 if __name__ == "__main__":

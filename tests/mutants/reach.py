@@ -32,7 +32,7 @@ def recorded(path: str, source: str) -> str:
         if first.lineno == node.lineno:
             continue
         start = min([first.lineno, *(one.lineno for one in getattr(first, "decorator_list", ()))])
-        lines.insert(start - 1, f"{' ' * first.col_offset}_CALLED.add({_key(function)!r})\n")
+        lines.insert(start - 1, f"{' ' * first.col_offset}_CALLED.add({key_of(function)!r})\n")
     # Every call runs this: a name of the module costs a fifth of an import.
     begin = _after_futures(source)
     lines.insert(begin, f"from {RECORDER} import CALLED as _CALLED\n")
@@ -50,7 +50,8 @@ def _after_futures(source: str) -> int:
     return end
 
 
-def _key(function: Function) -> str:
+def key_of(function: Function) -> str:
+    """The name by which the recorder knows a function."""
     return f"{function.path}:{function.name}"
 
 
@@ -127,7 +128,7 @@ class Reach:
     def tests(self, function: Function, budget: float) -> list[str]:
         """The tests that call the function: those named after its module first, then those of core, quick ones first,
         for at most about ``budget`` seconds. Tests of one file stay together, for their fixtures."""
-        own = self._tests.get(_key(function), [])
+        own = self._tests.get(key_of(function), [])
         files: dict[str, list[str]] = {}
         for test in sorted(own, key=lambda one: (self._seconds.get(one, 0.0), one)):
             files.setdefault(test.split("::")[0], []).append(test)

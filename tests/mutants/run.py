@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 # The packages of the tree: a child imports them from its copy, whatever its parent has loaded.
-OWN = ("porterlb", "tests", "lab", "bench")
+OWN = ("porterlb", "tests", "lab", "bench", "sim")
 PRELOADED = ("hypothesis.strategies", "yaml", "jsonschema", "click", "prometheus_client")
 WITHOUT_ROOT = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-m", "not lab and not cluster")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.mutants.__main__ import CORE, ROOT, find
 from tests.mutants.mutations import Kind, choose, compiles, functions, mutations
-from tests.mutants.reach import recorded
+from tests.mutants.reach import key_of, recorded
+from tests.mutants.simulator import calls, on_the_wire
 
 SOURCE = '''
 """Text."""
@@ -98,3 +99,12 @@ def test_a_decision_without_a_test_survives_and_one_with_a_test_does_not(tmp_pat
     rows = json.loads((tmp_path / "out").read_text())["rows"]
     assert {(row["function"], row["outcome"]) for row in rows} == {("held", "red"), ("free", "survived")}
     assert len(rows) == 8 and "survived: porterlb/core/small.py:6 free" in done.stdout
+
+
+def test_the_simulator_judges_what_decides_about_the_wire_and_is_called() -> None:
+    (serving,) = [one for one in functions("porterlb/core/layer2/serving.py", SOURCE) if one[0].name == "Door.push"]
+    assert calls([key_of(serving[0])], serving[0]) and not calls([], serving[0])
+    wire, read = (
+        mutations(path, SOURCE)[0] for path in ("porterlb/core/layer2/serving.py", "porterlb/core/status/serving.py")
+    )
+    assert on_the_wire(wire) and not on_the_wire(read)

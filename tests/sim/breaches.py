@@ -79,6 +79,35 @@ def _count(site: Site) -> None:
     site.api.writes += 1
 
 
+def a_route_is_lost(site: Site) -> None:
+    router = site.routers[0]
+    router.neighbors.clear()
+    router._changed({f"{site.vip('routed')}/32"})
+
+
+def a_route_leads_to_a_node_without_pods(site: Site) -> None:
+    router = site.routers[0]
+    router._used[f"{site.vip('routed')}/32"] = ("10.77.0.3",)
+    site.world.dirty = True
+
+
+def a_route_changes_in_calm(site: Site) -> None:
+    site.world.at(END_WITH_BGP - 5.0, site.routers[0].neighbors["n1"].routes.clear)
+
+
+def a_session_is_never_back(site: Site) -> None:
+    site.routers[0].refuses.add("n2")
+    site.routers[0].cease("n2", 2)
+
+
+END_WITH_BGP = 50.0
+"""Seconds: the bound of a route is longer than those of the other promises."""
+WITH_BGP: dict[str, tuple[Callable[[Site], None], str]] = {
+    "a route is lost": (a_route_is_lost, "status is true"),
+    "a route leads to a node without pods": (a_route_leads_to_a_node_without_pods, "route"),
+    "a session is never back": (a_session_is_never_back, "everything converges"),
+    "a route changes in calm": (a_route_changes_in_calm, "calm is still"),
+}
 BREACHES: dict[str, tuple[Callable[[Site], None], str]] = {
     "two owners": (two_owners, "one owner"),
     "nobody answers": (nobody_answers, "answered"),
@@ -92,18 +121,23 @@ BREACHES: dict[str, tuple[Callable[[Site], None], str]] = {
 }
 
 
-def broken(breach: Callable[[Site], None] | None) -> str:
+def broken(breach: Callable[[Site], None] | None, *, bgp: bool = False) -> str:
     """The promise that is noticed as broken; empty: none."""
     world = World(5)
-    site = Site(world, NAMES)
-    site.eip("segment", "10.77.0.200-10.77.0.229", "layer2")
+    site = Site(world, NAMES, paths=(True,) if bgp else ())
+    site.eip("segment", "10.77.0.200-10.77.0.229", "auto" if bgp else "layer2")
+    if bgp:
+        site.peers(add_path=True, graceful_restart=True)
+        site.eip("routed", "10.99.0.0/28", "bgp")
+        site.service("routed", "routed", "Local", ["n1", "n2"])
     site.service("shop", "segment", "Cluster", ["n1", "n2"])
     site.run_all()
-    Promises(site, Faults(site, [Fault(1.0, "cordon", "n3")]), 35.0)
+    end = END_WITH_BGP if bgp else 35.0
+    Promises(site, Faults(site, [Fault(1.0, "cordon", "n3")]), end)
     if breach is not None:
         world.at(AT, breach, site)
     try:
-        world.run(35.0)
+        world.run(end)
     except Violation as found:
         return found.promise
     finally:
@@ -118,8 +152,9 @@ def main() -> int:
     substitute()
     sys.unraisablehook = lambda unraisable: None
     print(f"untouched: {broken(None) or 'nothing'}")
-    for name, (breach, expected) in BREACHES.items():
-        found = broken(breach)
+    print(f"untouched with BGP: {broken(None, bgp=True) or 'nothing'}")
+    for name, (breach, expected) in {**BREACHES, **WITH_BGP}.items():
+        found = broken(breach, bgp=name in WITH_BGP)
         print(f"{name}: {found or 'NOT NOTICED'}{'' if found == expected else ' INSTEAD OF ' + expected}")
     return 0
 

@@ -8,12 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from porterlb.core.layer2.arp import BROADCAST, ArpTemplate, arp_frame
+from porterlb.core.layer2.ndp import Solicitation
 from sim.faults import Fault, draw
-from sim.segment import NeighbourCache, Segment
+from sim.segment import NDP, NeighbourCache, Segment
 from sim.world import Process, Spinning, World
 
 TEMPLATE = ArpTemplate(arp_frame())
 VIP = bytes((10, 77, 0, 200))
+VIP6 = bytes.fromhex("fd770000000000000000000000000200")
 MAC_A, MAC_B = bytes((2, 0, 0, 0, 0, 1)), bytes((2, 0, 0, 0, 0, 2))
 
 
@@ -110,13 +112,50 @@ def test_a_gratuitous_request_replaces_an_entry_and_a_second_answer_in_the_lockt
     assert seen.mac == MAC_B
 
 
-def test_an_entry_that_nobody_confirms_is_given_up() -> None:
-    seen = Asked()
+class Solicited(Asked):
+    """The same with IPv6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.segment.ipv6 = True
+        self.cache.talk(VIP6)
+
+    def answer(self, mac: bytes) -> None:
+        asked = Solicitation(self.host.mac, self.host.packed6, VIP6, VIP6, self.host.mac)
+        frame = NDP.answer(mac, mac, VIP6).reply(asked)
+        assert frame is not None
+        self.segment.by_mac[mac].send(frame)
+
+    @property
+    def mac(self) -> bytes:
+        return self.cache.macs.get(VIP6, b"")
+
+
+def test_an_advertisement_with_override_replaces_an_entry_at_once() -> None:
+    seen = Solicited()
+    seen.world.at(0.1, seen.answer, MAC_A)
+    seen.world.run(0.2)
+    assert seen.mac == MAC_A
+    seen.segment.by_mac[MAC_B].send(NDP.unsolicited(MAC_B, MAC_B, VIP6))
+    seen.world.run(0.3)
+    assert seen.mac == MAC_B
+
+
+@pytest.mark.parametrize("kind", [Asked, Solicited])
+def test_an_entry_that_nobody_confirms_is_given_up(kind: type[Asked]) -> None:
+    seen = kind()
     seen.world.at(0.1, seen.answer, MAC_A)
     seen.world.run(15.0)
     assert seen.mac == MAC_A
     seen.world.run(60.0)
     assert seen.mac == b""
+
+
+def test_a_kernel_answers_solicitations_for_its_own_address() -> None:
+    seen = Solicited()
+    seen.cache.talk(seen.a.packed6)
+    seen.world.run(1.0)
+    assert seen.cache.macs[seen.a.packed6] == MAC_A
 
 
 def test_what_is_cut_does_not_arrive_in_that_direction() -> None:

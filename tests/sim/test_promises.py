@@ -12,8 +12,8 @@ from sim.faults import Fault
 from sim.promises import Violation
 from sim.run import Result
 from sim.shrink import shrink
-from tests.sim.breaches import BREACHES
-from tests.sim.test_seeds import ROOT
+from tests.sim.breaches import BREACHES, WITH_BGP
+from tests.sim.command import ROOT
 
 
 @pytest.mark.timeout(300)
@@ -27,7 +27,9 @@ def test_each_broken_promise_is_noticed_and_an_untouched_site_breaks_none() -> N
         timeout=280,
         check=True,
     )
-    wanted = ["untouched: nothing", *(f"{name}: {promise}" for name, (_, promise) in BREACHES.items())]
+    breaches = {**BREACHES, **WITH_BGP}
+    wanted = ["untouched: nothing", "untouched with BGP: nothing"]
+    wanted += [f"{name}: {promise}" for name, (_, promise) in breaches.items()]
     assert done.stdout.splitlines() == wanted
 
 
@@ -55,9 +57,9 @@ def test_shrinking_finds_the_two_faults_that_matter_and_keeps_the_promise() -> N
 def test_importing_the_simulator_changes_nothing() -> None:
     code = (
         "import sys, time, porterlb.app as app, porterlb.wire.packet as packet\n"
-        "before = (app._Manager.__init__, app.HttpServer, packet.open_socket, app.time)\n"
+        "before = (app.Manager.__init__, app.HttpServer, packet.open_socket, app.time)\n"
         "import sim.run\n"
-        "assert before == (app._Manager.__init__, app.HttpServer, packet.open_socket, app.time)\n"
+        "assert before == (app.Manager.__init__, app.HttpServer, packet.open_socket, app.time)\n"
         "assert app.time is time\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.sim.command import sim
 
 
 @pytest.mark.timeout(300)
@@ -24,15 +21,7 @@ def test_every_process_of_a_seed_replays(tmp_path: Path) -> None:
     ]
     faults.write_text(json.dumps(found))
     seed = ("--first", "3", "--seeds", "1", "--seconds", "58", "--faults", str(faults))
-    done = subprocess.run(
-        [sys.executable, "-m", "sim", *seed, "--recordings", str(tmp_path / "recordings"), "--ring", "200000"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = sim(*seed, "--recordings", str(tmp_path / "recordings"), "--ring", "200000", timeout=280)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     from porterlb.replay import replayed  # noqa: PLC0415
 

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from sim.run import rebalances, spreads
+from sim.run import peers, rebalances, spreads
+from tests.sim.command import sim
 
-ROOT = Path(__file__).parents[2]
+IPV6 = 12
+"""A seed with IPv6 VIPs."""
 SEEDS = int(os.environ.get("PORTERLB_SIM_SEEDS", "4"))
 """Some 20 s of processor time; `python -m sim --continue` runs more."""
 FIRST = 1000031
-
-
-def sim(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """One run of ``python -m sim`` in this checkout."""
-    return subprocess.run(
-        [sys.executable, "-m", "sim", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+WITH_BGP = 1000037
+"""The seed of the gate that has routers."""
 
 
 @pytest.mark.timeout(1000)
@@ -36,6 +25,14 @@ def test_no_promise_is_broken() -> None:
     done = sim("--seeds", str(SEEDS), "--first", str(FIRST), "--no-shrink")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert f"{SEEDS} seeds" in done.stdout
+    assert " 0 violations" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_no_promise_is_broken_with_bgp() -> None:
+    assert peers(WITH_BGP)
+    done = sim("--seeds", "1", "--first", str(WITH_BGP), "--no-shrink")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert " 0 violations" in done.stdout
 
 
@@ -48,10 +45,11 @@ def test_some_seed_gives_each_host_a_next_hop_of_its_own_and_some_rebalances() -
 
 
 @pytest.mark.timeout(300)
-def test_a_seed_runs_the_same_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [3, IPV6], ids=["ipv4", "ipv6"])
+def test_a_seed_runs_the_same_twice(seed: int, tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     faults.write_text(json.dumps([{"at": 8.0, "kind": "power", "a": "n1", "seconds": 6.0}]))
-    one, two = (sim("--first", "3", "--seeds", "1", "--seconds", "45", "--faults", str(faults)) for _ in range(2))
+    one, two = (sim("--seed", str(seed), "--seconds", "45", "--faults", str(faults)) for _ in range(2))
     assert one.stdout == two.stdout
     assert one.returncode == 0, one.stdout[-3000:]
     assert "FAULT         power n1 for 6.00 s" in one.stdout
@@ -69,8 +67,8 @@ def test_what_was_found_stays_mended(path: Path, tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     faults.write_text(json.dumps(found["faults"]))
     seed, seconds = str(found["seed"]), str(found["seconds"])
-    done = sim("--first", seed, "--seeds", "1", "--seconds", seconds, "--faults", str(faults))
+    done = sim("--seed", seed, "--seconds", seconds, "--faults", str(faults))
     assert done.returncode == 0, found["what"] + done.stdout[-3000:]
     assert not found["never"] or found["never"] not in done.stdout, found["what"]
-    lines = sum(2 if fault["seconds"] else 1 for fault in found["faults"])  # the end of a fault has one too
+    lines = sum(2 if fault.get("seconds") else 1 for fault in found["faults"])  # the end of a fault has one too
     assert done.stdout.count("FAULT") == lines

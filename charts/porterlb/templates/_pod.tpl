@@ -3,6 +3,9 @@
 metadata:
   labels:
     {{- include "porterlb.selector" . | nindent 4 }}
+    # By these the command finds the replicas, whatever nameOverride is.
+    app.kubernetes.io/part-of: porterlb
+    app.kubernetes.io/component: replica
     {{- with merge (deepCopy .Values.podLabels) .Values.commonLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from porterlb.core.allocation.claims import Bars, Claims, Place, age
+from porterlb.core.allocation.claims import Bars, Claims, HeldAddress, age
 from porterlb.core.allocation.eligibility import EipMap, Eligibility
 from porterlb.core.allocation.grants import Grants
 from porterlb.core.allocation.lastholders import Freed, LastHolders
@@ -259,7 +259,7 @@ class _Work(Claims):
             settled += self._keep(again)
             settled.sort(key=lambda entry: age(entry[0]))
         grants = Grants(self, eligibility)
-        incomplete: list[tuple[Service, dict[int, Place]]] = []
+        incomplete: list[tuple[Service, dict[int, HeldAddress]]] = []
         for service, kept in settled:
             has = kept.keys() | {address.version for address in self.contested.get(service.key, ())}
             if has == set(service.families) and not self.unmet(service, kept) and not self._may_move(service):
@@ -278,7 +278,7 @@ class _Work(Claims):
         contested = self.contested.get(service.key, ())
         return any(not self.meets(service, encode(address)) for address in contested)
 
-    def _grant(self, service: Service, kept: dict[int, Place], grants: Grants) -> None:
+    def _grant(self, service: Service, kept: dict[int, HeldAddress], grants: Grants) -> None:
         """Step 4 for one Service: missing addresses, and replacements that it asks for. A request is granted completely
         or not at all; if not, everything stays as it is."""
         unmet = self.unmet(service, kept)
@@ -295,7 +295,7 @@ class _Work(Claims):
         for version, code in grant.codes.items():
             if version in unmet:
                 self.leave(service, kept[version])
-            kept[version] = Place(code, decode(code), self.map.name_of(code))
+            kept[version] = HeldAddress(code, decode(code), self.map.name_of(code))
             self.own(service, kept[version])
         self._conclude(service, kept, refusals)
 
@@ -314,7 +314,7 @@ class _Work(Claims):
             for address in {*old.held, *old.recorded}:
                 self.drop_holder(encode(address), key)
 
-    def _keep(self, services: list[Service]) -> list[tuple[Service, dict[int, Place]]]:
+    def _keep(self, services: list[Service]) -> list[tuple[Service, dict[int, HeldAddress]]]:
         """Steps 1 and 2. Returns each Service with the addresses that it keeps, by IP version."""
         settled = self.claim(services)
         if self.may_allocate:
@@ -356,7 +356,7 @@ class _Work(Claims):
             self.pools[key] = self.pools[key].copy()
         return self.pools[key]
 
-    def _conclude(self, service: Service, has: Mapping[int, Place], refusals: tuple[Problem, ...]) -> None:
+    def _conclude(self, service: Service, has: Mapping[int, HeldAddress], refusals: tuple[Problem, ...]) -> None:
         places = [has[version] for version in service.families if version in has]
         addresses, eips = tuple(place.address for place in places), tuple(place.eip for place in places)
         versions = {address.version for address in addresses}

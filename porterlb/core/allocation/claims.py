@@ -17,7 +17,7 @@ from porterlb.core.problems import Problem, Reason
 Keys = tuple[ServiceKey, ...]
 
 
-class Place(NamedTuple):
+class HeldAddress(NamedTuple):
     """An address that a Service has: its code, the address, and its Eip."""
 
     code: int
@@ -81,7 +81,7 @@ class Bars:
             )
         return None
 
-    def warnings(self, service: Service, place: Place) -> list[Problem]:
+    def warnings(self, service: Service, place: HeldAddress) -> list[Problem]:
         """Warnings for the user of an address that was assigned before it was barred."""
         found = []
         if place.code in self.reserved:
@@ -144,14 +144,14 @@ class Claims:
         self.owners = owners
         self.holders = holders
         self.groups = groups
-        self.touched: dict[int, Place | None] = {}  # codes whose owners may have changed; with the Place if known
+        self.touched: dict[int, HeldAddress | None] = {}  # codes whose owners may have changed; None: not known
         self.contested: dict[ServiceKey, list[Address]] = {}
         self.leaving: dict[ServiceKey, list[Address]] = {}
 
-    def claim(self, services: list[Service]) -> list[tuple[Service, dict[int, Place]]]:
+    def claim(self, services: list[Service]) -> list[tuple[Service, dict[int, HeldAddress]]]:
         """Each Service with the addresses that it keeps, by IP version; the oldest first."""
         services.sort(key=age)
-        settled: list[tuple[Service, dict[int, Place]]] = [(service, {}) for service in services]
+        settled: list[tuple[Service, dict[int, HeldAddress]]] = [(service, {}) for service in services]
         for service in services:
             for address in {*service.held, *service.recorded}:
                 code = encode(address)
@@ -184,7 +184,7 @@ class Claims:
                     return True
         return False
 
-    def keep_one(self, service: Service, address: Address, kept: dict[int, Place]) -> None:
+    def keep_one(self, service: Service, address: Address, kept: dict[int, HeldAddress]) -> None:
         """Lets the Service keep an address, if it may and has no address of that IP version yet."""
         version = address.version
         if version in kept or version not in service.families:
@@ -197,7 +197,7 @@ class Claims:
             if address in service.held and address not in self.contested.setdefault(service.key, []):
                 self.contested[service.key].append(address)
             return
-        kept[version] = Place(code, address, name)
+        kept[version] = HeldAddress(code, address, name)
         self.own(service, kept[version])
 
     def _rival(self, service: Service, code: int) -> ServiceKey | None:
@@ -229,13 +229,13 @@ class Claims:
         wanted = [asked for asked in service.wanted_addresses if asked.version == address.version]
         return not wanted or address in wanted
 
-    def unmet(self, service: Service, kept: Mapping[int, Place]) -> set[int]:
+    def unmet(self, service: Service, kept: Mapping[int, HeldAddress]) -> set[int]:
         """The IP versions of which the Service has an address but asks for another one."""
         if not service.wanted_eip and not service.wanted_addresses:
             return set()
         return {version for version, place in kept.items() if not self.meets(service, place.code)}
 
-    def go_on(self, service: Service, kept: dict[int, Place], given: Sequence[Address]) -> None:
+    def go_on(self, service: Service, kept: dict[int, HeldAddress], given: Sequence[Address]) -> None:
         """Takes over replacements that were assigned to the Service and are not in its status yet."""
         for version in self.unmet(service, kept):
             for address in given:
@@ -245,14 +245,14 @@ class Claims:
                     continue
                 if self.meets(service, code) and self._rival(service, code) is None:
                     self.leave(service, kept[version])
-                    kept[version] = Place(code, address, name)
+                    kept[version] = HeldAddress(code, address, name)
                     self.own(service, kept[version])
 
-    def leave(self, service: Service, place: Place) -> None:
+    def leave(self, service: Service, place: HeldAddress) -> None:
         """Lets the Service have the address until another one is in its status."""
         self.leaving.setdefault(service.key, []).append(place.address)
 
-    def own(self, service: Service, place: Place) -> None:
+    def own(self, service: Service, place: HeldAddress) -> None:
         code = place.code
         self.touched[code] = place
         owners = self.owners.get(code)

@@ -71,7 +71,7 @@ class Wait:
     settled: bool
 
 
-Step = Teardown | Beat | Line | Clear | EndOfRib | Finish | Check | Reload | Wait
+NextStep = Teardown | Beat | Line | Clear | EndOfRib | Finish | Check | Reload | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Agenda:
     def __post_init__(self) -> None:
         self.line = NextLine(self.difference)
 
-    def next(self, now: float, configs: Configs, *, current: bool, planned: Collection[str]) -> Step:
+    def next(self, now: float, configs: Configs, *, current: bool, planned: Collection[str]) -> NextStep:
         """The next step. ``current``: the difference works on the newest desired set. ``planned``: peers whose routes
         in it are planned for the capabilities of their session; an earlier End-of-RIB would make the router drop
         routes that are still to be announced (RFC 4724)."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from porterlb.core.bgp.reasons import Refusal, RefusalKind
 from porterlb.core.desired import DesiredBgp, SessionConfig
-from porterlb.core.model import Address
+from porterlb.core.model import Address, scope_of, unscoped
 
 Listener = tuple[Address, int]
 """A local address (unspecified: all of its IP version) and a TCP port."""
@@ -23,13 +23,15 @@ class Local:
 
     ``sources``: by peer address, the local address that the kernel uses towards it; None: there is no route.
     ``absent``: configured local addresses that the node does not have. ``interfaces``: by name and IP version, the
-    address of a configured interface; None: there is none. ``listeners``: where other processes listen.
-    ``first_port``: the lowest TCP port that ExaBGP may listen on.
+    address of a configured interface; None: there is none. ``link_local``: by name, the link-local address of an
+    interface towards a router with such an address. ``listeners``: where other processes listen. ``first_port``: the
+    lowest TCP port that ExaBGP may listen on.
     """
 
     sources: Mapping[Address, Address | None] = field(default_factory=dict)
     absent: frozenset[Address] = frozenset()
     interfaces: Mapping[tuple[str, int], Address | None] = field(default_factory=dict)
+    link_local: Mapping[str, Address | None] = field(default_factory=dict)
     listeners: frozenset[Listener] = frozenset()
     first_port: int = 1
 
@@ -80,8 +82,9 @@ def arrange(desired: DesiredBgp, local: Local, waiting: Set[str] = frozenset()) 
         session = wanted
         if session.admin_down:
             continue
-        if session.address in taken:
-            refused[name] = Refusal(RefusalKind.SAME_ADDRESS, session.address, other=taken[session.address])
+        bare = unscoped(session.address)
+        if bare in taken:
+            refused[name] = Refusal(RefusalKind.SAME_ADDRESS, bare, other=taken[bare])
             continue
         if session.local_address is not None and session.local_address in local.absent:
             refused[name] = Refusal(RefusalKind.ADDRESS_ABSENT, session.local_address)
@@ -92,10 +95,16 @@ def arrange(desired: DesiredBgp, local: Local, waiting: Set[str] = frozenset()) 
                 refused[name] = Refusal(RefusalKind.INTERFACE_ABSENT, session.address, other=session.interface)
                 continue
             session = replace(session, local_address=source, interface="")
+        if scope := scope_of(session.address):
+            source = local.link_local.get(scope)
+            if source is None:
+                refused[name] = Refusal(RefusalKind.INTERFACE_ABSENT, session.address, other=scope)
+                continue
+            session = replace(session, local_address=source)
         if name in waiting:
             refused[name] = Refusal(RefusalKind.BFD_NOT_UP)
             continue
-        port = desired.listen_port
+        port = desired.listen_port if not scope else 0  # ExaBGP cannot listen on a link-local address
         address = session.local_address
         if port and address is None:
             address = local.sources.get(session.address)
@@ -103,7 +112,7 @@ def arrange(desired: DesiredBgp, local: Local, waiting: Set[str] = frozenset()) 
         if obstacle is not None and session.passive:
             refused[name] = obstacle
             continue
-        taken[session.address] = name
+        taken[bare] = name
         if obstacle is not None and obstacle.kind in _TOLD:
             limited[name] = obstacle
         if port and obstacle is None:

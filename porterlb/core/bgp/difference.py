@@ -61,10 +61,14 @@ class Difference:
         """Replaces the whole wanted set. If two paths conflict (same slot and prefix), one of them counts."""
         self.generation += 1
         changed: dict[Slot, set[Prefix]] = {}
+        differing = []
         for path in self.routes.keys() | routes.keys():
             old, new = self.routes.get(path, _NONE), routes.get(path, _NONE)
-            if old is new or old == new:
-                continue
+            if old is not new and old != new:
+                differing.append(path)
+        # Sorted: the order of the work must not depend on the hashes of the paths, which differ between processes.
+        for path in sorted(differing, key=_order):
+            old, new = self.routes.get(path, _NONE), routes.get(path, _NONE)
             slot = (path.peer, path.path_id)
             target = self._target.setdefault(slot, {})
             self._slots.setdefault(path.peer, set()).add(slot)
@@ -104,11 +108,15 @@ class Difference:
     def has_path_ids(self, peer: str, version: int) -> bool:
         """Whether ExaBGP has routes of this peer and IP version that only add-path can distinguish."""
         return any(
-            path.next_hop.version == version
+            path.version == version
             for slot in self._slots.get(peer, ())
             if slot[1]
             for path in self._has.get(slot, {}).values()
         )
+
+    def has_extended(self, peer: str) -> bool:
+        """Whether ExaBGP has IPv4 routes with an IPv6 next hop for this peer."""
+        return any(path.extended for slot in self._slots.get(peer, ()) for path in self._has.get(slot, {}).values())
 
     def cleared(self, peer: str) -> None:
         """ExaBGP has withdrawn all routes from this peer: the wanted ones must be announced again."""
@@ -245,5 +253,6 @@ class Difference:
         self._split = [batch for batch in self._split if batch.path.peer != peer]
 
 
-def _order(path: Path) -> tuple[str, int, int, int, str]:
-    return (path.peer, path.path_id, path.next_hop.version, int(path.next_hop), repr(path.attributes))
+def _order(path: Path) -> tuple[str, int, int, int, int, str]:
+    hop = path.next_hop
+    return (path.peer, path.path_id, path.version, hop.version, int(hop), repr(path.attributes))

@@ -10,10 +10,21 @@ from ipaddress import IPv4Address
 from porterlb.core.bfd.values import BfdTarget
 from porterlb.core.bgp import rules
 from porterlb.core.bgp.advertise import matches_eip, reaches_beyond
-from porterlb.core.bgp.overrides import gateways, number_of, on_node, override_of
+from porterlb.core.bgp.overrides import gateways, heard_on, number_of, on_node, override_of, searched
 from porterlb.core.desired import SessionConfig
-from porterlb.core.model import RACK_LABELS, Address, BgpConf, DynamicAs, Node, Peer, Snapshot
+from porterlb.core.model import (
+    RACK_LABELS,
+    Address,
+    BgpConf,
+    DynamicAs,
+    Node,
+    Peer,
+    Snapshot,
+    scope_of,
+    unscoped,
+)
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.sentences import listed, without_interface
 
 
 def selects(peer: Peer, snapshot: Snapshot, node: str) -> bool:
@@ -33,7 +44,7 @@ def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     holder: dict[Address, str] = {}
-    all_alike = not any(peer.overrides for peer in snapshot.peers.values())
+    all_alike = not any(peer.overrides or peer.interface for peer in snapshot.peers.values())
     if all_alike and len({peer.address for peer in snapshot.peers.values()}) == len(snapshot.peers):
         return found
     for peer in sorted(snapshot.peers.values(), key=lambda peer: (peer.created, peer.name)):
@@ -42,10 +53,11 @@ def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
         address = _router(on_node(peer, snapshot, node), snapshot, node)
         if address is None:
             continue
-        if address in holder:
-            found[peer.name] = holder[address]
+        # ExaBGP knows the router by its address alone, also if that is link-local.
+        if (bare := unscoped(address)) in holder:
+            found[peer.name] = holder[bare]
         else:
-            holder[address] = peer.name
+            holder[bare] = peer.name
     return found
 
 
@@ -95,16 +107,26 @@ def own_sessions(snapshot: Snapshot) -> dict[str, SessionConfig]:
 def own_bfd(snapshot: Snapshot, sessions: Mapping[str, SessionConfig]) -> dict[str, BfdTarget]:
     """The BFD sessions for these BGP sessions, by peer name.
 
-    Routers such as FRR and BIRD use multihop BFD (RFC 5883) for multihop and for internal sessions.
+    Routers such as FRR and BIRD use multihop BFD (RFC 5883) for multihop and for internal sessions. A router with a
+    link-local address is on the link in any case.
     """
     found = {}
     for name, session in sessions.items():
         settings = snapshot.peers[name].bfd
         if settings is not None and not session.admin_down:
-            multihop = bool(session.multihop_ttl) or session.local_as == session.peer_as
+            internal = session.local_as == session.peer_as
+            multihop = bool(session.multihop_ttl) or (internal and not scope_of(session.address))
             local, interface = session.local_address, session.interface
             found[name] = BfdTarget(name, session.address, local, multihop, settings, interface)
     return found
+
+
+def listened(snapshot: Snapshot) -> tuple[str, ...]:
+    """The interfaces of our own node with a router that has a link-local address, found or configured."""
+    node = snapshot.view.node
+    peers = [peer for peer in snapshot.peers.values() if not peer.admin_down and selects(peer, snapshot, node)]
+    found = {searched(peer, snapshot, node) or scope_of(on_node(peer, snapshot, node).address) for peer in peers}
+    return tuple(sorted(found - {""}))
 
 
 def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:
@@ -115,6 +137,8 @@ def peer_problems(snapshot: Snapshot) -> dict[str, tuple[Problem, ...]]:
         nodes = [node for node in hidden if selects(peer, snapshot, node)]
         own = list(_refusals(peer, snapshot, nodes or [snapshot.view.node]))
         own += _shadows(peer, snapshot, nodes, {node: by[name] for node, by in hidden.items() if name in by})
+        own += _several_routers(peer, snapshot, nodes)
+        own += _other_link(peer, snapshot, nodes)
         if not nodes and snapshot.nodes and not any(override.refused for override in peer.overrides):
             own.append(Problem(Reason.NO_NODE, "matches no node: there is no session.", "spec.nodeSelector", False))
         own += _without_effect(peer, snapshot, nodes)
@@ -174,14 +198,39 @@ def _refusal(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
     if peer.password and not rules.password_allowed(peer.password):  # one from a Secret
         message = f"The password must be at most {rules.MAX_PASSWORD} bytes of printable characters."
         return Problem(Reason.INVALID_FIELD, message, "spec.conf.authPasswordSecret")
+    if problem := _link_local_problem(peer):
+        return problem
     if not (peer.peer_as or peer.dynamic):
         message = "is missing, and no entry of spec.overrides has an AS of the router for the node."
         return Problem(Reason.MISSING_FIELD, message, "spec.conf.peerAs")
     return None
 
 
+def _link_local_problem(peer: Peer) -> Problem | None:
+    """Why a router cannot be reached by a link-local address. ``peer``: as on one node."""
+    address = peer.address
+    if address is None and not peer.interface:
+        return None
+    if address is not None and not address.is_link_local:
+        return None
+    if address is not None and not scope_of(address):
+        return Problem(Reason.INVALID_ADDRESS, without_interface(address), "spec.conf.neighborAddress")
+    if peer.passive:
+        message = (
+            "is not possible with a router that has a link-local address: ExaBGP cannot listen on such an address. "
+            "Leave it out: the nodes open the sessions."
+        )
+        return Problem(Reason.INVALID_FIELD, message, "spec.transport.passiveMode")
+    if peer.multihop_ttl:
+        message = "is not possible with a router that has a link-local address: it is on the link. Leave it out."
+        return Problem(Reason.INVALID_FIELD, message, "spec.ebgpMultihop")
+    return None
+
+
 def _no_router(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
     """Why a node has no address of the router. None: its replica has not yet reported the gateways of the node."""
+    if interface := searched(peer, snapshot, node):
+        return _not_heard(snapshot, node, interface)
     number = number_of(peer, snapshot, node)
     version = 0 if number is None else peer.overrides[number].gateway
     if not version:
@@ -191,12 +240,57 @@ def _no_router(peer: Peer, snapshot: Snapshot, node: str) -> Problem | None:
         return None
     found = gateways(snapshot, node, version)
     message = f"The node has no IPv{version} default route: add one, or set neighborAddress here."
-    if found:
-        message = (
-            f"The default gateway {found[0]} is a link-local address, which is not supported: set neighborAddress here "
-            "to the router's global IPv6 address, or to its IPv4 address."
-        )
+    if found:  # a replica of an earlier release does not report the interface
+        message = f"The interface of the default gateway {found[0]} is not known: update the replica on this node."
     return Problem(Reason.INVALID_ADDRESS, message, f"spec.overrides[{number}].defaultGateway")
+
+
+def _not_heard(snapshot: Snapshot, node: str, interface: str) -> Problem | None:
+    """Why no router was found on an interface. None: the replica has not yet reported that interface."""
+    member = snapshot.members.get(node)
+    if member is None:
+        return None
+    if interface in member.lacks:
+        message = f"The node has no interface {interface}, or it is down."
+        return Problem(Reason.NO_INTERFACE, message, "spec.interface")
+    if interface not in (name for name, _ in member.listed):
+        return None
+    message = (
+        f"No router advertisement (RFC 4861) was heard on {interface}. Check that the router sends them on this link, "
+        "or set neighborAddress to its link-local address."
+    )
+    return Problem(Reason.NO_ROUTER, message, "spec.interface")
+
+
+def _several_routers(peer: Peer, snapshot: Snapshot, nodes: Iterable[str]) -> Iterator[Problem]:
+    """Links with more than one router, of which one is used."""
+    for node in nodes:
+        interface = searched(peer, snapshot, node)
+        heard = heard_on(snapshot, node, interface) if interface else ()
+        if len(heard) > 1:
+            first, *others = map(str, heard)
+            message = (
+                f"{node} hears several routers: {first} is used, {listed(others)} is not. To have sessions with each, "
+                "make a BgpPeer for each, with neighborAddress."
+            )
+            yield Problem(Reason.SEVERAL_ROUTERS, message, "spec.interface", fatal=False)
+
+
+def _other_link(peer: Peer, snapshot: Snapshot, nodes: Iterable[str]) -> Iterator[Problem]:
+    """Interfaces on another link than the router. One without a subnet (dummy0) only has the source address."""
+    for node in nodes:
+        there, member = on_node(peer, snapshot, node), snapshot.members.get(node)
+        router = there.address
+        if not there.interface or router is None or member is None or there.multihop_ttl:
+            continue
+        mine = [at.network for at in member.on(there.interface) if at.version == router.version]
+        mine = [subnet for subnet in mine if subnet.prefixlen < subnet.max_prefixlen and not subnet.is_link_local]
+        if mine and not any(router in n for n in mine) and any(router in at.network for at in member.subnets):
+            message = (
+                f"{router} is not on the link of {there.interface} of {node}, but on that of another interface. "
+                "Correct interface, or leave it out."
+            )
+            yield Problem(Reason.INVALID_FIELD, message, "spec.interface", fatal=False)
 
 
 def _shadows(peer: Peer, snapshot: Snapshot, nodes: Iterable[str], by: Mapping[str, str]) -> Iterator[Problem]:
@@ -206,7 +300,16 @@ def _shadows(peer: Peer, snapshot: Snapshot, nodes: Iterable[str], by: Mapping[s
         where = "" if everywhere else f" on {', '.join(there)}"
         shared = " and ".join(sorted({str(on_node(peer, snapshot, node).address) for node in there}))
         message = f"The older BgpPeer {other} has the same address {shared} and is used instead{where}."
+        if any(_router_on(snapshot, other, node) != on_node(peer, snapshot, node).address for node in there):
+            message = (
+                f"The older BgpPeer {other} has the same link-local address on another interface. ExaBGP cannot tell "
+                f"the two routers apart, and only that one is used{where}: give one of them another link-local address."
+            )
         yield Problem(Reason.INVALID_FIELD, message, "spec.conf.neighborAddress", fatal=everywhere)
+
+
+def _router_on(snapshot: Snapshot, peer: str, node: str) -> Address | None:
+    return on_node(snapshot.peers[peer], snapshot, node).address
 
 
 def _without_effect(peer: Peer, snapshot: Snapshot, nodes: Iterable[str]) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import Loss, LossKind, Trouble
 from porterlb.core.bgp.rules import FAMILIES
 from porterlb.core.desired import Path, SessionConfig
-from porterlb.core.model import Address
+from porterlb.core.model import Address, unscoped
 from porterlb.core.observed import SessionState
 
 ADMIN_DOWN = "admin down"
@@ -35,15 +35,20 @@ class Sessions:
     _opened: dict[Address, Negotiated] = field(default_factory=dict)  # for sessions not established yet
     torn: set[str] = field(default_factory=set)
     """Peers whose session counts as lost because of BFD, while ExaBGP still has it."""
+    unseen: set[str] = field(default_factory=set)
+    """New peers, until ExaBGP has shown its sessions. It may have had the session all along, if the peer was removed
+    and came back before a reload, and it reports no event for that."""
 
     def configure(self, wanted: Mapping[str, SessionConfig], arranged: Arranged, now: float) -> None:
         """Sets all peers: new ones start without a connection, removed ones are dropped."""
         changed = {name for name, config in wanted.items() if self._wanted.get(name, config) != config}
         self._wanted = wanted
-        self._names = {session.address: name for name, session in arranged.config.sessions.items()}
+        # ExaBGP reports link-local addresses without their interface.
+        self._names = {unscoped(session.address): name for name, session in arranged.config.sessions.items()}
         for name in self.states.keys() - wanted.keys():
             del self.states[name]
             self.torn.discard(name)
+        self.unseen = (self.unseen | wanted.keys() - self.states.keys()) & wanted.keys()
         for name, config in wanted.items():
             state = self.states.get(name) or SessionState(name, self._resting(name), now)
             refusal = arranged.refused.get(name)
@@ -124,17 +129,23 @@ class Sessions:
         self.torn.clear()
 
     def fits(self, path: Path) -> bool:
-        """Whether a path can be announced to its peer: one of several paths needs add-path, as last negotiated."""
+        """Whether a path can be announced to its peer, as last negotiated: one of several paths needs add-path, and an
+        IPv4 route with an IPv6 next hop RFC 8950. ExaBGP itself would send such a route in any case."""
         state = self.states.get(path.peer)
         agreed = state.negotiated if state else None
-        return not path.path_id or agreed is None or path.next_hop.version in agreed.add_path
+        if path.extended and not (agreed is not None and agreed.extended_next_hop):
+            return False
+        return not path.path_id or agreed is None or path.version in agreed.add_path
 
     def unfit(self, name: str, difference: Difference) -> bool:
-        """Whether ExaBGP has routes of a peer that its session cannot distinguish."""
+        """Whether ExaBGP has routes of a peer that its session cannot carry: paths that it cannot distinguish, or IPv4
+        routes with an IPv6 next hop."""
         agreed = self.states[name].negotiated
-        return agreed is not None and any(
-            difference.has_path_ids(name, version) for version in FAMILIES if version not in agreed.add_path
-        )
+        if agreed is None:
+            return False
+        if not agreed.extended_next_hop and difference.has_extended(name):
+            return True
+        return any(difference.has_path_ids(name, version) for version in FAMILIES if version not in agreed.add_path)
 
     def up(self) -> frozenset[str]:
         return frozenset(name for name, state in self.states.items() if state.up)
@@ -161,6 +172,7 @@ class Sessions:
     def _shown(self, said: text.Shown, now: float) -> list[str]:
         """Detects missed events from the list of sessions: ExaBGP does not replay events to a new listener."""
         changed: list[str] = []
+        self.unseen.clear()
         for address, name in self._names.items():
             state, shown = self.states[name], said.states.get(address, "idle")
             if name in self.torn:

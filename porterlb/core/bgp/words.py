@@ -15,6 +15,7 @@ from porterlb.core.bgp.reasons import (
     TroubleKind,
 )
 from porterlb.core.desired import SessionConfig
+from porterlb.core.model import scope_of
 from porterlb.core.observed import SessionState
 from porterlb.core.sentences import families
 
@@ -185,9 +186,14 @@ def refusal(of: Refusal | None) -> str:
             return f"The node does not have the address {of.address} (spec.transport.localAddress)."
         case RefusalKind.INTERFACE_ABSENT:
             version = of.address.version if of.address is not None else 4
+            if scope_of(of.address):
+                return (
+                    f"The node has no interface {of.other} with an IPv6 link-local address: add it, switch on IPv6 "
+                    "there, or correct the interface of the BgpPeer."
+                )
             return (
-                f"The node has no interface {of.other} with an IPv{version} address: add it, or correct interface in "
-                "spec.overrides."
+                f"The node has no interface {of.other} with an IPv{version} address: add it, or correct the interface "
+                "of the BgpPeer."
             )
         case RefusalKind.NO_LISTEN_PORT:
             return "passiveMode needs spec.listenPort of the BgpConf default."

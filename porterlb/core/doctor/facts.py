@@ -21,9 +21,10 @@ class Facts:
     the API answers, but refuses. ``snapshot``: the objects, without the replicas' verdicts on dead nodes; None: not
     read.
 
-    ``states``: by node, of the replicas that answered; ``silent``: why the others did not. ``clocks``: seconds by which
-    the clock of a node is ahead of the local one. ``ranges``: networks that no pool may overlap, with a description.
-    ``writers``: other field managers of the addresses of Services. ``schemas``: of our kinds, as in this release.
+    ``states``: by node, of the replicas that answered; ``silent``: why the others did not; ``gone``: those of them that
+    do not run, as far as the API knows. ``clocks``: seconds by which the clock of a node is ahead of the local one.
+    ``ranges``: networks that no pool may overlap, with a description. ``writers``: other field managers of the
+    addresses of Services. ``schemas``: of our kinds, as in this release.
     """
 
     release: str = ""
@@ -35,6 +36,7 @@ class Facts:
     leader: str = ""
     states: Mapping[str, State] = field(default_factory=dict)
     silent: Mapping[str, str] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
     clocks: Mapping[str, float] = field(default_factory=dict)
     ranges: Mapping[Network, str] = field(default_factory=dict)
     writers: Mapping[ServiceKey, tuple[str, ...]] = field(default_factory=dict)

@@ -45,7 +45,7 @@ def _objects(facts: Facts) -> Iterator[Finding]:
 _DO: Mapping[Reason, str] = {
     Reason.PLAIN_PASSWORD: "Put the password into a Secret, and name it in spec.conf.authPasswordSecret.",
     Reason.NO_LOCAL_AS: "Set spec.as of the BgpConf default.",
-    Reason.NO_NODE: "Correct spec.nodeSelector, or label the nodes: kubectl get nodes --show-labels.",
+    Reason.NO_NODE: "Correct the node selector, or label the nodes: kubectl get nodes --show-labels.",
     Reason.SECRET_MISSING: "Create the Secret in the release namespace; list it in bgp.passwordSecrets of the chart.",
     Reason.OVERLAPPING: "Change spec.address of one of the pools.",
     Reason.NO_EIP: "Create an Eip that these Services may use (autoAssign, namespaces), or name one in the annotation.",

@@ -9,6 +9,7 @@ from porterlb.core.doctor.facts import Facts, State
 from porterlb.core.doctor.finding import Check, Finding, Severity
 from porterlb.core.doctor.text import grouped, some
 from porterlb.core.layer2.notices import sentence
+from porterlb.core.membership import lease_name
 from porterlb.core.observed import Notice, NoticeKind
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
@@ -32,7 +33,11 @@ def _running(facts: Facts) -> Iterator[Finding]:
     for node in sorted(facts.silent.keys() - _seen_dead(facts)):
         heard = [other for other, state in sorted(facts.states.items()) if _fresh(state, node)]
         why = facts.silent[node].rstrip(".")
-        if heard:
+        if node in facts.gone and facts.states and not heard:
+            what, severity = "No replica runs on this node any more, and its Lease is left.", WARNING
+            lease = lease_name(node)
+            do = f"If it has moved to another node, delete the Lease {lease}. If not, see why no pod runs there."
+        elif heard:
             what, severity = f"The replica cannot be asked: {why}. {some(heard)} hears it.", WARNING
             do = "Check the rights to list pods and to port-forward, and the path from the API server to the node."
         else:

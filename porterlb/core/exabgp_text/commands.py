@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from porterlb.core.bgp import rules
 from porterlb.core.desired import Path, Prefix, SessionConfig
 from porterlb.core.exabgp_text.words import Unspeakable, clean
+from porterlb.core.model import unscoped
 
 MAX_PREFIXES = 48
 """Prefixes in one command line: ExaBGP does 50 steps of queued work per turn, one per prefix. With more prefixes in a
@@ -51,17 +52,17 @@ def withdraw(neighbor: SessionConfig, path: Path, prefixes: Sequence[Prefix]) ->
 
 def clear(neighbor: SessionConfig | None = None) -> str:
     """Withdraws all routes from one neighbor or from all."""
-    return f"neighbor {neighbor.address} clear adj-rib out" if neighbor is not None else "clear adj-rib out"
+    return f"neighbor {unscoped(neighbor.address)} clear adj-rib out" if neighbor is not None else "clear adj-rib out"
 
 
 def teardown(neighbor: SessionConfig, subcode: int) -> str:
     """Ends an established session with a cease of this subcode (RFC 4486, RFC 9384); ExaBGP opens it again."""
-    return f"neighbor {neighbor.address} teardown {subcode}"
+    return f"neighbor {unscoped(neighbor.address)} teardown {subcode}"
 
 
 def end_of_rib(neighbor: SessionConfig, version: int) -> str:
     """The End-of-RIB marker (RFC 4724) of one family."""
-    return f"neighbor {neighbor.address} announce eor ipv{version} unicast"
+    return f"neighbor {unscoped(neighbor.address)} announce eor ipv{version} unicast"
 
 
 def _head(neighbor: SessionConfig, path: Path, prefixes: Sequence[Prefix], verb: str) -> list[str]:
@@ -71,14 +72,14 @@ def _head(neighbor: SessionConfig, path: Path, prefixes: Sequence[Prefix], verb:
         version = 6 if ":" in prefix else 4
         if version not in neighbor.families:
             raise Unspeakable(f"BgpPeer {neighbor.peer} has no IPv{version} family (afiSafis).")
-        if version != path.next_hop.version:
+        if version != path.version:
             raise Unspeakable(f"The next hop {path.next_hop} of {prefix} is of another IP version.")
     if path.path_id and not neighbor.add_path:
         raise Unspeakable(f"BgpPeer {neighbor.peer} has no add-path, so it cannot get path {path.path_id}.")
-    words = [f"neighbor {neighbor.address} {verb} attributes"]
+    words = [f"neighbor {unscoped(neighbor.address)} {verb} attributes"]
     if path.path_id:
         words.append(f"path-information {_number(path.path_id, rules.MAX_U32, 'path identifier')}")
-    words.append(f"next-hop {path.next_hop}")
+    words.append(f"next-hop {unscoped(path.next_hop)}")
     return words
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from porterlb.core.bgp.rules import BGP_PORT, GTSM_TTL
 from porterlb.core.desired import SessionConfig
 from porterlb.core.exabgp_text.words import PROCESS, Unspeakable
+from porterlb.core.model import scope_of, unscoped
 
 
 def configuration(neighbors: Iterable[SessionConfig], run: Sequence[str], listen: Mapping[str, int]) -> str:
@@ -35,6 +36,8 @@ def _neighbor(n: SessionConfig, listen: int) -> str:
         f"peer-as {n.peer_as};",
         f"hold-time {n.hold_time};",
     ]
+    if scope := scope_of(n.address):
+        lines.append(f"source-interface {scope};")
     if n.remote_port != BGP_PORT:
         lines.append(f"connect {n.remote_port};")
     if n.passive:
@@ -60,6 +63,9 @@ def _neighbor(n: SessionConfig, listen: int) -> str:
         capability.append(f"graceful-restart {n.graceful_restart};")
     if n.add_path:
         capability.append("add-path send;")
+    extended = n.extends_next_hops
+    if extended:
+        capability.append("nexthop enable;")
     lines += [
         "group-updates true;",
         "auto-flush true;",
@@ -72,10 +78,12 @@ def _neighbor(n: SessionConfig, listen: int) -> str:
     ]
     if n.add_path:
         lines.append(f"add-path {{ {' '.join(families)} }}")
+    if extended:
+        lines.append("nexthop { ipv4 unicast ipv6; }")
     events = "neighbor-changes; negotiated; fsm; receive { parsed; notification; }"
     lines.append(f"api {{ processes [ {PROCESS} ]; {events} }}")
     body = "\n".join(f"    {line}" for line in lines)
-    return f"neighbor {n.address} {{\n{body}\n}}\n"
+    return f"neighbor {unscoped(n.address)} {{\n{body}\n}}\n"
 
 
 def _quoted(word: str) -> str:

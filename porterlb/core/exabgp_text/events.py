@@ -149,7 +149,12 @@ def _negotiated(said: Mapping[str, Any]) -> Negotiated:
         route_refresh=said.get("refresh") in ("normal", "enhanced"),
         router_id=_identifier(said.get("peer_id")),
         peer_as=int(said.get("peer_as") or 0),
+        extended_next_hop=_EXTENDED in (said.get("nexthop") or ()),
     )
+
+
+_EXTENDED = "ipv4 unicast ipv6"
+"""RFC 8950: IPv6 next hops for IPv4 unicast."""
 
 
 def _of(families: tuple[int, ...], sends: tuple[int, ...], hold_time: int, **rest: Any) -> Negotiated:
@@ -225,4 +230,5 @@ def _shown_negotiated(local: Mapping[str, Any], peer: Mapping[str, Any], names: 
         route_refresh=both("route-refresh"),
         router_id=_identifier(peer.get("id")),
         peer_as=int(peer.get("as") or 0),
+        extended_next_hop=both("nexthop"),
     )

@@ -4,9 +4,9 @@
 :mod:`receiver <porterlb.core.hello.receiver>`: which hellos are accepted, and which replicas are fresh.
 """
 
-from porterlb.core.hello.codec import MAX_DATAGRAM, claimed_node, decode, encode
+from porterlb.core.hello.codec import MAX_DATAGRAM, Writer, claimed_node, decode, encode
 from porterlb.core.hello.receiver import Change, Receiver
-from porterlb.core.hello.value import GATEWAY, Assignment, Hello, Refusal, SegmentState
+from porterlb.core.hello.value import GATEWAY, Assignment, Hello, HelloRefusal, SegmentState
 
 __all__ = [
     "GATEWAY",
@@ -14,9 +14,10 @@ __all__ = [
     "Assignment",
     "Change",
     "Hello",
+    "HelloRefusal",
     "Receiver",
-    "Refusal",
     "SegmentState",
+    "Writer",
     "claimed_node",
     "decode",
     "encode",

@@ -17,16 +17,18 @@ import enum
 import hmac
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import sha256
 from ipaddress import ip_network
+from operator import attrgetter
 
-from porterlb.core.hello.value import Assignment, Hello, Refusal, SegmentState
+from porterlb.core.hello.value import Assignment, Hello, HelloRefusal, SegmentState
 from porterlb.core.model import Network
 
 MAX_DATAGRAM = 8192  # bytes
 MOST_SEGMENTS = 16
-"""Maximum segments of one sender. A node has one or two; every further one costs 50 bytes per datagram."""
+"""Maximum segments of one sender: more are neither sent nor read. A node has one or two; every further one costs 50
+bytes per datagram."""
 _HEAD = struct.Struct(">4sBBQQQQ")
 _SEQUENCE = 14  # offset in the head
 _FIELD = struct.Struct(">BH")
@@ -43,6 +45,10 @@ _U32 = (1 << 32) - 1
 class _Flag(enum.IntFlag):
     GOODBYE = 1
     ANSWERS = 2
+    STALE = 4
+
+
+_GOODBYE, _ANSWERS, _STALE = int(_Flag.GOODBYE), int(_Flag.ANSWERS), int(_Flag.STALE)
 
 
 class _SegmentFlag(enum.IntFlag):
@@ -70,13 +76,40 @@ class _Type(enum.IntEnum):
 
 def encode(hello: Hello, key: bytes) -> bytes:
     """The datagram, at most MAX_DATAGRAM bytes; the module docstring says what is left out above the limit."""
-    flags = _Flag.GOODBYE * hello.goodbye | _Flag.ANSWERS * hello.answers
-    numbers = (value & _U64 for value in (hello.boot, hello.sequence, hello.digest, hello.applied))
-    data = bytearray(_HEAD.pack(_MAGIC, VERSION, flags, *numbers))
+    return Writer(key).datagram(hello)
+
+
+class Writer:
+    """Encodes the hellos of one sender. Most hellos differ from the previous one only in the head: their fields are not
+    encoded again."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._said: object = None
+        self._fields = b""
+
+    def datagram(self, hello: Hello) -> bytes:
+        """See `encode`."""
+        said = _beside_head(hello)
+        if said != self._said:
+            self._said, self._fields = said, _encoded(hello)
+        flags = hello.goodbye * _GOODBYE | hello.answers * _ANSWERS | hello.stale * _STALE
+        numbers = (hello.boot & _U64, hello.sequence & _U64, hello.digest & _U64, hello.applied & _U64)
+        data = _HEAD.pack(_MAGIC, VERSION, flags, *numbers) + self._fields
+        return data + hmac.digest(self._key, data, sha256)
+
+
+_HEADS = ("boot", "sequence", "digest", "applied", "goodbye", "answers", "stale")
+_beside_head = attrgetter(*[one.name for one in fields(Hello) if one.name not in _HEADS])
+
+
+def _encoded(hello: Hello) -> bytes:
+    """The fields behind the head."""
+    data = bytearray()
     for kind, start, entries in _fields(hello):
         if entries is not None and not entries:
             continue
-        room = MAX_DATAGRAM - _MAC - len(data) - _FIELD.size
+        room = MAX_DATAGRAM - _MAC - _HEAD.size - len(data) - _FIELD.size
         value = start
         for entry in entries or ():
             if len(value) + len(entry) > room:
@@ -84,7 +117,7 @@ def encode(hello: Hello, key: bytes) -> bytes:
             value += entry
         if len(value) <= room:
             data += _FIELD.pack(kind, len(value)) + value
-    return bytes(data) + hmac.digest(key, data, sha256)
+    return bytes(data)
 
 
 def _fields(hello: Hello) -> Iterator[tuple[_Type, bytes, list[bytes] | None]]:
@@ -139,22 +172,22 @@ def _texts(names: Iterable[str]) -> list[bytes]:
     return [_text(name) for name in sorted(names)]
 
 
-def decode(data: bytes, key: bytes) -> Hello | Refusal:
+def decode(data: bytes, key: bytes) -> Hello | HelloRefusal:
     """The hello in a datagram, or why it is refused. The signature is checked before any field is read."""
     opened = verified(data, key)
-    return opened if isinstance(opened, Refusal) else read(opened)
+    return opened if isinstance(opened, HelloRefusal) else read(opened)
 
 
-def verified(data: bytes, key: bytes) -> bytes | Refusal:
+def verified(data: bytes, key: bytes) -> bytes | HelloRefusal:
     """The datagram without its signature, if the signature matches the key."""
     if len(data) > MAX_DATAGRAM:
-        return Refusal.OVERSIZE
+        return HelloRefusal.OVERSIZE
     if len(data) < _HEAD.size + _MAC or data[:4] != _MAGIC:
-        return Refusal.MALFORMED
+        return HelloRefusal.MALFORMED
     signed = data[:-_MAC]
     if not hmac.compare_digest(hmac.digest(key, signed, sha256), data[-_MAC:]):
-        return Refusal.WRONG_KEY
-    return signed if signed[4] == VERSION else Refusal.VERSION
+        return HelloRefusal.WRONG_KEY
+    return signed if signed[4] == VERSION else HelloRefusal.VERSION
 
 
 def claimed_node(data: bytes) -> str:
@@ -174,12 +207,12 @@ def sequence(signed: bytes) -> int:
     return int.from_bytes(signed[_SEQUENCE : _SEQUENCE + 8], "big")
 
 
-def read(signed: bytes) -> Hello | Refusal:
+def read(signed: bytes) -> Hello | HelloRefusal:
     """The hello in a verified datagram."""
     try:
         return _hello(signed)
     except (ValueError, struct.error):
-        return Refusal.MALFORMED
+        return HelloRefusal.MALFORMED
 
 
 def _hello(signed: bytes) -> Hello:
@@ -200,7 +233,7 @@ def _hello(signed: bytes) -> Hello:
                 one[_Type(kind)] = field.text()
             case _Type.START:
                 instance, echo, uptime = _START.unpack(field.take(_START.size))
-            case _Type.SEGMENT:
+            case _Type.SEGMENT if len(segments) < MOST_SEGMENTS:
                 segments.append(_read_segment(field))
             case _Type.SILENT | _Type.SUSPECT:
                 index = field.number()
@@ -215,7 +248,7 @@ def _hello(signed: bytes) -> Hello:
                 (known_askers,) = _COUNT.unpack(field.take(_COUNT.size))
             case _Type.ASKERS:
                 assignments += _read_assignments(field)
-            case _:  # field of a later release
+            case _:  # field of a later release, or one segment too many
                 continue
     if not one.get(_Type.NODE):
         raise ValueError("no node")
@@ -246,6 +279,7 @@ def _hello(signed: bytes) -> Hello:
         uptime=uptime,
         assignments=tuple(assignments),
         known_askers=known_askers,
+        stale=bool(flags & _Flag.STALE),
     )
 
 

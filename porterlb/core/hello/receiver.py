@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from porterlb.core.hello import codec
-from porterlb.core.hello.value import Hello, Refusal
+from porterlb.core.hello.value import Hello, HelloRefusal
 from porterlb.core.model import Member
 from porterlb.core.observed import FreshReplica
 
@@ -56,33 +57,36 @@ class Receiver:
             del self._heard[node]
         return gone
 
-    def receive(self, data: bytes, now: float) -> Change | Refusal:
+    def receive(self, data: bytes, now: float) -> Change | HelloRefusal:
         """Accepts a datagram, or returns why it is refused."""
         hello = self._read(data)
-        if isinstance(hello, Refusal):
+        if isinstance(hello, HelloRefusal):
             return hello
         if hello.node == self._node:
-            return Refusal.OWN_NAME
+            return HelloRefusal.OWN_NAME
         member = self._members.get(hello.node)
         if member is None:
-            return Refusal.FOREIGN
+            return HelloRefusal.FOREIGN
         last = self._last.get(hello.node)
         if hello.boot < member.boot:
-            return Refusal.REPLAY
+            return HelloRefusal.REPLAY
         if last is not None and (hello.boot, hello.sequence) <= (last.boot, last.sequence):
-            return Refusal.REPLAY
+            return HelloRefusal.REPLAY
         self._last[hello.node] = hello
+        if last is not None and _same(last, hello) and hello.node in self._heard and not hello.goodbye:
+            self._heard[hello.node] = now
+            return Change(hello)
         if hello.goodbye:
             return Change(hello, left=self._heard.pop(hello.node, None) is not None)
         came = hello.node not in self._heard
         self._heard[hello.node] = now
         return Change(hello, came=came, news=came or last is None or _content(last) != _content(hello))
 
-    def _read(self, data: bytes) -> Hello | Refusal:
+    def _read(self, data: bytes) -> Hello | HelloRefusal:
         """Reads a hello. Most hellos differ from the sender's previous one only in the sequence number: they are not
         parsed again."""
         signed = codec.verified(data, self._key)
-        if isinstance(signed, Refusal):
+        if isinstance(signed, HelloRefusal):
             return signed
         content = codec.content(signed)
         known = self._parsed.get(content)
@@ -124,14 +128,23 @@ class Receiver:
         """The fresh replicas, without ourselves."""
         return {
             h.node: FreshReplica(
-                h.node, h.boot, h.sessions, h.leader, h.dead, h.digest, h.applied, h.hold_downs, h.negotiated
+                h.node, h.boot, h.sessions, h.leader, h.dead, h.digest, h.applied, h.hold_downs, h.negotiated, h.stale
             )
             for h in self.hellos
         }
 
 
+def _same(last: Hello, hello: Hello) -> bool:
+    """Whether two hellos are equal, without the sequence and askers: so are most hellos of a sender that follow one
+    another. Their parts are the same objects then (:meth:`Receiver._read`)."""
+    return _parts(last) == _parts(hello)
+
+
+_parts = attrgetter(*[one.name for one in fields(Hello) if one.name not in ("sequence", "assignments", "known_askers")])
+
+
 def _content(h: Hello) -> tuple[object, ...]:
     """The parts that other replicas act on, without the sender's findings about other nodes."""
-    said = (h.boot, h.leader, h.sessions, h.dead, h.digest, h.applied, h.answers, h.hold_downs)
+    said = (h.boot, h.leader, h.sessions, h.dead, h.digest, h.applied, h.answers, h.stale, h.hold_downs)
     segments = tuple((s.subnets, s.up, s.isolated, s.answers, s.mac) for s in h.segments)
     return (*said, segments, h.negotiated, h.instance, h.echo)

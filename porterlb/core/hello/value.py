@@ -57,7 +57,8 @@ class Hello:
     """The hello of one replica. Integers are unsigned, 64 bits.
 
     ``sequence`` rises with every datagram of a boot. ``goodbye``: the replica stops; take over immediately.
-    ``answers``: it answers ARP and NDP now; False while it only listens after its start. ``dead``: nodes that it
+    ``answers``: it answers ARP and NDP now; False while it only listens after its start. ``stale``: its plan may be
+    outdated (:mod:`porterlb.core.layer2.staleness`). ``dead``: nodes that it
     considers dead. ``sessions``: established BGP sessions by peer name; ``negotiated``: what each of them negotiated,
     by peer name. ``hold_downs``: the states of its BGP hold-downs (:func:`porterlb.core.holddown.said`).
     ``segments``: by interface.
@@ -88,6 +89,7 @@ class Hello:
     uptime: int = 0
     assignments: tuple[Assignment, ...] = ()
     known_askers: int = 0
+    stale: bool = False
 
     def numbered(self, sequence: int) -> Hello:
         """The same hello with another sequence. It takes half the time of `dataclasses.replace`, and is called for each
@@ -98,7 +100,7 @@ class Hello:
 _after_sequence = attrgetter(*[one.name for one in fields(Hello)][3:])
 
 
-class Refusal(enum.StrEnum):
+class HelloRefusal(enum.StrEnum):
     """Why a datagram was refused."""
 
     MALFORMED = "malformed"

@@ -77,6 +77,8 @@ class Why(enum.StrEnum):
     NODE_UNUSABLE = "NodeUnusable"
     REPLICA_SILENT = "ReplicaSilent"
     ENDPOINTS = "Endpoints"
+    ANNOUNCED = "Announced"
+    """More of the planned next hops are announced. After a change from Layer 2 to BGP, one is announced at first."""
     SESSION_LOST = "SessionLost"
     SESSION_BACK = "SessionBack"
     PROTOCOL = "Protocol"

@@ -41,10 +41,12 @@ RETURN_COUNTS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ServedBy:
     """How a VIP is served. ``since``: RFC 3339, when that began; empty: before this replica could know.
 
-    ``dark_since``: since when no replica serves it (monotonic seconds), while it still counts as served.
+    ``dark_since``: since when no replica serves it (monotonic seconds), while it still counts as served. ``planned``:
+    its next hops by the plan at that time. A change of BGP's next hops without a change of these has another cause
+    than the endpoints.
     """
 
     mode: Mode
@@ -53,6 +55,7 @@ class Place:
     protocol: Protocol = Protocol.AUTO
     dark_since: float | None = None
     dark_time: str = ""
+    planned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class History:
     """``entries``: oldest first. ``unsettled``: VIPs to examine again even if nothing about them changes."""
 
     entries: tuple[Entry, ...] = ()
-    places: Mapping[Address, Place] = field(default_factory=dict)
+    places: Mapping[Address, ServedBy] = field(default_factory=dict)
     returned: Mapping[str, float] = field(default_factory=dict)
     """When nodes returned, monotonic seconds."""
     undrained: Mapping[str, float] = field(default_factory=dict)
@@ -179,7 +182,7 @@ def _bfd(old: BfdSession | None, new: BfdSession | None, peer: str, after: Known
 
 def _loss(known: Known, peer: str) -> str:
     session = known.bgp.sessions.get(peer)
-    return words.loss(session.loss) if session else ""
+    return (words.loss(session.loss) if session else "") or "it is not wanted any longer"
 
 
 def _conflicts(before: Known, after: Known) -> list[Entry]:
@@ -228,7 +231,7 @@ class _Move:
 
 def _moves(
     history: History, looked: Iterable[Address], after: Known, now: float, *, first: bool
-) -> tuple[list[Entry], Mapping[Address, Place], frozenset[Address]]:
+) -> tuple[list[Entry], Mapping[Address, ServedBy], frozenset[Address]]:
     places = editing(history.places)
     unsettled: set[Address] = set()
     groups: dict[_Move, list[Address]] = {}
@@ -239,8 +242,8 @@ def _moves(
         vip, place = after.plan.vips[address], places.get(address)
         if place is None:
             # A new VIP starts unserved; a VIP that existed before our start begins with its present place.
-            place = Place(served.mode, served.next_hops) if first else Place(Mode.NONE)
-            place = replace(place, protocol=vip.protocol)
+            place = ServedBy(served.mode, served.next_hops) if first else ServedBy(Mode.NONE)
+            place = replace(place, protocol=vip.protocol, planned=vip.next_hops)
         fresh = places[address] = _place(place, served, vip, after, now)
         if fresh.dark_since is not None or (served.mode is Mode.BGP and fresh.hops != served.next_hops):
             unsettled.add(address)
@@ -260,7 +263,7 @@ def _by_address(address: Address) -> tuple[int, int]:
     return address.version, int(address)
 
 
-def _place(place: Place, served: Served, vip: VipPlan, known: Known, now: float) -> Place:
+def _place(place: ServedBy, served: Served, vip: VipPlan, known: Known, now: float) -> ServedBy:
     """The place of a VIP now; ``place``: the previous one."""
     if served.mode is Mode.NONE:
         if place.mode is Mode.NONE:
@@ -269,13 +272,13 @@ def _place(place: Place, served: Served, vip: VipPlan, known: Known, now: float)
             return replace(place, dark_since=now, dark_time=known.now)
         if now - place.dark_since < DARK:
             return place
-        return Place(Mode.NONE, (), place.dark_time, vip.protocol)
+        return ServedBy(Mode.NONE, (), place.dark_time, vip.protocol, planned=vip.next_hops)
     hops = served.next_hops
     if served.mode is Mode.BGP and place.mode is Mode.BGP:
         hops = tuple(sorted({*hops, *(set(place.hops) & _still_planned(vip, known))}))
     if (place.mode, place.hops) == (served.mode, hops):
         return replace(place, dark_since=None, dark_time="", protocol=vip.protocol)
-    return Place(served.mode, hops, known.now, vip.protocol)
+    return ServedBy(served.mode, hops, known.now, vip.protocol, planned=vip.next_hops)
 
 
 def _still_planned(vip: VipPlan, known: Known) -> set[str]:
@@ -289,7 +292,7 @@ def _still_planned(vip: VipPlan, known: Known) -> set[str]:
     } - known.snapshot.view.dead
 
 
-def _move(history: History, place: Place, fresh: Place, vip: VipPlan, known: Known) -> _Move:
+def _move(history: History, place: ServedBy, fresh: ServedBy, vip: VipPlan, known: Known) -> _Move:
     why, cause = why_moved(history, place, fresh, vip, known)
     if fresh.mode is Mode.NONE:
         what = What.VIP_NOT_SERVED
@@ -303,7 +306,7 @@ def _move(history: History, place: Place, fresh: Place, vip: VipPlan, known: Kno
     return _Move(fresh.since, what, place.hops, fresh.hops, why, cause, detail)
 
 
-def why_moved(history: History, place: Place, fresh: Place, vip: VipPlan, known: Known) -> tuple[Why, str]:
+def why_moved(history: History, place: ServedBy, fresh: ServedBy, vip: VipPlan, known: Known) -> tuple[Why, str]:
     """The first cause that explains the change: causes at a lost next hop, then at the mode, then at a new next
     hop."""
     lost = [hop for hop in place.hops if hop not in fresh.hops]
@@ -322,7 +325,7 @@ def why_moved(history: History, place: Place, fresh: Place, vip: VipPlan, known:
             return Why.SESSION_LOST, ""
         if fresh.mode is Mode.BGP and place.mode is Mode.LAYER2:
             return Why.SESSION_BACK, ""
-    usable = known.plan.shared.usable if known.plan.shared else frozenset()
+    usable = known.plan.shared.topology.usable if known.plan.shared else frozenset()
     unusable = _first(hop for hop in lost if hop not in vip.next_hops and hop not in usable)
     if unusable:
         return Why.NODE_UNUSABLE, unusable
@@ -338,7 +341,8 @@ def why_moved(history: History, place: Place, fresh: Place, vip: VipPlan, known:
     if undrained:
         return Why.NODE_UNDRAINED, undrained
     if gained and not lost:
-        return Why.ENDPOINTS, ""
+        announced = place.hops and set(place.planned) == set(vip.next_hops)
+        return (Why.ANNOUNCED if announced else Why.ENDPOINTS), ""
     return Why.PLAN, ""
 
 

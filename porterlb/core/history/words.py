@@ -19,6 +19,7 @@ _WHY: Mapping[Why, str] = {
     Why.NODE_UNUSABLE: "{cause} is not usable for load balancing",
     Why.REPLICA_SILENT: "the replica on {cause} is not heard",
     Why.ENDPOINTS: "the ready endpoints have changed",
+    Why.ANNOUNCED: "more of its next hops are announced",
     Why.SESSION_LOST: "no established session carries it",
     Why.SESSION_BACK: "an established session carries it again",
     Why.PROTOCOL: "the protocol was changed",

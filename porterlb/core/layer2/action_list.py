@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from porterlb.core.layer2.actions import (
@@ -25,6 +25,11 @@ class ActionList:
     def add(self, *actions: Action) -> None:
         self._actions += actions
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are actions to take."""
+        return bool(self._actions)
+
     def report(self, at_once: bool = False, **fields: Any) -> None:
         """Reports the complete values of these fields of WireReport; ``at_once``: not batched with later fields."""
         self._actions.append(Report(fields, at_once))
@@ -37,14 +42,13 @@ class ActionList:
         if by:
             self.counters[name] = self.counters.get(name, 0) + by
 
-    def take(self, opened: Iterable[OpenInterface], found: Iterable[FindRoute]) -> list[Action]:
+    def take(self, opened: Sequence[OpenInterface] = (), found: Sequence[FindRoute] = ()) -> list[Action]:
         """Returns the collected actions and clears the list.
 
         Interfaces are closed, then opened, before they are used. Log lines and reports come last: a report makes the
         manager plan, and the manager may compete for the CPU.
         """
         actions, self._actions = self._actions, []
-        opened, found = list(opened), list(found)
         if len(actions) + len(opened) + len(found) < 2:
             return [*opened, *actions, *found]
         closing, told, rest = [], [], []

@@ -52,16 +52,19 @@ class AddressClaims:
 
     # ---- claims
 
-    def heard(self, address: bytes, mac: bytes, now: float) -> None:
-        """An ARP reply or an advertisement says that ``address`` is at ``mac``."""
+    def heard(self, address: bytes, mac: bytes, now: float) -> bool:
+        """An ARP reply or an advertisement says that ``address`` is at ``mac``. Returns whether that may change
+        anything: ``address`` is a VIP, or is being checked."""
         is_vip, known = address in self._vips.by_packed, self._nodes.is_known(mac)
-        if (not is_vip or not known) and self._dad.heard(address, mac):
+        checked = (not is_vip or not known) and self._dad.heard(address, mac)
+        if checked:
             self._report_checked()
         if is_vip and not known:
             self._conflicts.claim(address, mac, now)
         elif is_vip:
             self._claimed_by_ours(address, mac, now)
             self.settle(now)
+        return is_vip or checked
 
     def asked(self, address: bytes, mac: bytes, now: float) -> None:
         """A question arrived whose sender address is ``address``, which is a VIP."""
@@ -80,6 +83,7 @@ class AddressClaims:
             return
         node = self._nodes.node_with(mac, vip.usage.ifindex)
         if node:
+            self._vips.announced_by(address, now)
             self._doubles.claim(address, node, now)
 
     def forget(self, address: bytes) -> None:

@@ -16,7 +16,13 @@ NOBODY = Answering("", "")
 
 
 def answering(
-    vip: str, candidates: Sequence[str], dead: Collection[str], replicas: Collection[str], leader: str
+    vip: str,
+    candidates: Sequence[str],
+    dead: Collection[str],
+    replicas: Collection[str],
+    leader: str,
+    stale: Collection[str] = (),
+    own: str = "",
 ) -> Answering:
     """The next hop and the answerer of a VIP.
 
@@ -27,6 +33,9 @@ def answering(
             node that was never seen is not dead.
         replicas: the replicas on the segment that answer now: members whose hello is fresh, and ourselves.
         leader: the leader as we know it; may be empty or not among the replicas.
+        stale: replicas whose plan may be outdated. While another replica answers, they answer for their own nodes
+            only, and the others answer for these nodes too: a stale replica may not know of the VIP.
+        own: our node.
 
     Returns:
         The first live candidate as the next hop. The answerer is the next hop's own replica, else the leader on its
@@ -35,9 +44,23 @@ def answering(
     next_hop = next((node for node in candidates if node not in dead), "")
     if not next_hop:
         return NOBODY
-    if next_hop in replicas:
+    if next_hop in replicas and (next_hop == own or next_hop in _up_to_date(replicas, stale)):
         return Answering(next_hop, next_hop)
-    if leader in replicas:
-        return Answering(next_hop, leader)
-    order = ranked(vip, replicas)
-    return Answering(next_hop, order[0] if order else "")
+    return Answering(next_hop, deputy(vip, replicas, leader, stale))
+
+
+def deputy(vip: str, replicas: Collection[str], leader: str, stale: Collection[str] = ()) -> str:
+    """The replica that answers for nodes whose own replica does not: the leader if it answers, else the first by rank;
+    empty: none. Arguments as for `answering`."""
+    current = _up_to_date(replicas, stale)
+    if leader in current:
+        return leader
+    order = ranked(vip, current)
+    return order[0] if order else ""
+
+
+def _up_to_date(replicas: Collection[str], stale: Collection[str]) -> Collection[str]:
+    """The replicas whose plan is not outdated; all of them if every plan may be."""
+    if not stale:
+        return replicas
+    return [node for node in replicas if node not in stale] or replicas

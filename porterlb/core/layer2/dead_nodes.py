@@ -52,7 +52,7 @@ class DeadNodes:
         around.dead, around.dead_places = dead, judgement.dead
         around.forget()
         actions.count("deaths", len(died - {self._own}))
-        actions.report(True, dead=dead, dead_on=self.by_subnet())
+        actions.report(True, dead=dead, dead_on=self.by_subnet(), unheard=self.unheard)
         for node in sorted(died):
             actions.note(NoteKind.NODE_DIED, node)
         for node in sorted(revived):
@@ -69,6 +69,11 @@ class DeadNodes:
         if before - judgement.dead:
             self._vips.touch_again()  # after a partition: they may have considered us dead
         return True
+
+    @property
+    def unheard(self) -> frozenset[str]:
+        """The dead nodes that have never answered."""
+        return frozenset(node for node in self._around.dead if self._nodes.detector.never_answered(node))
 
     def by_subnet(self) -> dict[str, frozenset[str]]:
         """Dead nodes by connected subnet."""

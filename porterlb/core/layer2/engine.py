@@ -1,9 +1,10 @@
 """Layer 2 of one replica: it takes every event with its time, and returns the actions that follow.
 
-The parts decide: `Nodes` and `DeadNodes` which nodes are alive, `Serving` whether we may serve, `VipTable` who answers
-for each VIP, `Spread` who answers each asker of a spread VIP, `Announcer` when to announce, `Hellos` which hellos
-count, `OwnHello` what our hello says, `AddressClaims` which other hosts claim an address, `Reports` what is reported.
-This module connects them: it passes each change in one part to the others.
+The parts decide: `Nodes` and `DeadNodes` which nodes are alive, `Serving` whether we may serve, `Liveness` what follows
+when a node, a replica or this replica comes or goes, `VipTable` who answers for each VIP, `Spread` who answers each
+asker of a spread VIP, `Announcer` when to announce, `Hellos` which hellos count, `OwnHello` what our hello says,
+`AddressClaims` which other hosts claim an address, `Reports` what is reported. This module gives each event to the
+parts that it concerns.
 """
 
 from __future__ import annotations
@@ -17,16 +18,11 @@ from porterlb.core.hello import Change
 from porterlb.core.layer2.action_list import ActionList
 from porterlb.core.layer2.actions import (
     Action,
-    Announce,
     CloseInterface,
     DropInterface,
-    End,
     FindGateways,
     FindRoute,
-    NoteKind,
     OpenInterface,
-    Say,
-    SendProbes,
     SetHelloPeers,
     Settled,
 )
@@ -34,16 +30,19 @@ from porterlb.core.layer2.address_claims import AddressClaims
 from porterlb.core.layer2.announcer import Announcer
 from porterlb.core.layer2.dead_nodes import DeadNodes
 from porterlb.core.layer2.failure_detector import Timing
+from porterlb.core.layer2.handover import Handover
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable
+from porterlb.core.layer2.liveness import Liveness
 from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.own_hello import OwnHello, told
 from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.questions import Question, asker_of
 from porterlb.core.layer2.refused_hellos import RefusedHellos
 from porterlb.core.layer2.reports import Reports
-from porterlb.core.layer2.serving import Serving, ServingEvent, ServingState, Transition
+from porterlb.core.layer2.serving import Serving, ServingState
 from porterlb.core.layer2.spread import Spread
+from porterlb.core.layer2.staleness import Staleness
 from porterlb.core.layer2.surroundings import Surroundings
 from porterlb.core.layer2.targets import Gateway, TargetKey, find_targets, own_addresses
 from porterlb.core.layer2.vips import Vip, VipTable
@@ -69,27 +68,45 @@ class Layer2:
     def __init__(self, config: WireConfig, now: float, chance: Callable[[], float]) -> None:
         self._config = config
         self._own = config.node
-        self._wanted = DesiredWire()
         self._confirmed = now
         self._goal: int | None = None  # digest to report as applied when every VIP is decided
         self._chores = 0
         self._actions = ActionList()
+        self.unchanged = False
+        """The last event was a hello or an answer without news, as nearly all of them are: there is nothing to do, and
+        ``next_at`` and ``busy`` are as before."""
         self.interfaces = InterfaceTable()
         timing = Timing(config.probe_interval, config.probe_misses, config.hello_interval, config.hello_fresh)
-        self.nodes = Nodes(config.node, timing)
+        self.nodes = Nodes(config.node, timing, config.heard)
         self.hellos = Hellos(config.node, config.key, config.hello_interval, config.hello_fresh)
         self.serving = Serving(now, config.silence_after, config.hello_fresh)
-        self._around = Surroundings(config.node, self.interfaces, self.nodes, self.hellos, self.serving)
+        self._staleness = Staleness(now)
+        self._around = Surroundings(
+            config.node, self.interfaces, self.nodes, self.hellos, self.serving, self._staleness
+        )
         self._announcer = Announcer(config.gratuitous_rate, chance, now)
         self._spread = Spread(config.node, self._announcer)
-        self._vips = VipTable(self._around, self._announcer, self._spread)
+        self._handover = Handover(self._around, self.hellos)
+        self._vips = VipTable(self._around, self._announcer, self._spread, self._handover)
         self._claims = AddressClaims(
             self._around, self.nodes, self._vips, self._spread, self._actions, config.gratuitous_rate, now
         )
         self._dead = DeadNodes(config.node, self.nodes, self._around, self._vips, self._actions)
-        self._hello = OwnHello(self._around, self.nodes, self.hellos, self.serving, self._spread)
+        self._hello = OwnHello(self._around, self.nodes, self.hellos, self.serving, self._spread, self._actions)
         self._refused = RefusedHellos(config.node)
         self._votes = CountedVotes(config.node, self.nodes, self.hellos, self._actions)
+        self._liveness = Liveness(
+            self._around,
+            self.nodes,
+            self.hellos,
+            self.serving,
+            self._vips,
+            self._claims,
+            self._dead,
+            self._votes,
+            self._hello,
+            self._actions,
+        )
         self._reports = Reports(
             config.node,
             self.nodes,
@@ -101,8 +118,6 @@ class Layer2:
             self._claims,
             self._actions,
         )
-        self._link_heard = 0.0
-        self._detector_at: float | None = None  # when to call the failure detector again
 
     # ---- current state
 
@@ -117,18 +132,24 @@ class Layer2:
 
     @property
     def next_at(self) -> float | None:
+        claims, frozen = self._claims, self.serving.frozen
         times = (
             self._announcer.next_at,
-            self._claims.probe_at,
+            None if frozen else self._handover.next_at,
+            claims.probe_at,
             self.hellos.next_at,
             self.serving.next_at,
-            self._detector_at,
-            self._claims.settle_at,
-            self._claims.verify_at,
+            self._liveness.next_at,
+            claims.settle_at,
+            claims.verify_at,
             self._hello.next_at,
-            self._spread.next_at if not self.serving.frozen else None,
+            None if frozen else self._spread.next_at,
         )
-        return min((at for at in times if at is not None), default=None)
+        first = None
+        for at in times:  # called after every event: this is faster than min()
+            if at is not None and (first is None or at < first):
+                first = at
+        return first
 
     def fit(self, now: float) -> bool:
         """Whether we may send answers: not directly after a stall, in which other replicas may have taken over."""
@@ -146,39 +167,33 @@ class Layer2:
     def step(self, now: float) -> list[Action]:
         """Decides the next few VIPs."""
         self._actions.add(*self._vips.step(now))
+        if self._vips.took and self._vips.settled and self._handover.complete:
+            self._vips.took = False
+            self._hello.say(now)  # the replicas that answered for these VIPs wait for our digest
         return self._done()
 
     def wake(self, now: float, link_heard: float) -> list[Action]:
         """Does what is due. ``link_heard``: when a question was last received from any segment."""
-        self._link_heard = link_heard
-        if self._detector_at is not None and self._detector_at <= now:
-            self._take_verdict(now)
+        self._liveness.wake(now, link_heard)
         if self._claims.settle_at is not None and self._claims.settle_at <= now:
             self._claims.settle(now)
-        if self.serving.check_overlap(now):
-            self._overlap_ended()
+        self._liveness.overlap(now)
         if self._hello.goodbye_due(now):
-            self._say(now, goodbye=True)
-        if self.hellos.next_at is not None and self.hellos.next_at <= now:
-            heard = max(self.nodes.latest, link_heard)
-            for node in sorted(self.hellos.expire(now, heard, self.nodes.judgement.doubt)):
-                self._replica_left(node, now)
+            self._hello.say(now, goodbye=True)
+        self._liveness.expire(now)
         if not self.serving.frozen:
             self._spread.due(now)
+            self._vips.waits_ended(now)
         if self._spread.talks(now):
-            self._say(now)
-        self._announce_due(now)
+            self._hello.say(now)
+        self._actions.add(*self._vips.announcements(now))
         self._claims.probe(now)
         self._claims.verify(now)
         return self._done()
 
     def probe(self, now: float, lag: float, link_heard: float) -> list[Action]:
         """Decides which nodes are dead: once per probe interval, after the answers are read, before the next probes."""
-        self._link_heard = link_heard
-        detector = self.nodes.detector
-        detector.tick(now, lag)
-        self.count("judgements_skipped", int(detector.late(lag)))
-        self._take_verdict(now)
+        self._liveness.tick(now, lag, link_heard)
         return self._done()
 
     def due(self, usable: Collection[int]) -> list[Probe]:
@@ -195,18 +210,20 @@ class Layer2:
         self._confirmed = now
         since = self.hellos.heard_since(self.serving.returned_at)
         if self._dead.plan_is_current(now):
-            self._entered(self.serving.check_returned(since, self._wanted.digest, now), now)
+            self._liveness.entered(self.serving.check_returned(since, self._around.wanted.digest, now), now)
         if not self.serving.said_goodbye:
-            self._say(now)
-            self._actions.add(*map(Say, self._hello.askers(self._wanted, now)))
+            self._hello.say(now)
+            self._hello.say_askers(now)
         return self._done()
 
     def housekeeping(self, now: float, lag: float) -> list[Action]:
         """Call every HOUSEKEEPING seconds."""
         self._chores += 1
-        self._entered(self.serving.check_manager(now, lag), now)
+        self._liveness.entered(self.serving.check_manager(now, lag), now)
+        if self._staleness.check(now, lag):
+            self._liveness.staleness_changed(now)
         if self._informed(now):
-            self._entered(self.serving.check_listened(now), now)
+            self._liveness.entered(self.serving.check_listened(now), now)
         if self._chores % _SECOND == 0 and self.interfaces.try_again():
             self._vips.touch_all()
         if self._chores % _GATEWAY_CHECK == 0:
@@ -214,7 +231,7 @@ class Layer2:
         if self.serving.listened(now):
             self._claims.review(now)
         if self._chores % _SECOND == 0:
-            self._reports.second(self._wanted.members, now)
+            self._reports.second(self._around.members, now)
         if self._chores % _ASKED == 0:
             self._reports.asked(now)
         return self._done()
@@ -223,7 +240,8 @@ class Layer2:
 
     def beat(self, now: float) -> list[Action]:
         """A message of the manager arrived. Call this before the event of the message itself."""
-        self._entered(self.serving.beat(now), now)
+        self._staleness.beat(now)
+        self._liveness.entered(self.serving.beat(now), now)
         return self._done()
 
     def want_vips(self, rows: Iterable[Sequence[Any]], gone: Collection[str]) -> list[Action]:
@@ -232,28 +250,34 @@ class Layer2:
             vip = self._vips.find(text)
             if vip is not None:
                 self._claims.forget(vip.packed)
+        self._handover.complete = False
         self._actions.add(*self._vips.wanted(rows, gone))
         return self._done()
 
     def want(self, wanted: DesiredWire, now: float) -> list[Action]:
         """The wanted set without the VIPs."""
-        old, self._wanted = self._wanted, replace(wanted, digest=self._wanted.digest)
+        old = self._around.wanted
+        self._around.wanted = replace(wanted, digest=old.digest)
         if wanted.members != old.members:
-            self._around.members = wanted.members
             self._around.forget()
             gone = self.hellos.set_members(wanted.members)
             self._actions.add(SetHelloPeers(wanted.members))
             for node in sorted(gone):
-                self._replica_left(node, now)
+                self._liveness.replica_left(node, now)
+        if wanted.scopes != old.scopes:
+            self._around.forget()
+            self._vips.touch_all()
         if wanted.members != old.members or wanted.nodes != old.nodes:
             self._actions.add(FindGateways())
+        if self.interfaces.name(wanted.routers):
+            self._actions.report(nics=tuple(self.interfaces.nics.values()))
         if wanted.leader != old.leader:
-            self._around.leader = wanted.leader
             self._vips.replica_came(wanted.leader)
         if wanted.check != old.check:
             self._claims.check(wanted.check, now)
+        self._staleness.outage(wanted.outage, now)
         if told(wanted) != told(old):
-            self._say(now)
+            self._hello.say(now)
         return self._done()
 
     def want_applied(self, digest: int) -> list[Action]:
@@ -261,14 +285,16 @@ class Layer2:
         self._goal = digest
         self._dead.planned()
         self._vips.complete = True
-        self._wanted = replace(self._wanted, digest=digest)
+        self._around.wanted = replace(self._around.wanted, digest=digest)
+        self._handover.complete = True
+        self._vips.waits_ended()
         self.serving.complete()
         self._actions.add(Settled())
         return self._done()
 
     def stop(self, now: float) -> list[Action]:
         """Hands over: tells the other replicas, stops answering after a short overlap, and ends the process."""
-        self._entered(self.serving.stop(now), now)
+        self._liveness.entered(self.serving.stop(now), now)
         return self._done()
 
     # ---- interfaces and routes
@@ -284,14 +310,14 @@ class Layer2:
             self._actions.add(FindGateways())
             self._actions.report(nics=tuple(nics.values()))
             self._vips.touch_all()
-            self._say(now)
+            self._hello.say(now)
         return self._done()
 
     def gateways_found(self, gateways: Iterable[Gateway]) -> list[Action]:
         """Finds what to probe, after a change of nodes, members, interfaces or the default route."""
         nics = self.interfaces.nics.values()
-        targets = find_targets(self._own, self._wanted.nodes, self._wanted.members, nics, gateways)
-        self.nodes.set_targets(targets, frozenset(self._wanted.members), own_addresses(self._own, self._wanted))
+        targets = find_targets(self._own, self._around.wanted.nodes, self._around.members, nics, gateways)
+        self.nodes.set_targets(targets, frozenset(self._around.members), own_addresses(self._own, self._around.wanted))
         for target in targets:
             self.interfaces.use(target.key.nic)
         self._actions.report(probed=self.nodes.probed)
@@ -309,7 +335,7 @@ class Layer2:
         self._actions.add(CloseInterface(index))
         self._around.forget()
         self._vips.touch_all()
-        self._say(now)
+        self._hello.say(now)
         return self._done()
 
     # ---- received packets
@@ -319,26 +345,15 @@ class Layer2:
         change = self.hellos.receive(data, now)
         if not isinstance(change, Change):
             self.count(f"hellos_{change.value}", 1)
-            self._refused.add(change, data, self._wanted.members, self.hellos.fresh, now)
+            self._refused.add(change, data, self._around.members, self.hellos.fresh, now)
             return []
         self.count("hellos_heard", 1)
-        hello = change.hello
-        self._spread.told(hello.assignments, now)
-        if change.left:
-            self._replica_left(hello.node, now)
-            return self._done()
-        segments = self.nodes.said(hello, now)
-        if change.news:
-            self._around.forget()
-            if hello.answers:
-                self._vips.replica_came(hello.node)
-            else:
-                self._vips.replica_left(hello.node)
-            self._claims.replica_said(hello.node, hello.answers, now)
-            self._take_verdict(now)
-            self._actions.report(change.came, fresh=self.hellos.fresh)
-        elif segments:
-            self._take_verdict(now)
+        if change.hello.assignments:
+            self._spread.told(change.hello.assignments, now)
+            self._liveness.heard(change, now)
+        elif not self._liveness.heard(change, now) and not self._actions.waiting:
+            self.unchanged = True
+            return []
         return self._done()
 
     def heard(self, nic: int, address: bytes, mac: bytes, now: float) -> list[Action]:
@@ -347,8 +362,10 @@ class Layer2:
         if change is not None:
             if change.mac:
                 self._vips.mac_changed(change.node)
-            self._take_verdict(now)
-        self._claims.heard(address, mac, now)
+            self._liveness.judge(now)
+        if not self._claims.heard(address, mac, now) and change is None and not self._actions.waiting:
+            self.unchanged = True
+            return []
         return self._done()
 
     def claimed(self, address: bytes, mac: bytes, now: float) -> None:
@@ -373,117 +390,21 @@ class Layer2:
 
     def _done(self) -> list[Action]:
         """The actions of this event, with interfaces opened before they are used."""
+        self.unchanged = False
         if self._goal is not None and (self._vips.settled or self.serving.frozen):
             self._actions.report(applied=self._goal)
             self._goal = None
-        opened = [OpenInterface(nic) for nic in self.interfaces.to_open]
-        found = [FindRoute(goal) for goal in self.interfaces.to_find]
-        self.interfaces.to_open.clear()
-        self.interfaces.to_find.clear()
+        interfaces = self.interfaces
+        if not interfaces.to_open and not interfaces.to_find:
+            return self._actions.take()
+        opened = [OpenInterface(nic) for nic in interfaces.to_open]
+        found = [FindRoute(goal) for goal in interfaces.to_find]
+        interfaces.to_open.clear()
+        interfaces.to_find.clear()
         return self._actions.take(opened, found)
-
-    def _announce_due(self, now: float) -> None:
-        for key in self._announcer.due(now):
-            self._announce(key, now)
-
-    def _announce(self, key: bytes, now: float) -> None:
-        """Announces a VIP to all hosts, or to one asker."""
-        index = 0 if self.serving.frozen else self._vips.announced_on(key)
-        told = None if self.serving.frozen else self._spread.tell(key)
-        if index:
-            self._actions.add(Announce(index, key))
-        elif told is not None:
-            self._actions.add(told)
-        else:
-            self._announcer.done(key, False, now)
 
     def _informed(self, now: float) -> bool:
         """Whether this replica knows the askers that the other replicas know; checked before it begins to answer."""
         if not (self._vips.complete and self._vips.spreads and self.serving.state is ServingState.LISTENING):
             return True
         return self._spread.informed(self.hellos.last, now, self._config.hello_fresh)
-
-    def _entered(self, change: Transition | None, now: float) -> None:
-        """Applies the consequences of a transition."""
-        if change is None:
-            return
-        self._around.forget()
-        if change.event in (ServingEvent.READY, ServingEvent.READY_IN_DOUBT):
-            self._vips.touch_all()
-            self._say(now)
-            # Empty values too: the manager may still have values of a previous wire process.
-            fresh, conflicts = self.hellos.fresh, self._claims.conflicts
-            self._actions.report(
-                dead=self._around.dead,
-                dead_on=self._dead.by_subnet(),
-                votes=self._votes.latest,
-                alone=self._votes.alone,
-                fresh=fresh,
-                doubt=self.serving.frozen,
-                conflicts=conflicts,
-            )
-        elif change.state in (ServingState.SILENT, ServingState.LEAVING):
-            self._hello.repeat_goodbye(now)
-            self._say(now, goodbye=True)
-            if change.state is ServingState.SILENT:
-                self._actions.note(NoteKind.MANAGER_SILENT)
-        elif change.event is ServingEvent.MANAGER_BACK:
-            self._hello.cancel_goodbyes()
-            self._vips.touch_all()
-            self._actions.note(NoteKind.MANAGER_BACK)
-        elif change.state is ServingState.RETURNED:
-            self._say(now)
-
-    def _overlap_ended(self) -> None:
-        """The overlap after a goodbye has ended: stop answering."""
-        self._around.forget()
-        if self.serving.state is ServingState.LEAVING:
-            self._announcer.close()
-            self._actions.add(End())
-        else:
-            self._vips.touch_all()
-
-    def _take_verdict(self, now: float) -> None:
-        """Asks the failure detector for a judgement and applies deaths, revivals and doubt."""
-        evidence = self._link_heard
-        if self._wanted.sessions and not self.nodes.gateways:
-            evidence = now  # only without a gateway: a BGP session stays up for its hold time, so it is weak evidence
-        doubted = self.nodes.judgement.doubt
-        step = self.nodes.step(now, evidence)
-        self._detector_at = step.next_at
-        if step.probes:
-            self._actions.add(SendProbes(step.probes))
-        if step.changed:
-            self._judged(doubted, now)
-        self._votes.update(self._wanted, now)
-        if step.say:
-            self._say(now)
-
-    def _judged(self, doubted: bool, now: float) -> None:
-        """The judgement of the failure detector changed. ``doubted``: whether we were in doubt before."""
-        doubt = self.nodes.judgement.doubt
-        if doubt != doubted:
-            self._actions.report(True, doubt=doubt)
-            others = bool(self._wanted.members.keys() - {self._own})
-            self._entered(self.serving.doubt(doubt, others, now), now)
-            if not doubt:
-                self._vips.touch_again()
-        if not doubt and self._dead.update(now):
-            # Within this event: clients lose requests until the VIPs move.
-            self._actions.add(*self._vips.step(now))
-            self._announce_due(now)
-            self._say(now)
-
-    def _replica_left(self, node: str, now: float) -> None:
-        self.nodes.left(node)
-        self._claims.replica_left(node)
-        self._around.forget()
-        self._actions.report(True, fresh=self.hellos.fresh)
-        self._vips.replica_left(node)
-        self._take_verdict(now)
-
-    def _say(self, now: float, *, goodbye: bool = False) -> None:
-        """Sends our hello now; after a goodbye only goodbyes are sent."""
-        hello = self._hello.compose(self._wanted, now, goodbye=goodbye)
-        if hello is not None:
-            self._actions.add(Say(hello))

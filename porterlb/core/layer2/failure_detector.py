@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from porterlb.core.hello import GATEWAY, Hello, SegmentState
 from porterlb.core.layer2.probes import Finding, Heard, Probe, Probes
@@ -37,6 +38,21 @@ class Timing:
     hello_fresh: float = 0.2
 
 
+MOST_SAID = 16
+"""Maximum number of states of our segments that are kept."""
+
+
+_Seen = tuple[tuple[bool, bool, tuple[str, ...], frozenset[str], frozenset[str]], ...]
+"""For each interface: isolated, answers, contacts, suspects, silent nodes."""
+
+
+class _Said(NamedTuple):
+    """``urgent``: the parts of ``states`` whose change makes us send a hello at once."""
+
+    states: tuple[SegmentState, ...]
+    urgent: tuple[object, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What to do now. ``changed``: the judgement changed. ``say``: send a hello now. ``probes``: probes of bursts to
@@ -49,27 +65,29 @@ class Step:
 
 
 class FailureDetector:
-    """The judgement of one replica, on the node ``own``."""
+    """The judgement of one replica, on the node ``own``. ``heard``: as for `Probes`."""
 
-    def __init__(self, own: str, timing: Timing) -> None:
+    def __init__(self, own: str, timing: Timing, heard: Collection[str] = ()) -> None:
         self._own = own
         self._timing = timing
-        self.probes = Probes(timing.probe_interval, timing.probe_misses)
+        self.probes = Probes(timing.probe_interval, timing.probe_misses, heard)
         self.nics: Mapping[int, Nic] = {}
         self.statements = Statements(timing.hello_interval, timing.hello_fresh)
         self._members: Collection[str] = ()
         self._findings: dict[Place, Finding] = {}
         self._differs: dict[int, float] = {}
-        self._told: tuple[object, ...] = ()
+        self._told: object = ()
         self._spoken = 0.0
         self._asked = False  # another replica suspects us, and waits for our hello
         self._evidence = 0.0
+        self._said: dict[_Seen, _Said] = {}  # what our last hellos said
         self.judgement = Judgement()
 
     # ---- events
 
     def set_nics(self, nics: Mapping[int, Nic]) -> None:
-        self.nics = {index: nic for index, nic in nics.items() if _networks(nic)}
+        self.nics = {index: nic for index, nic in sorted(nics.items()) if _networks(nic)}
+        self._said.clear()
         self.statements.set_segments({index: _networks(nic) for index, nic in self.nics.items()})
 
     def set_targets(self, targets: Iterable[Target], members: Collection[str]) -> None:
@@ -126,6 +144,11 @@ class FailureDetector:
         """Whether a node answers our probes on any segment."""
         return any(f.vote is Vote.HEARD for f in self.probes.nodes if f.target.node == node)
 
+    def never_answered(self, node: str) -> bool:
+        """Whether a probed node has not answered on any segment since we began to probe it."""
+        of_node = [f for f in self.probes.nodes if f.target.node == node]
+        return bool(of_node) and not any(f.target.last for f in of_node)
+
     def node_at(self, address: bytes) -> str:
         """The node with a probed address; empty: none."""
         found = (f.target.node for key, f in self.probes.findings.items() if key.address == address)
@@ -162,7 +185,7 @@ class FailureDetector:
         """Call after events that changed something, after the probes of a tick, and at ``next_at``."""
         probes = self.probes.bursts(now)
         changed = self.judge(now, evidence)
-        wanted = self._asked or _urgent(self.states(now)) != self._told
+        wanted = self._asked or self._say(now).urgent != self._told
         gap = self._timing.hello_interval / SAY_AT_ONCE
         say = wanted and now >= self._spoken + gap
         times = [self._next_at(now)]
@@ -172,9 +195,9 @@ class FailureDetector:
 
     def speak(self, now: float, answers: Collection[int] = ()) -> tuple[SegmentState, ...]:
         """The segment states for the hello that is sent now. ``answers``: interfaces on which we answer."""
-        states = self.states(now, answers)
-        self._told, self._spoken, self._asked = _urgent(states), now, False
-        return states
+        said = self._say(now, answers)
+        self._told, self._spoken, self._asked = said.urgent, now, False
+        return said.states
 
     def judge(self, now: float, evidence: float = 0.0) -> bool:
         """Judges every node on every segment. Returns whether the judgement changed.
@@ -199,23 +222,50 @@ class FailureDetector:
 
     def states(self, now: float, answers: Collection[int] = ()) -> tuple[SegmentState, ...]:
         """What our hello says about each segment. ``answers``: interfaces on which we answer ARP and NDP."""
+        return self._say(now, answers).states
+
+    def _say(self, now: float, answers: Collection[int] = ()) -> _Said:
+        """As `states`. Nothing is made again while we see the same: this is called with every probe and hello."""
         silent: dict[int, set[str]] = {}
         suspect: dict[int, set[str]] = {}
         for found in self.probes.unwell.values():
             known = silent if found.silent and self._votes(found, now) else suspect
             known.setdefault(found.target.key.nic, set()).add(found.target.node)
+        seen = tuple(
+            [
+                (
+                    nic.up and self.probes.isolated(index, CONTACT_ROUNDS),
+                    index in answers,
+                    self._contacts(index, now),
+                    frozenset(suspect.get(index, ())),
+                    frozenset(silent.get(index, ())),
+                )
+                for index, nic in self.nics.items()
+            ]
+        )
+        said = self._said.get(seen)
+        if said is None:
+            if len(self._said) >= MOST_SAID:
+                self._said.clear()
+            states = self._states(seen)
+            said = self._said[seen] = _Said(states, _urgent(states))
+        return said
+
+    def _states(self, seen: _Seen) -> tuple[SegmentState, ...]:
         return tuple(
             SegmentState(
                 subnets=tuple(sorted(self.statements.networks(index), key=str)),
                 up=nic.up,
-                isolated=nic.up and self.probes.isolated(index, CONTACT_ROUNDS),
-                answers=index in answers,
+                isolated=isolated,
+                answers=answers,
                 mac=nic.mac,
-                contacts=self._contacts(index, now),
-                suspect=frozenset(suspect.get(index, ())),
-                silent=frozenset(silent.get(index, ())),
+                contacts=contacts,
+                suspect=suspect,
+                silent=silent,
             )
-            for index, nic in sorted(self.nics.items())
+            for (index, nic), (isolated, answers, contacts, suspect, silent) in zip(
+                self.nics.items(), seen, strict=True
+            )
         )
 
     def _next_at(self, now: float) -> float | None:
@@ -331,7 +381,9 @@ def _urgent(states: tuple[SegmentState, ...]) -> tuple[object, ...]:
 
 
 def _networks(nic: Nic) -> frozenset[Network]:
-    """The subnets of an interface that form a segment."""
+    """The subnets of an interface that form a segment; none for a bridge that only connects workloads on this node."""
+    if nic.inner:
+        return frozenset()
     return frozenset(
         own.network
         for own in nic.addresses

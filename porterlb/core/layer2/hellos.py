@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from porterlb.core.hello import Change, Hello, Receiver, Refusal
+from porterlb.core.hello import Change, Hello, HelloRefusal, Receiver
 from porterlb.core.model import Member
 from porterlb.core.observed import FreshReplica
 
@@ -34,6 +34,10 @@ class Hellos:
         """The last hello of each fresh replica."""
         return self._receiver.hellos
 
+    def last_of(self, node: str) -> Hello | None:
+        """The last hello of a fresh replica; None: it is not fresh."""
+        return self._receiver.last(node)
+
     def heard_since(self, moment: float) -> tuple[Hello, ...]:
         """As ``last``, but only hellos received at ``moment`` or later."""
         return self._receiver.heard_since(moment)
@@ -52,7 +56,7 @@ class Hellos:
         """Replaces the membership; returns the fresh replicas that are no longer members."""
         return self._receiver.set_members(members)
 
-    def receive(self, data: bytes, now: float) -> Change | Refusal:
+    def receive(self, data: bytes, now: float) -> Change | HelloRefusal:
         """Accepts a datagram, or returns why it is refused."""
         change = self._receiver.receive(data, now)
         if isinstance(change, Change):

@@ -24,7 +24,7 @@ MOST_ANSWERS = 8
 """Maximum MACs kept for one VIP: a host that forges answers must not fill the memory."""
 
 
-class Obstacle(enum.Enum):
+class NotAsked(enum.Enum):
     """Why a replica cannot ask for a VIP."""
 
     NOT_LAYER2 = "notLayer2"
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
     address: str
     interface: str = ""
-    obstacle: Obstacle | None = None
+    obstacle: NotAsked | None = None
     answers: tuple[Answer, ...] = ()
 
 
@@ -73,9 +73,9 @@ class Inquiry:
         places: for each VIP the index of the interface to ask on, or why it cannot be asked for.
     """
 
-    def __init__(self, places: Mapping[Address, int | Obstacle], now: float) -> None:
+    def __init__(self, places: Mapping[Address, int | NotAsked], now: float) -> None:
         self._places = dict(places)
-        asked = [(address, nic) for address, nic in self._places.items() if not isinstance(nic, Obstacle)]
+        asked = [(address, nic) for address, nic in self._places.items() if not isinstance(nic, NotAsked)]
         self._questions = {address: _Question(nic, now + number * GAP) for number, (address, nic) in enumerate(asked)}
         self._by_packed = {address.packed: question for address, question in self._questions.items()}
         self._ends = now + (len(asked) - 1) * GAP + LISTEN if asked else now
@@ -123,9 +123,9 @@ class Inquiry:
         of = self._questions.get(address)
         if of is None:
             place = self._places[address]
-            return Outcome(str(address), obstacle=place if isinstance(place, Obstacle) else None)
+            return Outcome(str(address), obstacle=place if isinstance(place, NotAsked) else None)
         if of.sent is None:
-            return Outcome(str(address), name(of.nic), Obstacle.NOT_SENT)
+            return Outcome(str(address), name(of.nic), NotAsked.NOT_SENT)
         at = of.sent
         answers = (Answer(mac, node(mac, of.nic), max(0.0, when - at)) for mac, when in of.macs.items())
         return Outcome(str(address), name(of.nic), None, tuple(answers))
@@ -150,5 +150,5 @@ def read(row: Mapping[str, Any]) -> Outcome:
     answers = tuple(
         Answer(bytes.fromhex(one["mac"].replace(":", "")), str(one["node"]), float(one["after"]) / 1000) for one in rows
     )
-    obstacle = Obstacle(row["obstacle"]) if row["obstacle"] else None
+    obstacle = NotAsked(row["obstacle"]) if row["obstacle"] else None
     return Outcome(str(row["address"]), str(row["interface"]), obstacle, answers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -44,15 +44,17 @@ class InterfaceTable:
         self._found: dict[Address, int] = {}
         self._routes: dict[Address, int | None] = {}  # None: requested, no result yet
         self._named: set[str] = set()
+        self._by_name: dict[str, int] = {}
         self._numbers = itertools.count()
 
     def update(self, nics: Mapping[int, Nic]) -> InterfaceChange | None:
         """Replaces the table; None if nothing relevant changed.
 
-        Pod interfaces change constantly and are not relevant: they have only link-local addresses, and no Eip names
-        them.
+        Pod interfaces change constantly and are not relevant: they have only link-local addresses, and no Eip or
+        BgpPeer names them.
         """
         before, self.nics = self._useful(self.nics), dict(nics)
+        self._by_name = {nic.name: index for index, nic in nics.items()}
         if self._useful(self.nics) == before:
             return None
         self._found.clear()
@@ -74,6 +76,12 @@ class InterfaceTable:
             for index, nic in nics.items()
             if index in self.used or nic.name in self._named or any(not a.is_link_local for a in nic.addresses)
         }
+
+    def name(self, names: Iterable[str]) -> bool:
+        """Interfaces with these names are relevant, whatever their addresses. Returns whether any name is new."""
+        fresh = set(names) - self._named
+        self._named |= fresh
+        return bool(fresh)
 
     def use(self, index: int) -> Usage | None:
         """Returns an interface for use, and opens it if necessary; None while it is down or cannot be opened."""
@@ -111,6 +119,19 @@ class InterfaceTable:
             index = self.index_of(can_reach) or self._route(can_reach)
             return self.use(index)
         return self.use(self.index_of(address))
+
+    def listed(self, address: Address, names: Sequence[str], *, strict: bool) -> Usage | None:
+        """The interface of a VIP among several names: the first that is up and on the subnet of the VIP. If there is
+        none, the first that is up; if ``strict``, none."""
+        up = []
+        for name in names:
+            self._named.add(name)
+            index = self._by_name.get(name)
+            if index is not None and self.nics[index].up:
+                if any(address.version == own.version and address in own.network for own in self.nics[index].addresses):
+                    return self.use(index)
+                up.append(index)
+        return self.use(up[0]) if up and not strict else None
 
     def route_found(self, goal: Address, index: int) -> None:
         self._routes[goal] = index

@@ -24,9 +24,9 @@ MOST_CONTESTED = 64
 class Nodes:
     """Combines `FailureDetector` with the MACs from hellos and answers."""
 
-    def __init__(self, own: str, timing: Timing) -> None:
+    def __init__(self, own: str, timing: Timing, heard: Collection[str] = ()) -> None:
         self._own = own
-        self.detector = FailureDetector(own, timing)
+        self.detector = FailureDetector(own, timing, heard)
         self._said: dict[str, frozenset[bytes]] = {}  # MACs by node, from its fresh hello
         self._on_nic: dict[tuple[str, int], bytes] = {}  # MAC by node and segment, from its hello
         self._ours: frozenset[bytes] = frozenset()

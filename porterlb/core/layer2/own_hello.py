@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from porterlb.core.desired import DesiredWire
 from porterlb.core.hello import Assignment, Hello
+from porterlb.core.layer2.action_list import ActionList
+from porterlb.core.layer2.actions import Say
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.serving import Serving
@@ -16,35 +18,41 @@ _GOODBYES = (0.01, 0.02)  # seconds after the first goodbye, which may be lost
 class OwnHello:
     """Reads the other parts; decides nothing about them."""
 
-    def __init__(self, around: Surroundings, nodes: Nodes, hellos: Hellos, serving: Serving, spread: Spread) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        nodes: Nodes,
+        hellos: Hellos,
+        serving: Serving,
+        spread: Spread,
+        actions: ActionList,
+    ) -> None:
         self._around = around
         self._nodes = nodes
         self._hellos = hellos
         self._serving = serving
         self._spread = spread
+        self._actions = actions
         self._goodbyes: list[float] = []
 
-    def compose(self, wanted: DesiredWire, now: float, *, goodbye: bool = False) -> Hello | None:
-        """The hello to send now, with new assignments of askers; None while we are not a member. After a goodbye, None
-        except for further goodbyes."""
-        return self._compose(wanted, now, self._spread.piece(now), goodbye=goodbye)
+    def say(self, now: float, *, goodbye: bool = False) -> None:
+        """Sends our hello now, with new assignments of askers, if we are a member. After a goodbye only goodbyes are
+        sent."""
+        self._send(now, self._spread.piece(now), goodbye=goodbye)
 
-    def askers(self, wanted: DesiredWire, now: float) -> list[Hello]:
-        """Further hellos with the table of askers, while another replica listens before it answers."""
-        if not len(self._spread) or all(hello.answers for hello in self._hellos.last):
-            return []
-        hellos = [self._compose(wanted, now, self._spread.piece(now, bulk=True)) for _ in range(BULK)]
-        return [hello for hello in hellos if hello is not None]
+    def say_askers(self, now: float) -> None:
+        """Sends further hellos with the table of askers, while another replica listens before it answers."""
+        if len(self._spread) and not all(hello.answers for hello in self._hellos.last):
+            for _ in range(BULK):
+                self._send(now, self._spread.piece(now, bulk=True))
 
-    def _compose(
-        self, wanted: DesiredWire, now: float, assignments: tuple[Assignment, ...], *, goodbye: bool = False
-    ) -> Hello | None:
-        around = self._around
+    def _send(self, now: float, assignments: tuple[Assignment, ...], *, goodbye: bool = False) -> None:
+        around, wanted = self._around, self._around.wanted
         member = wanted.members.get(around.own)
         if member is None or (self._serving.said_goodbye and not goodbye):
-            return None
+            return
         answers = self._serving.answers and not around.interfaces.trouble
-        return Hello(
+        hello = Hello(
             node=around.own,
             boot=member.boot,
             sequence=self._hellos.next_sequence(now),
@@ -60,7 +68,9 @@ class OwnHello:
             segments=self._nodes.detector.speak(now, around.interfaces.used if answers else ()),
             assignments=assignments,
             known_askers=len(self._spread),
+            stale=around.own in around.stale,
         )
+        self._actions.add(Say(hello))
 
     def repeat_goodbye(self, now: float) -> None:
         """A goodbye is sent now; schedules two repetitions."""

@@ -24,7 +24,8 @@ MOST_BURSTS = 100
 NEVER_HEARD = 25
 """Unanswered probes after which a node that has never answered is silent too: a replica that starts while a node is off
 must not send traffic there. Such a target is probed 20 times at full rate, then once a second: about 6 s in total, the
-time that a node which boots at the same time needs for its network."""
+time that a node which boots at the same time needs for its network. A node that an earlier process of this replica
+heard does not boot at the same time: EAGER probes are enough, 1 s in total."""
 
 EAGER = 20
 """Number of full-rate probes to a target that has never answered; after that only every EAGER-th probe is sent."""
@@ -72,9 +73,11 @@ class Finding:
 
 
 class Probes:
-    """The targets and their states. ``interval``: seconds between two probes of a target."""
+    """The targets and their states. ``interval``: seconds between two probes of a target. ``heard``: nodes that an
+    earlier process of this replica heard."""
 
-    def __init__(self, interval: float, limit: int) -> None:
+    def __init__(self, interval: float, limit: int, heard: Collection[str] = ()) -> None:
+        self._heard = frozenset(heard)
         self._interval = interval
         self._limit = limit
         self._suspect_at = max(1, limit - 1)
@@ -127,7 +130,7 @@ class Probes:
             if target.misses < self._suspect_at or not target.up:
                 continue
             if not target.last:
-                if not found.silent and target.misses >= NEVER_HEARD:
+                if not found.silent and target.misses >= (EAGER if target.node in self._heard else NEVER_HEARD):
                     found.silent = changed = True
                 continue
             if found.since is None or (target.misses == self._suspect_at and not found.left and not found.silent):
@@ -226,9 +229,11 @@ class Probes:
     def isolated(self, nic: int, rounds: int) -> bool:
         """Whether no target on an interface answered the last ``rounds`` probes, although an answer was expected."""
         found = self.on.get(nic, ())
-        return bool(found) and all(
-            f.target.misses >= rounds and f.target.up and (f.target.last or f.silent) for f in found
-        )
+        for one in found:
+            target = one.target
+            if not (target.misses >= rounds and target.up and (target.last or one.silent)):
+                return False
+        return bool(found)
 
     @property
     def latest(self) -> float:

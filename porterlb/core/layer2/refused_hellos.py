@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from porterlb.core.hello import Refusal, claimed_node
+from porterlb.core.hello import HelloRefusal, claimed_node
 from porterlb.core.observed import Notice, NoticeKind
 
 REFUSED_FOR = 10.0
 """Seconds for which a refusal is reported after the last refused hello."""
-_KINDS: Mapping[Refusal, NoticeKind] = {
-    Refusal.WRONG_KEY: NoticeKind.WRONG_KEY,
-    Refusal.REPLAY: NoticeKind.OLD_BOOT,
-    Refusal.VERSION: NoticeKind.OTHER_VERSION,
-    Refusal.OWN_NAME: NoticeKind.OWN_NAME,
+_KINDS: Mapping[HelloRefusal, NoticeKind] = {
+    HelloRefusal.WRONG_KEY: NoticeKind.WRONG_KEY,
+    HelloRefusal.REPLAY: NoticeKind.OLD_BOOT,
+    HelloRefusal.VERSION: NoticeKind.OTHER_VERSION,
+    HelloRefusal.OWN_NAME: NoticeKind.OWN_NAME,
 }
 
 
@@ -26,12 +26,14 @@ class RefusedHellos:
         self._own = own
         self._refused: dict[str, tuple[NoticeKind, float]] = {}  # reason, and time of the last one
 
-    def add(self, refusal: Refusal, data: bytes, members: Collection[str], fresh: Collection[str], now: float) -> None:
+    def add(
+        self, refusal: HelloRefusal, data: bytes, members: Collection[str], fresh: Collection[str], now: float
+    ) -> None:
         """A hello was refused. It is kept if it names a member that we do not hear, or our own node."""
         kind = _KINDS.get(refusal)
         node = claimed_node(data)
         mine = node == self._own
-        if kind is None or node not in members or mine is not (refusal is Refusal.OWN_NAME):
+        if kind is None or node not in members or mine is not (refusal is HelloRefusal.OWN_NAME):
             return
         if mine or node not in fresh:
             self._refused[node] = (kind, now)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from porterlb.core.layer2.answering import answering
+from porterlb.core.layer2.answering import deputy
 from porterlb.core.layer2.interfaces import Usage
 from porterlb.core.layer2.spread import Roster
 from porterlb.core.layer2.surroundings import Surroundings
-from porterlb.core.rendezvous import ranked
 
 
 def roster_of(
@@ -29,15 +28,15 @@ def roster_of(
         return Roster(0)
     keep = frozenset(node for node in candidates if node not in dead)
     macs = {node: mac for node in sorted(keep) if (mac := around.mac(node, usage))}
-    ours = (node for node in macs if answering(vip, [node], (), replicas, around.leader).answerer == around.own)
+    own = around.own
+    ours = (node for node in macs if around.answering(vip, [node], (), replicas).answerer == own)
     take = macs.keys() & set(takers) or macs.keys()
-    order = [around.leader] if around.leader in replicas else ranked(vip, replicas)
     return Roster(
         usage.ifindex,
         keep,
         frozenset(take),
         frozenset(ours),
         macs,
-        serves=around.own in replicas,
-        places=around.own in order[:1],
+        serves=own in replicas,
+        places=own == deputy(vip, replicas, around.leader, around.stale),
     )

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from porterlb.core.desired import DesiredWire, Layer2Scope
+from porterlb.core.layer2.answering import answering
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.layer2.interfaces import InterfaceTable, Usage
 from porterlb.core.layer2.nodes import Nodes
 from porterlb.core.layer2.serving import Serving
+from porterlb.core.layer2.staleness import Staleness
 from porterlb.core.layer2.verdict import Place
 from porterlb.core.model import Address, Member
+from porterlb.core.observed import Answering
+
+_NOWHERE = Layer2Scope()
+"""For the name of a scope that is not known."""
 
 
 class Surroundings:
-    """Reads the other parts. Other parts write ``dead``, ``dead_places``, ``leader``, ``members`` and ``yielded``.
+    """Reads the other parts. Other parts write ``wanted``, ``dead``, ``dead_places`` and ``yielded``.
 
     Args:
         own: our node.
     """
 
-    def __init__(self, own: str, interfaces: InterfaceTable, nodes: Nodes, hellos: Hellos, serving: Serving) -> None:
+    def __init__(
+        self,
+        own: str,
+        interfaces: InterfaceTable,
+        nodes: Nodes,
+        hellos: Hellos,
+        serving: Serving,
+        staleness: Staleness,
+    ) -> None:
         self.own = own
-        self.leader = ""
-        self.members: Mapping[str, Member] = {}
+        self.wanted = DesiredWire()
+        """What the manager wants, without the VIPs."""
         self.dead: frozenset[str] = frozenset()
         self.dead_places: frozenset[Place] = frozenset()
         self.yielded: dict[bytes, str] = {}
@@ -32,18 +47,50 @@ class Surroundings:
         self._nodes = nodes
         self._hellos = hellos
         self._serving = serving
+        self._staleness = staleness
+        self._stale: frozenset[str] | None = None
         self._replicas: dict[int, frozenset[str]] = {}
+        self._scoped: dict[tuple[int, str], frozenset[str]] = {}
         self._dead_on: dict[int, frozenset[str]] = {}
 
     def forget(self) -> None:
-        """Clears cached results. Call after any change of hellos, dead nodes, members, interfaces or serving."""
+        """Clears cached results. Call after any change of hellos, dead nodes, members, interfaces, serving or
+        staleness."""
+        self._stale = None
         self._replicas.clear()
+        self._scoped.clear()
         self._dead_on.clear()
+
+    @property
+    def leader(self) -> str:
+        return self.wanted.leader
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        return self.wanted.members
+
+    @property
+    def scopes(self) -> Mapping[str, Layer2Scope]:
+        return self.wanted.scopes
 
     @property
     def serves(self) -> bool:
         """Whether this replica answers for VIPs."""
         return self._serving.answers
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """The replicas whose plan may be outdated, this one included."""
+        if self._stale is None:
+            said = frozenset(hello.node for hello in self._hellos.last if hello.stale)
+            self._stale = said | {self.own} if self._staleness.stale else said
+        return self._stale
+
+    def answering(
+        self, vip: str, candidates: Sequence[str], dead: Collection[str], replicas: Collection[str]
+    ) -> Answering:
+        """The next hop and the answerer of a VIP, as this replica sees the others."""
+        return answering(vip, candidates, dead, replicas, self.leader, self.stale, self.own)
 
     @property
     def frozen(self) -> bool:
@@ -81,6 +128,34 @@ class Surroundings:
                 found |= {self.own}
             self._replicas[usage.ifindex] = found
         return found
+
+    def usage(self, address: Address, interface: str, can_reach: Address | None, scope: str) -> Usage | None:
+        """The interface on which this replica answers for a VIP; None: it does not. ``scope``: the name of the VIP's
+        scope; empty: none."""
+        if not scope:
+            return self.interfaces.of(address, interface, can_reach)
+        found = self.scopes.get(scope)
+        if found is None or self.own not in found.nodes:
+            return None
+        if found.interfaces:
+            return self.interfaces.listed(address, found.interfaces, strict=found.strict)
+        return self.interfaces.of(address, interface, can_reach)
+
+    def replicas_of(self, usage: Usage | None, address: Address, interface: str, scope: str) -> Collection[str]:
+        """As `replicas`, and only those that may answer for the VIP by its scope."""
+        if not scope:
+            return self.replicas(usage, address, interface)
+        found = self.scopes.get(scope, _NOWHERE)
+        if not found.interfaces:
+            return found.nodes.intersection(self.replicas(usage, address, interface))
+        key = usage.ifindex if usage is not None else 0, scope
+        made = self._scoped.get(key)
+        if made is None:
+            made = found.nodes.intersection(self._answering(usage))
+            if usage is not None and self._serving.answers and self.own not in self._isolated(usage):
+                made |= {self.own}
+            self._scoped[key] = made
+        return made
 
     def _answering(self, usage: Usage | None) -> list[str]:
         dead = self.dead | self._isolated(usage)

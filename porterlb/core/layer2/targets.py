@@ -64,9 +64,10 @@ def find_targets(
     gateways: Iterable[Gateway] = (),
 ) -> list[Target]:
     """One address to probe for each node and interface: the InternalIP, or, if a node has none on an interface of ours,
-    the first address there that its replica reports."""
+    the first address there that its replica reports. Nothing is probed through an inner bridge (`Nic.inner`)."""
     nics = list(nics)
     ours = {interface.ip for nic in nics for interface in nic.addresses}
+    nics = [nic for nic in nics if not nic.inner]
     targets: dict[TargetKey, Target] = {}
     for node, addresses in nodes.items():
         if node == own:

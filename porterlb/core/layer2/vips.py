@@ -6,13 +6,14 @@ Every change marks the VIPs that it affects. Marked VIPs are decided again in sl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from porterlb.core.layer2.actions import Action, AnswerLate, Disown, Join, Leave, Own, Served
+from porterlb.core.layer2.actions import Action, Announce, AnswerLate, Disown, Join, Leave, Own, Served
 from porterlb.core.layer2.announcer import Announcer
-from porterlb.core.layer2.answering import NOBODY, answering
+from porterlb.core.layer2.answering import NOBODY
+from porterlb.core.layer2.handover import Handover
 from porterlb.core.layer2.interfaces import Usage, parse_goal
 from porterlb.core.layer2.questions import Question
 from porterlb.core.layer2.roster import roster_of
@@ -33,7 +34,7 @@ class Vip:
 
     ``question``: the last question, at ``asked``, that we did not answer. ``joined``: the interface on which we have
     joined its multicast group, 0: none. ``takers``: the candidates that share its askers if it is spread. ``new``: no
-    replica can have answered for it before.
+    replica can have answered for it before. ``joining``: candidates of a spread VIP that take no new askers yet.
     """
 
     __slots__ = (
@@ -44,10 +45,12 @@ class Vip:
         "epoch",
         "interface",
         "joined",
+        "joining",
         "mac",
         "new",
         "packed",
         "question",
+        "scope",
         "served",
         "takers",
         "text",
@@ -64,6 +67,7 @@ class Vip:
         self.candidates: tuple[str, ...] = ()
         self.interface = ""
         self.can_reach: Address | None = None
+        self.scope = ""
         self.asked = float("-inf")
         self.question: Question | None = None
         self.mac = b""
@@ -72,6 +76,7 @@ class Vip:
         self.usage: Usage | None = None
         self.joined = 0
         self.served: Answering | None = None  # None: never decided
+        self.joining: set[str] = set()
 
     @property
     def spread(self) -> bool:
@@ -89,13 +94,15 @@ class Vip:
 
 
 class VipTable:
-    """``complete``: a whole wanted set has arrived."""
+    """``complete``: a whole wanted set has arrived. ``took``: this replica has begun to answer for a VIP."""
 
-    def __init__(self, around: Surroundings, announcer: Announcer, spread: Spread) -> None:
+    def __init__(self, around: Surroundings, announcer: Announcer, spread: Spread, handover: Handover) -> None:
         self._around = around
+        self._handover = handover
         self._announcer = announcer
         self._spread = spread
         self.complete = False
+        self.took = False
         self._of_hosts: dict[Vip, None] = {}  # spread VIPs
         self._vips: dict[str, Vip] = {}
         self.by_packed: dict[bytes, Vip] = {}
@@ -130,20 +137,23 @@ class VipTable:
 
     def wanted(self, rows: Iterable[Sequence[Any]], gone: Iterable[str]) -> list[Action]:
         """A part of the wanted set: [address, candidates, interface, can_reach] rows, and addresses gone. The row of a
-        spread VIP has the takers as a fifth element."""
+        spread VIP has the takers as a fifth element; the row of a VIP with a scope has its name as the sixth."""
         actions: list[Action] = []
         for text in gone:
             vip = self._vips.pop(text, None)
             if vip is not None:
                 actions += self._remove(vip)
-        for text, candidates, interface, can_reach, *takers in rows:
+        for text, candidates, interface, can_reach, *rest in rows:
             vip = self._vips.get(text)
             if vip is None:
                 vip = self._vips[text] = Vip(text, self.complete and self._around.serves)
                 self.by_packed[vip.packed] = vip
-            self._share(vip, tuple(takers[0]) if takers else ())
+            if vip.spread and rest and rest[0]:
+                vip.joining.update(set(candidates).difference(vip.candidates))
+            self._share(vip, tuple(rest[0]) if rest else ())
             vip.candidates = tuple(candidates)
             vip.interface, vip.can_reach = interface, parse_goal(can_reach)
+            vip.scope = rest[1] if len(rest) > 1 else ""
             self._mark(vip)
         return actions
 
@@ -155,6 +165,8 @@ class VipTable:
             self._announcer.stop(vip.packed)
         elif before and not takers:
             del self._of_hosts[vip]
+            self._handover.forget(vip, *vip.joining)
+            vip.joining.clear()
             self._spread.removed(vip.packed, forget=vip.text in self._vips)
             vip.told, vip.epoch = b"", -1  # its askers have different next hops: announce the remaining one
 
@@ -171,13 +183,28 @@ class VipTable:
         """The replica no longer answers."""
         for vip in self._by_answerer.get(node, {}) | self._of_hosts:
             self._mark(vip, urgent=True)
+        self.waits_ended()
+
+    def waits_ended(self, now: float | None = None) -> None:
+        """Decides again the VIPs that wait for another replica; ``now``: only those that have waited long enough."""
+        for vip in self._handover.waiting if now is None else self._handover.due(now):
+            assert isinstance(vip, Vip)
+            self._mark(vip, urgent=True)
+
+    def announced_by(self, packed: bytes, now: float) -> None:
+        """Another node of ours claims the VIP."""
+        vip = self.by_packed.get(packed)
+        if vip is not None and self._handover.announced(vip, now):
+            self._mark(vip, urgent=True)
 
     def replica_came(self, node: str) -> None:
-        """The replica answers now: for its own node, or on behalf of a node without a replica."""
+        """The replica answers now, for its own node or on behalf of a node without a replica; or its plan may be
+        outdated now, or no longer."""
         for vip in self._vips.values():
             served = vip.served
             if vip.spread or served is None or served.next_hop == node or served.answerer != served.next_hop:
                 self._mark(vip)
+        self.waits_ended()
 
     def mac_changed(self, node: str) -> None:
         for vip in self._by_next_hop.get(node, {}) | self._of_hosts:
@@ -231,31 +258,50 @@ class VipTable:
 
     def _decide(self, vip: Vip, now: float) -> list[Action]:
         around = self._around
-        usage = around.interfaces.of(vip.address, vip.interface, vip.can_reach)
-        replicas = around.replicas(usage, vip.address, vip.interface)
+        usage = around.usage(vip.address, vip.interface, vip.can_reach, vip.scope)
+        replicas = around.replicas_of(usage, vip.address, vip.interface, vip.scope)
         dead = around.dead_on(usage, vip.address)
-        served, mac = answering(vip.text, vip.candidates, dead, replicas, around.leader), b""
+        before, mac = vip.served, b""
+        served = around.answering(vip.text, vip.candidates, dead, replicas)
         other = around.yielded.get(vip.packed)
         if other is not None and served.answerer == around.own:
             served = Answering(other, other)
+            self._handover.forget(vip, "")
+        elif around.own not in replicas:
+            self._handover.forget(vip, "")
+        elif not self._handover.moves(vip, before, served, dead, now):
+            served = before or served
         if served.answerer == around.own:
             mac = around.mac(served.next_hop, usage) if usage is not None else b""
             if not mac:
                 served = Answering(served.next_hop, "")  # report only what is really answered
         moved = usage != vip.usage
         actions = self._move(vip, usage) if moved else []
-        before = vip.served
         if before != served:
             self._index(vip, served)
             actions.append(Served(vip.text, served))
         if vip.spread:
             actions += self._serve_hosts(vip, mac, now)
-            roster = roster_of(vip.text, vip.candidates, vip.takers, dead, replicas, around, usage)
+            takers = self._takers(vip, replicas, now)
+            roster = roster_of(vip.text, vip.candidates, takers, dead, replicas, around, usage)
             self._spread.decided(vip.packed, roster, now, again=moved or vip.epoch != self._epoch)
             vip.epoch = self._epoch
         elif mac != vip.mac or (mac and vip.epoch != self._epoch):
             actions += self._serve(vip, mac, before, now)
         return actions
+
+    def _takers(self, vip: Vip, replicas: Collection[str], now: float) -> Collection[str]:
+        """The nodes that take new askers: not those that have joined, until their answerers have the plan."""
+        if not vip.joining:
+            return vip.takers
+        for node in sorted(vip.joining):
+            answerer = self._around.answering(vip.text, [node], (), replicas).answerer
+            if node not in vip.candidates:
+                self._handover.forget(vip, node)
+            elif self._handover.waits(vip, answerer, now, node):
+                continue
+            vip.joining.discard(node)
+        return [node for node in vip.takers if node not in vip.joining] or vip.takers
 
     def _move(self, vip: Vip, usage: Usage | None) -> list[Action]:
         """Moves a VIP to another interface, or to the same one after it was closed."""
@@ -282,6 +328,7 @@ class VipTable:
             self._announcer.stop(vip.packed)
             return [Disown(vip.usage.ifindex, vip.packed)] if vip.usage is not None and had else []
         actions: list[Action] = [Own(vip.usage.ifindex, vip.packed, mac)]
+        self.took = self.took or not had
         if vip.question is not None and now - vip.asked < QUESTION_LIVES:
             actions.append(AnswerLate(vip.usage.ifindex, vip.packed, vip.question))  # its answerer may have just died
         vip.question = None
@@ -329,11 +376,30 @@ class VipTable:
         self._marked.discard(vip)
         self.by_packed.pop(vip.packed, None)
         self._share(vip, ())
+        self._handover.forget(vip, "")
         actions = self._move(vip, None)
         if vip.joined:
             actions.append(Leave(vip.joined, vip.packed))
         self._index(vip, None)
         return actions
+
+    def announcements(self, now: float) -> list[Action]:
+        """The announcements that are due, of a VIP to all hosts or to one asker. None while nothing must change."""
+        actions: list[Action] = []
+        for key in self._announcer.due(now):
+            index = 0 if self._around.frozen else self.announced_on(key)
+            told = None if self._around.frozen else self._spread.tell(key)
+            if index:
+                actions.append(Announce(index, key))
+            elif told is not None:
+                actions.append(told)
+            else:
+                self._announcer.done(key, False, now)
+        return actions
+
+    def stop_announcing(self) -> None:
+        """No announcement is due any longer: the process ends."""
+        self._announcer.close()
 
     def announced_on(self, packed: bytes) -> int:
         """The interface on which to announce a VIP; 0: it is not ours at this moment."""

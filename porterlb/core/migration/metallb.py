@@ -94,7 +94,7 @@ def _eip(pool: Object, layer2: Sequence[Object], bgp: Sequence[Object], made: Co
     if spec.get("avoidBuggyIPs") is True:
         told["avoidNetworkAddresses"] = True
     _allocation(who, mapping(spec.get("serviceAllocation")), told, made)
-    _interface(who, by_layer2, told, made)
+    _layer2(who, by_layer2, told, made)
     return _object("Eip", name_of(pool), told)
 
 
@@ -123,17 +123,35 @@ def _allocation(who: str, allocation: Object, told: dict[str, Any], made: Conver
             made.lost(who, f"{theirs} has {len(selectors)} selectors, and an Eip has one. Write one Eip for each.")
 
 
-def _interface(who: str, advertisements: Iterable[Object], told: dict[str, Any], made: Conversion) -> None:
-    for one in advertisements:
-        spec = mapping(one.get("spec"))
-        interfaces = texts(spec.get("interfaces"))
-        if len(interfaces) == 1 and told.get("interface", interfaces[0]) == interfaces[0]:
-            told["interface"] = interfaces[0]
-        elif interfaces:
-            made.lost(who, f"{subject(one)} has several interfaces, and an Eip has one. It is found from the subnet.")
-            told.pop("interface", None)
-        if mappings(spec.get("nodeSelectors")):
-            made.lost(who, f"nodeSelectors of {subject(one)}: every node can be the next hop.")
+def _layer2(who: str, advertisements: Sequence[Object], told: dict[str, Any], made: Conversion) -> None:
+    """MetalLB announces by each advertisement that selects the pool; an Eip has one list of nodes and of interfaces. An
+    advertisement without a list allows everything."""
+    specs = [mapping(one.get("spec")) for one in advertisements]
+    interfaces = [texts(spec.get("interfaces")) for spec in specs]
+    nodes = [mappings(spec.get("nodeSelectors")) for spec in specs]
+    layer2: dict[str, Any] = {}
+    if interfaces and all(interfaces):
+        layer2["interfaces"] = _unique(interfaces)
+        if len(layer2["interfaces"]) > 1:
+            text = "MetalLB answers on all interfaces of the list, PorterLB on the first that is on the VIP's subnet."
+            made.differs(who, text)
+    if nodes and all(nodes):
+        layer2["nodeSelectors"] = [dict(selector) for selector in _unique(nodes)]
+    if any(one != interfaces[0] for one in interfaces) and any(one != nodes[0] for one in nodes):
+        names = ", ".join(subject(one) for one in advertisements)
+        made.differs(
+            who, f"{names}: each has interfaces for its own nodes. With PorterLB all of these nodes may use them."
+        )
+    if layer2:
+        told["layer2"] = layer2
+
+
+def _unique(lists: Iterable[Iterable[Any]]) -> list[Any]:
+    found: list[Any] = []
+    for item in (item for items in lists for item in items):
+        if item not in found:
+            found.append(item)
+    return found
 
 
 def _own_as(peers: Iterable[Object]) -> int:
@@ -176,9 +194,12 @@ def _peer(
         told["bfd"] = _bfd(who, str(spec["bfdProfile"]), profiles, made)
     if spec.get("routerID"):
         told["overrides"] = [{"routerId": spec["routerID"]}]
-    for theirs in ("vrf", "interface"):
-        if spec.get(theirs):
-            made.lost(who, f"{theirs} {spec[theirs]!r}: PorterLB has no such field of a peer.")
+    if spec.get("vrf"):
+        made.lost(who, f"vrf {spec['vrf']!r}: PorterLB has no such field of a peer.")
+    if spec.get("interface"):
+        told["interface"] = spec["interface"]
+        if not spec.get("peerAddress"):
+            del conf["neighborAddress"]
     if rules:
         told["advertise"] = rules
         named = [name for rule in rules for name in rule["eips"]]

@@ -25,9 +25,8 @@ def convert(objects: Iterable[Object]) -> Conversion:
     made = Conversion()
     order = list(PARSERS)
     mine = [obj for obj in objects if isinstance(obj, Mapping) and obj.get("apiVersion") == API_VERSION]
-    for obj in sorted(
-        (o for o in mine if o.get("kind") in PARSERS), key=lambda o: (order.index(o["kind"]), name_of(o))
-    ):
+    known = [obj for obj in mine if obj.get("kind") in order]
+    for obj in sorted(known, key=lambda o: (order.index(o["kind"]), name_of(o))):
         metadata = mapping(obj.get("metadata"))
         kept: dict[str, Any] = {"name": name_of(obj)}
         annotations = {k: v for k, v in mapping(metadata.get("annotations")).items() if KEPT_ANNOTATIONS in str(k)}
@@ -47,6 +46,6 @@ def convert(objects: Iterable[Object]) -> Conversion:
             )
         made.manifests.append(clean)
     for obj in mine:
-        if obj.get("kind") not in PARSERS:
+        if obj.get("kind") not in order:  # a list: the kind of a wrong object may be anything
             made.lost(subject(obj), "PorterLB has no such kind.")
     return made

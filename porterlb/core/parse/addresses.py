@@ -41,6 +41,55 @@ def parse_address(text: object) -> Address | None:
         return None
 
 
+def parse_host(fields: Fields, name: str) -> Address | None:
+    """The address of our side of a session, or None; an error is recorded."""
+    address = _host(fields, name, fields.text(name))
+    if address is not None and address.is_link_local:
+        message = f"{address} is a link-local address. Leave it out, and set interface if the router has one, too."
+        fields.wrong(name, message, Reason.INVALID_ADDRESS)
+        return None
+    return address
+
+
+def parse_router(fields: Fields, name: str) -> tuple[Address | None, str]:
+    """The address of a router, and the interface that is written with a link-local one (``fe80::1%eth0``, RFC 4007).
+    None: absent or wrong; an error is recorded."""
+    text, _, interface = fields.text(name).partition("%")
+    address = _host(fields, name, text)
+    if address is None:
+        return None, ""
+    if address.version == 4 and address.is_link_local:
+        fields.wrong(name, f"{address} is a link-local IPv4 address, which is not supported.", Reason.INVALID_ADDRESS)
+        return None, ""
+    if interface and not address.is_link_local:
+        fields.wrong(name, f"{address} is not a link-local address: write it without %.", Reason.INVALID_ADDRESS)
+        return None, ""
+    return address, interface
+
+
+def _host(fields: Fields, name: str, text: str) -> Address | None:
+    if not text:
+        return None
+    address = parse_address(text)
+    if address is None or address.is_unspecified or address.is_multicast:
+        fields.wrong(name, f"{show(text)} is not the IP address of a host.", Reason.INVALID_ADDRESS)
+        return None
+    return address
+
+
+INTERFACE = re.compile(r"[^\s/:%*,]{1,15}")
+"""The name of a network interface: IFNAMSIZ. An alias (eth0:1) is an address of eth0."""
+
+
+def parse_interface(fields: Fields, name: str) -> str:
+    """The name of a network interface of the node, or empty; an error is recorded."""
+    interface = fields.text(name)
+    if interface and not INTERFACE.fullmatch(interface):
+        fields.wrong(name, f"{show(interface)} is not the name of one network interface.")
+        return ""
+    return interface
+
+
 def parse_router_id(fields: Fields) -> IPv4Address | None:
     """``routerId``: a BGP identifier (RFC 6286), or None; an error is recorded."""
     text = fields.text("routerId")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from porterlb.core.model import Address, Eip, Protocol
 from porterlb.core.parse.addresses import check_usable, parse_address, parse_ranges, pool_ranges, respelled
 from porterlb.core.parse.fields import Fields, mapping, plain, show
+from porterlb.core.parse.layer2 import nic_problem, parse_layer2
 from porterlb.core.parse.meta import DOMAINS, Meta, duplicate_spellings, is_fatal, parse_meta, top
 from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Parsed, Problem, Reason
 
-_NIC = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ - 1 (net/if.h), and the characters that the kernel refuses in a name
-_SEVERAL = re.compile(r"[,;*?^$|\[\](){}\\+]")
-"""Characters of lists and patterns. The kernel allows them in a name, but they are not used in practice."""
 _CAN_REACH = "can_reach:"
 REBALANCE = ("rebalance", "v1alpha1")
 """The annotation by which an operator asks for VIPs to be moved; its value names the request."""
@@ -26,7 +23,8 @@ _ELSEWHERE = {
     "addresses": "write them into spec.address, separated by commas",
     "avoidBuggyIPs": "write avoidNetworkAddresses",
     "serviceAllocation": "write namespaces, namespaceSelector, serviceSelector and priority",
-    "interfaces": "write interface",
+    "interfaces": "write layer2.interfaces",
+    "nodeSelectors": "write layer2.nodeSelectors",
     "autoassign": "write autoAssign",
     "disabled": "write disable",
 }
@@ -69,6 +67,7 @@ def parse_eip(obj: Mapping[str, Any]) -> Parsed[Eip]:
         auto_assign=spec.flag("autoAssign", True),
         layer2_standby=spec.flag("layer2Standby", True),
         layer2_spread=_spread(spec),
+        layer2=parse_layer2(spec),
         probe=spec.flag("probe", True),
         is_default=_is_default(meta, problems),
         labels=meta.labels,
@@ -108,13 +107,8 @@ def _interface(spec: Fields) -> tuple[str, Address | None]:
             message = f"{show(text)} has no IP address behind can_reach:.{remedy}"
             spec.wrong("interface", message, Reason.INVALID_ADDRESS)
         return "", address
-    if _SEVERAL.search(text):
-        spec.wrong(
-            "interface",
-            f"{show(text)} is a list or a pattern; write the name of one interface, or can_reach:IP.",
-        )
-    elif text and (not _NIC.fullmatch(text) or text in (".", "..")):
-        spec.wrong("interface", f"{show(text)} is neither the name of a network interface nor can_reach:IP.")
+    if problem := nic_problem(text, "; write the name of one interface, or can_reach:IP", " nor can_reach:IP"):
+        spec.wrong("interface", problem)
     return text, None
 
 

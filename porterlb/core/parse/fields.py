@@ -48,7 +48,7 @@ class Fields:
 
     def at(self, name: str) -> str:
         """The path of a field."""
-        return f"{self.path}.{name}" if self.path else name
+        return f"{self.path}.{plain(name)}" if self.path else plain(name)
 
     def has(self, name: str) -> bool:
         """Whether the field is present and not null; it must still be read."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from porterlb.core.bgp import rules
 from porterlb.core.model import Address, DynamicAs, PeerOverride
-from porterlb.core.parse.addresses import parse_address, parse_router_id
+from porterlb.core.parse.addresses import parse_host, parse_interface, parse_router, parse_router_id
 from porterlb.core.parse.fields import Fields, show
 from porterlb.core.parse.meta import is_fatal
 from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Problem, Reason
 
 _GATEWAYS = {"ipv4": 4, "ipv6": 6}
-_INTERFACE = re.compile(r"[^\s/:%*,]{1,15}")  # IFNAMSIZ; an alias (eth0:1) is an address of eth0
 _VALUES = ("neighborAddress", "defaultGateway", "peerAs", "localAs", "routerId", "localAddress", "interface")
 
 
@@ -46,14 +44,12 @@ def _entry(entry: Fields, base: Address | None) -> PeerOverride | None:
         return None
     if not any(entry.has(name) for name in _VALUES):
         entry.wrong("", f"has no value. Give one of {', '.join(_VALUES)}.", fatal=False)
-    address, gateway = _address(entry, "neighborAddress"), _gateway(entry)
+    (address, zone), gateway = parse_router(entry, "neighborAddress"), _gateway(entry)
     if gateway and entry.has("neighborAddress"):
         entry.wrong("defaultGateway", "and neighborAddress are both given. Leave one out.")
     peer_as, dynamic = parse_peer_as(entry)
-    local, interface = _address(entry, "localAddress"), entry.text("interface")
-    if interface and not _INTERFACE.fullmatch(interface):
-        entry.wrong("interface", f"{show(interface)} is not the name of one network interface.")
-    elif interface and entry.has("localAddress"):
+    local, interface = parse_host(entry, "localAddress"), one_interface(entry, "interface", zone)
+    if interface and entry.has("localAddress"):
         entry.wrong("interface", "and localAddress are both given. Leave one out.")
     source = local or (None if interface else base)
     version = address.version if address is not None else gateway
@@ -76,6 +72,14 @@ def _entry(entry: Fields, base: Address | None) -> PeerOverride | None:
     return override
 
 
+def one_interface(fields: Fields, name: str, zone: str) -> str:
+    """The interface in a field. ``zone``: the one that is written with the address of the router."""
+    interface = parse_interface(fields, name)
+    if zone and interface and zone != interface:
+        fields.wrong(name, f"is {interface}, but neighborAddress has %{zone}. Leave one of them out.")
+    return interface or zone
+
+
 def parse_peer_as(fields: Fields) -> tuple[int, DynamicAs | None]:
     """``peerAs``: a number, or ``external`` or ``internal``. 0 and None: absent or wrong; an error is recorded."""
     value = fields.raw("peerAs")
@@ -88,20 +92,6 @@ def parse_peer_as(fields: Fields) -> tuple[int, DynamicAs | None]:
     if number == rules.AS_TRANS:
         fields.wrong("peerAs", f"{number} is AS_TRANS (RFC 6793), which no router has as its own.")
     return number, None
-
-
-def _address(entry: Fields, name: str) -> Address | None:
-    text = entry.text(name)
-    if not text:
-        return None
-    address = parse_address(text.partition("%")[0])
-    if address is not None and (address.is_link_local or "%" in text):
-        entry.wrong(name, f"{show(text)}: link-local addresses are not supported.", Reason.INVALID_ADDRESS)
-    elif address is None or address.is_unspecified or address.is_multicast:
-        entry.wrong(name, f"{show(text)} is not the IP address of a host.", Reason.INVALID_ADDRESS)
-    else:
-        return address
-    return None
 
 
 def _gateway(entry: Fields) -> int:

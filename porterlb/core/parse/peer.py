@@ -10,13 +10,14 @@ from porterlb.core.bgp import rules
 from porterlb.core.bgp.advertise import conflict
 from porterlb.core.model import Address, AdvertiseRule, BgpConf, Peer, PeerOverride
 from porterlb.core.names import KEY_RULE, NAME_RULE, is_key, is_name
-from porterlb.core.parse.addresses import parse_address
+from porterlb.core.parse.addresses import parse_address, parse_interface, parse_router
 from porterlb.core.parse.advertise import parse_rule
 from porterlb.core.parse.fields import Fields, show
 from porterlb.core.parse.meta import is_fatal, top
-from porterlb.core.parse.overrides import parse_overrides, parse_peer_as
+from porterlb.core.parse.overrides import one_interface, parse_overrides, parse_peer_as
 from porterlb.core.parse.selectors import parse_selector
 from porterlb.core.problems import Parsed, Problem, Reason
+from porterlb.core.sentences import without_interface
 
 _FAMILIES = {"AFI_IP": 4, "AFI_IP6": 6}
 
@@ -26,7 +27,8 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     problems: list[Problem] = []
     meta, spec = top(obj, problems)
     conf = spec.object("conf")
-    address = _neighbor(conf)
+    address, zone = parse_router(conf, "neighborAddress")
+    interface = _interface(spec, conf, zone)
     peer_as, dynamic = parse_peer_as(conf)
     password, secret = _password(conf)
     hold_time, keepalive, connect_retry = _timers(spec.object("timers"))
@@ -40,10 +42,10 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
     local_as = conf.number("localAs", 0, 0, rules.AS_MAX)
     advertise = tuple(parse_rule(rule) for rule in spec.objects("advertise"))
     union = _advertise_policy(spec, advertise)
-    local_address = _local_address(transport, address)
+    local_address = _local_address(transport, address, interface)
     overrides = parse_overrides(spec, local_address)
     if not is_fatal(problems):
-        _required(conf, overrides, peer_as or dynamic)
+        _required(conf, address, overrides, interface, peer_as or dynamic)
     peer = Peer(
         name=meta.name,
         address=address,
@@ -65,6 +67,7 @@ def parse_peer(obj: Mapping[str, Any]) -> Parsed[Peer]:
         passive=transport.flag("passiveMode", False),
         remote_port=transport.number("remotePort", rules.BGP_PORT, 0, 65535) or rules.BGP_PORT,
         local_address=local_address,
+        interface=interface,
         graceful_restart=parse_graceful_restart(spec),
         families=families,
         add_path=add_path,
@@ -90,46 +93,47 @@ _CONF = (
     "removePrivateAs",
     "routeFlapDamping",
     "sendCommunity",
-    "neighborInterface",
     "vrf",
     "allowOwnAs",
     "replacePeerAs",
 )
 
 
-def _required(conf: Fields, overrides: tuple[PeerOverride, ...], own_as: object) -> None:
-    """Address and AS of the router may both be absent if overrides have them."""
-    if not conf.text("neighborAddress") and not any(o.address or o.gateway or o.refused for o in overrides):
-        conf.missing("neighborAddress", "the IP address of the router")
+def _required(
+    conf: Fields, address: Address | None, overrides: tuple[PeerOverride, ...], interface: str, own_as: object
+) -> None:
+    """Address and AS of the router may both be absent if overrides have them; the address also with an interface."""
+    given = interface or any(o.interface for o in overrides)
+    somewhere = given or any(o.address or o.gateway or o.refused for o in overrides)
+    if not conf.text("neighborAddress") and not somewhere:
+        conf.missing("neighborAddress", "the IP address of the router, or set spec.interface")
+    elif address is not None and address.is_link_local and not given:
+        conf.wrong("neighborAddress", without_interface(address), Reason.INVALID_ADDRESS)
     elif not own_as and not any(o.peer_as or o.dynamic or o.refused for o in overrides):
         conf.missing("peerAs", "the AS number of the router, or external or internal")
 
 
-def _neighbor(conf: Fields) -> Address | None:
-    text = conf.text("neighborAddress")
-    if not text:
-        return None
-    address = parse_address(text.partition("%")[0])
-    if address is not None and (address.is_link_local or "%" in text):
-        message = (
-            f"{show(text)}: link-local addresses are not supported, because they are ambiguous without an interface. "
-            "Use the router's global IPv6 address or its IPv4 address."
-        )
-        conf.wrong("neighborAddress", message, Reason.INVALID_ADDRESS)
-        return None
-    if address is None or address.is_unspecified or address.is_multicast:
-        conf.wrong("neighborAddress", f"{show(text)} is not the IP address of a router.", Reason.INVALID_ADDRESS)
-        return None
-    return address
+def _interface(spec: Fields, conf: Fields, zone: str) -> str:
+    """``spec.interface``, or its OpenELB spelling ``spec.conf.neighborInterface``."""
+    interface = one_interface(spec, "interface", zone)
+    other = parse_interface(conf, "neighborInterface")
+    if interface and other and interface != other:
+        conf.wrong("neighborInterface", f"is {other}, but the interface is also given as {interface}. Leave one out.")
+    return interface or other
 
 
-def _local_address(transport: Fields, neighbor: Address | None) -> Address | None:
+def _local_address(transport: Fields, neighbor: Address | None, interface: str) -> Address | None:
     text = transport.text("localAddress")
     address = parse_address(text)
     if not text or (address is not None and address.is_unspecified):
         return None  # GoBGP writes 0.0.0.0 for any address
     if address is None:
         transport.wrong("localAddress", f"{show(text)} is not an IP address.", Reason.INVALID_ADDRESS)
+    elif interface:
+        transport.wrong("localAddress", "and spec.interface are both given. Leave one out.")
+    elif address.is_link_local:
+        message = f"{address} is a link-local address. Leave it out, and set spec.interface if the router has one, too."
+        transport.wrong("localAddress", message, Reason.INVALID_ADDRESS)
     elif neighbor is not None and address.version != neighbor.version:
         transport.wrong(
             "localAddress",

@@ -35,6 +35,18 @@ def parse_selector(parent: Fields, name: str, *, plain: bool = False) -> Selecto
     return Selector(tuple(found)) if found else None
 
 
+def parse_selectors(parent: Fields, name: str) -> tuple[Selector, ...]:
+    """The selectors of a list. An empty one selects everything."""
+    found = []
+    for at, (_, item) in enumerate(parent.items(name)):
+        entry = f"{name}[{at}]"
+        selector = parse_selector(Fields({entry: item}, parent.path, parent.problems), entry)
+        if item is None:
+            parent.wrong(entry, "null is not an object.")
+        found.append(selector or Selector())
+    return tuple(found)
+
+
 def _labels(parent: Fields, name: str) -> tuple[Requirement, ...]:
     fields = parent.object(name)
     value: Any = parent.raw(name)

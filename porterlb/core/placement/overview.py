@@ -37,7 +37,7 @@ def overview(made: Plan) -> Overview:
     if made.shared is None:
         return Overview()
     nodes = made.shared.snapshot.nodes
-    eligible = (made.shared.usable & made.shared.replicas) - made.shared.cordoned
+    eligible = made.shared.topology.eligible
     found = {name: Share(capacity=nodes[name].capacity) for name in eligible}
     for vip in made.vips.values():
         place = place_of(vip, decided(made))
@@ -74,7 +74,7 @@ def rebalancing(made: Plan) -> tuple[Move, ...]:
         return ()
     nodes = made.shared.snapshot.nodes
     capacities = {name: node.capacity for name, node in nodes.items()}
-    return ordered(movable(made.vips, made.shared.cordoned, made.shared.snapshot.view.asked), capacities)
+    return ordered(movable(made.vips, made.shared.topology.cordoned, made.shared.snapshot.view.asked), capacities)
 
 
 def addresses_of(made: Plan, key: ServiceKey) -> tuple[Address, ...]:

@@ -47,12 +47,13 @@ def placed(
 
 
 def _scene(shared: Shared) -> Scene:
+    topology = shared.topology
     return Scene(
-        usable=shared.usable,
-        unusable=frozenset(shared.unusable),
-        cordoned=shared.cordoned,
-        replicas=shared.replicas,
-        dead_on=shared.dead_on,
+        usable=topology.usable,
+        unusable=frozenset(topology.unusable),
+        cordoned=topology.cordoned,
+        replicas=topology.replicas,
+        dead_on=topology.partly_dead,
         outage=shared.snapshot.view.outage,
     )
 
@@ -89,9 +90,9 @@ def _census(shared: Shared, planned: Planned, placement: Placement) -> Census:
         loads=planned.loads,
         unit=unit,
         new=[*new, *fresh.values()],
-        everyone=lambda: movable(planned.vips, shared.cordoned, snapshot.view.asked),
-        capacities=shared.node_capacities,
-        eligible=(shared.usable & shared.replicas) - shared.cordoned,
+        everyone=lambda: movable(planned.vips, shared.topology.cordoned, snapshot.view.asked),
+        capacities=shared.topology.capacities,
+        eligible=shared.topology.eligible,
         requests=frozenset(eip.rebalance for eip in snapshot.eips.values() if eip.rebalance),
         allocated=frozenset(fresh),
     )

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from porterlb.core.hello import Refusal, codec
+from porterlb.core.hello import HelloRefusal, codec
 from porterlb.core.record.codec import encode
 
 Line = dict[str, Any]
@@ -77,7 +77,7 @@ def _hello(data: bytes, key: bytes) -> Line:
     """A datagram: the signed part, or the refused data, cut to the maximum length of a hello and with the signature
     zeroed."""
     found = codec.verified(data, key)
-    if isinstance(found, bytes) or found is Refusal.VERSION:
+    if isinstance(found, bytes) or found is HelloRefusal.VERSION:
         return {"signed": data[:-_SIGNATURE].hex()}
     kept = data[: codec.MAX_DATAGRAM + 1]
     return {"refused": (kept[:-_SIGNATURE] + bytes(min(_SIGNATURE, len(kept)))).hex()}

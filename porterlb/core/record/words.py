@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from porterlb.core.history.entries import Entry, What
-from porterlb.core.history.history import History, Place, why_moved
+from porterlb.core.history.history import History, ServedBy, why_moved
 from porterlb.core.history.words import sentence
 from porterlb.core.known import Known
 from porterlb.core.model import Address, Mode
@@ -115,13 +115,13 @@ def _moved(
     return [(text, sentence(entry).replace("served by", "to be served by")), *problems]
 
 
-def _place(vip: VipPlan | None) -> Place:
+def _place(vip: VipPlan | None) -> ServedBy:
     """The planned place: the actual announcements follow later."""
     if vip is None:
-        return Place(Mode.NONE)
+        return ServedBy(Mode.NONE)
     mode = served(vip)
     hops = tuple(sorted(vip.next_hops)) if mode is Mode.BGP else vip.candidates[:1] if mode is Mode.LAYER2 else ()
-    return Place(mode, hops, protocol=vip.protocol)
+    return ServedBy(mode, hops, protocol=vip.protocol)
 
 
 def _detail(row: Mapping[str, Any]) -> str:

@@ -58,11 +58,11 @@ def service_status(known: Known, key: ServiceKey, old: Mapping[str, Any] | None)
     return status
 
 
-Verdict = tuple[str, str, str]
+ConditionValues = tuple[str, str, str]
 """Of a condition: status, reason, message."""
 
 
-def _assigned(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> Verdict:
+def _assigned(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> ConditionValues:
     allocation = known.plan.services.get(key)
     own = known.problems_of("Service", key.namespace, key.name)
     refusals = (*own, *(allocation.refusals if allocation else ()))
@@ -86,7 +86,7 @@ def _assigned(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> 
     return TRUE, "Assigned", text
 
 
-def _serving(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> Verdict:
+def _serving(known: Known, key: ServiceKey, addresses: tuple[Address, ...]) -> ConditionValues:
     if not addresses:
         return FALSE, "NoAddress", "There is no address to serve."
     verdicts = [_serving_one(known, address) for address in addresses]
@@ -101,13 +101,13 @@ def at_a_nodes_death(known: Known, key: ServiceKey) -> str:
     service, shared = known.snapshot.services.get(key), known.plan.shared
     if service is None or shared is None:
         return ""
-    return node_failure.cost(service, known.snapshot.endpoints.get(key, ()), len(shared.usable), known.marking)
+    return node_failure.cost(service, known.snapshot.endpoints.get(key, ()), len(shared.topology.usable), known.marking)
 
 
 _MODE_REASON = {Mode.BGP: "BGP", Mode.LAYER2: "Layer2"}
 
 
-def _serving_one(known: Known, address: Address) -> Verdict:
+def _serving_one(known: Known, address: Address) -> ConditionValues:
     vip = known.plan.vips.get(address)
     if vip is None:
         return FALSE, "Pending", f"{address} has just been assigned and is not announced yet."
@@ -143,7 +143,7 @@ def _bgp_sentence(known: Known, vip: VipPlan, served: Served) -> str:
     waiting = [peer for peer in without if peer not in silent]
     if waiting:
         text += f" Not confirmed yet for {listed(waiting)}."
-    drained = known.plan.shared.drain.withdrawn if known.plan.shared else frozenset()
+    drained = known.plan.shared.topology.drain.withdrawn if known.plan.shared else frozenset()
     wanted = _may_be_announced(known, vip)
     missing = [hop for hop in wanted if hop not in hops and hop not in drained]
     if missing:
@@ -159,7 +159,7 @@ def _may_be_announced(known: Known, vip: VipPlan) -> tuple[str, ...]:
     if shared is None or eip is None:
         return vip.next_hops
     services = [service for key in vip.services if (service := known.snapshot.services.get(key))]
-    told = shared.recipients(eip, vip.address.version, services).told.values()
+    told = shared.rules.recipients(eip, vip.address.version, services).told.values()
     allowed = {hop for of in told for hop in of.allowed(vip.next_hops)}
     return tuple(hop for hop in vip.next_hops if hop in allowed)
 
@@ -311,12 +311,12 @@ def _has(known: Known, key: ServiceKey, address: Address) -> bool:
     return service is not None and service.has(address)
 
 
-def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Problem]) -> dict[str, Verdict]:
+def _eip_verdicts(known: Known, name: str, planned: EipPlan, own: Sequence[Problem]) -> dict[str, ConditionValues]:
     use = planned.use
     # Both the plan and its use may contain a problem of the pool: it is reported once.
     problems = list(dict.fromkeys((*own, *use.problems, *planned.problems, *_of_segments(known, name))))
     fatal = [problem for problem in problems if problem.fatal]
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, ConditionValues] = {}
     if fatal or use.conflicting:
         reason, message = _first(fatal or problems, Reason.OVERLAPPING.value, "")
         verdicts["Ready"] = (FALSE, reason, message or f"It overlaps with {listed(use.conflicting)}.")
@@ -392,7 +392,7 @@ def conf_status(known: Known, name: str, old: Mapping[str, Any] | None) -> Statu
     before = conditions.of(old)
     generation = known.generation_of("BgpConf", "", name)
     if fatal:
-        verdict: Verdict = (FALSE, fatal[0].reason.value, sentences(problems))
+        verdict: ConditionValues = (FALSE, fatal[0].reason.value, sentences(problems))
     else:
         reason = problems[0].reason.value if problems else "Ready"
         verdict = (TRUE, reason, f"The settings are in use. {sentences(problems)}".strip())

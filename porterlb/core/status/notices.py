@@ -59,8 +59,8 @@ def service_notices(old: Status | None, new: Status) -> list[Notice]:
 
 
 def eip_notices(old: Status | None, new: Status) -> list[Notice]:
-    """A pool became unusable, or its mode changed."""
-    found = _refused(*_pair(old, new, "Ready"))
+    """A pool became unusable, nodes cannot serve it in Layer 2, or its mode changed."""
+    found = _refused(*_pair(old, new, "Ready")) + _left_out(*_pair(old, new, "Ready"))
     before, after = (((status or {}).get("mode") or {}).get("history") or [] for status in (old, new))
     change = after[0] if after else {}
     # A change that only waits for the speakers is reported together with its result
@@ -69,6 +69,17 @@ def eip_notices(old: Status | None, new: Status) -> list[Notice]:
         text = f"The mode went from {change['before']} to {change['after']}. {change['reason']}"
         found.append(Notice(change["after"] == Mode.NONE.value, "ModeChanged", text))
     return found
+
+
+def _left_out(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Notice]:
+    """Nodes lack the interface of a pool, or no node matches its selectors; the pool stays usable."""
+    same = (before.get("reason"), before.get("message")) == (after.get("reason"), after.get("message"))
+    if same or after.get("status") != TRUE or after.get("reason") not in _LEFT_OUT:
+        return []
+    return [Notice(True, str(after["reason"]), str(after["message"]))]
+
+
+_LEFT_OUT = frozenset({Reason.NO_INTERFACE.value, Reason.NO_NODE.value, Reason.NO_REPLICA.value})
 
 
 def _what(change: Mapping[str, Any]) -> tuple[object, ...]:

@@ -57,7 +57,7 @@ def _spoken_of(known: Known) -> tuple[object, ...]:
         {peer: session.up for peer, session in known.bgp.sessions.items()},
         {name: said.sessions for name, said in known.wire.fresh.items()},
         known.marking,
-        len(known.plan.shared.usable) if known.plan.shared is not None else 0,
+        len(known.plan.shared.topology.usable) if known.plan.shared is not None else 0,
     )
 
 

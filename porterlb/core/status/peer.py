@@ -19,10 +19,10 @@ from porterlb.core.bgp.peers import selects, shadowed
 from porterlb.core.bgp.rules import keepalive_of
 from porterlb.core.desired import SessionConfig
 from porterlb.core.known import Known
-from porterlb.core.model import Peer
-from porterlb.core.observed import BgpReport, SessionState
+from porterlb.core.model import Peer, Protocol
+from porterlb.core.observed import SessionState
 from porterlb.core.problems import Problem, Reason
-from porterlb.core.sentences import listed
+from porterlb.core.sentences import listed, no_ipv4_next_hop
 from porterlb.core.status import conditions
 from porterlb.core.status.build import Status
 from porterlb.core.status.conditions import FALSE, TRUE, condition, sentences
@@ -56,7 +56,7 @@ def own_entry(known: Known, name: str, old: Mapping[str, Any] | None) -> Status:
         entry["bfd"] = _bfd(session.bfd if session else None)
     if peer is not None and (number := number_of(peer, known.snapshot, node)) is not None:
         entry["override"] = f"spec.overrides[{number}]"
-    if reason := _reason(session, neighbor, known.bgp):
+    if reason := _reason(session, neighbor, known):
         entry["reason"] = reason
     loss = _last_loss(session, before, known.now)
     if loss:
@@ -73,6 +73,7 @@ def _negotiated(agreed: Negotiated, neighbor: SessionConfig) -> Status:
         "gracefulRestart": agreed.graceful_restart,
         "fourOctetAs": agreed.asn4,
         "routeRefresh": agreed.route_refresh,
+        "extendedNextHop": agreed.extended_next_hop,
         "tcpMd5": bool(neighbor.password),
     }
 
@@ -92,8 +93,9 @@ def _bfd(session: BfdSession | None) -> Status:
     return found
 
 
-def _reason(session: SessionState | None, config: SessionConfig, report: BgpReport) -> str:
+def _reason(session: SessionState | None, config: SessionConfig, known: Known) -> str:
     """Why there is no session now, or why an established one has limitations."""
+    report = known.bgp
     if session is None or not session.up:
         why = words.why_down(session) if session else ""
         return why or words.trouble(report.trouble)
@@ -102,14 +104,22 @@ def _reason(session: SessionState | None, config: SessionConfig, report: BgpRepo
     bfd = bfd_words.obstacle(obstacle) if obstacle is not None else ""
     count = report.withheld.get(config.peer, 0)
     overflow = words.overflow(config.max_prefixes, count) if count else ""
-    return " ".join(text for text in (lacks, words.refusal(session.limit), bfd, overflow) if text)
+    no_hop = no_ipv4_next_hop() if _lacks_ipv4_hop(known, config.peer) else ""
+    return " ".join(text for text in (lacks, no_hop, words.refusal(session.limit), bfd, overflow) if text)
+
+
+def _lacks_ipv4_hop(known: Known, peer: str) -> bool:
+    """Whether IPv4 addresses exist that BGP may serve, and no next hop for them can be announced to the router."""
+    shared, eips = known.plan.shared, known.snapshot.eips.values()
+    wanted = any(eip.protocol is not Protocol.LAYER2 and any(r.first.version == 4 for r in eip.ranges) for eip in eips)
+    return wanted and shared is not None and shared.peering.own_lacks_ipv4_hop(peer)
 
 
 def limit_of(known: Known, name: str) -> str:
     """The limitations of our own established session, as a sentence."""
     config = known.plan.bgp.sessions.get(name)
     session = known.bgp.sessions.get(name)
-    return _reason(session, config, known.bgp) if config and session and session.up else ""
+    return _reason(session, config, known) if config and session and session.up else ""
 
 
 def entries(status: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]:
@@ -128,7 +138,7 @@ def negotiated_of(status: Mapping[str, Any] | None, node: str, peer: Peer | None
             tuple(version for version, name in _FAMILIES.items() if name in (found.get(field) or ()))
             for field in ("families", "addPath")
         )
-        return Negotiated(families, add_path)
+        return Negotiated(families, add_path, extended_next_hop=found.get("extendedNextHop") is True)
     return as_configured(peer.families, add_path=peer.add_path > 1) if peer else None
 
 
@@ -276,13 +286,16 @@ def _left_out(known: Known, peer: Peer, wanted: list[str]) -> list[Problem]:
     """Problems of usable nodes without a replica that no replica of another node can announce to this router. In a
     fabric with one subnet per rack, the router cannot use them as next hops."""
     snapshot, shared = known.snapshot, known.plan.shared
-    usable = shared.usable if shared is not None else frozenset()
+    usable = shared.topology.usable if shared is not None else frozenset()
     alone = [node for node in sorted(usable - known.live) if selects(peer, snapshot, node)]
     if not alone:
         return []
     addresses = {name: node.addresses for name, node in snapshot.nodes.items()}
     ways = routers(peer, snapshot)
-    reaches = [Reach(peer, version, addresses, snapshot.members, routers=ways) for version in peer.families]
+    extended = shared.peering.extended.get(peer.name, frozenset()) if shared is not None else frozenset()
+    reaches = [
+        Reach(peer, version, addresses, snapshot.members, routers=ways, extended=extended) for version in peer.families
+    ]
     found = [node for node in alone if not any(reach.address(one, node) for reach in reaches for one in wanted)]
     if not found:
         return []

@@ -47,7 +47,7 @@ from porterlb.core.bfd import words as bfd_words
 from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp import reasons, words
 from porterlb.core.drain import Stages
-from porterlb.core.history import History, Place
+from porterlb.core.history import History, ServedBy
 from porterlb.core.history.words import as_json
 from porterlb.core.known import Known
 from porterlb.core.layer2.notices import sentence
@@ -66,8 +66,8 @@ State = dict[str, Any]
 def state_of(known: Known, history: History, now: float) -> State:
     """The state described above. ``now``: monotonic seconds, the clock of plan and reports."""
     snapshot, plan, view = known.snapshot, known.plan, known.snapshot.view
-    usable = plan.shared.usable if plan.shared else frozenset()
-    at = plan.shared.drain if plan.shared else Stages()
+    usable = plan.shared.topology.usable if plan.shared else frozenset()
+    at = plan.shared.topology.drain if plan.shared else Stages()
     nobody_ready = not any(node.ready is Ready.TRUE for node in snapshot.nodes.values())
     return {
         "version": 1,
@@ -104,6 +104,7 @@ def state_of(known: Known, history: History, now: float) -> State:
                 "size": eip.use.size,
                 "used": len(eip.use.used),
                 "layer2Possible": eip.layer2_possible,
+                "layer2LeftOut": dict(eip.left_out),
                 "problems": _sentences((*eip.use.problems, *eip.problems)),
             }
             for name, eip in plan.eips.items()
@@ -168,7 +169,7 @@ def _askers(known: Known, vip: VipPlan) -> Mapping[str, int]:
     return known.wire.askers.get(vip.address, {}) if vip.takers else {}
 
 
-def _vip(vip: VipPlan, served: Served | None, place: Place | None, askers: Mapping[str, int], now: float) -> State:
+def _vip(vip: VipPlan, served: Served | None, place: ServedBy | None, askers: Mapping[str, int], now: float) -> State:
     answering = served.answered if served else None
     return {
         "eip": vip.eip,
@@ -199,7 +200,9 @@ def _vip(vip: VipPlan, served: Served | None, place: Place | None, askers: Mappi
 
 def _peer(known: Known, name: str, now: float) -> State:
     session = known.bgp.sessions.get(name)
+    config = known.plan.bgp.sessions.get(name)
     return {
+        "router": str(config.address) if config else "",
         "wanted": name in known.plan.bgp.sessions,
         "state": session.state if session else "",
         "age": round(now - session.since, 3) if session else None,

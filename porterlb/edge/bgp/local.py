@@ -11,7 +11,7 @@ from porterlb.capabilities import Capability, has
 from porterlb.core.bgp.config import Config, Listener, Local
 from porterlb.core.bgp.rules import BGP_PORT
 from porterlb.core.desired import DesiredBgp
-from porterlb.core.model import Address
+from porterlb.core.model import Address, scope_of
 from porterlb.interface_address import interface_address
 
 _LISTEN = "0A"  # TCP_LISTEN (linux/tcp_states.h)
@@ -22,7 +22,7 @@ def look(desired: DesiredBgp, loaded: Config | None) -> Local:
     """``loaded``: the configuration of a running ExaBGP: its own listeners are left out. Sends nothing."""
     sessions = [session for session in desired.sessions.values() if not session.admin_down]
     listening = bool(desired.listen_port)
-    free = [s for s in sessions if s.local_address is None and not s.interface]
+    free = [s for s in sessions if s.local_address is None and not s.interface and not scope_of(s.address)]
     sources = {s.address: source_address(s.address) for s in free} if listening else {}
     own = loaded.listeners if loaded is not None else frozenset()
     return Local(
@@ -32,6 +32,9 @@ def look(desired: DesiredBgp, loaded: Config | None) -> Local:
             (s.interface, s.address.version): interface_address(s.interface, s.address.version)
             for s in sessions
             if s.interface
+        },
+        link_local={
+            scope: interface_address(scope, 6, link_local=True) for s in sessions if (scope := scope_of(s.address))
         },
         listeners=frozenset(listeners()) - own if listening else frozenset(),
         first_port=_first_port() if listening else 1,

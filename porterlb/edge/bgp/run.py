@@ -18,6 +18,7 @@ from porterlb.core.bgp.config import Config
 from porterlb.core.bgp.next_line import Line
 from porterlb.core.bgp.reasons import BFD_DOWN, Trouble, TroubleKind
 from porterlb.core.desired import Path
+from porterlb.core.model import unscoped
 from porterlb.edge.bgp.channel import Closed, ExabgpChannel, Hung
 from porterlb.edge.bgp.config import API_SOCKET, content, write
 from porterlb.edge.bgp.process import Exabgp, validate
@@ -102,6 +103,8 @@ class Run:
                     await self._stop()
                     return
                 state.take_over()
+                if not state.sessions.unseen.isdisjoint(self._loaded.sessions):
+                    await self._show()
                 needed = await self._step()
             except Closed:
                 await asyncio.sleep(0)
@@ -264,8 +267,8 @@ class Run:
         except OSError as error:
             self._failed(config, Trouble(TroubleKind.RELOAD_FAILED, text=str(error)))
             return
-        staying = {session.address for session in config.sessions.values()}
-        leaving = [s for s in self._loaded.sessions.values() if s.address not in staying]
+        staying = {unscoped(session.address) for session in config.sessions.values()}
+        leaving = [s for s in self._loaded.sessions.values() if unscoped(s.address) not in staying]
         for session in leaving:  # under graceful restart, the router would keep routes that were not withdrawn before
             await self._command(text.clear(session), _SLOW)
         if leaving:
@@ -294,7 +297,7 @@ class Run:
 
     async def _confirm(self) -> bool:
         """Whether ExaBGP has the configured peers. It reloads some turns of its loop after the acknowledgement."""
-        addresses = {session.address for session in self._loaded.sessions.values()}
+        addresses = {unscoped(session.address) for session in self._loaded.sessions.values()}
         deadline = time.monotonic() + _RELOAD
         while time.monotonic() < deadline:
             shown = await self._show()

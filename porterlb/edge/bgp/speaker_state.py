@@ -20,6 +20,7 @@ from porterlb.core.bgp.guard import Guard
 from porterlb.core.bgp.reasons import Trouble, TroubleKind
 from porterlb.core.bgp.sessions import Sessions
 from porterlb.core.desired import DesiredBgp, Path, Prefix
+from porterlb.core.model import scope_of
 from porterlb.core.observed import BgpReport
 from porterlb.edge.bgp.config import secrets
 from porterlb.edge.bgp.local import look
@@ -103,7 +104,7 @@ class SpeakerState:
 
     def look_again(self) -> None:
         """Checks again what the node allows, if the configuration depends on it."""
-        by_interface = any(session.interface for session in self.wanted.sessions.values())
+        by_interface = any(session.interface or scope_of(session.address) for session in self.wanted.sessions.values())
         if self.arranged.config.listen or self.arranged.refused or self.arranged.limited or by_interface:
             self.take_over(again=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from porterlb.cluster import Denied, Obj, ReplicaState, Unavailable
+from porterlb.cluster import Denied, NoReplica, Obj, ReplicaState, Unavailable
 from porterlb.edge.kube.api import Api, Request, headers_of, url_of
 from porterlb.edge.kube.errors import trouble
 
@@ -24,7 +24,8 @@ PODS_DEADLINE = 2.0
 CLOSE = 0.05
 """Seconds to wait until the other end closes: the answer has already arrived."""
 
-SELECTOR = "app.kubernetes.io/name=porterlb"
+SELECTOR = "app.kubernetes.io/part-of=porterlb,app.kubernetes.io/component=replica"
+"""Labels of the replicas' pods, which do not depend on the chart's values."""
 HTTP_PORT = "http"
 """The name of the container port of the manager's web server."""
 
@@ -57,7 +58,7 @@ async def connect(api: Api, namespace: str, node: str) -> tuple[str, PortForward
     pods = await api.call(Request("GET", f"/api/v1/namespaces/{namespace}/pods", query), PODS_DEADLINE)
     found = [pod for pod in pods.get("items") or [] if not pod["metadata"].get("deletionTimestamp")]
     if not found:
-        raise Unavailable(f"There is no pod of a replica on {node} in the namespace {namespace} ({SELECTOR}).")
+        raise NoReplica(f"There is no pod of a replica on {node} in the namespace {namespace} ({SELECTOR}).")
     name, port = found[0]["metadata"]["name"], _port(found[0])
     if not port:
         raise Unavailable(f"The pod {name} has no port named {HTTP_PORT}.")

@@ -73,6 +73,7 @@ class Layer2Speaker:
         self._wanted: DesiredWire | None = None
         self._news = asyncio.Event()
         self._last = WireReport()
+        self._ever_heard: frozenset[str] = frozenset()  # nodes whose replica any process of ours has heard
         self._stopping = asyncio.Event()
         self._alive = False  # whether the current process has reported
         self._writer: asyncio.StreamWriter | None = None  # to the current process
@@ -191,7 +192,7 @@ class Layer2Speaker:
         """Sends the process the wanted set, in pieces; switches to a newer wanted set between two pieces."""
         self._alive = False
         self._writer = writer
-        writer.write(wire_text.config_line(self._config))
+        writer.write(wire_text.config_line(replace(self._config, heard=tuple(sorted(self._ever_heard)))))
         sent: Editor[Address, Layer2Vip] = Editor()
         state = b""
         seen: DesiredWire | None = None
@@ -214,6 +215,7 @@ class Layer2Speaker:
                 room = wire_text.PIECE - len(piece)
                 news, changed = changed[:room], changed[room:]
                 writer.write(wire_text.vips_line(news, piece))
+                applied = None  # the digest may be the same: it does not contain the interface of a VIP
                 for address in piece:
                     del sent[address]
                 sent.update((vip.address, vip) for vip in news)
@@ -231,4 +233,5 @@ class Layer2Speaker:
 
     def _tell(self, report: WireReport) -> None:
         self._last = report
+        self._ever_heard |= report.fresh.keys()
         self._report(report)

@@ -325,6 +325,7 @@ class Outbox:
         times, _ = self._denied.get(slot, (0, 0.0))
         pause = DENIED_FOR[min(times, len(DENIED_FOR) - 1)]
         self._denied[slot] = (times + 1, self._clock() + pause)
+        self._todo.pop(slot, None)  # planned before this refusal was known: `again` plans it after the pause
         self._again(pause)
         return pause
 

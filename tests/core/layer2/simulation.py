@@ -18,7 +18,7 @@ from porterlb.core.layer2.verdict import Place
 from porterlb.core.observed import Nic
 
 DEFAULT = Timing()
-FAST = Timing(probe_interval=0.02, probe_misses=3, hello_interval=0.02, hello_fresh=0.06)
+FAST = Timing(probe_interval=0.02, probe_misses=2, hello_interval=0.02, hello_fresh=0.06)
 FLIGHT = 0.0002
 
 Link = Callable[[str, str, int], bool]

@@ -40,6 +40,22 @@ def test_a_loss_elsewhere_changes_nothing(vip, candidates, dead, replicas, leade
         assert after == before
 
 
+@given(vips, orders, sets, sets, nodes | st.just(""), sets)
+def test_a_stale_replica_answers_for_its_own_node_only_while_another_is_up_to_date(
+    vip, candidates, dead, replicas, leader, stale
+) -> None:
+    plain = answering(vip, candidates, dead, replicas, leader)
+    here = {own: answering(vip, candidates, dead, replicas, leader, stale, own) for own in sorted(replicas)}
+    assert {found.next_hop for found in here.values()} <= {plain.next_hop}
+    answerers = {own for own, found in here.items() if found.answerer == own}
+    if replicas <= stale or plain == NOBODY:
+        assert all(found == plain for found in here.values())
+    elif plain.next_hop in stale & replicas:
+        assert plain.next_hop in answerers and len(answerers) == 2
+    else:
+        assert len(answerers) == 1 and not answerers & stale
+
+
 def test_a_node_whose_replica_is_silent_stays_next_hop_and_the_leader_answers_for_it() -> None:
     assert answering("10.0.0.1", ["a", "b"], set(), {"b", "c"}, "c") == Answering("a", "c")
     assert answering("10.0.0.1", ["a", "b"], set(), {"b"}, "c") == Answering("a", "b")

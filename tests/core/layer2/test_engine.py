@@ -15,6 +15,7 @@ from porterlb.core.layer2.arp import ARP_REQUEST, Arp
 from porterlb.core.layer2.conflicts import CONFIRM
 from porterlb.core.layer2.questions import Question
 from porterlb.core.layer2.serving import LISTEN, OVERLAP, ServingState
+from porterlb.core.layer2.staleness import SETTLE, SILENT
 from porterlb.core.layer2.vips import QUESTION_LIVES, SLICE
 from porterlb.core.observed import Answering, Nic
 from tests.core.layer2.world import KEY, NIC, Replica, World, mac_of, nics_of
@@ -269,6 +270,43 @@ def test_a_manager_that_hangs_is_replaced_and_its_replica_listens_first(world: W
     assert world.answers(A) == {"n2": mac_of("n2")} and act.Note(act.NoteKind.MANAGER_BACK) in n2.notes
 
 
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_vip_that_moves_to_a_node_with_a_silent_manager_is_answered_by_another_replica(world: World, spread) -> None:
+    world.vips((A, ORDER), (B, ("n3", "n1")), spread=spread)
+    world.quiet = {"n2"}
+    world.run(SILENT + 0.5)
+    assert all("n2" in world.replicas[name].layer2.hellos.fresh for name in ("n1", "n3"))
+    world.vips((A, ORDER), (B, ("n2",)), spread=spread)  # n2 does not hear of it
+    world.run(0.1)
+    asked = [
+        name for name in world.nodes if mac_of("n2") == world.replicas[name].layer2.asked(NIC, question(B), world.now)
+    ]
+    assert asked == ["n1"] if spread else world.answers(B) == {"n1": mac_of("n2")}
+    world.quiet = set()
+    world.run(0.6)
+    world.vips((A, ORDER), (B, ("n2",)), spread=spread)
+    world.run(SETTLE + 0.3)
+    assert not any(world.replicas[name].layer2.hellos.fresh["n2"].stale for name in ("n1", "n3"))
+    assert world.answers(B)["n2"] == mac_of("n2") and "n1" not in world.answers(B)
+
+
+def test_a_replica_without_the_api_answers_for_its_own_node_only(world: World) -> None:
+    world.replicas["n3"].do(world.replicas["n3"].layer2.want(replace(world.wanted, outage=True), world.now), world.now)
+    world.run(0.5)
+    assert world.answers(B) == {"n3": mac_of("n3"), "n1": mac_of("n3")}  # n1 leads
+    world.replicas["n1"].do(world.replicas["n1"].layer2.want(replace(world.wanted, leader="n3"), world.now), world.now)
+    world.run(0.2)
+    world.hung = {"n2"}
+    world.run(0.5)
+    assert world.answers(A) == {"n1": mac_of("n2")}  # also if the leader has no API
+    for name in ("n1", "n2"):
+        replica = world.replicas[name]
+        replica.do(replica.layer2.want(replace(world.wanted, outage=True), world.now), world.now)
+    world.hung = set()
+    world.run(0.5)
+    assert world.answers(A) == {"n2": mac_of("n2")} and world.answers(B) == {"n3": mac_of("n3")}  # no API anywhere
+
+
 def test_a_restarted_process_knows_nothing_and_takes_over_again(world: World) -> None:
     world.restart("n2")
     world.run(0.3)
@@ -277,6 +315,21 @@ def test_a_restarted_process_knows_nothing_and_takes_over_again(world: World) ->
     assert world.answers(A) == {"n2": mac_of("n2")}
     assert world.replicas["n2"].report["dead"] == frozenset()
     assert set(world.replicas["n2"].report["fresh"]) == {"n1", "n3"}
+
+
+def test_the_manager_is_told_which_dead_nodes_have_never_answered() -> None:
+    made = World("n1", "n2", "n3")
+    made.vips((A, ("n1", "n2", "n3")))
+    made.cut = {"n3"}
+    made.run(8.0)
+    report = made.replicas["n1"].report
+    assert report["dead"] == report["unheard"] == {"n3"}
+    made.cut = set()
+    made.run(1.0)
+    assert report["dead"] == report["unheard"] == frozenset()
+    made.cut = {"n3"}
+    made.run(1.0)
+    assert report["dead"] == {"n3"} and report["unheard"] == frozenset()
 
 
 def test_hellos_that_are_forged_foreign_or_replayed_change_nothing(world: World) -> None:
@@ -469,6 +522,23 @@ def test_a_node_without_the_network_of_its_internal_ip_is_dead_for_every_vip_als
     assert "n2" in n2.layer2.nodes.dead
 
 
+def test_a_link_to_a_router_is_reported_also_if_it_has_link_local_addresses_only(world: World) -> None:
+    n2 = world.replicas["n2"]
+    link = Nic("fab0", 2, b"\2\0\0\0\1\2", False, (ip_interface("fe80::12/64"),))
+
+    def reported(actions: list[act.Action]) -> list[bool]:
+        """Whether the link is up, in each report."""
+        told = [action.fields["nics"] for action in actions if isinstance(action, act.Report)]
+        return [nic.up for nics in told for nic in nics if nic.name == "fab0"]
+
+    assert reported(n2.layer2.nics_changed({**nics_of("n2"), 2: link}, world.now)) == [], "a pod, as far as is known"
+    wanted = replace(world.wanted, routers=("fab0",))
+    assert reported(n2.layer2.want(wanted, world.now)) == [False]
+    up = {**nics_of("n2"), 2: replace(link, up=True)}
+    assert reported(n2.layer2.nics_changed(up, world.now)) == [True]
+    assert reported(n2.layer2.want(wanted, world.now)) == []
+
+
 def test_many_vips_are_decided_in_slices_and_urgent_ones_first() -> None:
     made = World("n1", "n2", "n3")
     rows = [(str(ip_address("10.0.0.0") + i), ORDER) for i in range(10, 250) if i != 200] + [("10.0.0.250", ("n3",))]
@@ -483,7 +553,7 @@ def test_many_vips_are_decided_in_slices_and_urgent_ones_first() -> None:
     owned = [action.address for action in actions if isinstance(action, act.Own)]
     announced = [action.address for action in actions if isinstance(action, act.Announce)]
     assert len(owned) == SLICE and announced[0] == lately, "the first ones in the event itself"
-    told = act.Report({"dead": dead, "dead_on": {"10.0.0.0/24": dead}}, True)
+    told = act.Report({"dead": dead, "dead_on": {"10.0.0.0/24": dead}, "unheard": frozenset()}, True)
     assert not any(isinstance(action, act.Own | act.Announce | act.Say) for action in actions[actions.index(told) :])
     for _ in range(100):
         if not n1.layer2.busy:

@@ -70,7 +70,7 @@ def test_two_nodes_with_a_gateway_survive_loss_too() -> None:
 @PROFILES
 @pytest.mark.parametrize("gateway", [False, True])
 def test_a_power_loss_is_found_in_time(timing, gateway) -> None:
-    limit = 0.2 if timing is DEFAULT else 0.09
+    least, most = (0.1, 0.2) if timing is DEFAULT else (0.03, 0.065)
     took = []
     for seed in range(20):
         world = World("a", "b", "c", timing=timing, seed=seed, gateway=gateway)
@@ -79,7 +79,7 @@ def test_a_power_loss_is_found_in_time(timing, gateway) -> None:
         took.append(world.until(lambda w=world: dead_everywhere(w, "b")))
         world.run(0.5)
         assert {node for _, _, node, _ in world.deaths} == {"b"}
-    assert max(took) < limit and min(took) > limit / 2
+    assert least < min(took) and max(took) < most
 
 
 def test_a_power_loss_is_found_among_two_nodes_with_a_gateway_and_under_loss() -> None:
@@ -391,6 +391,19 @@ def test_a_node_never_heard_is_asked_less_and_has_no_vote_until_it_is_silent() -
             break
         assert probes.findings[B].vote is None
     assert sent == NEVER_HEARD and 5.0 < number * 0.05 < 7.0
+
+
+def test_a_node_that_an_earlier_process_heard_is_silent_after_a_second() -> None:
+    """Found by the simulator, seed 1187: a wire process that was started again took 6 s for a node without power."""
+    probes = Probes(0.05, 3, heard=("b",))
+    probes.set_targets([Target("b", B)])
+    for number in range(1, 1000):
+        probes.judge(number * 0.05)
+        if probes.findings[B].silent:
+            break
+        for probe in probes.due(lambda nic: True):
+            probes.sent(probe.key)
+    assert 0.9 < number * 0.05 < 1.2
 
 
 def test_a_mass_of_suspects_is_no_storm() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from porterlb.core.hello import Change, Hello, Refusal, encode
+from porterlb.core.hello import Change, Hello, HelloRefusal, encode
 from porterlb.core.layer2.hellos import Hellos
 from porterlb.core.model import Member
 
@@ -24,7 +24,7 @@ def test_a_silent_replica_is_given_up_when_its_time_is_over() -> None:
     made = hellos("a", "b")
     assert made.next_at is None
     assert isinstance(made.receive(said("a", 1), 10.0), Change)
-    assert made.receive(said("a", 1), 10.0) is Refusal.REPLAY
+    assert made.receive(said("a", 1), 10.0) is HelloRefusal.REPLAY
     assert made.next_at == 10.0 + FRESH
     made.receive(said("b", 1), 10.15)
     assert made.expire(10.0 + FRESH, 0.0, False) == {"a"}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porterlb.core import wire_text
-from porterlb.core.layer2.inquiry import GAP, LISTEN, MOST_ANSWERS, REPEAT, Answer, Inquiry, Obstacle, Outcome
+from porterlb.core.layer2.inquiry import GAP, LISTEN, MOST_ANSWERS, REPEAT, Answer, Inquiry, NotAsked, Outcome
 from porterlb.core.model import Address
 
 ONE, TWO = ip_address("10.0.0.200"), ip_address("fd00::200")
@@ -47,11 +47,11 @@ def test_each_vip_is_asked_in_its_turn_and_once_more_if_nobody_answers() -> None
 
 
 def test_what_was_not_asked_is_not_called_unanswered() -> None:
-    inquiry = Inquiry({ONE: Obstacle.NOT_LAYER2, TWO: 2}, 0.0)
+    inquiry = Inquiry({ONE: NotAsked.NOT_LAYER2, TWO: 2}, 0.0)
     assert inquiry.due(0.0) == [(2, TWO)], "and the kernel refuses it"
     assert inquiry.due(REPEAT) == [(2, TWO)]
-    assert [one.obstacle for one in outcomes(inquiry)] == [Obstacle.NOT_LAYER2, Obstacle.NOT_SENT]
-    alone = Inquiry({ONE: Obstacle.NO_INTERFACE}, 5.0)
+    assert [one.obstacle for one in outcomes(inquiry)] == [NotAsked.NOT_LAYER2, NotAsked.NOT_SENT]
+    alone = Inquiry({ONE: NotAsked.NO_INTERFACE}, 5.0)
     assert alone.over(5.0) and alone.due(5.0) == []
 
 
@@ -77,7 +77,7 @@ _outcomes = st.builds(
     Outcome,
     st.sampled_from((str(ONE), str(TWO))),
     st.sampled_from(("", "eth0")),
-    st.none() | st.sampled_from(Obstacle),
+    st.none() | st.sampled_from(NotAsked),
     st.lists(_answers, max_size=3).map(tuple),
 )
 

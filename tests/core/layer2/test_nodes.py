@@ -7,7 +7,8 @@ from ipaddress import ip_address, ip_interface
 from porterlb.core.hello import GATEWAY, Hello, SegmentState
 from porterlb.core.layer2.failure_detector import Timing
 from porterlb.core.layer2.nodes import MOST_CONTESTED, Nodes
-from porterlb.core.layer2.targets import Target, TargetKey
+from porterlb.core.layer2.targets import Target, TargetKey, find_targets
+from porterlb.core.model import Member
 from porterlb.core.observed import Nic
 
 LAN = Nic("eth0", 1, b"\2\0\0\0\1\1", True, (ip_interface("10.77.0.1/24"),))
@@ -113,3 +114,19 @@ def test_our_own_node_is_dead_where_its_internal_ip_has_no_carrier() -> None:
 def test_probed_are_nodes_with_an_internal_ip_on_our_segments() -> None:
     made = nodes()
     assert made.probed == {"b", "c"} and made.gateways
+
+
+def test_a_bridge_that_only_connects_workloads_is_no_segment() -> None:
+    """cni0 has no carrier while no pod runs, and the nodes' cni0 have different subnets."""
+    made = nodes()
+    inside = Nic("cni0", 3, b"\2\0\0\0\3\1", False, (ip_interface("10.244.3.1/24"),), inner=True)
+    made.set_nics({1: LAN, 2: STORAGE, 3: inside})
+    made.step(NOW, 0.0)
+    assert not made.judgement.dead and not made.judgement.causes
+    assert {network for state in made.detector.speak(NOW) for network in state.subnets} == {
+        LAN.addresses[0].network,
+        STORAGE.addresses[0].network,
+    }
+    there = Member("b", "10.77.0.2", 7473, 1, (ip_interface("10.77.0.2/24"), ip_interface("10.244.3.7/24")))
+    found = find_targets("a", {"b": (ip_address("10.77.0.2"),)}, {"b": there}, [LAN, inside])
+    assert [target.key for target in found] == [B]

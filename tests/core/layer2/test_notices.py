@@ -108,3 +108,15 @@ def test_two_answers_for_one_vip_are_settled_within_a_second() -> None:
     made.run(1.0)
     assert notices[loser] in both[loser].report["notices"]
     assert not made.replicas["n3"].report.get("notices")
+
+
+def test_an_address_of_a_node_that_another_mac_answers_for_is_reported_with_the_node() -> None:
+    from tests.core.layer2.world import NIC, mac_of  # noqa: PLC0415
+
+    made = World("n1", "n2", "n3")
+    made.run(LISTEN + 0.5)
+    n1 = made.replicas["n1"]
+    n1.do(n1.layer2.heard(NIC, bytes((10, 0, 0, 2)), b"\4" * 6, made.now), made.now)
+    made.run(1.1)
+    assert n1.report["notices"] == (Notice(NoticeKind.CONTESTED, "10.0.0.2", ("n2",)),)
+    assert mac_of("n2") != b"\4" * 6 and not made.replicas["n3"].report.get("notices")

@@ -15,7 +15,7 @@ from porterlb.core.record.entries import Line, lines
 from porterlb.core.record.layer2 import RecordedLayer2
 from porterlb.core.record.layer2_replay import Layer2Replay
 from porterlb.core.record.log import Log
-from tests.core.layer2.world import KEY, NIC, World, nics_of
+from tests.core.layer2.world import KEY, NIC, Replica, World, nics_of
 
 VIP, OTHER = "10.0.0.100", "10.0.0.101"
 
@@ -53,6 +53,15 @@ def story(made: World) -> None:
     n1.do(n1.layer2.interface_failed(NIC, "no buffer", made.now), made.now)
     n1.settle(made.now)
     made.run(1.2)
+    assert VIP in _held(n1)
+    made.quiet = {"n2"}  # it does not hear that the VIP moves to it: n1 waits, also in the last states of a recording
+    made.vips((VIP, ("n2", "n1")), (OTHER, ("n2", "n3")), *[(f"10.0.0.{n}", ("n3", "n1")) for n in range(150, 156)])
+    made.run(1.0)
+    assert VIP in _held(n1) and n1.layer2._handover.waiting
+
+
+def _held(replica: Replica) -> set[str]:
+    return {str(ip_address(address)) for address in replica.owned}
 
 
 def asked(layer2: Any, vip: str, now: float) -> None:

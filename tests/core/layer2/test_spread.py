@@ -18,6 +18,7 @@ from porterlb.core.layer2.announcer import Announcer
 from porterlb.core.layer2.arp import ARP_REQUEST, BROADCAST, Arp
 from porterlb.core.layer2.ndp import Solicitation, solicited_node
 from porterlb.core.layer2.questions import Asker, asker_of
+from porterlb.core.layer2.serving import LISTEN
 from porterlb.core.layer2.spread import IDLE, PIECE, RENEW, WITHIN, Roster, Spread
 from tests.core.layer2.world import NIC, World, mac_of
 
@@ -115,6 +116,18 @@ def test_hosts_are_spread_evenly_and_each_is_answered_once() -> None:
     before = dict(hosts.entries)
     hosts.ask()
     assert hosts.entries == before and all(hosts.verify(number) for number in range(12)) and hosts.entries == before
+
+
+def test_a_replica_that_starts_does_not_answer_before_it_knows_the_hosts_of_the_others() -> None:
+    world, _ = world_with()
+    starts = world.restart("n2").layer2
+    informed = [False]
+    starts._spread.informed = lambda *_: informed[0]  # type: ignore[method-assign]
+    world.run(LISTEN + 0.5)
+    assert starts.serving.listened(world.now) and not starts.serving.answers
+    informed[0] = True
+    world.run(0.5)
+    assert starts.serving.answers
 
 
 def test_no_announcement_goes_to_everybody_but_the_first_one() -> None:
@@ -447,8 +460,10 @@ def test_the_replica_that_places_answers_for_other_nodes_once_and_then_theirs_do
 def test_an_asker_that_waits_in_vain_is_given_up_after_some_tries() -> None:
     spread = alone(ours=(), places=False)
     assert not spread.asked(b"vip4", host(1), 0.0)
-    for turn in range(1, 6):
+    for turn in range(1, 1 + spread_module.TRIES):
+        assert spread.next_at is not None, turn
         spread.due(turn * WITHIN)
+    spread.due((1 + spread_module.TRIES) * WITHIN)
     assert spread.next_at is None and not len(spread)
 
 

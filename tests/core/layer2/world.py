@@ -169,7 +169,7 @@ class World:
             {text: [text, list(names), "", "", *([list(names)] if spread else [])] for text, names in rows},
         )
         self.digest += 1
-        for node in self.replicas:
+        for node in self.replicas.keys() - self.quiet:
             self.tell(node, [text for text in old if text not in self.rows])
 
     def tell(self, node: str, gone: Iterable[str] = ()) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from porterlb.core.migration.metallb import LAST, convert
 from porterlb.core.migration.value import Conversion, Weight
+from porterlb.core.parse import parse_peer
 
 
 def obj(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
@@ -109,13 +110,34 @@ def test_a_router_id_is_an_override_of_all_nodes() -> None:
     assert only(made, "BgpPeer")["overrides"] == [{"routerId": "10.0.0.9"}] and not lost(made)
 
 
-def test_one_interface_is_kept_and_several_are_named() -> None:
-    one = obj("L2Advertisement", "a", {"interfaces": ["eth1"]})
-    assert only(convert([pool(), one]), "Eip")["interface"] == "eth1"
-    made = convert([pool(), one, obj("L2Advertisement", "b", {"interfaces": ["eth1", "eth2"]})])
-    assert "interface" not in only(made, "Eip") and "several interfaces" in lost(made)[0]
-    made = convert([pool(), obj("L2Advertisement", "a", {"nodeSelectors": [{"matchLabels": {"a": "b"}}]})])
-    assert "every node can be the next hop" in lost(made)[0]
+def advertised(*specs: dict[str, Any]) -> Conversion:
+    return convert([pool(), *(obj("L2Advertisement", f"l{at}", spec) for at, spec in enumerate(specs))])
+
+
+A, B = {"matchLabels": {"rack": "a"}}, {"matchLabels": {"rack": "b"}}
+
+
+def test_interfaces_and_node_selectors_of_layer_2_are_kept() -> None:
+    made = advertised({"interfaces": ["eth1"], "nodeSelectors": [A, B]})
+    assert only(made, "Eip")["layer2"] == {"interfaces": ["eth1"], "nodeSelectors": [A, B]} and not made.remarks
+    made = advertised({"interfaces": ["eth1"]}, {"interfaces": ["eth1", "eth2"]})
+    assert only(made, "Eip")["layer2"] == {"interfaces": ["eth1", "eth2"]} and not lost(made)
+    assert "PorterLB on the first that is on the VIP's subnet" in str(made.remarks[0])
+
+
+def test_an_advertisement_without_a_list_allows_every_interface_and_node() -> None:
+    assert "layer2" not in only(advertised({}, {"interfaces": ["eth1"], "nodeSelectors": [A]}), "Eip")
+    assert only(advertised({"nodeSelectors": [A]}, {"nodeSelectors": [B, A]}), "Eip")["layer2"] == {
+        "nodeSelectors": [A, B]
+    }
+
+
+def test_interfaces_of_certain_nodes_are_named() -> None:
+    made = advertised({"interfaces": ["eth1"], "nodeSelectors": [A]}, {"interfaces": ["eth2"], "nodeSelectors": [B]})
+    assert only(made, "Eip")["layer2"] == {"interfaces": ["eth1", "eth2"], "nodeSelectors": [A, B]}
+    assert any(
+        "L2Advertisement l0, L2Advertisement l1: each has interfaces for its own nodes" in str(r) for r in made.remarks
+    )
 
 
 def test_a_peer_with_all_that_has_a_counterpart() -> None:
@@ -193,6 +215,16 @@ def test_nodes_and_prefixes_of_an_advertisement() -> None:
     ]
     (remark,) = made.remarks
     assert "externalTrafficPolicy Local keep host routes" in str(remark)
+
+
+def test_the_interface_of_an_unnumbered_peer() -> None:
+    found = peer(interface="eth1")
+    del found["spec"]["peerAddress"]
+    made = convert([pool(), found])
+    assert not lost(made)
+    spec = only(made, "BgpPeer")
+    assert spec["interface"] == "eth1" and "neighborAddress" not in spec["conf"]
+    assert parse_peer({"metadata": {"name": "r"}, "spec": spec}).value is not None
 
 
 @pytest.mark.parametrize("kind", ["external", "internal"])

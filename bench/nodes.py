@@ -1,0 +1,260 @@
+"""The gaps that clients see in both modes when a node or a replica fails: on real nodes, and on nodes of the lab.
+
+Real nodes are those of tests/cluster/nodes: containerd, a kubelet and kube-proxy each; PorterLB runs from its image, as
+the chart says. Nodes of the lab run managers as plain processes, and a stand-in for kube-proxy. Everything else is the
+same: a real API server, three nodes, two replicas, BIRD with add-path, policy Local with a pod on each node.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+
+from bench.report import Table, percentile
+from lab.measure import wait_until
+from lab.netns import LabError
+from tests.cluster.memory import kill_for_memory
+from tests.cluster.scenarios import NAMES, KubeProduct, kube_product
+from tests.cluster.whole import NAMESPACE, Whole, whole
+from tests.lab.product import Product
+
+TRIALS = int(os.environ.get("PORTERLB_TRIALS", "20"))
+OUTAGE = 6.0
+"""Seconds without the API before the failure: longer than the lease, so no replica leads."""
+
+
+class Place:
+    """Three nodes with two replicas, and a Service in each mode. ``routed`` and ``segment`` are their VIPs."""
+
+    name = ""
+    lab: Product
+    routed: str
+    segment: str
+
+    def replicas(self) -> list[str]:
+        """The nodes of the two replicas, once they are settled."""
+        raise NotImplementedError
+
+    def pin(self, victim: str) -> None:
+        """Makes a node the recorded Layer 2 next hop."""
+        raise NotImplementedError
+
+    def kill(self, victim: str) -> None:
+        """Ends a replica without warning."""
+        raise NotImplementedError
+
+    def back(self, victim: str) -> None:
+        """Power on, or the replica again."""
+        raise NotImplementedError
+
+    def api_away(self) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+    def ready(self) -> list[str]:
+        """Waits until everything is as before a trial; the nodes of the replicas."""
+        found = self.replicas()
+        self.lab.wait_hops(self.routed, *NAMES, timeout=60)
+        return found
+
+    def serve_at(self, victim: str) -> None:
+        """Until the Layer 2 VIP is served by this node. A record of the leader may come after ours, and replace it."""
+
+        def served() -> bool:
+            if self.lab.owners(self.segment) != {victim}:
+                self.pin(victim)
+                time.sleep(1.0)
+            return self.lab.owners(self.segment) == {victim}
+
+        wait_until(served, 60, f"{self.segment} to be served by {victim}")
+
+
+class RealNodes(Place):
+    name = "real nodes"
+    lab: Whole
+
+    def __init__(self, lab: Whole) -> None:
+        self.lab = lab
+        lab.install()
+        lab.pools()
+        (self.routed,) = lab.deploy("far", "routed")
+        (self.segment,) = lab.deploy("near", "segment")
+
+    def replicas(self) -> list[str]:
+        return list(self.lab.wait_replicas(2, timeout=120))
+
+    def pin(self, victim: str) -> None:
+        _pin(self.lab, self.segment, victim)
+
+    def kill(self, victim: str) -> None:
+        kill_for_memory(self.lab, victim)
+
+    def back(self, victim: str) -> None:
+        if self.lab.node(victim).on:
+            pod = self.lab.replicas()[victim].metadata.name
+            self.lab.kubectl("-n", NAMESPACE, "delete", "pod", pod)  # its limit of memory was changed
+        else:
+            self.lab.back(victim)
+
+    def api_away(self) -> AbstractContextManager[None]:
+        return self.lab.api_away()
+
+
+class LabNodes(Place):
+    name = "nodes of the lab"
+    lab: KubeProduct
+
+    def __init__(self, lab: KubeProduct) -> None:
+        self.lab = lab
+        (self.routed,) = lab.give("far", "routed")
+        (self.segment,) = lab.give("near", "segment")
+
+    def replicas(self) -> list[str]:
+        self.lab.wait_settled(*NAMES[:2])
+        return list(NAMES[:2])
+
+    def pin(self, victim: str) -> None:
+        _pin(self.lab, self.segment, victim)
+
+    def kill(self, victim: str) -> None:
+        self.lab.manager(victim).kill()
+
+    def back(self, victim: str) -> None:
+        if self.lab.node(victim).on:
+            self.lab.manage(victim)
+        else:
+            self.lab.node(victim).power_on()
+
+    @contextmanager
+    def api_away(self) -> Iterator[None]:
+        self.lab.plane.stop_api()
+        try:
+            yield
+        finally:
+            self.lab.plane.start_api()
+
+
+def _pin(lab: Whole | KubeProduct, vip: str, victim: str) -> None:
+    record = f'{{"status":{{"layer2NextHops":{{"{vip}":"{victim}"}}}}}}'
+    lab.kubectl("patch", "eip", "segment", "--subresource=status", "--type=merge", "-p", record)
+
+
+@contextmanager
+def real_nodes() -> Iterator[Place]:
+    with whole() as lab:
+        yield RealNodes(lab)
+
+
+@contextmanager
+def lab_nodes() -> Iterator[Place]:
+    with kube_product(*NAMES[:2]) as lab:
+        yield LabNodes(lab)
+
+
+Gaps = tuple[float, float, float]
+"""The worst gap by BGP and by Layer 2, and the longest delay of our own senders, in ms."""
+
+
+def next_hop(place: Place, number: int) -> Gaps:
+    """A node that does not lead loses its power: by turns one without and one with a replica."""
+    replicas = place.ready()
+    leader = place.lab.wait_leader(*replicas)
+    others = sorted(set(NAMES) - {leader}, key=lambda name: name in replicas)
+    return _power_off(place, others[number % len(others)])
+
+
+def leader(place: Place, _: int) -> Gaps:
+    return _power_off(place, place.lab.wait_leader(*place.ready()))
+
+
+def leader_without_api(place: Place, _: int) -> Gaps:
+    victim = place.lab.wait_leader(*place.ready())
+    place.serve_at(victim)
+    with place.api_away():
+        time.sleep(OUTAGE)
+        found = _measure(place, victim)
+    place.back(victim)
+    return found
+
+
+def replica(place: Place, number: int) -> Gaps:
+    """A replica is killed; its node lives, and stays the next hop."""
+    victim = place.ready()[number % 2]
+    place.serve_at(victim)
+    found = _during(place, lambda: place.kill(victim), lambda: None)
+    place.back(victim)
+    return found
+
+
+def _power_off(place: Place, victim: str) -> Gaps:
+    place.serve_at(victim)
+    found = _measure(place, victim)
+    place.back(victim)
+    return found
+
+
+def _measure(place: Place, victim: str) -> Gaps:
+    others = [name for name in NAMES if name != victim]
+
+    def moved() -> None:
+        try:
+            place.lab.wait_hops(place.routed, *others, timeout=20)
+            place.lab.wait_owner(place.segment, *others, timeout=10)
+        except LabError as error:
+            paths = place.lab.router.paths("v4").get(f"{place.routed}/32", [])
+            raise LabError(f"{victim} is off: {error}\n{paths}") from None
+
+    return _during(place, place.lab.node(victim).power_off, moved)
+
+
+def _during(place: Place, fail: Callable[[], object], moved: Callable[[], None]) -> Gaps:
+    with (
+        place.lab.client.stream(place.routed, flows=12, interval=0.005) as far,
+        place.lab.segment_client.stream(place.segment, flows=4, interval=0.002) as near,
+    ):
+        time.sleep(0.5)
+        fail()
+        moved()
+        time.sleep(1.0)
+        reports = far.report(), near.report()
+    return reports[0].worst_gap_ms, reports[1].worst_gap_ms, max(report.sender_stall_ms for report in reports)
+
+
+FAULTS: Mapping[str, Callable[[Place, int], Gaps]] = {
+    "a next hop's node loses power": next_hop,
+    "the leader's node loses power": leader,
+    "the same, the API away": leader_without_api,
+    "a replica is killed": replica,
+}
+PLACES: Mapping[str, Callable[[], AbstractContextManager[Place]]] = {"real": real_nodes, "lab": lab_nodes}
+
+
+def measure(where: str, quick: bool) -> Table:
+    """The faults by turns, so that a change of the machine's load meets all of them."""
+    count = 2 if quick else TRIALS
+    found: dict[str, list[Gaps]] = {fault: [] for fault in FAULTS}
+    with PLACES[where]() as place:
+        for number in range(count):
+            for fault, one in FAULTS.items():
+                found[fault].append(one(place, number))
+                bgp, layer2, _ = found[fault][-1]
+                print(f"  {number + 1}/{count} {fault}: BGP {bgp:.0f} ms, Layer 2 {layer2:.0f} ms", file=sys.stderr)
+        table = Table(
+            f"Gaps on {place.name}, ms ({count} trials)",
+            ("what fails", "mode", "median", "worst", "own stall"),
+            notes=["BGP: a request every 5 ms in each of 12 flows; Layer 2: every 2 ms in each of 4 flows"],
+        )
+    for fault, each in found.items():
+        stalls = max(stall for *_, stall in each)
+        for number, mode in enumerate(("BGP", "Layer 2")):
+            gaps = [gap[number] for gap in each]
+            table.rows.append((fault, mode, percentile(gaps, 0.5), max(gaps), stalls))
+            table.raw[f"{fault}, {mode}"] = gaps
+    return table
+
+
+PARTS: Mapping[str, Callable[[bool], Table]] = {where: partial(measure, where) for where in PLACES}
+"""``real`` needs the images of the nodes, which are built when they are missing (two minutes)."""

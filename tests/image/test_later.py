@@ -1,0 +1,12 @@
+"""The tests of a rolling upgrade make another release by a change of this source: the place must still be there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from porterlb.core.hello import codec
+from tests.cluster.nodes import later
+
+
+def test_the_place_of_the_change_is_in_the_source_once() -> None:
+    assert Path(codec.__file__).read_text().count(later.RETURN) == 1
