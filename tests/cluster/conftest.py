@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.controlplane.build import BuildError, ensure_binaries
 from tests.cluster.controlplane.plane import ControlPlane
+from tests.cluster.nodes import images
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Builds the programs, where they are missing, before the first test: no test's time limit has minutes for it."""
-    if session.config.getoption("collectonly") or not any(item.get_closest_marker("cluster") for item in session.items):
+    """Builds programs and images, where they are missing, before the first test: no test's time limit has minutes for
+    it."""
+    wanted = [
+        build
+        for marker, build in (("cluster", ensure_binaries), ("nodes", images.prepare))
+        if any(item.get_closest_marker(marker) for item in session.items)
+    ]
+    if session.config.getoption("collectonly") or not wanted:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
+    # The progress is for whoever waits.
+    shown = contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled()
     try:
-        if capture is None:
-            ensure_binaries()
-        else:
-            with capture.global_and_fixture_disabled():  # the progress is for whoever waits
-                ensure_binaries()
-    except BuildError as error:
-        pytest.exit(f"The control plane for the cluster tests: {error}", returncode=1)
+        with shown:
+            for build in wanted:
+                build()
+    except (BuildError, images.ImageError) as error:
+        pytest.exit(f"What the cluster tests need: {error}", returncode=1)
 
 
 @pytest.fixture(scope="module")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.process import Process
 from lab.stream import Report
 from tests.cluster.backend import KubeBackend
 from tests.cluster.rights import ACCOUNT, NAMESPACE
 from tests.lab.product import Product
+
+if TYPE_CHECKING:
+    from tests.cluster.whole import Whole
 
 USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 NAMES = ("node-a", "node-b", "node-c")
@@ -90,6 +95,20 @@ def kube_product(*nodes: str, controllers: bool = False, **options: Any) -> Iter
             yield made
         finally:
             print(made.logs())
+
+
+def run(argv: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command of a user, with these variables beside ours."""
+    return subprocess.run(
+        argv, env={**os.environ, **environment}, text=True, capture_output=True, timeout=120, check=False
+    )
+
+
+def porterlb(road: KubeProduct | Whole, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command on a desk: it reaches API server and replicas through the kubeconfig of its option only."""
+    kubeconfig = str(road.backend.plane.admin_kubeconfig)
+    argv = [sys.executable, "-m", "porterlb", "--kubeconfig", kubeconfig, *arguments]
+    return run(argv, {"KUBECONFIG": "/nowhere"})
 
 
 def writes(events: Iterable[Mapping[str, Any]]) -> list[tuple[float, str, str, str]]:

@@ -20,7 +20,7 @@ from porterlb.edge.node_failure import ANNOTATION, RECORD
 from tests.cluster.test_chart_scenarios import NAMES, served
 from tests.cluster.whole import NAMESPACE, Whole, WholeBackend, is_ready, whole
 
-pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.mark.timeout(900)]
 
 TRIALS = int(os.environ.get("PORTERLB_TRIALS", "1"))
 AFTER = 6.0 if TRIALS > 1 else 3.5
@@ -64,6 +64,10 @@ def record(lab: Whole) -> str:
     """What the leader has written down for the next one; nothing before it has marked a node."""
     lease = lab.kubectl("-n", NAMESPACE, "get", "lease", RECORD, "-o", "json", "--ignore-not-found")
     return str(json.loads(lease)["metadata"]["annotations"][ANNOTATION]) if lease.strip() else "{}"
+
+
+def forgotten(lab: Whole) -> None:
+    wait_until(lambda: "{}" in record(lab), 60, "the node to be forgotten, so that it may be marked again")
 
 
 STALL = 0.15
@@ -114,7 +118,7 @@ def test_new_connections_fail_for_a_moment_only(lab: Whole, eip: str) -> None:
             assert reasons(lab, "web")[victim] == ("False", "PorterLBNodeDead")
             assert lab.ready(victim) == "True", "Kubernetes does not know yet"
             lost = comes_back(lab, vip, victim)
-            wait_until(lambda: "{}" in record(lab), 60, "the node to be forgotten, so that it may be marked again")
+            forgotten(lab)
             assert seconds < 3.0, words
             assert not lost, lost
     told = lab.kubectl("get", "events", "-A", "-o", "wide")
@@ -210,14 +214,16 @@ def test_the_leaders_node_is_the_victim(lab: Whole) -> None:
     """A replica on every node: a new leader first, some 4 s, then the same."""
     every_node(lab)
     with served(lab, "web", "routed", policy="Cluster") as vip:
-        wait_until(lambda: lab.leader() in NAMES, 20, "a leader")
-        victim = lab.leader()
-        seconds, words = power_loss(lab, vip, victim, 9.0)
-        print(f"routed, policy Cluster, the leader's node: {words}")
-        assert reasons(lab, "web")[victim] == ("False", "PorterLBNodeDead")
-        lab.back(victim)
-        lab.wait_replicas(3, timeout=90)
-        assert seconds < 8.0, words
+        for _ in range(TRIALS):
+            wait_until(lambda: lab.leader() in NAMES, 20, "a leader")
+            victim = lab.leader()
+            seconds, words = power_loss(lab, vip, victim, 9.0)
+            print(f"routed, policy Cluster, the leader's node: {words}")
+            assert reasons(lab, "web")[victim] == ("False", "PorterLBNodeDead")
+            lab.back(victim)
+            lab.wait_replicas(3, timeout=90)
+            assert seconds < 8.0, words
+            forgotten(lab)
 
 
 def test_without_the_api_nothing_is_marked_until_it_is_back(lab: Whole) -> None:
@@ -251,17 +257,19 @@ def test_without_the_right_same_node_is_as_quick_and_the_rest_waits_for_kubernet
     lab.upgrade(nodeFailure={"markPodsNotReady": False})
     lab.rolled_out()
     with served(lab, "web", "routed", policy="Cluster") as vip:
-        victim = spare(lab)
         assert "markPodsNotReady" in lab.wait_condition("Service", "web", "Serving", "True", "default")["message"]
         lab.kubectl("patch", "service", "web", "-p", '{"spec":{"trafficDistribution":"PreferSameNode"}}')
         hinted = ("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "json")
         wait_until(lambda: lab.kubectl(*hinted).count('"forNodes"') == 3, 30, "the hints")
         time.sleep(2.0)  # every kube-proxy
-        seconds, words = power_loss(lab, vip, victim, 3.0)
-        print(f"routed, PreferSameNode, pods not marked: {words}")
-        assert reasons(lab, "web")[victim][1] != "PorterLBNodeDead"
-        assert seconds < 2.0, words
-        lab.back(victim)
+        for _ in range(TRIALS):
+            victim = spare(lab)
+            seconds, words = power_loss(lab, vip, victim, 3.0)
+            print(f"routed, PreferSameNode, pods not marked: {words}")
+            assert reasons(lab, "web")[victim][1] != "PorterLBNodeDead"
+            assert seconds < 2.0, words
+            lab.back(victim)
+            lab.wait_hops(vip, *NAMES, timeout=40)
         if WITHOUT:
             lab.kubectl("patch", "service", "web", "-p", '{"spec":{"trafficDistribution":null}}')
             wait_until(lambda: '"forNodes"' not in lab.kubectl(*hinted), 30, "the hints to go")

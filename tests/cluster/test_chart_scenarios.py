@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ import pytest
 
 from lab.measure import trials, wait_until
 from lab.netns import LabError
-from lab.process import descendants
 from tests.chart import chart
 from tests.cluster.whole import ACCOUNT, NAMESPACE, VALUES, Whole, merged, whole
 
-pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.mark.timeout(900)]
 
 NAMES = ("node-a", "node-b", "node-c")
 TRIALS = int(os.environ.get("PORTERLB_TRIALS", "2"))
@@ -53,6 +52,14 @@ def served(lab: Whole, name: str, eip: str, **options: Any) -> Iterator[str]:
         lab.kubectl("delete", "deployment,service", name, "--wait=false")
         raise
     lab.undeploy(name)
+
+
+def serve(lab: Whole, vip: str, nodes: Iterable[str], timeout: float) -> None:
+    """Until one of these nodes answers for the VIP, or until all of them are its routes."""
+    if lab.on_segment(vip):
+        lab.wait_owner(vip, *nodes, timeout=timeout)
+    else:
+        lab.wait_hops(vip, *nodes, timeout=timeout)
 
 
 def replica_nodes(lab: Whole, count: int = 2) -> tuple[str, ...]:
@@ -101,10 +108,8 @@ def test_main_job(lab: Whole, eip: str, policy: str, family: str) -> None:
 def test_the_processes_have_what_the_chart_gives_them(lab: Whole) -> None:
     """One capability, no way to get more, a root that cannot be written, process 1 of their own."""
     name, pod = next(iter(lab.wait_replicas(2).items()))
-    agent = next(process for process in lab.node(name).processes if process.name.endswith("/agent"))
-    family = [(pid, command) for pid, command in descendants(agent.pid) if "porterlb" in command or "exabgp" in command]
-    inside = [pid for pid, command in family if not command.startswith(("setpriv", "unshare", "sh "))]
-    assert len(inside) >= 3, family
+    inside = lab.machines[name].processes(r"^\S*python\S* .*(porterlb|exabgp)")
+    assert len(inside) >= 3
     for pid in inside:
         status = dict(
             line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
@@ -159,22 +164,28 @@ def test_a_bgp_next_hop_loses_power(lab: Whole) -> None:
         assert figures.worst < 4000
 
 
-def test_scenario_2_the_only_replica_is_created_again_elsewhere(lab: Whole) -> None:
+@pytest.mark.parametrize("eip", ["segment", "routed"])
+def test_scenario_2_the_only_replica_is_created_again_elsewhere(lab: Whole, eip: str) -> None:
     lab.upgrade(bgp={"passwordSecrets": [PASSWORD_SECRET]}, replicas=1)
     try:
         lab.wait_replicas(1)
-        scenario_2(lab)
+        scenario_2(lab, eip)
     finally:
         lab.upgrade(bgp={"passwordSecrets": [PASSWORD_SECRET]})
     lab.wait_replicas(2)
 
 
-def scenario_2(lab: Whole) -> None:
-    with served(lab, "web", "segment") as vip:
+def scenario_2(lab: Whole, eip: str) -> None:
+    with served(lab, "web", eip) as vip:
         (victim,) = lab.ready_replicas()
         others = [name for name in NAMES if name != victim]
         begun = time.monotonic()
         lab.node(victim).power_off()
+
+        def moved() -> bool:
+            if lab.on_segment(vip):
+                return bool(lab.owners(vip)) and lab.owners(vip) <= set(others)
+            return lab.router.next_hops().get(f"{vip}/32") == lab.hops(*others)
 
         def moment(what: Callable[[], Any], name: str) -> float:
             wait_until(what, 60, name, 0.02)
@@ -187,43 +198,48 @@ def scenario_2(lab: Whole) -> None:
         started = moment(
             lambda: [s for s in lab.replicas()[node].status.container_statuses or [] if s.state.running], "its start"
         )
-        answered = moment(lambda: lab.owners(vip) and lab.owners(vip) <= set(others), "the first answer")
+        answered = moment(moved, "the first answer, or the new routes")
         ready = moment(lab.ready_replicas, "its readiness")
         print(
-            f"scenario 2, s: NotReady {not_ready:.2f} after the loss; then +{evicted - not_ready:.2f} evicted, "
+            f"scenario 2 ({eip}), s: NotReady {not_ready:.2f} after the loss; then +{evicted - not_ready:.2f} evicted, "
             f"+{created - not_ready:.2f} bound to {node}, +{started - not_ready:.2f} started, "
-            f"+{answered - not_ready:.2f} first answer, +{ready - not_ready:.2f} ready"
+            f"+{answered - not_ready:.2f} first answer or routes, +{ready - not_ready:.2f} ready"
         )
         assert node != victim
         assert answered - not_ready < 30
-        assert lab.segment_client.reaches(vip)
+        assert (lab.segment_client if lab.on_segment(vip) else lab.client).reaches(vip)
         lab.back(victim)
 
 
-def test_scenario_3_the_leader_loses_power(lab: Whole) -> None:
-    with served(lab, "web", "segment", nodes=NAMES) as vip:
+@pytest.mark.parametrize("eip", ["segment", "routed"])
+def test_scenario_3_the_leader_loses_power(lab: Whole, eip: str) -> None:
+    with served(lab, "web", eip, nodes=NAMES) as vip:
+        where = lab.segment_client if lab.on_segment(vip) else lab.client
 
         def one(number: int) -> float:
             victim = lab.wait_leader(*replica_nodes(lab))
             others = [name for name in NAMES if name != victim]
-            with lab.segment_client.stream(vip, flows=4, interval=0.002) as stream:
+            if not lab.on_segment(vip):
+                lab.wait_hops(vip, *NAMES, timeout=60)
+            with where.stream(vip, flows=4, interval=0.002) as stream:
                 time.sleep(0.5)
                 off = time.monotonic()
                 lab.node(victim).power_off()
-                lab.wait_owner(vip, *others, timeout=10)
+                serve(lab, vip, others, 20)
                 lab.wait_leader(*others, timeout=20)
                 leads = time.monotonic() - off
                 assert lab.deploy(f"more{number}", "segment", nodes=others)
                 allocated = time.monotonic() - off
                 report = stream.report()
-            print(f"scenario 3: gap {report.worst_gap_ms:.0f} ms, leader after {leads:.1f} s, VIP by {allocated:.1f} s")
+            gap = report.worst_gap_ms
+            print(f"scenario 3 ({eip}): gap {gap:.0f} ms, leader after {leads:.1f} s, VIP by {allocated:.1f} s")
             lab.undeploy(f"more{number}")
             lab.back(victim)
             lab.wait_replicas(2)
-            return report.worst_gap_ms
+            return gap
 
-        figures = trials(TRIALS, one)
-        print(f"scenario 3, gap in ms: {figures}")
+        figures = trials((TRIALS + 1) // 2, one)
+        print(f"scenario 3 ({eip}), gap in ms: {figures}")
         assert figures.worst < 3000
 
 
@@ -255,13 +271,15 @@ def test_api_away_while_the_leader_and_its_node_die(lab: Whole) -> None:
         lab.wait_hops(routed, *NAMES)
         victim = lab.wait_leader(*replica_nodes(lab))
         others = [name for name in NAMES if name != victim]
-        # The leader's own record first: it would overwrite this one.
-        wait_until(
-            lambda: segment in lab.backend.status("Eip", "segment").get("layer2NextHops", {}), 20, "a recorded next hop"
-        )
         pin = json.dumps({"status": {"layer2NextHops": {segment: victim}}})
-        lab.kubectl("patch", "eip", "segment", "--subresource=status", "--type=merge", "-p", pin)
-        lab.wait_owner(segment, victim)
+
+        def pinned() -> bool:
+            """The record of the leader may be written after this one, and replace it."""
+            lab.kubectl("patch", "eip", "segment", "--subresource=status", "--type=merge", "-p", pin)
+            time.sleep(1.0)
+            return lab.owners(segment) == {victim}
+
+        wait_until(pinned, 30, f"{segment} on {victim}")
         with lab.api_away():
             time.sleep(6)  # longer than the lease: nobody leads any more
             with (

@@ -36,7 +36,7 @@ def test_the_cache_is_outside_the_checkout_and_named_by_version() -> None:
 
 def test_the_programs_say_the_version_that_go_mod_pins() -> None:
     paths = ensure_binaries()
-    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"):
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"):
         answer = subprocess.run([paths[name], "--version"], capture_output=True, text=True, check=True).stdout
         assert answer.strip() == f"Kubernetes {kubernetes_version()}"
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab.measure import wait_until
-from tests.cluster.scenarios import KubeProduct, kube_product
+from tests.cluster.scenarios import NAMES, KubeProduct, kube_product, porterlb, run
 
 pytestmark = [pytest.mark.lab, pytest.mark.cluster]
 
@@ -28,17 +28,6 @@ def road() -> Iterator[KubeProduct]:
         made.wait_hops(vip, "node-a", "node-b", "node-c", timeout=40)
         made.wait_settled(*HERE)
         yield made
-
-
-def run(argv: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        argv, env={**os.environ, **environment}, text=True, capture_output=True, timeout=60, check=False
-    )
-
-
-def porterlb(road: KubeProduct, *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "porterlb", "--kubeconfig", str(road.plane.admin_kubeconfig), *arguments]
-    return run(argv, {"KUBECONFIG": "/nowhere"})
 
 
 def plugin(road: KubeProduct, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -81,6 +70,64 @@ def test_mode_is_switched_and_the_wire_follows(road: KubeProduct) -> None:
         assert done.returncode == 0, done.stderr
         assert road.get("eip", "auto")["spec"]["protocol"] == mode
         road.wait_hops(vip, *(() if mode == "layer2" else ("node-a", "node-b", "node-c")), timeout=40)
+
+
+def test_restore_gives_an_eip_the_protocol_that_it_had(road: KubeProduct) -> None:
+    (vip,) = road.vips("shop")
+    assert porterlb(road, "mode", "layer2", "--eip", "auto").returncode == 0
+    assert porterlb(road, "mode", "bgp", "--eip", "auto").returncode == 0
+    done = porterlb(road, "mode", "restore", "--eip", "auto")
+    assert done.returncode == 0, done.stderr
+    assert road.get("eip", "auto")["spec"].get("protocol", "auto") == "auto"
+    road.wait_hops(vip, *NAMES, timeout=40)
+
+
+def test_a_node_is_drained_and_undrained_without_a_loss(road: KubeProduct) -> None:
+    (vip,) = road.vips("web")
+    road.wait_hops(vip, *NAMES, timeout=40)
+    with road.client.stream(vip, flows=12, interval=0.01) as stream:
+        # Without a kubelet there is no port-forward: the command cannot ask the replicas whether it is safe.
+        done = plugin(road, "drain", "node-a", "--timeout", "1")
+        assert done.returncode == 1 and "No replica can be asked" in done.stderr, done
+        road.wait_hops(vip, "node-b", "node-c", timeout=40)
+        assert "drained" in porterlb(road, "status").stdout
+        done = porterlb(road, "undrain", "node-a")
+        assert done.returncode == 0, done.stderr
+        road.wait_hops(vip, *NAMES, timeout=40)
+        report = stream.report()
+    assert report.lost == 0, report
+
+
+FOREIGN = {
+    "apiVersion": "apps/v1",
+    "kind": "DaemonSet",
+    "metadata": {"name": "speaker", "namespace": "metallb-system"},
+    "spec": {
+        "selector": {"matchLabels": {"app": "metallb"}},
+        "template": {
+            "metadata": {"labels": {"app": "metallb"}},
+            "spec": {"containers": [{"name": "speaker", "image": "quay.io/metallb/speaker:v0.14.9"}]},
+        },
+    },
+}
+
+
+def test_doctor_names_another_load_balancer(road: KubeProduct) -> None:
+    def others() -> list[dict[str, Any]]:
+        done = porterlb(road, "doctor", "-o", "json")
+        assert done.returncode in (0, 3, 4), done.stderr
+        findings = json.loads(done.stdout)["findings"]
+        return [finding for finding in findings if "MetalLB" in json.dumps(finding)]
+
+    assert not others()
+    road.kubectl("create", "namespace", "metallb-system")
+    road.kubectl("apply", "-f", "-", stdin=json.dumps(FOREIGN))
+    try:
+        (found,) = others()
+        assert found["where"] == "metallb-system/speaker" and "MetalLB runs here" in found["what"]
+        assert "loadBalancerClass" in found["do"]
+    finally:
+        road.kubectl("delete", "daemonset", "speaker", "-n", "metallb-system")
 
 
 def test_errors_are_one_line_that_says_what_to_do(road: KubeProduct, tmp_path: Path) -> None:

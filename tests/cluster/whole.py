@@ -1,11 +1,8 @@
-"""A whole Kubernetes on the lab: real control plane with controllers and scheduler, on each node kube-proxy and the
-node agent; PorterLB comes from its chart, installed by Helm."""
+"""A whole Kubernetes on the lab: real control plane with controllers and scheduler; containerd, kubelet and kube-proxy
+on each node. PorterLB is the image that the Dockerfile makes; its chart is installed by Helm."""
 
 from __future__ import annotations
 
-import compileall
-import json
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,13 +16,13 @@ from lab.backend import Object
 from lab.measure import wait_until
 from lab.net import Net
 from lab.netns import LabError
-from lab.node import Node
 from lab.proxy import VipPort
 from lab.workload import ECHO_PORT, HTTP_PORT
 from tests.chart import chart
-from tests.cluster.agent import images
 from tests.cluster.backend import KubeBackend
 from tests.cluster.controlplane import proxy
+from tests.cluster.nodes import images
+from tests.cluster.nodes.node import Machine, left
 from tests.lab.product import EIP_ANNOTATION, POOLS, Product
 
 NAMESPACE = chart.NAMESPACE
@@ -65,7 +62,7 @@ class WholeBackend(KubeBackend):
         self._talk = dynamic.DynamicClient(self.plane.api, cache_file=str(self.plane.directory / "backend-kinds.json"))
 
     def apply(self, obj: Object) -> None:
-        if obj["kind"] != "Node":  # which the node's agent registers
+        if obj["kind"] != "Node":  # which the kubelet registers
             super().apply(obj)
 
     def reachable(self, node: str) -> bool:
@@ -81,28 +78,27 @@ class Whole(Product):
     backend: WholeBackend
 
     def equip(self) -> None:
-        """Agent and kube-proxy on every node, and all nodes Ready."""
+        """Containerd, kubelet and kube-proxy on every node, and all nodes Ready."""
         self.managers = {}
         self.outages: list[tuple[datetime, datetime]] = []
-        # As the image's build does: a read-only root takes no compiled files, and each start would compile anew.
-        for folder in ("porterlb", "exabgp"):
-            compileall.compile_dir(images.CHECKOUT / folder, quiet=1)
+        self.machines: dict[str, Machine] = {}
+        plane = self.backend.plane
+        store = images.prepare()
         for node in self.nodes:
-            self._equip(node)
-        self.wait_ready(*(node.name for node in self.nodes))
+            self.machines[node.name] = Machine(node, plane, plane.program("kubelet"), store)
+            kubeconfig = plane.kubeconfig_as("system:kube-proxy")
+            program = str(plane.program("kube-proxy"))
+            node.remember("kube-proxy", [program, *proxy.arguments(node.name, kubeconfig)])
+        try:
+            self.wait_ready(*self.machines)
+        except LabError as error:
+            raise LabError("\n".join([str(error), *(each.complaints() for each in self.machines.values())])) from None
 
-    def _equip(self, node: Node) -> None:
-        plane, folder = self.backend.plane, self.net.folder
-        identity = plane.kubeconfig_as(f"system:node:{node.name}", ["system:nodes"])
-        slots = [(pod.ns.name, (pod.v4, pod.v6)) for pod in node.pods]
-        argv = [sys.executable, "-m", "tests.cluster.agent", "--node", node.name, "--kubeconfig", str(identity)]
-        argv += ["--folder", str(folder / "kubelet" / node.name), "--logs", str(folder / "logs" / node.name)]
-        argv += ["--address", node.v4, "--address", node.v6, "--slots", json.dumps(slots)]
-        checkout = images.CHECKOUT
-        node.remember("agent", argv, {"PYTHONPATH": str(checkout)}, cwd=checkout)
-        kubeconfig = plane.kubeconfig_as("system:kube-proxy")
-        program = str(plane._binaries["kube-proxy"])
-        node.remember("kube-proxy", [program, *proxy.arguments(node.name, kubeconfig)])
+    def close(self) -> None:
+        """Raises LabError with what is left on this machine, if anything is."""
+        super().close()
+        if remains := left(self.net.id):
+            raise LabError(f"lab {self.net.id} has left behind:\n" + "\n".join(remains))
 
     def desired(self) -> list[VipPort]:
         return []  # of the lab's stand-in for kube-proxy
@@ -179,8 +175,7 @@ class Whole(Product):
 
     def manager_log(self, node: str) -> str:
         """What the managers on a node have said."""
-        folder = self.net.folder / "logs" / node
-        return "\n".join(path.read_text(errors="replace") for path in sorted(folder.glob(f"{NAMESPACE}_*.log")))
+        return self.machines[node].logs(f"{NAMESPACE}_*/manager")
 
     # Helm
 
@@ -372,6 +367,6 @@ def whole(
     **options: Any,
 ) -> Iterator[Whole]:
     """The cluster, without PorterLB."""
-    with Whole(nodes, routers, pods=6, proxy_interval=5.0, pod_servers=False, backend=backend, **options) as made:
+    with Whole(nodes, routers, pods=0, proxy_interval=5.0, pod_servers=False, backend=backend, **options) as made:
         made.equip()
         yield made

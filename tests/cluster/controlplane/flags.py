@@ -72,6 +72,8 @@ def apiserver(layout: Layout) -> list[str]:
     names.append(f"{names[-1]}.cluster.local")
     addresses = ["127.0.0.1", "::1", layout.address, *(str(each[1]) for each in ranges)]
     certificate, key = layout.pki.server("apiserver", names, addresses)
+    # The way to the kubelets, for logs, exec and port-forward.
+    caller, caller_key = layout.pki.client("kube-apiserver-kubelet-client", ["system:masters"])
     policy = layout.directory / "audit-policy.json"
     policy.write_text(json.dumps(AUDIT_POLICY))
     bind = "127.0.0.1"
@@ -97,6 +99,9 @@ def apiserver(layout: Layout) -> list[str]:
         "--authorization-mode=Node,RBAC",
         f"--audit-policy-file={policy}",
         f"--audit-log-path={layout.audit_log}",
+        f"--kubelet-client-certificate={caller}",
+        f"--kubelet-client-key={caller_key}",
+        "--kubelet-preferred-address-types=InternalIP",
         "--allow-privileged",
         "--profiling=false",
     ]

@@ -217,6 +217,15 @@ class ControlPlane:
             self.start_api()
         return revision
 
+    @property
+    def authority(self) -> Path:
+        """The certificate that the API server's and all clients' certificates are signed with."""
+        return self._layout.pki.certificate
+
+    def program(self, name: str) -> Path:
+        """The path of one of the programs of :mod:`build`."""
+        return self._binaries[name]
+
     # -- who may come in -------------------------------------------------------------------------------------
 
     @property

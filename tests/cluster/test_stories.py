@@ -1,0 +1,134 @@
+"""The stories of docs/stories on real nodes: each command of a page, in order, as a reader runs them.
+
+The reader sits at a machine in the nodes' subnet, with kubectl, Helm, the command line and curl.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab.measure import wait_until
+from lab.routers.frr import Frr
+from lab.workload import HTTP_PORT
+from tests.cluster import helm_command
+from tests.cluster.nodes import images
+from tests.cluster.whole import Whole, whole
+from tests.pages import Desk
+
+pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.mark.timeout(400)]
+
+VIP = "10.77.0.220"
+
+
+@contextmanager
+def cluster(nodes: int, *routers: str) -> Iterator[Whole]:
+    """Real nodes without PorterLB. After a failure, everything that its programs logged is printed."""
+    with whole(nodes=nodes, routers=routers) as lab:
+        try:
+            yield lab
+        except BaseException:
+            for node in lab.nodes:
+                print(f"--- {node.name}\n{lab.manager_log(node.name)[-4000:]}")
+            for router in lab.routers:
+                print(f"--- {router.name}\n{router.process.output()[-2000:] if router.process else ''}")
+            raise
+
+
+def desk(lab: Whole, folder: Path) -> Desk:
+    plane = lab.backend.plane
+    helm_command.script(folder)
+    return Desk(
+        lab.segment_client,
+        folder,
+        {
+            "REGISTRY/porterlb": images.MANAGER,
+            "API_SERVER_ADDRESS": lab.backend.host.v4,
+            "--image=nginx": f"--image={images.BACKEND}",
+            "--port=80": f"--port=80 --target-port={HTTP_PORT}",
+            "192.168.1.": "10.77.0.",
+        },
+        {
+            "kubectl": str(plane.program("kubectl")),
+            "kubectl-porterlb": f"{sys.executable} -m porterlb",
+        },
+        {"KUBECONFIG": str(plane.kubeconfig_as("reader", ["system:masters"]))},
+    )
+
+
+def configured(router: Frr) -> Callable[[str], None]:
+    """Starts the router anew with the configuration of the page."""
+
+    def start(text: str) -> None:
+        router.stop_daemon()
+        router.render = lambda: text  # type: ignore[method-assign]
+        router.start_daemon()
+
+    return start
+
+
+def frr(lab: Whole, number: int = 0) -> Frr:
+    router = lab.routers[number]
+    assert isinstance(router, Frr)
+    return router
+
+
+def hops(router: Frr, vip: str) -> frozenset[str]:
+    return router.next_hops().get(f"{vip}/32", frozenset())
+
+
+def test_quick_start_and_home_lab(tmp_path: Path) -> None:
+    with cluster(2, "frr") as lab:
+        reader, router = desk(lab, tmp_path), frr(lab)
+        said = reader.follow("index.md")
+        owner = lab.wait_owner(VIP)
+        assert f"Layer 2 {owner} answers with the MAC of {owner}" in " ".join(said.split()), said
+        assert not hops(router, VIP)
+        said = reader.follow("stories/home-lab.md", {"frr": configured(router)})
+        assert "established" in said.lower(), said
+        wait_until(lambda: hops(router, VIP) == lab.hops("node-a", "node-b"), 20, "both next hops")
+        wait_until(lambda: len(lab.client.pods_answering(VIP, 20)) == 2, 20, "answers through the router")
+
+        router.kill_daemon()
+        reader.run(f"curl --fail --silent --max-time 2 http://{VIP}/")
+        told = wait_until(
+            lambda: text if "layer2" in (text := reader.run("kubectl porterlb history --since 1m")) else "",
+            15,
+            "the history to name the switch",
+            0.5,
+        )[0]
+        assert VIP in told or "home" in told, told
+
+
+def test_single_node(tmp_path: Path) -> None:
+    with cluster(1) as lab:
+        lab.kubectl("label", "node", "node-a", "node.kubernetes.io/exclude-from-external-load-balancers=")
+        lab.kubectl("taint", "node", "node-a", "node-role.kubernetes.io/control-plane:NoSchedule")
+        said = desk(lab, tmp_path).follow("stories/single-node.md")
+        assert VIP in said, said
+        lab.nodes[0].power_off()
+        lab.back("node-a")
+        wait_until(lambda: lab.segment_client.pods_answering(VIP, 5), 40, "answers after the restart", 0.2)
+
+
+def test_two_switches(tmp_path: Path) -> None:
+    with cluster(3, "frr", "frr") as lab:
+        reader = desk(lab, tmp_path)
+
+        def both(text: str) -> None:
+            for number in (0, 1):
+                configured(frr(lab, number))(text)
+
+        reader.follow("stories/two-switches.md", {"frr": both})
+        (vip,) = lab.wait_vips("web")
+        names = [node.name for node in lab.nodes]
+        for number in (0, 1):
+            wait_until(lambda n=number: hops(frr(lab, n), vip) == lab.hops(*names), 20, f"next hops of switch {number}")
+        wait_until(lambda: len(lab.client.pods_answering(vip, 30)) == 3, 20, "answers of all pods")
+        frr(lab, 1).kill_daemon()
+        lab.nodes[2].power_off()
+        wait_until(lambda: hops(frr(lab, 0), vip) == lab.hops(*names[:2]), 5, "the dead node to be withdrawn")
