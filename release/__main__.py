@@ -81,7 +81,9 @@ def versions(root: Path) -> str:
         raise Refused("the versions differ: " + ", ".join(f"{where} has {text}" for where, text in found.items()) + ".")
     (version,) = set(found.values())
     if f"\n## {version}" not in (root / "CHANGELOG.md").read_text():
-        raise Refused(f"CHANGELOG.md has no section for {version}.")
+        raise Refused(f"CHANGELOG.md has no section for {version}: run towncrier build --version {version}.")
+    if left := sorted(path.name for path in (root / "changes").glob("*.*.md")):
+        raise Refused(f"changes/ has fragments that are not in CHANGELOG.md: {', '.join(left)}.")
     return version
 
 

@@ -17,6 +17,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
     ROOT / "CODE_OF_CONDUCT.md",
+    ROOT / "changes" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 EVERY = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -68,6 +69,35 @@ def test_versions_that_differ_are_refused(tmp_path: Path) -> None:
         versions(tmp_path)
     chart.write_text(chart.read_text().replace(f"appVersion: {version}", "appVersion: 9.9.9"))
     with pytest.raises(Refused, match=r"the versions differ: .*appVersion\) has 9\.9\.9"):
+        versions(tmp_path)
+
+
+def test_fragments_become_the_section_of_a_version(tmp_path: Path) -> None:
+    for name in ("setup.cfg", "charts/porterlb/Chart.yaml", "CHANGELOG.md", "pyproject.toml", "changes/README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / name, tmp_path / name)
+    for name in ("setup.cfg", "charts/porterlb/Chart.yaml"):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace(versions(CHECKOUT), "9.8.7"))
+    for kind in ("added", "changed", "fixed"):
+        (tmp_path / "changes" / f"+a.{kind}.md").write_text(f"Something was {kind}.\n")
+    with pytest.raises(Refused, match="run towncrier build --version 9"):
+        versions(tmp_path)
+    command = [sys.executable, "-m", "towncrier", "build", "--yes", "--version", "9.8.7", "--date", "2031-02-03"]
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    text = (tmp_path / "CHANGELOG.md").read_text()
+    section = text[text.index("## 9.8.7 (2031-02-03)") : text.index("## 0.2.0")]
+    assert section.split() == [
+        "##", "9.8.7", "(2031-02-03)",
+        "###", "Added", "-", "Something", "was", "added.",
+        "###", "Changed", "-", "Something", "was", "changed.",
+        "###", "Fixed", "-", "Something", "was", "fixed.",
+    ]  # fmt: skip
+    assert versions(tmp_path) == "9.8.7"
+    (tmp_path / "changes" / "+late.fixed.md").write_text("Something else.\n")
+    with pytest.raises(Refused, match=r"not in CHANGELOG\.md: \+late\.fixed\.md"):
         versions(tmp_path)
 
 
