@@ -43,10 +43,10 @@ def blocks(page: str) -> list[Block]:
 
 @dataclass
 class Desk:
-    """A reader's machine: a host of the lab, with a checkout as the current folder.
+    """A reader's machine: a host of the lab.
 
-    ``replaced``: what the page tells its reader to replace, by what; longer texts first. ``commands``: programs by the
-    name that the page uses.
+    ``folder``: for the programs of ``commands``, by the name that the page uses. ``here``: the current folder, a
+    checkout by default. ``replaced``: what the page tells its reader to replace, by what; longer texts first.
     """
 
     host: Host
@@ -54,6 +54,7 @@ class Desk:
     replaced: Mapping[str, str]
     commands: Mapping[str, str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    here: Path = CHECKOUT
 
     def __post_init__(self) -> None:
         for name, program in self.commands.items():
@@ -66,7 +67,7 @@ class Desk:
         path = os.pathsep.join([str(self.folder), os.environ["PATH"]])
         given = {"PATH": path, "HOME": str(self.folder), **self.environment}
         exported = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in given.items())
-        text = f"set -e\ncd {CHECKOUT}\n{exported}{script}"
+        text = f"set -e\ncd {self.here}\n{exported}{script}"
         done: subprocess.CompletedProcess[str] = self.host.run(["sh", "-c", text], check=False, timeout=timeout)
         if done.returncode != 0:
             raise LabError(f"exit code {done.returncode} of:\n{script}\n{done.stdout}\n{done.stderr}")
@@ -78,11 +79,15 @@ class Desk:
             text = text.replace(old, new)
         return text
 
-    def follow(self, page: str, others: Mapping[str, Callable[[str], object]] | None = None) -> str:
+    def follow(
+        self, page: str, others: Mapping[str, Callable[[str], object]] | None = None, *, section: str = ""
+    ) -> str:
         """Runs the shell blocks of a page in order, and gives blocks in other languages to ``others``. Returns what was
-        printed. Raises LabError with the place in the page."""
+        printed. ``section``: the heading of the only section to follow. Raises LabError with the place in the page."""
         said = []
-        for block in blocks(page):
+        here = [block for block in blocks(page) if section in ("", block.section)]
+        assert here, f"docs/{page} has no block in {section or 'it'}"
+        for block in here:
             text = self.own(block.text)
             try:
                 if block.language == "sh":

@@ -13,7 +13,7 @@ from kubernetes import dynamic
 from kubernetes.client.exceptions import ApiException
 
 from lab.backend import Object
-from lab.host import Host, segment_nic
+from lab.host import Host, Nic, segment_nic
 from lab.net import Net
 from lab.netns import LabError
 from porterlb import crds
@@ -47,9 +47,13 @@ class KubeBackend:
     :mod:`tests.cluster.rights`.
     """
 
+    nic = segment_nic(CONTROL)
+    gateway: Nic | None = None
+    """The machine's card and default router, for another topology than the segment."""
+
     def __init__(self, net: Net, **options: Any) -> None:
         self.net = net
-        self.host = Host(net, "control", [segment_nic(CONTROL)])
+        self.host = Host(net, "control", [self.nic], self.gateway)
         net.plug(self.host.cables())
         self.host.configure()
         options = {"service_cidr": "10.96.0.0/16,fd96::/108", **options}  # both families: Services may want them

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.measure import wait_until
 from lab.routers.frr import Frr
+from lab.topology import rack_nic, racks
 from lab.workload import HTTP_PORT
 from tests.cluster import helm_command
+from tests.cluster.backend import CONTROL
 from tests.cluster.nodes import images
-from tests.cluster.whole import Whole, whole
+from tests.cluster.whole import Whole, WholeBackend, whole
 from tests.pages import Desk
 
 pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.mark.timeout(400)]
@@ -25,10 +28,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.ma
 VIP = "10.77.0.220"
 
 
+class RackBackend(WholeBackend):
+    """The control plane is in rack 1."""
+
+    nic, gateway = rack_nic(1, CONTROL), rack_nic(1, 1)
+
+
 @contextmanager
-def cluster(nodes: int, *routers: str) -> Iterator[Whole]:
+def cluster(nodes: int, *routers: str, **options: Any) -> Iterator[Whole]:
     """Real nodes without PorterLB. After a failure, everything that its programs logged is printed."""
-    with whole(nodes=nodes, routers=routers) as lab:
+    with whole(nodes=nodes, routers=routers, **options) as lab:
         try:
             yield lab
         except BaseException:
@@ -132,3 +141,41 @@ def test_two_switches(tmp_path: Path) -> None:
         frr(lab, 1).kill_daemon()
         lab.nodes[2].power_off()
         wait_until(lambda: hops(frr(lab, 0), vip) == lab.hops(*names[:2]), 5, "the dead node to be withdrawn")
+
+
+def integrated(router: Frr) -> Callable[[str], None]:
+    """Starts the router anew with the configuration of the page, which is for all daemons in one file. It still
+    announces the networks that the lab needs: the way to the pods of other racks."""
+    networks = "".join(f"  network {prefix}\n" for prefix in router.config.injected if ":" not in prefix)
+    underlay = f"router bgp {router.config.asn}\n address-family ipv4 unicast\n{networks}"
+
+    def start(text: str) -> None:
+        profile, bgp = text.split("router bgp", 1)
+        configured(router)(f"router bgp{bgp}{underlay}")
+        router.vty("configure terminal", *profile.splitlines(), "end", daemon="bfdd")
+
+    return start
+
+
+def test_rack_per_subnet(tmp_path: Path) -> None:
+    with cluster(2, topology=racks((("frr",), ("frr",)), "frr", bfd=50), backend=RackBackend) as lab:
+        starts = iter([integrated(frr(lab, number)) for number in range(3)])
+
+        def start(text: str) -> None:
+            next(starts)(text)
+
+        said = desk(lab, tmp_path).follow("stories/racks.md", {"frr": start})
+        assert said.lower().count("bfd") and "established" in said.lower(), said
+        spine = frr(lab, 2)
+        (vip,) = lab.wait_vips("web")
+        first, second = (lab.routers[number].nics[1].v4 for number in (0, 1))
+        wait_until(lambda: hops(spine, vip) == {first, second}, 20, "both racks at the spine")
+        wait_until(lambda: len(lab.client.pods_answering(vip, 20)) == 2, 20, "answers of both pods")
+        lab.node("node-b").power_off()
+        wait_until(lambda: hops(spine, vip) == {first}, 3, "the dead node to be withdrawn, by BFD")
+        wait_until(lambda: len(lab.client.pods_answering(vip, 5)) == 1, 5, "answers of the other pod")
+        lab.back("node-b")
+        wait_until(lambda: hops(spine, vip) == {first, second}, 30, "both racks at the spine again")
+        lab.routers[0].isolate()
+        wait_until(lambda: hops(spine, vip) == {second}, 3, "the dead router to be left out, by BFD")
+        wait_until(lambda: len(lab.client.pods_answering(vip, 5)) == 1, 5, "answers by the other rack")
