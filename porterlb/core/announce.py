@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from porterlb.core.model import Address, Member, Network, Peer, scope_of, scoped
+from porterlb.core.model import Address, Member, Network, Peer
 from porterlb.core.nexthops import MOST, on_subnet
 from porterlb.core.rendezvous import Ring, ranked
+from porterlb.core.scope import scope_of, scoped
 
 COPIES = 3
 """Replicas that announce one next hop, if there are enough: any two of them may be lost."""

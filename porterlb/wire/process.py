@@ -21,9 +21,10 @@ from porterlb.core.layer2.chance import Chance
 from porterlb.core.layer2.engine import HOUSEKEEPING, Layer2
 from porterlb.core.layer2.probes import Probe
 from porterlb.core.layer2.questions import Question
-from porterlb.core.model import Member, scoped
+from porterlb.core.model import Member
 from porterlb.core.observed import Nic
 from porterlb.core.record.layer2 import RecordedLayer2
+from porterlb.core.scope import scoped
 from porterlb.core.wire_text import WireConfig
 from porterlb.wire import netlink
 from porterlb.wire.asking import Asking

@@ -36,14 +36,12 @@ from porterlb.core.model import (
     ServiceKey,
     Snapshot,
     View,
-    scope_of,
-    scoped,
-    unscoped,
 )
 from porterlb.core.observed import Nic, SessionState
 from porterlb.core.parse import parse_peer
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Reason
+from porterlb.core.scope import scope_of, scoped, unscoped
 from porterlb.core.status.peer import own_entry, peer_conditions
 from porterlb.core.wire_text import read_report, read_state, report_line, state_line
 from tests.core.stage import POLICY, situation

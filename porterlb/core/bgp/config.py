@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from porterlb.core.bgp.reasons import Refusal, RefusalKind
 from porterlb.core.desired import DesiredBgp, SessionConfig
-from porterlb.core.model import Address, scope_of, unscoped
+from porterlb.core.model import Address
+from porterlb.core.scope import scope_of, unscoped
 
 Listener = tuple[Address, int]
 """A local address (unspecified: all of its IP version) and a TCP port."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from porterlb.core.model import Address, Peer, PeerOverride, Snapshot, scope_of, scoped
+from porterlb.core.model import Address, Peer, PeerOverride, Snapshot
+from porterlb.core.scope import scope_of, scoped
 
 
 def number_of(peer: Peer, snapshot: Snapshot, node: str) -> int | None:

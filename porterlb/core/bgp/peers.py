@@ -12,18 +12,9 @@ from porterlb.core.bgp import rules
 from porterlb.core.bgp.advertise import matches_eip, reaches_beyond
 from porterlb.core.bgp.overrides import gateways, heard_on, number_of, on_node, override_of, searched
 from porterlb.core.desired import SessionConfig
-from porterlb.core.model import (
-    RACK_LABELS,
-    Address,
-    BgpConf,
-    DynamicAs,
-    Node,
-    Peer,
-    Snapshot,
-    scope_of,
-    unscoped,
-)
+from porterlb.core.model import RACK_LABELS, Address, BgpConf, DynamicAs, Node, Peer, Snapshot
 from porterlb.core.problems import Problem, Reason
+from porterlb.core.scope import scope_of, unscoped
 from porterlb.core.sentences import listed, without_interface
 
 

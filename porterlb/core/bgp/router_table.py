@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from porterlb.core.model import Address, scoped
+from porterlb.core.model import Address
+from porterlb.core.scope import scoped
 
 SOLICITATION = bytes.fromhex("8500000000000000")
 """A router solicitation (RFC 4861, 4.1); the kernel fills in the checksum."""

@@ -13,8 +13,9 @@ from porterlb.core.bgp.negotiated import Negotiated
 from porterlb.core.bgp.reasons import Loss, LossKind, Trouble
 from porterlb.core.bgp.rules import FAMILIES
 from porterlb.core.desired import Path, SessionConfig
-from porterlb.core.model import Address, unscoped
+from porterlb.core.model import Address
 from porterlb.core.observed import SessionState
+from porterlb.core.scope import unscoped
 
 ADMIN_DOWN = "admin down"
 

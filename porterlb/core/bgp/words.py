@@ -15,8 +15,8 @@ from porterlb.core.bgp.reasons import (
     TroubleKind,
 )
 from porterlb.core.desired import SessionConfig
-from porterlb.core.model import scope_of
 from porterlb.core.observed import SessionState
+from porterlb.core.scope import scope_of
 from porterlb.core.sentences import families
 
 _CODES = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from porterlb.core.bgp import rules
 from porterlb.core.desired import Path, Prefix, SessionConfig
 from porterlb.core.exabgp_text.words import Unspeakable, clean
-from porterlb.core.model import unscoped
+from porterlb.core.scope import unscoped
 
 MAX_PREFIXES = 48
 """Prefixes in one command line: ExaBGP does 50 steps of queued work per turn, one per prefix. With more prefixes in a

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from porterlb.core.bgp.rules import BGP_PORT, GTSM_TTL
 from porterlb.core.desired import SessionConfig
 from porterlb.core.exabgp_text.words import PROCESS, Unspeakable
-from porterlb.core.model import scope_of, unscoped
+from porterlb.core.scope import scope_of, unscoped
 
 
 def configuration(neighbors: Iterable[SessionConfig], run: Sequence[str], listen: Mapping[str, int]) -> str:

@@ -11,7 +11,8 @@ from porterlb.capabilities import Capability, has
 from porterlb.core.bgp.config import Config, Listener, Local
 from porterlb.core.bgp.rules import BGP_PORT
 from porterlb.core.desired import DesiredBgp
-from porterlb.core.model import Address, scope_of
+from porterlb.core.model import Address
+from porterlb.core.scope import scope_of
 from porterlb.interface_address import interface_address
 
 _LISTEN = "0A"  # TCP_LISTEN (linux/tcp_states.h)

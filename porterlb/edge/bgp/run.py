@@ -18,7 +18,7 @@ from porterlb.core.bgp.config import Config
 from porterlb.core.bgp.next_line import Line
 from porterlb.core.bgp.reasons import BFD_DOWN, Trouble, TroubleKind
 from porterlb.core.desired import Path
-from porterlb.core.model import unscoped
+from porterlb.core.scope import unscoped
 from porterlb.edge.bgp.channel import Closed, ExabgpChannel, Hung
 from porterlb.edge.bgp.config import API_SOCKET, content, write
 from porterlb.edge.bgp.process import Exabgp, validate

@@ -20,8 +20,8 @@ from porterlb.core.bgp.guard import Guard
 from porterlb.core.bgp.reasons import Trouble, TroubleKind
 from porterlb.core.bgp.sessions import Sessions
 from porterlb.core.desired import DesiredBgp, Path, Prefix
-from porterlb.core.model import scope_of
 from porterlb.core.observed import BgpReport
+from porterlb.core.scope import scope_of
 from porterlb.edge.bgp.config import secrets
 from porterlb.edge.bgp.local import look
 from porterlb.edge.bgp.process import Log
