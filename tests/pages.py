@@ -62,13 +62,17 @@ class Desk:
             path.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
             path.chmod(0o755)
 
-    def run(self, script: str, timeout: float = 150) -> str:
-        """What a shell script prints; it ends at its first command that fails. Raises LabError."""
+    def attempt(self, script: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        """Runs a shell script, which ends at its first command that fails."""
         path = os.pathsep.join([str(self.folder), os.environ["PATH"]])
         given = {"PATH": path, "HOME": str(self.folder), **self.environment}
         exported = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in given.items())
         text = f"set -e\ncd {self.here}\n{exported}{script}"
-        done: subprocess.CompletedProcess[str] = self.host.run(["sh", "-c", text], check=False, timeout=timeout)
+        return self.host.run(["sh", "-c", text], check=False, timeout=timeout)
+
+    def run(self, script: str, timeout: float = 180) -> str:
+        """What a shell script prints. Raises LabError if a command fails."""
+        done = self.attempt(script, timeout)
         if done.returncode != 0:
             raise LabError(f"exit code {done.returncode} of:\n{script}\n{done.stdout}\n{done.stderr}")
         return done.stdout

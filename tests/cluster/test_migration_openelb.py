@@ -8,7 +8,6 @@ Services; and node-a answers ARP for each address.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from lab import objects
 from lab.backend import Object
 from lab.measure import wait_until
 from lab.objects import PORTS
-from tests.cluster import helm_command
 from tests.cluster.nodes import images
+from tests.cluster.reader import desk
 from tests.cluster.whole import Whole, deployment, whole
-from tests.pages import CHECKOUT, Desk
 
 pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.mark.timeout(400)]
 
@@ -192,28 +190,10 @@ def test_services_of_openelb_keep_their_addresses(tmp_path: Path) -> None:
         openelb(lab)
         for address in addresses:
             wait_until(lambda vip=address: lab.segment_client.reaches(vip), 60, f"an answer from {address}", 0.2)
-        plane = lab.backend.plane
         commands, here = tmp_path / "commands", tmp_path / "here"
         for folder in (commands, here):
             folder.mkdir()
-        helm_command.script(commands)
-        reader = Desk(
-            lab.segment_client,
-            commands,
-            {
-                "charts/porterlb": str(CHECKOUT / "charts" / "porterlb"),
-                "REGISTRY/porterlb": images.MANAGER,
-                "API_SERVER_ADDRESS": lab.backend.host.v4,
-            },
-            {
-                "kubectl": str(plane.program("kubectl")),
-                "kubectl-porterlb": f"{sys.executable} -m porterlb",
-                "porterlb": f"{sys.executable} -m porterlb",
-            },
-            {"KUBECONFIG": str(plane.kubeconfig_as("reader", ["system:masters"]))},
-            here,
-        )
-
+        reader = desk(lab, commands, here)
         for address in addresses:  # the stand-in's speakers end
             lab.node("node-a").ns.run(["ip", "address", "del", f"{address}/32", "dev", "lo"])
         said = reader.follow("migration.md", section="Switch from OpenELB")

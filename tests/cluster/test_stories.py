@@ -1,11 +1,7 @@
-"""The stories of docs/stories on real nodes: each command of a page, in order, as a reader runs them.
-
-The reader sits at a machine in the nodes' subnet, with kubectl, Helm, the command line and curl.
-"""
+"""The stories of docs/stories on real nodes: each command of a page, in order, as a reader runs them."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +12,9 @@ import pytest
 from lab.measure import wait_until
 from lab.routers.frr import Frr
 from lab.topology import rack_nic, racks
-from lab.workload import HTTP_PORT
-from tests.cluster import helm_command
 from tests.cluster.backend import CONTROL
-from tests.cluster.nodes import images
+from tests.cluster.reader import desk
 from tests.cluster.whole import Whole, WholeBackend, whole
-from tests.pages import Desk
 
 pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.mark.timeout(400)]
 
@@ -46,27 +39,6 @@ def cluster(nodes: int, *routers: str, **options: Any) -> Iterator[Whole]:
             for router in lab.routers:
                 print(f"--- {router.name}\n{router.process.output()[-2000:] if router.process else ''}")
             raise
-
-
-def desk(lab: Whole, folder: Path) -> Desk:
-    plane = lab.backend.plane
-    helm_command.script(folder)
-    return Desk(
-        lab.segment_client,
-        folder,
-        {
-            "REGISTRY/porterlb": images.MANAGER,
-            "API_SERVER_ADDRESS": lab.backend.host.v4,
-            "--image=nginx": f"--image={images.BACKEND}",
-            "--port=80": f"--port=80 --target-port={HTTP_PORT}",
-            "192.168.1.": "10.77.0.",
-        },
-        {
-            "kubectl": str(plane.program("kubectl")),
-            "kubectl-porterlb": f"{sys.executable} -m porterlb",
-        },
-        {"KUBECONFIG": str(plane.kubeconfig_as("reader", ["system:masters"]))},
-    )
 
 
 def configured(router: Frr) -> Callable[[str], None]:
