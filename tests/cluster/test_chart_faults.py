@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from lab.measure import wait_until
 from lab.stream import Report
@@ -162,6 +163,48 @@ def test_a_replica_without_memory_is_killed(lab: Whole, load: Load) -> None:
     assert ended.reason == "OOMKilled"
     assert max(report.worst_gap_ms for report in reports) < 3000
     lab.kubectl("-n", NAMESPACE, "delete", "pod", lab.replicas()[victim].metadata.name)
+
+
+def evict(lab: Whole, pod: Any) -> int:
+    """Asks the eviction API for a pod, as kubectl drain does. The status code."""
+    body = client.V1Eviction(metadata=client.V1ObjectMeta(name=pod.metadata.name, namespace=NAMESPACE))
+    try:
+        lab.core.create_namespaced_pod_eviction(pod.metadata.name, NAMESPACE, body)
+    except client.ApiException as error:
+        return int(error.status or 0)
+    return 201
+
+
+def test_one_replica_at_a_time_is_evicted(lab: Whole, load: Load) -> None:
+    first, second = lab.wait_replicas(2).values()
+    with load.watched() as reports:
+        assert evict(lab, first) == 201
+        wait_until(lambda: len(lab.ready_replicas()) == 1, 20, "the first one to leave", 0.02)
+        assert evict(lab, second) == 429, "the budget allows one disruption"
+        lab.wait_replicas(2)
+        assert first.metadata.uid not in {pod.metadata.uid for pod in lab.ready_replicas().values()}
+    print(f"a replica is evicted: {reports}")
+    assert [report.lost for report in reports] == [0, 0]
+
+
+def test_an_image_that_cannot_be_pulled_stops_the_upgrade_at_the_first_replica(lab: Whole, load: Load) -> None:
+    before = {pod.metadata.uid for pod in lab.wait_replicas(2).values()}
+
+    def reasons() -> set[str]:
+        waiting = [pod.status.container_statuses or [] for pod in lab.replicas().values()]
+        return {each.state.waiting.reason for found in waiting for each in found if each.state.waiting}
+
+    with load.watched() as reports:
+        lab.upgrade(image={"repository": images.MANAGER, "pullPolicy": "Always"})
+        wait_until(lambda: reasons() & {"ErrImagePull", "ImagePullBackOff"}, 60, "the image not to be pulled", 0.1)
+        time.sleep(3.0)
+        assert len(before & {pod.metadata.uid for pod in lab.ready_replicas().values()}) == 1, "the other one stays"
+        with lab.helm() as config:
+            config.rollback(chart.RELEASE)
+        lab.rolled_out()
+        lab.wait_replicas(2)
+    print(f"an image that cannot be pulled: {reports}")
+    assert [report.lost for report in reports] == [0, 0]
 
 
 def test_a_node_boots_again(lab: Whole, load: Load) -> None:
