@@ -26,7 +26,8 @@ _LONGEST = 128  # bytes of a datagram that are read; a packet has 24
 _BURST = 64  # datagrams read in a row; then another socket gets its turn
 _PORTS_TRIED = 64
 
-_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENODEV, errno.ENXIO})
+"""The last two: the interface of a link-local address is missing."""
 
 
 class Blocked(Exception):
@@ -90,7 +91,7 @@ class Sender:
                 self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ALL_TTL)
                 self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _CONTROL)
             self._bind(str(target.local_address or ("::" if six else "0.0.0.0")))  # noqa: S104  # connected to the router
-            self._socket.connect((str(target.address), target.port))
+            self._socket.connect(_endpoint(target.address, target.port))
         except OSError as error:
             self._socket.close()
             if error.errno == errno.EADDRNOTAVAIL:
@@ -122,6 +123,15 @@ class Sender:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _endpoint(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """As the socket module wants it: the interface of a link-local address as a number. It ignores the name after the
+    percent sign. Raises OSError without the interface."""
+    if address.version == 4:
+        return str(address), port
+    scope = socket.if_nametoindex(address.scope_id) if address.scope_id else 0
+    return str(address).partition("%")[0], port, 0, scope
 
 
 def _sender(source: tuple[str, int] | tuple[str, int, int, int]) -> Address:

@@ -16,6 +16,7 @@ from tests.lab.product import Product, product
 pytestmark = pytest.mark.lab
 
 POOL = "172.16.0.64/27,fdaa::/120"
+PASSWORD = "geheim"
 
 
 def begin(kind: str, **options: Any) -> Any:
@@ -138,6 +139,50 @@ def test_bird_by_link_local_address() -> None:
             router.reconfigure(RouterConfig(fabric.sessions(lab, hold=9)))
             wait_until(lambda: not router.paths("v4") and len(router.established()) == 2, 60, "no IPv4 routes again")
             wait_until(lambda: fabric.in_kernel(lab, router, [v6], on_links(lab)), 40, "the IPv6 routes")
+        finally:
+            print(lab.logs())
+
+
+@pytest.mark.parametrize("kind", ["bird", "frr"])
+def test_bfd_and_md5_by_link_local_address(kind: str) -> None:
+    """A link that drops everything: BFD notices at both ends. The hold time is 90 s."""
+    with begin(kind) as lab:
+        lab.prepare(peers=False)
+        router: Router = lab.router
+        fabric.link(lab, router)
+        fabric.restart(router, RouterConfig(fabric.sessions(lab, hold=90, bfd=50, password=PASSWORD)))
+        for node in lab.nodes:
+            address = fabric.router_link_local(node)
+            fabric.peer(
+                lab,
+                f"leaf-{node.name}",
+                {"neighborAddress": address, "authPassword": PASSWORD},
+                interface=fabric.UPLINK,
+                nodeSelector={"matchLabels": {"kubernetes.io/hostname": node.name}},
+                afiSafis=[{"config": {"family": {"afi": "AFI_IP6", "safi": "SAFI_UNICAST"}}}],
+                bfd={"enabled": True, "detectMultiplier": 3, "minTransmit": 50, "minReceive": 50},
+            )
+        lab.eip("fabric", "fdaa::/120", protocol="bgp")
+        lab.manage()
+        vips = lab.give("web", "fabric", policy="Local", families=("IPv6",))
+        try:
+            wait_until(lambda: fabric.in_kernel(lab, router, vips, on_links(lab)), 40, "the routes of both nodes")
+            wait_until(lambda: sorted(router.bfd_states().values()) == ["up", "up"], 20, "BFD of both nodes")
+            dead, left = lab.nodes
+            router.ns.nft(
+                f'table netdev lost {{ chain in {{ type filter hook ingress device "{fabric.port(dead)}" priority 0; '
+                "policy drop; }; }\n"
+            )
+            hops = {fabric.port(left): fabric.link_local(left)}
+            wait_until(lambda: fabric.in_kernel(lab, router, vips, hops), 3, "the dead link to be left out")
+            told = wait_until(
+                lambda: state if (state := entries(lab, f"leaf-{dead.name}")[dead.name][0]) != "ESTABLISHED" else "",
+                10,
+                "the node to lose its session",
+            )[0]
+            assert told
+            router.ns.run(["nft", "delete", "table", "netdev", "lost"])
+            wait_until(lambda: fabric.in_kernel(lab, router, vips, on_links(lab)), 30, "the routes of both nodes again")
         finally:
             print(lab.logs())
 

@@ -12,6 +12,7 @@ from porterlb.child_process import ChildProcess
 from porterlb.core.bfd import text
 from porterlb.core.bfd.totals import Totals
 from porterlb.core.bfd.values import BfdSession, BfdTarget
+from porterlb.core.scope import scope_of
 from porterlb.interface_address import interface_address
 from porterlb.settings import Settings
 
@@ -22,8 +23,10 @@ _LONGEST_LINE = 1 << 20
 
 
 def _from_interface(target: BfdTarget) -> BfdTarget:
-    if not target.interface:
-        return target
+    """Towards a link-local address, the kernel uses the link-local address of its interface: the one that the router
+    knows."""
+    if not target.interface or scope_of(target.address):
+        return replace(target, interface="")
     source = interface_address(target.interface, target.address.version)
     return replace(target, local_address=source, interface="")
 
