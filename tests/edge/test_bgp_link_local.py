@@ -25,13 +25,26 @@ ROUTER, NODE = "fe80::77:ff:fe00:1", "fe80::77:ff:fe00:b"
 EXTENDED = {"bird", "frr", "gobgp"}
 """The routers that accept IPv6 next hops for IPv4 routes on such a session."""
 
+MD5 = {kind for kind, router in KINDS.items() if router.takes_passwords} - {"gobgp"}
+"""GoBGP 3.10 has no session with a password and a link-local address."""
 
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["open", "ttl-and-md5"])
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_routes_with_link_local_next_hops(kind: str, tmp_path: File) -> None:
+def test_routes_with_link_local_next_hops(kind: str, guarded: bool, tmp_path: File) -> None:
+    password = "geheim" if guarded and kind in MD5 else ""
+
     async def story(lab: Lab) -> None:
         router, node = lab.router, lab.nodes[0]
         peer = SessionConfig(
-            "leaf", ip_address(f"{ROUTER}%eth0"), router.config.asn, NODES_AS, IPv4Address(node.v4), graceful_restart=60
+            "leaf",
+            ip_address(f"{ROUTER}%eth0"),
+            router.config.asn,
+            NODES_AS,
+            IPv4Address(node.v4),
+            graceful_restart=60,
+            password=password,
+            minimum_ttl=255 if guarded else 0,
         )
         hop = f"{NODE}%eth0"
         routes = {via("leaf", hop): [V6], replace(via("leaf", hop), extended=True): [V4]}
@@ -50,6 +63,14 @@ def test_routes_with_link_local_next_hops(kind: str, tmp_path: File) -> None:
             await watched.speaker.stop(withdraw=True)
             await eventually(lambda: not router.routes())
 
-    session = Session("node-a", NODE, families=("v4", "v6"), interface="eth0", extended=True)
+    session = Session(
+        "node-a",
+        NODE,
+        families=("v4", "v6"),
+        interface="eth0",
+        extended=True,
+        password=password,
+        ttl_security=guarded,
+    )
     with Lab(nodes=1, routers=[kind], pods=0, sessions=[session]) as lab, inside(lab.nodes[0]):
         asyncio.run(story(lab))
