@@ -91,6 +91,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("want"), route_sets()),
         st.tuples(st.just("say"), st.integers(1, 4)),
+        st.tuples(st.just("want before the ack"), route_sets()),
         st.tuples(st.just("lose ack"), st.booleans()),
         st.tuples(st.just("restart"), st.none()),
         st.tuples(st.just("peers"), st.sets(st.sampled_from(["p", "q"]))),
@@ -113,6 +114,12 @@ def test_every_story_ends_with_exactly_the_wanted_routes(story: list[tuple[str, 
                 if batch := speaker.take():
                     router.take(batch)
                     difference.done(batch)
+        elif what == "want before the ack":
+            batch = speaker.take()
+            difference.want(value)  # type: ignore[arg-type]
+            if batch:
+                router.take(batch)
+                difference.done(batch)
         elif what == "lose ack":
             if batch := speaker.take():
                 if value:
@@ -161,6 +168,36 @@ def test_a_prefix_that_is_wanted_before_and_after_is_never_without_a_path(
             difference.done(batch)
         assert all(router.reached(*key) for key in both)
         at += 1
+
+
+def test_a_path_that_is_not_wanted_any_more_when_it_is_acknowledged_is_withdrawn() -> None:
+    """The session came up meanwhile and negotiated add-path: the path without an identifier stayed in ExaBGP, and was
+    announced again with each later session, although no plan wanted it."""
+    difference, router = Difference(), Router()
+    difference.set_peers(frozenset({"p"}))
+    difference.want({path(1): frozenset(PREFIXES[:2])})
+    batch = difference.next(5)
+    assert batch is not None
+    difference.want({path(1, 7): frozenset(PREFIXES[:2])})
+    router.take(batch)
+    difference.done(batch)
+    drain(difference, router)
+    assert set(router.paths) == {("p", 7, prefix) for prefix in PREFIXES[:2]}
+
+
+def test_a_path_that_is_wanted_again_when_its_withdrawal_is_acknowledged_is_announced() -> None:
+    difference, router = Difference(), Router()
+    difference.set_peers(frozenset({"p"}))
+    difference.want({path(1): frozenset(PREFIXES[:2])})
+    drain(difference, router)
+    difference.want({})
+    batch = difference.next(5)
+    assert batch is not None and batch.withdraw
+    difference.want({path(1): frozenset(PREFIXES[:1])})
+    router.take(batch)
+    difference.done(batch)
+    drain(difference, router)
+    assert set(router.paths) == {("p", 0, PREFIXES[0])}
 
 
 def test_what_became_urgent_goes_before_a_line_that_was_made_ahead() -> None:

@@ -172,7 +172,7 @@ class Difference:
             self._split.insert(0, batch)
 
     def done(self, batch: Batch) -> None:
-        """ExaBGP acknowledged the batch."""
+        """ExaBGP acknowledged the batch. What was wanted otherwise in the meantime is queued."""
         slot = (batch.path.peer, batch.path.path_id)
         has, unsure = self._has.setdefault(slot, {}), self._unsure.setdefault(slot, set())
         unsure.difference_update(batch.prefixes)
@@ -181,6 +181,10 @@ class Difference:
                 has.pop(prefix, None)
             else:
                 has[prefix] = batch.path
+        target = self._target.get(slot, {})
+        if stale := [prefix for prefix in batch.prefixes if target.get(prefix) != has.get(prefix)]:
+            self.generation += 1
+            self._queue(slot, stale)
 
     def failed(self, batch: Batch, reason: str) -> None:
         """ExaBGP refused the batch: halves are tried until the single refused route is found."""
