@@ -25,6 +25,7 @@ from porterlb.cluster import Cluster, Denied, Unavailable
 from porterlb.core.doctor.examine import examine
 from porterlb.core.doctor.facts import Facts
 from porterlb.core.doctor.finding import Finding, Severity, verdict
+from porterlb.core.doctor.installation import active_writers
 from porterlb.core.doctor.pools import ranges_of
 from porterlb.core.model import Network, ServiceKey, Snapshot
 from porterlb.core.whatif import Missing, offline_snapshot, without
@@ -111,9 +112,9 @@ def facts_of(found: Loaded, asked: Asked) -> Facts:
     services = dict(found.each("Service"))
     ours = {ServiceKey(key.namespace, key.name): obj for key, obj in services.items()}
     writers = {
-        key: tuple(str(entry.get("manager")) for entry in managed)
+        key: active
         for key, obj in ours.items()
-        if key in objects.services and (managed := (obj.get("metadata") or {}).get("managedFields"))
+        if key in objects.services and (active := active_writers((obj.get("metadata") or {}).get("managedFields")))
     }
     pods = {name: _networks((obj.get("spec") or {}).get("podCIDRs")) for name, obj in nodes.items()}
     cluster_ips = [net for obj in ours.values() for net in _networks((obj.get("spec") or {}).get("clusterIPs"))]

@@ -186,7 +186,7 @@ def held(lab: Whole) -> dict[str, str]:
 
 def test_services_of_openelb_keep_their_addresses(tmp_path: Path) -> None:
     addresses = sorted(set(HELD.values()))
-    with whole(nodes=2, routers=()) as lab:
+    with whole(nodes=2, routers=("bird",)) as lab:
         openelb(lab)
         for address in addresses:
             wait_until(lambda vip=address: lab.segment_client.reaches(vip), 60, f"an answer from {address}", 0.2)
@@ -205,6 +205,7 @@ def test_services_of_openelb_keep_their_addresses(tmp_path: Path) -> None:
             )
             wait_until(lambda vip=address: lab.segment_client.reaches(vip), 20, f"an answer from {address}", 0.2)
         assert set(lab.backend.status("Eip", "lan")["used"]) == set(addresses)
+        assert "two load balancers" not in said, "of the doctor"
         assert "usingKnownIPs" in said  # the remarks name what is not converted
         # No finalizer is left: what is deleted is gone
         lab.kubectl("delete", "service", "shop", "--timeout=20s")

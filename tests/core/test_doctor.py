@@ -16,7 +16,7 @@ from porterlb.core.bgp.reasons import Loss, LossKind, Trouble, TroubleKind, read
 from porterlb.core.doctor.examine import examine
 from porterlb.core.doctor.facts import Facts
 from porterlb.core.doctor.finding import Check, Finding, Severity, ordered, verdict
-from porterlb.core.doctor.installation import missing_fields
+from porterlb.core.doctor.installation import active_writers, missing_fields
 from porterlb.core.doctor.installed import Installation, KubeProxy, Pod, Workload
 from porterlb.core.doctor.rights import NEEDED
 from porterlb.core.doctor.sessions import cause
@@ -515,3 +515,25 @@ def test_the_rights_are_those_of_the_chart() -> None:
         }
 
     assert set(NEEDED) == spelled(CLUSTER_RULES, inside=False) | spelled(NAMESPACE_RULES, inside=True)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "active"),
+    [
+        ("2026-11-30T12:00:05Z", "2026-11-30T12:00:00Z", True),  # it wrote last
+        ("2026-11-30T11:59:57Z", "2026-11-30T12:00:00Z", True),  # we answered its write
+        ("2026-11-30T11:59:00Z", "2026-11-30T12:00:00Z", False),  # the Service has come from it
+        ("", "2026-11-30T12:00:00Z", True),
+        ("2026-11-30T11:59:00Z", "", True),
+        ("yesterday", "2026-11-30T12:00:00Z", True),
+        ("2026-11-30T11:59:00", "2026-11-30T12:00:00Z", True),  # no time zone
+    ],
+)
+def test_a_load_balancer_that_a_service_has_come_from_does_not_claim_it(theirs: str, ours: str, active: bool) -> None:
+    managed = [{"manager": "controller", "time": theirs, "ours": ours}]
+    assert active_writers(managed) == (("controller",) if active else ())
+
+
+@pytest.mark.parametrize("managed", [None, "x", 7, ["x", None], {}])
+def test_managed_fields_that_are_none(managed: object) -> None:
+    assert active_writers(managed) == ()

@@ -253,15 +253,24 @@ def test_a_kubeconfig_depends_on_the_files_that_it_names(tmp_path: Path) -> None
 
 
 def test_g5_of_managed_fields_the_foreign_writers_of_addresses_are_kept() -> None:
-    def entry(manager: str, *path: str) -> dict[str, Any]:
+    def entry(manager: str, *path: str, time: str = "") -> dict[str, Any]:
         fields: dict[str, Any] = {}
         for name in reversed(path):
             fields = {f"f:{name}": fields}
-        return {"manager": manager, "operation": "Update", "subresource": "status", "fieldsV1": fields}
+        at = {"time": time} if time else {}
+        return {"manager": manager, "operation": "Update", "subresource": "status", "fieldsV1": fields, **at}
 
     addresses = ("status", "loadBalancer", "ingress")
     managed = [entry("porterlb", *addresses), entry("servicelb", *addresses), entry("kubectl", "spec", "ports"), "x"]
     service = shaped(Kind.SERVICE, {"metadata": {"name": "web", "managedFields": managed}})
-    assert service["metadata"] == {"name": "web", "managedFields": [{"manager": "servicelb"}]}
-    assert "managedFields" not in shaped(Kind.SERVICE, {"metadata": {"managedFields": managed[:1]}})["metadata"]
+    assert service["metadata"] == {"name": "web", "managedFields": [{"manager": "servicelb", "time": "", "ours": ""}]}
+    times = {"time": "2026-11-30T11:00:00Z", "ours": "2026-11-30T12:00:02Z"}
+    managed = [
+        entry("porterlb", "status", "conditions", time=times["ours"]),
+        entry("porterlb", *addresses, time="2026-11-30T12:00:01Z"),
+        entry("servicelb", *addresses, time=times["time"]),
+    ]
+    service = shaped(Kind.SERVICE, {"metadata": {"name": "web", "managedFields": managed}})
+    assert service["metadata"]["managedFields"] == [{"manager": "servicelb", **times}]
+    assert "managedFields" not in shaped(Kind.SERVICE, {"metadata": {"managedFields": managed[:2]}})["metadata"]
     assert "managedFields" not in shaped(Kind.NODE, {"metadata": {"managedFields": managed}})["metadata"]

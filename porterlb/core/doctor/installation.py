@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from porterlb.core.doctor.facts import Facts
@@ -93,6 +94,29 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
 
 _CILIUM = "kube-system/cilium-config"
 _CILIUM_SWITCHES = ("enable-l2-announcements", "enable-bgp-control-plane")
+
+
+_TOGETHER = timedelta(seconds=3)
+"""PorterLB writes its addresses again within this time when another load balancer has replaced them."""
+
+
+def active_writers(managed: Any) -> tuple[str, ...]:
+    """The other field managers of a Service's addresses that have written since PorterLB did, or shortly before.
+
+    An older one is the load balancer from which the Service has come: its name stays in managedFields, because the
+    addresses are the same.
+    """
+    entries = managed if isinstance(managed, list) else []
+    names = [str(one.get("manager")) for one in entries if isinstance(one, Mapping) and _is_active(one)]
+    return tuple(dict.fromkeys(names))
+
+
+def _is_active(entry: Mapping[str, Any]) -> bool:
+    try:
+        theirs, ours = (datetime.fromisoformat(str(entry.get(key) or "")) for key in ("time", "ours"))
+        return theirs >= ours - _TOGETHER
+    except (ValueError, TypeError):  # a time is not known, or has no time zone
+        return True
 
 
 def _others(facts: Facts) -> Iterator[Finding]:

@@ -224,7 +224,7 @@ def shaped(kind: Kind, obj: Json) -> Obj:
     A field without a schema can be nested to any depth; only our own kinds have such a field.
 
     Lists of built-in kinds leave out apiVersion and kind: they are added. managedFields are dropped: with server-side
-    apply they are half of an object. For a Service, the names of other writers of its addresses are kept.
+    apply they are half of an object. For a Service, other writers of its addresses are kept.
     """
     obj.setdefault("apiVersion", kind.api_version)
     obj.setdefault("kind", kind.kind)
@@ -232,20 +232,26 @@ def shaped(kind: Kind, obj: Json) -> Obj:
     if isinstance(metadata, dict):
         managed = metadata.pop("managedFields", None)
         if kind is Kind.SERVICE and isinstance(managed, list) and (others := _writers_of_addresses(managed)):
-            metadata["managedFields"] = [{"manager": name} for name in others]
+            metadata["managedFields"] = others
     return limited(obj) if kind.value[0] == GROUP else obj
 
 
-def _writers_of_addresses(managed: list[Any]) -> list[str]:
-    """The field managers of status.loadBalancer.ingress that are not ours."""
-    found = []
+def _writers_of_addresses(managed: list[Any]) -> list[Json]:
+    """The field managers of status.loadBalancer.ingress that are not ours: name, time of their last write, and of our
+    last write to the object (``ours``). Times are texts, empty if there is none."""
+    found: list[Json] = []
+    ours = ""
     for entry in managed:
         fields = entry.get("fieldsV1") or {} if isinstance(entry, dict) else {}
         name = entry.get("manager") if isinstance(entry, dict) else None
-        owned = ((fields.get("f:status") or {}).get("f:loadBalancer") or {}).get("f:ingress")
-        if owned is not None and isinstance(name, str) and not name.startswith("porterlb"):
-            found.append(name)
-    return found
+        if not isinstance(name, str):
+            continue
+        time = str(entry.get("time") or "")
+        if name.startswith("porterlb"):
+            ours = max(ours, time)
+        elif ((fields.get("f:status") or {}).get("f:loadBalancer") or {}).get("f:ingress") is not None:
+            found.append({"manager": name, "time": time})
+    return [{**entry, "ours": ours} for entry in found]
 
 
 def plain(value: Any) -> Any:
