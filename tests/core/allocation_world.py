@@ -1,4 +1,4 @@
-"""A small world for the tests of allocation: Services and Eips that change step by step, and what must always hold."""
+"""A small cluster for the allocation tests: Services and Eips that change step by step, and the invariants."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ V = TypeVar("V")
 
 
 def ranges(*texts: str) -> tuple[AddressRange, ...]:
-    """``a-b`` or ``a``, sorted and disjoint as written."""
+    """``a-b`` or ``a``. The ranges in the text are sorted and disjoint."""
     pairs = (text.split("-") for text in texts)
     return tuple(AddressRange(ip_address(pair[0]), ip_address(pair[-1])) for pair in pairs)
 
@@ -78,7 +78,7 @@ def reasons(result: Allocations, name: str) -> list[Reason]:
 
 
 def written(services: Iterable[Service], result: Allocations) -> list[Service]:
-    """The Services after their addresses have been written to the API: into their status and into our records."""
+    """The Services after their addresses have been written to the API: to their status and to our records."""
     found = []
     for service in services:
         given = result.services[service.key]
@@ -89,7 +89,7 @@ def written(services: Iterable[Service], result: Allocations) -> list[Service]:
 
 @dataclass
 class World:
-    """What allocation sees, and its memory from one step to the next."""
+    """The input of allocation, and its memory from one step to the next."""
 
     services: dict[ServiceKey, Service] = field(default_factory=dict)
     eips: dict[str, Eip] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class World:
         )
 
     def step(self, seed: int) -> Allocations:
-        """Allocate, and check everything that must hold after any step."""
+        """Allocate, and check every invariant that holds after each step."""
         self.now += 1.0
         result = self._run(self.services, self.eips, self.memory)
         shuffled = random.Random(seed)
@@ -130,7 +130,7 @@ class World:
         assert again.services == result.services, "the result depends on the order of the objects"
         assert again.eips == result.eips
         slow = self._run(self.services, self.eips, replace(self.memory, context=()))
-        for key, allocation in slow.services.items():  # sentences may be older, for what is refused stays refused
+        for key, allocation in slow.services.items():  # the messages may differ: a refused allocation stays refused
             quick = result.services[key]
             assert (quick.addresses, quick.eips) == (allocation.addresses, allocation.eips), (
                 "all give something else",
@@ -152,7 +152,7 @@ class World:
         return result
 
     def check_owners(self, result: Allocations) -> None:
-        """Never two owners beyond sharing; who has it in its status all the same is told."""
+        """An address has several owners only if they share it; a contested address in a status is reported."""
         for use in result.eips.values():
             for address, owners in use.used.items():
                 for one, other in itertools.combinations((self.services[key] for key in owners), 2):
@@ -165,19 +165,19 @@ class World:
                 assert others and address in self.services[key].held
 
     def valid(self, service: Service, address: Address) -> bool:
-        """Whether an address that it has may stay, without regard to other Services and to what it asks for."""
+        """Whether the Service may keep this address, regardless of other Services and of the requested addresses."""
         inside = any(address in eip for eip in self.eips.values())
         ours = address not in self.reserved or address in service.recorded
         return inside and ours and address.version in service.families
 
     def asked(self, service: Service, address: Address) -> bool:
-        """Whether an address is what the Service asks for."""
+        """Whether the Service requests this address."""
         inside = {eip.name for eip in self.eips.values() if address in eip}
         asked = [wanted for wanted in service.wanted_addresses if wanted.version == address.version]
         return (not service.wanted_eip or service.wanted_eip in inside) and (not asked or address in asked)
 
     def check_holders(self, result: Allocations) -> None:
-        """A valid holder keeps what it has, until it can have what it asks for; or is told who has it."""
+        """A valid holder keeps its address until its requested address is free, or it is told which Service owns it."""
         for service in self.services.values():
             allocation = result.services[service.key]
             for version in service.families:
@@ -188,7 +188,7 @@ class World:
                 if len(valid) != 1:
                     continue
                 has = {*allocation.addresses, *allocation.leaving, *allocation.contested}
-                if valid[0] not in has:  # another Service has it, and this one has its recorded or its wanted address
+                if valid[0] not in has:  # another Service owns it; this one has its recorded or its requested address
                     has_wish = not self.asked(service, valid[0]) and any(
                         a.version == version and self.asked(service, a) for a in allocation.addresses
                     )
@@ -200,7 +200,7 @@ class World:
                     assert new and self.asked(service, new[0])
 
     def check_new(self, result: Allocations) -> None:
-        """New addresses come from Eips that may give them, and only from the leader."""
+        """New addresses come only from Eips that may assign them, and only the leader assigns them."""
         serving = self.serving()
         assert {name for name, use in result.eips.items() if not use.conflicting} == set(serving)
         for key, allocation in result.services.items():
@@ -230,7 +230,7 @@ class World:
                 assert eip.auto_assign or service.wanted_eip == name or address in service.wanted_addresses
 
     def serving(self) -> list[str]:
-        """The Eips that no older serving one overlaps, found the slow way."""
+        """The Eips that do not overlap an older serving Eip, computed without optimization."""
         found: list[Eip] = []
         for eip in sorted(self.eips.values(), key=lambda eip: (eip.created, eip.uid, eip.name)):
             pairs = [(mine, its) for mine in eip.ranges for older in found for its in older.ranges]
@@ -241,7 +241,7 @@ class World:
         return [eip.name for eip in found]
 
     def check_refusals(self, result: Allocations) -> None:
-        """What is missing has a reason; what is said to be full is full."""
+        """Every missing address has a reason. An Eip that is reported full has no free address."""
         assert result.services.keys() == self.services.keys()
         for key, allocation in result.services.items():
             service = self.services[key]
@@ -259,7 +259,7 @@ class World:
                     assert not allocation.addresses or service.dual_stack_required or not self.leader
 
     def is_full(self, eip: Eip, result: Allocations) -> bool:
-        """Whether at least the addresses of one family of the Eip are all taken."""
+        """Whether all addresses of at least one family of the Eip are in use."""
         taken = {address for allocation in result.services.values() for address in allocation.addresses}
         taken.update(address for allocation in result.services.values() for address in allocation.leaving)
         taken |= self.claimed | self.reserved.keys() | self.elsewhere.keys()
@@ -271,7 +271,7 @@ class World:
         return False
 
     def check_use(self, result: Allocations) -> None:
-        """The use of the Eips is the allocations the other way round."""
+        """The usage of the Eips is the inverse of the allocations."""
         expected: dict[Address, set[ServiceKey]] = {}
         for key, allocation in result.services.items():
             for address in (*allocation.addresses, *allocation.leaving):
@@ -284,9 +284,9 @@ class World:
             assert use.size == sum(int(r.last) - int(r.first) + 1 for r in self.eips[name].ranges)
 
     def check_restart(self, result: Allocations) -> None:
-        """Written to the API and looked at from scratch, by a leader or not, everybody has what it had.
+        """After the write to the API and a restart, every Service keeps its addresses, on the leader and elsewhere.
 
-        Also where another hand has emptied every status: our records say the same.
+        This also holds if another writer has emptied every status, because our records have the same addresses.
         """
         services = {s.key: s for s in written(self.services.values(), result)}
         emptied = {key: replace(service, held=()) for key, service in services.items()}
@@ -300,7 +300,7 @@ class World:
                     assert again.services[key].eips == allocation.eips
 
     def write(self, keys: Iterable[ServiceKey]) -> None:
-        """The API takes over what was decided last for these Services."""
+        """Write the last decision for these Services to the API."""
         for key in keys:
             if self.last is not None and key in self.last.services and key in self.services:
                 (self.services[key],) = written([self.services[key]], self.last)
@@ -313,7 +313,7 @@ def _shuffled(mapping: Mapping[K, V], shuffle: random.Random) -> dict[K, V]:
 
 
 _WARNINGS = (Reason.ADDRESS_RESERVED, Reason.ADDRESS_USED_BY_SERVICE)
-"""What a Service is told about an address that it keeps."""
+"""Warnings about an address that the Service keeps."""
 
 V4 = [f"10.0.0.{n}" for n in range(1, 9)]
 V6 = [f"2001:db8::{n}" for n in range(1, 5)]

@@ -1,4 +1,4 @@
-"""A small cluster through time: what the leader decides is written into the objects, and the next plan reads it."""
+"""A small cluster over time: the leader's decisions are written to the objects, and the next plan reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAST = PlacementPolicy(settle_after=10, rebalance_after=60, pace=1)
 
 
 class World:
-    """``replicas``: the nodes with a replica, the leader first. ``everyone``: all plan, not the leader alone."""
+    """``replicas``: the nodes with a replica, the leader first. ``everyone``: all of them plan, not only the leader."""
 
     def __init__(
         self,
@@ -138,18 +138,18 @@ class World:
                 self.tick()
 
     def restart(self, name: str) -> None:
-        """The replica forgets everything."""
+        """The replica loses its memory."""
         self.plans.pop(name, None)
 
     def places(self, me: str = "") -> dict[str, str]:
-        """The node that serves each VIP, as one replica plans it."""
+        """The node that serves each VIP, according to the plan of one replica."""
         return {str(vip.services[0].name): vip.place for vip in self.plans[me or self.leader].vips.values()}
 
     def recorded(self) -> Mapping[str, str]:
         return dict((self.objects.raw("Eip", "", "pool") or {}).get("status", {}).get("layer2NextHops", {}))
 
     def counts(self) -> list[int]:
-        """VIPs by node, all nodes."""
+        """The number of VIPs on each node, for all nodes."""
         found = Counter(self.places().values())
         return [found[name] for name in self.nodes]
 

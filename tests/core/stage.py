@@ -1,4 +1,4 @@
-"""A small cluster for tests of status: real plans, and what the replicas see of them."""
+"""A small cluster for the status tests: real plans, and the replicas' view of them."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def seen(
     bgp: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Known:
-    """What node-a knows when everybody has done what was planned; ``applied``: another digest than that of the plan.
+    """The knowledge of node-a after everything in the plan was applied. ``applied``: a digest other than the plan's.
 
-    What is on the wire is not worked out yet. ``more``: other fields of :class:`Known`.
+    The view of the wire is not computed yet. ``more``: other fields of :class:`Known`.
     """
     digest = made.digest if applied is None else applied
     view: View = of.view
@@ -82,7 +82,7 @@ def seen(
 
 
 def generations(of: Snapshot) -> dict[ObjectKey, int]:
-    """Of every object of a snapshot, as if all of them were usable."""
+    """The generation of every object of a snapshot, as if all of them were usable."""
     return {
         **{ObjectKey("Service", *key): service.generation for key, service in of.services.items()},
         **{ObjectKey("Eip", "", name): eip.generation for name, eip in of.eips.items()},
@@ -92,12 +92,12 @@ def generations(of: Snapshot) -> dict[ObjectKey, int]:
 
 
 def wire_view(known: Known, acknowledged: Acknowledged) -> dict[Address, Served]:
-    """How every VIP of the plan is brought in, worked out one by one."""
+    """How every VIP of the plan is served, computed one by one."""
     return {address: served_now(vip, known, acknowledged) for address, vip in known.plan.vips.items()}
 
 
 def situation(of: Snapshot, previous: Plan | None = None, at: float = 0.0, now: str = NOW, **more: Any) -> Known:
-    """What is known about ``of`` once it is planned and done. ``more``: for :func:`seen`."""
+    """The knowledge about ``of`` after it was planned and applied. ``more``: for :func:`seen`."""
     made = plan(of, previous, at, POLICY, AT_ONCE)
     saw = seen(made, of, now=now, **more)
     return replace(saw, on_wire=wire_view(saw, Acknowledged().updated(saw)))

@@ -1,6 +1,6 @@
-"""Replicas on segments, in memory: the real liveness on a virtual clock, with loss, filters and power cuts.
+"""Replicas on segments, in memory: the real liveness code on a virtual clock, with loss, filters and power cuts.
 
-A seed reproduces everything. Times are seconds; a frame or a datagram takes 0.2 ms.
+A seed makes a run reproducible. Times are in seconds; a frame or a datagram takes 0.2 ms.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _everything(sender: str, receiver: str, segment: int) -> bool:
 
 
 class Replica:
-    """One node: its kernel answers ARP while it has power, its replica judges the others."""
+    """One node: its kernel answers ARP while it has power; its replica judges the other nodes."""
 
     def __init__(self, world: World, name: str, timing: Timing, segments: Iterable[int], gateway: bool) -> None:
         self.world = world
@@ -132,7 +132,7 @@ class Replica:
 
 
 class World:
-    """``loss``: of each frame and datagram, independently. ``extra``: nodes without a replica."""
+    """``loss``: the probability for each frame and datagram, independently. ``extra``: nodes without a replica."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class World:
         return next(name for name, number in self.numbers.items() if number == address[3])
 
     def answers(self, node: str, segment: int) -> bool:
-        """The kernel of a node answers, whatever its processes do."""
+        """The kernel of a node answers, whatever the state of its processes."""
         replica = self.replicas.get(node)
         return node not in self.off and (replica is None or replica.up.get(segment, False))
 
@@ -187,7 +187,7 @@ class World:
             self.replicas[name].powered = True
 
     def set_up(self, name: str, segment: int, up: bool) -> None:
-        """The carrier of an interface."""
+        """Sets the carrier of an interface."""
         replica = self.replicas[name]
         replica.up[segment] = up
         replica.configure()
@@ -212,7 +212,7 @@ class World:
         self.now = end
 
     def until(self, true: Callable[[], bool], patience: float = 2.0) -> float:
-        """Runs until something is true; how long that took. Raises AssertionError when it takes too long."""
+        """Runs until a condition holds, and returns the elapsed time. Raises AssertionError after the time limit."""
         begun = self.now
         while not true():
             assert self.now - begun < patience, "it does not happen"
@@ -221,7 +221,7 @@ class World:
 
     @property
     def deaths(self) -> list[tuple[float, str, str, int]]:
-        """Every death that was ever declared: when, by whom, of whom, on which segment."""
+        """Every declared death: when, by which node, of which node, on which segment."""
         return sorted(
             (at, replica.name, place.node, place.nic)
             for replica in self.replicas.values()

@@ -1,4 +1,4 @@
-"""When a VIP is announced: at once after a move, again in rounds, then now and then; never faster than the rate."""
+"""When a VIP is announced: at once after a move, then in rounds, then occasionally; never above the rate limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def vip(number: int) -> bytes:
 
 
 class Run:
-    """An announcer and its time; what it sent, and when."""
+    """An announcer with its clock; its frames and their times."""
 
     def __init__(self, rate: int = 2000, seed: int = 1) -> None:
         self.announcer = Announcer(rate, random.Random(seed).random, 0.0)

@@ -1,4 +1,4 @@
-"""Who answers: one and the same everywhere that sees the same, and never towards a node known dead."""
+"""Which replica answers: all replicas with the same view choose the same one, and none sends to a known dead node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ vips = st.ip_addresses().map(str)
 @given(vips, orders, sets, sets, nodes | st.just(""))
 def test_one_answerer_and_a_live_next_hop(vip, candidates, dead, replicas, leader) -> None:
     found = answering(vip, candidates, dead, replicas, leader)
-    assert found == answering(vip, tuple(candidates), set(dead), sorted(replicas), leader)  # the same everywhere
+    assert found == answering(vip, tuple(candidates), set(dead), sorted(replicas), leader)  # the same on every replica
     alive = [node for node in candidates if node not in dead]
     if not alive:
         assert found == NOBODY

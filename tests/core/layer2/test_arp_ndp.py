@@ -1,4 +1,4 @@
-"""ARP and neighbour discovery: what is sent is what the RFCs say, and no input harms the parsers."""
+"""ARP and neighbor discovery: the frames conform to the RFCs, and no input breaks the parsers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ NA_FRAME = bytes.fromhex(
 
 
 def remade(frame: bytes, *changes: tuple[int, bytes]) -> bytes:
-    """With bytes replaced and the checksum right again."""
+    """The message with replaced bytes and a corrected checksum."""
     for at, data in changes:
         frame = frame[:at] + data + frame[at + len(data) :]
     frame = frame[:56] + b"\0\0" + frame[58:]
@@ -74,7 +74,7 @@ ipv6_hosts = ipv6.filter(lambda address: address != bytes(15) + b"\1")
 
 
 def words(data: bytes) -> int:
-    """RFC 1071, the slow way: to check the fast one."""
+    """RFC 1071, without optimization: the reference for the fast version."""
     total = sum(data[i] << 8 | data[i + 1] for i in range(0, len(data), 2))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
@@ -149,7 +149,7 @@ def test_a_solicitation_is_answered_with_a_checksum_that_holds(own, asker, src, 
     reply = ND.answer(own, b"\2\0\0\0\0\7", target).reply(asked)
     assert reply is not None and reply[:6] == asker and checksum_holds(reply)
     assert parse_ndp(reply) == (own, target, src, target, b"\2\0\0\0\0\7", True, True)
-    # without the source link-layer option: to the Ethernet source
+    # without the source link-layer option, the answer goes to the Ethernet source
     assert ND.answer(own, own, target).reply(asked._replace(mac=b"")) == ND.answer(own, own, target).reply(asked)
 
 
@@ -240,7 +240,7 @@ def test_f8_the_templates_are_what_scapy_builds() -> None:
 
 
 def test_f8_the_wire_process_does_not_import_scapy() -> None:
-    """Its import reads every address of the host: with thousands on kube-ipvs0 the process did not start."""
+    """The import read every address of the host: with thousands on kube-ipvs0 the process did not start."""
     code = (
         "import sys, porterlb.wire.__main__, porterlb.wire.templates as t; t.Templates(); print('scapy' in sys.modules)"
     )
@@ -255,7 +255,7 @@ def solicitation(src: bytes, dst: bytes, target: bytes, option: bytes = b"") -> 
 
 
 def test_an_advertisement_is_solicited_and_overrides() -> None:
-    """RFC 4861, 4.4: without Override a cache keeps the MAC that it has; an unsolicited one is not Solicited."""
+    """RFC 4861, 4.4: without Override a cache keeps its MAC; an unsolicited advertisement is not Solicited."""
     target, asker = ip_address("2001:db8::1").packed, ip_address("2001:db8::9").packed
     question = ndp_question(solicitation(asker, solicited_node(target), target))
     assert question is not None

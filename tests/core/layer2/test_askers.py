@@ -1,4 +1,4 @@
-"""The table of askers: the same place on every replica, an equal share, and bounded memory."""
+"""The table of askers: the same assignment on every replica, an equal share for each node, and bounded memory."""
 
 from __future__ import annotations
 

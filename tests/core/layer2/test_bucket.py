@@ -1,4 +1,4 @@
-"""The token bucket: a rate, a burst, and tokens that were taken for nothing."""
+"""The token bucket: a rate, a burst, and the return of unused tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from porterlb.core.layer2.bucket import TokenBucket
 
 
 def taken(bucket: TokenBucket, now: float) -> int:
-    """How many tokens there are."""
+    """The number of tokens."""
     count = 0
     while bucket.has(now):
         bucket.take()

@@ -1,4 +1,4 @@
-"""Address conflicts: confirmed, defended against now and then, forgotten, bounded."""
+"""Address conflicts: confirmed, defended against at a limited rate, forgotten, bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Duplicate address detection: three probes, a verdict, paced."""
+"""Duplicate address detection: three probes, a verdict, a limited rate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_three_probes_and_nobody_claims_it() -> None:
     run.until(2 * APART + VERDICT + 0.001)
     assert run.dad.clear == {A} and run.dad.claimed == {} and run.decided == 1
     assert run.dad.next_at is None
-    assert not run.dad.heard(A.packed, MAC)  # the verdict stands
+    assert not run.dad.heard(A.packed, MAC)  # the verdict does not change
 
 
 def test_who_claims_it_is_named_and_it_is_not_probed_on() -> None:

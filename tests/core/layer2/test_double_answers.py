@@ -1,4 +1,4 @@
-"""Two replicas that answer for one VIP: noticed, verified and settled, by the same order on both sides."""
+"""Two replicas that answer for one VIP: detected, verified, and settled by the same order on both replicas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def answering(node: str) -> Callable[[bytes], tuple[str, str]]:
 
 
 def verified(other: str, node: str) -> tuple[DoubleAnswers, Settlement]:
-    """A claim of ``other`` that its answer to our question has confirmed; what follows for us, who answer too."""
+    """A claim of ``other``, confirmed by its answer to our question; the settlement for us, who answer too."""
     made = DoubleAnswers()
     made.claim(VIP, other, 1.0)
     assert made.review(1.0 + CONFIRM - 0.01, answering(node)) == NOTHING
@@ -37,7 +37,7 @@ def test_the_first_in_rank_goes_on_and_the_other_one_falls_silent() -> None:
 def test_a_failover_is_no_conflict() -> None:
     made = DoubleAnswers()
     made.claim(VIP, "b", 1.0)
-    assert made.review(1.1, answering("")) == NOTHING  # our view has followed
+    assert made.review(1.1, answering("")) == NOTHING  # our view now agrees with the claim
     assert made.next_at is None and not made.confirmed
 
 
@@ -53,7 +53,7 @@ def test_who_fell_silent_answers_again_when_the_other_one_does_not() -> None:
     made, _ = verified(FIRST, SECOND)
     now = 1.0 + CONFIRM + ASK_AGAIN
     assert made.next_at == now
-    assert made.review(now, answering("")).ask == (VIP,)  # we answer no longer
+    assert made.review(now, answering("")).ask == (VIP,)  # we no longer answer
     made.claim(VIP, FIRST, now)
     assert made.review(now + PATIENCE, answering("")) == NOTHING
     now += ASK_AGAIN
@@ -70,7 +70,8 @@ def test_memory_is_bounded() -> None:
 
 
 def test_who_fell_silent_answers_again_also_when_another_node_has_claimed_the_vip_meanwhile() -> None:
-    """Found by the simulator, seed 1000001: the claim of a third node made it forget that it had fallen silent."""
+    """Found by the simulator, seed 1000001: after a third node's claim, the replica forgot that it had stopped
+    answering."""
     made, _ = verified(FIRST, SECOND)
     now = 1.0 + CONFIRM + 0.1
     made.claim(VIP, "c", now)

@@ -1,4 +1,4 @@
-"""Whole replicas without a network: who answers, what is announced, and what one event means for the other parts."""
+"""Whole replicas without a network: which one answers, what it announces, and how one event affects other parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOREIGN = b"\4" * 6
 
 @pytest.fixture
 def world() -> World:
-    """Three replicas that serve: n2 has A, n3 has B."""
+    """Three replicas that serve; n2 holds A, n3 holds B."""
     made = World("n1", "n2", "n3")
     made.vips((A, ORDER), (B, ("n3", "n1", "n2")))
     made.run(LISTEN + 0.5)
@@ -79,7 +79,7 @@ def test_a_node_without_a_link_is_replaced_and_comes_back(world: World) -> None:
 
 
 def test_a_replica_that_is_heard_again_makes_the_others_ask_for_the_vips_that_they_answer(world: World) -> None:
-    """Found by the simulator, seeds 291 and 313: two plans after a partition, and nobody announced anything."""
+    """Found by the simulator, seeds 291 and 313: two plans after a partition, and no replica announced anything."""
     for replica in world.replicas.values():
         replica.checked.clear()
     world.run(0.5)
@@ -133,10 +133,10 @@ def test_who_was_cut_off_waits_until_it_has_the_plan_of_the_others(world: World)
 
 @pytest.fixture
 def returned(world: World) -> World:
-    """n2 was cut off, has returned, and counts as dead, also for itself: it answers no probes yet."""
+    """n2 was cut off and has returned. It counts as dead, also for itself: it does not answer probes yet."""
     world.cut = {"n2"}
     world.run(0.5)
-    world.digest += 1  # all plan without n2
+    world.digest += 1  # every replica plans without n2
     for node in world.nodes:
         world.tell(node)
     world.cut, world.mute = set(), {"n2"}
@@ -202,7 +202,7 @@ def test_vips_that_were_asked_for_in_the_last_minute_are_reported_every_ten_seco
     n1.layer2.vips[PACKED].ask(question(A), True, world.now - 61.0)
     world.run(10.5)
     assert n1.report["asked"] == set()
-    n1.layer2.vips[PACKED].ask(question(A, "0.0.0.0"), True, world.now)  # of a replica that verifies
+    n1.layer2.vips[PACKED].ask(question(A, "0.0.0.0"), True, world.now)  # of a replica that checks for double answers
     world.run(10.5)
     assert n1.report["asked"] == set()
 
@@ -223,7 +223,7 @@ def test_a_question_that_a_hung_replica_left_is_answered_late_but_not_for_ever(w
     world.hung = set()
     world.run(0.5)
     n1.layer2.vips[PACKED].ask(question(A), False, world.now)
-    n1.layer2.vips[PACKED].ask(question(A, A), False, world.now)  # an announcement of its owner asks nothing
+    n1.layer2.vips[PACKED].ask(question(A, A), False, world.now)  # an announcement of the VIP's owner is no question
     world.hung = {"n2"}
     world.run(0.5)
     assert n1.late == [PACKED] and world.answers(A)
@@ -276,7 +276,7 @@ def test_a_vip_that_moves_to_a_node_with_a_silent_manager_is_answered_by_another
     world.quiet = {"n2"}
     world.run(SILENT + 0.5)
     assert all("n2" in world.replicas[name].layer2.hellos.fresh for name in ("n1", "n3"))
-    world.vips((A, ORDER), (B, ("n2",)), spread=spread)  # n2 does not hear of it
+    world.vips((A, ORDER), (B, ("n2",)), spread=spread)  # n2 does not receive this
     world.run(0.1)
     asked = [
         name for name in world.nodes if mac_of("n2") == world.replicas[name].layer2.asked(NIC, question(B), world.now)
@@ -298,7 +298,7 @@ def test_a_replica_without_the_api_answers_for_its_own_node_only(world: World) -
     world.run(0.2)
     world.hung = {"n2"}
     world.run(0.5)
-    assert world.answers(A) == {"n1": mac_of("n2")}  # also if the leader has no API
+    assert world.answers(A) == {"n1": mac_of("n2")}  # also if the leader cannot reach the API
     for name in ("n1", "n2"):
         replica = world.replicas[name]
         replica.do(replica.layer2.want(replace(world.wanted, outage=True), world.now), world.now)
@@ -394,11 +394,11 @@ def test_an_interface_without_carrier_answers_nothing_and_says_so(world: World) 
     n2.do(actions, world.now)
     world.tick()
     world.run(0.02)
-    assert world.answers(A) == {"n1": mac_of("n1")}  # the others need no probe to know
+    assert world.answers(A) == {"n1": mac_of("n1")}  # the others know without a probe
     assert n2.open == set()
     world.run(6.0)
     waiting = n2.layer2._announcer.next_at
-    assert waiting is None or waiting > world.now + 1.0  # it does not try to announce what it cannot
+    assert waiting is None or waiting > world.now + 1.0  # it does not try to announce on a link without carrier
 
 
 def test_an_interface_that_cannot_be_opened_is_given_up_and_tried_again(world: World) -> None:
@@ -438,7 +438,7 @@ def test_ipv6_vips_join_and_leave_their_group() -> None:
     made.vips(("fd00::100", ("n1", "n2")), (A, ("n1",)))
     made.run(0.1)
     six = ip_address("fd00::100").packed
-    assert made.replicas["n1"].joined == {six}  # also while it listens: others' questions say who is asked for
+    assert made.replicas["n1"].joined == {six}  # also while it listens: questions show which VIPs are requested
     n1 = made.replicas["n1"]
     up = n1.layer2.interfaces.nics
     n1.do(n1.layer2.nics_changed({NIC: replace(up[NIC], up=False)}, made.now), made.now)
@@ -484,7 +484,7 @@ def test_in_doubt_nothing_changes_also_where_the_manager_wants_it(world: World) 
     world.vips((A, ("n1",)), (B, ("n1",)))
     world.run(0.5)
     assert (n1.owned, n1.answering) == (before, answering) and moves(world, "n1") == []
-    assert n1.report["applied"] == world.digest  # it is taken over, and waits
+    assert n1.report["applied"] == world.digest  # the order is applied, and n1 waits
     world.cut = set()
     world.run(LISTEN + 0.5)
     assert world.answers(A) == {"n1": mac_of("n1")}
@@ -503,13 +503,13 @@ def test_an_announcement_that_could_not_be_sent_is_repeated(world: World) -> Non
 
 
 def link_lost(world: World, node: str) -> bytes:
-    """The hello of a node that has lost its carrier."""
+    """The hello of a node without carrier."""
     actions = world.replicas[node].layer2.nics_changed(nics_of(node, up=False), world.now)
     return next(encode(action.hello, KEY) for action in actions if isinstance(action, act.Say))
 
 
 def test_a_node_without_the_network_of_its_internal_ip_is_dead_for_every_vip_also_for_itself(world: World) -> None:
-    """The manager does not name our own node among those to probe."""
+    """The manager's list of nodes to probe does not include our own node."""
     n2 = world.replicas["n2"]
     second = Nic("eth1", 2, b"\2\0\0\0\1\2", True, (ip_interface("10.1.0.2/24"),))
     wanted = replace(world.wanted, nodes={n: a for n, a in world.wanted.nodes.items() if n != "n2"})
@@ -527,7 +527,7 @@ def test_a_link_to_a_router_is_reported_also_if_it_has_link_local_addresses_only
     link = Nic("fab0", 2, b"\2\0\0\0\1\2", False, (ip_interface("fe80::12/64"),))
 
     def reported(actions: list[act.Action]) -> list[bool]:
-        """Whether the link is up, in each report."""
+        """Whether the link is up, by report."""
         told = [action.fields["nics"] for action in actions if isinstance(action, act.Report)]
         return [nic.up for nics in told for nic in nics if nic.name == "fab0"]
 
@@ -575,7 +575,7 @@ def test_what_stays_ours_is_announced_again_when_a_partition_ends(world: World) 
     assert PACKED not in moves(world, "n2")
     world.cut = set()
     world.run(0.3)
-    assert PACKED in moves(world, "n2")  # n3 may have taken it over on its side
+    assert PACKED in moves(world, "n2")  # n3 may also have taken it over on its side of the partition
 
 
 def test_a_next_hop_whose_mac_is_not_known_is_not_answered_for_and_reported_so(world: World) -> None:
@@ -622,7 +622,7 @@ def test_a_replica_on_a_dead_node_is_not_asked_to_answer_though_its_hello_is_fre
     around.dead = frozenset({"n2"})
     around.forget()
     assert around.replicas(usage, vip) == {"n1", "n3"}
-    assert around.replicas(None, vip) == {"n3"}  # where we are not on the segment
+    assert around.replicas(None, vip) == {"n3"}  # of a segment that we are not on
 
 
 @pytest.mark.parametrize("sessions", [frozenset(), frozenset({"router"})])
@@ -726,7 +726,7 @@ def test_addresses_are_checked_before_their_first_use(world: World) -> None:
     world.wanted = replace(world.wanted, check=frozenset({ip_address(A)}))
     world.tell("n1")
     n1.do(n1.layer2.heard(NIC, PACKED, mac_of("n2"), world.now), world.now)
-    assert n1.report["claimed"] == {}  # a VIP that a replica of ours answers for
+    assert n1.report["claimed"] == {}  # a replica of ours answers for this VIP
     n1.do(n1.layer2.heard(NIC, PACKED, FOREIGN, world.now), world.now)
     assert n1.report["claimed"] == {ip_address(A): FOREIGN}
     world.wanted = replace(world.wanted, check=frozenset())
@@ -734,7 +734,7 @@ def test_addresses_are_checked_before_their_first_use(world: World) -> None:
     assert n1.report["claimed"] == {} and n1.report["clear"] == frozenset()
 
 
-# ---- any order
+# ---- any order of events
 
 
 _STORY = st.lists(
@@ -774,7 +774,7 @@ def test_after_any_story_one_replica_answers_for_each_vip_with_the_mac_of_its_ne
             world.tick()
             for vip in world.rows:
                 answers = world.answers(vip)
-                for name, mac in answers.items():  # never a MAC that belongs to nobody
+                for name, mac in answers.items():  # never a MAC that no node has
                     assert mac in {mac_of(other) for other in world.nodes}, name
     world.cut, world.hung = set(), set()
     world.run(4.0)

@@ -1,4 +1,4 @@
-"""Who is dead where, through time: replicas in memory with loss, filters, one-way links and power cuts."""
+"""Which node is dead on which segment, over time: replicas in memory, with loss, filters, one-way links, power cuts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def causes(world: World, name: str) -> dict[str, Cause]:
 @PROFILES
 @pytest.mark.parametrize("loss", [0.0, 0.01, 0.03, 0.05, 0.1])
 def test_random_loss_kills_nobody(timing, loss) -> None:
-    """A minute each, with a gateway and without; ten minutes are simulated by ``python -m bench liveness``."""
+    """One minute each, with and without a gateway; ``python -m bench liveness`` simulates ten minutes."""
     for gateway in (False, True):
         world = World("a", "b", "c", timing=timing, loss=loss, seed=round(loss * 100) + 11, gateway=gateway)
         world.run(30.0)
@@ -52,7 +52,7 @@ def test_random_loss_kills_nobody(timing, loss) -> None:
 
 
 def test_random_loss_kills_no_node_without_a_replica() -> None:
-    """There is no hello to contradict: the majority of voters does."""
+    """No hello contradicts the death: the majority of voters does."""
     world = World("a", "b", "c", extra=("bare",), loss=0.1, seed=5, gateway=True)
     world.run(30.0)
     assert world.deaths == []
@@ -102,7 +102,7 @@ def test_a_node_that_returns_is_alive_at_its_first_answers() -> None:
 
 
 def test_the_last_other_node_without_a_third_party_changes_nothing() -> None:
-    """It may be our own link. A request of a client shows that it is not."""
+    """The fault may be on our own link. A client's request shows that it is not."""
     world = settled("a", "b")
     world.power_off("b")
     world.run(2.0)
@@ -137,7 +137,7 @@ def test_a_node_that_never_answered_is_no_candidate_after_six_seconds() -> None:
 
 
 def test_one_way_links_of_a_node_to_everybody() -> None:
-    """b still hears hellos, and is heard: but what it is asked does not reach it. The others agree that it is dead."""
+    """b receives and sends hellos, but requests to it do not arrive. The other replicas agree that it is dead."""
     world = settled("a", "b", "c", gateway=True)
     world.arp = lambda sender, receiver, segment: receiver != "b"
     assert world.until(lambda: dead_everywhere(world, "b")) < 0.3
@@ -162,7 +162,7 @@ def test_a_link_between_two_nodes_alone_kills_nobody() -> None:
 
 @pytest.mark.parametrize("direction", ["in", "out", "both"])
 def test_arp_filtered_at_one_node_while_hellos_flow(direction) -> None:
-    """E3: it must not hold the others for dead; they hold it for dead, and it learns that from their hellos."""
+    """E3: it must not declare the others dead; they declare it dead, and it learns that from their hellos."""
     world = settled("a", "b", "c", gateway=True)
 
     def arp(sender: str, receiver: str, segment: int) -> bool:
@@ -175,7 +175,7 @@ def test_arp_filtered_at_one_node_while_hellos_flow(direction) -> None:
     world.run(2.0)
     assert {node for _, _, node, _ in world.deaths} == {"b"}
     assert causes(world, "a")["b"] in (Cause.OUTVOTED, Cause.NO_CONTACT)
-    assert world.replicas["b"].detector.judgement.differs == {0}  # and doubts itself
+    assert world.replicas["b"].detector.judgement.differs == {0}  # and it doubts itself
     world.arp = lambda sender, receiver, segment: True
     world.until(lambda: not any(replica.dead for replica in world.replicas.values()))
     world.run(0.1)
@@ -235,7 +235,7 @@ def test_a_replica_that_restarts_kills_nobody_and_is_not_killed() -> None:
 
 
 def test_a_second_segment_is_judged_by_itself() -> None:
-    """E1: the carrier of the second NIC goes, or its port leaves the VLAN; the first NIC is well."""
+    """E1: the second NIC loses its carrier, or its port leaves the VLAN; the first NIC works."""
     for lost in ("carrier", "vlan"):
         world = settled("a", "b", "c", segments=(0, 1), gateway=True)
         if lost == "carrier":
@@ -279,7 +279,7 @@ def test_a_hello_that_suspects_us_is_answered_at_once() -> None:
     state = SegmentState((NIC.addresses[0].network,), contacts=("c",), suspect=frozenset("a"))
     assert made.said(Hello("b", 1, 1, segments=(state,)), 1.02) and made.step(1.02).say
     made.speak(1.02)
-    assert not made.said(Hello("b", 1, 2, segments=(state,)), 1.03)  # the same again
+    assert not made.said(Hello("b", 1, 2, segments=(state,)), 1.03)  # the same hello again
     assert not made.step(1.04).say
 
 
@@ -394,7 +394,7 @@ def test_a_node_never_heard_is_asked_less_and_has_no_vote_until_it_is_silent() -
 
 
 def test_a_node_that_an_earlier_process_heard_is_silent_after_a_second() -> None:
-    """Found by the simulator, seed 1187: a wire process that was started again took 6 s for a node without power."""
+    """Found by the simulator, seed 1187: a restarted wire process took 6 s to detect a node without power."""
     probes = Probes(0.05, 3, heard=("b",))
     probes.set_targets([Target("b", B)])
     for number in range(1, 1000):

@@ -1,4 +1,4 @@
-"""The kernel filters of the wire process, run by an interpreter of classic BPF: which frames wake the process."""
+"""The kernel filters of the wire process, run by a classic BPF interpreter: which frames wake the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARP, NDP = packet.arp_program(ARP_REQUEST), packet.ndp_program(135)
 
 
 def passes(program: packet.Program, frame: bytes, kind: int) -> bool:
-    """What the kernel does with a frame of this packet type."""
+    """The kernel's decision about a frame of this packet type."""
     value, at = 0, 0
     while True:
         code, true, false, k = program[at]

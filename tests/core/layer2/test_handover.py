@@ -1,4 +1,4 @@
-"""A VIP that the plan moves is answered at every moment, also if the next replica learns of it late."""
+"""A VIP that the plan moves is answered at every moment, even if the next replica learns of the move late."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHER = ("n1", "n2", "n3")
 
 @pytest.fixture
 def world() -> World:
-    """Three replicas that serve; n2 has A and B."""
+    """Three replicas that serve; n2 holds A and B."""
     made = World("n1", "n2", "n3")
     made.vips((A, ORDER), (B, ORDER))
     made.run(LISTEN + 0.5)
@@ -24,7 +24,7 @@ def world() -> World:
 
 
 def move(world: World, *late: str) -> None:
-    """The plan moves A to n1; ``late``: replicas that do not have the plan yet."""
+    """The plan moves A to n1. ``late``: replicas that have not received the plan yet."""
     world.quiet = set(late)
     world.vips((A, OTHER), (B, ORDER))
     world.quiet = set()
@@ -135,7 +135,7 @@ def test_a_node_that_joins_a_spread_vip_takes_no_hosts_before_its_replica_has_th
 
 
 def _asked(world: World, host: int) -> list[bytes]:
-    """The answers to a question of a host for A, given 0.2 s, in which unknown hosts are placed."""
+    """The answers to a host's question for A after 0.2 s, the time in which unknown hosts are assigned."""
     asker = question(A, f"10.0.0.{host}")._replace(mac=b"\x0a" * 5 + bytes([host]))
     macs = [replica.layer2.asked(NIC, asker, world.now) for replica in world.replicas.values()]
     world.run(0.2)

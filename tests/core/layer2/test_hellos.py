@@ -1,4 +1,4 @@
-"""When the silence of a replica counts: not while we stall, nor while nothing at all is heard, nor in doubt."""
+"""When the silence of a replica counts: not during our own stall, a total silence, or doubt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An inquiry asks each VIP once, once more where nobody answers, keeps what it hears in bounds, and ends in time."""
+"""An inquiry asks for each VIP once, repeats unanswered questions once, bounds its memory, and ends in time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_was_not_asked_is_not_called_unanswered() -> None:
 
 def test_only_answers_to_the_questions_count_each_mac_once_and_not_too_many() -> None:
     inquiry = Inquiry({ONE: 1}, 0.0)
-    inquiry.heard(1, ONE.packed, MAC, 0.0)  # before it was asked
+    inquiry.heard(1, ONE.packed, MAC, 0.0)  # before the question
     ask(inquiry, 0.0)
     inquiry.heard(2, ONE.packed, MAC, 0.1)  # another interface
     inquiry.heard(1, TWO.packed, MAC, 0.1)  # another address

@@ -1,4 +1,4 @@
-"""Which interfaces are used, and to which one an address belongs; what is probed on them."""
+"""Which interfaces are used, which one an address belongs to, and the probe targets on each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLD messages: scapy reads what we say and we read what it asks; no input harms the parser."""
+"""MLD messages: scapy parses our reports, we parse its queries; no input breaks the parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLD's listener: a switch that believes only what it hears knows what we listen to, whatever happens and whenever."""
+"""The MLD listener: a switch that learns groups only from reports knows our groups after any sequence of events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GENERAL = Query(2, b"", 1.0, 2)
 
 
 def read(message: Message) -> list[tuple[MldRecord, bytes]]:
-    """(what, group) of a message of either version."""
+    """(kind, group) of a message of either version."""
     kind, body = message.body[0], message.body
     if kind == 143:
         assert message.destination == ALL_MLDV2_ROUTERS
@@ -28,7 +28,7 @@ def read(message: Message) -> list[tuple[MldRecord, bytes]]:
 
 
 class World:
-    """A listener, its time, and all it said: (when, what, group)."""
+    """A listener, its clock, and all its messages: (when, kind, group)."""
 
     def __init__(self, seed: int = 1) -> None:
         self.listener = MldListener(random.Random(seed).random)
@@ -37,7 +37,7 @@ class World:
         self.messages: list[Message] = []
 
     def until(self, end: float) -> None:
-        """Lets time pass, as the wire process does: it speaks when there is something to say, never before."""
+        """Advances the time as the wire process does: the listener runs when a message is due, never before."""
         for _ in range(1_000_000):
             at = self.listener.next_at
             if at is None or at > end:
@@ -51,7 +51,7 @@ class World:
         self.now = end
 
     def wait(self, seconds: float) -> list[tuple[MldRecord, bytes]]:
-        """What is said in this time."""
+        """The messages of this period."""
         before = len(self.said)
         self.until(self.now + seconds)
         return [(kind, group) for _, kind, group in self.said[before:]]
@@ -155,7 +155,7 @@ def test_a_flood_of_queries_is_answered_a_few_times_a_second(query) -> None:
     while world.now < begun + 1.0:
         world.listener.heard(query, world.now)
         world.wait(0.0005)
-    # The delays are random up to 0.1 s: a round of four reports takes 0.08 s on average, one for a single group 0.05 s
+    # Random delays of up to 0.1 s: a round of four reports takes 0.08 s on average, one for a single group 0.05 s
     assert len(world.said) - before <= (20 * 200 if not query.group else 40)
 
 
@@ -182,7 +182,7 @@ def test_all_is_told_anew_where_the_cable_may_end_elsewhere() -> None:
 
 
 class Switch:
-    """What a snooping switch believes of our port: RFC 4541, with the timers of RFC 3810 (robustness 2)."""
+    """The group table of a snooping switch for our port: RFC 4541, with the timers of RFC 3810 (robustness 2)."""
 
     INTERVAL, WITHIN = 20.0, 1.0
 
@@ -207,7 +207,7 @@ _STEPS = st.lists(
 
 @given(_STEPS, st.integers(0, 1000), st.sampled_from([1, 2]), st.booleans())
 def test_a_switch_believes_what_is_true_after_any_story(steps, seed, version, lossy) -> None:
-    """Also when each second report is lost (a querier asks with robustness 2 for that)."""
+    """Also if every second report is lost (a querier asks for robustness 2 to cover that)."""
     world, switch = World(seed), Switch()
     wanted: set[bytes] = set()
     asked = world.now

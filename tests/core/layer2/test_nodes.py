@@ -1,4 +1,4 @@
-"""Who has which MAC, and on which segments a node must be alive: forged replies, hellos, InternalIPs."""
+"""Which node has which MAC, and on which segments a node must be alive: forged replies, hellos, InternalIPs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOW = 10.0
 
 
 def nodes() -> Nodes:
-    """a is ours; b has a replica, c has none."""
+    """a is our node; b has a replica, c has none."""
     made = Nodes("a", Timing())
     made.set_nics({1: LAN, 2: STORAGE})
     targets = [Target("b", B), Target("b", B2, False), Target("c", C), Target(GATEWAY, ROUTER, False)]

@@ -1,4 +1,4 @@
-"""What a person is told of segments and replicas."""
+"""The notices about segments and replicas that users see."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_hellos_that_do_not_arrive_are_named_while_the_nodes_answer(world: World
 
 
 def test_two_answers_for_one_vip_are_settled_within_a_second() -> None:
-    """The two replicas were told different orders; frames are carried by hand."""
+    """The two replicas were given different orders; the test delivers the frames."""
     from porterlb.core.layer2 import actions as act  # noqa: PLC0415
     from tests.core.layer2.test_engine import PACKED  # noqa: PLC0415
     from tests.core.layer2.world import NIC, mac_of  # noqa: PLC0415

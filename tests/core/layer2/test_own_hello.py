@@ -1,4 +1,4 @@
-"""What our own hello says, and when it is said at once."""
+"""The content of our own hello, and when it is sent at once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_where_an_interface_cannot_be_opened_we_say_that_we_do_not_answer(world:
 
 
 def test_a_replica_is_given_up_when_its_hellos_stop_though_its_node_answers(world: World) -> None:
-    """What answers our probes shows that our own link works."""
+    """An answer to our probes shows that our own link works."""
     world.hung = {"n1"}
     world.run(0.35)
     assert set(world.answers("10.0.0.100")) == {"n2"}

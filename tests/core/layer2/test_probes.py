@@ -1,4 +1,4 @@
-"""Findings of single targets, without the judgement."""
+"""Findings about single targets, without the judgement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recording of Layer 2 replays to the same decisions: from the start, and when its oldest part is gone."""
+"""A Layer 2 recording replays to the same decisions, also if its oldest part has been discarded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def world(log: Log[bytes]) -> World:
 
 
 def story(made: World) -> None:
-    """Nodes die and return, a process hangs, the own link is cut, a host asks, a foreign one claims."""
+    """Nodes die and return, a process hangs, the own link is cut, a host asks, a foreign host claims a VIP."""
     n1 = made.replicas["n1"]
     made.cut.add("n2")
     made.run(0.15)
@@ -54,7 +54,7 @@ def story(made: World) -> None:
     n1.settle(made.now)
     made.run(1.2)
     assert VIP in _held(n1)
-    made.quiet = {"n2"}  # it does not hear that the VIP moves to it: n1 waits, also in the last states of a recording
+    made.quiet = {"n2"}  # n2 does not learn that the VIP moves to it: n1 waits, also in the last states of a recording
     made.vips((VIP, ("n2", "n1")), (OTHER, ("n2", "n3")), *[(f"10.0.0.{n}", ("n3", "n1")) for n in range(150, 156)])
     made.run(1.0)
     assert VIP in _held(n1) and n1.layer2._handover.waiting
@@ -65,7 +65,7 @@ def _held(replica: Replica) -> set[str]:
 
 
 def asked(layer2: Any, vip: str, now: float) -> None:
-    """As a responder does upon a question."""
+    """Ask as a responder does when a question arrives."""
     packed = ip_address(vip).packed
     question = Arp(b"\2\0\0\0\0\x63", ARP_REQUEST, b"\2\0\0\0\0\x63", bytes((10, 0, 0, 99)), bytes(6), packed)
     layer2.vips.get(packed).ask(question, False, now)
@@ -114,7 +114,7 @@ def test_its_oldest_part_may_be_gone(whole: list[Line]) -> None:
 
 @pytest.mark.parametrize("what", ["hello", "heard", "probed", "tick", "want", "vips", "nics", "wake", "asked"])
 def test_a_lost_input_is_noticed(whole: list[Line], what: str) -> None:
-    """Each kind of event matters: without those of one kind, something else is decided."""
+    """Each kind of event matters: without all events of one kind, the decisions differ."""
     kept = [line for line in whole if line["what"] != what]
     with_loss = replayed(kept)
     assert [rows for rows, line in zip(with_loss, kept, strict=True) if rows != line.get("did", [])]
@@ -139,7 +139,7 @@ def test_what_is_no_event_is_refused(whole: list[Line], change: Line) -> None:
 
 
 def test_probes_that_did_not_leave_do_not_count() -> None:
-    """An interface whose queue is full must not make its neighbours look dead, in the replay neither."""
+    """An interface with a full queue must not make the nodes behind it look dead, also in the replay."""
     log: Log[bytes] = Log(1 << 20)
     made = world(log)
     layer2 = made.replicas["n1"].layer2

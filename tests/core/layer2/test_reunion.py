@@ -1,4 +1,4 @@
-"""When a replica begins to answer or is heard again, the others ask for the VIPs that they answer themselves."""
+"""When a replica starts to answer or is heard again, the others ask for the VIPs that they answer for."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ def test_questions_are_paced_and_each_vip_waits_once() -> None:
         assert len(found) <= AT_ONCE
         sent += [(at, address) for address in found]
     assert [address for _, address in sent] == VIPS
-    assert 0.85 <= sent[-1][0] - 10.0 <= 1.0  # 100 a second, after a burst of a tenth of a second
+    assert 0.85 <= sent[-1][0] - 10.0 <= 1.0  # 100 per second, after a burst of 0.1 s

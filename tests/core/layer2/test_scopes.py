@@ -1,4 +1,4 @@
-"""VIPs with a scope (spec.layer2): on which interface a replica answers, and that no other replica does."""
+"""VIPs with a scope (spec.layer2): the interface on which a replica answers, and that no other replica answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKED = ADDRESS.packed
 
 
 def table(**nics: tuple[bool, str]) -> InterfaceTable:
-    """By name: whether it is up, and its address."""
+    """By name: whether the interface is up, and its address."""
     made = InterfaceTable()
     made.update(
         {
@@ -57,7 +57,7 @@ NODES = ("n1", "n2", "n3")
 
 
 def scoped(world: World, scope: Layer2Scope, candidates: tuple[str, ...], *, spread: bool = False) -> None:
-    """Tells all replicas one VIP with a scope."""
+    """Gives all replicas one VIP with a scope."""
     world.wanted = replace(world.wanted, scopes={"pool": scope})
     world.rows = {VIP: [VIP, list(candidates), "", "", list(candidates) if spread else [], "pool"]}
     world.digest += 1

@@ -1,4 +1,4 @@
-"""Whether a replica may serve: every transition, and what leads to it."""
+"""Whether a replica may serve: every transition and its causes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def returned(at: float = 10.0) -> Serving:
 
 def test_who_returns_serves_when_all_that_answer_have_its_plan() -> None:
     made = returned()
-    assert made.check_returned([said("b", 7)], 7, 10.0 + FRESH - 0.01) is None  # others may not have spoken yet
+    assert made.check_returned([said("b", 7)], 7, 10.0 + FRESH - 0.01) is None  # others may not have sent a hello yet
     assert made.check_returned([said("b", 7), said("c", 8)], 7, 10.0 + 2 * FRESH) is None
     assert made.check_returned([said("b", 7), said("c", 8, answers=False)], 7, 10.0 + 2 * FRESH)
     assert made.state is S.SERVING
@@ -127,7 +127,7 @@ def test_who_returns_without_a_complete_set_listens() -> None:
 def test_a_silent_manager_ends_in_silence_after_an_overlap() -> None:
     made = serving()
     assert made.check_manager(SILENCE, 0.0) is None
-    assert made.check_manager(SILENCE + 1, SILENCE / 2) is None  # it is we who stalled
+    assert made.check_manager(SILENCE + 1, SILENCE / 2) is None  # our own process stalled
     change = made.check_manager(SILENCE + 1, 0.0)
     assert change is not None and change.state is S.SILENT and made.said_goodbye
     assert made.answers and made.next_at == SILENCE + 1 + OVERLAP

@@ -1,6 +1,6 @@
-"""A VIP that is spread: each host has a next hop of its own, the same by all replicas; only a dead node's hosts move.
+"""A VIP with spread: all replicas give a host the same next hop; only the hosts of a dead node move.
 
-Hosts are neighbour caches in memory; they ask everybody, and verify their entry by asking the MAC that they have.
+Hosts are neighbor caches in memory. They ask all replicas, and verify an entry by asking its MAC.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NODES = ("n1", "n2", "n3")
 
 
 class Hosts:
-    """Hosts on the segment of a world: their neighbour entries for one VIP, by number."""
+    """Hosts on the segment of a world: their neighbor entries for one VIP, by number."""
 
     def __init__(self, world: World, count: int, vip: str = VIP) -> None:
         self.world = world
@@ -38,7 +38,7 @@ class Hosts:
         self.hear()
 
     def hear(self) -> None:
-        """Hosts take an unsolicited message over where they have an entry, as Linux does."""
+        """A host that has an entry accepts an unsolicited message, as Linux does."""
         for node, replica in self.world.replicas.items():
             replica.tell = lambda vip, mac, asker, node=node: self._told(node, vip, mac, asker)
 
@@ -56,7 +56,7 @@ class Hosts:
         return Arp(mac, ARP_REQUEST, mac, address, bytes(6), self.vip, destination)
 
     def ask(self, *numbers: int) -> None:
-        """Asks everybody; the first answer counts."""
+        """Asks all replicas; the first answer counts."""
         for number in numbers or range(self.count):
             macs = self._asked(number, self.question(number), self.world.replicas)
             self.answers[number] = len(macs)
@@ -64,7 +64,7 @@ class Hosts:
                 self.entries[number] = macs[0]
 
     def verify(self, number: int) -> bool:
-        """Asks the MAC of its entry only; whether it was answered."""
+        """Asks only the MAC of its entry; returns whether an answer came."""
         mac = self.entries[number]
         macs = self._asked(number, self.question(number, mac), [n for n in self.world.nodes if mac_of(n) == mac])
         if macs:
@@ -102,7 +102,7 @@ def world_with(hosts: int = 12, nodes: tuple[str, ...] = NODES) -> tuple[World, 
 
 
 def tables(world: World) -> list[dict[str, int]]:
-    """What each replica that runs reports of the VIP's askers."""
+    """The VIP's askers by node, as each running replica reports them."""
     world.run(1.2)
     live = [r for n, r in world.replicas.items() if not r.ended and n not in world.hung and n not in world.cut]
     return [dict(replica.report.get("askers", {}).get(VIP, {})) for replica in live]
@@ -134,7 +134,7 @@ def test_no_announcement_goes_to_everybody_but_the_first_one() -> None:
     world = World(*NODES)
     world.vips((VIP, NODES), spread=True)
     world.run(3)
-    assert [len(r.announced) for r in world.replicas.values()] == [0, 0, 0]  # it may have been served before
+    assert [len(r.announced) for r in world.replicas.values()] == [0, 0, 0]  # the VIP may have been served before
     world.vips((VIP, NODES), ("10.0.0.101", NODES), spread=True)
     hosts = Hosts(world, 6)
     world.run(5)
@@ -142,7 +142,7 @@ def test_no_announcement_goes_to_everybody_but_the_first_one() -> None:
     hosts.ask()
     assert not any(
         hosts.vip in r.layer2._announcer._current for r in world.replicas.values()
-    )  # no more of it is to come
+    )  # no further announcements will follow
 
 
 def test_the_only_node_that_is_left_is_announced_to_all_for_some_hosts_may_not_be_known() -> None:
@@ -234,7 +234,7 @@ def test_a_node_that_returns_takes_back_nothing_and_gets_the_next_hosts() -> Non
 def test_a_replica_that_dies_moves_nobody_and_another_one_answers_for_its_node(node: str) -> None:
     world, hosts = world_with()
     entries = dict(hosts.entries)
-    world.hung.add(node)  # the leader is n1
+    world.hung.add(node)  # n1 is the leader
     world.run(1)
     assert hosts.entries == entries
     hosts.ask()
@@ -249,7 +249,7 @@ def test_a_replica_that_starts_knows_the_hosts_before_it_answers() -> None:
     while not replica.layer2.serving.answers:
         world.run(0.05)
     assert world.replicas["n2"].layer2._spread.counts() == world.replicas["n1"].layer2._spread.counts()
-    world.run(0.1)  # the leader hears that it answers
+    world.run(0.1)  # the leader learns that n2 answers
     hosts.ask()
     assert hosts.entries == entries and set(hosts.answers.values()) == {1}
 
@@ -281,7 +281,7 @@ def test_a_node_that_is_no_next_hop_any_more_names_the_right_one() -> None:
     world, hosts = world_with()
     stale = min(hosts.on("n2"))
     for replica in world.replicas.values():
-        replica.sends = False  # the hosts hear nothing of the change
+        replica.sends = False  # the hosts receive no message about the change
     world.vips((VIP, ("n1", "n3")), spread=True)
     world.run(0.5)
     assert stale in hosts.on("n2") and hosts.verify(stale) and stale not in hosts.on("n2")
@@ -292,7 +292,7 @@ def test_hosts_that_ask_at_once_are_all_answered_and_the_tables_agree() -> None:
     world.vips((VIP, NODES), spread=True)
     world.run(3)
     hosts = Hosts(world, 30)
-    for node in NODES:  # the replicas hear them in different orders
+    for node in NODES:  # the replicas receive the questions in different orders
         order = sorted(range(30), key=lambda number: (hash((node, number % 7)), number))
         for number in order:
             mac = world.replicas[node].layer2.asked(NIC, hosts.question(number), world.now)
@@ -414,7 +414,7 @@ def test_the_asker_of_a_question() -> None:
         assert asker_of(arp._replace(mac=wrong)) is None
 
 
-# ---- one replica by itself
+# ---- one replica alone
 
 
 def alone(ours: tuple[str, ...] = ("n1",), nodes: tuple[str, ...] = NODES, *, places: bool = True) -> Spread:
@@ -440,7 +440,7 @@ def test_an_asker_of_another_node_that_nobody_assigns_is_placed_again_by_all() -
     assert {one.node for one in spread._table} == {"n1"} and len(spread) == 3
     told = [spread.tell(key) for key in spread._announcer.due(WITHIN)]
     assert {tell.asker for tell in told if tell is not None} == {one.asker for one in spread._table} and all(told)
-    spread.decided(b"vip4", roster(NODES), WITHIN + 0.01)  # this replica answers for all of them now
+    spread.decided(b"vip4", roster(NODES), WITHIN + 0.01)  # from now on this replica answers for all nodes
     assert all(spread.asked(b"vip4", host(number), 0.2) for number in range(9))
     assert {node: len(_held(spread, node)) for node in NODES} == {"n1": 3, "n2": 3, "n3": 3}
 
@@ -481,7 +481,7 @@ def test_news_are_told_three_times_the_whole_table_slowly_or_at_once_in_bulk() -
     assert not spread.talks(0.0) and spread.talks(0.01)
     told = Counter[bytes]()
     first = spread.piece(0.01)
-    assert len(first) == PIECE and spread.next_at is not None and spread.next_at < 0.02  # the rest comes soon
+    assert len(first) == PIECE and spread.next_at is not None and spread.next_at < 0.02  # the rest follows soon
     told.update(one.asker for one in first)
     for turn in range(1, 6):
         told.update(one.asker for one in spread.piece(0.01 + turn * 0.002))
@@ -524,16 +524,16 @@ def test_two_assignments_for_one_host_are_settled_by_one_rule_and_it_is_told_aga
     assert mine is not None
     spread.piece(0.01)
     spread._announcer.due(1.0)
-    spread.told([mine._replace(node="n2", stamp=mine.stamp - 1)], 1.0)  # older: mine counts, and it is told
+    spread.told([mine._replace(node="n2", stamp=mine.stamp - 1)], 1.0)  # older: mine is valid, and the host is told
     assert spread._table.get(b"vip4", mine.asker) == mine
     assert spread._announcer.due(1.0) == [b"vip4" + mine.asker]
     told = spread.tell(b"vip4" + mine.asker)
     assert told is not None and (told.mac, told.asker, told.ifindex) == (mac_of("n1"), mine.asker, NIC)
-    spread.told([mine._replace(node="n2", stamp=mine.stamp + 1)], 1.1)  # newer: it is not ours any more
+    spread.told([mine._replace(node="n2", stamp=mine.stamp + 1)], 1.1)  # newer: it is no longer ours
     assert spread.tell(b"vip4" + mine.asker) is None and not spread.asked(b"vip4", host(number), 1.2)
 
 
-# ---- random stories
+# ---- random sequences
 
 stories = st.lists(
     st.tuples(st.sampled_from(["ask", "ask", "verify", "cut", "heal", "hang", "wake", "restart"]), st.integers(0, 30)),

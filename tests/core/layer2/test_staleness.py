@@ -1,4 +1,4 @@
-"""When a replica says that its plan may be outdated."""
+"""When a replica reports that its plan may be outdated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the hellos of other replicas are worth about a node."""
+"""How much the hellos of other replicas count as evidence about a node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule: every row of its table, and its traps, as values."""
+"""The verdict rule: every row of its table, and its corner cases, as values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_two_nodes_that_both_have_no_contact_do_not_hold_each_other_for_dead() -
         ((SILENT,), True),
         ((SILENT, SUSPECT), True),
         ((SILENT, SUSPECT, SUSPECT, SUSPECT), True),  # no quorum is needed
-        ((SILENT, SILENT, SILENT, HEARD), False),  # a voter heard it since the suspicion
+        ((SILENT, SILENT, SILENT, HEARD), False),  # a voter has heard it since the suspicion
         ((SUSPECT, SUSPECT), False),
     ],
 )

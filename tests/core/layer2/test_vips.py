@@ -1,4 +1,4 @@
-"""Which VIPs an event touches, and which of them are decided first."""
+"""Which VIPs an event affects, and which of them are decided first."""
 
 from __future__ import annotations
 

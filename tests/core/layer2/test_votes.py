@@ -1,4 +1,4 @@
-"""Who counts as a voter on a node, who finds it silent, and who hears it."""
+"""Which replicas count as voters on a node, which of them find it silent, and which hear it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_nodes_own_replica_has_no_vote() -> None:
 @pytest.mark.parametrize(
     "mute",
     [
-        on(contacts=("c",)),  # nobody but the node in question has answered it: its own link may be at fault
+        on(contacts=("c",)),  # only the node in question has answered it: its own link may be at fault
         on(contacts=()),
         on(up=False),
         on(SECOND),

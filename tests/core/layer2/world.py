@@ -1,4 +1,4 @@
-"""Replicas on one segment, without a network: each is a `Layer2`, its actions carried out on plain tables."""
+"""Replicas on one segment, without a network: each is a `Layer2` whose actions are applied to plain tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def nics_of(node: str, up: bool = True, mac: bytes = b"") -> dict[int, Nic]:
 
 
 class Replica:
-    """One `Layer2` and what its actions made of the tables of its host."""
+    """One `Layer2`, and the tables of its host after its actions."""
 
     def __init__(self, node: str, now: float, seed: int = 1, log: Log[bytes] | None = None) -> None:
         self.node = node
@@ -126,7 +126,7 @@ class Replica:
 
 
 class World:
-    """``cut``: nodes without a link. ``hung``: replicas whose process stands still. ``quiet``: managers that hang.
+    """``cut``: nodes without a link. ``hung``: replicas whose process is stopped. ``quiet``: managers that hang.
 
     ``mute``: nodes that answer no probes; their hellos arrive. ``log``: of the first replica.
     """
@@ -153,7 +153,7 @@ class World:
             self.tell(node)
 
     def restart(self, node: str) -> Replica:
-        """A new process on a node; its boot number rises."""
+        """Starts a new process on a node; its boot number rises."""
         member = self.wanted.members[node]
         members = {**self.wanted.members, node: replace(member, boot=member.boot + 1)}
         self.wanted = replace(self.wanted, members=members)
@@ -227,7 +227,7 @@ class World:
         replica.settle(now)
 
     def answers(self, vip: str) -> dict[str, bytes]:
-        """Who answers for a VIP with which MAC."""
+        """The replicas that answer for a VIP, each with the MAC in its answer."""
         packed = ip_address(vip).packed
         return {
             node: replica.owned[packed]

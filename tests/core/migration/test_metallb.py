@@ -1,4 +1,4 @@
-"""MetalLB's objects converted: pools, advertisements, peers, and what has no counterpart."""
+"""Conversion of MetalLB's objects: pools, advertisements, peers, and objects without a counterpart."""
 
 from __future__ import annotations
 
