@@ -1,4 +1,4 @@
-"""The rules of allocation one by one, and a reason for each refusal."""
+"""The allocation rules one by one, and the reason for each refusal."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_only_the_leader_gives_new_addresses() -> None:
     assert got(no_longer, "new") == []
 
 
-# --- which Eip -------------------------------------------------------------------------------------------------------
+# --- selection of the Eip --------------------------------------------------------------------------------------------
 
 
 def test_order_selected_then_default_then_the_others() -> None:
@@ -147,7 +147,7 @@ def test_a_changed_namespace_label_is_seen() -> None:
     assert got(run([service("web")], eips, first.memory, namespaces={"ns": {"tier": "front"}}), "web")
 
 
-# --- asked for -------------------------------------------------------------------------------------------------------
+# --- requested addresses ---------------------------------------------------------------------------------------------
 
 
 def test_an_address_asked_for_goes_to_who_asks_before_it_is_given_to_anybody() -> None:
@@ -351,7 +351,7 @@ def test_a_sharing_key_brings_services_together() -> None:
     services = [
         service("tcp", sharing_key="k", created="1"),
         service("udp", sharing_key="k", created="2", ports=UDP),
-        service("more", sharing_key="k", created="3"),  # TCP 80 is taken: an address of its own
+        service("more", sharing_key="k", created="3"),  # TCP 80 is taken: it gets another address
         service("alone", created="4", ports=UDP),
         service("b/udp", sharing_key="k", created="5", ports=frozenset({Port("UDP", 81)})),
     ]
@@ -374,7 +374,7 @@ def test_a_sharing_key_brings_services_together() -> None:
         ({"traffic_policy": LOCAL, "selector": APP}, {"traffic_policy": LOCAL, "selector": APP}, True),
         ({"traffic_policy": LOCAL, "selector": APP}, {"selector": APP}, True),
         ({"traffic_policy": LOCAL, "selector": APP}, {"traffic_policy": LOCAL, "selector": (("app", "x"),)}, False),
-        ({"traffic_policy": LOCAL}, {"traffic_policy": LOCAL}, False),  # no selector: nobody knows where the pods are
+        ({"traffic_policy": LOCAL}, {"traffic_policy": LOCAL}, False),  # no selector: the nodes of its pods are unknown
     ],
 )
 def test_sharing_needs_the_same_nodes(one: dict[str, object], other: dict[str, object], together: bool) -> None:

@@ -1,4 +1,4 @@
-"""The pool of free addresses: constant time, nothing lost, nothing twice; and allocation at full size."""
+"""The pool of free addresses: constant time, no lost and no duplicate addresses; and allocation at full size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_codes(address: object) -> None:
 @settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_a_pool_gives_every_address_once(remembered: int, data: st.DataObject) -> None:
-    """Against a plain set, also when it forgets what was freed (a small limit), and when its shape changes."""
+    """Compared with a plain set, also if the pool forgets freed addresses (a small limit) and if its ranges change."""
     before, pools.REMEMBERED = pools.REMEMBERED, remembered
     try:
         shapes = [((1, 4), (7, 7), (10, 15)), ((2, 12),), ((1, 1),), ()]
@@ -44,7 +44,7 @@ def test_a_pool_gives_every_address_once(remembered: int, data: st.DataObject) -
                 if code is not None:
                     assert code in all_ - taken - barred
                     taken.add(code)
-                for freed in sorted(barred & all_ - taken):  # as the caller does when a bar is lifted
+                for freed in sorted(barred & all_ - taken):  # as the caller does when it lifts a bar
                     pool.release(freed, float(now))
             elif what == "name" and all_ - taken:
                 taken.add(data.draw(st.sampled_from(sorted(all_ - taken))))
@@ -90,7 +90,7 @@ def test_a_freed_address_that_was_forgotten_is_found_again(monkeypatch: pytest.M
 
 
 def test_a_v6_pool_costs_nothing() -> None:
-    """A /64, and one in which somebody holds the far end: no step walks through the pool."""
+    """A /64, also with a holder of its last address: no step iterates over the pool."""
     big = eip("big", "2001:db8::-2001:db8::ffff:ffff:ffff:ffff")
     far = service("far", families=(6,), held=(ip_address("2001:db8::ffff:ffff:ffff:ffff"),))
     began = time.process_time()
@@ -104,7 +104,7 @@ def test_a_v6_pool_costs_nothing() -> None:
 
 
 def test_ten_thousand_holders_and_one_more() -> None:
-    """Bounded generously: some 0.1 s for all, and some ms for one, on an idle machine of today."""
+    """Generous bounds: all take about 0.1 s and one takes a few ms on an idle machine."""
     eips = {"e": eip("e", "10.0.0.0-10.0.255.255")}
     keys = [ServiceKey("ns", f"s{n}") for n in range(10_000)]
     services = {key: service(key.name, created="2026", uid=key.name) for key in keys}

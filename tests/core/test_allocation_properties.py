@@ -1,4 +1,4 @@
-"""What must hold for any Services, any Eips and any order of events (see World.step for the invariants)."""
+"""Invariants for any Services, any Eips and any order of events (see World.step)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_any_history(data: st.DataObject) -> None:
     churn=st.lists(st.integers(0, 60), max_size=60),
 )
 def test_every_address_of_a_pool_serves_and_not_one_more(size: int, claimed: set[int], churn: list[int]) -> None:
-    """Whatever has come and gone before, a pool of N serves exactly N Services."""
+    """After any sequence of events, a pool of N addresses serves exactly N Services."""
     world = World(eips={"e": eip("e", f"10.0.0.0-10.0.0.{size - 1}")})
     for at, n in enumerate(churn):
         key = ServiceKey("ns", f"s{n}")
@@ -104,7 +104,7 @@ def test_every_address_of_a_pool_serves_and_not_one_more(size: int, claimed: set
 @settings(max_examples=60, deadline=None)
 @given(days=st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_the_longest_free_address_comes_first(days: list[int]) -> None:
-    """An address that was given back is the last one to be given out again, but to its last holder."""
+    """A returned address is the last one to be assigned again, except to its last holder."""
     world = World(eips={"e": eip("e", "10.0.0.1-10.0.0.8")})
     free = [f"10.0.0.{n}" for n in range(1, 9)]
     last: dict[str, str] = {}

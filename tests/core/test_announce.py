@@ -1,4 +1,4 @@
-"""Who announces which next hop."""
+"""Which replicas announce which next hops."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_arrangement(hops: list[str], replicas: list[str], capacity: int, salt: 
 
 
 def _most(hops: list[str], replicas: list[str], capacity: int) -> int:
-    """An independent count of what can be covered: try all for one path, Hall's bound is enough here."""
+    """An independent count of the coverable next hops: brute force for one path; here Hall's bound is enough."""
     if capacity * len(replicas) < len(hops):
         return capacity * len(replicas) if len(replicas) > 1 and len(hops) > 1 else 0
     if len(replicas) == 2 and set(hops) <= set(replicas) and capacity == 1:

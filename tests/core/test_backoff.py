@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again."""
+"""The delay before a failed operation is tried again."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,5 +17,5 @@ def test_a_wait_is_within_half_and_all_of_the_ceiling_however_long_it_has_failed
     n: int, one: float, two: float
 ) -> None:
     assert 0.1 <= delay(n, one) <= 5
-    assert delay(n, one) <= 2 * delay(n, two)  # chance is half of it at most
+    assert delay(n, one) <= 2 * delay(n, two)  # at most half of it is random
     assert delay(n, one) <= delay(n + 1, one)

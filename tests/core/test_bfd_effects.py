@@ -1,4 +1,4 @@
-"""What BFD does to BGP: when a session counts as lost, when it may be opened; and what users are told."""
+"""The effects of BFD on BGP: when a session counts as lost, when it may be opened, and the user's messages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_bfd_that_fails_ends_the_session_at_once_and_once() -> None:
     assert state.loss.category is LossCategory.BFD
     assert sessions.torn == {"tor"}
     assert sessions.hear_bfd({"tor": replace(FAILED, heard=False)}, 3.5) == frozenset()
-    # ExaBGP still has it, then ends it: neither is news
+    # ExaBGP still has the session, then ends it: neither is reported
     assert sessions.hear(text.Shown({HERE: "established"}, {HERE: 9.0}), 4.0) == []
     assert not sessions.up()
     assert sessions.hear(text.Down(HERE, "notification sent (6,10): Cease"), 4.0) == []
@@ -140,7 +140,7 @@ def test_a_strict_peer_waits_for_bfd_and_keeps_what_it_has() -> None:
         assert bool(sessions.waiting_for_bfd({"tor": STRICT})) is waiting
     sessions.hear(text.Up(HERE), 2.0)
     sessions.hear_bfd({"tor": UP}, 2.0)
-    sessions.hear_bfd({}, 3.0)  # the BFD process was ended
+    sessions.hear_bfd({}, 3.0)  # the BFD process has ended
     assert not sessions.waiting_for_bfd({"tor": STRICT})
     sessions.hear_bfd({"tor": UP}, 4.0)
     sessions.hear_bfd({"tor": FAILED}, 5.0)
@@ -161,7 +161,7 @@ def test_a_strict_peer_that_waits_is_refused_alone_and_says_why() -> None:
     )
 
 
-# --- from the BgpPeer to the target
+# --- from the BgpPeer to the BFD target
 
 
 def peer(**bfd: Any) -> tuple[Peer | None, list[str]]:
@@ -214,7 +214,7 @@ def test_which_sessions_have_bfd_and_over_which_port() -> None:
     assert found["bound"] == BfdTarget("bound", ip_address("10.0.0.6"), ip_address("10.0.0.9"), False, settings)
 
 
-# --- the pipe and the words
+# --- the pipe and the messages
 
 
 def test_the_pipe_carries_everything() -> None:

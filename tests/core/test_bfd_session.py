@@ -1,4 +1,4 @@
-"""The BFD state machine: RFC 5880, 6.8; two of them against each other over a bad network."""
+"""The BFD state machine: RFC 5880, 6.8; also two of them with a bad network between them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def up(settings: BfdSettings = FAST) -> Session:
     return session
 
 
-# --- packets
+# --- BFD packets
 
 
 def test_a_packet_is_the_same_after_encoding_and_decoding() -> None:
@@ -209,7 +209,7 @@ def test_a_router_in_demand_mode_gets_no_periodic_packets() -> None:
     assert session.send_at is None
     assert session.receive(Packet(BfdState.UP, 7, 42, 3, 50_000, 50_000, poll=True, demand=True), 0.2, 1.0)
     assert session.send_at is None
-    session.change(BfdSettings(3, 100, 50), 0.21, 1.0)  # polls are sent until they are answered
+    session.change(BfdSettings(3, 100, 50), 0.21, 1.0)  # polls are repeated until they are answered
     (poll,) = session.wake(session.send_at or 0.0, 1.0)
     assert poll.poll and session.send_at is not None
     session.receive(Packet(BfdState.UP, 7, 42, 3, 50_000, 50_000, final=True, demand=True), 0.3, 1.0)
@@ -230,14 +230,14 @@ def test_admin_down_is_said_three_times_and_ignores_the_router() -> None:
     session.enable(3.0)
     assert (session.state, session.next_at) == (BfdState.DOWN, 3.0)
     (first,) = session.wake(3.0, 1.0)
-    assert first.your_discriminator == 0  # the router has begun anew, too
+    assert first.your_discriminator == 0  # the router has started again, too
 
 
 # --- two sessions
 
 
 class Pair:
-    """Two sets of sessions and a network between them that loses, delays, doubles and swaps packets."""
+    """Two sets of sessions, and a network between them that loses, delays, duplicates and reorders packets."""
 
     def __init__(self, seed: int, one: BfdSettings, other: BfdSettings, loss: float, *, odd: bool) -> None:
         self.chance = random.Random(seed)
@@ -350,7 +350,7 @@ def test_a_peer_that_is_removed_is_told_and_then_gone() -> None:
     sessions.want([BfdTarget("a", ROUTER, settings=FAST), BfdTarget("b", NODE, settings=FAST)], 0.0)
     sessions.receive(HELLO.encode(), ROUTER, 255, 0.0, multihop=False)
     sessions.want([], 1.0)
-    assert (sessions.reports, set(sessions.targets)) == ({}, {"a"})  # nobody was heard at b
+    assert (sessions.reports, set(sessions.targets)) == ({}, {"a"})  # b has received no packet
     said = []
     while sessions.next_at is not None:
         said += sessions.wake(sessions.next_at)

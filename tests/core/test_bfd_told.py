@@ -1,4 +1,4 @@
-"""Where users read of BFD: status, /state, history, explain, metrics, the list of peers."""
+"""Where users find BFD: status, /state, history, explain, metrics, the list of peers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rules of a peer (spec.advertise) say of a VIP: next hops and attributes."""
+"""The effect of a peer's rules (spec.advertise) on a VIP: next hops and attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said to ExaBGP next."""
+"""Which command is sent to ExaBGP next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aggregation (advertise[].aggregationLength): one prefix for many VIPs, while at least one of them is served."""
+"""Aggregation (advertise[].aggregationLength): one prefix for many VIPs while at least one of them is served."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_replicas_without_add_path_agree_on_the_next_hops_of_a_prefix() -> None:
 
 
 def test_a_prefix_has_one_next_hop_of_a_replica_also_where_not_all_fit() -> None:
-    """The choice of the VIPs alone would turn with their addresses, and the paths would replace one another."""
+    """Chosen for each VIP, next hops would rotate with the addresses, and the paths would replace one another."""
     held = {f"s{i}": f"198.51.100.{i}" for i in range(1, 40)}
     two = frozenset((name, "tor") for name in NAMES[:2])
     made = plan(told_with(aggregate(), held=held, add_path=False, sessions=two), None, 0.0, POLICY)
@@ -191,7 +191,7 @@ def test_a_prefix_that_is_refused_is_told_of_every_vip_in_it() -> None:
 
 
 def test_the_count_is_right_after_any_story() -> None:
-    """Services come, go and move: after each step the routes are those of a plan from nothing."""
+    """Services come, go and move: after each step the routes equal those of a plan from scratch."""
     chance = random.Random(17)
     names = [f"{'local' if i % 4 == 0 else 's'}{i}" for i in range(12)]
     at = {name: f"198.51.{100 + i % 2}.{i}" for i, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Which peers ExaBGP is configured with: what one peer cannot have here never touches another one."""
+"""Which peers ExaBGP is configured with: a setting that is impossible on this node affects only its own peer."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_what_keeps_from_listening_refuses_a_passive_peer_alone(
     found = arranged(PASSIVE, OTHER, local=local, listen_port=179, **more)
     assert found.refused["tor"].kind is kind
     assert words.refusal(found.refused["tor"]).endswith(".")
-    assert found.config.sessions == {"other": OTHER}  # it opens its session itself
+    assert found.config.sessions == {"other": OTHER}  # this node opens that session
     assert not found.config.listen
     assert found.limited.keys() == ({"other"} if told else set())
 
@@ -86,7 +86,7 @@ def test_an_address_that_the_node_does_not_have_refuses_its_peer_alone() -> None
     found = arranged(replace(TOR, local_address=absent), OTHER, local=replace(ROUTED, absent=frozenset({absent})))
     assert found.refused == {"tor": Refusal(RefusalKind.ADDRESS_ABSENT, absent)}
     assert found.config.sessions == {"other": OTHER}
-    twin = replace(TOR, peer="zeta")  # a refused peer takes no address from others
+    twin = replace(TOR, peer="zeta")  # a refused peer does not take an address from others
     assert arranged(
         replace(TOR, local_address=absent), twin, local=replace(ROUTED, absent=frozenset({absent}))
     ).config.sessions == {"zeta": twin}

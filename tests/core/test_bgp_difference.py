@@ -1,4 +1,4 @@
-"""The difference between what is wanted and what ExaBGP has: every story of changes ends in the same place."""
+"""The difference between the wanted paths and those in ExaBGP: any sequence of changes ends in the same state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Routes = dict[Path, frozenset[Prefix]]
 
 @dataclass
 class Router:
-    """What the peers of an ExaBGP that does as told would have: paths by peer and prefix. Keeps the worst moment."""
+    """The paths that the peers have if ExaBGP executes every command, by peer and prefix."""
 
     paths: dict[tuple[str, int, Prefix], Path] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ SESSIONS = {
 
 
 class Speaker:
-    """Says one batch after the other: the next one is made before the last one is acknowledged."""
+    """Sends one batch after the other; the next batch is made before the last one is acknowledged."""
 
     def __init__(self, difference: Difference, most: int) -> None:
         self.difference, self.ahead = difference, NextLine(difference, most)
@@ -78,7 +78,7 @@ def wanted_paths(routes: Routes, peers: frozenset[str]) -> dict[tuple[str, int, 
 
 @st.composite
 def route_sets(draw: st.DrawFn) -> Routes:
-    """Up to three paths of a prefix at each of two peers, at most one in a slot."""
+    """Up to three paths of a prefix for each of two peers, at most one in a slot."""
     slots: dict[Path, set[Prefix]] = defaultdict(set)
     for peer in ("p", "q"):
         for prefix in PREFIXES:
@@ -162,7 +162,7 @@ def test_a_prefix_that_is_wanted_before_and_after_is_never_without_a_path(
     at = 0
     while batch := speaker.take():
         if at in refused and len(batch.prefixes) > 1 and not batch.withdraw:
-            difference.failed(batch, "no")  # halves are tried
+            difference.failed(batch, "no")  # the difference then tries halves
         else:
             router.take(batch)
             difference.done(batch)
@@ -171,8 +171,8 @@ def test_a_prefix_that_is_wanted_before_and_after_is_never_without_a_path(
 
 
 def test_a_path_that_is_not_wanted_any_more_when_it_is_acknowledged_is_withdrawn() -> None:
-    """The session came up meanwhile and negotiated add-path: the path without an identifier stayed in ExaBGP, and was
-    announced again with each later session, although no plan wanted it."""
+    """The session came up before the acknowledgement and negotiated add-path. The path without an identifier stayed in
+    ExaBGP and was announced in every later session, although no plan wanted it."""
     difference, router = Difference(), Router()
     difference.set_peers(frozenset({"p"}))
     difference.want({path(1): frozenset(PREFIXES[:2])})
@@ -270,7 +270,7 @@ def test_paths_that_contradict_each_other_give_one_route_and_leave_none_behind()
 
 
 def test_the_order_of_the_work_does_not_depend_on_hashes() -> None:
-    """Found by the simulator: one seed gave two orders. Which hash a path has differs between processes."""
+    """Found by the simulator: one seed gave two orders. The hash of a path differs between processes."""
     difference = Difference()
     difference.set_peers(frozenset({"p"}))
     paths = [path(hop, path_id=hop) for hop in range(1, 30)]

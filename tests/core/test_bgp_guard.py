@@ -1,4 +1,4 @@
-"""spec.maxPrefixesSent: never more than the limit, and nothing that is announced is taken away for something new."""
+"""spec.maxPrefixesSent: never more than the limit, and no announced path is withdrawn in favor of a new one."""
 
 from __future__ import annotations
 

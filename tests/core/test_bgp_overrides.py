@@ -1,4 +1,4 @@
-"""BgpPeer.spec.overrides: values of some nodes, read, decided on, told to ExaBGP and to the user."""
+"""BgpPeer.spec.overrides: values for some nodes; how they are read, applied, sent to ExaBGP and shown to the user."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def member(name: str, *gateways: str) -> Member:
 
 
 def snapshot(*peers: Peer, node: str = "node-a") -> Snapshot:
-    """Two racks, each with a subnet and a gateway of its own."""
+    """Two racks, each with its own subnet and gateway."""
     return Snapshot(
         View(node, fresh=frozenset(NODES)),
         nodes={name: Node(name, (ip_address(NODES[name]),), {"rack": RACKS[name]}) for name in NODES},
@@ -73,7 +73,7 @@ def problems(of: Snapshot) -> tuple[Problem, ...]:
     return peer_problems(of).get("tor", ())
 
 
-# --- reading
+# --- parsing
 
 
 def parsed(*overrides: object, conf: dict[str, Any] | None = None, **spec: Any) -> tuple[Peer | None, list[str]]:
@@ -285,7 +285,7 @@ def test_the_address_of_the_interface_is_the_source() -> None:
 
 
 def racks(**more: Any) -> Snapshot:
-    """The stage, with node-c in a rack and a subnet of its own."""
+    """The stage, with node-c in its own rack and subnet."""
     of = stage(**more)
     peer = replace(of.peers["tor"], overrides=(PeerOverride(rack("two"), ip_address("10.2.0.1")),))
     lonely = Node("node-c", (ip_address("10.2.0.13"),), {"rack": "two"})

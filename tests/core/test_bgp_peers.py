@@ -1,4 +1,4 @@
-"""Which sessions a replica is to have, and what only all objects together show."""
+"""Which sessions a replica wants, and faults that show only in the set of all objects."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_older_peer_wins_whatever_its_name() -> None:
     assert held(snapshot(here, typo, node="node-b")) == {"aaa-typo"}
     (problem,) = peer_problems(snapshot(here, typo))["aaa-typo"]
     assert not problem.fatal and problem.message.endswith("on node-a.")
-    assert held(snapshot(replace(old, created=""), replace(typo, created=""))) == {"aaa-typo"}  # by name then
+    assert held(snapshot(replace(old, created=""), replace(typo, created=""))) == {"aaa-typo"}  # then by name
 
 
 def test_a_peer_without_a_session_takes_no_address_from_others() -> None:
@@ -136,7 +136,7 @@ def test_an_attribute_has_an_effect_where_one_rack_is_internal() -> None:
 
 @pytest.mark.parametrize(("node", "expected"), [("node-a", "120.153.77.171"), ("node-tjohud", "0.0.0.1")])
 def test_a_node_without_an_ipv4_address_has_a_router_id_made_of_its_name(node: str, expected: str) -> None:
-    """Never 0.0.0.0, which no router takes (RFC 6286, 2.1): the hash of the second name is 0."""
+    """Never 0.0.0.0, which no router accepts (RFC 6286, 2.1): the hash of the second name is 0."""
     of = snapshot(node=node)
     without = replace(of, nodes={})
     assert str(router_id(without)) == expected
@@ -157,7 +157,7 @@ def test_a_router_of_each_node_gets_that_node_only() -> None:
         reach = Reach(peer, 4, addresses, members())
         assert arrange(NAMES, NAMES, reach, capacity) == {name: (name,) for name in NAMES}
         assert arrange(["node-a"], NAMES, reach, capacity) == {"node-a": ("node-a",)}
-    # A daemon on node-a by that node's own address; for the others it is a router like any.
+    # A BGP daemon on node-a, reached at the node's own address; for other nodes it is an ordinary router.
     reach = Reach(Peer("own", ADDRESS["node-a"], 64500), 4, addresses, members())
     assert reach.address("node-a", "node-a") == ADDRESS["node-a"]
     assert reach.address("node-a", "node-b") is None

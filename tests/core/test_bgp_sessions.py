@@ -1,4 +1,4 @@
-"""The state of each session, from what ExaBGP says."""
+"""The state of each session, derived from ExaBGP's messages."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_from_nothing_to_established_and_back() -> None:
     assert sessions.states["tor"].state == "connect"
     assert sessions.hear(text.Fsm(HERE, "opensent"), 1.0) == []
     assert (sessions.states["tor"].state, sessions.states["tor"].since) == ("opensent", 1.0)
-    assert sessions.hear(text.Fsm(HERE, "established"), 2.0) == []  # Up tells
+    assert sessions.hear(text.Fsm(HERE, "established"), 2.0) == []  # Up reports it
     assert not sessions.up()
     assert sessions.hear(text.Up(HERE), 2.0) == ["tor"]
     assert sessions.up() == {"tor"}
-    assert sessions.hear(text.Fsm(HERE, "idle"), 3.0) == []  # Down tells, with the reason
+    assert sessions.hear(text.Fsm(HERE, "idle"), 3.0) == []  # Down reports it, with the reason
     assert sessions.up() == {"tor"}
     sessions.hear(text.Notification(HERE, 6, 2, "bye"), 3.0)
     assert sessions.hear(text.Down(HERE, "notification received (6,2): Cease"), 3.0) == ["tor"]
@@ -56,7 +56,7 @@ def test_a_notification_of_the_session_before_explains_nothing() -> None:
 
 
 def test_the_answer_to_the_last_attempt_is_told_also_after_a_loss() -> None:
-    """A working peer that is edited to a wrong AS: the loss was our own, what the router says now is the reason."""
+    """A working peer is edited to a wrong AS: we ended the session, and the router's answer now is the reason."""
     sessions = configured()
     sessions.hear(text.Up(HERE), 1.0)
     configure(sessions, replace(PEER, peer_as=64999), 2.0)
@@ -84,7 +84,7 @@ def test_refused_and_disabled_peers() -> None:
     refusal = Refusal(RefusalKind.NO_ROUTE, HERE)
     sessions = configured(refused={"tor": refusal})
     assert (sessions.states["tor"].state, sessions.states["tor"].refusal) == ("idle", refusal)
-    assert sessions.hear(text.Up(HERE), 1.0) == []  # a stranger
+    assert sessions.hear(text.Up(HERE), 1.0) == []  # an unknown peer
     configure(sessions, replace(PEER, passive=True), 2.0)
     assert (sessions.states["tor"].state, sessions.states["tor"].refusal) == ("active", None)
     configure(sessions, replace(PEER, admin_down=True), 3.0)

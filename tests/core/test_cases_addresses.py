@@ -1,4 +1,4 @@
-"""Cases of addresses that failed once, with the right outcome: who may have which, and what is said about it."""
+"""Regression cases about addresses, each with the correct outcome: which Service may have which, and the messages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def held(*texts: str) -> dict[str, Any]:
 
 
 def test_f1_a_nodes_own_address_in_a_status_is_not_taken_over() -> None:
-    """As k3s' servicelb leaves it behind."""
+    """A status as k3s' servicelb leaves it."""
     reserved = reserved_addresses(NODES, {}, {})
     result = run([service("web", held=addresses("10.77.0.11"))], [POOL], reserved=reserved)
     assert got(result, "web") == ["10.77.0.0"]
@@ -149,7 +149,7 @@ def test_f2_an_eip_that_is_asked_for_and_full_changes_nothing() -> None:
 
 
 def test_f3_the_protocol_of_a_service_selects_the_eip() -> None:
-    """The samples of OpenELB: an Eip without a protocol, one for layer2, and a Service for each."""
+    """OpenELB's samples: an Eip without a protocol, an Eip for layer2, and a Service for each."""
     pools = [eip("eip-sample", "139.198.121.228"), eip("eip-sample-layer2", "10.0.0.1", protocol=Protocol.LAYER2)]
     services = [service("layer2", protocol=Protocol.LAYER2), service("bgp", protocol=Protocol.BGP)]
     for order in (services, services[::-1]):
@@ -289,7 +289,7 @@ def test_e6_a_lease_that_a_renamed_node_left_behind_closes_nothing() -> None:
 
 
 def with_cni0(snap: Snapshot, *, inner: bool = True, third: str = "10.244.3.1/24") -> Snapshot:
-    """Each node has a pod subnet of its own on a bridge; the pool is inside that of node-a."""
+    """Each node has its own pod subnet on a bridge; the pool is inside node-a's subnet."""
     subnets = dict(zip(NAMES, ("10.244.1.1/24", "10.244.2.1/24", third), strict=True))
     members = {
         name: replace(
@@ -423,8 +423,8 @@ def test_f9_services_that_cannot_share_keep_it_and_one_is_told() -> None:
     ],
 )
 def test_f9_who_changes_so_that_sharing_ends_loses_the_address(changed: str, other: str, edit: dict[str, Any]) -> None:
-    """Whichever of the two is older. The one that has not changed keeps the address: also once our records say so, and
-    after a restart."""
+    """For either order of age: the unchanged Service keeps the address, also once our records show it and after a
+    restart."""
     ports = {"a": frozenset({Port("TCP", 80)}), "b": UDP}
     services = {
         name: service(name, created=name, ports=ports[name], sharing_key="k", held=AT, recorded=AT) for name in ports
@@ -628,13 +628,13 @@ def test_g5_our_record_beats_a_status_that_another_hand_wrote() -> None:
 
 
 def test_g5_a_status_by_our_own_hand_beats_an_old_record() -> None:
-    """The leader died between the write of the status and that of the record."""
+    """The leader died between the write of the status and the write of the record."""
     moved = service("a", held=addresses("10.77.0.8"), recorded=addresses("10.77.0.9"))
     assert got(run([moved], [POOL]), "a") == ["10.77.0.8"]
 
 
 def test_g5_our_record_beats_a_contested_address_that_we_left_in_a_status() -> None:
-    """We rewrite the status of the other Service and leave the address in it. The writer is then we ourselves."""
+    """We rewrite the status of the other Service and leave the address in it. After that we are its writer."""
     other = service("a", created="1", held=addresses("10.77.0.9"))
     for held in ((), addresses("10.77.0.9")):
         owner = service("b", created="2", held=held, recorded=addresses("10.77.0.9"))
@@ -646,7 +646,7 @@ def test_g5_our_record_beats_a_contested_address_that_we_left_in_a_status() -> N
 
 
 def test_g5_a_record_is_out_of_date_where_we_gave_its_service_another_address() -> None:
-    """The leader died between the writes of two statuses and that of the record."""
+    """The leader died between the writes of two statuses and the write of the record."""
     moved = service("a", created="1", held=addresses("10.77.0.8"), recorded=addresses("10.77.0.9"))
     heir = service("b", created="2", held=addresses("10.77.0.9"))
     result = run([moved, heir], [POOL])

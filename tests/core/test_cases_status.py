@@ -1,4 +1,4 @@
-"""Cases in which the user saw nothing, or the wrong thing, with the right outcome: what conditions and Events say."""
+"""Cases in which the user saw nothing, or a wrong message, with the correct outcome: conditions and Events."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a2_a_family_that_is_negotiated_is_not_spoken_of() -> None:
     assert "negotiate" not in str(service_status(situation(dual(snapshot())), MAIL, None)), "Layer 2 alone serves it"
 
 
-# --- G7, E3: what the wire process notices
+# --- G7, E3: findings of the wire process
 
 
 def noticing(*notices: Notice, node: str = "node-a", **more: Any) -> Known:

@@ -1,4 +1,4 @@
-"""Depth: what lies too deep is replaced by a text, the rest stays, and nothing recurses without a limit."""
+"""Depth: values that are nested too deeply are replaced by a text, the rest stays, and no recursion is unlimited."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JSON = st.recursive(
 
 
 def levels(value: Any) -> int:
-    """Without recursion."""
+    """Computed without recursion."""
     deepest, left = 0, [(value, 1)]
     while left:
         item, depth = left.pop()

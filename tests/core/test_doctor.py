@@ -1,4 +1,4 @@
-"""doctor: a table of broken situations; each cause is named in the first three lines, with what to do."""
+"""doctor: a table of broken clusters; each cause is named in the first three lines, with the action to take."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NIC = {"name": "eth0", "mac": "02:00:00:00:00:01", "up": True, "addresses": ["10
 
 
 def state(node: str = "node-a", of: Snapshot | None = None, **more: Any) -> dict[str, Any]:
-    """What a replica shows; ``more``: for :func:`tests.core.stage.situation`."""
+    """The state that a replica shows; ``more``: for :func:`tests.core.stage.situation`."""
     base = of or snapshot()
     known: Known = situation(replace(base, view=replace(base.view, node=node)), **more)
     found = state_of(known, History(), now=0.0) | {"host": copy.deepcopy(HOST)}
@@ -71,7 +71,7 @@ def healthy(of: Snapshot | None = None) -> Facts:
 
 
 def edited(facts: Facts, node: str, change: Callable[[dict[str, Any]], object]) -> Facts:
-    """The facts with the state of one replica changed; ``node`` ``*``: of all."""
+    """The facts after a change to the state of one replica; ``node`` ``*``: of all replicas."""
     states = {name: copy.deepcopy(dict(shown)) for name, shown in facts.states.items()}
     for name in states if node == "*" else [node]:
         change(states[name])
@@ -79,7 +79,7 @@ def edited(facts: Facts, node: str, change: Callable[[dict[str, Any]], object]) 
 
 
 def unheard() -> Facts:
-    """No other replica hears that of node-c."""
+    """No other replica hears the replica on node-c."""
     return edited(healthy(), "*", lambda state: state["replicas"]["node-c"].update(fresh=False))
 
 
@@ -141,7 +141,7 @@ def dead() -> Facts:
 
 
 def second_network(facts: Facts) -> Facts:
-    """The default gateway is on another network than that of the pools, and the filter is strict."""
+    """The default gateway is on a network other than the pools' network, and the filter is strict."""
     assert facts.snapshot is not None
     members = {n: replace(m, gateways=(ip_address("192.0.2.1"),)) for n, m in facts.snapshot.members.items()}
     facts = replace(facts, snapshot=replace(facts.snapshot, members=members))
@@ -160,7 +160,7 @@ def no_service_endpoints() -> Facts:
 
 
 SITUATIONS: Mapping[str, tuple[Callable[[], Facts], Check, str]] = {
-    # The API and what is installed
+    # The API and the installation
     "API away": (lambda: Facts(api="10.0.0.1 does not take connections."), Check.API, "cannot be reached"),
     "no rights": (lambda: Facts(api="eips is forbidden.", refused=True), Check.API, "The API refuses"),
     "API away for the managers": (
@@ -520,9 +520,9 @@ def test_the_rights_are_those_of_the_chart() -> None:
 @pytest.mark.parametrize(
     ("theirs", "ours", "active"),
     [
-        ("2026-11-30T12:00:05Z", "2026-11-30T12:00:00Z", True),  # it wrote last
-        ("2026-11-30T11:59:57Z", "2026-11-30T12:00:00Z", True),  # we answered its write
-        ("2026-11-30T11:59:00Z", "2026-11-30T12:00:00Z", False),  # the Service has come from it
+        ("2026-11-30T12:00:05Z", "2026-11-30T12:00:00Z", True),  # the other controller wrote last
+        ("2026-11-30T11:59:57Z", "2026-11-30T12:00:00Z", True),  # we wrote in response to its write
+        ("2026-11-30T11:59:00Z", "2026-11-30T12:00:00Z", False),  # the Service was migrated from it
         ("", "2026-11-30T12:00:00Z", True),
         ("2026-11-30T11:59:00Z", "", True),
         ("yesterday", "2026-11-30T12:00:00Z", True),

@@ -1,4 +1,4 @@
-"""A node is drained without a loss: the community first, then no routes; Layer 2 moves; the last one stays."""
+"""A drain without losses: first the community, then withdrawal; Layer 2 moves; the last next hop stays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def seen_by(of: Snapshot, node: str) -> Snapshot:
 
 
 def routes(plans: Iterable[Plan], vip: object) -> dict[str, set[tuple[str, ...]]]:
-    """The next hops of a VIP with the communities that they have, as all replicas announce them."""
+    """The next hops of a VIP and their communities, as announced by all replicas."""
     names = {address: name for name, address in ADDRESS.items()}
     found: dict[str, set[tuple[str, ...]]] = {}
     for made in plans:
@@ -207,7 +207,7 @@ def test_cordoned_nodes_drain_where_the_setting_says_so() -> None:
         assert objects.nodes["a"].draining is wanted
 
 
-# What is left to do, from what replicas show
+# The remaining steps, as the replicas' state shows them
 
 
 def shown(of: Snapshot, at: float, before: Plan | None = None, **more: Any) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Verdicts of the duplicate address probe: remembered, asked for again with back-off, bounded."""
+"""Verdicts of the duplicate address probe: remembered, requested again with back-off, bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said to ExaBGP and what it says, without ExaBGP."""
+"""Commands to ExaBGP and its messages, without ExaBGP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hello: only members with the key, only news; fresh for as long as promised."""
+"""Hello: only from members with the key, only new ones; fresh for the promised time."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ hellos = st.builds(
     echo=numbers,
     uptime=numbers,
     assignments=st.lists(assignments, max_size=6).map(
-        lambda found: tuple(sorted(found, key=lambda one: (one.vip, one.node)))  # as they are grouped in a datagram
+        lambda found: tuple(sorted(found, key=lambda one: (one.vip, one.node)))  # the order in a datagram
     ),
     known_askers=st.integers(0, 0xFFFF),
 )
@@ -108,7 +108,7 @@ def signed(data: bytes, key: bytes = KEY) -> bytes:
 
 
 def with_field(datagram: bytes, kind: int, value: bytes) -> bytes:
-    """A datagram with one more field behind the others."""
+    """A datagram with one additional field after the others."""
     return signed(datagram[:-32] + struct.pack(">BH", kind, len(value)) + value)
 
 
@@ -132,7 +132,7 @@ def test_a_field_of_nonsense_raises_nothing(kind, value) -> None:
 
 @given(hellos, st.integers(13, 255), st.binary(max_size=100))
 def test_fields_of_a_later_release_are_skipped(hello, kind, value) -> None:
-    """A rolling upgrade: replicas of this release understand those of the next, which have one more field."""
+    """A rolling upgrade: replicas of this release understand those of the next release, which send one more field."""
     assert decode(with_field(encode(hello, KEY), kind, value), KEY) == hello
 
 
@@ -159,7 +159,7 @@ def test_the_wrong_key_an_oversize_datagram_and_another_version_are_refused() ->
     assert decode(said() + bytes(MAX_DATAGRAM), KEY) is HelloRefusal.OVERSIZE
     for version in (1, VERSION + 1):
         assert decode(signed(b"PLBH" + bytes((version,)) + said()[5:-32]), KEY) is HelloRefusal.VERSION
-    assert decode(signed(b"PLBH\2" + bytes(33)), KEY) is HelloRefusal.MALFORMED  # nobody's
+    assert decode(signed(b"PLBH\2" + bytes(33)), KEY) is HelloRefusal.MALFORMED  # of no version
 
 
 def test_a_usual_datagram_is_not_fragmented() -> None:
@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_left_out_in_the_order_of_its_weight() -> None:
 
 
 def test_no_more_segments_are_read_than_are_sent() -> None:
-    """Whoever has the key could make each replica keep 700 segments of one sender. Found by `make fuzz`."""
+    """A sender with the key could make each replica keep 700 segments. Found by `make fuzz`."""
     value = bytes.fromhex("01 020000000001 00 00")
     fields = (struct.pack(">BH", 4, len(value)) + value) * (MOST_SEGMENTS + 2)
     found = decode(signed(encode(Hello("a", 1, 1), KEY)[:-32] + fields), KEY)
@@ -219,7 +219,7 @@ def test_replays_are_refused_also_after_a_goodbye_and_a_silence() -> None:
     assert heard.expire(1.0) == {"a"}
     assert heard.receive(second, 1.1) is HelloRefusal.REPLAY
     left = heard.receive(said(sequence=7, goodbye=True), 1.2)
-    assert isinstance(left, Change) and not left.left  # it was not fresh any more
+    assert isinstance(left, Change) and not left.left  # it was no longer fresh
     assert heard.receive(second, 1.3) is HelloRefusal.REPLAY
     assert heard.fresh == {}
 
@@ -314,7 +314,7 @@ def test_a_member_no_more_is_forgotten() -> None:
 
 
 def test_a_member_whose_lease_was_deleted_may_begin_with_a_lower_boot() -> None:
-    """The boot number comes from the clock then, and the clock may be behind."""
+    """The boot number then comes from the clock, and the clock may be slow."""
     heard = receiver("a")
     heard.receive(said("a", boot=900), 0.0)
     heard.set_members(members("me"))

@@ -1,4 +1,4 @@
-"""A hello carries texts of at most 255 bytes: one byte tells the length."""
+"""A hello carries texts of at most 255 bytes: the length field has one byte."""
 
 from __future__ import annotations
 

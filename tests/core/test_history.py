@@ -1,4 +1,4 @@
-"""History: moves, deaths and returns from one known value to the next; bounded; one Event for a node with many VIPs."""
+"""History: moves, deaths and returns between known values; bounded; one Event for a node with many VIPs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AT = SETTLED + 1.0
 
 
 class Replica:
-    """The history of node-a, fed with one known value after the other."""
+    """The history of node-a, fed with known values in order."""
 
     def __init__(self, known: Known | None = None) -> None:
         self.history, self.known = History(), None
@@ -50,7 +50,7 @@ class Replica:
 
 
 def without(node: str, **more: Any) -> Known:
-    """What is known once ``node`` is dead and everybody has done what follows."""
+    """The knowledge once ``node`` is dead and every replica has applied the consequences."""
     live = tuple(name for name in NAMES if name != node)
     made = situation(snapshot(up=live, fresh=frozenset(live), dead=frozenset({node})), now=LATER, **more)
     return replace(made, wire=replace(made.wire, dead=frozenset({node})))
@@ -199,7 +199,7 @@ def test_a_vip_whose_protocol_was_changed() -> None:
 
 
 def test_more_announced_next_hops_are_no_change_of_the_endpoints() -> None:
-    """After a change from Layer 2 to BGP, one next hop is announced first, and the others half a second later."""
+    """After a change from Layer 2 to BGP, one next hop is announced first, and the others 0.5 s later."""
     made = situation(snapshot())
     vip = made.plan.vips[AUTO_VIP]
     one = ServedBy(Mode.BGP, vip.next_hops[:1], "", vip.protocol, planned=vip.next_hops)
@@ -288,7 +288,7 @@ def test_events_wait_for_the_moves_that_a_death_causes() -> None:
 
 
 def test_one_replica_tells() -> None:
-    """The leader; where it is dead the first of the others, which needs no API."""
+    """The leader; if it is dead, the first of the other replicas. The choice does not need the API."""
 
     def telling(leader: str, dead: str = "") -> list[str]:
         found = []

@@ -1,4 +1,4 @@
-"""What of the history is logged as a warning."""
+"""Which history entries are logged as warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hold-down of BGP: what replicas tell each other makes one decision of many."""
+"""The hold-down of BGP: the replicas exchange their states, and all reach the same decision."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_step_taken_twice_is_taken_once_and_never_uses_bgp_without_a_session(
 
 
 def test_routes_that_are_lost_soon_after_announcing_double_the_wait() -> None:
-    """A router with a prefix limit ends the session as soon as it has the routes; it is back a second later."""
+    """A router with a prefix limit ends the session as soon as it has the routes; the session returns after 1 s."""
     now, waits = 0.0, []
     state = step(None, OWN, now, POLICY)
     for _ in range(9):
@@ -159,7 +159,7 @@ def test_a_new_set_of_peers_begins_with_the_state_of_one_that_has_a_live_session
         assert inherited(memory, R1 | R2, R2) is SERVES
         assert inherited(memory, R1 | R3, R2) is LOST
         assert inherited(memory, R3, R2 | R3) is None
-    # The session that BGP used is gone too: the one that is up counts, though it is not far
+    # The session that BGP used is gone too: the established one counts, although its hold-down is less advanced
     assert inherited({R1: SERVES, R2: WAITS}, R1 | R2, R2) is WAITS
     older = replace(WAITS, since=2)
     assert inherited({R1: WAITS, R2: older}, R1 | R2, R1 | R2) is older

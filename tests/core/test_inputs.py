@@ -1,4 +1,4 @@
-"""What a plan is made from: reports, memories, and when time alone makes another plan necessary."""
+"""The inputs of a plan: reports, memories, and the times at which a new plan is needed without an event."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def inputs() -> Inputs:
 
 def test_what_a_report_of_the_wire_process_changes() -> None:
     made, dead, heard = inputs(), WireReport(dead=frozenset("b")), FreshReplica("c", 1, digest=1)
-    assert made.heard_wire(WireReport(), 0.0) is News.PLAN  # the first one
+    assert made.heard_wire(WireReport(), 0.0) is News.PLAN  # the first report
     assert made.heard_wire(WireReport(counters={"requests": 1}), 1.0) is News.NOTHING
     assert made.heard_wire(dead, 2.0) is News.URGENT
     assert made.heard_wire(replace(dead, trouble="no sockets"), 3.0) is News.STATUS

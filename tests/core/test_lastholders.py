@@ -1,4 +1,4 @@
-"""Who had an address last."""
+"""The last holder of an address."""
 
 from __future__ import annotations
 

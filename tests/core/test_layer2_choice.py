@@ -1,4 +1,4 @@
-"""spec.layer2 of an Eip: which nodes answer for its VIPs, on which interface, and which are preferred."""
+"""spec.layer2 of an Eip: which nodes answer for its VIPs, on which interface, and which nodes are preferred."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def with_rules(of: Snapshot | None = None, name: str = "segment", eip: Any = Non
 
 
 def with_interfaces(of: Snapshot, **listed: dict[str, str | None]) -> Snapshot:
-    """By the last letter of a node: the address of each interface; None: it is missing or down."""
+    """By the last letter of a node: the address of each interface; None: the interface is missing or down."""
     members = dict(of.members)
     for letter, found in listed.items():
         name = f"node-{letter}"
@@ -401,7 +401,7 @@ def test_a_node_that_is_dead_on_the_segment_is_no_candidate() -> None:
     assert set(made(seen).vips[LAYER2_VIP].candidates) == {"node-a", "node-c"}
 
 
-# --- what is shown
+# --- user-visible state
 
 
 def test_a_missing_interface_is_a_condition_and_one_event() -> None:

@@ -1,4 +1,4 @@
-"""The lease: never two leaders at once, whatever is slow, stopped, lost or repeated."""
+"""The lease: never two leaders at once, even if steps are slow, stopped, lost or repeated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TIMING = Timing(duration=4.0, renew_deadline=2.5, retry=0.5)
 
 
 class Store:
-    """A record under compare-and-swap; the truth of the test."""
+    """A record under compare-and-swap; the reference for the test."""
 
     def __init__(self) -> None:
         self.record: LeaseState | None = None
-        self.history: list[LeaseState] = []  # as a watch brings it
+        self.history: list[LeaseState] = []  # as a watch delivers it
         self._version = 0
 
     def swap(self, new: LeaseState) -> LeaseState | None:
@@ -32,7 +32,7 @@ class Store:
 
 
 def turn(lease: Lease, store: Store, now: float) -> object:
-    """One action, done at once."""
+    """One action, executed immediately."""
     action = lease.poll(now)
     if isinstance(action, Read):
         lease.seen(store.record, now)
@@ -73,7 +73,7 @@ def test_another_takes_it_only_after_the_whole_duration() -> None:
 
 
 def test_a_record_as_old_as_the_hills_is_still_waited_for() -> None:
-    """Its age by the wall clock says nothing: the holder may renew in this moment."""
+    """The age of the record by the wall clock proves nothing: the holder may renew it at any moment."""
     store, b = Store(), Lease("b", TIMING)
     store.swap(LeaseState("a", 4.0))
     run(b, store, 1000, 1003.9)
@@ -180,7 +180,7 @@ def test_two_outcomes_are_a_mistake() -> None:
 def watched(
     leases: list[Lease], store: Store, start: float, end: float, lag: float = 0.0
 ) -> list[tuple[float, object]]:
-    """Everybody acts when it is due, and hears of each change ``lag`` seconds later; what was done, but for waiting."""
+    """All leases act when due, and learn of each change after ``lag`` seconds. Returns all actions except waits."""
     done: list[tuple[float, object]] = []
     told = len(store.history)
     pending: list[tuple[float, LeaseState]] = []
@@ -253,17 +253,17 @@ def test_a_lease_that_is_deleted_is_not_free_while_its_holder_may_lead() -> None
     assert b.leading(6.0)
 
 
-# --- many machines, many interleavings
+# --- several machines, many interleavings
 
 
 @dataclass
 class Machine:
     name: str
-    skew: float  # its clock shows the true time plus this
-    rate: float  # and goes so much faster
+    skew: float  # offset of its clock from the true time
+    rate: float  # speed of its clock, relative to the true time
     starts: int = 0
     acts_at: float = 0.0  # true time of its next step
-    outcome: Callable[[Lease, float], None] | None = None  # what it is told then
+    outcome: Callable[[Lease, float], None] | None = None  # what it learns at that time
 
     def __post_init__(self) -> None:
         self.restart()
@@ -278,13 +278,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Fate:
-    """What happens to one step of a machine; times in seconds."""
+    """The conditions of one step of a machine; times in seconds."""
 
-    stopped: float  # the machine stands still before it takes in what came of its step
-    there: float  # until a request has arrived
-    back: float  # until the answer has
+    stopped: float  # the machine is stopped before it processes the result of its step
+    there: float  # until a request arrives
+    back: float  # until the answer arrives
     kind: str
-    hears: int | None  # before the step a watch has brought the record as it was so many changes ago
+    hears: int | None  # before the step, a watch delivers the record from this many changes ago
 
 
 fates = st.builds(
@@ -298,8 +298,8 @@ fates = st.builds(
 
 
 class World:
-    """Machines that act when they are due, and a store. The invariant is checked at each instant that matters:
-    leadership begins only when a machine is told an outcome."""
+    """Machines that act when due, and a store. The invariant is checked at each relevant instant: leadership starts
+    only when a machine learns an outcome."""
 
     def __init__(self, machines: list[Machine]) -> None:
         self.store = Store()
@@ -337,7 +337,7 @@ class World:
             self.late.remove(item)
 
     def request(self, action: Read | WriteLease, true: float, fate: Fate) -> Callable[[Lease, float], None]:
-        """Takes effect at once, which is one of the instants at which it may; or later, or never."""
+        """Takes effect at once (one of the instants at which it may), later, or never."""
         record = self.store.record
         if isinstance(action, WriteLease):
             if fate.kind == "request lost":
@@ -363,8 +363,8 @@ class World:
 def test_never_two_leaders(
     course: list[Fate], skews: tuple[float, float, float], rates: tuple[float, float, float]
 ) -> None:
-    """Three machines whose clocks differ in offset and rate (2 %: far beyond any crystal), stopped at any point, with
-    requests that are lost, answered late, or done long after they were given up."""
+    """Three machines whose clocks differ in offset and rate (2 %: far beyond any crystal), stopped at any point. Their
+    requests are lost, answered late, or executed long after the machine gave them up."""
     world = World([Machine(name, skew, rate) for name, skew, rate in zip("abc", skews, rates, strict=True)])
     for fate in course:
         world.step(fate)
@@ -373,7 +373,7 @@ def test_never_two_leaders(
 @settings(max_examples=50, deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 2), st.floats(0.01, 0.4)), min_size=150, max_size=150))
 def test_somebody_leads_in_the_end(steps: list[tuple[int, float]]) -> None:
-    """With everything working, candidates that come and go leave a leader behind, and exactly one."""
+    """Without faults, exactly one leader remains after candidates have come and gone."""
     store = Store()
     leases = [Lease(name, TIMING) for name in "abc"]
     now = 0.0

@@ -1,4 +1,4 @@
-"""What a replica says of itself comes back whole, and nonsense is no member."""
+"""A replica's own description survives encoding and decoding, and malformed text is no member."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory between plans: a value of its own, which depends on what happened and not on the order of dicts."""
+"""Memory between plans: a separate value that depends on the events and not on the order of dicts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ V = TypeVar("V")
 
 
 def router(name: str, *eips: str, labels: str = "") -> Peer:
-    """A peer that takes the VIPs of these pools, or of Services with this label; of all without either."""
+    """A peer that receives the VIPs of these pools, or of Services with this label; without either, all VIPs."""
     selector = Selector((Requirement("for", "In", frozenset({labels})),)) if labels else None
     rules = (AdvertiseRule(eips=frozenset(eips), service_selector=selector),) if eips or labels else ()
     return Peer(name, ip_address(f"10.77.0.{name[1:]}"), 64500, add_path=8, families=(4,), advertise=rules)
@@ -57,7 +57,7 @@ def two_pools(peers: tuple[Peer, ...], up: tuple[str, ...], order: tuple[int, ..
 
 
 def test_what_bgp_serves_keeps_its_routes_when_its_peers_are_edited_in_whatever_order() -> None:
-    """Pool x is announced to r1, which is down, and pool y to r2, which is up; then both take everything."""
+    """Pool x is announced to r1, which is down, and pool y to r2, which is up; then both receive everything."""
     for order in permutations((0, 1)):
         made = plan(two_pools((router("r1", "x"), router("r2", "y")), ("r1", "r2"), order), None, 0.0, POLICY)
         made = plan(two_pools((router("r1", "x"), router("r2", "y")), ("r2",), order), made, 20.0, POLICY)
@@ -69,7 +69,7 @@ def test_what_bgp_serves_keeps_its_routes_when_its_peers_are_edited_in_whatever_
 
 
 def test_the_hold_down_is_there_before_the_first_service() -> None:
-    """A Service that is made anew while a session is held down waits as the one before it did."""
+    """A Service that is created again while a session is held down waits like its predecessor."""
     peers = (router("r1", "x"), router("r2", "y"))
     made = plan(two_pools(peers, ("r1", "r2")), None, 0.0, POLICY)
     made = plan(two_pools(peers, ("r2",)), made, 20.0, POLICY)
@@ -109,11 +109,11 @@ HELD = {"a": "10.77.0.201", "b": "10.77.0.202", "c": "10.77.0.231", "d": "172.16
 
 
 Event = tuple[str, str, object]
-"""What happens, to what, and how."""
+"""The kind of event, its object, and the change."""
 
 
 class World:
-    """Three nodes, up to three routers, four Services, three pools: what events leave of it."""
+    """Three nodes, up to three routers, four Services, three pools: the state that the events produce."""
 
     def __init__(self) -> None:
         self.rules = {"r1": router("r1"), "r2": router("r2")}
@@ -222,7 +222,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[tuple[float, Snapshot]]:
-    """Peers, pools, Services, nodes, sessions and labels that change, with time between the changes."""
+    """Changes of peers, pools, Services, nodes, sessions and labels, with time between the changes."""
     now, world, story = 0.0, World(), []
     for _ in range(draw(st.integers(1, 8))):
         now += draw(st.sampled_from([0.0, 0.4, 3.0, 10.0, 40.0]))
@@ -232,7 +232,7 @@ def stories(draw: st.DrawFn) -> list[tuple[float, Snapshot]]:
 
 
 def reordered(of: Snapshot, seed: int) -> Snapshot:
-    """The same values, with every mapping in another order."""
+    """The same values, with the mappings in a different order."""
     parts = ("nodes", "services", "endpoints", "eips", "peers", "members")
     mixed: dict[str, Any] = {name: shuffled(dict(getattr(of, name)), seed) for name in parts}
     return replace(of, **mixed)
@@ -242,7 +242,7 @@ def reordered(of: Snapshot, seed: int) -> Snapshot:
 def test_equal_values_give_equal_plans_whatever_is_reused_and_in_which_order(
     story: list[tuple[float, Snapshot]], seed: int, policy: ModePolicy
 ) -> None:
-    """Incremental, whole and reordered plans are one plan, at every step of a random story."""
+    """Incremental, full and reordered planning give the same plan, at every step of a random sequence."""
     short: Plan | None = None
     whole, other = Plan(), Plan()
     for now, snapshot in story:
@@ -256,8 +256,8 @@ def test_equal_values_give_equal_plans_whatever_is_reused_and_in_which_order(
 
 
 def test_a_vip_that_only_the_lost_session_carried_goes_to_layer2_while_another_replica_keeps_its_own() -> None:
-    """A router of each node's own takes traffic for that node alone. The replica loses its session; the one that is
-    left can tell its router nothing of the only endpoint. The hold-down stays, for there is a session."""
+    """With one router per node, a router takes traffic for its node only. The replica loses its session; the remaining
+    replica cannot announce the only endpoint to its router. The hold-down stays, because a session exists."""
     peer = replace(router("r1"), router_per_node=True)
     base = replace(
         cluster(sessions=frozenset({("node-a", "r1"), ("node-b", "r1")})),
@@ -283,8 +283,8 @@ def test_a_vip_that_only_the_lost_session_carried_goes_to_layer2_while_another_r
 def test_events_of_one_moment_lead_to_the_same_plan_in_whatever_order_they_come(
     earlier: list[Event], events: list[Event], now: float, order: Random
 ) -> None:
-    """Each event changes another thing. They are planned together: with a plan after each, the order may matter, for a
-    mode and the state of a set of peers depend on what there was before."""
+    """Each event changes a different object. They are planned together: with a plan after each event the order may
+    matter, because a mode and the state of a set of peers depend on the previous state."""
     events = list({(what, name): (what, name, how) for what, name, how in events}.values())
     found = []
     for sequence in (events, sorted(events, key=lambda _: order.random())):

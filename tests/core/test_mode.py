@@ -1,4 +1,4 @@
-"""The mode of one VIP over sequences of events, with time as an argument."""
+"""The mode of one VIP over sequences of events; time is an argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLICY = ModePolicy(return_after=10, widen_after=0, narrow_dwell=0.5, overlap=3,
 
 @dataclass
 class Vip:
-    """One VIP of one replica that is alone, with the memory that both machines have."""
+    """One VIP of a single replica, with the memory of both state machines."""
 
     policy: ModePolicy = POLICY
     hold_down: HoldDown | None = None
@@ -33,7 +33,7 @@ class Vip:
         standby: bool = True,
         tellable: bool = True,
     ) -> VipMode:
-        """``up``: a session is established, ``since`` when; ``tellable``: it can be told a next hop of the VIP."""
+        """``up``: a session is established, ``since`` when. ``tellable``: it can carry a next hop of the VIP."""
         self.hold_down = step(self.hold_down, SessionsSeen(up, up, since), now, self.policy)
         ways = Ways(protocol, up and tellable, on_link, standby)
         self.mode = decide(self.mode, ways, self.hold_down, now, self.policy)

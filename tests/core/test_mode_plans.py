@@ -1,7 +1,7 @@
-"""The mode in the whole plans of all replicas, which see different things at different times.
+"""The mode in the whole plans of all replicas, which have different views at different times.
 
-A small fleet: each replica plans with its own memory; hellos arrive late, or not at all between two that are cut off
-from one another; replicas are killed and start anew with an empty memory. What is on the wire is what they all do.
+A small fleet: each replica plans with its own memory. Hellos arrive late, or not at all between two replicas that are
+cut off from each other. Replicas are killed and start again with an empty memory. The wire is the sum of all replicas.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ PEERS = ("tor-1", "tor-2")
 
 @dataclass
 class Replica:
-    """``heard``: the last hello of each other replica that is fresh here."""
+    """``heard``: the last hello of each other replica that is fresh on this replica."""
 
     plan: Plan | None = None
     heard: dict[str, DesiredWire] = field(default_factory=dict)
 
 
 class Fleet:
-    """Replicas on every node, two routers, one automatic Service. ``up``: established sessions, in truth."""
+    """Replicas on every node, two routers, one automatic Service. ``up``: the sessions that are really established."""
 
     def __init__(self, *, standby: bool, add_path: int = 8) -> None:
         self.now = 0.0
@@ -48,10 +48,10 @@ class Fleet:
         self.cut: set[frozenset[str]] = set()
         self.sync()
 
-    # What happens
+    # Events
 
     def wait(self, seconds: float) -> None:
-        """Time passes; whoever wants to be woken is, and hellos go on all the while."""
+        """Advances the time; replicas that asked for a wake-up get it, and hellos continue."""
         until = self.now + seconds
         while True:
             wakes = [r.plan.wake_at for r in self.live.values() if r.plan and r.plan.wake_at is not None]
@@ -61,13 +61,13 @@ class Fleet:
                 return
 
     def session(self, replica: str, peer: str, *, up: bool) -> None:
-        """A session comes or goes: its replica knows at once, the others by its next hello."""
+        """A session comes or goes: its replica learns of it at once, the others by its next hello."""
         if replica in self.live:
             (self.up.add if up else self.up.discard)((replica, peer))
             self.decide(replica)
 
     def hello(self, sender: str, receiver: str) -> None:
-        """One hello, if it can get there; a replica that is gone or cut off is no longer fresh."""
+        """One hello, if it can arrive; a stopped or cut-off replica is no longer fresh."""
         if receiver not in self.live or sender == receiver:
             return
         heard = self.live[receiver].heard
@@ -82,7 +82,7 @@ class Fleet:
             self.decide(receiver)
 
     def kill(self, name: str) -> None:
-        """With its sessions; the others do not know it yet."""
+        """Kills a replica and its sessions; the others do not know it yet."""
         self.live.pop(name, None)
         self.up = {(replica, peer) for replica, peer in self.up if replica != name}
 
@@ -92,7 +92,7 @@ class Fleet:
             self.decide(name)
 
     def sync(self) -> None:
-        """Hellos until everybody who can hear has heard of everything, and has decided."""
+        """Exchanges hellos until every replica has received all reachable information and has decided."""
         for name in self.live:
             self.decide(name)
         for _ in range(4):
@@ -133,7 +133,7 @@ class Fleet:
             },
         )
 
-    # What is on the wire
+    # State of the wire
 
     def phases(self) -> dict[str, Phase]:
         return {name: r.plan.vips[VIP].mode.phase for name, r in self.live.items() if r.plan}
@@ -142,7 +142,7 @@ class Fleet:
         return {name for name, r in self.live.items() if r.plan and VIP in r.plan.wire.vips}
 
     def announced(self) -> dict[str, set[str]]:
-        """Next hops that a router has for the VIP, by router: what replicas with a session tell it."""
+        """Next hops that a router has for the VIP, by router, as announced by the replicas with a session to it."""
         found: dict[str, set[str]] = {}
         for name, replica in self.live.items():
             for path, prefixes in replica.plan.bgp.routes.items() if replica.plan else ():
@@ -152,7 +152,7 @@ class Fleet:
         return found
 
     def components(self) -> list[set[str]]:
-        """Replicas that hear one another, directly or not."""
+        """Groups of replicas that hear each other, directly or indirectly."""
         left, found = set(self.live), []
         while left:
             part = {left.pop()}
@@ -164,7 +164,7 @@ class Fleet:
 
 
 def fleet(*, standby: bool = True, up: Iterable[str] = NAMES, seconds: float = 1.0) -> Fleet:
-    """A fleet some time after these replicas got their sessions with both routers."""
+    """A fleet some time after these replicas established their sessions with both routers."""
     made = Fleet(standby=standby)
     for name in up:
         for peer in PEERS:
@@ -254,7 +254,7 @@ def test_a_replica_that_hears_nobody_goes_on_and_its_return_makes_one_mind_again
     made.wait(1)
     made.cut = set()
     made.sync()
-    # node-c has carried it all the time: there is nothing to wait for
+    # node-c has carried it without interruption: no wait is needed
     assert set(made.phases().values()) == {Phase.BGP}
     assert made.announced() and not made.answering()
 
@@ -342,7 +342,7 @@ def test_no_sequence_leaves_a_vip_with_no_way_in(
     for step in sequence:
         do(made, step)
         if standby:
-            # Nobody needs to have heard of anything for this
+            # This needs no information from other replicas
             assert made.answering() == set(made.live)
         else:
             fresh = Fleet.__new__(Fleet)
@@ -350,7 +350,7 @@ def test_no_sequence_leaves_a_vip_with_no_way_in(
                 **made.__dict__,
                 "live": {n: Replica(r.plan, dict(r.heard)) for n, r in made.live.items()},
             }
-            fresh.sync()  # what it comes to within one exchange of hellos
+            fresh.sync()  # the result within one exchange of hellos
             assert fresh.answering() or fresh.announced(), (step, fresh.phases())
     made.sync()
     for part in made.components():
@@ -372,7 +372,7 @@ def test_no_sequence_leaves_a_vip_with_no_way_in(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(steps, min_size=1, max_size=12), st.booleans(), names)
 def test_a_restart_in_any_situation_moves_nobody(sequence: list[tuple[object, ...]], standby: bool, name: str) -> None:
-    """A replica that starts does what the others do, and brings none of them to do anything else."""
+    """A new replica does the same as the others, and does not change their decisions."""
     made = Fleet(standby=standby)
     for step in sequence:
         do(made, step)
@@ -400,7 +400,7 @@ def test_no_switch_by_hand_leaves_a_gap_while_bgp_is_up(switches: list[tuple[Pro
         made.protocol = protocol
         for name in NAMES:
             made.decide(name)
-            assert made.answering() or set(made.announced()) == set(PEERS)  # they hear of it one after the other
+            assert made.answering() or set(made.announced()) == set(PEERS)  # they learn of it one after the other
         assert made.answering() or set(made.announced()) == set(PEERS)
         made.wait(seconds)
         assert made.answering() or set(made.announced()) == set(PEERS)

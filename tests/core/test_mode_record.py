@@ -1,4 +1,4 @@
-"""The story of a pool's mode: one entry a change, and none for the moment in which a change is under way."""
+"""The record of a pool's mode: one entry for each change, and none while a change is in progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALL = ("node-a", "node-b", "node-c")
 
 
 class Story:
-    """An Eip whose addresses are served in one way after the other; ``told``: the events."""
+    """An Eip whose addresses change between the modes; ``told``: the events."""
 
     def __init__(self) -> None:
         self.plan = plan(snapshot(up=ALL), None, 0.0, POLICY)

@@ -1,4 +1,4 @@
-"""Names: valid ones are safe as one segment of a path, and no other text passes."""
+"""Names: valid names are safe as one segment of a path, and no other text is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""G7: two managers with one node name. Who owns the name, and who ends."""
+"""G7: two managers with one node name. Which one owns the name, and which one ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ V = ClaimStep
 @pytest.mark.parametrize(
     ("claim", "challenged", "waited", "verdict"),
     [
-        (Claim(), False, 0.0, V.TAKE),  # no manager was ever here
+        (Claim(), False, 0.0, V.TAKE),  # there has never been a manager with this name
         (Claim(owner="me"), False, 0.0, V.TAKE),
         (Claim(owner="old"), False, 0.0, V.CHALLENGE),
         (Claim(owner="old", answered="me"), False, 0.0, V.CHALLENGE),
         (Claim(owner="old", challenger="me"), True, ANSWER_WITHIN - 0.01, V.WAIT),
         (Claim(owner="old", challenger="me"), True, ANSWER_WITHIN, V.TAKE),  # the owner is dead
         (Claim(owner="old", answered="me"), True, 0.1, V.END),  # the owner is alive
-        (Claim(owner="old", challenger="third"), True, 0.1, V.END),  # a third one starts: one of us has to go
+        (Claim(owner="old", challenger="third"), True, 0.1, V.END),  # a third one starts: one of us has to end
         (Claim(owner="third"), True, ANSWER_WITHIN, V.END),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which nodes may receive traffic, in which order."""
+"""Which nodes may receive traffic, and in which order."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_local_takes_nodes_with_a_ready_endpoint_only() -> None:
 
 
 def test_where_kube_proxy_prefers_the_same_node_traffic_goes_to_the_endpoints() -> None:
-    """KEP-3015: every ready endpoint is hinted for its own node."""
+    """KEP-3015: each ready endpoint has a hint for its own node."""
     b, c = Endpoint("node-b", same_node=True), Endpoint("node-c", same_node=True)
     assert next_hops(TrafficPolicy.CLUSTER, [b, c], ALL).nodes == {"node-b", "node-c"}
     assert next_hops(TrafficPolicy.CLUSTER, [b, c], ALL - {"node-b"}).nodes == {"node-c"}

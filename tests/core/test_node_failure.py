@@ -1,4 +1,4 @@
-"""When the pods of a dead node are marked NotReady, when that is undone, and above all when not."""
+"""When the pods of a dead node are marked NotReady, when that is undone, and in particular when pods are not marked."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ ALIVE = Consensus(frozenset("ab"), heard=True)
 
 
 def seen(verdict: Consensus = DEAD, **more: object) -> Seen:
-    """Node c as ``verdict`` says; a leads."""
+    """Node c with the given ``verdict``; a leads."""
     others = {"a": Consensus(frozenset("b"), heard=True), "b": Consensus(frozenset("a"), heard=True)}
     base = Seen(NODES, {**others, "c": verdict}, lease_left=2.0)
     return replace(base, **more)  # type: ignore[arg-type]
 
 
 def confirmed(now: Seen, rules: Rules = RULES, memory: Memory = Memory()) -> MarkingStep:  # noqa: B008
-    """The step after the same has been seen for as long as it takes."""
+    """The step after the same view has lasted for the confirmation time."""
     first = step(memory, now, rules, 100.0)
     return step(first.memory, now, rules, 100.2)
 
@@ -83,7 +83,7 @@ def test_an_answer_in_between_begins_the_wait_again() -> None:
         (seen(replace(DEAD, hello_fresh=True)), NotMarked.HELLO_FRESH),
         (seen(replace(DEAD, heard=True)), NotMarked.HEARD),
         (seen(signs={"c": 97.3}), NotMarked.SIGN_OF_LIFE),
-        # Those who may not vote do not count.
+        # Replicas that may not vote do not count.
         (seen(Consensus(frozenset("abd"), frozenset("axyz"))), NotMarked.NO_MAJORITY),
     ],
 )
@@ -213,7 +213,8 @@ def test_the_next_leader_reads_what_was_marked() -> None:
 
 
 def test_the_next_leader_continues_only_what_the_replicas_still_agree_on() -> None:
-    """The leader that began has died, and the node has come back since: its replica is stopped, its kernel answers."""
+    """The leader that started the marking has died, and the node has returned: its replica is stopped, its kernel
+    answers."""
     begun = read({"c": "marking"}, 1000.0)
     unknown = seen(Consensus())
     assert step(begun, unknown, RULES, 1000.0).mark == ()
@@ -308,7 +309,7 @@ def test_a_leader_restores_the_pods_of_its_own_node_that_an_earlier_leader_marke
     [
         (WireReport(fresh=fresh(b="", c="", d="")), False),
         (WireReport(fresh=fresh(b="", c="")), False),
-        (WireReport(fresh=fresh(b="")), True),  # half of four: the other side may hold us for dead
+        (WireReport(fresh=fresh(b="")), True),  # half of four: the other half may declare us dead
         (WireReport(), True),
         (WireReport(fresh=fresh(b="", c="", d=""), doubt=True), True),
         (WireReport(fresh=fresh(b="", c="", d=""), alone=True), True),

@@ -1,4 +1,4 @@
-"""A node that returns receives traffic once its replica is heard and its kube-proxy has had time, while others can."""
+"""A returning node receives traffic after its hello and a delay for its kube-proxy, while other next hops exist."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def test_a_node_that_dies_again_begins_anew() -> None:
 
 
 def test_a_node_that_was_dead_for_less_than_a_boot_does_not_wait() -> None:
-    """Found by the simulator, seed 55: one replica saw a node dead for 10 ms, and then served its VIP for seconds."""
+    """Found by the simulator, seed 55: one replica saw a node dead for 10 ms, and then served its VIP for
+    seconds."""
     dead = step(Returns(), C, "abc", "ab", 10.0, DELAY)
     assert step(dead, C, "abc", "ab", 11.0, DELAY).dead == {"c": 10.0}
     assert step(dead, frozenset(), "abc", "ab", 10.0 + BOOT - 0.1, DELAY).settling == frozenset()
@@ -90,8 +91,8 @@ def test_a_node_that_was_dead_for_less_than_a_boot_does_not_wait() -> None:
 
 def test_a_node_that_was_dead_when_the_replica_started_may_have_booted() -> None:
     """Found by the simulator, seeds 1005 and 329: a replica that had just started placed a VIP on a booting node at
-    once; the others, which had seen the node die, waited. It may learn seconds after its start that the node is
-    dead: from its own probes, or when it hears another replica."""
+    once. The others had seen the node die and waited. A replica may learn seconds after its start that the node is
+    dead: from its own probes, or from the hello of another replica."""
     for at in (10.6, 10.0 + 2 * BOOT):
         state = step(Returns(), frozenset(), "abc", "ab", 10.0, DELAY)
         dead = step(state, C, "abc", "ab", at, DELAY, unheard=C)

@@ -1,4 +1,4 @@
-"""Objects: parsed once, kept as they are, and whatever order they come in the result is the same."""
+"""Objects: parsed once, kept unchanged, and the result does not depend on their order."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_slices_come_and_go() -> None:
     objects.replace("EndpointSlice", [slice_("s1", "web", ["n1"]), slice_("s2", "web", ["n2"])])
     assert objects.delete("EndpointSlice", "shop", "s1")
     assert nodes_of(objects) == ["n2"]
-    # The label moves the slice to another Service: both notice.
+    # The label moves the slice to another Service: both Services change.
     assert objects.change("EndpointSlice", slice_("s2", "api", ["n2"], version="2"))
     assert nodes_of(objects) == []
     assert nodes_of(objects, ServiceKey("shop", "api")) == ["n2"]
@@ -138,7 +138,7 @@ def test_endpoints_that_say_the_same_are_the_same() -> None:
 def test_the_same_version_is_not_looked_at_again() -> None:
     objects = Objects(True)
     objects.change("Eip", eip("a"))
-    assert not objects.change("Eip", eip("a", "10.9.9.9"))  # a version is a version: the API never does this
+    assert not objects.change("Eip", eip("a", "10.9.9.9"))  # equal versions mean equal objects: the API never does this
     assert objects.change("Eip", eip("a", "10.9.9.9") | {"metadata": meta("a", uid="another")})
 
 

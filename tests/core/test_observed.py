@@ -1,4 +1,4 @@
-"""Which reports are planned for at once, and whether the others announce what we do."""
+"""Which reports lead to a plan at once, and whether the others announce the same as we do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a segment answers is compared with the plan, for each asker."""
+"""The answers on a segment are compared with the plan, for each asker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ A, B, FOREIGN = (
 )
 A2 = A._replace(mac=b"\2\0\0\0\1\x0a")
 AT_A = PlannedAnswer(frozenset({"a"}), "a")
-FOR_B = PlannedAnswer(frozenset({"b"}), "a")  # b has no replica: that of a answers for it
+FOR_B = PlannedAnswer(frozenset({"b"}), "a")  # b has no replica: the replica on a answers for it
 SPREAD = PlannedAnswer(frozenset({"a", "b"}), "a")
 NOBODY = PlannedAnswer()
 

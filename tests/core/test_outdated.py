@@ -1,4 +1,4 @@
-"""What a look at statuses leaves out says the same as before; what costs nothing to know is not looked at."""
+"""Statuses that are not listed as outdated are unchanged; objects known to be unchanged at no cost are skipped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEP = st.fixed_dictionaries(
 
 
 def knowns(steps: list[dict[str, Any]]) -> list[Known]:
-    """What is known after each step."""
+    """The knowledge after each step."""
     view, acknowledged, made, found = WireView(), Acknowledged(), Plan(), []
     for now, step in enumerate(steps):
         up, live, acked, there = (frozenset(step[name]) for name in ("up", "live", "acked", "there"))

@@ -1,4 +1,4 @@
-"""How soon after one plan the next one may be made."""
+"""The minimum interval between two plans."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ def test_a_change_and_what_follows_from_it_are_planned_at_once() -> None:
 
 @given(st.lists(st.floats(0, 1), max_size=60), st.floats(0, 1e6))
 def test_plans_are_bounded_and_none_waits_long(gaps: list[float], start: float) -> None:
-    """Whoever waits as told makes no more plans in a time than the bucket and its refill give."""
+    """A caller that observes the waits makes at most as many plans in a period as the bucket and its refill allow."""
     pace, now = Pace(), start
     for made, gap in enumerate(gaps, 1):
         now += gap

@@ -1,4 +1,4 @@
-"""The status page's view of /state: problems first, bounded, equal while there is nothing new to see."""
+"""The status page's view of /state: problems first, bounded, unchanged while there is no news."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.core.stage import AUTO_VIP, EXPIRED, LATER, LAYER2_VIP, NOW, session,
 def state(
     entries: tuple[Entry, ...] = (), at: float = 0.0, told: dict[str, dict[str, str]] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """``told``: why sessions were lost, as the API says: by peer, by node."""
+    """``told``: the reasons for lost sessions, from the API: by peer, by node."""
     view = {name: more.pop(name) for name in ("up", "fresh", "dead", "leader", "doubt") if name in more}
     made = replace(situation(snapshot("node-a", **view), **more), losses=told or {})
     return state_of(made, History(entries), at)

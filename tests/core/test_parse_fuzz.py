@@ -1,4 +1,4 @@
-"""No JSON value makes a parser raise, and no object is refused without a sentence."""
+"""No JSON value makes a parser raise, and every refused object has a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BgpPeer and BgpConf objects as people write them, OpenELB's included, and what is said about wrong ones."""
+"""BgpPeer and BgpConf objects as users write them, including OpenELB's, and the messages about wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services (ours or not, and what they ask for), Nodes and EndpointSlices."""
+"""Services (whether they are ours, and their requests), Nodes and EndpointSlices."""
 
 from __future__ import annotations
 

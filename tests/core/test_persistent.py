@@ -1,4 +1,4 @@
-"""Mappings and sets of which the next version costs little: they behave as dict and frozenset do."""
+"""Mappings and sets with inexpensive new versions: they behave like dict and frozenset."""
 
 from __future__ import annotations
 

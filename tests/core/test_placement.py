@@ -1,4 +1,4 @@
-"""Where VIPs are placed, when next hops are recorded, and when VIPs are moved: a small cluster through time."""
+"""Where VIPs are placed, when next hops are recorded, and when VIPs are moved: a small cluster over time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def settled(world: World) -> World:
     return world
 
 
-# The five stories of a cluster in which VIPs pile up
+# The five scenarios in which VIPs accumulate on some nodes
 
 
 def test_services_that_are_created_once_the_replicas_run_are_spread_evenly() -> None:
@@ -83,7 +83,7 @@ def test_a_third_replica_gets_its_share() -> None:
     assert world.counts() == [12, 12, 0]
     world.serve(*MORE)
     world.run(3)
-    assert world.counts() == [12, 12, 12]  # new VIPs go to the node that has fewest
+    assert world.counts() == [12, 12, 12]  # new VIPs go to the node with the fewest
 
 
 # Placement
@@ -102,7 +102,7 @@ def test_a_new_vip_goes_to_the_least_loaded_node_and_equals_are_decided_by_rende
 
 
 def test_a_new_vip_is_recorded_together_with_its_allocation() -> None:
-    """So nobody answers for it on another node first."""
+    """The record prevents an answer from another node first."""
     world = settled(World(NODES, NODES))
     world.serve("first")
     made = world.tick()
@@ -229,7 +229,7 @@ def test_while_the_api_is_away_nothing_is_decided() -> None:
 
 
 def lopsided(policy: PlacementPolicy = FAST) -> World:
-    """24 VIPs of which the third node has none, once it can be used."""
+    """24 VIPs; none is on the third node, which has become usable."""
     world = World(NODES, (N1, N2), policy)
     world.run(65, step=5)
     world.serve(*MANY)
@@ -319,7 +319,7 @@ def test_nothing_moves_in_manual_until_it_is_asked_for() -> None:
     assert world.counts() == [8, 8, 8]
     assert (world.objects.raw("Eip", "", "pool") or {})["status"]["rebalanced"] == "r1"
     world.run(2)
-    assert world.objects.eips["pool"].rebalance == ""  # answered
+    assert world.objects.eips["pool"].rebalance == ""  # the request has been answered
     world.restart(N1)
     world.replicas.append(world.replicas.pop(0))
     world.leader = N2
@@ -329,7 +329,7 @@ def test_nothing_moves_in_manual_until_it_is_asked_for() -> None:
 
 
 def test_a_request_also_evens_out_what_is_left_alone_by_itself() -> None:
-    """25% is not reached with 9 of 8."""
+    """9 VIPs instead of 8 do not reach 25%."""
     world = settled(World(NODES, NODES, replace(FAST, rebalance_after=60)))
     world.serve(*MANY)
     world.run(3)

@@ -1,4 +1,4 @@
-"""The fewest moves: against every possible distribution, for small cases."""
+"""The fewest moves: compared with every possible distribution, for small cases."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_units_that_nobody_asked_for_are_moved_first() -> None:
 
 
 def test_a_chain_of_moves_is_found_where_no_single_one_helps() -> None:
-    """n1 has too many, n3 too few, and only by way of n2 can it be mended."""
+    """n1 has too many and n3 too few; the only path for a correction is by way of n2."""
     units = [
         *(Unit(ServiceKey("d", f"a{number}"), "n1", ("n1", "n2")) for number in range(3)),
         *(Unit(ServiceKey("d", f"b{number}"), "n2", ("n2", "n3")) for number in range(2)),

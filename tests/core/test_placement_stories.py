@@ -1,4 +1,4 @@
-"""Invariants of placement and rebalancing over random stories: nodes, replicas, Services, weights, leaders."""
+"""Invariants of placement and rebalancing over random sequences: nodes, replicas, Services, weights, leaders."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_without_a_request_nothing_moves_in_manual_and_with_one_nothing_is_left_
     for name in NODES:
         happen(world, ("return", name))
         happen(world, ("uncordon", name))
-    world.run(70, step=5)  # settled; a leader of the story may have just begun
+    world.run(70, step=5)  # settled; a leader of the sequence may have just started
     before, records = world.places(), world.recorded()
     world.run(800, step=100)
     assert (world.places(), world.recorded()) == (before, records)
@@ -130,7 +130,7 @@ def test_equal_inputs_give_equal_placement_on_every_replica_whatever_the_order(e
     assert one.memory.placement == two.memory.placement and one.digest == two.digest
     fresh = [plan(s, None, world.now, POLICY, replace(FAST, settle_after=0)) for s in (of, mixed)]
     assert fresh[0].memory.placement == fresh[1].memory.placement
-    for name in world.replicas:  # who answers is the same everywhere, for all obey the record
+    for name in world.replicas:  # all replicas choose the same answerers, because all follow the record
         other = plan(world.snapshot(name), None, world.now, POLICY, FAST)
         assert {a: vip.candidates for a, vip in other.vips.items()} == {a: v.candidates for a, v in one.vips.items()}
 

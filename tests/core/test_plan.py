@@ -1,4 +1,4 @@
-"""The whole plan: what all replicas together put on the wire, over many situations."""
+"""The whole plan: the combined announcements and answers of all replicas, over many situations."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def cluster(node: str = "node-a", **view: object) -> Snapshot:
 
 
 def on_the_wire(snapshot: Snapshot, replicas: tuple[str, ...] = NAMES) -> dict[str, dict[str, set[str]]]:
-    """Next hops by prefix and by replica: what each of the live replicas announces, seen by each itself."""
+    """Next hops by prefix and by replica: the announcements of each live replica, each planned from its own view."""
     found: dict[str, dict[str, set[str]]] = {}
     for name in replicas:
         made = plan(replace(snapshot, view=replace(snapshot.view, node=name)), None, 0.0, POLICY)
@@ -251,7 +251,7 @@ def test_no_vip_is_announced_towards_a_dead_next_hop(
 
 @given(st.permutations(list(range(3))), st.integers(0, 3))
 def test_a_plan_cut_short_and_planned_again_ends_in_the_same_place(order: list[int], cut: int) -> None:
-    """Whatever was planned on the way there, the same facts give the same routes, answers and digest."""
+    """The same facts give the same routes, answers and digest, whatever was planned before."""
     straight = plan(cluster(), None, 0.0, POLICY)
     services = list(cluster().services.values())
     seen: dict[ServiceKey, Service] = {}
@@ -269,7 +269,7 @@ SHARED = ("10.77.0.222", "10.77.0.223")
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[Snapshot]:
-    """Services that come, go, change, wait, and share addresses; endpoints, Eips and sessions that change."""
+    """Services that come, go, change, wait, and share addresses; also changes of endpoints, Eips and sessions."""
     snapshot, story = cluster(), []
     for _ in range(draw(st.integers(1, 7))):
         services, endpoints = dict(snapshot.services), dict(snapshot.endpoints)
@@ -311,7 +311,7 @@ PARTS = (
     "memory.sessions",
     "memory.modes",
 )
-"""All of a plan that must not depend on what was reused to make it."""
+"""All parts of a plan that must not depend on reused parts."""
 
 
 @given(stories(), st.booleans())
@@ -324,13 +324,13 @@ def test_looking_only_at_what_has_changed_gives_the_same_plan(story: list[Snapsh
         whole = plan(snapshot, Plan(memory=whole.memory) if whole else None, now / 10, POLICY)
         for part in PARTS:
             assert attrgetter(part)(short) == attrgetter(part)(whole), part
-        # And again, when nothing has changed
+        # Again, without a change
         again = plan(replace(snapshot, services=dict(snapshot.services)), short, now / 10, POLICY)
         assert (again.vips, again.bgp, again.digest) == (short.vips, short.bgp, short.digest)
 
 
 def test_a_change_that_moves_two_vips_alike_changes_the_digest() -> None:
-    """The two VIPs of a dual-stack Service move together: what is XORed must not cancel out."""
+    """The two VIPs of a dual-stack Service move together: values combined by XOR must not cancel out."""
 
     def pinned(node: str) -> Snapshot:
         base = cluster()
@@ -348,7 +348,7 @@ def test_a_change_that_moves_two_vips_alike_changes_the_digest() -> None:
 
 
 def test_a_vip_of_a_second_segment_needs_its_next_hop_alive_there_and_on_the_internal_ips() -> None:
-    """Cilium #35507: the carrier of the second NIC goes, and its VIPs stay at the node for good."""
+    """Cilium #35507: the second NIC loses its carrier, and its VIPs stay at the node permanently."""
     storage = {name: ip_interface(f"10.78.0.{i + 11}/24") for i, name in enumerate(NAMES)}
 
     def seen(**view: object) -> Snapshot:
@@ -388,7 +388,7 @@ def agreed(families: tuple[int, ...], add_path: tuple[int, ...] = ()) -> dict[tu
 
 
 def test_without_negotiated_add_path_each_replica_announces_one_next_hop_without_path_id() -> None:
-    """Whatever sendMax says: paths without identifiers replace one another, and one withdrawal takes the prefix."""
+    """For any sendMax: paths without identifiers replace one another, and one withdrawal removes the prefix."""
     of = cluster(negotiated=agreed((4,)))
     for name in NAMES:
         made = plan(replace(of, view=replace(of.view, node=name)), None, 0.0, POLICY)

@@ -1,4 +1,4 @@
-"""Plans of clusters with more nodes than a VIP uses: what is planned anew is all that could be another plan."""
+"""Plans of clusters with more nodes than a VIP uses: every part that could change is planned again."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ events = st.one_of(
 
 
 def after(seen: Snapshot, event: tuple[str, ...]) -> Snapshot:
-    """The snapshot after one more thing has happened (or been undone)."""
+    """The snapshot after one more event (or its reversal)."""
     view, what = seen.view, event[0]
     match event:
         case ("node", node):
@@ -93,7 +93,7 @@ def after(seen: Snapshot, event: tuple[str, ...]) -> Snapshot:
             return replace(seen, view=replace(view, fresh=view.fresh ^ {node}))
         case ("r1" | "r2", node):
             return replace(seen, view=replace(view, sessions=view.sessions ^ {(node, what)}))
-        case ("less" | "none", node):  # its session with r1 negotiates no add-path, or no family of ours
+        case ("less" | "none", node):  # its session with r1 has no add-path, or no family of ours
             other = agreed(0) if what == "less" else agreed(0, (6,))
             usual = agreed(seen.peers["r1"].add_path)
             now = other if view.negotiated.get((node, "r1"), usual) == usual else usual
@@ -132,7 +132,7 @@ def after(seen: Snapshot, event: tuple[str, ...]) -> Snapshot:
 
 @settings(max_examples=15, deadline=None)
 @example([("renumbered", "n03"), ("renumbered", "n04")], 8)
-@example([("node", "n03"), ("cordon", "n03"), ("node", "n01")], 8)  # a plan in between that arranges nothing
+@example([("node", "n03"), ("cordon", "n03"), ("node", "n01")], 8)  # a plan in between without any arrangement
 @given(st.lists(events, min_size=1, max_size=8), st.sampled_from([0, 4, 8]))
 def test_incremental_plans_of_many_nodes_are_whole_plans(story: list[tuple[str, ...]], add_path: int) -> None:
     seen = fleet(add_path)
@@ -250,7 +250,7 @@ def test_a_plan_in_steps_is_the_plan_and_lets_others_run() -> None:
 
 
 def many(count: int) -> Snapshot:
-    """The fleet with more Services of policy Cluster."""
+    """The fleet with additional Services of policy Cluster."""
     seen = fleet(0)
     held = {ServiceKey("default", f"many-{i}"): str(ip_address(int(ip_address("10.78.0.0")) + i)) for i in range(count)}
     return replace(

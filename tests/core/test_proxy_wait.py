@@ -1,4 +1,4 @@
-"""A next hop is used once its node's kube-proxy can deliver, if another next hop exists meanwhile."""
+"""A next hop is used once its node's kube-proxy can deliver, if another next hop exists until then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of the core as JSON and back: whatever they are, and never a secret."""
+"""Values of the core as JSON and back: for every type of value, and never with a secret."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_any_json_is_decoded_or_refused(data: Any) -> None:
 
 
 class Ring:
-    """Not of the core."""
+    """A class that is not part of the core."""
 
 
 def test_objects_keep_who_refers_to_whom_and_where_chance_is() -> None:

@@ -13,7 +13,7 @@ LIMIT = 1000
 
 @given(st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=200))
 def test_it_is_bounded_and_its_entries_follow_its_checkpoint(sizes: list[tuple[int, bool]]) -> None:
-    """``can``: whether a checkpoint can be made at that moment."""
+    """``can``: whether a checkpoint is possible at that moment."""
     ring: Ring[int, int] = Ring(LIMIT)
     for number, (size, can) in enumerate(sizes):
         if ring.due and can:
@@ -43,7 +43,7 @@ def test_the_oldest_segment_goes_as_a_whole() -> None:
 
 
 def test_a_checkpoint_of_more_than_half_ends_it() -> None:
-    """Else it would be made again and again, for a few entries each."""
+    """Otherwise the checkpoint would be made again and again, for a few entries each time."""
     ring: Ring[str, int] = Ring(LIMIT)
     ring.begin("half", LIMIT // 2)
     ring.add(1, 10)

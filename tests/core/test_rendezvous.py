@@ -1,4 +1,4 @@
-"""The rendezvous order: the same everywhere, stable under loss, balanced over a pool."""
+"""The rendezvous order: the same on every node, stable under loss, balanced over a pool."""
 
 from __future__ import annotations
 
@@ -68,4 +68,4 @@ def test_ten_thousand_addresses_are_ordered_quickly() -> None:
     begun = time.process_time()
     for key in keys:
         ranked(key, names)
-    assert time.process_time() - begun < 1.0  # 40 ms on an idle machine; bench/ has the figures
+    assert time.process_time() - begun < 1.0  # 40 ms on an idle machine; bench/ has measurements

@@ -1,4 +1,4 @@
-"""Another controller that writes a Service's status: written back less and less often, and named."""
+"""Another controller that writes a Service's status: we write back at growing intervals, and name the controller."""
 
 from __future__ import annotations
 

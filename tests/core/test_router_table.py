@@ -1,4 +1,4 @@
-"""Router advertisements: which are valid, which router of a link is used, and until when."""
+"""Router advertisements: which ones are valid, which router of a link is used, and for which time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTION = bytes.fromhex("0101020000000001")  # source link-layer address
         (RAW + OPTION, Advertised(ONE, 1800)),
         (RAW[:5] + b"\x08" + RAW[6:], Advertised(ONE, 1800, 1)),
         (RAW[:5] + b"\x18\x00\x00" + RAW[8:], Advertised(ONE, 0, -1)),
-        (RAW[:5] + b"\x10" + RAW[6:], Advertised(ONE, 1800)),  # reserved: as medium
+        (RAW[:5] + b"\x10" + RAW[6:], Advertised(ONE, 1800)),  # reserved: treated as medium
         (RAW[:15], None),
         (b"\x85" + RAW[1:], None),
         (RAW[:1] + b"\x01" + RAW[2:], None),
@@ -74,7 +74,7 @@ def test_a_router_is_used_until_its_lifetime_is_over() -> None:
 def test_lifetime_0_ends_the_use_of_a_default_router_at_once() -> None:
     made = table()
     made.heard("eth0", Advertised(ONE, 1800), 0.0)
-    for at in (10.0, 12.0, 14.0):  # its last advertisements
+    for at in (10.0, 12.0, 14.0):  # its final advertisements
         made.heard("eth0", Advertised(ONE, 0), at)
         assert shown(made) == []
     made.heard("eth0", Advertised(ONE, 1800), 20.0)
@@ -156,7 +156,7 @@ def test_the_node_advertises_itself_and_a_new_router_hears_it_soon() -> None:
 
 
 def test_default_routers_count_before_others() -> None:
-    """Other nodes on the link advertise themselves, too, with lifetime 0."""
+    """Other nodes on the link also advertise themselves, with lifetime 0."""
     made = table()
     made.heard("eth0", Advertised(ONE, 0), 0.0)
     assert shown(made) == ["fe80::1%eth0"]

@@ -1,4 +1,4 @@
-"""The values that all VIPs of a plan share: each is made again only if something has changed that it depends on."""
+"""The values shared by all VIPs of a plan: each is rebuilt only if one of its inputs has changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def then(before: Shared, of: Snapshot, at: Stages | None = None) -> Shared:
 
 
 def kept(before: Shared, now: Shared) -> tuple[bool, bool, bool]:
-    """Which of topology, peering and rules are the same object."""
+    """Which of topology, peering and rules are identical objects."""
     return now.topology is before.topology, now.peering is before.peering, now.rules is before.rules
 
 
@@ -117,7 +117,7 @@ def test_an_edit_of_the_rules_forgets_their_results() -> None:
 
 
 def test_labels_of_nodes_choose_again_whom_a_rule_and_an_override_select() -> None:
-    """The router of a replica depends on the labels of its node."""
+    """The router of a replica depends on its node's labels."""
     rack = ip_address("10.77.0.250")
     rules = (AdvertiseRule(node_selector=ODD),)
     peer = replace(START.peers["tor"], advertise=rules, overrides=(PeerOverride(node_selector=ODD, address=rack),))
@@ -131,7 +131,7 @@ def test_labels_of_nodes_choose_again_whom_a_rule_and_an_override_select() -> No
 
 
 def test_a_peer_that_is_administratively_down_may_be_added() -> None:
-    """The plan ended with a KeyError."""
+    """Regression: the plan ended with a KeyError."""
     down = replace(START.peers["tor"], name="down", address=ip_address("10.77.0.9"), admin_down=True)
     of = replace(START, peers={**START.peers, "down": down})
     before = plan(START, None, 0.0, POLICY)

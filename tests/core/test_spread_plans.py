@@ -1,4 +1,4 @@
-"""`layer2Spread: hosts` in plans, status and /state: who shares the hosts of a VIP, and how it is shown."""
+"""`layer2Spread: hosts` in plans, status and /state: which nodes share the hosts of a VIP, and how that is shown."""
 
 from __future__ import annotations
 

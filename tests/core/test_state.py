@@ -1,4 +1,4 @@
-"""What /state shows: JSON, whole, and without a password."""
+"""The content of /state: JSON, complete, and without a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Status: what is on the wire, in sentences; times that move only when something changed; never a password."""
+"""Status: the state of the wire in sentences; times that move only after a change; never a password."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_an_answer_on_behalf_of_another_node_is_told() -> None:
 
 
 def test_planned_is_not_served() -> None:
-    """Promise 4: nobody has acknowledged the plan yet."""
+    """Promise 4: no replica has acknowledged the plan yet."""
     made = situation(snapshot(), applied=12345)
     serving = find(service_status(made, WEB, None), "Serving")
     assert serving["status"] == "False"
@@ -464,7 +464,7 @@ def test_the_last_loss_is_kept() -> None:
     assert back["nodesPeerStatus"]["node-a"]["lastLoss"]["time"] == LATER
     assert [notice.reason for notice in session_notices("node-a", "tor", second, back)] == ["SessionEstablished"]
     assert session_notices("node-a", "tor", back, back) == []
-    # The replica starts again and counts anew: what it knew of the last loss stays.
+    # The replica starts again and counts from zero: its knowledge of the last loss stays.
     fresh = own_entry(situation(snapshot(), now="2026-02-02T00:00:00Z"), "tor", back)
     assert fresh["nodesPeerStatus"]["node-a"]["lastLoss"] == loss | {"count": 0}
 
@@ -516,7 +516,7 @@ def test_routes_are_counted_once_an_established_session_was_sent_them() -> None:
 
 @pytest.mark.parametrize("kind", ["Service", "Eip", "BgpPeer", "BgpConf"])
 def test_a_refused_edit_is_reported_with_its_generation(kind: str) -> None:
-    """The object that was judged is the refused one; what stays in force is older."""
+    """The refused object is the one that was judged; the object in force is older."""
     name = {"Service": "shop", "Eip": "auto", "BgpPeer": "tor", "BgpConf": "default"}[kind]
     key = ObjectKey(kind, "default" if kind == "Service" else "", name)
     wrong = (Problem(Reason.INVALID_FIELD, "is wrong."), Problem(Reason.KEPT, "The last one stays.", fatal=False))
@@ -624,7 +624,7 @@ def _with_a_sick_node(of: Snapshot) -> dict[str, Node]:
 
 
 def test_a_vip_that_waits_longer_for_bgp_says_why() -> None:
-    """A prefix limit: the sessions are lost each time that the routes are announced."""
+    """A prefix limit: the sessions are lost each time the routes are announced."""
     made, now = plan(snapshot(), None, 0.0, POLICY, AT_ONCE), 0.0
     for _ in range(3):
         made = plan(snapshot(up=()), made, now := now + 1, POLICY, AT_ONCE)
@@ -712,7 +712,8 @@ def test_what_keeps_a_peer_out_on_a_node_reaches_the_condition() -> None:
 
 
 def test_a_leader_in_doubt_leaves_alone_what_its_plan_does_not_know_yet() -> None:
-    """It was in doubt when the Service came, so its plan is older; then the leader died, and it leads now."""
+    """The replica was in doubt when the Service came: its plan is older. Then the leader died; now the replica is
+    the leader."""
     now = snapshot(doubt=True)
     older = replace(now, services={key: service for key, service in now.services.items() if key != MAIL})
     kept = plan(replace(older, view=replace(older.view, doubt=False)), None, 0.0, POLICY, AT_ONCE)

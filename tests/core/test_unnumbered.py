@@ -1,4 +1,4 @@
-"""Routers known by a link-local address or by their interface alone, and IPv6 next hops for IPv4 routes (RFC 8950)."""
+"""Routers known by a link-local address or only by their interface, and IPv6 next hops for IPv4 routes (RFC 8950)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ROUTER = ip_address("fe80::1%eth1")
 
 
 def member(name: str, *routers: str, on_link: tuple[str, ...] = (), lacks: tuple[str, ...] = ()) -> Member:
-    """A node with an address on eth0, and the link to its router on eth1. ``on_link``: further addresses there."""
+    """A node with an address on eth0, and a link to its router on eth1. ``on_link``: further addresses on that link."""
     eth1 = [ip_interface(f"{LINK[name]}/64"), *map(ip_interface, on_link)]
     return Member(
         name,
@@ -118,7 +118,7 @@ def problems(of: Snapshot, peer: str = "leaf") -> list[tuple[Reason, str, bool]]
 BOTH, EXTENDED = Negotiated((4, 6)), Negotiated((4, 6), extended_next_hop=True)
 
 
-# --- reading
+# --- parsing
 
 
 def parsed(conf: dict[str, Any], **spec: Any) -> tuple[Peer | None, list[str]]:
@@ -210,7 +210,7 @@ def test_the_scope_of_an_address() -> None:
     assert (scope_of(ROUTER), scope_of(ip_address("fe80::1")), scope_of(None)) == ("eth1", "", "")
 
 
-# --- which router
+# --- selection of the router
 
 
 def test_the_router_is_found_on_the_interface_of_each_node() -> None:
@@ -356,8 +356,8 @@ def test_a_session_that_negotiates_it_later_gets_the_routes() -> None:
 
 
 def test_in_an_ipv6_subnet_other_replicas_announce_a_node() -> None:
-    """The session has a global IPv6 address, and the nodes have no IPv4 address: as with IPv4 next hops, a node is
-    announced by the replicas of other nodes, so that its death is not noticed by the hold time alone."""
+    """The session has a global IPv6 address, and the nodes have no IPv4 address. As with IPv4 next hops, the replicas
+    of other nodes announce a node, so that detection of its death does not depend on the hold time alone."""
     tor = Peer("tor", ip_address("fd77::1"), 64500)
     made = plan(serving(tor, agreed=EXTENDED), None, 0.0, POLICY)
     hops = routes(made)
@@ -367,7 +367,7 @@ def test_in_an_ipv6_subnet_other_replicas_announce_a_node() -> None:
 
 
 def test_a_link_with_a_subnet_is_like_any_subnet() -> None:
-    """The router is known by its link-local address, and the nodes have addresses in a subnet on the same link."""
+    """The router is known by its link-local address; the nodes have addresses in a subnet on the same link."""
     shared = {name: member(name, on_link=(f"fd88::{at[-2:]}/64",)) for name, at in NODES.items()}
     of = serving(leaf(address=ip_address("fe80::1")), agreed=EXTENDED, members=shared)
     assert routes(plan(of, None, 0.0, POLICY))["172.16.0.1/32"] <= {"fd88::12", "fd88::13"}
@@ -488,7 +488,7 @@ def test_the_negotiated_next_hops_are_read_from_both_answers_of_exabgp() -> None
     assert not text.events._shown_negotiated(local, lacking, ["ipv4 unicast"]).extended_next_hop
 
 
-# --- between the processes, and between the replicas
+# --- between the processes and between the replicas
 
 
 def test_the_interfaces_and_routers_of_a_node_reach_the_other_replicas() -> None:

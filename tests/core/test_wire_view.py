@@ -1,4 +1,4 @@
-"""The view of the wire that is kept up to date says the same as one that is made anew."""
+"""The incrementally updated view of the wire equals a newly computed one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STEP = st.tuples(
     SOME,  # sessions
     SOME,  # live replicas
     SOME,  # replicas that have acknowledged the plan
-    st.frozensets(st.sampled_from([SHOP, WEB])),  # Services that are there
-    st.sampled_from([None, "", *NAMES]),  # who answers; None: the next hop itself
-    st.integers(0, 1),  # boot number of the others
+    st.frozensets(st.sampled_from([SHOP, WEB])),  # existing Services
+    st.sampled_from([None, "", *NAMES]),  # the answerer; None: the next hop itself
+    st.integers(0, 1),  # boot number of the other replicas
 )
 
 
