@@ -1,7 +1,7 @@
 """Real routers in network namespaces for the tests of the BGP speaker.
 
-One node and any number of routers on one bridge. The test's own thread enters the node's namespace, so that the
-ExaBGP that it starts is there. Everything is removed at the end, also after a failure.
+One node and any number of routers on one bridge. The test's thread enters the node's namespace, and the ExaBGP that
+it starts runs there. Everything is removed at the end, also after a failure.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Segment:
         return name
 
     def cut(self, number: int, *, up: bool = False) -> None:
-        """Takes the router's cable out without telling anybody: the bridge port forwards nothing."""
+        """Disconnects the router without notice: the bridge port forwards nothing."""
         self.ip("-n", self.node, "link", "set", f"p{number}", "master" if up else "nomaster", *(["br0"] if up else []))
 
     def spawn(self, namespace: str, *argv: str, log: Path | None = None) -> subprocess.Popen[bytes]:
@@ -122,7 +122,7 @@ def segment() -> Iterator[Segment]:
 
 
 class Bird:
-    """BIRD as the router, one passive BGP protocol named ``node``; its table is the judge."""
+    """BIRD as the router, one passive BGP protocol named ``node``; its table is the reference."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ protocol bgp node {{
         return run(tool("birdc"), "-s", str(self.socket), *words, check=check)
 
     def table(self) -> Table:
-        """Next hops by prefix, of every path."""
+        """Next hops by prefix, including all paths."""
         found: Table = {}
         prefix = ""
         for line in self.ctl("show", "route", "protocol", "node").splitlines():
@@ -202,12 +202,12 @@ protocol bgp node {{
         return found
 
     def count(self) -> int:
-        """How many routes there are from the node, of both families."""
+        """The number of routes from the node, for both families."""
         matches = re.findall(r"(\d+) of \d+ routes for", self.ctl("show", "route", "protocol", "node", "count"))
         return sum(map(int, matches[:-1] if len(matches) > 1 else matches))
 
     def session(self) -> str:
-        """BIRD's info of the session, with the time since when."""
+        """BIRD's information about the session, with its start time."""
         return next(line for line in self.ctl("show", "protocols").splitlines() if line.startswith("node"))
 
     def attributes(self, prefix: str) -> str:
@@ -215,16 +215,16 @@ protocol bgp node {{
 
 
 class Script:
-    """A peer that does as it is told: accepts one session on 127.0.0.5, then ends it by ``end``.
+    """A scripted peer: accepts one session on 127.0.0.5, then ends it as ``end`` says.
 
-    For what a real router cannot be made to do at will: a TCP reset, a close without a word, odd messages.
+    For behavior that a real router cannot produce on demand: a TCP reset, a close without a message, odd messages.
     """
 
     ADDRESS = "127.0.0.5"
     MARKER = b"\xff" * 16
 
     def __init__(self, end: bytes | None, *, reset: bool = False) -> None:
-        """``end``: a NOTIFICATION's body to send, or None to close; ``reset``: with RST instead of FIN."""
+        """``end``: the body of the NOTIFICATION to send, or None to close; ``reset``: with RST instead of FIN."""
         self.end, self.reset = end, reset
         self.established = threading.Event()
         self.go = threading.Event()
@@ -249,7 +249,7 @@ class Script:
         self.go.wait(20)
         if self.end is not None:
             connection.sendall(self.message(3, self.end))
-        with suppress(TimeoutError):  # what is left unread would turn FIN into RST
+        with suppress(TimeoutError):  # unread data would turn FIN into RST
             connection.settimeout(0.2)
             while connection.recv(4096):
                 pass
@@ -260,7 +260,7 @@ class Script:
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0, step: float = 0.02) -> None:
-    """Waits in the foreground; fails when the condition does not come true in time."""
+    """Waits in the foreground; fails when the condition does not become true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"

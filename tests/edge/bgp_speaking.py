@@ -1,4 +1,4 @@
-"""A running BGP speaker for tests: what it is told, what it reported, and waiting for both."""
+"""A running BGP speaker for tests: its input, its reports, and waiting for both."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.edge.bgp_routers import LOCAL_AS, Bird, Table
 
 
 class Watched:
-    """A running speaker and what it reported."""
+    """A running speaker and its reports."""
 
     def __init__(self, run_dir: File, **settings: float) -> None:
         self.reports: list[BgpReport] = []
         self.speaker = BgpSpeaker(self._reported, run_dir=run_dir, **settings)
         self.token = 0
-        self.planning = True  # False: a manager that has not planned since the session came up
+        self.planning = True  # False: a manager that has made no plan since the session came up
         self._wanted = DesiredBgp()
 
     @property
@@ -48,7 +48,7 @@ class Watched:
             self._tell()
 
     def _tell(self) -> None:
-        """As the manager does: says for which negotiation it is planned."""
+        """Tells the speaker, as the manager does, which negotiation the plan is for."""
         self.speaker.want(replace(self._wanted, negotiated=_agreed(self.last) if self.planning else {}), self.token)
 
     async def applied(self, wanted: DesiredBgp, seconds: float = 20) -> None:
@@ -56,7 +56,7 @@ class Watched:
         await eventually(lambda: self.last.applied == token, seconds)
 
     def reason(self, peer: str) -> str:
-        """Why there is no session, as the user reads it."""
+        """The reason why there is no session, as shown to the user."""
         return words.why_down(self.last.sessions[peer])
 
     def up(self) -> set[str]:
@@ -130,7 +130,7 @@ def many(count: int) -> list[str]:
 
 
 def steady(address: str, peer_as: int) -> DesiredBgp:
-    """What the manager in a process of its own wants: one session under graceful restart, 100 routes."""
+    """The wanted set of a manager in another process: one session under graceful restart, 100 routes."""
     peer = SessionConfig("r2", ip_address(address), peer_as, LOCAL_AS, IPv4Address("10.99.0.1"), graceful_restart=60)
     return wanted([peer], {via("r2", "10.99.0.11"): many(100)})
 

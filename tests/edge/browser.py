@@ -1,4 +1,4 @@
-"""A real browser without a window, driven over the DevTools protocol."""
+"""A real browser without a window, driven by the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEYS = {"Tab": 9, "Enter": 13, " ": 32}
 
 
 def program() -> str:
-    """The path of the browser, which is installed where it is missing."""
+    """The path of the browser; installs it if it is missing."""
     found = shutil.which(PACKAGE)
     if found is None:
         done = subprocess.run([INSTALL, PACKAGE], capture_output=True, text=True, timeout=900, check=False)
@@ -36,10 +36,10 @@ def program() -> str:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[str]:
-    """Runs one; gives the address of its DevTools."""
+    """Runs a browser; yields the address of its DevTools."""
     arguments = [
         program(),
-        "--no-sandbox",  # it has none for root
+        "--no-sandbox",  # root has no sandbox
         "--remote-debugging-port=0",
         f"--user-data-dir={folder}",
         "--disable-gpu",
@@ -47,7 +47,7 @@ def browser(folder: Path) -> Iterator[str]:
         "--disable-background-networking",
         "about:blank",
     ]
-    # Debian's program is a shell script that starts the browser: both are one group, and end together.
+    # Debian's program is a shell script that starts the browser: both are in one group, and end together.
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         told = folder / "DevToolsActivePort"
@@ -64,7 +64,7 @@ def browser(folder: Path) -> Iterator[str]:
 
 
 def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Ends the browser's group of processes, and waits for it for 5 s."""
+    """Ends the browser's process group, and waits for it for 5 s."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
     with suppress(subprocess.TimeoutExpired):
@@ -72,7 +72,7 @@ def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 class Page:
-    """One page. ``complaints``: what the browser or the page itself complained of."""
+    """One page. ``complaints``: errors that the browser or the page itself reported."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -115,13 +115,13 @@ class Page:
         await self.call("Page.navigate", url=url)
 
     async def js(self, expression: str) -> Any:
-        """The value of an expression; of a promise, once it is there."""
+        """The value of an expression; for a promise, its result."""
         answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     async def until(self, expression: str, within: float = 10.0) -> float:
-        """Waits until an expression is true; seconds that it took."""
+        """Waits until an expression is true; returns the elapsed time in seconds."""
         began = time.monotonic()
         while not await self.js(expression):
             assert time.monotonic() - began < within, f"{expression} is not true after {within:g} s"
@@ -138,13 +138,13 @@ class Page:
         await self.call("Input.insertText", text=text)
 
     async def scheme(self, name: str) -> None:
-        """``light`` or ``dark``, as the user's system says."""
+        """Sets the user's system preference to ``light`` or ``dark``."""
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
 
 @asynccontextmanager
 async def page(devtools: str) -> AsyncIterator[Page]:
-    """A new page of the browser."""
+    """A new page in the browser."""
     async with (
         aiohttp.ClientSession() as client,
         client.ws_connect(devtools, max_msg_size=0) as socket,

@@ -1,6 +1,6 @@
-"""A segment with many hosts, for a VIP that each of them has a next hop of its own for. The nodes answer its pings.
+"""A segment with many hosts, for a VIP with a separate next hop for each host. The nodes answer the VIP's pings.
 
-A router on the segment is one more host that asks. Its client, on another network, pings through it.
+A router on the segment is one more host that asks. Its client, on another network, pings through the router.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def spread_vips(nodes: tuple[str, ...] = NODES) -> Mapping[Any, Layer2Vip]:
 
 @dataclass(frozen=True)
 class Lost:
-    """What one host lost of its pings to one VIP. ``longest``: seconds without an answer, at worst."""
+    """Lost pings from one host to one VIP. ``longest``: the longest time without an answer, in seconds."""
 
     host: str
     vip: str
@@ -42,9 +42,9 @@ class Lost:
 
 
 class Crowd:
-    """Three nodes with a replica each, ``hosts`` hosts, and ``routers`` routers with a client behind each.
+    """Three nodes with a replica each, ``hosts`` hosts, and ``routers`` routers, each with a client behind it.
 
-    ``settings``: of the replicas. `hosts` are all that ask: the routers too.
+    ``settings``: of the replicas. `hosts` are all hosts that ask, including the routers.
     """
 
     def __init__(self, hosts: int, routers: int = 0, **settings: Any) -> None:
@@ -62,7 +62,7 @@ class Crowd:
                 self._route_through(router)
             for node in self.segment.nodes:
                 node.ns.ip(f"address add {V4}/32 dev lo", f"address add {V6}/128 dev lo")
-                # As strictARP of kube-proxy: an ARP request with the VIP as its sender would move every host.
+                # Like strictARP of kube-proxy: an ARP request with the VIP as its sender would move every host.
                 node.ns.sysctl({"net/ipv4/conf/all/arp_ignore": 1, "net/ipv4/conf/all/arp_announce": 2})
             self.segment.tell(vips=spread_vips())
             self.segment.start(**settings)
@@ -79,7 +79,7 @@ class Crowd:
         self.clients[router.name] = Host(net, f"c{number}", [outside_nic(100 + number)], gateway=inside)
 
     def _route_through(self, router: Host) -> None:
-        """The nodes send the answers to a router's client back through that router."""
+        """The nodes send answers for a router's client back through that router."""
         client = self.clients[router.name]
         for node in self.segment.nodes:
             node.ns.ip(f"route add {client.v4} via {router.v4}", f"route add {client.v6} via {router.v6}")
@@ -88,7 +88,7 @@ class Crowd:
         self.segment.close()
 
     def resolve(self) -> None:
-        """Every host asks for both VIPs, at the same time."""
+        """Every host asks for both VIPs at the same time."""
         started = [
             host.start(f"ask-{next(_numbers)}", ["ping", "-c", "1", "-W", "2", "-n", vip])
             for host in self.hosts
@@ -99,12 +99,12 @@ class Crowd:
             process.close()
 
     def forget(self) -> None:
-        """Every host loses its neighbour entries."""
+        """Every host loses its neighbor entries."""
         for host in self.hosts:
             host.ns.ip("neigh flush dev eth0")
 
     def entries(self, vip: str) -> dict[str, str]:
-        """The node of each host's neighbour entry; empty: it has none."""
+        """The node in each host's neighbor entry; empty: the host has no entry."""
         names = {node.mac: node.name for node in self.segment.nodes}
         return {host.name: names.get(neighbour(host, vip)[0], "") for host in self.hosts}
 
@@ -113,7 +113,7 @@ class Crowd:
         return {node: counts[node] for node in NODES}
 
     def wait_known(self, count: int | None = None, patience: float = 5.0) -> None:
-        """Until every replica knows all hosts of both VIPs."""
+        """Waits until every replica knows all hosts of both VIPs."""
         wanted = len(self.hosts) if count is None else count
         for replica in self.segment.replicas.values():
             replica.until(
@@ -127,9 +127,9 @@ class Crowd:
 
 
 class Pings:
-    """Every host, or the client behind it, pings both VIPs at every INTERVAL; `lost` waits for the end.
+    """Every host, or the client behind it, pings both VIPs at each INTERVAL; `lost` waits for the end.
 
-    ``pinging``: by the name of the host that asks for the VIPs.
+    ``pinging``: the source of the pings, by the name of the host that asks for the VIPs.
     """
 
     def __init__(self, pinging: Mapping[str, Host], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A KubeCluster in front of a web application that plays the API server."""
+"""A KubeCluster in front of a web application that acts as the API server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from porterlb.edge.kube.access import Kubeconfig
 
 @asynccontextmanager
 async def kube_cluster(app: web.Application, folder: Path) -> AsyncIterator[KubeCluster]:
-    """Serves ``app`` on loopback, with a kubeconfig for it in ``folder``."""
+    """Serves ``app`` on loopback, and writes a kubeconfig for it to ``folder``."""
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

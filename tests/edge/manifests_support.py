@@ -1,4 +1,4 @@
-"""What the tests of the manifests cluster share: a folder, hand-written manifests, and waiting with a bound."""
+"""Helpers for the tests of the manifests cluster: a folder, hand-written manifests, and bounded waits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def service(name: str, port: int = 80) -> str:
 
 
 class Watcher:
-    """Reads a watch in the background and keeps what it was told: events, and the objects that follow from them."""
+    """Reads a watch in the background and keeps its results: events, and the objects that follow from them."""
 
     def __init__(self, cluster: ManifestsCluster, *kinds: Kind) -> None:
         self.events: list[Event] = []

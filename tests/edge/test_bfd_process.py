@@ -1,4 +1,4 @@
-"""The BFD process with real sockets on the loopback interface: pairs of its own sessions speak to each other."""
+"""The BFD process with real sockets on the loopback interface: pairs of its own sessions exchange packets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAST = BfdSettings(3, 50, 50)
 
 
 class Speaking:
-    """A running speaker, what it reported, and whether it gets beats."""
+    """A running speaker, its reports, and whether it gets beats."""
 
     def __init__(self, silence_after: float) -> None:
         self.last: Mapping[str, BfdSession] = {}
@@ -70,7 +70,7 @@ async def speaking(silence_after: float = 10.0) -> AsyncIterator[Speaking]:
 
 
 def pair(number: int, *, multihop: bool = False, settings: BfdSettings = FAST) -> tuple[BfdTarget, BfdTarget]:
-    """Two sessions of one process that are each other's router."""
+    """Two sessions of one process, each of which is the other's router."""
     one, other = ip_address(f"127.0.1.{number}"), ip_address(f"127.0.2.{number}")
     return (
         BfdTarget(f"a{number}", one, other, multihop, settings),
@@ -79,7 +79,7 @@ def pair(number: int, *, multihop: bool = False, settings: BfdSettings = FAST) -
 
 
 def memory(pid: int) -> int:
-    """Resident, kB."""
+    """Resident memory, in kB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("VmRSS:")[2].split()[0])
 
@@ -104,7 +104,7 @@ def test_sixteen_sessions_at_50_ms_in_both_versions_and_over_several_hops() -> N
             print(f"16 sessions at 50 ms: {used:.1%} of a core, {memory(ours.pid)} kB, {failures} failures in 2 s")
             assert {(s.transmit_interval, s.detection_time) for s in ours.last.values()} == {(50_000, 150_000)}
 
-            # one end leaves: the other hears AdminDown, which is no failure
+            # one end leaves: the other receives AdminDown, which is no failure
             ours.want(*(target for target in targets if target.peer != "b1"))
             await eventually(lambda: ours.last["a1"].remote_state is BfdState.ADMIN_DOWN, 5)
             assert (ours.last["a1"].state, ours.last["a1"].diagnostic) == (BfdState.DOWN, Diagnostic.NEIGHBOR_DOWN)

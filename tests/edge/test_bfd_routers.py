@@ -1,4 +1,4 @@
-"""BFD against the BFD of real routers: FRR's bfdd and BIRD. GoBGP 3.10 and OpenBGPD 7.7 have none."""
+"""BFD with the BFD of real routers: FRR's bfdd and BIRD. GoBGP 3.10 and OpenBGPD 7.7 have no BFD."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ V4, V6 = "192.0.2.1/32", "2001:db8::1/128"
 
 
 class Bfd:
-    """A running BFD speaker and what it has reported last."""
+    """A running BFD speaker and its last report."""
 
     def __init__(self, silence_after: float = 10.0) -> None:
         self.last: Mapping[str, BfdSession] = {}
@@ -113,12 +113,12 @@ def test_router_and_node_agree_and_each_notices_the_end_of_the_other(kind: str, 
             )
             print(f"{kind}: failures meanwhile: {[session.failures for session in ours.last.values()]}")
 
-            # an orderly end: the router is told, and no route goes
+            # an orderly end: the router is informed, and no route is lost
             ours.want()
             await eventually(lambda: "up" not in router.bfd_states().values(), 5)
             assert ours.speaker.pid is None or not ours.last
             if kind == "bird":
-                # BIRD 2.0.12 takes AdminDown for a failure, and ends the session: it comes back without BFD
+                # BIRD 2.0.12 treats AdminDown as a failure and ends the session: it comes back without BFD
                 await eventually(lambda: {session.losses for session in bgp.last.sessions.values()} == {1})
                 await eventually(lambda: bgp.up() == {"four", "six"} and set(router.routes()) == {V4, V6}, 30)
             else:
@@ -129,7 +129,7 @@ def test_router_and_node_agree_and_each_notices_the_end_of_the_other(kind: str, 
             ours.speaker.want(desired.bfd)
             await eventually(lambda: ours.up() == {"four", "six"} and router.bfd_states() == both)
 
-            # the router is cut off silently
+            # the router is cut off without notice
             cut = time.monotonic()
             port = router.port(router.nics[0])
             keys = [lab.faults.filter("all", port), lab.faults.filter("all", target=port)]

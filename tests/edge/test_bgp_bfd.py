@@ -1,4 +1,4 @@
-"""A real ExaBGP whose session BFD ends: lost at once, torn down with the right Cease, and opened again."""
+"""A real ExaBGP with a session that BFD ends: lost at once, torn down with the correct Cease, and opened again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AS = 64600
 
 
 class Router:
-    """A peer on the loopback interface that takes any number of sessions, one after the other."""
+    """A peer on the loopback interface that accepts any number of sessions, one after the other."""
 
     def __init__(self) -> None:
         self.sessions = 0
@@ -65,7 +65,7 @@ def test_a_session_whose_bfd_fails_is_torn_down_and_opened_again(tmp_path: File)
             bgp.speaker.hear_bfd({"s": UP})
             assert bgp.up() == {"s"}
             bgp.speaker.hear_bfd({"s": FAILED})
-            assert not bgp.up()  # at once, whatever ExaBGP does
+            assert not bgp.up()  # at once, regardless of ExaBGP
             lost = bgp.last.sessions["s"]
             assert lost.loss is not None and (lost.loss.kind, lost.losses) == (LossKind.BFD, 1)
             await eventually(lambda: bool(router.notifications), 5)
@@ -89,7 +89,7 @@ def test_a_strict_peer_is_opened_once_bfd_is_up(tmp_path: File) -> None:
             await eventually(lambda: bgp.up() == {"s"})
             bgp.speaker.hear_bfd({"s": FAILED})
             await eventually(lambda: bool(router.notifications), 10)
-            for _ in range(100):  # ExaBGP may open it once more before it is told to leave it alone
+            for _ in range(100):  # ExaBGP may open it once more before it is told to stop
                 assert not bgp.up()
                 await asyncio.sleep(0.02)
             seen = router.sessions

@@ -1,4 +1,4 @@
-"""C1, C2, B3 with real ExaBGP and BIRD: a peer that cannot work is refused alone; the others keep their sessions."""
+"""C1, C2, B3 with real ExaBGP and BIRD: only the peer that cannot work is refused; the others keep their sessions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def net() -> Iterator[Segment]:
 
 
 def with_passive(bird: Bird, port: int) -> DesiredBgp:
-    """An ordinary peer with a route, and a passive one that the node is to listen for."""
+    """An ordinary peer with a route, and a passive peer, for which the node is to listen."""
     passive = neighbor(bird, "waits", address=ip_address("10.99.0.9"), passive=True)
     routes = {via("r2", HOP): [PREFIX]}
     return replace(wanted([neighbor(bird), passive], routes), listen_port=port)
@@ -51,7 +51,7 @@ def test_c1_a_port_that_another_process_has_refuses_the_passive_peer_alone(net: 
                 await has(bird, {PREFIX: {HOP}})
                 await refused(watched, "waits", f"port {PORT}", "Another process listens")
                 assert watched.up() == {"r2"} and watched.last.restarts == 0
-            # Once the port is free, both peers are listened for. Their configuration changes with that.
+            # Once the port is free, the node listens for both peers. This changes their configuration.
             await eventually(lambda: (ip_address(NODE4), PORT) in set(local.listeners()), 40)
             await eventually(lambda: watched.last.sessions["waits"].refusal is None and watched.up() == {"r2"}, 20)
             await has(bird, {PREFIX: {HOP}})
@@ -98,7 +98,7 @@ def test_c_a_local_address_that_the_node_lacks_refuses_its_peer_until_it_is_ther
 
 
 def test_b3_a_bgp_daemon_on_the_node_itself_takes_the_routes_of_this_node(net: Segment, tmp_path: File) -> None:
-    """Calico's BIRD, at 127.0.0.1: it shares the node's addresses, and the session never leaves the node."""
+    """Calico's BIRD, at 127.0.0.1: it uses the node's addresses, and the session never leaves the node."""
     folder = tmp_path / "own"
     folder.mkdir()
     (folder / "conf").write_text(

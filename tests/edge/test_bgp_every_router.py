@@ -1,4 +1,4 @@
-"""The same story with each router of the lab: BIRD, FRR and GoBGP."""
+"""The same sequence with each router of the lab: BIRD, FRR and GoBGP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.lab
 
 @contextmanager
 def inside(node: Node) -> Iterator[None]:
-    """This thread, and the ExaBGP that it starts, in the node's namespace."""
+    """Enters the node's namespace with this thread; the ExaBGP that it starts runs there too."""
     home = File(f"/proc/{os.getpid()}/task/{os.getpid()}/ns/net")
     descriptor = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
     enter(node.ns.path)
@@ -82,7 +82,7 @@ def test_three_next_hops_in_both_families_survive_and_go(kind: str, tmp_path: Fi
             await eventually(lambda: "moving racks" in watched.reason("tor"))
             assert not watched.up()
             router.enable_session(node.v4)
-            await eventually(watched.up, 40)  # routes alone say nothing: they may be those that graceful restart kept
+            await eventually(watched.up, 40)  # routes alone prove nothing: graceful restart may have kept them
             await eventually(lambda: router.routes() == hops, 40)
             await watched.speaker.stop(withdraw=True)
             await eventually(lambda: not router.routes())

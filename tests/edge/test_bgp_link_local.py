@@ -1,4 +1,4 @@
-"""Sessions by link-local address with each router of the lab: what it accepts as next hops, and what is not sent."""
+"""Sessions by link-local address with each router of the lab: the next hops it accepts, and the routes not sent."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.lab
 
 V4, V6 = "192.0.2.1/32", "2001:db8::1/128"
 ROUTER, NODE = "fe80::77:ff:fe00:1", "fe80::77:ff:fe00:b"
-"""Of eth0, by their MAC."""
+"""The addresses of eth0, derived from the MACs."""
 EXTENDED = {"bird", "frr", "gobgp"}
 """The routers that accept IPv6 next hops for IPv4 routes on such a session."""
 
 MD5 = {kind for kind, router in KINDS.items() if router.takes_passwords} - {"gobgp"}
-"""GoBGP 3.10 has no session with a password and a link-local address."""
+"""GoBGP 3.10 does not support a session with a password and a link-local address."""
 
 
 @pytest.mark.parametrize("guarded", [False, True], ids=["open", "ttl-and-md5"])

@@ -1,4 +1,4 @@
-"""What a session really negotiated, with real routers: never what was configured."""
+"""The capabilities that a session really negotiated, with real routers: never the configured ones."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_router_without_add_path_and_ipv6(net: Segment, tmp_path: File) -> Non
 
 
 def test_a_router_that_loses_add_path_keeps_a_next_hop(net: Segment, tmp_path: File) -> None:
-    """Paths replace one another then: the withdrawal of one would take the prefix with it."""
+    """Without add-path, paths replace one another: the withdrawal of one would remove the prefix."""
 
     async def story() -> None:
         bird = Bird(net, 2, tmp_path, channel="add paths rx;")
@@ -73,7 +73,7 @@ def test_a_router_that_loses_add_path_keeps_a_next_hop(net: Segment, tmp_path: F
             await has(bird, {PREFIX: set(HOPS)})
             bird.reconfigure(bird.configuration.replace("add paths rx;", ""))
             await eventually(lambda: watched.up() == {"r2"} and capabilities(watched) == ((4, 6), ()))
-            await watched.applied(wanted([peer], {via("r2", HOPS[1]): [PREFIX]}))  # as it is planned anew
+            await watched.applied(wanted([peer], {via("r2", HOPS[1]): [PREFIX]}))  # like the next plan
             await has(bird, {PREFIX: {HOPS[1]}})
             bird.reconfigure(bird.configuration.replace("import all;", "import all; add paths rx;"))
             await eventually(lambda: watched.up() == {"r2"} and capabilities(watched) != ((4, 6), ()))
@@ -85,7 +85,7 @@ def test_a_router_that_loses_add_path_keeps_a_next_hop(net: Segment, tmp_path: F
 
 
 def test_no_end_of_rib_before_it_is_planned_for_the_new_session(net: Segment, tmp_path: File) -> None:
-    """Graceful restart: what the router kept stays until the plan for this negotiation is applied."""
+    """Graceful restart: the routes that the router kept stay until the plan for this negotiation is applied."""
 
     async def story() -> None:
         bird = Bird(net, 2, tmp_path, channel="add paths rx;", graceful=True)
@@ -94,7 +94,7 @@ def test_no_end_of_rib_before_it_is_planned_for_the_new_session(net: Segment, tm
         async with speaking(tmp_path) as watched:
             await watched.applied(wanted([peer], routes))
             await has(bird, {PREFIX: set(HOPS)})
-        async with speaking(tmp_path / "again") as watched:  # a replica that starts anew knows of no negotiation
+        async with speaking(tmp_path / "again") as watched:  # a new replica has no knowledge of a negotiation
             watched.planning = False
             await watched.applied(wanted([peer], {via("r2", HOPS[0]): [PREFIX]}))
             await eventually(lambda: watched.up() == {"r2"})

@@ -1,4 +1,4 @@
-"""Route refresh (RFC 2918) and enhanced route refresh (RFC 7313): a router that asks gets every path again."""
+"""Route refresh (RFC 2918) and enhanced route refresh (RFC 7313): a router that requests it gets every path again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_bird_asks_after_a_change_of_its_import_filter(tmp_path: File) -> None:
             taken = bird.configuration
             bird.reconfigure(taken.replace("import all", "import none"))
             await has(bird, {})
-            bird.reconfigure(taken)  # BIRD has kept nothing of what it refused
+            bird.reconfigure(taken)  # BIRD has kept none of the routes that it refused
             await has(bird, table)
             bird.ctl("reload", "in", "node")
             for _ in range(20):
@@ -65,7 +65,7 @@ def test_frr_asks_after_a_change_of_its_prefix_list_and_gets_the_markers(tmp_pat
             frr.vty("configure terminal", "ip prefix-list none deny any", f"router bgp {peer.peer_as}", *family, "end")
 
         def markers() -> int:
-            """ROUTE-REFRESH messages that FRR received: a beginning and an end each time (RFC 7313)."""
+            """ROUTE-REFRESH messages that FRR received: one at the start and one at the end of a refresh (RFC 7313)."""
             stats = json.loads(frr.vty(f"show bgp neighbors {node.v4} json"))[node.v4]["messageStats"]
             return int(stats["routeRefreshRecv"])
 

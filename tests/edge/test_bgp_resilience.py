@@ -1,4 +1,4 @@
-"""What fails around ExaBGP, and what the router must not notice; and why sessions were lost."""
+"""Failures around ExaBGP that the router must not notice; and the reasons for lost sessions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def net() -> Iterator[Segment]:
 
 @contextmanager
 def watching(bird: Bird) -> Iterator[list[int]]:
-    """How many routes the router has, over and over, as fast as it answers."""
+    """The router's number of routes, read repeatedly, as fast as it answers."""
     counts: list[int] = []
     ended = threading.Event()
 
@@ -122,7 +122,7 @@ def test_whatever_the_order_of_disturbances_it_converges(net: Segment, tmp_path:
                 watched.want(wanted([peer], {via("r2", hop): prefixes}))
                 await asyncio.sleep(chance.random())
                 if watched.speaker.pid:
-                    # It may just be started or ended.
+                    # The process may be starting or ending.
                     with suppress(ProcessLookupError, FileNotFoundError, IndexError):
                         disturb(chance.choice(["killed", "hung", "api process killed"]), watched)
             await eventually(lambda: watched.last.applied == watched.token, 60)

@@ -1,4 +1,4 @@
-"""Routers that read slowly, or not at all: a session stays in order, or is given up (RFC 9687)."""
+"""Routers that read slowly, or not at all: the messages of a session stay intact, or the session ends (RFC 9687)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.edge.bgp_speaking import eventually, many, speaking, via, wanted
 
 pytestmark = pytest.mark.lab
 
-HOLD = 3  # seconds: a keepalive each second, and a send hold time of 6
-FEW = "4096 8192 16384"  # bytes that a socket of the node buffers
+HOLD = 3  # seconds: a keepalive every second, and a send hold time of 6 s
+FEW = "4096 8192 16384"  # buffer sizes of the node's sockets, in bytes
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def net() -> Iterator[Segment]:
 
 
 class SlowReader:
-    """A router at 127.0.0.5 that sends keepalives all the time, and reads only so many bytes a second."""
+    """A router at 127.0.0.5 that sends keepalives all the time, and reads a limited number of bytes per second."""
 
     def __init__(self, rate: int, hold: int = HOLD) -> None:
         self.rate, self.hold = rate, hold
         self.keepalives = 0  # received
         self.updates = 0
-        self.broken = ""  # the first thing that is no message
+        self.broken = ""  # the first bytes that are not a message
         self.end = threading.Event()
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -51,7 +51,7 @@ class SlowReader:
         self.threads[0].start()
 
     def config(self, **options: Any) -> SessionConfig:
-        """A session of the node with it."""
+        """The node's session with this router."""
         peer, own = IPv4Address(Script.ADDRESS), IPv4Address("10.99.0.1")
         return SessionConfig("tor", peer, 64600, LOCAL_AS, own, hold_time=self.hold, remote_port=self.port, **options)
 

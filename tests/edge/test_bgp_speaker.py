@@ -1,4 +1,4 @@
-"""The BGP speaker with a real ExaBGP and real BIRD routers: the router's table is exactly what is wanted."""
+"""The BGP speaker with a real ExaBGP and real BIRD routers: the router's table equals the wanted set."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_attributes_reach_an_ibgp_and_an_ebgp_router(net: Segment, tmp_path: Fil
 
 
 def test_a_router_whose_as_is_not_told(net: Segment, tmp_path: File) -> None:
-    """0: any but ours. Its routes are those of an external peer."""
+    """0: any AS but ours. The routes have the attributes for an external peer."""
 
     async def story() -> None:
         outside = Bird(net, 2, tmp_path)
@@ -133,7 +133,7 @@ def test_a_router_whose_as_is_not_told(net: Segment, tmp_path: File) -> None:
             assert agreed.peer_as == 64600
             await eventually(lambda: "(2/2)" in watched.reason("r3"))
             assert watched.up() == {"r2"}
-            # A reload, after which ExaBGP shows its neighbors
+            # A reload, after which ExaBGP lists its neighbors
             await watched.applied(wanted([*peers, neighbor(Bird(net, 4, tmp_path))], routes))
             await eventually(lambda: watched.up() == {"r2", "r4"})
             assert watched.last.restarts == 0
@@ -207,7 +207,7 @@ def test_peers_come_change_and_go_without_touching_the_others(net: Segment, tmp_
             await has(second, table)
             await watched.applied(wanted([keep, replace(other, admin_down=True)], routes))
             assert watched.last.sessions["r3"].state == "admin down"
-            await has(second, {}, 5)  # withdrawn: graceful restart must not keep what is not wanted
+            await has(second, {}, 5)  # withdrawn: graceful restart must not keep unwanted routes
             await watched.applied(wanted([keep], routes))
             assert watched.last.sessions.keys() == {"r2"}
             await has(first, table)
@@ -236,7 +236,7 @@ def test_a_peer_that_goes_and_comes_back_at_once_keeps_its_session(net: Segment,
                 await eventually(lambda: watched.up() == {"r2", "r3"})
                 assert abs(watched.last.sessions["r3"].since - since) < 2.0, "ExaBGP shows whole seconds"
             await has(second, {"192.0.2.1/32": {"10.99.0.11"}})
-            # Two reloads: the session is ended and opened again.
+            # Two reloads: the session ends and opens again.
             await watched.applied(wanted([keep], {via("r2", "10.99.0.11"): ["192.0.2.1/32"]}))
             await watched.applied(wanted([keep, other], routes))
             await eventually(lambda: watched.up() == {"r2", "r3"})
@@ -247,7 +247,7 @@ def test_a_peer_that_goes_and_comes_back_at_once_keeps_its_session(net: Segment,
 
 
 def test_a_peer_that_is_away_gets_the_last_word_only(net: Segment, tmp_path: File) -> None:
-    """A route that went A, B, A while its router was away must not arrive as B; and peers can still be changed."""
+    """A route that changed A, B, A while its router was away must not arrive as B; and peers can still be changed."""
 
     async def story() -> None:
         here, away = Bird(net, 2, tmp_path), Bird(net, 3, tmp_path)
@@ -374,6 +374,6 @@ def test_one_wrong_peer_does_not_disturb_the_right_ones(net: Segment, tmp_path: 
 
 
 def test_the_folder_exabgp_never_becomes_a_package() -> None:
-    """An __init__.py in it would shadow the real exabgp for whoever starts Python in the checkout."""
+    """An __init__.py in it would shadow the real exabgp for every Python started in the checkout."""
     assert not (folder() / "__init__.py").exists()
     assert {"api.py", "exabgp.env", "launcher.py"} <= {path.name for path in folder().iterdir()}

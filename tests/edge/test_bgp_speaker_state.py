@@ -1,4 +1,4 @@
-"""What outlives an ExaBGP: a wanted set is never lost between two looks at it."""
+"""State that survives an ExaBGP: no wanted set is lost between two checks."""
 
 from __future__ import annotations
 

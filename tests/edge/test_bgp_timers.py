@@ -1,4 +1,4 @@
-"""keepaliveInterval and connectRetry have an effect, and a change of them does not touch the session."""
+"""keepaliveInterval and connectRetry take effect, and a change of them does not affect the session."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_keepalives_are_sent_as_often_as_asked(net: Segment, tmp_path: File) -> 
 
 
 def test_a_connection_is_tried_as_often_as_asked(net: Segment, tmp_path: File) -> None:
-    """The kernel alone repeats what was lost after 1, 3, 7 and 15 s."""
+    """The kernel alone retransmits lost packets after 1, 3, 7 and 15 s."""
 
     async def story() -> None:
         bird = Bird(net, 2, tmp_path, options="passive on;")

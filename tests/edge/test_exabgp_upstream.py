@@ -1,5 +1,5 @@
-"""docs/exabgp.md: each defect of ExaBGP shows, is repaired by the launcher, and by the patch for upstream; and what the
-launcher says of another version."""
+"""docs/exabgp.md: each defect of ExaBGP is reproducible, and is repaired by the launcher and by the upstream patch;
+also the launcher's messages about other versions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(json.dumps(found))
 
 
 def blocks(language: str) -> dict[str, str]:
-    """The code blocks of the page, by the number of their section."""
+    """The code blocks of the page, by section number."""
     sections = re.split(r"(?m)^## ", (CHECKOUT / "docs" / "exabgp.md").read_text())
     found = {}
     for section in sections:
@@ -51,7 +51,7 @@ def blocks(language: str) -> dict[str, str]:
 
 
 def defects(*, repaired: bool = False, site: Path | None = None) -> dict[str, bool]:
-    """Which defects show in a process of its own. ``site``: where ExaBGP is, if not where it is installed."""
+    """Which defects show in a separate process. ``site``: the folder of ExaBGP, if it is not the installed one."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", RUN, str(LAUNCHER) if repaired else ""],
         input=json.dumps(blocks("python")),
@@ -67,7 +67,7 @@ def defects(*, repaired: bool = False, site: Path | None = None) -> dict[str, bo
 
 
 def launched(site: Path, configuration: Path) -> subprocess.CompletedProcess[str]:
-    """The launcher with the ExaBGP in a folder, asked whether it takes a configuration."""
+    """The launcher with the ExaBGP in a folder; it checks whether it accepts a configuration."""
     return subprocess.run(
         [sys.executable, "-P", str(LAUNCHER), "0", "validate", str(configuration)],
         env={**os.environ, "PYTHONPATH": str(site), "exabgp_daemon_user": "root", "exabgp_log_enable": "false"},
@@ -89,7 +89,7 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copied(folder: Path, version: str) -> Path:
-    """A copy of the installed ExaBGP that says it is another version."""
+    """A copy of the installed ExaBGP that reports another version."""
     package = Path(str(INSTALLED.locate_file("exabgp")))
     shutil.copytree(package, folder / "exabgp", ignore=shutil.ignore_patterns("__pycache__"))
     number = folder / "exabgp" / "version.py"
@@ -148,7 +148,7 @@ def test_a_version_that_lacks_a_part_is_refused_with_a_sentence(other: Path, con
 
 
 def test_the_newest_release(tmp_path: Path, configuration: Path) -> None:
-    """Either it is the one that is pinned, or the launcher accepts it, or it says why it does not."""
+    """It is the pinned release, or the launcher accepts it, or the launcher reports why it does not."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--timeout", "5", "--retries", "0"]
     asked = subprocess.run(
         [*pip, "index", "versions", "exabgp"],

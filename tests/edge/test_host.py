@@ -1,4 +1,4 @@
-"""What is read of the node: from files as the kernel writes them."""
+"""The data about the node, read from files in the kernel's format."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def test_it_runs_as_a_task() -> None:
 
 
 async def ask(port: int, request: bytes = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", within: float = 5.0) -> bytes:
-    """The whole answer to these bytes; empty where the connection is closed without one."""
+    """The whole answer to these bytes; empty if the connection is closed without an answer."""
     async with asyncio.timeout(within):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
@@ -285,7 +285,7 @@ def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_every_request_has_an_answer(request_: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
     async def use(http: HttpServer) -> None:
         answer = await ask(http.port, request_)
-        # A long request is still being sent when it is refused: then the answer may be lost on the way.
+        # A long request is refused while it is being sent: the answer may then be lost in transit.
         assert answer.startswith(f"HTTP/1.1 {status} ".encode()) or (len(request_) > HEAD_AT_MOST and not answer)
         if request_.startswith(b"HEAD"):
             assert answer.endswith(b"\r\n\r\n") and b"Content-Length: 3\r\n" in answer

@@ -1,4 +1,4 @@
-"""What is read of a Kubernetes cluster for doctor: each part on its own, and each says why it is absent."""
+"""The data about a Kubernetes cluster for doctor: each part is read separately, and reports why it is absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a replica through the API server: the WebSocket port-forward of a server that speaks it."""
+"""The state of a replica through the API server: the WebSocket port-forward of a server that supports it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POD = {"metadata": {"name": "porterlb-x"}, "spec": {"containers": [{"ports": POR
 
 
 class Server:
-    """Lists pods, and forwards to a page: what the kubelet and the API server do together."""
+    """Lists pods, and forwards to a page: the combined function of the kubelet and the API server."""
 
     def __init__(self, pods: list[dict[str, Any]], error: str = "", status: int = 101, keep: bool = False) -> None:
         self.pods, self.error, self.status, self.keep = pods, error, status, keep

@@ -1,4 +1,4 @@
-"""What edge/kube decides without asking anybody: Events, leases, outages, errors, paths, where credentials are."""
+"""Decisions of edge/kube without requests: Events, leases, outages, errors, paths, location of the credentials."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_however_often_it_is_told_the_writes_about_an_object_are_few(steps: list
             writes += 1
             event_series.wrote(write, "x")
     assert writes <= min(told, BURST + now / REFILL + 1e-6)
-    # And what waits is written in the end, with the whole count.
+    # Waiting Events are written in the end, with the complete count.
     counted = dict.fromkeys((series(str(which)) for which in range(4)), 0)
     while (wait := event_series.pause(now)) is not None:
         now += wait
@@ -166,14 +166,14 @@ def test_other_spellings_of_a_time() -> None:
 
 def test_an_outage_is_over_when_every_kind_is_followed_again() -> None:
     reach = OutageTracker([Kind.NODE, Kind.EIP])
-    assert reach.followed(Kind.NODE, 0) is None  # there was none
+    assert reach.followed(Kind.NODE, 0) is None  # there was no outage
     assert reach.failed(Kind.NODE, "gone", 1.0, 0.5) == Outage("gone")
     assert reach.failed(Kind.EIP, "gone too", 1.0, 0.5) is None
-    assert reach.failures == 1  # two that were under way together
-    assert reach.followed(Kind.EIP, 0) is None  # listed before the outage: says nothing
+    assert reach.failures == 1  # two requests that were under way together
+    assert reach.followed(Kind.EIP, 0) is None  # listed before the outage: proves nothing
     assert reach.followed(Kind.EIP, 1) is None
     assert reach.failed(Kind.EIP, "again", 2.0, 0.5) is None
-    assert reach.followed(Kind.NODE, 1) is None  # the other one has failed since
+    assert reach.followed(Kind.NODE, 1) is None  # the other kind has failed since
     assert reach.followed(Kind.EIP, 1) == Restored()
     assert reach.over and reach.failures == 0
     assert reach.failed(Kind.EIP, "next", 9.0, 0.5) == Outage("next")

@@ -1,4 +1,4 @@
-"""What the watch decides, against a server that misbehaves on purpose. That it works: tests/cluster."""
+"""Decisions of the watch, with a server that misbehaves on purpose. tests/cluster tests the normal operation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def refusal(code: int, message: str = "no", **headers: str) -> web.Response:
 
 
 class Server:
-    """An API server of nothing but lists and watches; the handlers are told which request of its sort it is."""
+    """An API server with only lists and watches; the handlers get the number of the request among those of its type."""
 
     def __init__(self, lists: Answer = two_nodes, watching: Watching = stay, refuses: Answer | None = None) -> None:
         self.asked: list[tuple[str, str, dict[str, str]]] = []
@@ -95,7 +95,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 async def first(cluster: KubeCluster, count: int, *kinds: Kind, seconds: float = 10.0) -> list[Event]:
-    """So many events, or those that have come after some seconds."""
+    """The first ``count`` events, or those that arrive within the given seconds."""
     seen: list[Event] = []
     stream = cluster.watch(kinds or [Kind.NODE])
     with suppress(TimeoutError):
@@ -223,7 +223,7 @@ def test_what_cannot_be_read_is_listed_again(tmp_path: Path) -> None:
 
 
 def test_a_silent_stream_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half-open: nothing says that the connection is dead. A byte in time keeps it."""
+    """Half-open: nothing shows that the connection is dead. A byte in time keeps it."""
     monkeypatch.setattr(watch, "QUIET", 0.5)
 
     async def watching(number: int, request: web.Request, response: web.StreamResponse) -> None:
@@ -247,7 +247,7 @@ def test_a_silent_stream_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_an_outage_begins_once_and_ends_when_every_kind_is_there_again(tmp_path: Path) -> None:
-    """Also the kind whose stream lived is listed again: nobody knows what it missed."""
+    """The kind whose stream survived is listed again, too: the changes that it missed are unknown."""
     broken = asyncio.Event()
 
     async def lists(number: int, request: web.Request) -> web.StreamResponse:
@@ -283,7 +283,7 @@ def nested(depth: int) -> str:
 
 
 def test_an_object_nested_without_a_bottom_is_cut_and_the_others_are_followed(tmp_path: Path) -> None:
-    """In a list and in a watch: 1,500 levels are more than Python's decoder takes, 400 more than those who copy."""
+    """In a list and in a watch: 1,500 levels are more than Python's decoder accepts, 400 more than a copy accepts."""
 
     def deep(name: str, version: int, depth: int) -> str:
         head = f'"metadata":{{"name":"{name}","resourceVersion":"{version}"}}'

@@ -84,7 +84,7 @@ def test_one_leads_and_hands_over(tmp_path: Path) -> None:
         second = next(leader for leader in leaders if leader.leading)
         lease = await clusters[0].read_lease("porterlb")
         assert lease is not None and lease.transitions == 2
-        await until(lambda: len(told) == 3)  # it is told a moment after it leads
+        await until(lambda: len(told) == 3)  # it is notified shortly after it starts to lead
         assert told == [f"+{leaders.index(first)}", f"-{leaders.index(first)}", f"+{leaders.index(second)}"]
         for task in tasks:
             task.cancel()
@@ -120,7 +120,7 @@ def test_the_directory_goes_away(tmp_path: Path) -> None:
 
 
 def test_a_leader_that_is_stopped_and_continued(tmp_path: Path) -> None:
-    """It has lost the lease when it wakes up, knows it at once, and the two never led at the same time."""
+    """It has lost the lease when it wakes up and knows it at once. The two never led at the same time."""
     processes = [
         subprocess.Popen([sys.executable, "-c", CANDIDATE, str(tmp_path), f"n{i}"], stdout=subprocess.PIPE, text=True)
         for i in range(2)
@@ -139,7 +139,7 @@ def test_a_leader_that_is_stopped_and_continued(tmp_path: Path) -> None:
         try:
             await until(lambda: lines[0] or lines[1], 20)
             for _ in range(3):
-                # Whoever leads now is stopped, for longer than its lease.
+                # The current leader is stopped, for longer than its lease.
                 leading = [i for i in range(2) if lines[i] and lines[i][-1][0] == "gain"]
                 assert len(leading) == 1
                 (one,), other = leading, 1 - leading[0]
@@ -181,10 +181,10 @@ def test_members_find_one_another(tmp_path: Path) -> None:
         one.describe(Member("n1", "192.0.2.9", 7474, 0))
         await until(lambda: two.members["n1"].address == "192.0.2.9")
         assert two.members["n1"].boot == one.members["n1"].boot
-        # Nonsense from others is left out, and hurts nobody.
+        # Invalid Leases of others are ignored, and have no effect.
         await clusters[0].write_lease(LeaseRecord("porterlb-bad", "x", 4.0, annotations={membership.ANNOTATION: "{"}))
         await clusters[0].write_lease(LeaseRecord("porterlb", "x", 4.0))
-        # A replica that runs writes its Lease again at once.
+        # A running replica writes its Lease again at once.
         tasks[1].cancel()
         await asyncio.wait(tasks[1:])
         await clusters[0].delete_lease("porterlb-n2")
@@ -300,13 +300,13 @@ def test_g7_of_two_managers_with_one_name_the_younger_one_ends(tmp_path: Path) -
         assert one.members["n1"].address == "192.0.2.1"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        # Now the first one is dead: its Lease is taken over.
+        # Now the first replica is dead: its Lease is taken over.
         three = Membership(clusters[1], "n1", "192.0.2.2", 7473, on_end=lambda: told.append("three ends"))
         assert await three.claim()
         task = asyncio.create_task(three.run())
         await until(lambda: "n1" in three.members and three.members["n1"].address == "192.0.2.2")
         assert three.members["n1"].boot > one.members["n1"].boot
-        # The first one was only stopped, and goes on: it finds that the name is not its own any more.
+        # The first replica was only stopped, and continues: it finds that it no longer owns the name.
         task_of_one = asyncio.create_task(one.run())
         await until(lambda: "one ends" in told)
         await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Nodes are asked by TCP whether they live, as long as somebody wants to know."""
+"""Nodes are probed by TCP for a sign of life, as long as a caller wants to know."""
 
 from __future__ import annotations
 

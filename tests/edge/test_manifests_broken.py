@@ -1,4 +1,4 @@
-"""Manifests that are wrong: one sentence with file and line, the last good version stays, all else is unaffected."""
+"""Invalid manifests: one sentence with file and line, the last good version stays, all other objects are unaffected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def custom(kind: str, spec: str, name: str = "x") -> str:
     "text", ["a: " + "[" * 30_000, "a: " + "{b: " * 30_000, "- " * 30_000, "a: &x [*x]", "? " * 30_000]
 )
 def test_a_document_without_a_bottom_is_refused_and_harms_no_process(text: str) -> None:
-    """libyaml's composer recurses in C: 30,000 levels end a process that uses it with a segmentation fault."""
+    """libyaml's composer recurses in C: 30,000 levels crash a process that uses it with a segmentation fault."""
     loaded = load(text, "deep.yaml")
     assert loaded.documents == () and loaded.doubtful
     assert loaded.troubles == {1: f"The document is nested deeper than {yamltext.DEPTH_AT_MOST} levels."}
@@ -77,7 +77,7 @@ def test_a_reader_that_fails_for_one_file_reads_the_others(tmp_path: Path, monke
 
 
 def test_a_field_is_not_edited_in_a_file_that_has_become_too_deep(tmp_path: Path) -> None:
-    """Python's own YAML reader, which edits need, recurses without a limit too."""
+    """Python's own YAML reader, which edits need, also recurses without a limit."""
     text = custom("Eip", "spec: {address: 10.0.0.1}\n")
     (document,) = load(text, "eip.yaml").documents
     path = tmp_path / "eip.yaml"
@@ -293,7 +293,7 @@ def test_a_broken_file_keeps_its_last_good_objects(tmp_path: Path) -> None:
             await seen.until(lambda: seen.get(Kind.SERVICE, "api", "shop")["spec"]["ports"][0]["port"] == 81)
             await asyncio.sleep(0.3)
             assert seen.get(Kind.EIP, "pool") == before
-        # Also when the manager restarts meanwhile.
+        # Also if the manager restarts in between.
         async with opened(tmp_path) as (_, seen):
             assert seen.get(Kind.EIP, "pool") == before
             assert seen.get(Kind.SERVICE, "web", "shop")["status"] == {"x": 1}

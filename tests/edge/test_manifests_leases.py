@@ -1,4 +1,4 @@
-"""Leases in a folder that several processes share: compare-and-swap that loses nothing and that nobody can block."""
+"""Leases in a folder shared by several processes: compare-and-swap that loses nothing and that no process can block."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def start(path: Path, me: str, times: int) -> subprocess.Popen[str]:
 
 
 def test_nothing_is_lost_between_processes(tmp_path: Path) -> None:
-    """Each increment that was acknowledged is there in the end, and no increment is there twice."""
+    """Each acknowledged increment is present in the end, and no increment is present twice."""
     processes = [start(tmp_path, f"p{i}", 60) for i in range(4)]
     try:
         for process in processes:
@@ -67,8 +67,8 @@ def test_nothing_is_lost_between_processes(tmp_path: Path) -> None:
         lease = await cluster.read_lease("count")
         await cluster.close()
         assert lease and lease.renewals >= 240
-        # A write whose follower was quicker than its own check is told as a conflict and done again, so that a few
-        # more than the acknowledged ones may be there; never fewer.
+        # If the next write is faster than a writer's own check, the write is reported as a conflict and repeated. There
+        # may be a few more increments than acknowledged ones, but never fewer.
         assert lease.renewals < 300
 
     asyncio.run(main())
@@ -77,7 +77,7 @@ def test_nothing_is_lost_between_processes(tmp_path: Path) -> None:
 
 
 def test_a_stopped_process_blocks_nobody(tmp_path: Path) -> None:
-    """It is stopped again and again, wherever it happens to be in its writes; the others go on each time."""
+    """It is stopped again and again at arbitrary points of its writes; the others continue each time."""
     process = start(tmp_path, "stopped", 1_000_000)
 
     async def main() -> None:
@@ -90,14 +90,14 @@ def test_a_stopped_process_blocks_nobody(tmp_path: Path) -> None:
                 for _ in range(3):
                     began = time.perf_counter()
                     old = await cluster.read_lease("count")
-                    with contextlib.suppress(Conflict):  # its last write may still have come between
+                    with contextlib.suppress(Conflict):  # the process's last write may still have come first
                         await cluster.write_lease(replace(old, holder="other") if old else NEW)
                     slowest = max(slowest, time.perf_counter() - began)
                 os.kill(process.pid, signal.SIGCONT)
         finally:
             os.kill(process.pid, signal.SIGCONT)
             await cluster.close()
-        assert slowest < 1.0, slowest  # some ms on an idle machine
+        assert slowest < 1.0, slowest  # a few ms on an idle machine
 
     try:
         assert process.stdout
@@ -138,7 +138,7 @@ def test_create_replace_conflict_delete(tmp_path: Path) -> None:
 
 
 def test_a_writer_from_long_ago_is_refused(tmp_path: Path) -> None:
-    """Its number has been tidied away meanwhile, so the file could be made again: that must not count."""
+    """The file of its number has since been removed, and could be created again: that must not count as success."""
 
     async def main() -> None:
         cluster = ManifestsCluster(tmp_path)
@@ -147,7 +147,7 @@ def test_a_writer_from_long_ago_is_refused(tmp_path: Path) -> None:
         for number in range(30):
             current = await cluster.write_lease(replace(current, holder="new", renewals=number))
         leases = cluster._leases
-        with pytest.raises(Conflict):  # as if it had been stopped between its reading and its writing
+        with pytest.raises(Conflict):  # as if it had been stopped between its read and its write
             leases._append("porterlb", 2, {"holder": "old", "duration": 4, "transitions": 0, "renewals": 0}, 1e18)
         assert await cluster.read_lease("porterlb") == current
         await cluster.close()
@@ -168,7 +168,7 @@ def test_the_hello_key_is_made_once(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_a_stopped_process_keeps(tmp_path: Path) -> None:
-    """The objects' records are written under a short lock. Whoever finds it held for ever says so, in time."""
+    """The objects' records are written under a short lock. A writer that finds it held forever reports that in time."""
 
     async def main() -> None:
         (tmp_path / "a.yaml").write_text(

@@ -90,7 +90,7 @@ def test_a_write_that_was_decided_on_something_older_is_refused(tmp_path: Path) 
                 await old.apply_status(Kind.SERVICE, "web", "shop", {"x": "old"}, owner="porterlb", version=version)
             (now,) = await old.objects(Kind.SERVICE)
             assert now["status"] == {"x": "new"}
-            # An edit of the manifest is a newer version as well, even before any notification.
+            # An edit of the manifest is also a newer version, even before any notification.
             (tmp_path / "a.yaml").write_text(service("web", 8080))
             with pytest.raises(Conflict):
                 await old.apply_status(
@@ -131,7 +131,7 @@ def test_annotations_are_kept_beside_the_manifest(tmp_path: Path) -> None:
             await cluster.apply(Kind.SERVICE, "web", "shop", body, owner="porterlb")
             await seen.until(lambda: pinned() == "n1")
             assert file.read_text() == service("web")
-            # What the user writes later counts.
+            # The user's later change takes precedence.
             file.write_text(service("web").replace("name: web", f"name: web\n  annotations: {{{pin}: n2}}"))
             await seen.until(lambda: pinned() == "n2")
             body = {"metadata": {"annotations": {pin: "n3"}}}

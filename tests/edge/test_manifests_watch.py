@@ -1,4 +1,4 @@
-"""A folder of manifests as a cluster: what is seen, how fast, and what is never taken for a deletion."""
+"""A folder of manifests as a cluster: which changes are seen, how fast, and which are never treated as a deletion."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_first_a_full_list_then_changes(tmp_path: Path) -> None:
 
 
 def test_changes_are_seen_fast(tmp_path: Path) -> None:
-    """About 15 ms when the machine is idle; bounded generously here, but below the poll that comes to the rescue."""
+    """About 15 ms on an idle machine. The bound here is generous, but below the interval of the fallback poll."""
 
     async def main() -> None:
         (tmp_path / "a.yaml").write_text(service("web"))
@@ -224,7 +224,7 @@ def test_a_directory_that_goes_away_is_an_outage(tmp_path: Path, how: str) -> No
 
 
 def test_a_real_mount_that_vanishes(tmp_path: Path) -> None:
-    """A bind mount, as each node of the lab has one; needs root."""
+    """A bind mount, as on each node of the lab; needs root."""
     source, mount = tmp_path / "source", tmp_path / "mount"
     source.mkdir()
     mount.mkdir()
@@ -239,7 +239,7 @@ def test_a_real_mount_that_vanishes(tmp_path: Path) -> None:
         try:
             async with opened(source) as (_, there), opened(mount) as (here, seen):
                 (source / "b.yaml").write_text(service("api"))
-                for watched in (there, seen):  # each has a watch of its own
+                for watched in (there, seen):  # each has its own watch
                     await watched.until(lambda watched=watched: watched.get(Kind.SERVICE, "api", "shop"))
                 uids = {w.get(Kind.SERVICE, "api", "shop")["metadata"]["uid"] for w in (there, seen)}
                 assert len(uids) == 1

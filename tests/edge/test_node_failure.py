@@ -1,4 +1,4 @@
-"""The leader tells the cluster of dead nodes: what it writes down first, what it repeats, what the next one reads."""
+"""The leader's actions for dead nodes: what it writes first, what it repeats, and what the next leader reads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WEB = Service(ServiceKey("shop", "web"), selector=(("app", "web"),))
 
 
 class FakeCluster:
-    """Keeps what it was told, in order. ``trouble``: raised once by each call of that name."""
+    """Records its calls, in order. ``trouble``: raised once by each call of that name."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -87,7 +87,7 @@ class FakeCluster:
 
 
 class World:
-    """One replica. ``verdicts``, ``left``: as it sees them now."""
+    """One replica. ``verdicts``, ``left``: its current view."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self.verdicts, self.left = DEAD, 2.0
@@ -156,7 +156,7 @@ def test_marking_ends_in_the_middle_when_the_node_shows_that_it_lives() -> None:
     async def scene(world: World) -> None:
         await world.until(lambda: "mark c" in cluster.told)
         world.verdicts = ALIVE
-        async with asyncio.timeout(1.0):  # sooner than the attempt would have ended by itself
+        async with asyncio.timeout(1.0):  # sooner than the end of the attempt itself
             await world.until(lambda: "restore c" in cluster.told)
         assert world.done == [(What.PODS_RESTORED, "c", 2)] and "cut short" in cluster.told
 
@@ -318,7 +318,7 @@ def test_ready_pods_are_marked_those_behind_load_balancers_first_and_some_at_onc
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (None, False),  # the API server took it
+        (None, False),  # the API server accepted it
         (Denied("pods p is forbidden: ValidatingAdmissionPolicy x denied request: PorterLB may change no field"), True),
         (Denied('pods "p" is forbidden: User porterlb cannot patch resource pods/status'), False),
     ],

@@ -1,4 +1,4 @@
-"""The status page in a real browser: to see, by keyboard and for a screen reader, with 10 and with 2,000 VIPs."""
+"""The status page in a real browser: visually, by keyboard and for a screen reader, with 10 and with 2,000 VIPs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.core.stage import AUTO_VIP, LATER
 from tests.core.test_page import many, state
 from tests.edge.browser import Page, browser, page
 
-pytestmark = pytest.mark.timeout(1200)  # with the installation of the browser
+pytestmark = pytest.mark.timeout(1200)  # including the installation of the browser
 
 MOVED = Entry(LATER, What.VIP_MOVED, "", ("node-c",), ("node-a",), Why.NODE_DEAD, "node-c", "layer2", (AUTO_VIP,))
 LOST = Entry(LATER, What.SESSION_DOWN, "tor", cause="node-a", detail="reset")
 SHOWN_WITHIN = 3.0
-"""Seconds from the moment when the replica knows it until it is on the page. Measured on two cores at a load of 15:
-0.06 s with 10 VIPs, 0.4 to 0.9 s with 2,000."""
+"""Seconds between the replica's knowledge of a change and its display on the page. Measured on two cores at a load of
+15: 0.06 s with 10 VIPs, 0.4 s to 0.9 s with 2,000."""
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -61,7 +61,7 @@ def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class Shown:
-    """A replica's web server with a state that the test changes, and a page of it."""
+    """A replica's web server with a state that the test changes, and a page of that server."""
 
     def __init__(self, known: Mapping[str, Any], page_: Page) -> None:
         self.known, self.page = known, page_
@@ -147,7 +147,7 @@ def test_every_text_can_be_read_in_light_and_dark(devtools: str, scheme: str) ->
         assert await shown.page.js(CONTRAST) == []
         await http.stop()
         await shown.page.until("document.querySelector('#connection.lost') !== null", 8)
-        shown.page.complaints.clear()  # the browser tells of the lost connection
+        shown.page.complaints.clear()  # the browser reports the lost connection
         assert await shown.page.js(CONTRAST) == []
 
     look(devtools, known, use)

@@ -1,4 +1,4 @@
-"""The status page's files and its live events, over real sockets: safe headers, bounds for what a client can hold."""
+"""The status page's files and its live events, over real sockets: safe headers, limits on a client's resource use."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Reader:
         return made
 
     async def event(self, within: float = 5.0) -> tuple[str, Any]:
-        """The name and the data of the next event that has data."""
+        """The name and the data of the next event with data."""
         async with asyncio.timeout(within):
             while True:
                 lines = (await self.reader.readuntil(b"\n\n")).decode().strip().split("\n")
@@ -56,7 +56,7 @@ class Reader:
 
 
 class Stage:
-    """A server whose state a test changes."""
+    """A server with a state that the test changes."""
 
     def __init__(self, known: Mapping[str, Any]) -> None:
         self.known, self.asked = known, 0
@@ -212,7 +212,7 @@ def test_many_changes_are_few_events() -> None:
 
 def test_a_page_that_reads_nothing_holds_up_no_other_and_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("porterlb.edge.http.ANSWER_WITHIN", 1.5)
-    stage = Stage(many(2000, services=["x" * 4000]))  # more than the kernel's buffers hold
+    stage = Stage(many(2000, services=["x" * 4000]))  # more than the kernel's buffers can hold
 
     async def use(http: HttpServer) -> None:
         slow = await asyncio.open_connection("127.0.0.1", http.port, limit=1024)
@@ -235,7 +235,7 @@ def test_a_page_that_reads_nothing_holds_up_no_other_and_is_given_up(monkeypatch
 
 
 def test_the_loop_is_free_while_a_large_page_is_made() -> None:
-    """The values of /state and their text are made in a thread, in pieces."""
+    """The values of /state and their text are computed in a thread, in pieces."""
     large = many(5000)
 
     def make() -> Mapping[str, Any]:

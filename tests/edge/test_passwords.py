@@ -1,4 +1,4 @@
-"""Passwords: what one Secret does ends at its peer."""
+"""Passwords: a faulty Secret affects only its own peer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from porterlb.edge.passwords import Passwords
 
 
 class Secrets:
-    """A cluster with Secrets only; an exception instead of one is raised."""
+    """A cluster with Secrets only; an exception in place of a Secret is raised."""
 
     namespace = "porterlb-system"
 

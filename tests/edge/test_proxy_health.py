@@ -1,4 +1,4 @@
-"""The health check of kube-proxy is asked until it answers 200."""
+"""The health check of kube-proxy is requested until it answers 200."""
 
 from __future__ import annotations
 

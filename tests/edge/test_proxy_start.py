@@ -1,4 +1,4 @@
-"""Nodes that have returned are asked for their kube-proxy, where the own node's kube-proxy can be asked."""
+"""The kube-proxies of returned nodes are asked, if the own node's kube-proxy can be asked."""
 
 from __future__ import annotations
 

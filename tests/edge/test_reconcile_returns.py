@@ -1,4 +1,4 @@
-"""The reconciler and the nodes that return: an answer of a kube-proxy counts for one wait."""
+"""The reconciler and returning nodes: an answer of a kube-proxy counts for one wait."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_kube_proxy_is_asked_anew_at_each_return() -> None:
         made.inputs.wire_report = replace(WireReport(), dead=dead)
         return made.begin_plan(now).snapshot.view.settling
 
-    made.on_proxies(frozenset())  # ours can be asked
+    made.on_proxies(frozenset())  # our own kube-proxy can be asked
     for begun in (100.0, 200.0):
         assert not seen(begun, C)
         assert seen(begun + 10.0) == C and asked[-1] == C

@@ -1,4 +1,4 @@
-"""The recorder: every entry one log line and a count, Events by one replica only, and a failure that harms nothing."""
+"""The recorder: one log line and one count per entry, Events from one replica only, and harmless failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.core.test_plan import NAMES
 
 
 class Teller:
-    """A cluster that notes Events."""
+    """A cluster that records Events."""
 
     namespace = "porterlb-system"
 
@@ -44,7 +44,7 @@ def known(node: str = "node-a", dead: str = "") -> Known:
 
 
 def record(node: str, *steps: Callable[[Recorder], None]) -> tuple[Teller, Metrics, Recorder]:
-    """Runs a recorder of the replica on ``node`` through the steps, a virtual second after one another."""
+    """Runs a recorder of the replica on ``node`` through the steps, each one virtual second after the previous one."""
     teller, now = Teller(), 100.0
     objects = Objects(True)
     for name in NAMES:

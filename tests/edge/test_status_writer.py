@@ -1,4 +1,4 @@
-"""The writer: only what is new, only while we lead, again after an outage, never on top of somebody else."""
+"""The writer: only changes, only while we lead, again after an outage, and never over the changes of others."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ Sent = tuple[str, str, str]
 
 
 QUIET = 10
-"""Turns of the event loop (2 ms each) without a write that mean that all is written."""
+"""Turns of the event loop (2 ms each) without a write after which all writes are done."""
 
 REFUSED = 250
-"""The same where a write is refused: the writer waits for 0.1 s whether the object is gone."""
+"""The same if a write is refused: the writer waits 0.1 s to see whether the object is gone."""
 
 
 @dataclass
 class Recorder:
-    """A cluster that notes what it is told, and has a version for every object. ``trouble``: raised by writes."""
+    """A cluster that records its calls, and has a version for every object. ``trouble``: raised by writes."""
 
     objects: Objects
-    echo: bool = True  # whether the watch tells what was written
-    untold: dict[ObjectKey, Obj] = field(default_factory=dict)  # what the watch has not told
-    asked: int = 0  # how many writes were tried
+    echo: bool = True  # whether the watch delivers the written objects
+    untold: dict[ObjectKey, Obj] = field(default_factory=dict)  # objects that the watch has not delivered
+    asked: int = 0  # number of attempted writes
     attempts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by kind, name and owner
     sent: list[Sent] = field(default_factory=list)
     statuses: list[Mapping[str, Any]] = field(default_factory=list)
@@ -115,7 +115,7 @@ def raw(kind: str, name: str, namespace: str = "", **more: Any) -> dict[str, Any
 
 @dataclass
 class Stage:
-    """A writer over a recorder, with everything that it asks for in plain fields."""
+    """A writer over a recorder; all its inputs are plain fields."""
 
     node: str = "node-a"
     leads: bool = True
@@ -154,7 +154,7 @@ class Stage:
         )
 
     def tell(self, previous: Plan | None = None, **more: Any) -> Plan:
-        """What is known: that all is well, with the Services as the cluster has them. ``more``: for snapshot()."""
+        """Known values without faults, with the cluster's Services. ``more``: for snapshot()."""
         of = snapshot(self.node, leader=self.node if self.leads else "node-z", **more)
         of = replace(of, services=self.objects.services)
         made = plan(of, previous, self.clock, POLICY, AT_ONCE)
@@ -171,7 +171,7 @@ class Stage:
             await asyncio.gather(task, return_exceptions=True)
 
     async def settle(self, *, until: Callable[[], bool] | None = None, turns: int = QUIET) -> None:
-        """Waits until a condition holds, or until nothing is sent in so many turns of 2 ms; fails after 5 s."""
+        """Waits until a condition holds, or until nothing is sent in ``turns`` turns of 2 ms; fails after 5 s."""
         async with asyncio.timeout(30.0):
             while until is not None and not until():  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
@@ -233,7 +233,7 @@ def test_a_watch_that_is_one_write_behind_tells_no_story_twice() -> None:
         await stage.settle()
         told = list(stage.cluster.events)
         assert told.count(("auto", "ModeChanged")) == 1
-        for key, obj in first.items():  # what was there before the second write; a Service waits for its own news
+        for key, obj in first.items():  # the state before the second write; a Service waits for its own event
             if key.kind != "Service":
                 stage.objects.change(key.kind, obj)
         stage.now = "2026-01-31T12:00:01Z"
@@ -245,7 +245,7 @@ def test_a_watch_that_is_one_write_behind_tells_no_story_twice() -> None:
 
 
 def test_the_watch_may_be_late() -> None:
-    """What came back from a write counts until the watch brings it: nothing is written twice meanwhile."""
+    """The object that a write returned counts until the watch delivers it: nothing is written twice until then."""
     stage = Stage()
     stage.cluster.echo = False
 
@@ -336,7 +336,7 @@ def test_after_an_outage_everything_is_written() -> None:
         await asyncio.sleep(0.1)
         assert not stage.cluster.sent
         stage.cluster.trouble = None
-        await stage.settle(turns=REFUSED)  # a write that failed waits before the next attempt
+        await stage.settle(turns=REFUSED)  # a failed write waits before the next attempt
         assert stage.names("Service") == ["mail", "shop", "web"]
         assert stage.names("Eip") == ["auto", "routed", "segment"]
 
@@ -523,7 +523,7 @@ def test_the_sessions_of_a_vanished_node_are_removed_by_the_leader() -> None:
         await stage.settle()
         peer = stage.objects.raw("BgpPeer", "", "tor")
         assert peer is not None and set(peer["status"]["nodesPeerStatus"]) == {"node-a", "node-b"}
-        # node-b falls silent: its entry stays for a while, then it is no longer true.
+        # node-b falls silent: its entry stays for a while; after that it is no longer valid.
         stage.tell(fresh=frozenset({"node-a", "node-c"}))
         await stage.settle()
         assert ("BgpPeer", "tor", "porterlb-node-b") not in stage.cluster.sent
@@ -537,7 +537,7 @@ def test_the_sessions_of_a_vanished_node_are_removed_by_the_leader() -> None:
 
 
 def test_g8_the_layer2_next_hops_are_noted_in_the_eips() -> None:
-    """Not in an annotation of the Service: that needs the right to change every Service."""
+    """Not in an annotation of the Service: that would need the right to change every Service."""
     stage = Stage()
 
     async def steps() -> None:
@@ -598,7 +598,7 @@ def test_what_a_nodes_death_costs_is_written_when_it_changes() -> None:
 
     async def steps() -> None:
         async def tell(marking: Marking) -> None:
-            stage.clock += 30.0  # what changes in words only waits for a lull
+            stage.clock += 30.0  # changes of wording alone wait for a pause
             of = snapshot(stage.node, leader=stage.node)
             of = replace(of, services=stage.objects.services, endpoints={**of.endpoints, **endpoints})
             known = seen(made, of, problems=stage.objects.problems, generations=stage.objects.generations)
@@ -607,7 +607,7 @@ def test_what_a_nodes_death_costs_is_written_when_it_changes() -> None:
 
         for before, marking in pairwise((Marking.ON, Marking.UNBOUNDED, Marking.OFF, Marking.ON)):
             await tell(before)
-            await tell(before)  # nothing is new any more
+            await tell(before)  # nothing has changed since
             await tell(marking)
             assert ("When a node dies" in message()) is (marking is not Marking.ON)
             assert marking.value in message()
@@ -616,7 +616,7 @@ def test_what_a_nodes_death_costs_is_written_when_it_changes() -> None:
 
 
 def test_an_object_that_cannot_be_worked_out_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    """The API server would not let such a status pass; it stands for a mistake of ours."""
+    """The API server would reject this status; it represents a fault of ours."""
     stage = Stage()
     obj = copy.deepcopy(dict(stage.objects.raw("Service", *WEB) or {}))
     obj["metadata"]["resourceVersion"] = "2"
@@ -643,7 +643,7 @@ def test_what_only_counts_is_written_once_a_second() -> None:
         written = len(stage.names("Eip"))
         for number in range(5):
             eip = copy.deepcopy(dict(stage.objects.raw("Eip", "", "routed") or {}))
-            eip["status"]["usage"] = 90 + number  # as if so many Services had come and gone
+            eip["status"]["usage"] = 90 + number  # as if that number of Services had come and gone
             eip["metadata"]["resourceVersion"] = str(100 + number)
             stage.objects.change("Eip", eip)
             stage.tell()
@@ -658,7 +658,7 @@ def test_what_only_counts_is_written_once_a_second() -> None:
 
 
 def changed(stage: Stage, name: str, version: int, **status: Any) -> None:
-    """The cluster has another status of a Service."""
+    """The cluster receives another status of a Service."""
     obj = copy.deepcopy(dict(stage.objects.raw("Service", "default", name) or {}))
     obj["status"].update(status)
     obj["metadata"]["resourceVersion"] = str(version)
@@ -666,7 +666,7 @@ def changed(stage: Stage, name: str, version: int, **status: Any) -> None:
 
 
 def test_the_first_moments_of_a_service_are_told_in_one_write() -> None:
-    """Who brings a VIP in changes several times until all replicas do: the address at once, the rest after that."""
+    """The announcers of a VIP change several times until all replicas serve it: the address at once, the rest later."""
     stage = Stage()
 
     async def steps() -> None:
@@ -702,7 +702,7 @@ def test_while_addresses_are_given_out_what_becomes_of_them_waits_but_not_for_ev
             changed(stage, WEB.name, 1000 + 10 * number, loadBalancer={})
             made_anew = copy.deepcopy(dict(stage.objects.raw("Service", "default", WEB.name) or {}))
             made_anew["metadata"] |= {"uid": f"web-{number}", "resourceVersion": str(1001 + 10 * number)}
-            stage.objects.change("Service", made_anew)  # its address is to be written again
+            stage.objects.change("Service", made_anew)  # its address must be written again
             changed(stage, SHOP.name, 1000 + 10 * number, conditions=[])
             stage.tell()
             await stage.settle()
@@ -725,7 +725,7 @@ def test_after_the_last_address_the_rest_waits_for_a_lull_only() -> None:
             stage.tell()
             await stage.settle()
         shops = stage.names("Service").count(SHOP.name)
-        for clock, more in ((2.4, 0), (2.6, 1)):  # WEB had its address at 2.0
+        for clock, more in ((2.4, 0), (2.6, 1)):  # the address of WEB was written at 2.0
             stage.clock = clock
             changed(stage, SHOP.name, int(clock * 1000), conditions=[])
             stage.tell()
@@ -741,7 +741,7 @@ def test_bad_news_waits_for_nothing() -> None:
     async def steps() -> None:
         made = stage.tell()
         await stage.settle()
-        stage.tell(made, dead=frozenset(NAMES))  # nobody is left to send it to, in the same moment
+        stage.tell(made, dead=frozenset(NAMES))  # no node remains to send it to, at the same moment
         await stage.settle()
         assert {(WEB.name, "NotServing"), (SHOP.name, "NotServing")} <= set(stage.cluster.events)
 
@@ -749,7 +749,7 @@ def test_bad_news_waits_for_nothing() -> None:
 
 
 def test_an_object_that_is_made_anew_is_written_to_although_its_versions_are_those_of_the_old_one() -> None:
-    """Versions of a directory of manifests are small numbers: those of the old object say nothing of the new one."""
+    """Versions in a directory of manifests are small numbers: those of the old object say nothing about the new one."""
     stage = Stage(leads=False)
 
     async def steps() -> None:

@@ -1,4 +1,4 @@
-"""What clients get: real kernels resolve VIPs, v4 and v6, and frames that are no question change nothing."""
+"""The answers that clients get: real kernels resolve VIPs, v4 and v6; frames that are no question have no effect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ V4, V6, BEHALF4, BEHALF6 = "10.77.0.100", "fd77::100", "10.77.0.101", "fd77::101
 
 @pytest.fixture(scope="module")
 def segment() -> Iterator[Segment]:
-    """Three nodes; n3 has no replica, so the leader n1 answers for it. A snooping switch: groups must be joined."""
+    """Three nodes; n3 has no replica, and the leader n1 answers for it. A snooping switch: groups must be joined."""
     made = Segment(snooping=True)
     try:
         made.tell(
@@ -80,7 +80,7 @@ def raw(segment: Segment, ethertype: int) -> socket.socket:
 
 
 def answer_to(opened: socket.socket, question: bytes, kind: bytes, at: int) -> bytes:
-    """The first frame after ``question`` that has ``kind`` at an offset and does not come from the asker."""
+    """The first frame after ``question`` with ``kind`` at an offset that does not come from the asker."""
     opened.send(question)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -125,7 +125,7 @@ def test_a_solicitation_without_a_source_option_is_answered_to_the_ethernet_sour
 
 
 def test_frames_that_are_no_question_change_nothing(segment: Segment) -> None:
-    """VLAN-tagged, truncated, oversized and random ones; then everything is as before, and no process has died."""
+    """VLAN-tagged, truncated, oversized and random frames; afterwards the state is the same, no process has died."""
     client, chance = segment.client, random.Random(7)
     arp = arp_request(client.mac, client.v4, IPv4Address(V4))
     nd = solicitation(client.mac, client.v6, IPv6Address(V6))
@@ -142,7 +142,7 @@ def test_frames_that_are_no_question_change_nothing(segment: Segment) -> None:
     with raw(segment, 0x0806) as opened:
         for frame in frames:
             opened.send(frame)
-    # a tagged question must have got no untagged answer
+    # a tagged question must get no untagged answer
     with raw(segment, 0x0806) as opened:
         opened.settimeout(0.3)
         opened.send(arp[:12] + b"\x81\x00\x00\x05" + arp[12:])

@@ -1,4 +1,4 @@
-"""What happens when nodes, links, processes or managers fail. Times are bounded generously; bench/ measures."""
+"""The effects of failed nodes, links, processes and managers. The time limits are generous; bench/ measures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def shared() -> Iterator[Segment]:
 
 @pytest.fixture
 def segment(shared: Segment) -> Segment:
-    """Three nodes with a replica each, settled: whatever a test before has ended is started again."""
+    """Three nodes with a replica each, settled: processes that the previous test ended are started again."""
     shared.restore(vips((V4, ("n2", "n1", "n3")), (V6, ("n2", "n3", "n1")), (ON_N3, ("n3", "n1", "n2"))))
     return shared
 
@@ -52,7 +52,7 @@ def macs(segment: Segment, vip: str) -> set[str]:
 
 
 def sources(host: Host, vip: str) -> list[tuple[str, str]]:
-    """The MAC that each answer gives, and the one that it comes from."""
+    """The MAC in each answer, and the MAC of its sender."""
     return [(answer.mac, answer.source) for answer in who_has(host, vip)]
 
 
@@ -71,7 +71,7 @@ def test_a_warm_cache_follows_when_a_node_goes_and_when_it_returns(segment: Segm
     for name in ("n1", "n3"):
         segment.replicas[name].until(lambda r: r.report.dead == {"n2"} and "n2" not in r.report.fresh, "n2 is dead")
         first = next(at for at, report in segment.replicas[name].history if "n2" in report.dead)
-        assert 0.08 < first - cut < 1.5  # 3 probes at 50 ms; not a verdict out of nothing
+        assert 0.08 < first - cut < 1.5  # 3 probes at 50 ms; not a verdict without evidence
     assert macs(segment, V4) == {n1.mac} and macs(segment, V6) == {n3.mac}
     assert neighbour(client, ON_N3)[0] == n3.mac
     segment.net.carrier("n2", True)
@@ -105,7 +105,7 @@ def test_our_own_stall_declares_nobody_dead_and_the_others_answer_meanwhile(segm
 
 @pytest.mark.parametrize("vip", [V4, V6])
 def test_a_question_that_meets_a_stopped_answerer_is_answered_by_the_next_one(segment: Segment, vip: str) -> None:
-    """Its kernel would repeat it after a second only: RETRANS_TIMER of RFC 4861, and Linux does the same for ARP."""
+    """The client's kernel would repeat it only after 1 s: RETRANS_TIMER of RFC 4861; Linux does the same for ARP."""
     client, n2 = segment.client, segment.replicas["n2"]
     pid = n2.wire_pid
     client.run(["ip", "neigh", "flush", "dev", "eth0"])
@@ -136,11 +136,11 @@ def test_who_is_cut_off_doubts_itself_and_changes_nothing(segment: Segment) -> N
     n1.until(lambda r: not r.report.doubt and set(r.report.fresh) == {"n2", "n3"}, "n1 is back")
     segment.replicas["n2"].until(lambda r: not r.report.dead, "n1 is alive")
     n1.until(lambda r: not r.report.dead, "n1 has heard that it is alive")
-    assert ever_dead(n1) <= {"n1"}  # the others held it for dead, and say so in their hellos; it blames nobody
+    assert ever_dead(n1) <= {"n1"}  # the others declared it dead, as their hellos say; it declares no other node dead
 
 
 def test_a_partition_that_heals_leaves_one_owner_and_right_caches(segment: Segment) -> None:
-    """n2 with the router on one side, the rest with the client on the other: both sides serve; then one again."""
+    """n2 with the router on one side, the rest with the client on the other: both sides serve; afterwards only one."""
     client, router, n1, n2, n3 = segment.client, segment.router, *segment.nodes
     assert resolve(client, V4)[0] == resolve(router, V4)[0] == n2.mac
     assert resolve(client, ON_N3)[0] == resolve(router, ON_N3)[0] == n3.mac
@@ -155,7 +155,7 @@ def test_a_partition_that_heals_leaves_one_owner_and_right_caches(segment: Segme
 
 
 def test_a_stopped_manager_hands_over_without_a_gap(segment: Segment) -> None:
-    """While n2 stops, its VIP is asked for all the time: n2 answers until another one does, with the same MAC."""
+    """While n2 stops, its VIP is requested all the time: n2 answers until another replica does, with the same MAC."""
     n2 = segment.replicas["n2"]
     assert [answer.source for answer in who_has(segment.client, V4)] == [segment.host("n2").mac]
     n2.stop()
@@ -167,7 +167,7 @@ def test_a_stopped_manager_hands_over_without_a_gap(segment: Segment) -> None:
         assert {answer.mac for answer in answers} <= {segment.host("n2").mac}
         if answers:
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
-    assert longest < 0.18  # a question takes 20 ms; without the goodbye it would be hello_fresh, 200 ms, and more
+    assert longest < 0.18  # a question takes 20 ms; without the goodbye it would be hello_fresh, 200 ms, or more
     assert sources[-1] == segment.host("n1").mac
     assert n2.process.wait(5) == 0
     for name in ("n1", "n3"):
@@ -298,7 +298,7 @@ def test_a_rival_is_reported_and_defended_against(segment: Segment) -> None:
     wait_for(lambda: neighbour(segment.router, V4)[0] == segment.host("n2").mac, "the router's entry is right again")
     n1, n2 = segment.replicas["n1"], segment.replicas["n2"]
     n2.until(lambda r: r.report.counters.get("defences", 0) - before["n2"] == 2, "both are defended, once")
-    # Only who answers defends. On a busy machine, n1 answers while it has no fresh hello of n2.
+    # Only the answerer defends. On a busy machine, n1 answers while it has no fresh hello of n2.
     here = {ip_address(V4), ip_address(V6)}
     answered = any(
         report.answering[vip].answerer == "n1" for _, report in n1.history for vip in here & report.answering.keys()

@@ -26,7 +26,7 @@ from tests.edge.wire_lab import PATIENCE, Segment, resolve, vips
 pytestmark = pytest.mark.lab
 
 VIP, NOBODY = "fd77::abcd:100", "fd77::abcd:200"
-FORGOTTEN = 3.0  # seconds after which the lab's switch forgets who does not answer its queries
+FORGOTTEN = 3.0  # seconds after which the lab's switch forgets members that do not answer its queries
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def segment() -> Iterator[Segment]:
 
 
 def members(segment: Segment) -> set[tuple[str, str]]:
-    """(port, group) of what the switch has heard."""
+    """(port, group) pairs that the switch has learned."""
     table = json.loads(segment.net.switch.run(["bridge", "-j", "mdb", "show"]).stdout)
     return {(entry["port"], entry["grp"]) for bridge in table for entry in bridge["mdb"]}
 
@@ -52,7 +52,7 @@ def group_of(address: str) -> str:
 
 
 def arrives(client: Host, host: Host, nic: str, target: str) -> bool:
-    """Whether a solicitation for ``target`` that a client sends now comes to an interface of a host."""
+    """Whether a solicitation for ``target`` that a client sends now arrives at an interface of a host."""
     with host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD)) as ears:
         host.ns.call(lambda: ears.bind((nic, 0x86DD)))
         with client.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as mouth:
@@ -79,7 +79,7 @@ def test_a_snooping_switch_hands_solicitations_over_for_as_long_as_they_are_want
     assert not arrives(segment.client, segment.host("n1"), "eth0", NOBODY), "the switch floods: this proves nothing"
 
     segment.tell(vips={})
-    # The last member's queries are answered by nobody, long before the membership would have been forgotten
+    # The last-member queries get no answer; this ends the membership long before it would expire
     wait_until(lambda: not any(group == group_of(VIP) for _, group in members(segment)), FORGOTTEN - 0.5, "a leave")
     assert not arrives(segment.client, segment.host("n1"), "eth0", VIP)
 
@@ -112,7 +112,7 @@ def test_thousands_of_groups_stay_known_to_the_switch(segment: Segment) -> None:
 
 
 def reports(ears: socket.socket, group: str, seconds: float) -> list[int]:
-    """The record types of a group in the MLDv2 reports that come in."""
+    """The record types of a group in the incoming MLDv2 reports."""
     found, deadline = [], time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         ears.settimeout(left)
@@ -121,7 +121,7 @@ def reports(ears: socket.socket, group: str, seconds: float) -> list[int]:
         except TimeoutError:
             break
         except OSError as error:
-            assert error.errno == errno.ENETDOWN  # told once, of the time without carrier
+            assert error.errno == errno.ENETDOWN  # reported once, for the time without carrier
             continue
         if ICMPv6MLReport2 in packet and packet[IPv6].src.startswith("fe80:") and packet[IPv6].hlim == 1:
             found += [record.rtype for record in packet[ICMPv6MLReport2].records if record.dst == group]
@@ -129,7 +129,7 @@ def reports(ears: socket.socket, group: str, seconds: float) -> list[int]:
 
 
 def test_groups_are_reported_anew_when_the_cable_is_back() -> None:
-    """To a switch that asks nobody."""
+    """For a switch that sends no queries."""
     segment = Segment(nodes=2)
     try:
         segment.tell(vips=vips((VIP, ("n1", "n2"))))
@@ -148,7 +148,7 @@ def test_groups_are_reported_anew_when_the_cable_is_back() -> None:
 
 
 def test_what_could_not_be_reported_is_reported_later(segment: Segment) -> None:
-    """While the interface has no IPv6 nothing can be sent from it; the switch hears of the group once it has."""
+    """While the interface has no IPv6, nothing can be sent from it; the switch learns the group once IPv6 is back."""
     host = segment.host("n2")
     host.ns.ip("address flush dev eth0 scope link", "address flush dev eth0 scope global")
     host.ns.sysctl({"net/ipv6/conf/eth0/disable_ipv6": 1})
@@ -163,7 +163,7 @@ def test_what_could_not_be_reported_is_reported_later(segment: Segment) -> None:
 
 
 def test_a_nic_that_filters_multicast_lets_solicitations_in() -> None:
-    """A macvlan hands multicast only to those who asked for it, as the filter of a NIC does."""
+    """A macvlan delivers multicast only to listeners that joined, like the filter of a NIC."""
     segment = Segment(nodes=1)
     try:
         host, client = segment.host("n1"), segment.client
@@ -177,7 +177,7 @@ def test_a_nic_that_filters_multicast_lets_solicitations_in() -> None:
         segment.tell(vips=vips((served, ("n1",)), interface="macvlan0"))
         segment.start()
         segment.replicas["n1"].until(lambda r: bool(r.answering.get(served)), "it is answered")
-        # Its filter is a hash of 256 values: one that nobody asked for may pass, eight do not
+        # Its filter is a hash of 256 values: one group that was not joined may pass, eight do not
         assert not all(arrives(client, host, "macvlan0", f"fd78::5678:{number}") for number in range(1, 9))
         assert arrives(client, host, "macvlan0", served)
         assert resolve(client, served)[0] == "02:77:00:00:00:99"
@@ -210,11 +210,11 @@ def test_an_interface_returns_with_its_carrier_and_with_nothing_else(host) -> No
 
 @pytest.mark.parametrize("event, returned", [(5, True), (4, True), (2, False)])
 def test_an_interface_returns_when_its_bond_fails_over(host, event, returned) -> None:
-    """The kernel's notification of IGMP_RESEND or NOTIFY_PEERS (linux/if_link.h), as a bond makes it."""
+    """The kernel's notification of IGMP_RESEND or NOTIFY_PEERS (linux/if_link.h), as a bond sends it."""
     table = host.ns.call(NicTable)
 
     def complete() -> Nic | None:
-        """The interface, once the kernel has given it its link-local address."""
+        """The interface, once the kernel has assigned its link-local address."""
         table.update()
         nic = next(nic for nic in table.nics.values() if nic.name == "eth0")
         return nic if any(own.ip.is_link_local for own in nic.addresses) else None

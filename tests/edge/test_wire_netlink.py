@@ -1,4 +1,4 @@
-"""The table of interfaces: what is kept of the kernel's messages."""
+"""The table of interfaces: which of the kernel's data it keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from porterlb.wire.netlink import HOST_ADDRESSES, NicTable
 
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR = 16, 17, 20, 21
-_INDEX = 2**31 - 5  # no interface of the machine
+_INDEX = 2**31 - 5  # an index that no interface of the machine has
 
 
 def attribute(kind: int, data: bytes) -> bytes:
@@ -74,7 +74,7 @@ def test_e6_a_bridge_is_inside_the_node_unless_a_port_leads_out(table: NicTable)
 
 
 def test_a_port_that_leaves_its_bridge_is_still_an_interface(table: NicTable) -> None:
-    """The kernel says that as RTM_DELLINK of the family PF_BRIDGE."""
+    """The kernel reports that as RTM_DELLINK of the family PF_BRIDGE."""
     table._apply(_NEWLINK, of_kind("eth1", _INDEX - 3))
     table._apply(_DELLINK, of_kind("eth1", _INDEX - 3, family=7))
     assert table.nics[_INDEX - 3].name == "eth1"
@@ -82,7 +82,7 @@ def test_a_port_that_leaves_its_bridge_is_still_an_interface(table: NicTable) ->
 
 @pytest.mark.lab
 def test_e6_the_kernel_tells_bridges_from_nics() -> None:
-    """A bridge with a pod's veth pair, beside a veth pair that is an uplink as in a container."""
+    """A bridge with a pod's veth pair, and a veth pair that is an uplink, as in a container."""
     commands = [
         "ip link add cni0 type bridge",
         "ip link add pod0 type veth peer name pod1",

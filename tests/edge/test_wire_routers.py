@@ -1,4 +1,4 @@
-"""Router advertisements (RFC 4861) on a real link: the process solicits, hears and forgets routers."""
+"""Router advertisements (RFC 4861) on a real link: the process solicits routers, and learns and forgets them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def net() -> Iterator[Segment]:
 
 
 class Advertiser:
-    """A router that sends what it is told, by its link-local address."""
+    """A router that sends the given messages, by its link-local address."""
 
     def __init__(self, net: Segment, number: int) -> None:
         self.namespace = Namespace(net.router(number))
         self.address = f"fe80::{number}"
-        self.namespace.sysctl({"net/ipv6/conf/all/forwarding": 1})  # then it is a member of the group of all routers
+        self.namespace.sysctl({"net/ipv6/conf/all/forwarding": 1})  # this makes it a member of the group of all routers
         self.namespace.ip(
             "link set eth0 addrgenmode none", f"address add {self.address}/64 dev eth0 nodad", "link set eth0 up"
         )
@@ -80,7 +80,7 @@ def test_routers_are_solicited_heard_and_forgotten(net: Segment) -> None:
             assert [[str(address) for address in routers] for routers in told] == [
                 ["fe80::3%br0"],
                 ["fe80::3%br0", "fe80::2%br0"],
-                ["fe80::2%br0"],  # the lifetime of the other one is over
+                ["fe80::2%br0"],  # the lifetime of the other router is over
                 [],
             ]
         finally:

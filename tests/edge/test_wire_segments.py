@@ -24,7 +24,7 @@ ON_SECOND = "10.79.0.0/24"
 
 @pytest.fixture(scope="module")
 def segment() -> Iterator[Segment]:
-    """Three nodes with two NICs; n3 serves a VIP on the second segment, n2 one on the first."""
+    """Three nodes with two NICs each; n3 serves a VIP on the second segment, n2 one on the first."""
     made = Segment(second=True)
     try:
         rows = ((A, ("n2", "n1", "n3")), (B, ("n1", "n3", "n2")), (SECOND, ("n3", "n1", "n2")))
@@ -68,10 +68,10 @@ def test_a_vip_of_the_second_nic_moves_when_that_nic_loses_its_network(segment: 
         segment.net.port_member(port, False)
     begun = time.monotonic()
     wait_until(lambda: neighbour(client, SECOND)[0] == n1.nics[1].mac, 3.0, "the client knows n1")
-    assert time.monotonic() - begun < 1.5  # 0.2 s on a quiet machine; it is not the end of a neighbour entry
+    assert time.monotonic() - begun < 1.5  # 0.2 s on an idle machine; the neighbor entry has not expired
     for name in ("n1", "n2"):
         segment.replicas[name].until(lambda r: r.report.dead_on.get(ON_SECOND) == {"n3"}, "n3 is dead there")
-        assert segment.replicas[name].report.dead == frozenset()  # and alive where its InternalIP is
+        assert segment.replicas[name].report.dead == frozenset()  # and alive on the segment of its InternalIP
     segment.replicas["n3"].until(lambda r: r.report.dead_on.get(ON_SECOND) == {"n3"}, "n3 knows")
     assert macs(segment, SECOND) == {n1.nics[1].mac}
     (segment.net.carrier if fault == "carrier" else segment.net.port_member)(port, True)
@@ -79,7 +79,7 @@ def test_a_vip_of_the_second_nic_moves_when_that_nic_loses_its_network(segment: 
 
 
 def test_arp_filtered_at_one_node_leaves_one_mac_per_vip(segment: Segment) -> None:
-    """Its hellos flow: it must not take the VIPs of the others, and gives its own away (kube-proxy cannot use it)."""
+    """Its hellos arrive: it must not take the others' VIPs, and gives its own VIPs away (kube-proxy cannot use it)."""
     n1, n2, _ = segment.nodes
     assert resolve(segment.client, A)[0] == n2.mac
     for other in ("n1", "n3"):
@@ -114,7 +114,7 @@ def test_hellos_filtered_everywhere_leave_one_mac_per_vip_and_a_failover(segment
 
 
 def test_g7_two_replicas_that_answer_for_one_vip_settle_within_a_second(segment: Segment) -> None:
-    """n1 alone is told another order, as no plan does it. Both name the other one in a notice."""
+    """Only n1 is given another order, which no plan does. Each of the two names the other in a notice."""
     n1, n2 = segment.host("n1"), segment.host("n2")
     assert macs(segment, A) == {n2.mac}
     rows = ((A, ("n1", "n2", "n3")), (B, ("n1", "n3", "n2")), (SECOND, ("n3", "n1", "n2")))
@@ -124,7 +124,7 @@ def test_g7_two_replicas_that_answer_for_one_vip_settle_within_a_second(segment:
     begun = time.monotonic()
     winner = ranked(A, ["n1", "n2"])[0]
     wait_until(lambda: macs(segment, A) == {segment.host(winner).mac}, 3.0, "one MAC, that of the first in rank")
-    assert time.monotonic() - begun < 2.0  # 0.4 s on a quiet machine
+    assert time.monotonic() - begun < 2.0  # 0.4 s on an idle machine
     loser = ({"n1", "n2"} - {winner}).pop()
     segment.replicas[loser].until(
         lambda r: Notice(NoticeKind.TWO_ANSWERS, A, (winner,)) in r.report.notices, "the loser says who answers"
@@ -138,8 +138,8 @@ def test_g7_two_replicas_that_answer_for_one_vip_settle_within_a_second(segment:
 
 @pytest.mark.parametrize("percent", [3, 10])
 def test_random_loss_kills_nobody(segment: Segment, percent) -> None:
-    """Ten minutes: ``python -m bench liveness``."""
-    time.sleep(1.1)  # counters are reported once a second
+    """``python -m bench liveness`` runs this for ten minutes."""
+    time.sleep(1.1)  # counters are reported once per second
     before = {name: replica.report.counters.get("deaths", 0) for name, replica in segment.replicas.items()}
     segment.faults.loss(percent)
     time.sleep(12.0)
@@ -156,7 +156,7 @@ def test_random_loss_kills_nobody(segment: Segment, percent) -> None:
 
 
 def test_a_scope_chooses_the_nodes_and_the_interface_that_answer(segment: Segment) -> None:
-    """n1 leads, and may not answer. eth1 is listed first, and is on another segment than A."""
+    """n1 leads, and may not answer. eth1 is listed first, and is on a segment other than A's."""
     before, n3 = segment.wanted.vips, segment.host("n3")
     scope = Layer2Scope(frozenset({"n2", "n3"}), ("eth1", "eth0"))
     rows = vips((A, ("n3", "n2")), (SECOND, ("n3", "n2")), scope="pool")

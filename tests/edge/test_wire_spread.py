@@ -1,4 +1,4 @@
-"""One VIP over several nodes, a next hop for each host: twelve Linux hosts and two routers, IPv4 and IPv6."""
+"""One VIP over several nodes, with a next hop for each host: twelve Linux hosts and two routers, IPv4 and IPv6."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_hosts_that_ask_at_once_are_spread_evenly_and_keep_their_next_hop(crowd:
     for vip in BOTH:
         assert sorted(crowd.shares(vip).values()) == [4, 5, 5], crowd.shares(vip)
     before = entries(crowd)
-    for host in crowd.hosts:  # their entries are verified by unicast again and again
+    for host in crowd.hosts:  # their entries are verified by unicast repeatedly
         for version in (4, 6):
             path = f"net/ipv{version}/neigh/eth0"
             host.ns.sysctl({f"{path}/base_reachable_time_ms": 1000, f"{path}/delay_first_probe_time": 1})
@@ -75,7 +75,7 @@ def test_the_hosts_of_a_dead_node_move_at_once_and_no_other_host_loses_anything(
     for name in ("n1", "n3"):
         crowd.segment.replicas[name].until(lambda r: not r.report.dead and "n2" in r.report.fresh, "n2 is alive")
     time.sleep(1.5)
-    assert entries(crowd) == after  # it takes back nothing
+    assert entries(crowd) == after  # it takes no host back
 
 
 @pytest.mark.parametrize("node", ["n3", "n1"], ids=["a replica", "the replica of the leader"])
@@ -88,7 +88,7 @@ def test_a_replica_that_dies_costs_nobody_anything_and_neither_does_its_return(c
     crowd.segment.restore(spread_vips())
     assert not sum(one.count for one in pings.lost())
     crowd.wait_known()
-    crowd.forget()  # where an entry was verified while its replica was away, the kernel gives it up, now or soon
+    crowd.forget()  # if an entry was verified while its replica was away, the kernel gives it up, now or soon
     crowd.resolve()
     assert entries(crowd) == before
 

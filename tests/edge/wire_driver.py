@@ -1,4 +1,4 @@
-"""A manager in miniature for the tests of wire: the real Layer2Speaker in a namespace, driven through pipes.
+"""A minimal manager for the tests of wire: the real Layer2Speaker in a namespace, controlled through pipes.
 
 Standard input: one pickled (base64) DesiredWire a line, or ``stop``. Standard output: one pickled (monotonic time,
 WireReport) a line for each report; nothing else is printed there.

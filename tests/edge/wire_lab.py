@@ -46,7 +46,7 @@ class Replica:
         self._reader.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(ValueError):  # closed while we read: the replica has ended
+        with contextlib.suppress(ValueError):  # closed during the read: the replica has ended
             self._take_reports()
 
     def _take_reports(self) -> None:
@@ -65,7 +65,7 @@ class Replica:
         self.process.popen.stdin.flush()
 
     def until(self, true: Callable[[Replica], bool], what: str, patience: float = PATIENCE) -> float:
-        """Waits for a state of this replica; returns the monotonic time. AssertionError with what was seen."""
+        """Waits for a state of this replica; returns the monotonic time. AssertionError with the observed states."""
         deadline = time.monotonic() + patience
         with self._news:
             while not true(self):
@@ -95,7 +95,7 @@ class Replica:
 class Segment:
     """Nodes, a router (the nodes' gateway) and a client on one segment. Addresses: 10.77.0.N and fd77::N.
 
-    ``second``: the nodes have a second NIC each, eth1, on a segment of its own (10.79.0.N, fd79::N), with a client.
+    ``second``: each node has a second NIC, eth1, on another segment (10.79.0.N, fd79::N), with a client.
     """
 
     def __init__(self, nodes: int = 3, snooping: bool = False, gateway: bool = True, second: bool = False) -> None:
@@ -162,7 +162,7 @@ class Segment:
         return self.wanted
 
     def restore(self, wanted_vips: Mapping[Any, Layer2Vip]) -> None:
-        """Heals the segment, starts the replicas that do not run, and wants these VIPs; returns when it has settled."""
+        """Heals the segment, starts the stopped replicas, and wants these VIPs; returns once the segment is settled."""
         self.net.heal()
         self.faults.clear()
         for host in self.nodes:
@@ -184,7 +184,7 @@ class Segment:
             replica.history.clear()
 
     def settled(self) -> None:
-        """Until every replica has applied the wanted set, answers, and sees all the others fresh."""
+        """Waits until every replica has applied the wanted set, answers, and sees all the others as fresh."""
         others = set(self.replicas)
         for name, replica in self.replicas.items():
             replica.until(lambda r: r.report.applied == self.wanted.digest, "the wanted set is applied")
@@ -216,6 +216,6 @@ def neighbour(host: Host, address: str) -> tuple[str, str]:
 
 
 def resolve(host: Host, address: str) -> tuple[str, str]:
-    """Lets the kernel ask for an address, as a client does; (MAC, state) of its entry after at most a second."""
+    """Makes the kernel ask for an address, as a client does; (MAC, state) of its entry after at most 1 s."""
     host.run(["ping", "-c", "1", "-W", "1", "-q", address], check=False)
     return neighbour(host, address)
