@@ -1,4 +1,4 @@
-"""Started by tests/test_child_process.py, with the part that it plays as its first argument."""
+"""Started by tests/test_child_process.py, with its role as the first argument."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A machine that is busy makes single examples slow, which says nothing about the code. In the gate the examples are the
-# same each time: it judges a change, not the luck of a draw.
+# On a busy machine single examples are slow, which says nothing about the code. In the gate the examples are the same
+# in each run: the gate judges a change, and its result must not depend on random examples.
 settings.register_profile("tests", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("tests")
 
 RECORDINGS = Path(__file__).parents[1] / "build" / "recordings"
-"""A failed test in a lab leaves the recordings of its managers here: ``porterlb replay FILE`` reads them."""
+"""A failed test in a lab leaves its managers' recordings here: ``porterlb replay FILE`` reads them."""
 
 
 @pytest.hookimpl(wrapper=True)

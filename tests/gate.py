@@ -1,12 +1,13 @@
-"""``python -m tests.gate``: all tests, in three lanes beside each other (`make test`).
+"""``python -m tests.gate``: all tests, in three parallel lanes (`make test`).
 
-Most tests wait: for a router, for a timer, for Kubernetes. Those of the lab with whole managers are the first lane; the
-other ones that wait, and then those on the Kubernetes control plane, are the second. The tests of decisions, chart,
-simulator, image and texts need the processor only. They are the third lane, with the scheduling policy SCHED_IDLE
-(sched(7)), so they get only what the others leave. Kubernetes' programs and the images are built first in that lane.
+Most tests wait: for a router, for a timer, for Kubernetes. The lab tests with whole managers are the first lane. The
+other tests that wait, and then those on the Kubernetes control plane, are the second. The tests of decisions, chart,
+simulator, image and texts need only the processor. They are the third lane, with the scheduling policy SCHED_IDLE
+(sched(7)), and get only the remaining processor time. Kubernetes' programs and the images are built first in
+that lane.
 
-The first lane's output is shown as it comes, that of the others at the end. Tests that failed run once more when
-nothing else runs (docs/decisions/second-look.md).
+The first lane's output is shown as it arrives, that of the others at the end. Failed tests run once more when nothing
+else runs (docs/decisions/second-look.md).
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from typing import IO
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 PROCESSOR = ("chart", "core", "fuzz", "image", "mutants", "sim", "test_docs.py", "test_release.py", "test_wheel.py")
-"""What needs the processor only, below tests/. Nothing there measures elapsed time."""
+"""The tests below tests/ that need only the processor. None of them measures elapsed time."""
 LAB, CLUSTER = "lab", "cluster"
 PATIENCE = 1800
-"""Seconds for one test of the idle lane, which may get no processor for a while."""
+"""Seconds for one test of the idle lane, which may get no processor time for a while."""
 SLOWEST = 15
-"""Tests of each lane that waits whose durations are printed: those to shorten first."""
+"""The number of tests whose durations are printed, for each lane that waits: the first ones to shorten."""
 BUILD = [sys.executable, "-m", "tests.cluster.prepare"]
 IDLE = ["chrt", "--idle", "0"]
 FAILED, NONE = 1, 5
-"""Exit codes of pytest: tests have failed, no test was collected. Another one is an error of the run itself."""
+"""Exit codes of pytest: tests failed; no test was collected. Any other code is an error of the run itself."""
 
 
 @dataclass
 class Part:
-    """Some tests that run in one pytest, with a memory of their own for those that failed."""
+    """A group of tests that run in one pytest, with a separate memory for the failed ones."""
 
     name: str
     paths: Sequence[str]
@@ -48,13 +49,13 @@ class Part:
 
     @property
     def command(self) -> list[str]:
-        """The command line."""
+        """The pytest command line."""
         cache = f"cache_dir={ROOT / '.pytest_cache' / self.name}"
         paths = [str((TESTS / path).relative_to(ROOT)) for path in self.paths]
         return [sys.executable, "-m", "pytest", "-o", cache, *self.options, *paths]
 
     def again(self) -> int:
-        """Runs the tests that failed once more."""
+        """Runs the failed tests once more."""
         return subprocess.run(
             [*self.command, "--last-failed", "--last-failed-no-failures", "none"], cwd=ROOT, check=False
         ).returncode
@@ -62,10 +63,10 @@ class Part:
 
 @dataclass
 class Beside:
-    """A lane beside the first one: parts one after another. Its output goes into a file.
+    """A lane in parallel to the first one: parts one after another. Its output goes into a file.
 
-    ``prefix``: before each command. ``first``: a command that runs before the parts. ``after``: what the part with this
-    name waits for.
+    ``prefix``: before each command. ``first``: a command that runs before the parts. ``after``: an event that the part
+    with this name waits for.
     """
 
     parts: Sequence[Part]
@@ -80,7 +81,7 @@ class Beside:
     _ended: bool = False
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the lane."""
         name = self.parts[0].name
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -104,11 +105,11 @@ class Beside:
 
     @property
     def names(self) -> list[str]:
-        """The folders and files of its parts."""
+        """The folders and files of the lane's parts."""
         return [path for part in self.parts for path in part.paths]
 
     def join(self) -> None:
-        """Waits for the end, and prints what the lane has printed."""
+        """Waits for the end, and prints the lane's output."""
         assert self._thread is not None
         self._thread.join()
         self.output.seek(0)
@@ -117,7 +118,7 @@ class Beside:
         sys.stdout.flush()
 
     def stop(self) -> None:
-        """After an interrupt: ends what runs."""
+        """After an interrupt: ends the running process."""
         self._ended = True
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
@@ -125,7 +126,7 @@ class Beside:
 
 
 def main() -> int:
-    """Runs all tests; 0 when each has passed, at the second run at the latest."""
+    """Runs all tests; 0 if each has passed, in the first or the second run."""
     parser = argparse.ArgumentParser(prog="python -m tests.gate", description="All tests, in three lanes.")
     parser.add_argument("--without-cluster", action="store_true", help="not those on the Kubernetes control plane")
     without = parser.parse_args().without_cluster
@@ -158,13 +159,13 @@ def main() -> int:
 
 
 def others() -> list[str]:
-    """What else is below tests/: a folder or file that is new is in the second lane."""
+    """All other tests below tests/: a new folder or file is in the second lane."""
     found = {path.relative_to(TESTS).parts[0] for path in TESTS.glob("**/test_*.py")}
     return sorted(name for name in found if name not in {*PROCESSOR, LAB, CLUSTER})
 
 
 def verdict(parts: Sequence[Part]) -> int:
-    """Exit code of the whole: failed tests run once more, and what fails twice fails."""
+    """The overall exit code: failed tests run once more, and a test that fails twice fails the run."""
     codes = [part.code for part in parts if part.code not in {0, NONE}]
     if not codes:
         return 0

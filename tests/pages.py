@@ -1,4 +1,4 @@
-"""A page of docs/ as its reader follows it: the fenced blocks, and a shell in which they run one after another."""
+"""A page of docs/ as its reader follows it: the fenced blocks, and a shell that runs them one after another."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$|^## ([^\n]*)$", re.MULTILINE | re.D
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. ``section``: the heading above it. ``language``: the word after its fence. ``line``: of the
-    page, from 1."""
+    """One fenced block. ``section``: the heading above it. ``language``: the word after its fence. ``line``: its line
+    in the page, from 1."""
 
     page: str
     section: str
@@ -46,7 +46,7 @@ class Desk:
     """A reader's machine: a host of the lab.
 
     ``folder``: for the programs of ``commands``, by the name that the page uses. ``here``: the current folder, a
-    checkout by default. ``replaced``: what the page tells its reader to replace, by what; longer texts first.
+    checkout by default. ``replaced``: the texts that the reader must replace, with their values; longer texts first.
     """
 
     host: Host
@@ -63,7 +63,7 @@ class Desk:
             path.chmod(0o755)
 
     def attempt(self, script: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
-        """Runs a shell script, which ends at its first command that fails."""
+        """Runs a shell script, which ends at the first command that fails."""
         path = os.pathsep.join([str(self.folder), os.environ["PATH"]])
         given = {"PATH": path, "HOME": str(self.folder), **self.environment}
         exported = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in given.items())
@@ -71,14 +71,14 @@ class Desk:
         return self.host.run(["sh", "-c", text], check=False, timeout=timeout)
 
     def run(self, script: str, timeout: float = 180) -> str:
-        """What a shell script prints. Raises LabError if a command fails."""
+        """The output of a shell script. Raises LabError if a command fails."""
         done = self.attempt(script, timeout)
         if done.returncode != 0:
             raise LabError(f"exit code {done.returncode} of:\n{script}\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
     def own(self, text: str) -> str:
-        """A text of the page with the reader's own values."""
+        """A text of the page with the reader's values."""
         for old, new in self.replaced.items():
             text = text.replace(old, new)
         return text
@@ -86,8 +86,8 @@ class Desk:
     def follow(
         self, page: str, others: Mapping[str, Callable[[str], object]] | None = None, *, section: str = ""
     ) -> str:
-        """Runs the shell blocks of a page in order, and gives blocks in other languages to ``others``. Returns what was
-        printed. ``section``: the heading of the only section to follow. Raises LabError with the place in the page."""
+        """Runs the shell blocks of a page in order, and passes blocks in other languages to ``others``. Returns the
+        output. ``section``: the heading of the only section to follow. Raises LabError with the place in the page."""
         said = []
         here = [block for block in blocks(page) if section in ("", block.section)]
         assert here, f"docs/{page} has no block in {section or 'it'}"

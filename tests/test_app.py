@@ -1,4 +1,4 @@
-"""The whole manager without its speakers: what any collaborator of a part raises ends neither process nor siblings."""
+"""The whole manager without its speakers: an exception in any collaborator ends neither the process nor other parts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ endpoints: [{{addresses: [10.244.0.1], nodeName: node-a}}]
 
 
 class Speaker:
-    """A speaker that applies whatever is wanted at once, and reports now and then."""
+    """A speaker that applies every wanted set at once, and sends reports from time to time."""
 
     def __init__(self, report: Callable[[Any], None], **_: Any) -> None:
         self._report = report
@@ -134,7 +134,7 @@ class World:
         self.number = 0
 
     async def serves_a_new_service(self, within: float) -> None:
-        """A new Service is given its address: watch, plan, lease and status all work."""
+        """A new Service gets its address: watch, plan, lease and status all work."""
         self.number += 1
         name = f"web-{self.number}"
         (self.folder / f"{name}.yaml").write_text(SERVICE.format(number=self.number))
@@ -144,7 +144,7 @@ class World:
                 await asyncio.sleep(0.02)
 
     def stir(self) -> None:
-        """Something is new for every part."""
+        """Causes a change for every part."""
         self.number += 1
         (self.folder / f"web-{self.number}.yaml").write_text(SERVICE.format(number=self.number))
         self.manager.membership.describe(Member("n1", "10.0.0.1", 7473 + self.number, 0))
@@ -193,7 +193,7 @@ COLLABORATORS: list[tuple[str, Callable[[Any], Any], str]] = [
 def test_what_a_collaborator_raises_ends_neither_the_process_nor_the_other_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each one raises at every call for a moment. Meanwhile the process answers; afterwards a new Service is served."""
+    """Each one raises at every call for a short time. Meanwhile the process answers; then a new Service is served."""
     caplog.set_level(logging.CRITICAL)
     monkeypatch.setattr(supervise, "LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(reconcile, "PLAN_AGAIN", 0.1)
@@ -225,7 +225,7 @@ def test_what_a_collaborator_raises_ends_neither_the_process_nor_the_other_parts
                 reports = wire.reports
                 with monkeypatch.context() as patched:
                     patched.setattr(owner(manager), method, fails)
-                    if what == "the cluster's watch":  # it is asked for anew once its reader has failed
+                    if what == "the cluster's watch":  # it is started again once its reader has failed
                         patched.setattr(manager.reconciler.objects, "change", fails)
                     world.stir()
                     async with asyncio.timeout(20):
@@ -249,7 +249,7 @@ def test_what_a_collaborator_raises_ends_neither_the_process_nor_the_other_parts
 
 
 def test_a_part_that_ends_ends_the_manager(tmp_path: Path) -> None:
-    """A manager without one of its parts must not look alive."""
+    """A manager that lacks one of its parts must not look alive."""
     (tmp_path / "pool.yaml").write_text(POOL)
 
     async def main() -> int:

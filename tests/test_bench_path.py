@@ -1,4 +1,4 @@
-"""bench/path.py counts what it says: calls that enter another file, in the processes of a replica only."""
+"""bench/path.py counts as documented: calls that enter another file, only in the processes of a replica."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A supervised process: how it is started, told, beaten to and ended, with real processes."""
+"""A supervised process: its start, its input, its beats and its end, with real processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from porterlb.child_process import FIRST_PAUSE, LONGEST_PAUSE, ChildProcess
 
 
 class Life:
-    """A child that plays a part, and what it has reported."""
+    """A child with a given role, and its reports."""
 
     def __init__(self, part: str) -> None:
         self.reports: list[Any] = []

@@ -1,4 +1,4 @@
-"""Reference pages are what the program says: schemas, settings, commands, metrics, reasons."""
+"""Reference pages agree with the program: schemas, settings, commands, metrics, reasons."""
 
 from __future__ import annotations
 

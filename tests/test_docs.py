@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, sentences are short, and words that only we use stay out."""
+"""The documents: links have a target, sentences are short, and words with a private meaning are absent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PRIVATE = {
     r"\bof ours\b": "of PorterLB",
     r"\bneighbour": "neighbor, as in the RFCs",
 }
-"""Words and phrases -> what to write."""
+"""Words and phrases -> their replacement."""
 
 
 def prose(text: str) -> Iterator[str]:
@@ -56,7 +56,7 @@ def prose(text: str) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Of the headings, as the usual forges make them."""
+    """The anchors of the headings, as common forges create them."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.replace("`", "").lower()).replace(" ", "-") for head in heads}

@@ -1,4 +1,4 @@
-"""The wait for the first answer of the cluster: it lasts as long as waiting helps."""
+"""The wait for the cluster's first answer: it lasts as long as waiting can help."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from porterlb.first_answer import FirstAnswer
 
 
 class Answers:
-    """A cluster that answers each request for the key with the next of these values or errors; then with none."""
+    """A cluster that answers each request for the key with the next of these values or errors, then never again."""
 
     def __init__(self, *answers: bytes | Exception) -> None:
         self.left = list(answers)

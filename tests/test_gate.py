@@ -13,7 +13,7 @@ from tests import gate
 
 
 class Told(gate.Part):
-    """A part of which the second run ends with a given code."""
+    """A part whose second run ends with a given code."""
 
     second = 0
 
@@ -51,7 +51,7 @@ def test_what_fails_twice_fails(parts: list[gate.Part], code: int) -> None:
 
 
 def test_the_second_run_is_of_failed_tests_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One test fails at first. Another one may run only once."""
+    """One test fails at first. Another test may run only once."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_one.py").write_text(
         "from pathlib import Path\n"

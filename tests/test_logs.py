@@ -1,4 +1,4 @@
-"""Log lines: one an event, for people or for machines, that nobody outside can forge."""
+"""Log lines: one per event, for people or for machines, and not forgeable from outside."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ log.info("the last one")
 
 
 def test_a_reader_that_does_not_read_stops_nobody() -> None:
-    """20,000 lines of 150 bytes: 64 KiB fit into the pipe, 1 MiB waits, the rest is dropped and counted."""
+    """20,000 lines of 150 bytes: 64 KiB fit into the pipe, 1 MiB is buffered, the rest is dropped and counted."""
     reading, writing = os.pipe()
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writing, text=True
@@ -106,7 +106,7 @@ def test_a_reader_that_does_not_read_stops_nobody() -> None:
             program.stdin.flush()
             rest = reader.readlines()
     kept = [int(line.split()[4]) for line in first + rest if " line " in line]
-    # Nothing is dropped before the room is full. The thread that fills the pipe may make room again later.
+    # Nothing is dropped before the buffer is full. The thread that writes to the pipe may free buffer space later.
     assert kept[:5000] == list(range(5000))
     assert kept == sorted(set(kept))
     assert len(kept) + int(dropped) == 20_000

@@ -1,4 +1,4 @@
-"""The pulse: a busy loop does not stop it, a stuck loop and a stopped process do."""
+"""The pulse: a busy loop does not stop it; a stuck loop and a stopped process do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from porterlb.pulse import Pulse
 
 
 def during(stuck_after: float, scene: Callable[[list[float]], None]) -> list[float]:
-    """When beats came, while ``scene`` blocks the loop."""
+    """The times of the beats while ``scene`` blocks the loop."""
     beats: list[float] = []
 
     def bad() -> None:

@@ -1,4 +1,4 @@
-"""When the loop plans: where something is new that a plan depends on, and only then."""
+"""When the loop plans: after a change that a plan depends on, and only then."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Stage:
             yield await self.events.get()
 
     async def quiet(self) -> tuple[int, int]:
-        """Plans, and what was told without one, once nothing happens any more."""
+        """The number of plans, and of messages without a plan, once nothing changes any more."""
         await asyncio.sleep(0.1)
         counts = len(self.plans), len(self.told)
         self.plans.clear()
@@ -102,7 +102,7 @@ def test_our_own_status_that_comes_back_is_no_reason_for_a_plan() -> None:
         known, news = stage.last[0]
         service = known.snapshot.services[next(iter(known.snapshot.services))]
         assert news and service.resource_version == "1" and stage.loop.objects.version_of(service) == "2"
-        assert stage.loop.objects.version_of(replace(service)) == "1"  # not the value that is known now
+        assert stage.loop.objects.version_of(replace(service)) == "1"  # not the current value
         gone = {**SERVICE, "metadata": {**metadata, "resourceVersion": "3"}, "status": {}}
         stage.events.put_nowait(Changed(Kind.SERVICE, gone))
         assert (await stage.quiet())[0] == 1
@@ -124,7 +124,7 @@ def test_a_list_that_is_as_before_is_no_reason_for_a_plan() -> None:
 
 
 def test_a_cut_off_replica_without_the_api_plans_by_what_it_knew() -> None:
-    """So that its plan differs from those of the others until it can read the API: see node_return.exempt_nodes."""
+    """Its plan thus differs from those of the others until it can read the API: see node_return.exempt_nodes."""
 
     async def story(stage: Stage) -> None:
         for outage, waits in (("no route", False), ("", True)):

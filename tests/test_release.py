@@ -1,4 +1,4 @@
-"""`make release`: two builds of one commit are equal, checksums hold, the SBOM is complete, a signature verifies."""
+"""`make release`: two builds of one commit are equal, checksums match, the SBOM is complete, a signature verifies."""
 
 from __future__ import annotations
 

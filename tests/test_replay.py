@@ -1,4 +1,4 @@
-"""A recording of the reconcile loop replays to the same decisions, and has no secrets in it."""
+"""A recording of the reconcile loop replays to the same decisions, and contains no secrets."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ NODES = ("node-a", "node-b", "node-c")
 PASSWORD, SPARE, TOKEN = "hunter22-hunter22", "correct horse", "eyJhbGciOi.secret"
 SECRETS = (PASSWORD, SPARE, TOKEN)
 PLANS = 16
-"""Of the story."""
+"""The number of plans in the sequence."""
 COPY = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 class Stage:
-    """A loop whose clock and inputs are ours. Nobody listens to its speakers."""
+    """A loop whose clock and inputs the test controls. Its speakers have no listener."""
 
     def __init__(self, limit: int = 1 << 22) -> None:
         self.now = 1000.0
@@ -87,7 +87,7 @@ class Stage:
         self.loop.on_wire(self.report)
 
     def plan(self, after: float = 0.1, *, meanwhile: bool = False) -> Plan:
-        """``meanwhile``: something comes in while the plan is made; it belongs to the next one."""
+        """``meanwhile``: an input arrives while the plan is made; it belongs to the next plan."""
         self.now += after
         planning = self.loop.begin_plan(self.now)
         while (made := self.loop.step_plan(planning)) is None:
@@ -100,7 +100,7 @@ class Stage:
     def text(self) -> list[str]:
         return asyncio.run(self.recording.text()).splitlines(keepends=True)
 
-    # ---- a story
+    # ---- a sequence of inputs
 
     def begin(self) -> None:
         for kind in KINDS:
@@ -161,7 +161,7 @@ class Stage:
         self.loop.on_bgp(BgpReport({"tor": SessionState("tor", state, self.now, **more)}, applied=self.loop.token))
 
     def write_addresses(self) -> None:
-        """As the status writer does with what was decided."""
+        """Writes the decided addresses, as the status writer does."""
         assert self.loop.known is not None
         for key, allocation in self.loop.known.plan.services.items():
             self.service(key.name, allocation.eips[0], str(allocation.addresses[0]))
@@ -247,7 +247,7 @@ def test_what_came_in_while_a_plan_was_made_belongs_to_the_next_one(whole: list[
 
 @pytest.mark.parametrize("after", [1, 4, 8, 9, 10, 11, 14])
 def test_its_oldest_part_may_be_gone(after: int) -> None:
-    """A checkpoint before any plan, also one in doubt or with a wrong edit in force, is as good as the beginning."""
+    """A checkpoint before any plan, or in doubt, or with a wrong edit in force, is as good as the beginning."""
     stage = Stage()
     log = stage.recording.log
     assert log is not None
@@ -289,7 +289,7 @@ def test_a_small_ring_replays_too() -> None:
 def test_a_lost_input_is_noticed(whole: list[str], what: str) -> None:
     kept = [line for line in whole if json.loads(line).get("what") != what]
     if what in ("outage", "delivering", "members"):
-        assert len(kept) < len(whole)  # these change nothing in this story
+        assert len(kept) < len(whole)  # these inputs change nothing in this sequence
     else:
         assert differing(kept)
 
@@ -315,7 +315,7 @@ def test_a_failed_plan_fails_again() -> None:
     stage.loop._note("failed", "ZeroDivisionError")
     (step,) = differing(stage.text())
     assert step.line["value"] == "ZeroDivisionError"
-    assert "vips" in step.did  # here it does not fail
+    assert "vips" in step.did  # it does not fail in the replay
 
 
 # ---- the command
@@ -423,7 +423,7 @@ def test_no_secret_is_in_it(whole: list[str]) -> None:
     st.sampled_from(["authPassword", "password", "bgpPassword", "apiToken", "secret", "privateKey", "credentials"]),
 )
 def test_secrets_of_our_kinds_are_left_out_wherever_they_are(secret: str, value: Any, name: str) -> None:
-    """A field whose name says so, as a text or below it in any shape; every annotation that we do not read."""
+    """A field whose name indicates a secret, as a text or nested in any form; every annotation that we do not read."""
     secret = f"S3{secret}"
     planted = json.loads(json.dumps(value).replace("SECRET", "x")) if isinstance(value, dict | list) else secret
     obj = {
@@ -445,7 +445,7 @@ def test_what_stands_for_a_password_is_as_valid_as_it_was() -> None:
 
 
 def test_a_bundle_contains_it_as_it_is(whole: list[str], tmp_path: Path) -> None:
-    """A password that is also a word of the recording must not spoil it."""
+    """A password that is also a word in the recording must not damage the recording."""
     state = {"node": "node-a", "conf": {"authPassword": "wire"}}
     asked = Asked({"node-a": type("S", (), {"state": state, "source": "x"})()})
     text = "".join(whole)

@@ -1,4 +1,4 @@
-"""Supervision: a failing part runs again, its failures are counted and logged seldom, and its siblings go on."""
+"""Supervision: a failing part is restarted, its failures are counted and logged rarely, and other parts continue."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_part_that_fails_runs_again_and_another_goes_on(
 
     asyncio.run(main())
     assert runs == 6 and turns > 1
-    assert len(caplog.records) == 1  # the same failure five times
+    assert len(caplog.records) == 1  # the same failure occurred five times
 
 
 def test_pauses_grow_and_are_short_again_after_a_steady_life(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The steady pace of the wire process: after a late call, the next one follows a whole interval later."""
+"""The steady interval of the wire process: after a late call, the next call follows after a full interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lab's topologies: every session has both ends, no address occurs twice."""
+"""The lab's topologies: every session has both ends, and no address occurs twice."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def test_a_rack_has_its_own_subnet_gateway_and_nodes() -> None:
         assert (by_name[f"tor-{rack}"].shared is None) == alone
         for router in (by_name[f"tor-{rack}"], *([] if alone else [by_name[f"tor-{rack}b"]])):
             assert {node.nics[0].v4, node.nics[0].v6} <= {session.address for session in router.config.sessions}
-    assert len(RACKS.pod_routes(RACKS.nodes[0])) == 2  # to the other node of the rack only
+    assert len(RACKS.pod_routes(RACKS.nodes[0])) == 2  # only to the other node of the rack
     assert all(ip_address(route.split(" via ")[1]) for router in RACKS.routers for route in router.routes)

@@ -1,4 +1,4 @@
-"""The wheel holds everything, and runs where there is no checkout."""
+"""The wheel is complete, and runs without a checkout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ print(sorted(path.name for path in process.folder().iterdir() if path.is_file())
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the wheel holds, in a folder of its own. It is built from what git knows, as a release would be."""
+    """The wheel's content, in a separate folder. It is built from the files that git tracks, like a release."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()

@@ -1,4 +1,4 @@
-"""The manager's folder: removed at its end, and by the next start where the process was killed."""
+"""The manager's folder: removed when the manager ends, or by the next start if the process was killed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_it_is_private_and_removed_at_the_end(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_manager_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "porterlb-foreign").mkdir()  # without a lock: not ours, or just being made
+    (tmp_path / "porterlb-foreign").mkdir()  # without a lock: not ours, or still being created
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "lock").touch()

@@ -1,4 +1,4 @@
-"""The chart as the tests see it: rendered by Helm itself (its Go library), as objects."""
+"""The chart for the tests: rendered by Helm itself (its Go library), as objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMESPACE = "porterlb-system"
 
 Object = dict[str, Any]
 
-# Every template, branch and value at least once.
+# Every template, branch and value occurs at least once.
 MATRIX: Mapping[str, dict[str, Any]] = {
     "defaults": {},
     "daemonset": {"kind": "DaemonSet", "controlPlaneNodes": False, "tolerations": [{"operator": "Exists"}]},
@@ -114,7 +114,7 @@ MATRIX: Mapping[str, dict[str, Any]] = {
 
 
 def templates(values: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Template name -> text, for a first installation. Values are judged by the schema too, as Helm's actions do."""
+    """Template name -> text, for a first installation. The schema validates the values too, as in Helm's actions."""
     with helm.Chart.load(FOLDER) as chart:
         chart.validate_schema(dict(values or {}))
         rendered = chart.render(dict(values or {}), name=RELEASE, namespace=NAMESPACE)
@@ -141,25 +141,25 @@ def _hook(obj: Object) -> str:
 
 
 def only(objects: Iterable[Object], kind: str, name: str = "") -> Object:
-    """The one object of a kind (and name)."""
+    """The only object of a kind (and name)."""
     (found,) = (o for o in objects if o["kind"] == kind and name in ("", o["metadata"]["name"]))
     return found
 
 
 def pod(objects: Iterable[Object]) -> Object:
-    """The spec of the pods."""
+    """The pod spec."""
     (found,) = (o for o in objects if o["kind"] in ("Deployment", "DaemonSet"))
     spec: Object = found["spec"]["template"]["spec"]
     return spec
 
 
 def container(objects: Iterable[Object]) -> Object:
-    """The container of the manager, which is the first."""
+    """The manager's container, which is the first."""
     found, *_ = pod(objects)["containers"]
     whole: Object = found
     return whole
 
 
 def environment(objects: Iterable[Object]) -> dict[str, Any]:
-    """Name -> value, or where it comes from."""
+    """Name -> value, or its source."""
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container(objects)["env"]}

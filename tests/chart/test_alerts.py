@@ -1,4 +1,4 @@
-"""The alerting rules: Prometheus accepts them, they fire when they should, and each has a page and real metrics."""
+"""The alerting rules: Prometheus accepts them, they fire correctly, and each has a page and uses existing metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "alerts.md"
 RULES: list[dict[str, Any]] = yaml.safe_load(FILE.read_text())["groups"][0]["rules"]
 NAMES = [rule["alert"] for rule in RULES]
 
-# Alert -> a series that lets it fire, one that does not, and minutes until it fires.
+# Alert -> a series that makes it fire, one that does not, and minutes until it fires.
 FIRES: dict[str, tuple[str, str, str, int]] = {
     "PorterLBAddressNotServed": ('porterlb_vips{mode="none"}', "2x30", "0x30", 5),
     "PorterLBServiceWithoutAddress": ('porterlb_services_refused{reason="NoEip"}', "1x30", "0x30", 10),

@@ -1,4 +1,4 @@
-"""The custom resource definitions: whole, structural, documented; and sample manifests of old users still fit."""
+"""The custom resource definitions: complete, structural, documented; and old users' sample manifests stay valid."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_every_field_is_described(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_spec_is_closed_and_bounded(kind: str) -> None:
-    """An API server then prunes or refuses what is too long or nested. One field is open, for OpenELB's way to write
-    it; depth is limited where objects come in."""
+    """An API server then prunes or refuses values that are too long or too deep. One field is open, for OpenELB's
+    notation; its depth is limited when objects are read."""
     names_of_objects = {"spec.conf.authPasswordSecret.name", "spec.advertise[].eips[]"}
     for path, schema in walk(crds.schema(kind)["properties"]["spec"], "spec"):
         type_ = schema.get("type")
@@ -75,7 +75,7 @@ def test_the_spec_is_closed_and_bounded(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_structural(kind: str) -> None:
-    """What the API server demands of a structural schema (KEP-1693), as far as we use it."""
+    """The API server's requirements for a structural schema (KEP-1693), as far as we use it."""
     for path, schema in walk(crds.schema(kind)):
         int_or_string = schema.get("x-kubernetes-int-or-string", False)
         assert ("type" in schema) != int_or_string, f"{kind}.{path} needs a type"

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: what Grafana needs is there, its queries are PromQL, and each metric and label exists."""
+"""The Grafana dashboard: it is complete for Grafana, its queries are PromQL, and each metric and label exists."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ EXPRESSIONS = [(panel["title"], target) for panel in PANELS for target in panel[
 EACH = pytest.mark.parametrize("panel", PANELS, ids=[panel["title"] for panel in PANELS])
 
 UNITS = {"short", "none", "percentunit", "s", "pps", "wps", "bool_on_off", "bool_yes_no"}
-"""Of Grafana's value formats, those that are used here."""
+"""The Grafana value formats in use."""
 
 WIDTH = 24
-"""Columns of Grafana's grid."""
+"""The number of columns of Grafana's grid."""
 
 ADDED = {"job", "instance", "le"}
 """Labels that Prometheus adds."""
 
 
 def served() -> dict[str, set[str]]:
-    """The labels of each series, by name: docs/metrics.md is made from the program, and tested against it."""
+    """The labels of each series, by name: docs/metrics.md is generated from the program, and a test compares them."""
     found = {}
     for name, type_, labels in re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", PAGE.read_text(), re.MULTILINE):
         for suffix in ("_bucket", "_count", "_sum") if type_ == "histogram" else ("",):
@@ -41,7 +41,7 @@ def served() -> dict[str, set[str]]:
 
 
 def plain(expression: str) -> str:
-    """With values in place of Grafana's variables."""
+    """The query with values in place of Grafana's variables."""
     for variable, value in (("$__rate_interval", "5m"), ("$__range", "6h"), ("$job", ".*")):
         expression = expression.replace(variable, value)
     return expression

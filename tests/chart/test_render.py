@@ -1,4 +1,4 @@
-"""The chart's objects, as rendered: what design and security ask of them, for every combination of values."""
+"""The rendered objects of the chart: the requirements of design and security, for every combination of values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.chart import chart
 EVERY = pytest.mark.parametrize("values", chart.MATRIX.values(), ids=chart.MATRIX)
 
 NOT_A_SETTING_OF_THE_CHART = {
-    # The chart sets these itself, from values of their own, or never.
+    # The chart sets these itself, from separate values, or never.
     "node": "the downward API",
     "namespace": "the downward API",
     "cluster": "always kube",
@@ -132,7 +132,7 @@ def test_deployment_as_designed() -> None:
 
 
 def test_daemonset_stays_where_it_is() -> None:
-    """A DaemonSet's pods are bound to their nodes: evicting them after 5 s would help nobody, and so would a budget."""
+    """A DaemonSet's pods are bound to their nodes: eviction after 5 s would be useless, as would a budget."""
     objects = chart.rendered({"kind": "DaemonSet"})
     assert [obj["kind"] for obj in objects if obj["kind"] in ("Deployment", "PodDisruptionBudget")] == []
     assert [t["key"] for t in chart.pod(objects)["tolerations"]] == ["node-role.kubernetes.io/control-plane"]
@@ -320,7 +320,7 @@ def test_notes_say_what_to_do_next() -> None:
 
 def test_lint() -> None:
     report = helm.lint(chart.FOLDER, strict=True)
-    # The one thing that lint misses is an icon.
+    # The only message of lint is about a missing icon.
     assert [message for message in report["messages"] if message["severity"] > 1] == []
     assert report["errors"] == []
 

@@ -1,4 +1,4 @@
-"""A directory of manifests, and somebody who plays the manager: plans, says that all is done, and writes status."""
+"""A directory of manifests, and a stand-in for the manager: it plans, reports all as applied, and writes status."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ ports: [{{port: 80, protocol: TCP, name: ""}}]
 
 @dataclass
 class Folder:
-    """The directory. ``up``: replicas with a session; the stand-in for the manager says so."""
+    """The directory. ``up``: replicas with a session, as reported by the stand-in for the manager."""
 
     path: Path
     up: Sequence[str] = NODES
@@ -103,7 +103,7 @@ class Folder:
         self.write(f"svc-{name}.yaml", SERVICE.format(name=name, annotations=shown))
 
     def cli(self, *args: str) -> int:
-        """Runs ``porterlb --cluster dir:... ARGS``; the answer is in ``out`` and ``err``."""
+        """Runs ``porterlb --cluster dir:... ARGS``; its output is in ``out`` and ``err``."""
         assert self.capsys is not None
         self.capsys.readouterr()
         code = run(["--cluster", f"dir:{self.path}", *args])
@@ -111,7 +111,7 @@ class Folder:
         return code
 
     def manage(self, rounds: int = 2) -> None:
-        """What a manager does until all is still: the first round gives addresses, the second one serves them."""
+        """Does the manager's work until nothing changes: round 1 assigns addresses, round 2 serves them."""
         asyncio.run(self._manage(rounds))
 
     async def _manage(self, rounds: int) -> None:
@@ -132,7 +132,7 @@ class Folder:
     async def _round(self, cluster: ManifestsCluster) -> None:
         objects = (await load(cluster)).objects
         sessions = frozenset((name, "tor") for name in self.up)
-        for node in reversed(NODES):  # every replica writes its own sessions; the leader, node-a, all the rest
+        for node in reversed(NODES):  # every replica writes its own sessions; the leader, node-a, writes the rest
             view = View(node, probed=frozenset(NODES), fresh=frozenset(NODES), sessions=sessions, leader="node-a")
             snapshot = Snapshot(
                 view,
@@ -160,7 +160,7 @@ class Folder:
 
     @staticmethod
     async def _write(cluster: ManifestsCluster, objects: Objects, known: Known) -> None:
-        """Writes every status that the replica of ``known`` is to write."""
+        """Writes every status that the replica of ``known`` must write."""
 
         def have(key: ObjectKey) -> Mapping[str, Any] | None:
             return objects.raw(*key)
@@ -185,7 +185,7 @@ class Folder:
 
     @contextlib.contextmanager
     def managed(self) -> Iterator[None]:
-        """A manager beside the test, until the end of the block."""
+        """A manager that runs in parallel to the test, until the end of the block."""
         stop = threading.Event()
 
         def work() -> None:

@@ -1,4 +1,4 @@
-"""Help and completion: what they load, what they offer, and the names of objects."""
+"""Help and completion: the imports, the offered words, and the names of objects."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.cli.test_replicas import write
 from tests.core.stage import situation, snapshot
 
 HEAVY = ("asyncio", "aiohttp", "kubernetes", "yaml", "rich", "porterlb.core.plan", "importlib.metadata")
-"""What would make a person wait."""
+"""Modules that would make the user wait."""
 
 
 def completed(folder: Folder, *words: str) -> list[str]:
-    """What bash is offered for the last word."""
+    """Bash's suggestions for the last word."""
     env = {
         **os.environ,
         "PORTERLB_CLUSTER": f"dir:{folder.path}",

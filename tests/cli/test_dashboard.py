@@ -33,7 +33,7 @@ def lease(name: str, holder: str, annotations: dict[str, str] | None = None) -> 
 
 
 class ApiServer:
-    """Three replicas; each pod's port leads to the web server of a manager, but on the nodes in ``away``."""
+    """Three replicas; each pod's port leads to a manager's web server, except on the nodes in ``away``."""
 
     def __init__(self, port: int, away: frozenset[str] = frozenset()) -> None:
         self.port, self.away = port, away

@@ -1,4 +1,4 @@
-"""The command: exit codes, JSON, what is collected, and a bundle that has no secret in it."""
+"""The command: exit codes, JSON, the collected data, and a bundle without secrets."""
 
 from __future__ import annotations
 

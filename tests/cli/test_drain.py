@@ -1,4 +1,4 @@
-"""drain and undrain: the annotation, what is waited for, and what is refused."""
+"""drain and undrain: the annotation, the conditions to wait for, and the refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def annotation(folder: Folder, node: str) -> Any:
 
 
 def drained(node: str) -> dict[str, Any]:
-    """What a replica shows when node-c is drained."""
+    """The state that a replica shows when node-c is drained."""
     return state_of(situation(draining(snapshot(node), "node-c")), History(), now=0.0)
 
 

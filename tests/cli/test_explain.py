@@ -1,4 +1,4 @@
-"""explain: a verdict with an exit code, and the reason of each step as the manager decided it."""
+"""explain: a verdict with an exit code, and the reason for each step of the manager's decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a list shows: filters, 80 columns, and what a user with few rights gets."""
+"""The content of a list: filters, 80 columns, and the output for a user with few rights."""
 
 from __future__ import annotations
 

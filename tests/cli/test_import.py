@@ -1,4 +1,4 @@
-"""``porterlb import``: what it prints is what the manager accepts."""
+"""``porterlb import``: the manager accepts the output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists and status: what a person sees, what a program reads, and what is said of wrong input."""
+"""Lists and status: output for people, output for programs, and the messages about wrong input."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_wrong_object_is_one_clear_sentence(folder: Folder, name: str) -> None
 
 def test_overlapping_eips_are_told(folder: Folder) -> None:
     folder.manage()
-    time.sleep(1.1)  # creation times are in whole seconds, as in the API
+    time.sleep(1.1)  # creation times have a resolution of 1 s, as in the API
     text = (
         "apiVersion: network.kubesphere.io/v1alpha2\nkind: Eip\nmetadata: {name: twin}\nspec: {address: 10.77.0.205}\n"
     )
@@ -175,7 +175,7 @@ def test_a_directory_that_is_not_there(folder: Folder, capsys: pytest.CaptureFix
     assert err.count("\n") == 1
 
 
-# --- how it looks
+# --- formatting
 
 
 def test_columns_are_aligned_and_empty_cells_shown() -> None:

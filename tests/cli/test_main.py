@@ -1,4 +1,4 @@
-"""The command line as a program: usage, errors in one line, exit codes, settings."""
+"""The command line as a program: usage, one-line errors, exit codes, settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.cli.conftest import Folder
 def porterlb(
     *args: str, env: dict[str, str] | None = None, argv0: str = "porterlb"
 ) -> subprocess.CompletedProcess[str]:
-    """The real program in a process of its own."""
+    """The real program in a separate process."""
     code = f"import sys; sys.argv[0] = {argv0!r}; from porterlb.cli.main import main; main()"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PORTERLB_", "NODE_NAME"))}
     return subprocess.run(
@@ -84,7 +84,7 @@ def test_no_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_manifest_without_a_bottom_does_not_end_the_program(tmp_path: Path) -> None:
-    """It was a segmentation fault."""
+    """Regression: this was a segmentation fault."""
     (tmp_path / "deep.yaml").write_text("spec: " + "[" * 30_000)
     done = porterlb("--cluster", f"dir:{tmp_path}", "plan")
     assert done.returncode >= 0

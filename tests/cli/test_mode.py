@@ -1,4 +1,4 @@
-"""``porterlb mode``: shown, switched, waited for; refused where it cannot work."""
+"""``porterlb mode``: shows, switches and waits; refuses a mode that cannot work."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_layer2_off_the_segment_is_refused(folder: Folder) -> None:
     assert folder.cli("mode", "layer2", "--eip", "routed") == 1
     assert folder.err.startswith("porterlb: layer2 cannot work for Eip routed: its addresses are in no connected")
     assert folder.err.count("\n") == 1
-    # Switching all of them switches none: it is refused before anything was changed.
+    # A switch of all Eips switches none: it is refused before any change.
     assert folder.cli("mode", "layer2") == 1
     assert "protocol: layer2" not in (folder.path / "network.yaml").read_text()
 
@@ -184,7 +184,7 @@ def test_restore_does_not_undo_the_edit_of_somebody_else(folder: Folder) -> None
     text = (folder.path / "network.yaml").read_text()
     folder.write("network.yaml", text.replace("protocol: layer2", "protocol: bgp"))
     assert folder.cli("mode", "restore", "--eip", "pool") == 1
-    # A new switch keeps what was there when it began.
+    # A new switch keeps the original protocol.
     assert switch(folder, "layer2", "--eip", "pool") == "layer2"
     assert switch(folder, "restore", "--eip", "pool") == "bgp"
 
@@ -192,7 +192,7 @@ def test_restore_does_not_undo_the_edit_of_somebody_else(folder: Folder) -> None
 def test_restore_is_checked_as_a_switch_is(folder: Folder) -> None:
     folder.manage()
     switch(folder, "bgp", "--eip", "pool")
-    switch(folder, "auto", "--eip", "pool")  # as it was: there is nothing to restore any more
+    switch(folder, "auto", "--eip", "pool")  # as before: there is nothing left to restore
     assert folder.cli("mode", "restore") == 1
     folder.write("network.yaml", (folder.path / "network.yaml").read_text().replace("protocol: auto", "protocol: bgp"))
     switch(folder, "layer2", "--eip", "pool")

@@ -1,4 +1,4 @@
-"""``porterlb plan``: what would be, by the manager's own code."""
+"""``porterlb plan``: the result of a change, computed by the manager's own code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``porterlb rebalance``, and where the placement is shown."""
+"""``porterlb rebalance``, and the commands that show the placement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def balanced(folder: Folder) -> Folder:
 
 @pytest.fixture
 def lopsided(balanced: Folder) -> Folder:
-    """All of them are on node-a."""
+    """All Services are on node-a."""
 
     async def record() -> None:
         cluster = ManifestsCluster(balanced.path)
@@ -82,7 +82,7 @@ def test_yes_asks_the_leader_and_waits_until_it_has_moved_them(lopsided: Folder)
 
 
 def test_the_protocol_that_was_switched_by_hand_stays(lopsided: Folder) -> None:
-    """The same field manager would give up what it leaves out."""
+    """With the same field manager, the command would release the fields that it omits."""
     assert lopsided.cli("mode", "layer2", "--no-wait") == 0
     assert lopsided.cli("rebalance", "--yes", "--no-wait") == 0
     assert "The leader was asked to move 3 Services." in lopsided.out

@@ -1,4 +1,4 @@
-"""What replicas know: asked at once, with age and source; a silent one hinders nobody; their history is one."""
+"""The replicas' knowledge: requested in parallel, with age and source; a silent one delays no other; one history."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.core.stage import AUTO_VIP, LATER, NOW, situation, snapshot
 
 
 def write(folder: Folder, node: str, state: Mapping[str, Any], age: float = 0.0) -> None:
-    """As the replica on ``node`` does."""
+    """Writes the state as the replica on ``node`` does."""
 
     async def work() -> None:
         cluster = ManifestsCluster(folder.path)

@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of everything that reads input from others: `make fuzz`."""
+"""Coverage-guided fuzzing of all code that reads external input: `make fuzz`."""

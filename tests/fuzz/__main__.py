@@ -1,8 +1,8 @@
 """``python -m tests.fuzz [TARGET ...] [--seconds N] [--runs N]``: coverage-guided, with Atheris (libFuzzer).
 
-Each target runs in a process of its own. Its corpus grows in build/fuzz/TARGET, so the next run continues. An input
+Each target runs in a separate process. Its corpus grows in build/fuzz/TARGET, so the next run continues. An input
 that makes a reader raise, or takes longer than --slow seconds, ends the target. The file
-build/fuzz/TARGET-crash-... has it; `python -m tests.fuzz TARGET --input FILE` runs it again.
+build/fuzz/TARGET-crash-... contains the input; `python -m tests.fuzz TARGET --input FILE` runs it again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAMES = ("frames", "hellos", "exabgp", "bfd", "manifests", "objects")
 
 
 def main() -> int:
-    """Fuzzes; 0 when no input was found that is a fault."""
+    """Fuzzes; 0 if no input revealed a fault."""
     arguments = _arguments()
     if arguments.inside:
         _inside(arguments.targets[0], arguments.rest)
@@ -77,7 +77,7 @@ def _inside(name: str, options: list[str]) -> None:
 
 
 def _quoted(word: str) -> str:
-    """As libFuzzer's dictionaries have it."""
+    """In the format of libFuzzer's dictionaries."""
     return (
         '"'
         + "".join(f"\\x{byte:02x}" if byte in b'"\\' or not 32 <= byte < 127 else chr(byte) for byte in word.encode())

@@ -1,6 +1,6 @@
-"""What is fuzzed: a reader of untrusted bytes, seeds, and what must hold for every input.
+"""The fuzz targets: a reader of untrusted bytes, seeds, and the properties that must hold for every input.
 
-A target gets bytes and returns nothing. Whatever it raises is a fault: readers say what is wrong by their value.
+A target gets bytes and returns nothing. Any exception is a fault: readers report errors in their return value.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from porterlb.edge.manifests import documents
 
 KEY = b"a key of the replicas"
 PLANTED = 0x5A if os.environ.get("PORTERLB_FUZZ_PLANTED") else 0
-"""A fault for the test of the fuzzer itself: a detection multiplier that raises."""
+"""A planted fault for the test of the fuzzer itself: a detection multiplier that raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def hellos(data: bytes) -> None:
 
 
 def exabgp(data: bytes) -> None:
-    """A line from ExaBGP, which passes on texts of routers."""
+    """A line from ExaBGP, which passes on routers' texts."""
     for line in data.split(b"\n"):
         events.parse(line)
 

@@ -1,4 +1,4 @@
-"""No input makes a reader raise: some seconds of coverage-guided fuzzing; `make fuzz` runs for longer."""
+"""No input makes a reader raise: a few seconds of coverage-guided fuzzing; `make fuzz` runs longer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 15
 SLOW = 300
 """Seconds for one input: these tests run at idle priority."""
 LEAST = 300
-"""Inputs. An idle processor does thousands a second; these tests get what others leave."""
+"""Inputs. An idle processor does thousands per second; these tests get only the remaining processor time."""
 
 
 def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,7 @@ def test_no_input_makes_a_reader_raise(name: str) -> None:
 
 
 def test_a_fault_is_found_and_its_input_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that raises for one value of a byte, as one would whose check is missing."""
+    """A reader that raises for one value of a byte, like a reader with a missing check."""
     monkeypatch.setenv("PORTERLB_FUZZ_PLANTED", "1")
     done = fuzz("bfd", "--seconds", "60")
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""The image: built from the Dockerfile as `make image` does it, and run: the command line, and a manager."""
+"""The image: built from the Dockerfile like `make image`, and run: the command line, and a manager."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "build" / "image"
 SECONDS = 900
-"""For the whole build; 1 minute on an idle machine, and 30 s more for the base the first time."""
+"""Seconds for the whole build: 60 s on an idle machine, and 30 s more for the base the first time."""
 
 EIP = """
 apiVersion: network.kubesphere.io/v1alpha2
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(SECONDS + 120)]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The image's files, as a container has them."""
+    """The image's files, as a container sees them."""
     if os.geteuid() != 0:
         pytest.fail("the image is built as root: run the tests as root")
     installed = subprocess.run(
@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def inside(root: Path, script: str) -> list[str]:
-    """The command that runs ``script`` with /proc in namespaces of its own; {root} is the image."""
+    """The command that runs ``script`` with /proc in separate namespaces; {root} is the image."""
     namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
     return [*namespaces, "sh", "-ec", f"mount -t proc proc {root}/proc; {script}"]
 

@@ -1,4 +1,4 @@
-"""The tests of a rolling upgrade make another release by a change of this source: the place must still be there."""
+"""The rolling upgrade tests make another release by an edit of this source: the edited text must still exist."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`make mutants`: are the decisions of core held by tests that need no root?
+"""`make mutants`: do the tests that need no root cover the decisions of core?
 
 Each mutation changes one decision: a function returns at once, a comparison is flipped, a condition is negated, a
-constant is changed. The tests that call the function must then fail. All runs are in copies of the tree.
+constant is changed. The tests that call the function must then fail. All runs use copies of the tree.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def report(arguments: argparse.Namespace, rows: list[Row] | None, began: float) -> int:
-    """Prints and writes the table; the exit code."""
+    """Prints and writes the table; returns the exit code."""
     if rows is None:
         return 2
     red = sum(row["outcome"] != "survived" for row in rows)
@@ -93,7 +93,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def reached(copies: list[Path], folder: Path, kept: Path | None) -> Reach | None:
-    """Which tests reach which function: as kept by an earlier run, or by running them all."""
+    """Which tests reach which function: from an earlier run, or from a new run of all tests."""
     if kept and kept.exists():
         notes = json.loads(kept.read_text())
     else:
@@ -116,7 +116,7 @@ def find(root: Path) -> list[Mutation]:
 
 
 def learn(copies: list[Path], folder: Path) -> list[dict[str, Any]] | None:
-    """Run all tests without root once, shared between the copies; what the recorders noted, None if they do not run."""
+    """Run all tests without root once, shared between the copies; the recorders' notes, or None if they do not run."""
     root = next(parent for parent in (folder, *folder.parents) if (parent / CORE).is_dir())
     tests = sorted(str(file.relative_to(root)) for file in folder.rglob("test_*.py"))
     tests = [one for one in tests if not one.startswith("tests/mutants/")]
@@ -145,7 +145,7 @@ def learn(copies: list[Path], folder: Path) -> list[dict[str, Any]] | None:
 
 
 def judge(chosen: list[Mutation], reach: Reach, copies: list[Path], budget: float) -> list[Row] | None:
-    """Run the tests against each mutation, and print a line for each; None if they fail without one."""
+    """Run the tests against each mutation, and print a line for each; None if they fail without a mutation."""
     sources = {one.function.path: (copies[0] / one.function.path).read_text() for one in chosen}
     tests = [reach.tests(one.function, budget) for one in chosen]
 
@@ -160,7 +160,7 @@ def judge(chosen: list[Mutation], reach: Reach, copies: list[Path], budget: floa
 
     def run(mutants: list[tuple[Mutation | None, list[str]]]) -> Iterator[Outcome]:
         work = [functools.partial(against, one, own) for one, own in mutants]
-        # A mutation that makes a loop endless is noticed by the time it takes.
+        # A mutation that makes a loop endless is detected by the time limit.
         return jobs(list[Job](work), copies, [30.0 + 4 * min(budget, reach.seconds(own)) for _, own in mutants])
 
     for outcome in run([(None, own) for own in tests[:: max(1, len(tests) // 4)]]):
@@ -188,7 +188,7 @@ def judge(chosen: list[Mutation], reach: Reach, copies: list[Path], budget: floa
 
 
 def judge_by_simulator(chosen: list[Mutation], copies: list[Path], budget: float) -> list[Row] | None:
-    """As `judge`; None if a promise is broken without a mutation."""
+    """Like `judge`; None if a promise is broken without a mutation."""
     rows: list[Row] = []
     for one, outcome, words in simulator.judge(chosen, copies, budget):
         if one is None:

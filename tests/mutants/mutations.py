@@ -1,4 +1,4 @@
-"""The mutations of a source file: its text goes in, and edits of it come out. Nothing is read or run here."""
+"""The mutations of a source file: text in, edits of it out. This module reads and runs nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.IsNot: ast.Is,
 }
 
-# What a function returns at once where its annotation names one of these types.
+# The immediate return value of a function whose annotation names one of these types.
 EMPTY = {
     "bool": ("False", "True"),
     "str": ("''",),
@@ -59,7 +59,7 @@ class Function:
 
     @property
     def public(self) -> bool:
-        """Dunder methods are public: an operator calls them."""
+        """Dunder methods are public: operators call them."""
         return not any(part.startswith("_") and not part.endswith("__") for part in self.name.split("."))
 
 
@@ -81,7 +81,7 @@ class Mutation:
 
     @property
     def words(self) -> str:
-        """For people, on one line."""
+        """For people, in one line."""
         if self.kind is Kind.RETURN:
             return f"{self.kind.value}: {self.text.split(';')[0].strip()}"
         return f"{self.kind.value}: {_short(self.was)} -> {_short(self.text)}"
@@ -93,7 +93,7 @@ def _short(text: str) -> str:
 
 
 def functions(path: str, source: str) -> list[tuple[Function, FunctionNode]]:
-    """All functions of the file that have a body of their own, in order."""
+    """All functions of the file that have their own body, in order."""
 
     def walk(node: ast.AST, prefix: str) -> Iterator[tuple[Function, FunctionNode]]:
         for child in ast.iter_child_nodes(node):
@@ -110,7 +110,7 @@ def functions(path: str, source: str) -> list[tuple[Function, FunctionNode]]:
 
 
 def mutations(path: str, source: str) -> list[Mutation]:
-    """Every mutation of the file, in the order of its lines; none repeats another."""
+    """All mutations of the file, in line order, without duplicates."""
     starts = [0]
     for line in source.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -122,10 +122,10 @@ def mutations(path: str, source: str) -> list[Mutation]:
 
 
 def choose(every: Iterable[Mutation], seed: int) -> list[Mutation]:
-    """One mutation of each function that decides something, the same ones for the same seed.
+    """One mutation of each function that makes a decision; the same seed gives the same mutations.
 
-    The choice for a function depends on the seed, its name and its own mutations only: an edit of one function leaves
-    the choice for all others as it was.
+    The choice for a function depends only on the seed, its name and its own mutations: an edit of one function does not
+    change the choice for the others.
     """
     grouped: dict[Function, list[Mutation]] = {}
     for one in every:
@@ -142,7 +142,7 @@ def choose(every: Iterable[Mutation], seed: int) -> list[Mutation]:
 
 
 def compiles(text: str) -> bool:
-    """Whether a mutated file is a program at all: one that is not would be red for no reason."""
+    """Whether a mutated file is valid Python: the tests would fail on an invalid one for an irrelevant reason."""
     try:
         compile(text, "mutant", "exec")
     except SyntaxError:
@@ -151,7 +151,7 @@ def compiles(text: str) -> bool:
 
 
 def _body(node: FunctionNode) -> list[ast.stmt]:
-    """Without the docstring; empty for a stub."""
+    """The body without the docstring; empty for a stub."""
     body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
     stub = all(
         isinstance(one, ast.Pass | ast.Raise) or (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
@@ -165,8 +165,8 @@ def _offset(starts: list[int], line: int, column: int) -> int:
 
 
 def _returns(function: Function, node: FunctionNode, starts: list[int]) -> Iterator[Mutation]:
-    """The function returns at once: its first argument (the previous value) where the types agree, an empty value of
-    its type, None."""
+    """The function returns at once: its first argument (the previous value) if the types agree, an empty value of
+    its type, or None."""
     first = _body(node)[0]
     name = node.name
     if name in ("__init__", "__post_init__") or node.lineno == first.lineno:
@@ -224,15 +224,15 @@ def _expressions(function: Function, node: FunctionNode, starts: list[int], sour
 
 
 def _negated(test: ast.expr) -> bool:
-    """Whether the test is one that the other kinds already negate."""
+    """Whether the other kinds of mutation already negate this test."""
     negated = isinstance(test, ast.BoolOp) or (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not))
     return negated or (isinstance(test, ast.Compare) and len(test.ops) == 1)
 
 
 def _deciding(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """The nodes that may decide something: no assertions, exceptions, annotations, or text for people.
+    """The nodes that may make a decision: no assertions, exceptions, annotations, or text for people.
 
-    Python 3.11 does not know where the parts of an f-string are.
+    Python 3.11 does not know the positions of the parts of an f-string.
     """
     for node in nodes:
         if isinstance(node, ast.Assert | ast.Raise | ast.JoinedStr):

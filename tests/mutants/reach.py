@@ -1,4 +1,4 @@
-"""Which tests reach which functions: each function of core, in a copy of the tree, says when it is called."""
+"""Which tests reach which functions: in a copy of the tree, each function of core records its calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORDER = "porterlb_mutants_recorder"
 FEW = 5
 """Examples of a property test while the calls are recorded."""
 
-SETTINGS = "_hypothesis_internal_use_settings"  # where hypothesis keeps those of a test
+SETTINGS = "_hypothesis_internal_use_settings"  # the attribute in which hypothesis keeps a test's settings
 
 
 def recorded(path: str, source: str) -> str:
@@ -33,14 +33,14 @@ def recorded(path: str, source: str) -> str:
             continue
         start = min([first.lineno, *(one.lineno for one in getattr(first, "decorator_list", ()))])
         lines.insert(start - 1, f"{' ' * first.col_offset}_CALLED.add({key_of(function)!r})\n")
-    # Every call runs this: a name of the module costs a fifth of an import.
+    # Every call executes this: a module-level name costs a fifth of an import.
     begin = _after_futures(source)
     lines.insert(begin, f"from {RECORDER} import CALLED as _CALLED\n")
     return "".join(lines)
 
 
 def _after_futures(source: str) -> int:
-    """The line after the docstring and the imports from __future__, from 0."""
+    """The line after the docstring and the imports from __future__, counted from 0."""
     end = 0
     for node in ast.parse(source).body:
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -51,19 +51,19 @@ def _after_futures(source: str) -> int:
 
 
 def key_of(function: Function) -> str:
-    """The name by which the recorder knows a function."""
+    """The recorder's name for the function."""
     return f"{function.path}:{function.name}"
 
 
 class Recorder:
-    """A pytest plugin that notes which functions each test has called, and for how many seconds of processor time.
+    """A pytest plugin that records which functions each test has called, and the seconds of processor time used.
 
-    What a fixture of a wider scope calls counts for the test that made it.
+    Calls by a fixture of a wider scope count for the test that created it.
     """
 
     def __init__(self) -> None:
         self.CALLED: set[str] = set()
-        self.imported: set[str] = set()  # called before the first test: what an import makes
+        self.imported: set[str] = set()  # called before the first test, by imports
         self.called: dict[str, list[str]] = {}
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
@@ -71,7 +71,7 @@ class Recorder:
         sys.modules[RECORDER] = self  # type: ignore[assignment]
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """A property test runs few examples: they call what many call."""
+        """A property test runs few examples: they call the same functions as many examples."""
         for item in items:
             test = getattr(item, "obj", None)
             test = getattr(test, "__func__", test)
@@ -88,7 +88,7 @@ class Recorder:
         if not self.called:
             self.imported |= self.CALLED
         self.CALLED.clear()
-        begun = time.process_time()  # on a busy machine the time by the clock says little
+        begun = time.process_time()  # the wall clock is no measure on a busy machine
         try:
             return (yield)
         finally:
@@ -101,7 +101,7 @@ class Recorder:
             self.failed.add(report.nodeid)
 
     def notes(self) -> dict[str, object]:
-        """What :class:`Reach` reads, for JSON. A test that failed is left out: it says nothing about a mutation."""
+        """The input of :class:`Reach`, for JSON. A failed test is omitted: it says nothing about a mutation."""
         passed = {test: keys for test, keys in self.called.items() if test not in self.failed}
         return {
             "called": passed,
@@ -126,8 +126,8 @@ class Reach:
                     self._tests.setdefault(key, []).append(test)
 
     def tests(self, function: Function, budget: float) -> list[str]:
-        """The tests that call the function: those named after its module first, then those of core, quick ones first,
-        for at most about ``budget`` seconds. Tests of one file stay together, for their fixtures."""
+        """The tests that call the function: those named after its module first, then those of core, fast ones first,
+        for at most about ``budget`` seconds. Tests of one file stay together because of their fixtures."""
         own = self._tests.get(key_of(function), [])
         files: dict[str, list[str]] = {}
         for test in sorted(own, key=lambda one: (self._seconds.get(one, 0.0), one)):
@@ -150,13 +150,13 @@ class Reach:
         return chosen
 
     def stages(self, function: Function, tests: Sequence[str]) -> list[list[str]]:
-        """The tests in two runs: those named after the module, which notice most mutations, then the others."""
+        """The tests in two runs: those named after the module, which detect most mutations, then the others."""
         module = Path(function.path).stem
         named = [test for test in tests if module in test.split("::")[0]]
         return [stage for stage in (named, [test for test in tests if test not in set(named)]) if stage]
 
     def seconds(self, tests: Collection[str]) -> float:
-        """How long these took when they were recorded."""
+        """The recorded duration of these tests."""
         return sum(self._seconds.get(one, 0.0) for one in tests)
 
 
@@ -171,9 +171,9 @@ class Only:
 
 
 def record(root: Path, paths: Collection[str]) -> None:
-    """Make the functions of these files of the copied tree say when they are called.
+    """Make the functions of these files in the copied tree record their calls.
 
-    Programs that a test starts import the recorder from the copy, where nobody reads it.
+    Programs that a test starts import the recorder from the copy, where its records are not read.
     """
     (root / f"{RECORDER}.py").write_text("CALLED: set[str] = set()\n")
     for path in paths:

@@ -22,7 +22,7 @@ PRELOADED = ("hypothesis.strategies", "yaml", "jsonschema", "click", "prometheus
 WITHOUT_ROOT = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-m", "not lab and not cluster")
 
 PATIENCE = 10
-"""So many times longer than on an idle machine may a job take."""
+"""A job may take this many times longer than on an idle machine."""
 
 
 def processor_time(pid: int) -> float:
@@ -35,7 +35,7 @@ def processor_time(pid: int) -> float:
 
 
 def copy_tree(root: Path, to: Path) -> None:
-    """What git knows of the tree and what is new in it, with the edits that are not committed."""
+    """The files that git tracks and the new files of the tree, including uncommitted edits."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -60,14 +60,14 @@ class Child:
 
     @property
     def late(self) -> bool:
-        """Whether its time is up. A busy machine gives it little processor time: that makes nobody late."""
+        """Whether its time is up. On a busy machine it gets little processor time, which does not count as late."""
         used = processor_time(self.pid)
         return used > self.limit or time.monotonic() - self.begun > PATIENCE * self.limit
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``code``: pytest's exit code, None where the time was up. ``seconds``: by the clock."""
+    """``code``: pytest's exit code, None if the time was up. ``seconds``: wall-clock time."""
 
     job: int
     copy: Path
@@ -76,12 +76,12 @@ class Outcome:
 
 
 def jobs(work: list[Callable[[Path], int]], copies: list[Path], limits: list[float]) -> Iterator[Outcome]:
-    """Run each job in a process of its own, one at a time in each copy; yields what has ended.
+    """Run each job in a separate process, one at a time in each copy; yields the outcomes.
 
-    The next job starts in a copy when the caller asks for the next outcome: until then it may put the copy right.
+    The next job starts in a copy when the caller asks for the next outcome: until then the caller may restore the copy.
 
-    ``limits``: seconds of processor time for each job, and PATIENCE times as long by the clock. A job that takes longer
-    is ended with the processes that it started.
+    ``limits``: seconds of processor time for each job; the wall-clock limit is PATIENCE times that. A job that exceeds
+    a limit is ended, with the processes that it started.
     """
     free, waiting, running = list(copies), list(range(len(work))), list[Child]()
     try:
@@ -105,7 +105,7 @@ def jobs(work: list[Callable[[Path], int]], copies: list[Path], limits: list[flo
 
 
 def _end(pid: int, *, reap: bool) -> None:
-    """The child leads a process group of its own."""
+    """The child leads its own process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     if reap:
@@ -130,7 +130,7 @@ def _start(job: Callable[[Path], int], copy: Path) -> int:
 
 
 def _enter(copy: Path) -> None:
-    """Make this process one that was started in the copy."""
+    """Make this process behave as if it was started in the copy."""
     out = os.open(f"{copy}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):
         os.dup2(out, stream)
@@ -145,7 +145,7 @@ def _enter(copy: Path) -> None:
 
 
 def preload() -> None:
-    """Import what most tests need here, once, so that no child has to. Nothing of asyncio: its state is a process's."""
+    """Import the modules that most tests need once, for all children. Not asyncio: its state belongs to one process."""
     for name in PRELOADED:
         importlib.import_module(name)
 

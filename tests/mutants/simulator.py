@@ -1,4 +1,4 @@
-"""The simulator as the judge: a mutation is noticed if a promise is broken, or something fails, with a seed."""
+"""The simulator as the judge: a mutation is detected if a promise is broken, or something fails, with a seed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.mutants.reach import RECORDER, key_of, record
 from tests.mutants.run import Outcome, jobs
 
 SEEDS = (1000032, 1000034, 1000035, 1000037)
-"""Quick ones first; 1000037 has BGP. Together they use 15 s of processor time."""
+"""Fast ones first; 1000037 has BGP. Together they use 15 s of processor time."""
 
 SECONDS = 120.0
 """Simulated seconds of each seed."""
 
 ONLY_READ = ("status/", "doctor/", "record/", "history/", "parse/", "words", "sentences", "problems", "known.py")
-"""Parts of core that decide what people read, and nothing on the wire."""
+"""Parts of core that decide only texts for people, and nothing on the wire."""
 
 _RUN = """
 import ipaddress, json, logging, sys
@@ -48,7 +48,7 @@ def command(code: str, *more: str, seeds: Collection[int] = SEEDS) -> list[str]:
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """The order of sets is the same in each run of a seed."""
+    """Makes the order of sets the same in each run of a seed."""
     return {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -70,7 +70,7 @@ def reached(copy: Path, core: Collection[str], seeds: Collection[int] = SEEDS) -
 
 
 def judge(chosen: list[Mutation], copies: list[Path], budget: float) -> Iterator[tuple[Mutation | None, Outcome, str]]:
-    """Yields the outcome of each mutation, and the last line that its run wrote. The first outcome is that of the
+    """Yields the outcome of each mutation, and the last line of its output. The first outcome is that of the
     unchanged tree. ``budget``: seconds of processor time for each."""
     sources = {one.function.path: (copies[0] / one.function.path).read_text() for one in chosen}
 

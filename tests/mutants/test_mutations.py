@@ -1,4 +1,4 @@
-"""The mutations themselves: every decision function of core has one, and a test that holds a decision sees it."""
+"""The mutations themselves: every decision function of core has one, and a test that covers a decision detects it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_every_function_of_core_that_decides_has_a_mutation_and_the_choice_is_th
 
 
 def test_a_decision_without_a_test_survives_and_one_with_a_test_does_not(tmp_path: Path) -> None:
-    """The whole tool, on a tree of two functions."""
+    """The whole tool, applied to a tree of two functions."""
     core, tests = tmp_path / CORE, tmp_path / "tests"
     core.mkdir(parents=True)
     tests.mkdir()

@@ -1,6 +1,6 @@
-"""``python -m tests.sim.breaches``: breaks each promise on purpose, and prints which one was noticed.
+"""``python -m tests.sim.breaches``: breaks each promise on purpose, and prints which breach was detected.
 
-A program of its own, for the simulator replaces names in the modules of porterlb.
+A separate program, because the simulator replaces names in the modules of porterlb.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sim.world import World
 
 NAMES = ("n1", "n2", "n3")
 AT = 8.0
-"""Seconds at which the promise is broken: everything is served, and no fault has been there."""
+"""The time of the breach, in seconds: everything is served, and there has been no fault."""
 
 
 def two_owners(site: Site) -> None:
@@ -38,7 +38,7 @@ def nobody_answers(site: Site) -> None:
 def hosts_are_wrong(site: Site) -> None:
     for cache in site.clients:
         cache.macs[IPv4Address(site.vip("shop")).packed] = b"\2\0\0\0\0\x63"
-        cache._turn[IPv4Address(site.vip("shop")).packed] += 1  # they ask no more
+        cache._turn[IPv4Address(site.vip("shop")).packed] += 1  # they no longer ask
     site.world.dirty = True
 
 
@@ -101,7 +101,7 @@ def a_session_is_never_back(site: Site) -> None:
 
 
 END_WITH_BGP = 50.0
-"""Seconds: the bound of a route is longer than those of the other promises."""
+"""Seconds: the bound for a route is longer than the bounds of the other promises."""
 WITH_BGP: dict[str, tuple[Callable[[Site], None], str]] = {
     "a route is lost": (a_route_is_lost, "status is true"),
     "a route leads to a node without pods": (a_route_leads_to_a_node_without_pods, "route"),
@@ -122,7 +122,7 @@ BREACHES: dict[str, tuple[Callable[[Site], None], str]] = {
 
 
 def broken(breach: Callable[[Site], None] | None, *, bgp: bool = False) -> str:
-    """The promise that is noticed as broken; empty: none."""
+    """The promise that is reported as broken; empty: none."""
     world = World(5)
     site = Site(world, NAMES, paths=(True,) if bgp else ())
     site.eip("segment", "10.77.0.200-10.77.0.229", "auto" if bgp else "layer2")

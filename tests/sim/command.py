@@ -1,4 +1,4 @@
-"""``python -m sim`` of this checkout, for its tests."""
+"""Runs this checkout's ``python -m sim`` for its tests."""
 
 from __future__ import annotations
 

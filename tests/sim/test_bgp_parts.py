@@ -19,7 +19,7 @@ VIP = "10.77.0.200/32"
 
 @dataclass
 class Site:
-    """A router and two nodes; the speakers of the nodes are played by the test."""
+    """A router and two nodes; the test acts as the nodes' speakers."""
 
     add_path: bool = True
     restart: int = 30
@@ -32,7 +32,7 @@ class Site:
         self.router = Router(self.segment, "r1", 240, add_path=self.add_path, families=(4,))
 
     def connect(self, node: str) -> Connection:
-        """A session that is established; its keepalives must be sent by the test."""
+        """An established session; the test must send its keepalives."""
         process = Process(self.world, f"{node}/exabgp", node, 0.0)
         connection = Connection(self.router, self.ports[node], process, lambda _, message: self.heard.append(message))
         config = SessionConfig(

@@ -1,4 +1,4 @@
-"""The parts of the simulator: what is measured with must be right itself."""
+"""The parts of the simulator: the measuring code itself must be correct."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_loop_without_end_is_found() -> None:
 
 
 class Asked:
-    """A segment with a host that talks to a VIP, and two nodes that may answer."""
+    """A segment with a host that uses a VIP, and two nodes that may answer."""
 
     def __init__(self) -> None:
         self.world = World(7)

@@ -1,4 +1,4 @@
-"""The promises of the simulator are worth something: each one notices that it is broken."""
+"""The simulator's promises are effective: each one detects a breach."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_shrinking_finds_the_two_faults_that_matter_and_keeps_the_promise() -> N
         names = {fault.a for fault in tried}
         if {"n3", "n17"} <= names:
             return made(tried, "path")
-        return made(tried, "one owner" if "n5" in names else "")  # another promise is another failure
+        return made(tried, "one owner" if "n5" in names else "")  # a different promise is a different failure
 
     said: list[str] = []
     best = shrink(made(faults, "path"), 60.0, said.append, attempt=attempt)

@@ -1,4 +1,4 @@
-"""What the simulator does to a manager and its wire process is recorded, and replays to the same decisions."""
+"""The simulator's inputs to a manager and its wire process are recorded, and replay to the same decisions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.sim.command import sim
 
 @pytest.mark.timeout(300)
 def test_every_process_of_a_seed_replays(tmp_path: Path) -> None:
-    """Also those that were killed, in a ring that has forgotten their beginning."""
+    """This includes killed processes, in a ring that has discarded their beginning."""
     faults = tmp_path / "faults.json"
     found = [
         {"at": 6.0, "kind": "power", "a": "n1", "seconds": 4.0},

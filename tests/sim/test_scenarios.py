@@ -1,4 +1,4 @@
-"""Ten scenarios end in the simulator as on real kernels (tests/lab/test_scenarios.py)."""
+"""Ten scenarios end in the simulator in the same way as on real kernels (tests/lab/test_scenarios.py)."""
 
 from __future__ import annotations
 

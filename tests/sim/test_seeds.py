@@ -1,4 +1,4 @@
-"""The simulator itself, as a part of the gate: some seeds, and the seeds that once found something."""
+"""The simulator as a part of the gate: some seeds, and the seeds that once found a fault."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.sim.command import sim
 IPV6 = 12
 """A seed with IPv6 VIPs."""
 SEEDS = int(os.environ.get("PORTERLB_SIM_SEEDS", "4"))
-"""Some 20 s of processor time; `python -m sim --continue` runs more."""
+"""About 20 s of processor time; `python -m sim --continue` runs more."""
 FIRST = 1000031
 WITH_BGP = 1000037
-"""The seed of the gate that has routers."""
+"""The gate's seed with routers."""
 
 
 @pytest.mark.timeout(1000)
@@ -62,7 +62,7 @@ FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("path", FOUND, ids=[path.stem for path in FOUND])
 def test_what_was_found_stays_mended(path: Path, tmp_path: Path) -> None:
-    """``never``: what must not be in the timeline, beside a violation."""
+    """``never``: a text that must not be in the timeline, in addition to violations."""
     found = json.loads(path.read_text())
     faults = tmp_path / "faults.json"
     faults.write_text(json.dumps(found["faults"]))
@@ -70,5 +70,5 @@ def test_what_was_found_stays_mended(path: Path, tmp_path: Path) -> None:
     done = sim("--seed", seed, "--seconds", seconds, "--faults", str(faults))
     assert done.returncode == 0, found["what"] + done.stdout[-3000:]
     assert not found["never"] or found["never"] not in done.stdout, found["what"]
-    lines = sum(2 if fault.get("seconds") else 1 for fault in found["faults"])  # the end of a fault has one too
+    lines = sum(2 if fault.get("seconds") else 1 for fault in found["faults"])  # the end of a fault has a line too
     assert done.stdout.count("FAULT") == lines
