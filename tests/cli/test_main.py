@@ -129,7 +129,7 @@ def test_a_reader_that_has_had_enough(folder: Folder) -> None:
 
 def test_ctrl_c_ends_quietly(folder: Folder) -> None:
     code = f"from porterlb.cli.main import main; main(['--cluster', 'dir:{folder.path}', 'status', '--watch'])"
-    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}"  # a job in the background
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}"  # for a background job
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

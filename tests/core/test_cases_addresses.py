@@ -423,7 +423,7 @@ def test_f9_services_that_cannot_share_keep_it_and_one_is_told() -> None:
     ],
 )
 def test_f9_who_changes_so_that_sharing_ends_loses_the_address(changed: str, other: str, edit: dict[str, Any]) -> None:
-    """For either order of age: the unchanged Service keeps the address, also once our records show it and after a
+    """For either order of age, the unchanged Service keeps the address: also once our records show it, and after a
     restart."""
     ports = {"a": frozenset({Port("TCP", 80)}), "b": UDP}
     services = {
@@ -634,7 +634,7 @@ def test_g5_a_status_by_our_own_hand_beats_an_old_record() -> None:
 
 
 def test_g5_our_record_beats_a_contested_address_that_we_left_in_a_status() -> None:
-    """We rewrite the status of the other Service and leave the address in it. After that we are its writer."""
+    """We rewrite the status of the other Service and leave the address in it. We are then the writer of that status."""
     other = service("a", created="1", held=addresses("10.77.0.9"))
     for held in ((), addresses("10.77.0.9")):
         owner = service("b", created="2", held=held, recorded=addresses("10.77.0.9"))

@@ -159,7 +159,7 @@ def test_the_wrong_key_an_oversize_datagram_and_another_version_are_refused() ->
     assert decode(said() + bytes(MAX_DATAGRAM), KEY) is HelloRefusal.OVERSIZE
     for version in (1, VERSION + 1):
         assert decode(signed(b"PLBH" + bytes((version,)) + said()[5:-32]), KEY) is HelloRefusal.VERSION
-    assert decode(signed(b"PLBH\2" + bytes(33)), KEY) is HelloRefusal.MALFORMED  # of no version
+    assert decode(signed(b"PLBH\2" + bytes(33)), KEY) is HelloRefusal.MALFORMED  # no sender
 
 
 def test_a_usual_datagram_is_not_fragmented() -> None:

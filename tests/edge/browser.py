@@ -39,7 +39,7 @@ def browser(folder: Path) -> Iterator[str]:
     """Runs a browser; yields the address of its DevTools."""
     arguments = [
         program(),
-        "--no-sandbox",  # root has no sandbox
+        "--no-sandbox",  # the browser has no sandbox for root
         "--remote-debugging-port=0",
         f"--user-data-dir={folder}",
         "--disable-gpu",

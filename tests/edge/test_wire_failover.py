@@ -328,7 +328,7 @@ def test_hellos_without_the_key_and_replayed_ones_are_refused(segment: Segment) 
             packet = sniffer.recv(4096)
             if packet[9] == socket.IPPROTO_UDP and packet[12:16] == ip_address(segment.host("n3").v4).packed:
                 recorded = packet[28:]
-    n3.process.close()  # n3 says goodbye and is gone
+    n3.process.close()  # n3 sends its goodbye and ends
     n1.until(lambda r: "n3" not in r.report.fresh, "n3 is gone")
     gone = time.monotonic()
     before = n1.report.counters

@@ -88,7 +88,7 @@ def test_a_replica_that_dies_costs_nobody_anything_and_neither_does_its_return(c
     crowd.segment.restore(spread_vips())
     assert not sum(one.count for one in pings.lost())
     crowd.wait_known()
-    crowd.forget()  # if an entry was verified while its replica was away, the kernel gives it up, now or soon
+    crowd.forget()  # if an entry was verified while its replica was away, the kernel drops it, now or soon
     crowd.resolve()
     assert entries(crowd) == before
 

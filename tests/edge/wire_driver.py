@@ -1,7 +1,7 @@
 """A minimal manager for the tests of wire: the real Layer2Speaker in a namespace, controlled through pipes.
 
-Standard input: one pickled (base64) DesiredWire a line, or ``stop``. Standard output: one pickled (monotonic time,
-WireReport) a line for each report; nothing else is printed there.
+Standard input: one pickled (base64) DesiredWire per line, or ``stop``. Standard output: one pickled (monotonic time,
+WireReport) per line for each report; nothing else is printed there.
 """
 
 from __future__ import annotations

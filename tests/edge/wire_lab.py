@@ -210,7 +210,7 @@ def vips(*rows: tuple[str, tuple[str, ...]], **fields: Any) -> dict[Any, Layer2V
 
 
 def neighbour(host: Host, address: str) -> tuple[str, str]:
-    """(MAC, state) of the kernel's neighbour entry."""
+    """(MAC, state) of the kernel's neighbor entry."""
     text = host.run(["ip", "neigh", "show", address, "dev", host.nics[0].name]).stdout.split()
     return (text[text.index("lladdr") + 1] if "lladdr" in text else "", text[-1] if text else "")
 

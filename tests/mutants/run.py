@@ -26,7 +26,7 @@ PATIENCE = 10
 
 
 def processor_time(pid: int) -> float:
-    """Seconds that a process has used."""
+    """The processor time that a process has used, in seconds."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except OSError:  # it has ended

@@ -96,7 +96,7 @@ def test_a_frame_that_could_not_be_sent_is_tried_again_soon_and_costs_no_token()
     for number in (1, 2, 3):
         run.announcer.start(vip(number), moved=True, asked=False, now=0.0)
     run.until(0.5)
-    assert run.sent == [] and sum(run.batches) == pytest.approx(3 * 0.5 / AGAIN, abs=6)  # more than 80 a second
+    assert run.sent == [] and sum(run.batches) == pytest.approx(3 * 0.5 / AGAIN, abs=6)  # more than 80 per second
     run.refuse.clear()
     run.until(1.0)
     assert run.sent[0][0] <= 0.5 + AGAIN

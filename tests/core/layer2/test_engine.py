@@ -407,7 +407,7 @@ def test_an_interface_that_cannot_be_opened_is_given_up_and_tried_again(world: W
     n2.do(n2.layer2.interface_failed(NIC, "gone", world.now), world.now)
     n2.settle(world.now)
     world.run(0.1)
-    assert world.answers(A) == {"n1": mac_of("n2")}  # n2 says that it does not answer
+    assert world.answers(A) == {"n1": mac_of("n2")}  # n2 reports that it does not answer
     assert n2.layer2.interfaces.trouble == {NIC: "gone"}
     n2.trouble = set()
     world.run(1.3)
