@@ -233,7 +233,7 @@ def test_a_watch_that_is_one_write_behind_tells_no_story_twice() -> None:
         await stage.settle()
         told = list(stage.cluster.events)
         assert told.count(("auto", "ModeChanged")) == 1
-        for key, obj in first.items():  # the state before the second write; a Service waits for its own event
+        for key, obj in first.items():  # the state before the second write; a Service waits for its own update
             if key.kind != "Service":
                 stage.objects.change(key.kind, obj)
         stage.now = "2026-01-31T12:00:01Z"
