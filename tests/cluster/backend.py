@@ -1,4 +1,4 @@
-"""The lab's API objects on a real control plane: the same few verbs as a directory of manifests."""
+"""The lab's API objects on a real control plane, with the same operations as a directory of manifests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTROL = 240
 """The control plane's number on the segment: 10.77.0.240."""
 
 FRESH = 0.1
-"""Seconds for which a list is good: the proxies of all nodes ask for the same ones."""
+"""Lifetime of a cached list, in seconds. The proxies of all nodes ask for the same lists."""
 
 KINDS = {
     "Node": "v1",
@@ -41,22 +41,22 @@ KINDS = {
 
 
 class KubeBackend:
-    """A control plane on a machine of its own on the lab's segment; managers find it through a kubeconfig.
+    """A control plane on its own machine on the lab's segment. The managers reach it through a kubeconfig.
 
-    Use as the factory of a Lab: ``Lab(backend=KubeBackend)``. Its service account has exactly the rights of
+    Use it as the factory of a Lab: ``Lab(backend=KubeBackend)``. Its service account has exactly the rights of
     :mod:`tests.cluster.rights`.
     """
 
     nic = segment_nic(CONTROL)
     gateway: Nic | None = None
-    """The machine's card and default router, for another topology than the segment."""
+    """The machine's network interface and default router, for a topology other than the segment."""
 
     def __init__(self, net: Net, **options: Any) -> None:
         self.net = net
         self.host = Host(net, "control", [self.nic], self.gateway)
         net.plug(self.host.cables())
         self.host.configure()
-        options = {"service_cidr": "10.96.0.0/16,fd96::/108", **options}  # both families: Services may want them
+        options = {"service_cidr": "10.96.0.0/16,fd96::/108", **options}  # both families: Services may request them
         self.plane = ControlPlane(self.host.ns.name, self.host.v4, **options)
         self.plane.start()
         try:
@@ -103,7 +103,7 @@ class KubeBackend:
             except Exception as error:
                 if known is None:
                     raise LabError(f"the API does not list {kind}: {error}") from None
-                return known[1]  # the API is unavailable: what was known stays, as in kube-proxy
+                return known[1]  # the API is unavailable: keep the last known state, as kube-proxy does
             for item in found:
                 item.setdefault("kind", kind)
             known = self._lists[kind] = (time.monotonic(), found)
@@ -131,10 +131,10 @@ class KubeBackend:
     def manager_args(self, node: str) -> list[str]:
         return ["--cluster", "kube", "--kubeconfig", str(self.kubeconfig), "--namespace", NAMESPACE]
 
-    # The way of a node to the API
+    # The path from a node to the API
 
     def cut(self, node: str) -> None:
-        """Silently, both ways: nobody gets a FIN or a RST."""
+        """Drops packets silently in both directions: neither side gets a FIN or a RST."""
         self._cut.add(node)
         self.net.namespace(node).nft(
             "table inet plbapi { chain out { type filter hook output priority 0; "

@@ -1,4 +1,4 @@
-"""What the tests on a real Kubernetes control plane share."""
+"""Shared fixtures of the tests on a real Kubernetes control plane."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.cluster.nodes import images
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Builds programs and images, where they are missing, before the first test: no test's time limit has minutes for
-    it."""
+    """Builds missing programs and images before the first test. The build takes minutes, which is longer than a test's
+    time limit."""
     wanted = [
         build
         for marker, build in (("cluster", ensure_binaries), ("nodes", images.prepare))
@@ -23,7 +23,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.getoption("collectonly") or not wanted:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
-    # The progress is for whoever waits.
+    # Show the progress of the build.
     shown = contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled()
     try:
         with shown:

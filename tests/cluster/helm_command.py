@@ -1,8 +1,8 @@
-"""``helm`` for machines without it, as far as docs/install.md uses it
-(``python -m tests.cluster.helm_command VERB ...``).
+"""A substitute for ``helm`` on machines without it, with the verbs that docs/install.md uses (``python -m
+tests.cluster.helm_command VERB ...``).
 
-Install, upgrade, rollback and uninstall are Helm's own actions, from its library. The library has no action for
-``helm test``: here the hooks that Helm has stored with the release are created and waited for, by kubectl and as
+Install, upgrade, rollback and uninstall are Helm's own actions, from its library. The library has no action for ``helm
+test``. For it, this module creates the hooks that Helm stored with the release with kubectl and waits for them, as
 https://helm.sh/docs/topics/charts_hooks describes it.
 """
 
@@ -23,11 +23,11 @@ import helm_python as helm
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE = 300.0
-"""Seconds for each hook, as Helm's default for --timeout."""
+"""Timeout for each hook, in seconds: Helm's default for --timeout."""
 
 
 def script(folder: Path) -> Path:
-    """An executable ``helm`` in a folder, to be put on PATH."""
+    """Writes an executable ``helm`` into a folder that is to be put on PATH."""
     path = folder / "helm"
     path.write_text(f'#!/bin/sh\nPYTHONPATH="{CHECKOUT}" exec "{sys.executable}" -m {__spec__.name} "$@"\n')
     path.chmod(0o755)
@@ -78,7 +78,7 @@ def run(config: helm.Config, arguments: argparse.Namespace) -> int:
 
 
 def values(settings: list[str]) -> dict[str, Any]:
-    """Of ``--set``: keys with dots, and plain values. Lists and quoted characters are refused."""
+    """The values of ``--set``: keys with dots, and plain values. Lists and quoted characters are refused."""
     found: dict[str, Any] = {}
     for setting in settings:
         path, _, text = setting.partition("=")
@@ -118,7 +118,7 @@ def test(release: str, namespace: str) -> int:
 
 
 def stored(release: str, namespace: str) -> dict[str, Any]:
-    """The deployed revision as Helm keeps it: JSON, packed by gzip, in base64, in a Secret."""
+    """The deployed revision as Helm stores it: JSON, compressed with gzip, in base64, in a Secret."""
     labels = f"owner=helm,name={release},status=deployed"
     secrets = json.loads(kubectl(namespace, "get", "secrets", "-l", labels, "-o", "json"))["items"]
     if not secrets:
@@ -133,7 +133,7 @@ def policies(hook: dict[str, Any]) -> list[str]:
 
 
 def ended(namespace: str, pod: str) -> str:
-    """The phase of a pod that has ended, or the one that it has when the time is over."""
+    """The phase of a pod when it has ended, or its phase when the timeout expires."""
     until = time.monotonic() + PATIENCE
     while True:
         phase = kubectl(namespace, "get", "pod", pod, "-o", "jsonpath={.status.phase}")

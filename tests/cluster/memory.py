@@ -1,4 +1,4 @@
-"""A replica on a real node that runs out of memory."""
+"""Makes a replica on a real node run out of memory."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def group_of(machine: Machine, pod: Any) -> Path:
 
 
 def kill_for_memory(lab: Whole, name: str) -> None:
-    """The limit comes down to a little above what cannot be reclaimed, then the volume in memory grows: the kernel ends
-    the largest process."""
+    """Lowers the limit to slightly above the memory that cannot be reclaimed, and then fills the in-memory volume. The
+    kernel kills the largest process."""
     pod = lab.replicas()[name]
     group = group_of(lab.machines[name], pod)
     version_1 = group / "memory.limit_in_bytes"
@@ -37,6 +37,6 @@ def kill_for_memory(lab: Whole, name: str) -> None:
     limit = version_1 if version_1.exists() else group / "memory.max"
     limit.write_text(str(kept + (24 << 20)))
     grow = ("-n", NAMESPACE, "exec", pod.metadata.name, "--", "sh", "-c", "cat /dev/zero > /run/porterlb/full")
-    with suppress(PlaneError):  # it may be ended too
+    with suppress(PlaneError):  # the command may be killed too
         lab.kubectl(*grow)
     wait_until(lambda: restarts(lab.replicas()[name]) > restarts(pod), 30, "the replica to be killed", 0.1)

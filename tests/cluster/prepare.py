@@ -1,5 +1,5 @@
-"""``python -m tests.cluster.prepare`` builds what the tests of this folder run and what is missing: Kubernetes'
-programs, and the images on the nodes."""
+"""``python -m tests.cluster.prepare`` builds the missing prerequisites of the tests in this folder: the programs of
+Kubernetes, and the images on the nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Who follows a page of docs/ on real nodes: at a machine in their subnet, with kubectl, Helm and the command line."""
+"""A reader who follows a page of docs/ on real nodes: on a machine in their subnet, with kubectl, Helm and the command
+line."""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ REPLACED: Mapping[str, str] = {
     "--port=80": f"--port=80 --target-port={HTTP_PORT}",
     "192.168.1.": "10.77.0.",
 }
-"""What pages tell their readers to replace, and the application."""
+"""Placeholders and the application that pages tell their readers to replace."""
 
 
 def desk(lab: Whole, folder: Path, here: Path = CHECKOUT) -> Desk:
-    """``folder``: for programs. ``here``: the current folder. ``helm`` is the one on PATH; without one, a stand-in with
-    Helm's library (`helm_command`)."""
+    """``folder``: for programs. ``here``: the current folder. ``helm`` is the one on PATH. If there is none, a
+    substitute based on Helm's library is used (`helm_command`)."""
     plane = lab.backend.plane
     if not shutil.which("helm"):
         helm_command.script(folder)

@@ -1,4 +1,5 @@
-"""The rights of the manager's service account in tests without the chart: the chart's rules, which a test compares."""
+"""The rights of the manager's service account in tests without the chart: the chart's rules. A test compares the
+two."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ NAMESPACE = "porterlb-system"
 ACCOUNT = "porterlb"
 
 SECRETS = ("porterlb-hello", "router-password", "x")
-"""Those that the role names: the key of the hellos, and the passwords of the tests' peers."""
+"""The Secrets that the role names: the key of the hellos, and the passwords of the tests' peers."""
 
 CLUSTER_RULES: list[dict[str, Any]] = [
     {"apiGroups": [""], "resources": ["nodes", "namespaces"], "verbs": ["list", "watch"]},
@@ -38,7 +39,8 @@ NAMESPACE_RULES: list[dict[str, Any]] = [
 
 
 def rights() -> list[dict[str, Any]]:
-    """Namespace, service account, roles and bindings, and the chart's policy that bounds the right to pods/status."""
+    """Namespace, service account, roles and bindings, and the chart's policy that restricts the right to
+    pods/status."""
     subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
     rbac = "rbac.authorization.k8s.io"
     here = {"name": ACCOUNT, "namespace": NAMESPACE}

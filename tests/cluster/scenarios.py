@@ -1,4 +1,4 @@
-"""What the scenarios with whole managers on a real control plane share."""
+"""Shared code of the scenarios with complete managers on a real control plane."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 NAMES = ("node-a", "node-b", "node-c")
 CONTROLLERS = "--controllers=namespace-controller,serviceaccount-controller"
-"""What deletes what is in a deleted namespace; the node controllers would want kubelets."""
+"""These controllers delete the contents of a deleted namespace. The node controllers would need kubelets."""
 
 OUTAGE = float(os.environ.get("PORTERLB_TEST_OUTAGE", "20"))
-"""Seconds that the API server stays away in the tests. Two minutes are what is promised: PORTERLB_TEST_OUTAGE=120."""
+"""Duration of an API server outage in the tests, in seconds. The documented guarantee is two minutes:
+PORTERLB_TEST_OUTAGE=120."""
 
 
 class KubeProduct(Product):
@@ -54,12 +55,13 @@ class KubeProduct(Product):
         return self.manager_http(node, "/readyz")
 
     def all_logs(self) -> str:
-        """What every manager of every start has said."""
+        """The logs of all managers, including those of earlier starts."""
         folder = self.net.folder / "logs"
         return "\n".join(path.read_text(errors="replace") for path in sorted(folder.glob("*-manager.log")))
 
     def healthy(self) -> None:
-        """Nobody crashed, and nobody was refused anything for good (an API server that has just started refuses)."""
+        """Checks that no manager crashed, and that no request was permanently refused (an API server that has just
+        started refuses requests)."""
         assert "Traceback" not in self.all_logs()
         decisions: dict[str, set[tuple[str, ...]]] = {"allow": set(), "forbid": set()}
         for event in self.backend.plane.audit_events(USER):
@@ -74,7 +76,7 @@ class KubeProduct(Product):
         return next(p for p in reversed(self.node(node).processes) if p.name == f"{node}/manager")
 
     def running(self, *nodes: str) -> dict[str, int]:
-        """The process ids of the managers, which must be alive: the same later means that nobody was started again."""
+        """The process IDs of the managers, which must be alive. Equal IDs later mean that no manager was restarted."""
         found = {}
         for name in nodes or NAMES:
             process = self.manager(name)
@@ -85,7 +87,7 @@ class KubeProduct(Product):
 
 @contextmanager
 def kube_product(*nodes: str, controllers: bool = False, **options: Any) -> Iterator[KubeProduct]:
-    """Three nodes, BIRD, pools and peer; managers on these nodes (all of them)."""
+    """Three nodes, BIRD, pools and peer; managers on these nodes (default: all)."""
     more: dict[str, Any] = {"controllers": True, "controller_flags": [CONTROLLERS]} if controllers else {}
     arguments = {"nodes": 3, "routers": ["bird"], "proxy_interval": 0.2, **options}
     with KubeProduct(backend=partial(KubeBackend, **more), **arguments) as made:
@@ -98,21 +100,22 @@ def kube_product(*nodes: str, controllers: bool = False, **options: Any) -> Iter
 
 
 def run(argv: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """A command of a user, with these variables beside ours."""
+    """Runs a user's command, with these variables added to the environment."""
     return subprocess.run(
         argv, env={**os.environ, **environment}, text=True, capture_output=True, timeout=120, check=False
     )
 
 
 def porterlb(road: KubeProduct | Whole, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command on a desk: it reaches API server and replicas through the kubeconfig of its option only."""
+    """Runs the command line outside the cluster: it reaches API server and replicas only through the kubeconfig of its
+    option."""
     kubeconfig = str(road.backend.plane.admin_kubeconfig)
     argv = [sys.executable, "-m", "porterlb", "--kubeconfig", kubeconfig, *arguments]
     return run(argv, {"KUBECONFIG": "/nowhere"})
 
 
 def writes(events: Iterable[Mapping[str, Any]]) -> list[tuple[float, str, str, str]]:
-    """(when, the node's address, what, name) of every status that a leader wrote; when: seconds since 1970."""
+    """(time, the node's address, resource, name) of every status that a leader wrote; time in seconds since 1970."""
     found = []
     for event in events:
         about = event.get("objectRef") or {}
@@ -124,12 +127,12 @@ def writes(events: Iterable[Mapping[str, Any]]) -> list[tuple[float, str, str, s
 
 
 def at(event: Mapping[str, Any]) -> float:
-    """When the API server had the request."""
+    """The time at which the API server received the request."""
     return datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
 
 
 def gap_of_a_node_that_dies(road: KubeProduct, vip: str, victim: str) -> Report:
-    """A stream through a VIP while a node loses its power; the node stays off."""
+    """Measures a stream through a VIP while a node loses its power. The node stays off."""
     rest = [name for name in NAMES if name != victim]
     with road.client.stream(vip, flows=24, interval=0.005) as stream:
         time.sleep(0.3)

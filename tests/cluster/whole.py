@@ -1,5 +1,5 @@
-"""A whole Kubernetes on the lab: real control plane with controllers and scheduler; containerd, kubelet and kube-proxy
-on each node. PorterLB is the image that the Dockerfile makes; its chart is installed by Helm."""
+"""A complete Kubernetes on the lab: real control plane with controllers and scheduler; containerd, kubelet and
+kube-proxy on each node. PorterLB is the image that the Dockerfile makes; its chart is installed by Helm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from tests.lab.product import EIP_ANNOTATION, POOLS, Product
 NAMESPACE = chart.NAMESPACE
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:porterlb"
 GRACE = 4.0
-"""Seconds without a heartbeat until a node is NotReady (Kubernetes' own: 50): what comes after is what is measured."""
+"""Seconds without a heartbeat until a node is NotReady (Kubernetes' default: 50 s). The tests measure what happens
+afterwards."""
 
 WHEN = "requestReceivedTimestamp"
 
@@ -39,11 +40,12 @@ VALUES: Mapping[str, Any] = {
     "layer2": {"settleAfter": 1},
     "minReadySeconds": 5,
 }
-"""What a user of this cluster would give: the API server without kube-proxy, and what keeps tests short."""
+"""The values that a user of this cluster would set: the address of the API server without kube-proxy, and short delays
+for short tests."""
 
 
 class WholeBackend(KubeBackend):
-    """The API, with controllers and scheduler. What PorterLB needs there is the chart's part."""
+    """The API, with controllers and scheduler. The chart installs what PorterLB needs there."""
 
     grace = GRACE
 
@@ -54,7 +56,7 @@ class WholeBackend(KubeBackend):
             scheduler=True,
             node_monitor_grace_period=self.grace,
             service_cidr="10.96.0.0/16,fd96::/108",
-            # The second dead node's pods are evicted 10 s after the first's otherwise, and tests kill many.
+            # Otherwise, the second dead node's pods are evicted 10 s after the first's, and tests kill many.
             controller_flags=["--node-eviction-rate=10"],
         )
 
@@ -62,23 +64,23 @@ class WholeBackend(KubeBackend):
         self._talk = dynamic.DynamicClient(self.plane.api, cache_file=str(self.plane.directory / "backend-kinds.json"))
 
     def apply(self, obj: Object) -> None:
-        if obj["kind"] != "Node":  # which the kubelet registers
+        if obj["kind"] != "Node":  # the kubelet registers the Node
             super().apply(obj)
 
     def reachable(self, node: str) -> bool:
-        return False  # for the lab's stand-in of kube-proxy, which stays away: the nodes have the real one
+        return False  # for the lab's substitute of kube-proxy, which is not used: the nodes have the real one
 
     def manager_args(self, node: str) -> list[str]:
         raise LabError("managers run as the chart says")
 
 
 class Whole(Product):
-    """See the module. ``with whole() as lab: lab.install(); lab.deploy("web")``."""
+    """See the module docstring. ``with whole() as lab: lab.install(); lab.deploy("web")``."""
 
     backend: WholeBackend
 
     def equip(self) -> None:
-        """Containerd, kubelet and kube-proxy on every node, and all nodes Ready."""
+        """Starts containerd, kubelet and kube-proxy on every node, and waits until all nodes are Ready."""
         self.managers = {}
         self.outages: list[tuple[datetime, datetime]] = []
         self.machines: dict[str, Machine] = {}
@@ -95,13 +97,13 @@ class Whole(Product):
             raise LabError("\n".join([str(error), *(each.complaints() for each in self.machines.values())])) from None
 
     def close(self) -> None:
-        """Raises LabError with what is left on this machine, if anything is."""
+        """Raises LabError with the list of leftovers on this machine, if there are any."""
         super().close()
         if remains := left(self.net.id):
             raise LabError(f"lab {self.net.id} has left behind:\n" + "\n".join(remains))
 
     def desired(self) -> list[VipPort]:
-        return []  # of the lab's stand-in for kube-proxy
+        return []  # for the lab's substitute of kube-proxy
 
     # Kubernetes
 
@@ -113,11 +115,11 @@ class Whole(Product):
         return self.backend.plane.kubectl(*arguments, stdin=stdin)
 
     def ready(self, node: str) -> str:
-        """True, False or Unknown."""
+        """The status of the condition Ready: True, False or Unknown."""
         return readiness(self.core.read_node(node))
 
     def wait_ready(self, *nodes: str, status: tuple[str, ...] = ("True",), timeout: float = 60) -> float:
-        """Until these nodes are Ready, and may be used; the seconds."""
+        """Waits until these nodes are Ready and have no node.kubernetes.io taint. Returns the elapsed seconds."""
 
         def all_are() -> bool:
             there: Any = self.core.list_node()
@@ -135,13 +137,13 @@ class Whole(Product):
         return wait_until(all_are, timeout, f"{nodes} to be Ready={status}", 0.1)[1]
 
     def pods_of(self, app: str, namespace: str) -> list[Any]:
-        """The pods with the label app=..., or of the chart; those that are on their way out too."""
+        """The pods with the label app=..., or those of the chart, including terminating pods."""
         label = "app.kubernetes.io/name" if namespace == NAMESPACE else "app"
         found: Any = self.core.list_namespaced_pod(namespace, label_selector=f"{label}={app}")
         return list(found.items)
 
     def replicas(self) -> dict[str, Any]:
-        """The chart's pods that are not on their way out, by node (empty: not bound yet)."""
+        """The chart's pods that are not terminating, by node (empty: not bound yet)."""
         return {
             pod.spec.node_name or "": pod
             for pod in self.pods_of("porterlb", NAMESPACE)
@@ -165,7 +167,8 @@ class Whole(Product):
         return True
 
     def wait_replicas(self, count: int, timeout: float = 60) -> dict[str, Any]:
-        """Until so many replicas are ready and settled, and no other is there; by node."""
+        """Waits until exactly this number of replicas is ready and settled, and no others exist. Returns them by
+        node."""
 
         def there() -> dict[str, Any]:
             found = self.ready_replicas()
@@ -174,7 +177,7 @@ class Whole(Product):
         return wait_until(there, timeout, f"{count} ready replicas", 0.1)[0]
 
     def manager_log(self, node: str) -> str:
-        """What the managers on a node have said."""
+        """The logs of the managers on a node."""
         return self.machines[node].logs(f"{NAMESPACE}_*/manager")
 
     # Helm
@@ -185,7 +188,7 @@ class Whole(Product):
             yield config
 
     def install(self, **values: Any) -> None:
-        """The chart, with VALUES and these; and until its replicas are ready."""
+        """Installs the chart with VALUES and these values, and waits until its replicas are ready."""
         with self.helm() as config:
             config.install(chart.FOLDER, chart.RELEASE, merged(VALUES, values), create_namespace=True)
         replicas = values.get("replicas", 2) if values.get("kind") != "DaemonSet" else len(self.nodes)
@@ -197,7 +200,7 @@ class Whole(Product):
             config.upgrade(chart.FOLDER, chart.RELEASE, merged(VALUES, values))
 
     def rolled_out(self, timeout: float = 120) -> None:
-        """Until the present template runs everywhere."""
+        """Waits until the current template runs everywhere."""
         kind = "daemonset" if self.kubectl("-n", NAMESPACE, "get", "ds", "-o", "name") else "deployment"
         arguments = ("rollout", "status", f"{kind}/porterlb", f"--timeout={timeout:.0f}s")
         self.kubectl("-n", NAMESPACE, *arguments)
@@ -207,7 +210,7 @@ class Whole(Product):
             config.uninstall(chart.RELEASE, wait="watcher", timeout=60)
 
     def pools(self, *, peers: bool = True) -> None:
-        """The usual pools, our AS and a peer for each router; needs the chart's definitions."""
+        """Creates the usual pools, the local AS and a peer for each router. Needs the chart's definitions."""
         for name, spec in POOLS.items():
             self.eip(name, **spec)
         self.eip("routed6", "fd17::/120", protocol="bgp")
@@ -229,7 +232,8 @@ class Whole(Product):
         nodes: Iterable[str] = (),
         families: Iterable[str] = ("IPv4",),
     ) -> list[str]:
-        """A Deployment with one pod on each of these nodes (all by default) and its Service; the VIPs, once served."""
+        """A Deployment with one pod on each of these nodes (default: all) and its Service. Returns the VIPs once they
+        are served."""
         on = list(nodes) or [node.name for node in self.nodes]
         families = list(families)
         self.backend.apply(deployment(name, on))
@@ -238,8 +242,8 @@ class Whole(Product):
         vips = self.wait_vips(name, len(families), timeout=30)
         for vip in vips:
             where = self.segment_client if self.on_segment(vip) else self.client
-            # On the segment a VIP has one next hop. Behind the router each must pass it on: a node's kube-proxy may
-            # learn of its pod a quarter of a second after the routes are there.
+            # On the segment, a VIP has one next hop. Behind the router, each next hop must forward to the pods: a
+            # node's kube-proxy may learn of its pod 0.25 s after the routes are installed.
             count = 1 if self.on_segment(vip) else len(on)
 
             def answered(where: Any = where, vip: str = vip, count: int = count) -> bool:
@@ -256,7 +260,7 @@ class Whole(Product):
         wait_until(lambda: not self.pods_of(name, "default"), 30, f"{name} to be gone", 0.1)
 
     def situation(self) -> str:
-        """How everything stands, for a failed test."""
+        """The state of the cluster, for a failed test."""
         states = [f"{name}: {self.manager_http(name)[1]}" for name in self.ready_replicas()]
         asked = (("nodes",), ("pods", "-A", "-o", "wide"), ("services", "-A"), ("endpointslices",))
         return "\n".join([*(self.kubectl("get", *arguments) for arguments in asked), *states])
@@ -264,14 +268,14 @@ class Whole(Product):
     # Nodes
 
     def node_by_node_back(self) -> None:
-        """Power on whatever is off, and wait for nothing: after a failed test."""
+        """Powers on every node that is off, without waiting, after a failed test."""
         for node in self.nodes:
             node.power_on()
 
     def back(self, *nodes: str) -> None:
-        """Power on, and until the nodes are used again and what is bound to them runs anew.
+        """Powers the nodes on, and waits until they are used again and the pods bound to them have restarted.
 
-        What the API says of a node that was off for a moment only is true and old.
+        The API's data about a node that was off only briefly is still the old data.
         """
         since = datetime.now(UTC).replace(microsecond=0)
         for name in nodes:
@@ -287,7 +291,7 @@ class Whole(Product):
 
     @contextmanager
     def api_away(self) -> Iterator[None]:
-        """No API server for as long as the block lasts."""
+        """Stops the API server for the duration of the block."""
         begun = datetime.now(UTC)
         self.backend.plane.stop_api()
         try:
@@ -297,8 +301,8 @@ class Whole(Product):
             self.outages.append((begun, datetime.now(UTC)))
 
     def decisions(self) -> list[Object]:
-        """What the chart's service account has asked of the API; without what a starting API server has answered: it
-        refuses everything until it has read its own rules."""
+        """The API requests of the chart's service account, except those during outages: an API server that is starting
+        refuses all requests until it has read its own rules."""
         return [
             event
             for event in self.backend.plane.audit_events(ACCOUNT)
@@ -317,7 +321,7 @@ def deployment(name: str, nodes: list[str]) -> Object:
         "readinessProbe": {"httpGet": {"port": HTTP_PORT, "path": "/"}, "periodSeconds": 1},
     }
     spec = {
-        "terminationGracePeriodSeconds": 1,  # the server does not handle SIGTERM, and is process 1
+        "terminationGracePeriodSeconds": 1,  # the server is process 1 and does not handle SIGTERM
         "containers": [container],
         "affinity": {
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [on]}},
@@ -341,7 +345,7 @@ def readiness(node: Any) -> str:
 
 
 def started(pod: Any) -> datetime:
-    """When the container of a pod was started for the last time; long ago where it does not run."""
+    """The time of the last start of a pod's container; datetime.min if it does not run."""
     states = [status.state.running for status in pod.status.container_statuses or []]
     times: list[datetime] = [running.started_at for running in states if running]
     return min(times, default=datetime.min.replace(tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""Ways into the API server: kubeconfig files and service account tokens."""
+"""Access to the API server: kubeconfig files and service account tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from kubernetes.client.exceptions import ApiException
 
 
 def write_kubeconfig(path: Path, server: str, authority: Path, user: Mapping[str, str]) -> Path:
-    """Writes a kubeconfig with one context, readable by its owner only. `user` as in the file format."""
+    """Writes a kubeconfig with one context, readable by its owner only. `user` is a user entry as in the file
+    format."""
     document = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -27,9 +28,9 @@ def write_kubeconfig(path: Path, server: str, authority: Path, user: Mapping[str
 
 
 def request_token(api: client.ApiClient, service_account: str, namespace: str, *, pod: str | None, seconds: int) -> str:
-    """A token of the account (TokenRequest), bound to the pod where one is named.
+    """Returns a token of the account (TokenRequest), bound to `pod` if one is given.
 
-    Makes the namespace and the account where they are missing. `seconds` (at least 600) is the token's life.
+    Creates the namespace and the account if they are missing. `seconds` (at least 600) is the token's lifetime.
     """
     core = client.CoreV1Api(api)
     _make(core.create_namespace, {"metadata": {"name": namespace}})
@@ -39,7 +40,7 @@ def request_token(api: client.ApiClient, service_account: str, namespace: str, *
     if pod is not None:
         uid = _plain(api, core.read_namespaced_pod(pod, namespace))["metadata"]["uid"]
         bound = client.V1BoundObjectReference(api_version="v1", kind="Pod", name=pod, uid=uid)
-    # No audience is the audience of the API server itself.
+    # An empty list of audiences means the API server's own audience.
     spec = client.V1TokenRequestSpec(audiences=[], expiration_seconds=seconds, bound_object_ref=bound)
     answer = core.create_namespaced_service_account_token(
         service_account, namespace, client.AuthenticationV1TokenRequest(spec=spec)
@@ -53,7 +54,7 @@ def _plain(api: client.ApiClient, model: Any) -> dict[str, Any]:
 
 
 def _make(create: Callable[..., Any], body: Mapping[str, Any], **where: str) -> None:
-    """Creates an object that may be there already."""
+    """Creates an object; does nothing if it already exists."""
     try:
         create(body=body, **where)
     except ApiException as error:

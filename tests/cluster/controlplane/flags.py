@@ -1,4 +1,4 @@
-"""The command lines of the control plane's programs: pure functions of where everything is."""
+"""The command lines of the control plane's programs: pure functions of paths and addresses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
-    # What service accounts do is recorded, but for the controllers' own: who asked what, and the decision.
+    # Requests of service accounts are recorded (user, request, decision), except those of Kubernetes' own controllers.
     "rules": [
         {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
         {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
@@ -33,7 +33,7 @@ class Layout:
     address: str
     """IP address at which nodes reach the API server."""
     everywhere: bool
-    """Listen on every address (in a network namespace of its own), not on loopback only."""
+    """Listen on every address (in its own network namespace), not on loopback only."""
     service_cidr: str
     port: int
     etcd_port: int
@@ -51,7 +51,7 @@ class Layout:
 
 
 def etcd(layout: Layout) -> list[str]:
-    """One member that never waits for a disk: what it holds need not outlive the machine."""
+    """One member that never waits for a disk: its data need not survive the machine."""
     url, peer = f"http://127.0.0.1:{layout.etcd_port}", f"http://127.0.0.1:{layout.etcd_peer_port}"
     return [
         f"--data-dir={layout.etcd_data}",
@@ -72,7 +72,7 @@ def apiserver(layout: Layout) -> list[str]:
     names.append(f"{names[-1]}.cluster.local")
     addresses = ["127.0.0.1", "::1", layout.address, *(str(each[1]) for each in ranges)]
     certificate, key = layout.pki.server("apiserver", names, addresses)
-    # The way to the kubelets, for logs, exec and port-forward.
+    # For requests to the kubelets: logs, exec and port-forward.
     caller, caller_key = layout.pki.client("kube-apiserver-kubelet-client", ["system:masters"])
     policy = layout.directory / "audit-policy.json"
     policy.write_text(json.dumps(AUDIT_POLICY))
@@ -81,8 +81,8 @@ def apiserver(layout: Layout) -> list[str]:
         bind = "::" if ":" in layout.address else "0.0.0.0"
     advertise = layout.address
     if ipaddress.ip_address(advertise).is_loopback:
-        # The Service `kubernetes` must not point to loopback: an address for documentation stands in
-        # (RFC 5737, RFC 3849).
+        # The Service `kubernetes` must not point to loopback. A documentation address is used instead (RFC 5737, RFC
+        # 3849).
         advertise = "192.0.2.1" if ranges[0].version == 4 else "2001:db8::1"
     return [
         f"--etcd-servers=http://127.0.0.1:{layout.etcd_port}",
@@ -108,18 +108,18 @@ def apiserver(layout: Layout) -> list[str]:
 
 
 def controller_manager(layout: Layout, kubeconfig: Path, grace_period: float | None) -> list[str]:
-    """`grace_period` in seconds (--node-monitor-grace-period); None leaves Kubernetes' own."""
+    """`grace_period` in seconds (--node-monitor-grace-period); None keeps Kubernetes' default."""
     flags = [
         *_component(layout, "kube-controller-manager", kubeconfig, layout.controllers_port),
         "--use-service-account-credentials",
         f"--service-account-private-key-file={layout.pki.service_account_key}",
         f"--root-ca-file={layout.pki.certificate}",
-        # Its own limit of 20 requests a second stretches the start of its forty controllers to 5 s.
+        # The default limit of 20 requests a second stretches the start of its forty controllers to 5 s.
         "--kube-api-qps=400",
         "--kube-api-burst=400",
     ]
     if grace_period is not None:
-        period = min(5.0, grace_period / 4)  # Kubernetes' own is 5 s
+        period = min(5.0, grace_period / 4)  # Kubernetes' default is 5 s
         flags += [f"--node-monitor-grace-period={grace_period:g}s", f"--node-monitor-period={period:g}s"]
     return flags
 

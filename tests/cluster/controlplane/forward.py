@@ -1,7 +1,7 @@
-"""Carries TCP connections from loopback, here, to an address inside a network namespace.
+"""Forwards TCP connections from loopback to an address inside a network namespace.
 
-`python -m tests.cluster.controlplane.forward LOCAL_PORT NAMESPACE HOST PORT`: it listens first, and then moves into
-the namespace, where its own connections begin. So the test process reaches an API server that runs in a lab.
+`python -m tests.cluster.controlplane.forward LOCAL_PORT NAMESPACE HOST PORT`: it first listens, and then moves into the
+namespace, where its outgoing connections start. The test process uses it to reach an API server in a lab.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def _serve(listening: socket.socket, host: str, port: int) -> None:
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(host, port)
-        except OSError:  # nobody listens: the client sees its connection closed, and tries again
+        except OSError:  # nothing listens: the client sees its connection closed, and retries
             writer.close()
             return
         await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))

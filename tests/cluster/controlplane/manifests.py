@@ -1,4 +1,4 @@
-"""Server-side apply of manifests of any kind, with the status that they carry."""
+"""Server-side apply of manifests of any kind, including their status."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import yaml
 from kubernetes import client, dynamic
 
 ESTABLISH_LIMIT = 30.0
-"""Seconds for a definition of a custom resource to be served. It takes 0.1 on a quiet machine."""
+"""Limit, in seconds, until a CustomResourceDefinition is served. It takes 0.1 s on an idle machine."""
 
 Manifests = str | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """YAML text with any number of documents, one object, or objects."""
 
 
 class Applier:
-    """Applies by force as field manager `test`. `cache` is a file for what kinds the server knows."""
+    """Applies by force as field manager `test`. `cache` is a file that caches the kinds that the server knows."""
 
     def __init__(self, api: client.ApiClient, cache: Path) -> None:
         self._talk: Any = dynamic.DynamicClient(api, cache_file=str(cache))
 
     def apply(self, manifests: Manifests) -> list[dict[str, Any]]:
-        """Applies each in turn and returns the objects as they are then.
+        """Applies the manifests in order and returns the resulting objects.
 
-        The namespace is `default` where a manifest of a namespaced kind names none. A status is applied to
-        the status subresource. Returns once the custom resources that were defined are served.
+        The namespace is `default` if a manifest of a namespaced kind does not name one. A status is applied to the
+        status subresource. Returns once the defined custom resources are served.
         """
         if isinstance(manifests, str):
             wanted = [each for each in yaml.safe_load_all(manifests) if each]
@@ -43,8 +43,8 @@ class Applier:
         status = manifest.pop("status", None)
         result = self._patch(path, manifest, "application/apply-patch+yaml", field_manager="test", force_conflicts=True)
         if status is not None:
-            # Not by server-side apply, which refuses the two addresses of a dual-stack Node: their schema says
-            # that there is one of each type.
+            # Not by server-side apply, which refuses the two addresses of a dual-stack Node: their schema allows only
+            # one of each type.
             result = self._patch(f"{path}/status", {"status": status}, "application/merge-patch+json")
         if manifest["kind"] == "CustomResourceDefinition":
             result = self._established(path)

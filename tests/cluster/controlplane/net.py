@@ -1,4 +1,4 @@
-"""Sockets around the control plane: free ports, and short HTTP requests."""
+"""Socket helpers for the control plane: free ports, and short HTTP requests."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on: all are held at once, so that they differ."""
+    """Free ports of loopback. All are held open at once, which guarantees that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
 
 
 def can_connect(port: int) -> bool:
-    """Whether somebody listens on this port of loopback."""
+    """Whether a program listens on this port of loopback."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except OSError:
@@ -27,12 +27,12 @@ def can_connect(port: int) -> bool:
 
 
 def url(address: str, port: int) -> str:
-    """An https URL; IPv6 addresses get their brackets (RFC 3986, 3.2.2)."""
+    """An https URL. IPv6 addresses are put in brackets (RFC 3986, 3.2.2)."""
     return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
 
 
 def get(connection: http.client.HTTPConnection, path: str) -> str | None:
-    """The text that a GET is answered with; None when there is no answer, or one with another status than 200."""
+    """The body of the response to a GET; None without a response, or if its status is not 200."""
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -45,7 +45,7 @@ def get(connection: http.client.HTTPConnection, path: str) -> str | None:
 
 
 def post(connection: http.client.HTTPConnection, path: str, body: Mapping[str, Any]) -> tuple[int, str]:
-    """Status and text of the answer to a JSON POST."""
+    """Status and text of the response to a JSON POST."""
     try:
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         answer = connection.getresponse()

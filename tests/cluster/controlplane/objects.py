@@ -1,4 +1,4 @@
-"""Objects that a kubelet would write: the nodes of a lab have none."""
+"""Objects that a kubelet would write: the nodes of a lab have no kubelet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def ready_node(name: str, *addresses: str) -> dict[str, Any]:
-    """A Node with these internal addresses (one of a family) that is Ready, for `ControlPlane.apply()`."""
+    """A Node with these internal addresses (one per family) that is Ready, for `ControlPlane.apply()`."""
     room = {"cpu": "4", "memory": "4Gi", "pods": "110"}
     return {
         "apiVersion": "v1",
@@ -23,9 +23,9 @@ def ready_node(name: str, *addresses: str) -> dict[str, Any]:
 
 
 def heartbeat(node: str) -> dict[str, Any]:
-    """The Lease by which a kubelet says that its node lives. Apply a new one, made each time, every few seconds.
+    """The Lease by which a kubelet reports that its node is alive. Apply a newly made one every few seconds.
 
-    Needed with `controllers=True` only: without one for the grace period the node's conditions become Unknown.
+    Needed with `controllers=True` only: without one for the grace period, the node's conditions become Unknown.
     """
     now = datetime.datetime.now(datetime.UTC)
     return {

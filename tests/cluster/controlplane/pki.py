@@ -1,4 +1,4 @@
-"""The certificates and keys of one control plane: an authority of its own, valid for a day."""
+"""The certificates and keys of one control plane: its own certificate authority, valid for a day."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME = datetime.timedelta(days=1)
 SKEW = datetime.timedelta(minutes=5)
-"""Certificates are valid from a little before now: clocks step."""
+"""Certificates are valid from this long before now, because clocks step."""
 
 _SIGNS_CERTIFICATES = x509.KeyUsage(
     digital_signature=False,
@@ -27,14 +27,14 @@ _SIGNS_CERTIFICATES = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
-"""What Python's strict verification (3.13) wants of an authority, by RFC 5280, 4.2.1.3."""
+"""Python's strict verification (3.13) requires these of an authority, by RFC 5280, 4.2.1.3."""
 
 
 class Authority:
     """A certificate authority that signs the servers and the clients of one control plane.
 
-    Files in `folder`: ca.crt, service-account.key and .pub (they sign and check service account tokens),
-    NAME.crt and NAME.key for each certificate that was issued.
+    Files in `folder`: ca.crt, service-account.key and .pub (they sign and verify service account tokens), and NAME.crt
+    and NAME.key for each issued certificate.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,13 +61,15 @@ class Authority:
         )
 
     def server(self, name: str, names: Iterable[str], addresses: Iterable[str]) -> tuple[Path, Path]:
-        """A server's certificate and key (paths) for these DNS names and IP addresses."""
+        """Issues a server certificate for these DNS names and IP addresses. Returns the paths of certificate and
+        key."""
         alternatives: list[x509.GeneralName] = [x509.DNSName(each) for each in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(each)) for each in sorted(set(addresses))]
         return self._issue(name, _name(name, ()), ExtendedKeyUsageOID.SERVER_AUTH, alternatives)
 
     def client(self, user: str, groups: Sequence[str] = ()) -> tuple[Path, Path]:
-        """A client's certificate and key (paths): user is the common name, groups the organizations."""
+        """Issues a client certificate. Returns the paths of certificate and key. The user is the common name, the
+        groups are the organizations."""
         file = "client-" + "".join(c if c.isalnum() or c in ".-" else "_" for c in user)
         return self._issue(file, _name(user, groups), ExtendedKeyUsageOID.CLIENT_AUTH, [])
 

@@ -1,12 +1,12 @@
-"""A real control plane: etcd, kube-apiserver and, where wanted, kube-controller-manager and kube-scheduler.
+"""A real control plane: etcd, kube-apiserver and, if requested, kube-controller-manager and kube-scheduler.
 
     with ControlPlane(controllers=True) as plane:
         plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
         CoreV1Api(plane.api).list_node()
         run("porterlb", "manager", "--kubeconfig", plane.kubeconfig_for("porterlb", "porterlb-system"))
 
-Everything is a child process of the test run and dies with it; data, keys and logs are in one folder. It runs
-on loopback, or in a network namespace of a lab, where the nodes reach it at `address`.
+Every program is a child process of the test run and ends with it. Data, keys and logs are in one folder. It runs on
+loopback, or in a network namespace of a lab, where the nodes reach it at `address`.
 """
 
 from __future__ import annotations
@@ -90,15 +90,15 @@ class ControlPlane:
         self._leftovers: list[Path] = []
         self._client: client.ApiClient | None = None
         self._applier: Applier | None = None
-        # What follows is there once it has started.
+        # These attributes exist after the start.
         self.directory: Path
         self.admin_kubeconfig: Path
-        """All rights, for use from this process (on loopback, whatever the network namespace)."""
+        """All rights, for use from this process (on loopback, for any network namespace)."""
         self._layout: flags.Layout
         self._binaries: dict[str, Path]
         self._local_port: int
 
-    # -- life ------------------------------------------------------------------------------------------------
+    # -- start and stop --------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self.start()
@@ -110,9 +110,9 @@ class ControlPlane:
         self.stop()
 
     def start(self) -> None:
-        """Starts everything and waits until it serves.
+        """Starts all programs and waits until they serve.
 
-        Raises PlaneError with the tail of the log that says why it does not, BuildError without the programs.
+        Raises PlaneError with the tail of the failed program's log, and BuildError if the programs are missing.
         """
         self._binaries = ensure_binaries()
         if self._directory is None:
@@ -130,7 +130,7 @@ class ControlPlane:
             raise
 
     def stop(self) -> None:
-        """Ends every process that was started here, and removes what they left. May be called twice."""
+        """Ends every process started here, and removes their files. May be called twice."""
         self._end()
         while self._leftovers:
             shutil.rmtree(self._leftovers.pop(), ignore_errors=True)
@@ -140,7 +140,7 @@ class ControlPlane:
             self._client.rest_client.pool_manager.clear()
             self._client = self._applier = None
         for program in [*self._proxies, *reversed(self._programs.values())]:
-            program.stop()  # by SIGKILL: there is nothing to keep
+            program.stop()  # by SIGKILL: there is nothing to save
         self._proxies.clear()
         self._programs.clear()
 
@@ -162,7 +162,7 @@ class ControlPlane:
             scheduler = self._run("kube-scheduler", argv)
             scheduler.wait_until(lambda: self._healthy(self._layout.scheduler_port, "/healthz"))
         if self._with_controllers:
-            # The controllers work once the first thing that they make is there.
+            # The controllers work once their first object exists.
             read = client.CoreV1Api(self.api).read_namespaced_service_account
             controllers.wait_until(lambda: _exists(read, "default", "default"))
         self.check()
@@ -177,37 +177,37 @@ class ControlPlane:
         return flags.Layout(self.directory, pki, self.address, inside, self.service_cidr, port, *ports[1:])
 
     def check(self) -> None:
-        """Raises PlaneError when a program of the control plane does not run. It does not look at kube-proxies."""
+        """Raises PlaneError when a program of the control plane is not running. kube-proxies are not checked."""
         for program in self._programs.values():
             program.check()
 
-    # -- the API server goes and comes -----------------------------------------------------------------------
+    # -- stop and start the API server ------------------------------------------------------------------------
 
     def stop_api(self) -> None:
-        """Kills the API server (SIGKILL): connections are closed, new ones refused."""
+        """Kills the API server (SIGKILL): connections are closed, new ones are refused."""
         self._programs["kube-apiserver"].stop()
 
     def start_api(self) -> None:
-        """Starts it again, at the same address, and waits until it serves. Does nothing when it runs."""
+        """Starts the API server again at the same address, and waits until it serves. Does nothing if it is running."""
         api = self._programs["kube-apiserver"]
         api.start()
         self._wait_for_api(api)
 
     def pause_api(self) -> None:
-        """Stops the API server in its tracks (SIGSTOP): connections stay open and nothing answers."""
+        """Suspends the API server (SIGSTOP): connections stay open, and requests are not answered."""
         self._programs["kube-apiserver"].send(signal.SIGSTOP)
 
     def resume_api(self) -> None:
-        """Lets it go on (SIGCONT)."""
+        """Resumes the API server (SIGCONT)."""
         self._programs["kube-apiserver"].send(signal.SIGCONT)
 
     def compact(self, *, restart_api: bool = True) -> int:
-        """Makes etcd forget everything but the present; returns the etcd revision.
+        """Makes etcd discard its history. Returns the etcd revision.
 
-        With `restart_api` the API server forgets too (its watch cache can serve an old watch without etcd):
-        after it, a watch or an exact list from an older resourceVersion is answered by 410 Gone.
+        With `restart_api`, the API server discards its history too (its watch cache can serve an old watch without
+        etcd). Afterwards, a watch or an exact list from an older resourceVersion is answered with 410 Gone.
         """
-        # A write makes a revision that is newer than everything seen so far, so that all of that becomes old.
+        # A write makes a revision newer than all earlier ones, which makes all of those old.
         key = base64.b64encode(b"porterlb-test/compaction").decode()
         revision = int(self._etcd("kv/put", {"key": key})["header"]["revision"])
         if restart_api:
@@ -219,14 +219,14 @@ class ControlPlane:
 
     @property
     def authority(self) -> Path:
-        """The certificate that the API server's and all clients' certificates are signed with."""
+        """The CA certificate that signed the API server's certificate and all client certificates."""
         return self._layout.pki.certificate
 
     def program(self, name: str) -> Path:
         """The path of one of the programs of :mod:`build`."""
         return self._binaries[name]
 
-    # -- who may come in -------------------------------------------------------------------------------------
+    # -- credentials -----------------------------------------------------------------------------------------
 
     @property
     def server(self) -> str:
@@ -235,13 +235,13 @@ class ControlPlane:
 
     @property
     def local_server(self) -> str:
-        """URL of the API server for this process, whatever the network namespace."""
+        """URL of the API server for this process, for any network namespace."""
         return url("127.0.0.1", self._local_port)
 
     def kubeconfig_as(self, user: str, groups: Sequence[str] = (), *, local: bool = False) -> Path:
         """A kubeconfig with a client certificate for this user and these groups.
 
-        It names the server as the nodes reach it, or with `local` as this process does.
+        It contains the server's URL for the nodes, or with `local` the URL for this process.
         """
         certificate, key = self._layout.pki.client(user, groups)
         identity = {"client-certificate": str(certificate), "client-key": str(key)}
@@ -258,8 +258,9 @@ class ControlPlane:
     ) -> Path:
         """A kubeconfig with a token of this service account (TokenRequest), bound to `pod` if given.
 
-        The namespace and the account are made if they are missing, without rights. `seconds` (at least 600)
-        is the token's life. The server is named as the nodes reach it, or with `local` as this process does.
+        The namespace and the account are created if they are missing, without rights. `seconds` (at least 600) is the
+        token's lifetime. The kubeconfig contains the server's URL for the nodes, or with `local` the URL for this
+        process.
         """
         token = request_token(self.api, service_account, namespace, pod=pod, seconds=seconds)
         name = "-".join(filter(None, [namespace, service_account, pod]))
@@ -280,18 +281,18 @@ class ControlPlane:
         return self._client
 
     def apply(self, manifests: Manifests) -> list[dict[str, Any]]:
-        """Applies manifests (server-side, by force, as field manager `test`): returns the resulting objects.
+        """Applies manifests (server-side, by force, as field manager `test`). Returns the resulting objects.
 
-        YAML text with any number of documents, an object, or objects. A status in a manifest replaces what it
-        names in the status subresource (merge patch). The namespace is `default` where a manifest names none.
-        Returns once a definition of a custom resource is served.
+        `manifests` is YAML text with any number of documents, one object, or several objects. A status in a manifest
+        replaces the fields that it names in the status subresource (merge patch). The namespace is `default` if a
+        manifest names none. Returns once a CustomResourceDefinition is served.
         """
         if self._applier is None:
             self._applier = Applier(self.api, self.directory / "discovery.json")
         return self._applier.apply(manifests)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """What kubectl prints, with all rights. Raises PlaneError with its complaint."""
+        """The output of kubectl, with all rights. Raises PlaneError with its error message."""
         command = [str(self._binaries["kubectl"]), "--kubeconfig", str(self.admin_kubeconfig), *arguments]
         done = subprocess.run(command, input=stdin, text=True, capture_output=True, check=False)
         if done.returncode != 0:
@@ -299,10 +300,10 @@ class ControlPlane:
         return done.stdout
 
     def audit_events(self, user: str | None = None) -> list[dict[str, Any]]:
-        """What service accounts (but those of kube-system) have asked of the API server, oldest first.
+        """The requests of service accounts (except those of kube-system) to the API server, oldest first.
 
-        Only those of one user where one is given, as in `system:serviceaccount:NAMESPACE:NAME`. Events are of
-        level Metadata; the decision is in `annotations["authorization.k8s.io/decision"]`.
+        With `user`, only the requests of that user, as in `system:serviceaccount:NAMESPACE:NAME`. Events have the level
+        Metadata. The decision is in `annotations["authorization.k8s.io/decision"]`.
         """
         log = self._layout.audit_log
         lines = log.read_text().splitlines(keepends=True) if log.exists() else []
@@ -310,7 +311,7 @@ class ControlPlane:
         return [event for event in events if user is None or event["user"].get("username") == user]
 
     def kube_proxy(self, netns: str, node: str, *more_flags: str) -> Program:
-        """Runs kube-proxy (nftables) for a node in its network namespace, until its or the plane's `stop()`.
+        """Runs kube-proxy (nftables) for a node in its network namespace, until its `stop()` or the plane's.
 
         Returns once it has programmed its first rules. The Node object should exist, with an InternalIP.
         """
@@ -339,11 +340,11 @@ class ControlPlane:
         forwarder.wait_until(lambda: can_connect(self._local_port))
 
     def _inside(self, function: Callable[[], T]) -> T:
-        """Calls a function where the control plane is: sockets that it opens belong there."""
+        """Calls a function in the control plane's network namespace: sockets that it opens belong to that namespace."""
         return function() if self.netns is None else Namespace(self.netns).call(function)
 
     def _component_kubeconfig(self, name: str) -> Path:
-        """For a program of the control plane itself, which reaches the API server on loopback."""
+        """A kubeconfig for a program of the control plane itself, which reaches the API server on loopback."""
         certificate, key = self._layout.pki.client(f"system:{name}")
         identity = {"client-certificate": str(certificate), "client-key": str(key)}
         server = url("127.0.0.1", self._layout.port)
@@ -351,7 +352,7 @@ class ControlPlane:
 
     def _wait_for_api(self, api: Program) -> None:
         api.wait_until(lambda: self._healthy(self._layout.port, "/readyz"))
-        # The API server makes this namespace a moment after it says that it is ready.
+        # The API server creates this namespace shortly after it reports that it is ready.
         api.wait_until(lambda: _exists(client.CoreV1Api(self.api).read_namespace, "default"))
 
     def _healthy(self, port: int, path: str) -> bool:
@@ -361,7 +362,7 @@ class ControlPlane:
         )
 
     def _etcd(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Asks etcd through its JSON gateway."""
+        """Sends a request to etcd through its JSON gateway."""
         status, text = self._inside(
             lambda: post(HTTPConnection("127.0.0.1", self._layout.etcd_port, timeout=30), f"/v3/{path}", body),
         )

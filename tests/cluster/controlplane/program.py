@@ -1,4 +1,4 @@
-"""A program of the control plane: a process of the lab that can be awaited, and started again after its end."""
+"""A program of the control plane: a process of the lab that can be awaited, and restarted after its end."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from lab.netns import Namespace
 from lab.process import Process
 
 START_LIMIT = 120.0
-"""Seconds that a program has to become ready. It takes 1 to 5 on a quiet machine; this is for a busy one."""
+"""Limit, in seconds, for a program to become ready. It takes 1 to 5 s on an idle machine; the limit is for a busy
+one."""
 
 
 class PlaneError(Exception):
-    """The control plane does not do what was asked; the message has the tail of the log concerned."""
+    """The control plane failed to do the requested operation. The message has the tail of the log concerned."""
 
 
 class Program:
-    """One program, started by `start()` and ended by `stop()`, again and again; it dies with the test run."""
+    """One program. `start()` and `stop()` can be repeated. It ends with the test run."""
 
     def __init__(
         self,
@@ -29,7 +30,7 @@ class Program:
         namespace: Namespace | None = None,
         cwd: Path | None = None,
     ) -> None:
-        """`namespace` is where it runs, None is this process's own. Its output is appended to `log`."""
+        """`namespace` is the network namespace to run in; None is this process's own. Output is appended to `log`."""
         self.name = name
         self.log = log
         self._argv = [str(word) for word in argv]
@@ -39,7 +40,7 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Its process id. Raises PlaneError when it is not running."""
+        """The process ID. Raises PlaneError when the program is not running."""
         self.check()
         assert self._process is not None
         return self._process.pid
@@ -49,23 +50,23 @@ class Program:
         return self._process is not None and self._process.alive
 
     def start(self) -> None:
-        """Starts it; nothing when it runs."""
+        """Starts the program. Does nothing if it is running."""
         if not self.running:
             self._process = Process(self.name, self._namespace, self._argv, self.log, cwd=self._cwd)
 
     def send(self, number: Signals) -> None:
-        """Sends a signal; nothing when it does not run."""
+        """Sends a signal. Does nothing if the program is not running."""
         if self._process is not None:
             self._process.signal(number)
 
     def stop(self) -> None:
-        """Kills it (SIGKILL) and waits for its end. May be called twice."""
+        """Kills the program (SIGKILL) and waits for its end. May be called twice."""
         if self._process is not None:
             self._process.close()
             self._process = None
 
     def check(self) -> None:
-        """Raises PlaneError, with the tail of the log, when it is not running."""
+        """Raises PlaneError, with the tail of the log, if the program is not running."""
         if not self.running:
             how = "not started" if self._process is None else f"exit code {self._process.returncode}"
             raise PlaneError(f"{self.name} is not running ({how}).\n{self.tail()}")
@@ -83,6 +84,6 @@ class Program:
             time.sleep(0.05)
 
     def tail(self, lines: int = 25) -> str:
-        """The last lines of the log, with the log's path."""
+        """The last lines of the log, with its path."""
         text = self.log.read_text(errors="replace").splitlines()[-lines:] if self.log.exists() else []
         return "\n".join([f"--- {self.log}", *text])

@@ -11,9 +11,9 @@ from tests.cluster.controlplane.net import get
 from tests.cluster.controlplane.program import Program
 
 HEALTH_PORT = 10256
-"""On all addresses, as kube-proxy has it by default."""
+"""On all addresses, as is kube-proxy's default."""
 METRICS_PORT = 10249
-"""On the loopback. Each node is a network namespace, so that the usual ports are free in each."""
+"""On loopback. Each node is a network namespace, in which the default ports are free."""
 
 
 def arguments(node: str, kubeconfig: Path) -> list[str]:
@@ -24,7 +24,7 @@ def arguments(node: str, kubeconfig: Path) -> list[str]:
         "--proxy-mode=nftables",
         f"--healthz-bind-address=0.0.0.0:{HEALTH_PORT}",
         f"--metrics-bind-address=127.0.0.1:{METRICS_PORT}",
-        # The table of connections is the whole machine's: its limits are not a test's to write.
+        # The conntrack table belongs to the whole machine. A test must not change its limits.
         "--conntrack-max-per-core=0",
         "--conntrack-min=0",
         "--conntrack-tcp-timeout-established=0",
@@ -37,9 +37,9 @@ def kube_proxy(
 ) -> Program:
     """Starts one kube-proxy that programs the Services for `node` into `netns`; `stop()` ends it.
 
-    Returns once it has programmed the Services that there are. Raises PlaneError when it
-    ends first. It needs the `nft` program, and reads the node's addresses from its Node object. What it
-    programmed stays in the namespace when it ends, as on a real node.
+    Returns once it has programmed the existing Services. Raises PlaneError when it ends first. It needs the `nft`
+    program, and reads the node's addresses from its Node object. Its rules stay in the namespace after its end, as on a
+    real node.
     """
     argv = [program, *arguments(node, kubeconfig), *flags]
     namespace = Namespace(netns)
@@ -54,8 +54,9 @@ def kube_proxy(
 
 
 def _has_programmed() -> bool:
-    """Whether each address family has been done once. Its health says nothing of that: it is good from the start."""
+    """Whether each address family has been programmed once. The health endpoint does not show this: it is good from the
+    start."""
     metrics = get(HTTPConnection("127.0.0.1", METRICS_PORT, timeout=5), "/metrics") or ""
-    families = ["IPv4", *(["IPv6"] if Path("/proc/net/if_inet6").exists() else [])]  # those of the kernel
+    families = ["IPv4", *(["IPv6"] if Path("/proc/net/if_inet6").exists() else [])]  # the families of the kernel
     done = 'kubeproxy_sync_proxy_rules_last_timestamp_seconds{{ip_family="{}"}}'
     return all(done.format(family) in metrics for family in families)

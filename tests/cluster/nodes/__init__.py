@@ -1,12 +1,12 @@
-"""Nodes of a lab that are nodes of Kubernetes: containerd, runc, CNI plugins and a kubelet, in namespaces of their own.
+"""Lab nodes that are real Kubernetes nodes: containerd, runc, CNI plugins and a kubelet, in their own namespaces.
 
 A node is a network namespace of the lab, as always. Inside, process 1 of a PID namespace (``init``) starts containerd
-and the kubelet, and starts them again when they end. If it is killed, the kernel kills every container with it: a loss
-of power. The node's folder survives, as a disk does.
+and the kubelet, and restarts them when they end. If process 1 is killed, the kernel kills every container with it: this
+simulates a power loss. The node's folder survives, as a disk does.
 
-* ``images``: PorterLB's image, built from the Dockerfile, and a store of images that all nodes begin with;
+* ``images``: PorterLB's image, built from the Dockerfile, and a store of images that all nodes start with;
 * ``cgroups``: the node's control groups;
 * ``init``: the program that is process 1;
 * ``config``: files for containerd, kubelet and CNI;
-* ``node``: what a test does with a node.
+* ``node``: the operations of a test on a node.
 """

@@ -1,6 +1,6 @@
-"""Control groups of a node: made below those of this process (version 1) or below the root (version 2).
+"""Control groups of a node: created below those of this process (version 1) or below the root (version 2).
 
-Version 2 is written for a machine where systemd has switched the controllers on; so far only version 1 has been run.
+The version 2 code is for a machine where systemd has enabled the controllers. Only version 1 has been run until now.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 
 PATIENCE = 5.0
-"""Seconds for processes that were killed to end."""
+"""Timeout, in seconds, for killed processes to end."""
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """One mounted tree of control groups.
+    """One mounted hierarchy of control groups.
 
     ``controllers``: as in the mount options, e.g. ``cpu,cpuacct`` or ``name=systemd``; empty for version 2.
     """
@@ -35,7 +35,7 @@ class Hierarchy:
 
 
 def hierarchies() -> list[Hierarchy]:
-    """Those that are mounted here, from /proc/self/mountinfo and /proc/self/cgroup (cgroups(7))."""
+    """The hierarchies mounted here, from /proc/self/mountinfo and /proc/self/cgroup (cgroups(7))."""
     own: dict[str, str] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -62,13 +62,13 @@ def groups(name: str) -> dict[Hierarchy, Path]:
 
 
 def join(name: str) -> list[Hierarchy]:
-    """Moves this process into the groups of this name, which are made; returns their hierarchies."""
+    """Creates the groups of this name and moves this process into them. Returns their hierarchies."""
     for hierarchy, folder in groups(name).items():
         if hierarchy.unified:
             _switch_on(folder.parent)
         for made in (folder.parent, folder):
             made.mkdir(parents=True, exist_ok=True)
-            if "cpuset" in hierarchy.controllers.split(","):  # a new one has no processor and no memory
+            if "cpuset" in hierarchy.controllers.split(","):  # a new cpuset has no CPU and no memory node
                 for file in ("cpuset.cpus", "cpuset.mems"):
                     if not (made / file).read_text().strip():
                         (made / file).write_text((made.parent / file).read_text())
@@ -78,9 +78,9 @@ def join(name: str) -> list[Hierarchy]:
 
 
 def _clear(folder: Path) -> None:
-    """A boot begins without the groups of the last one: the kubelet would ask containerd 3 s for each.
+    """Removes the groups of the previous boot; otherwise, the kubelet would query containerd for 3 s for each.
 
-    The last processes in them end a moment after the node's process 1.
+    The last processes in them end shortly after the node's process 1.
     """
     deadline = time.monotonic() + PATIENCE
     while below := [Path(path) for path, _, _ in os.walk(folder, topdown=False) if Path(path) != folder]:
@@ -93,7 +93,7 @@ def _clear(folder: Path) -> None:
 
 
 def mount_anew(there: list[Hierarchy]) -> list[list[str]]:
-    """Commands that mount them at /sys/fs/cgroup inside a cgroup namespace."""
+    """Commands that mount the hierarchies at /sys/fs/cgroup inside a cgroup namespace."""
     if there[0].unified:
         return [["mount", "-t", "cgroup2", "cgroup2", str(ROOT)]]
     commands = [["mount", "-t", "tmpfs", "-o", "mode=755", "cgroup", str(ROOT)]]
@@ -106,7 +106,8 @@ def mount_anew(there: list[Hierarchy]) -> list[list[str]]:
 
 
 def make_room() -> None:
-    """Version 2, inside the namespace: a group with processes cannot share controllers out, so they go into a leaf."""
+    """Version 2, inside the namespace: a group that contains processes cannot delegate controllers. Moves the processes
+    into a leaf group."""
     leaf = ROOT / "init"
     leaf.mkdir(exist_ok=True)
     for process in (ROOT / "cgroup.procs").read_text().split():
@@ -117,5 +118,5 @@ def make_room() -> None:
 
 def _switch_on(folder: Path) -> None:
     for controller in (folder / "cgroup.controllers").read_text().split():
-        with contextlib.suppress(OSError):  # one that cannot be shared out here
+        with contextlib.suppress(OSError):  # some controllers cannot be enabled here
             (folder / "cgroup.subtree_control").write_text(f"+{controller}")

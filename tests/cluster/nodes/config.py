@@ -1,4 +1,4 @@
-"""Configuration of a node's programs, as values: pure functions of where everything is."""
+"""Configuration of a node's programs, as values: pure functions of paths."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ PAUSE = "localhost/lab/pause:1"
 
 SOCKET = "/run/containerd/containerd.sock"
 PLUGINS = "/usr/lib/cni"
-"""Where Debian's containernetworking-plugins are."""
+"""The folder of Debian's containernetworking-plugins."""
 
 HEARTBEAT = "2s"
 
 
 def containerd(cni: Path) -> str:
-    """config.toml; ``cni``: folder of the network's configuration."""
+    """The text of config.toml. ``cni``: folder of the network configuration."""
     unused = ("snapshotter.v1.aufs", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper", "snapshotter.v1.zfs")
     tracing = ("tracing.processor.v1.otlp", "internal.v1.tracing")
     disabled = ", ".join(f'"io.containerd.{name}"' for name in (*unused, *tracing))
@@ -49,14 +49,14 @@ SystemdCgroup = false
 
 
 def network(ranges: Sequence[str]) -> dict[str, Any]:
-    """A bridge with the pods of the node behind it; pods of other nodes are reached by the lab's routes."""
+    """A bridge for the pods of the node. Pods of other nodes are reached by the lab's routes."""
     ipam = {"type": "host-local", "dataDir": "/run/cni-ipam", "ranges": [[{"subnet": each}] for each in ranges]}
     bridge = {"type": "bridge", "bridge": "cni0", "isDefaultGateway": True, "hairpinMode": True, "ipam": ipam}
     return {"cniVersion": "0.4.0", "name": "lab", "plugins": [bridge]}
 
 
 def kubelet(authority: Path, resolver: Path) -> dict[str, Any]:
-    """KubeletConfiguration; ``authority``: the certificate that the API server's is signed with."""
+    """KubeletConfiguration. ``authority``: the CA certificate that signed the API server's."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -71,7 +71,7 @@ def kubelet(authority: Path, resolver: Path) -> dict[str, Any]:
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "failSwapOn": False,
         "makeIPTablesUtilChains": False,
-        # The nodes share this machine's disk and memory: how full they are says nothing of the node.
+        # The nodes share this machine's disk and memory. Their use does not reflect the load of one node.
         "evictionHard": {
             "memory.available": "50Mi",
             "nodefs.available": "0%",
@@ -82,7 +82,7 @@ def kubelet(authority: Path, resolver: Path) -> dict[str, Any]:
         "volumePluginDir": "/var/lib/kubelet/plugins",
         "resolvConf": str(resolver),
         "clusterDomain": "cluster.local",
-        # A node is NotReady after 4 s in tests, not after 50.
+        # In tests, a node is NotReady after 4 s instead of 50 s.
         "nodeLeaseDurationSeconds": 4,
         "nodeStatusUpdateFrequency": HEARTBEAT,
     }

@@ -1,8 +1,8 @@
-"""What the nodes' containers are made of: PorterLB's image as `make image` builds it, a backend, and a pause image.
+"""The images of the nodes' containers: PorterLB's image as `make image` builds it, a backend, and a pause image.
 
-`prepare()` builds them and imports them with a containerd into one folder, once for each state of the sources. Nodes
-begin with hard links to that folder: layers are never written to, and are stored once.
-``python -m tests.cluster.nodes.images`` does it and prints the folder.
+`prepare()` builds the images and imports them with a containerd into one folder, once for each state of the sources.
+Nodes start with hard links to that folder: layers are never written to, and are stored once. ``python -m
+tests.cluster.nodes.images`` runs it and prints the folder.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tests.cluster.nodes import config, later
 CHECKOUT = Path(__file__).resolve().parents[3]
 BUILT = CHECKOUT / "build" / "image"
 ROOM = CHECKOUT / "build" / "nodes"
-"""The stores of images, and the folders of nodes: on a disk, and on one file system, for the hard links."""
+"""The image stores and the folders of nodes. They are on a disk, and on one file system, which hard links require."""
 
 MANAGER = "localhost/porterlb"
-"""The name that image/build gives; its tag is the version, as the chart's appVersion."""
+"""The name that image/build assigns. Its tag is the version, equal to the chart's appVersion."""
 BACKEND = "localhost/lab/backend:1"
-"""Answers with its pod's name: HTTP on 8080, echo on 7007 (lab/podserver.py)."""
+"""Responds with its pod's name: HTTP on 8080, echo on 7007 (lab/podserver.py)."""
 LATER = "later"
 """The tag of another release of PorterLB (``later``)."""
 BASE = "localhost/porterlb-base:bookworm"
@@ -42,15 +42,15 @@ TOOLS = ("mmdebstrap", "buildah", "containerd", "runc", "containernetworking-plu
 
 
 class ImageError(Exception):
-    """The images cannot be built. The message has the end of what was printed."""
+    """The images cannot be built. The message has the end of the output."""
 
 
 def prepare() -> Path:
-    """The folder that a node's /var/lib/containerd begins with; made where it is missing (two minutes)."""
+    """The folder that a node's /var/lib/containerd starts with; built if it is missing (two minutes)."""
     ROOM.mkdir(parents=True, exist_ok=True)
     store = ROOM / f"store-{fingerprint()}"
     with (ROOM / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel drops it when its holder dies
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases the lock when its holder ends
         if not store.exists():
             for old in ROOM.glob("store-*"):
                 shutil.rmtree(old)
@@ -59,7 +59,7 @@ def prepare() -> Path:
 
 
 def fingerprint() -> str:
-    """Changes with every file that the images are made of."""
+    """A hash that changes with every file that the images are made of."""
     digest = hashlib.sha256()
     for source in (*(CHECKOUT / name for name in SOURCES), Path(__file__), SCRIPT, SERVER):
         for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
@@ -69,7 +69,7 @@ def fingerprint() -> str:
 
 
 def populate(store: Path, target: Path) -> None:
-    """Gives a node its own store: links to what is never written, copies of the databases."""
+    """Gives a node its own store: links to files that are never written to, copies of the databases."""
     _run(["cp", "--archive", "--link", str(store), str(target)])
     for path in target.glob("io.containerd.*/*.db"):
         data = path.read_bytes()
@@ -93,7 +93,7 @@ def _make(store: Path) -> None:
 
 
 def _image(archive: Path, name: str, command: list[str], *files: Path) -> Path:
-    """An archive with an image: the base of PorterLB's, these files at its root, and a command."""
+    """An archive with an image: the base image of PorterLB, these files at its root, and a command."""
     with _changed(BASE, name, archive) as container:
         if files:
             _buildah("copy", "--quiet", container, *map(str, files), "/")
@@ -112,7 +112,7 @@ def _later(archive: Path) -> Path:
 
 @contextmanager
 def _changed(image: str, name: str, archive: Path) -> Iterator[str]:
-    """A container of an image; what it is at the end of the block becomes an archive with another image."""
+    """A container of an image. Its state at the end of the block becomes an archive with another image."""
     container = _buildah("from", "--pull-never", image)
     try:
         yield container
@@ -123,7 +123,7 @@ def _changed(image: str, name: str, archive: Path) -> Iterator[str]:
 
 
 def _buildah(verb: str, *arguments: str) -> str:
-    """buildah on the store of image/build."""
+    """Runs buildah on the store of image/build."""
     conf = BUILT / "conf"
     environment = {
         "CONTAINERS_STORAGE_CONF": str(conf / "storage.conf"),
@@ -137,7 +137,7 @@ def _buildah(verb: str, *arguments: str) -> str:
 
 
 def _import(folder: Path, archives: list[Path]) -> None:
-    """Runs a containerd below ``folder`` in namespaces of its own, and imports the archives with it."""
+    """Runs a containerd below ``folder`` in its own namespaces, and imports the archives with it."""
     (folder / "containerd.toml").write_text(config.containerd(folder / "cni"))
     (folder / "lib").mkdir()
     script = [

@@ -1,8 +1,8 @@
 """``python -m tests.cluster.nodes.init FOLDER``: process 1 of a node, in namespaces that `node.Machine` made for it.
 
-It gives the node its own view of the machine, and starts the programs of FOLDER/programs.json (name -> command line)
-in their order, each again when it has ended. A program is not started while a file FOLDER/held/NAME exists. Settings
-that the kubelet would write to the kernel of the whole machine go into files of FOLDER instead.
+It gives the node its own view of the machine. It starts the programs of FOLDER/programs.json (name -> command line) in
+their order, and restarts each one when it has ended. A program is not started while a file FOLDER/held/NAME exists.
+Settings that the kubelet would write to the kernel of the whole machine go into files of FOLDER instead.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import NoReturn
 from tests.cluster.nodes import cgroups
 
 PERIOD = 0.05
-"""Seconds between two looks for programs that have ended."""
+"""Interval, in seconds, between two checks for ended programs."""
 
 PAUSE = 1.0
-"""Seconds after which a program that has ended is started again; systemd's units of the two have 5 and 10."""
+"""Delay, in seconds, until an ended program is restarted. The systemd units of the two programs use 5 s and 10 s."""
 
 NEW_CGROUP = 0x02000000
 """CLONE_NEWCGROUP of unshare(2)."""
@@ -49,14 +49,15 @@ def main() -> NoReturn:
 
 
 def enter_groups(folder: Path) -> None:
-    """The group's name is FOLDER/cgroup. What is mounted at /sys/fs/cgroup then shows the node's own groups only."""
+    """Joins the control groups. The group's name is in FOLDER/cgroup. Afterwards, /sys/fs/cgroup shows the node's own
+    groups only."""
     joined = cgroups.join((folder / "cgroup").read_text())
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(NEW_CGROUP) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"unshare(CLONE_NEWCGROUP): {os.strerror(error)}")
     run("umount", "--recursive", "--lazy", "/sys")
-    run("mount", "-t", "sysfs", "sysfs", "/sys")  # that of the network namespace
+    run("mount", "-t", "sysfs", "sysfs", "/sys")  # the sysfs of the network namespace
     for command in cgroups.mount_anew(joined):
         run(*command)
     if joined[0].unified:
@@ -88,7 +89,7 @@ def supervise(folder: Path) -> NoReturn:
     running: dict[int, str] = {}
     due = dict.fromkeys(programs, 0.0)
     while True:
-        while (ended := _reap()) is not None:  # also what containers have left behind
+        while (ended := _reap()) is not None:  # also orphans of containers
             if name := running.pop(ended, ""):
                 due[name] = time.monotonic() + PAUSE
         for name, argv in programs.items():

@@ -1,4 +1,5 @@
-"""Run by the image's own Python: makes another release of it. Its version differs, and its hellos have a field more."""
+"""Makes another release of an image; run by the image's own Python. Its version differs, and its hellos have one more
+field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lab node as a node of Kubernetes: its files, process 1, and what a test does with its programs."""
+"""A lab node as a Kubernetes node: its files, its process 1, and the operations of a test on its programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERVICE = "kubernetes"
 
 
 class Machine:
-    """Containerd and kubelet of one node. They start at once and at each power-on; ``node.power_off()`` ends them.
+    """Containerd and kubelet of one node. They start immediately and at each power-on; ``node.power_off()`` ends them.
 
     ``Machine(node, plane, program, store)``: ``program`` is the kubelet, ``store`` the folder of `images.prepare`.
     """
@@ -32,7 +32,8 @@ class Machine:
         lab = node.net.id
         self.folder = images.ROOM / "state" / lab / node.name
         group = f"{sweep.PREFIX}{lab}-nodes/{node.name}"
-        # Recorded first: whatever happens from here on, the lab's removal finds them, also when this process is dead.
+        # Recorded first: the lab's removal then finds these folders after any failure, including the death of this
+        # process.
         for elsewhere in (self.folder.parent, *(folder.parent for folder in cgroups.groups(group).values())):
             sweep.record(lab, elsewhere)
         self.folder.mkdir(parents=True)
@@ -50,7 +51,7 @@ class Machine:
         authority = plane.authority
         identity = plane.kubeconfig_as(f"system:node:{name}", ["system:nodes"])
         shutil.copy(identity, folder / "kubeconfig")
-        shutil.copy("/etc/resolv.conf", folder / "resolv.conf")  # which may be a link into /run
+        shutil.copy("/etc/resolv.conf", folder / "resolv.conf")  # it may be a link into /run
         (folder / "containerd.toml").write_text(config.containerd(folder / "cni"))
         ranges = pod_ranges(self.node.index)
         (folder / "cni" / "10-lab.conflist").write_text(json.dumps(config.network(ranges)))
@@ -59,41 +60,42 @@ class Machine:
         programs = {"containerd": ["containerd", "--config", str(folder / "containerd.toml")], "kubelet": kubelet}
         (folder / "programs.json").write_text(json.dumps(programs))
 
-    # Its programs
+    # Programs of the node
 
     @property
     def _process(self) -> Process:
         return next(each for each in self.node.processes if each.name == f"{self.node.name}/{SERVICE}")
 
     def processes(self, text: str) -> list[int]:
-        """Ids, as this process sees them, of the node's processes whose command line matches a regular expression."""
+        """PIDs, in this process's PID namespace, of the node's processes whose command line matches a regular
+        expression."""
         return [pid for pid, command in descendants(self._process.pid) if re.search(text, command)]
 
     def pid(self, program: str) -> int:
-        """Of containerd or the kubelet."""
+        """The PID of containerd or the kubelet."""
         return wait_until(lambda: self.processes(rf"^(\S*/)?{program} --config")[:1], 10, f"{program} to run")[0][0]
 
     def kill(self, program: str) -> None:
-        """SIGKILL; it starts again after a moment unless it is held."""
+        """Sends SIGKILL. The program restarts shortly afterwards unless it is held."""
         os.kill(self.pid(program), signal.SIGKILL)
 
     def hold(self, program: str) -> None:
-        """Kills it, and it does not start again until :meth:`release`. Containers go on running."""
+        """Kills the program and prevents its restart until :meth:`release`. Containers keep running."""
         (self.folder / "held" / program).touch()
         self.kill(program)
 
     def release(self, program: str) -> None:
         (self.folder / "held" / program).unlink(missing_ok=True)
 
-    # What its containers have said
+    # Logs of the node's containers
 
     def logs(self, pattern: str) -> str:
-        """Of containers: ``pattern`` is NAMESPACE_POD_UID/CONTAINER, with stars."""
+        """Logs of containers: ``pattern`` is NAMESPACE_POD_UID/CONTAINER, with wildcards (*)."""
         found = sorted((self.folder / "log" / "pods").glob(f"{pattern}/*.log"))
         return "\n".join(path.read_text(errors="replace") for path in found)
 
     def complaints(self) -> str:
-        """The end of what its programs have said, for a failed test."""
+        """The end of the logs of the node's programs, for a failed test."""
         texts = {name: self.folder / "log" / f"{name}.log" for name in ("containerd", "kubelet")}
         return "\n".join(
             f"--- {self.node.name} {name}\n{path.read_text(errors='replace')[-3000:]}"
@@ -103,7 +105,7 @@ class Machine:
 
 
 def left(lab: str) -> list[str]:
-    """What a lab that is closed has left behind on this machine, in words; nothing when all is well."""
+    """Describes what a closed lab has left on this machine; empty if nothing remains."""
     state = images.ROOM / "state" / lab
     found = [f"folder {path}" for path in (state, sweep.STATE / lab) if path.exists()]
     for hierarchy in cgroups.hierarchies():
@@ -116,7 +118,7 @@ def left(lab: str) -> list[str]:
             try:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
-                continue  # it has ended
+                continue  # the process has ended
             if str(state) in command:
                 found.append(f"process {entry.name}: {command[:100]}")
     return found
