@@ -1,5 +1,5 @@
-"""PorterLB from its image on real nodes, while parts of a node fail: kubelet, containerd, memory, a volume, the node;
-another release of the image; commands that reach the replicas through kubelets. Figures are printed."""
+"""PorterLB from its image on real nodes, with partial failures of a node: kubelet, containerd, memory, a volume, the
+node. Also: another release of the image, and commands that reach the replicas through kubelets. Figures are printed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Load:
 
     @contextmanager
     def watched(self) -> Iterator[list[Report]]:
-        """Reports of the two streams, BGP first, once the block has ended."""
+        """Collects the reports of the two streams, BGP first, after the end of the block."""
         reports: list[Report] = []
         with (
             self.lab.client.stream(self.routed, flows=6, interval=0.005, duration=200) as far,
@@ -74,7 +74,7 @@ def load(lab: Whole) -> Iterator[Load]:
 
 @pytest.fixture(autouse=True)
 def whole_again(lab: Whole) -> Iterator[None]:
-    """After each test, also one that has failed."""
+    """Restores the cluster after each test, including failed ones."""
     yield
     for machine in lab.machines.values():
         machine.release("kubelet")
@@ -84,7 +84,7 @@ def whole_again(lab: Whole) -> Iterator[None]:
 
 
 def one_answer(lab: Whole, vip: str, seconds: float) -> None:
-    """Exactly one node answers for the VIP, whenever it is asked."""
+    """Checks for this number of seconds that exactly one node answers for the VIP."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         assert len(lab.owners(vip)) == 1
@@ -92,8 +92,8 @@ def one_answer(lab: Whole, vip: str, seconds: float) -> None:
 
 
 def test_a_kubelet_dies_while_its_node_lives(lab: Whole, load: Load) -> None:
-    """Kubernetes replaces the replica of a node that it does not hear. The old one cannot be ended: it is Terminating,
-    it lives and answers, and it may still lead, while its replacement runs on another node."""
+    """Kubernetes replaces the replica of a node that has stopped reporting. The old replica cannot be ended: it is
+    Terminating, but it is alive and answers. It may still lead while its replacement runs on another node."""
     victim = lab.wait_leader(*lab.wait_replicas(2))
     old = lab.replicas()[victim].metadata.uid
     begun = time.monotonic()
@@ -166,7 +166,7 @@ def test_a_replica_without_memory_is_killed(lab: Whole, load: Load) -> None:
 
 
 def evict(lab: Whole, pod: Any) -> int:
-    """Asks the eviction API for a pod, as kubectl drain does. The status code."""
+    """Requests the eviction of a pod from the eviction API, as kubectl drain does. Returns the status code."""
     body = client.V1Eviction(metadata=client.V1ObjectMeta(name=pod.metadata.name, namespace=NAMESPACE))
     try:
         lab.core.create_namespaced_pod_eviction(pod.metadata.name, NAMESPACE, body)
@@ -208,13 +208,13 @@ def test_an_image_that_cannot_be_pulled_stops_the_upgrade_at_the_first_replica(l
 
 
 def test_a_node_boots_again(lab: Whole, load: Load) -> None:
-    """Its disk survives: the same pods, started once more."""
+    """The node's disk survives: the same pods start again."""
     victim = next(iter(lab.wait_replicas(2)))
     bound: Any = lab.core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={victim}")
     before = {pod.metadata.uid: restarts(pod) for pod in bound.items}
     with load.watched() as reports:
         lab.node(victim).power_off()
-        time.sleep(BOOT + 0.5)  # less is no boot
+        time.sleep(BOOT + 0.5)  # a shorter outage does not count as a boot
         lab.back(victim)
         lab.wait_replicas(2)
     after: Any = lab.core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={victim}")
@@ -223,13 +223,13 @@ def test_a_node_boots_again(lab: Whole, load: Load) -> None:
 
 
 def releases(lab: Whole) -> dict[str, str]:
-    """What the replicas say that they are."""
+    """The release that each replica reports."""
     return {name: lab.state(name)["host"]["release"] for name in lab.ready_replicas()}
 
 
 def test_upgrade_to_another_release_and_rollback(lab: Whole, load: Load) -> None:
-    """Another image, whose hellos have a field that this release does not know, and back; the two run beside each other
-    meanwhile."""
+    """Upgrades to another image, whose hellos have a field unknown to this release, and rolls back. Meanwhile, both
+    releases run side by side."""
     now = set(releases(lab).values())
     with load.watched() as reports:
         lab.upgrade(image={"repository": images.MANAGER, "tag": images.LATER})
@@ -271,7 +271,8 @@ def test_drain_waits_until_nothing_is_served_by_the_node(lab: Whole, load: Load)
 
 
 def test_a_cluster_of_one_node_has_no_pod_that_waits() -> None:
-    """As docs/install.md says: one replica. An upgrade ends the old one first, for both use the ports of the node."""
+    """As docs/install.md says: one replica. An upgrade ends the old one first, because both use the ports of the
+    node."""
     with whole(nodes=1) as single:
         single.install(replicas=1)
         single.pools()

@@ -23,7 +23,7 @@ MONITORS = ("PodMonitor", "ServiceMonitor", "PrometheusRule")
 
 
 def definition(kind: str) -> dict[str, Any]:
-    """What stands in for the Prometheus operator's definition: any content."""
+    """A substitute for the Prometheus operator's definition: it accepts any content."""
     plural = f"{kind.lower()}s"
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
@@ -42,7 +42,7 @@ def definition(kind: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def api(plane: ControlPlane) -> ControlPlane:
-    """With the namespace, and the kinds of the Prometheus operator."""
+    """Adds the namespace and the kinds of the Prometheus operator."""
     plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": chart.NAMESPACE}})
     plane.apply([definition(kind) for kind in MONITORS])
     return plane
@@ -56,7 +56,7 @@ def config(api: ControlPlane) -> Iterator[helm.Config]:
 
 @pytest.mark.parametrize("values", chart.MATRIX.values(), ids=chart.MATRIX)
 def test_every_object_is_accepted(api: ControlPlane, values: dict[str, Any]) -> None:
-    """Strictly: a field that the API does not know is an error too."""
+    """Strict validation: a field unknown to the API is also an error."""
     objects = [*chart.rendered(values), *chart.of_helm_test(values)]
     namespaces = {obj["metadata"].get("namespace", chart.NAMESPACE) for obj in objects}
     for name in sorted(namespaces - {chart.NAMESPACE}):  # the objects of another release, such as Grafana's
@@ -64,10 +64,10 @@ def test_every_object_is_accepted(api: ControlPlane, values: dict[str, Any]) -> 
         api.kubectl("apply", "-f", "-", stdin=made)
     accounts = yaml.safe_dump_all([obj for obj in chart.of_helm_test(values) if obj["kind"] == "ServiceAccount"])
     for pod in (obj for obj in objects if obj["kind"] == "Pod"):
-        pod["spec"].pop("runtimeClassName", None)  # the class of the test's values is in no cluster
+        pod["spec"].pop("runtimeClassName", None)  # the class of the test's values exists in no cluster
     text = yaml.safe_dump_all(objects)
     if accounts:
-        api.kubectl("apply", "-f", "-", stdin=accounts)  # a pod is only accepted with its account
+        api.kubectl("apply", "-f", "-", stdin=accounts)  # a pod is accepted only if its account exists
     try:
         answer = api.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)
     finally:
@@ -93,7 +93,7 @@ def fields_of_eip(api: ControlPlane) -> set[str]:
 
 
 def newer_chart(folder: Path) -> Path:
-    """The chart with a field more in the definition of Eip."""
+    """The chart with one more field in the definition of Eip."""
     copied = Path(shutil.copytree(chart.FOLDER, folder / "porterlb"))
     path = copied / "files" / "crds" / "eip.yaml"
     found = yaml.safe_load(path.read_text())
@@ -104,7 +104,7 @@ def newer_chart(folder: Path) -> Path:
 
 
 def left(api: ControlPlane) -> list[str]:
-    """What is labelled as the release's, of every kind that the chart has, but what Helm keeps."""
+    """All objects labeled as the release's, of every kind in the chart, except those that Helm keeps."""
     kinds = (
         "deployments,daemonsets,secrets,serviceaccounts,poddisruptionbudgets,roles,rolebindings,clusterroles,"
         "clusterrolebindings,services"
@@ -139,7 +139,7 @@ def test_installed_upgraded_rolled_back_uninstalled(api: ControlPlane, config: h
     names = api.kubectl("get", "eips", "-o", "name").split()
     assert names == ["eip.network.kubesphere.io/pool"], "the user's objects stay"
 
-    # And once more: what stayed is taken over.
+    # Install once more: the remaining objects are adopted.
     config.install(chart.FOLDER, chart.RELEASE, {"hello": {"key": "a key of the user's own"}})
     assert key(api) != first
     config.uninstall(chart.RELEASE, wait="watcher", timeout=30)
@@ -161,7 +161,7 @@ def test_wrong_values_change_nothing(api: ControlPlane, config: helm.Config) -> 
 
 
 def test_namespace_goes_without_anybodys_help(api: ControlPlane) -> None:
-    """No finalizer and no webhook: whatever is removed first, nothing waits for a program that is gone."""
+    """No finalizer and no webhook: in any order of removal, no object waits for a program that is gone."""
     with helm.Config(kubeconfig_path=api.admin_kubeconfig, namespace="elsewhere") as config:
         config.install(chart.FOLDER, "lb", {"crds": {"install": False}}, create_namespace=True)
         config.uninstall("lb", wait="watcher", timeout=30)

@@ -1,6 +1,6 @@
-"""New connections through a VIP while a node loses its power, as the chart runs PorterLB on a whole Kubernetes.
+"""New connections through a VIP while a node loses its power, as the chart runs PorterLB on a complete Kubernetes.
 
-Node-monitor grace 40 s, as in most clusters: what Kubernetes does by itself comes long after what is measured here.
+The node-monitor grace period is 40 s, as in most clusters: Kubernetes itself reacts long after the measured interval.
 Figures are printed; bounds are generous, for busy machines.
 """
 
@@ -24,9 +24,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.ma
 
 TRIALS = int(os.environ.get("PORTERLB_TRIALS", "1"))
 AFTER = 6.0 if TRIALS > 1 else 3.5
-"""Seconds after the power loss for which new connections are watched."""
+"""Observation time of new connections after the power loss, in seconds."""
 WITHOUT = bool(os.environ.get("PORTERLB_TEST_WITHOUT_MARKS"))
-"""Also measure what Kubernetes does alone: a minute for each trial."""
+"""Also measure Kubernetes without PorterLB's marks: a minute for each trial."""
 
 
 class Patient(WholeBackend):
@@ -46,7 +46,7 @@ def lab() -> Iterator[Whole]:
 
 
 def spare(lab: Whole) -> str:
-    """The node without a replica: the two others can tell whether it lives."""
+    """The node without a replica: the two others can tell whether it is alive."""
     (name,) = set(NAMES) - set(lab.wait_replicas(2))
     return name
 
@@ -61,7 +61,7 @@ def reasons(lab: Whole, app: str) -> dict[str, tuple[str, str]]:
 
 
 def record(lab: Whole) -> str:
-    """What the leader has written down for the next one; nothing before it has marked a node."""
+    """The record that the leader wrote for the next leader; "{}" before the leader has marked a node."""
     lease = lab.kubectl("-n", NAMESPACE, "get", "lease", RECORD, "-o", "json", "--ignore-not-found")
     return str(json.loads(lease)["metadata"]["annotations"][ANNOTATION]) if lease.strip() else "{}"
 
@@ -71,13 +71,13 @@ def forgotten(lab: Whole) -> None:
 
 
 STALL = 0.15
-"""Seconds of a gap that a busy machine makes by itself: nobody reads a socket for a moment."""
+"""A gap, in seconds, that a busy machine causes by itself: sockets are not read for a moment."""
 
 
 def comes_back(lab: Whole, vip: str, victim: str) -> str:
-    """A node returns: what clients lose, in words; empty: nothing.
+    """A node returns. Describes what clients lose; empty if they lose nothing.
 
-    Streams and new connections, from before its power is on until its kube-proxy has delivered for a while.
+    Streams and new connections run from before its power-on until its kube-proxy has forwarded for a while.
     """
     where = lab.segment_client if lab.on_segment(vip) else lab.client
     with (
@@ -96,7 +96,7 @@ def comes_back(lab: Whole, vip: str, victim: str) -> str:
 
 
 def power_loss(lab: Whole, vip: str, victim: str, wait: float) -> tuple[float, str]:
-    """(seconds until the last attempt that failed had begun, in words): 25 a second with a time-out of 1 s."""
+    """(seconds until the start of the last failed attempt, description): 25 attempts a second with a timeout of 1 s."""
     where = lab.segment_client if lab.on_segment(vip) else lab.client
     with where.attempts(vip, interval=0.04, timeout=1.0) as attempts:
         time.sleep(1.0)
@@ -136,7 +136,7 @@ def test_a_node_that_returns_loses_nothing_with_policy_local(lab: Whole, eip: st
                 lab.wait_owner(vip, *others)
             else:
                 lab.wait_hops(vip, *others)
-            time.sleep(BOOT + 0.5)  # less is no boot
+            time.sleep(BOOT + 0.5)  # a shorter outage does not count as a boot
             lost = comes_back(lab, vip, victim)
             lab.wait_replicas(2)
             wait_until(lambda: "{}" in record(lab), 60, "the node to be forgotten")
@@ -144,19 +144,19 @@ def test_a_node_that_returns_loses_nothing_with_policy_local(lab: Whole, eip: st
 
 
 def cut_off(lab: Whole, victim: str) -> list[str]:
-    """No other node hears the victim; the API server does. Returns the keys of the faults."""
+    """No other node hears the victim; the API server still does. Returns the keys of the faults."""
     return [lab.faults.filter("all", victim, name) for name in NAMES if name != victim]
 
 
 def why_not(lab: Whole, victim: str) -> str:
-    """Why the leader does not mark the pods of a silent node."""
+    """The reason why the leader does not mark the pods of a silent node."""
     refused: dict[str, str] = lab.state(lab.leader())["nodeFailures"]["refused"]
     return refused.get(victim, "")
 
 
 def test_a_false_verdict_costs_a_moment(lab: Whole) -> None:
-    """No other node hears a node that lives and runs no replica: its kubelet puts the pods right at once, and they stay
-    so, for a node is not marked twice."""
+    """No other node hears a live node that runs no replica. Its kubelet corrects the pods immediately. They stay
+    correct, because a node is not marked twice."""
     with served(lab, "web", "routed", policy="Cluster") as vip:
         victim = spare(lab)
         with lab.client.attempts(vip) as attempts:
@@ -190,7 +190,7 @@ def test_a_node_whose_probes_are_filtered_answers_tcp_and_is_not_marked(lab: Who
 
 
 def every_node(lab: Whole) -> None:
-    """A replica on every node."""
+    """Runs a replica on every node."""
     lab.upgrade(kind="DaemonSet", settings={"markAgainAfter": 5})
     assert set(lab.wait_replicas(3, timeout=120)) == set(NAMES)
 
@@ -211,7 +211,8 @@ def test_a_replica_that_no_other_hears_writes_that_it_lives(lab: Whole) -> None:
 
 
 def test_the_leaders_node_is_the_victim(lab: Whole) -> None:
-    """A replica on every node: a new leader first, some 4 s, then the same."""
+    """A replica on every node: the cluster first elects a new leader, which takes about 4 s, then it proceeds as
+    above."""
     every_node(lab)
     with served(lab, "web", "routed", policy="Cluster") as vip:
         for _ in range(TRIALS):
@@ -227,7 +228,7 @@ def test_the_leaders_node_is_the_victim(lab: Whole) -> None:
 
 
 def test_without_the_api_nothing_is_marked_until_it_is_back(lab: Whole) -> None:
-    """The only API server dies with a node: the VIP moves as always, the pods are marked once the API is back."""
+    """The only API server dies with a node: the VIP moves as always, and the pods are marked once the API is back."""
     every_node(lab)
     with served(lab, "web", "segment", policy="Cluster") as vip:
         wait_until(lambda: lab.leader() in NAMES, 20, "a leader")
@@ -235,7 +236,7 @@ def test_without_the_api_nothing_is_marked_until_it_is_back(lab: Whole) -> None:
         with lab.api_away():
             lab.node(victim).power_off()
             lab.wait_owner(vip, *(name for name in NAMES if name != victim), timeout=10)
-            time.sleep(4.0)  # longer than the lease: nobody leads any more
+            time.sleep(4.0)  # longer than the lease: there is no leader any more
         assert lab.ready(victim) == "True", "Kubernetes does not know yet"
         begun = time.monotonic()
         wait_until(lambda: f'"{victim}": "marked"' in record(lab), 30, f"{victim} to be marked", 0.05)
@@ -247,7 +248,7 @@ def test_without_the_api_nothing_is_marked_until_it_is_back(lab: Whole) -> None:
                 time.sleep(1.2)
                 return not attempts.report().failed
 
-        # Controllers and kube-proxies connect to the API again after pauses of their own.
+        # Controllers and kube-proxies reconnect to the API after their own retry delays.
         wait_until(reached, 40, "new connections to reach live pods only", 0.1)
         print(f"no new connection fails from {time.monotonic() - begun - 1.2:.1f} s on")
         lab.back(victim)
@@ -261,7 +262,7 @@ def test_without_the_right_same_node_is_as_quick_and_the_rest_waits_for_kubernet
         lab.kubectl("patch", "service", "web", "-p", '{"spec":{"trafficDistribution":"PreferSameNode"}}')
         hinted = ("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "json")
         wait_until(lambda: lab.kubectl(*hinted).count('"forNodes"') == 3, 30, "the hints")
-        time.sleep(2.0)  # every kube-proxy
+        time.sleep(2.0)  # until every kube-proxy knows them
         for _ in range(TRIALS):
             victim = spare(lab)
             seconds, words = power_loss(lab, vip, victim, 3.0)

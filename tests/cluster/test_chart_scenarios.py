@@ -1,5 +1,5 @@
-"""PorterLB as its chart runs it, on a whole Kubernetes: real controllers, scheduler and kube-proxy, nodes that lose
-their power, an API server that goes away, upgrades. Figures are printed; bounds are generous, for busy machines."""
+"""PorterLB as its chart runs it, on a complete Kubernetes: real controllers, scheduler and kube-proxy, nodes that lose
+their power, API server outages, upgrades. Figures are printed; bounds are generous, for busy machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.ma
 
 NAMES = ("node-a", "node-b", "node-c")
 TRIALS = int(os.environ.get("PORTERLB_TRIALS", "2"))
-"""Of each failure. More give figures to compare: PORTERLB_TRIALS=10 pytest -s ..."""
+"""Number of trials of each failure. Use more for comparable figures: PORTERLB_TRIALS=10 pytest -s ..."""
 
 PASSWORD_SECRET = "router-password"
 
@@ -42,7 +42,7 @@ def lab() -> Iterator[Whole]:
 
 @contextmanager
 def served(lab: Whole, name: str, eip: str, **options: Any) -> Iterator[str]:
-    """A VIP for as long as the block lasts."""
+    """A VIP for the duration of the block."""
     (vip,) = lab.deploy(name, eip, **options)
     try:
         yield vip
@@ -55,7 +55,7 @@ def served(lab: Whole, name: str, eip: str, **options: Any) -> Iterator[str]:
 
 
 def serve(lab: Whole, vip: str, nodes: Iterable[str], timeout: float) -> None:
-    """Until one of these nodes answers for the VIP, or until all of them are its routes."""
+    """Waits until one of these nodes answers for the VIP (on the segment), or until all of them are its next hops."""
     if lab.on_segment(vip):
         lab.wait_owner(vip, *nodes, timeout=timeout)
     else:
@@ -80,7 +80,7 @@ def replica_nodes(lab: Whole, count: int = 2) -> tuple[str, ...]:
     ],
 )
 def test_main_job(lab: Whole, eip: str, policy: str, family: str) -> None:
-    """From a Service to replies through its VIP: by the right nodes, to the right pods."""
+    """From a Service to replies through its VIP: by the correct nodes, to the correct pods."""
     on = ("node-b", "node-c")
     with served(lab, "web", eip, policy=policy, families=[family], nodes=on) as vip:
         may = on if policy == "Local" else NAMES
@@ -92,12 +92,12 @@ def test_main_job(lab: Whole, eip: str, policy: str, family: str) -> None:
         pods = {pod.spec.node_name: pod.metadata.name for pod in lab.pods_of("web", "default")}
 
         def as_it_should_be() -> bool:
-            """All pods answer; with Local and Layer 2 the one of the node that the VIP is on."""
+            """All pods respond. With Local and Layer 2, only the pod of the node that serves the VIP responds."""
             (on_node, *others) = lab.owners(vip) if lab.on_segment(vip) else [""]
             wanted = {pods[on_node]} if policy == "Local" and on_node else set(pods.values())
             return not others and set(where.pods_answering(vip, 30)) == wanted
 
-        # kube-proxy may learn of one pod a second before the other, and a VIP may move to the first pod that is ready.
+        # kube-proxy may learn of one pod a second before the other, and a VIP may move to the first ready pod.
         wait_until(as_it_should_be, 20, f"answers of {pods}")
         if policy == "Local":
             status, source = where.http(vip, 80, "/client")
@@ -106,7 +106,7 @@ def test_main_job(lab: Whole, eip: str, policy: str, family: str) -> None:
 
 
 def test_the_processes_have_what_the_chart_gives_them(lab: Whole) -> None:
-    """One capability, no way to get more, a root that cannot be written, process 1 of their own."""
+    """One capability, no way to gain more, a read-only root, and their own process 1."""
     name, pod = next(iter(lab.wait_replicas(2).items()))
     inside = lab.machines[name].processes(r"^\S*python\S* .*(porterlb|exabgp)")
     assert len(inside) >= 3
@@ -281,7 +281,7 @@ def test_api_away_while_the_leader_and_its_node_die(lab: Whole) -> None:
 
         wait_until(pinned, 30, f"{segment} on {victim}")
         with lab.api_away():
-            time.sleep(6)  # longer than the lease: nobody leads any more
+            time.sleep(6)  # longer than the lease: there is no leader any more
             with (
                 lab.client.stream(routed, flows=12, interval=0.005) as far,
                 lab.segment_client.stream(segment, flows=4, interval=0.005) as near,
@@ -347,15 +347,15 @@ def permissions() -> set[tuple[str, str, str, str, str]]:
 
 
 def test_every_permission_is_used_and_nothing_is_denied(lab: Whole) -> None:
-    """The audit log of all that happened above, and here what did not: a peer with a password, an Event that repeats,
-    and a node that is taken out of the cluster."""
+    """The audit log of all earlier tests, and the remaining cases: a peer with a password, an Event that repeats, and a
+    node that is removed from the cluster."""
     secret = {"name": PASSWORD_SECRET, "namespace": NAMESPACE}
     lab.backend.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": {"key": "secret"}})
     reference = {"name": PASSWORD_SECRET, "key": "key"}
     lab.peer(name="guarded", conf={"neighborAddress": "10.77.0.99", "authPasswordSecret": reference})
     granted = permissions()
     (vip,) = lab.deploy("web", "segment")
-    for _ in range(3):  # where it goes is noted in an annotation; sessions come and go
+    for _ in range(3):  # the next hop is recorded in an annotation; sessions come and go
         lab.wait_owner(vip)
         lab.kubectl("patch", "bgppeer", "router1-v4", "--type=merge", "-p", '{"spec":{"conf":{"adminDown":true}}}')
         wait_until(lambda: len(lab.router.established()) < 4, 30, "sessions to end")
@@ -377,7 +377,7 @@ def test_every_permission_is_used_and_nothing_is_denied(lab: Whole) -> None:
     def unused() -> set[tuple[str, str, str, str, str]]:
         return granted - {used for event in lab.decisions() if (used := permission(event, granted))}
 
-    with suppress(LabError):  # what is missing is said below
+    with suppress(LabError):  # the assertions below name the missing ones
         wait_until(lambda: not unused(), 60, "", 1.0)
     events = lab.decisions()
     denied = [event for event in events if event["annotations"]["authorization.k8s.io/decision"] != "allow"]

@@ -1,4 +1,4 @@
-"""The control plane that the cluster tests stand on: it is real, it can be broken on purpose, nothing is left of it."""
+"""The control plane of the cluster tests: it is real, it can be broken on purpose, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def client_of(kubeconfig: Path) -> client.ApiClient:
 
 
 def status_of(call: Callable[[], object]) -> int:
-    """The HTTP status that the API server refuses a call with; 200 when it does not."""
+    """The HTTP status with which the API server refuses a call; 200 when it does not."""
     try:
         call()
     except ApiException as error:
@@ -146,7 +146,7 @@ def test_a_stranger_is_denied_and_the_audit_log_says_so(plane: ControlPlane) -> 
 
 
 def test_a_token_is_bound_to_its_pod(plane: ControlPlane) -> None:
-    plane.kubeconfig_for("porterlb", "porterlb-system")  # makes the namespace and the account
+    plane.kubeconfig_for("porterlb", "porterlb-system")  # creates the namespace and the account
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -160,7 +160,7 @@ def test_a_token_is_bound_to_its_pod(plane: ControlPlane) -> None:
     assert claims["sub"] == "system:serviceaccount:porterlb-system:porterlb"
     assert claims["kubernetes.io"]["pod"] == {"name": "manager-0", "uid": made["metadata"]["uid"]}
     with client_of(kubeconfig) as replica:
-        assert status_of(client.CoreV1Api(replica).list_node) == 403  # who it is is known; it may do nothing
+        assert status_of(client.CoreV1Api(replica).list_node) == 403  # it is authenticated, but it has no rights
 
 
 def test_what_was_compacted_is_gone(plane: ControlPlane) -> None:
@@ -208,13 +208,13 @@ def test_a_start_that_fails_shows_why(tmp_path: Path) -> None:
 
 
 def descendants(directory: str) -> list[int]:
-    """The processes whose command line names the directory, but those of this test."""
+    """The processes whose command line names the directory, except those of this test."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if directory.encode() in path.read_bytes():
                 found.append(int(path.parent.name))
-        except OSError:  # it ended meanwhile
+        except OSError:  # it ended in the meantime
             continue
     return found
 
@@ -248,19 +248,19 @@ def test_nothing_outlives_a_test_run_that_is_killed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def segment() -> Iterator[tuple[Namespace, Namespace]]:
-    """Two machines on one Ethernet segment: the control plane's, 10.7.0.1, and a node's, 10.7.0.2."""
+    """Two machines on one Ethernet segment: the control plane's machine, 10.7.0.1, and a node, 10.7.0.2."""
     with Net() as net:
         machines = net.namespace("control"), net.namespace("n1")
         net.plug((each, "eth0", f"02:00:00:00:00:0{i}", f"p{i}", SEGMENT) for i, each in enumerate(machines, 1))
         for i, each in enumerate(machines, 1):
             each.ip("link set lo up", f"addr add 10.7.0.{i}/24 dev eth0", "link set eth0 up")
-        machines[1].ip("route add default via 10.7.0.1")  # what is for a ClusterIP needs a route before its DNAT
+        machines[1].ip("route add default via 10.7.0.1")  # traffic to a ClusterIP needs a route before its DNAT
         yield machines
 
 
 @pytest.mark.lab
 def test_a_cluster_in_namespaces_carries_a_connection(segment: tuple[Namespace, Namespace], tmp_path: Path) -> None:
-    """Scheduler, controllers and kube-proxy together: a Deployment becomes a pod on a node, behind a ClusterIP."""
+    """Scheduler, controllers and kube-proxy together: a Deployment results in a pod on a node, behind a ClusterIP."""
     control, machine = segment
     with ControlPlane(control.name, "10.7.0.1", controllers=True, scheduler=True, node_monitor_grace_period=4) as plane:
         core = client.CoreV1Api(plane.api)
@@ -286,7 +286,7 @@ def test_a_cluster_in_namespaces_carries_a_connection(segment: tuple[Namespace, 
             return [each for each in pods if each["spec"]["node_name"] == "n1"]
 
         eventually(scheduled)
-        # The pod is a server in the node's namespace; this test is its kubelet.
+        # The pod is a server in the node's namespace. This test acts as its kubelet.
         (tmp_path / "index.html").write_text("the pod\n")
         server = [sys.executable, "-IS", "-m", "http.server", "8080", "--directory", str(tmp_path)]
         web = Process("web", machine, server, tmp_path / "server.log")
@@ -315,5 +315,5 @@ def test_a_cluster_in_namespaces_carries_a_connection(segment: tuple[Namespace, 
             plane.apply([heartbeat("n1"), ready_node("n1", "10.7.0.2")])
             return node_is_ready() == "True"
 
-        eventually(kubelet_is_back)  # a busy machine may have been away for longer than the grace period
-        eventually(lambda: node_is_ready() == "Unknown")  # no heartbeat since
+        eventually(kubelet_is_back)  # a busy machine may have stalled longer than the grace period
+        eventually(lambda: node_is_ready() == "Unknown")  # no heartbeat since then

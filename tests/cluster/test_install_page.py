@@ -1,6 +1,8 @@
-"""docs/install.md followed to the letter on real nodes: its shell blocks are run, and its examples are what is shown.
+"""Follows docs/install.md literally on real nodes: runs its shell blocks, and compares its examples with the real
+output.
 
-Only what the page tells its reader to replace is replaced: the image, the API server's address, and the application.
+Only the parts that the page tells its reader to replace are replaced: the image, the API server's address, and the
+application.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.lab, pytest.mark.nodes, pytest.ma
 
 
 def blocks(section: str, language: str) -> list[str]:
-    """The fenced blocks of one section of the page; ``language`` empty: those that show output."""
+    """The fenced blocks of one section of the page. An empty ``language`` selects blocks that show output."""
     here = [block for block in pages.blocks("install.md") if block.section == section]
     assert here, f"the page has no section {section}"
     return [block.text for block in here if block.language == language]
@@ -32,7 +34,7 @@ def follow(reader: Desk, section: str) -> None:
 
 
 def sees(reader: Desk, section: str, *commands: str) -> None:
-    """Waits until the commands show what the page shows."""
+    """Waits until the commands' output matches the page."""
     wanted = same("\n".join(blocks(section, "")))
     assert wanted
 
@@ -56,7 +58,7 @@ def waits_for(reader: Desk, pattern: str, command: str) -> None:
 
 
 def same(text: str) -> list[str]:
-    """Rows of a table without what differs from time to time: ages, cluster IPs, node ports, nodes, empty lines."""
+    """Rows of a table without variable parts: ages, cluster IPs, node ports, nodes, empty lines."""
     for pattern, word in (
         (r"\b(\d+[dhms])+\s*$", "AGE"),
         (r"\b10\.96\.\d+\.\d+\b", "IP"),
@@ -95,7 +97,7 @@ def test_the_page_ends_with_a_served_service(lab: Whole, reader: Desk) -> None:
     every_pod_answers(lab, vip, on_segment=True)
 
     follow(reader, "First router")
-    # Two replicas without add-path: two next hops, of any two nodes.
+    # Two replicas without add-path: two next hops, on any two nodes.
     sees(reader, "First router", "kubectl get bgppeer", blocks("First router", "sh")[1])
     assert len(lab.router.next_hops()[f"{vip}/32"]) == 2
     every_pod_answers(lab, vip, on_segment=False)

@@ -1,4 +1,4 @@
-"""The Kubernetes API as a Cluster, on a real API server and with exactly the rights that it needs."""
+"""The Kubernetes API as a Cluster, on a real API server and with exactly the rights that PorterLB needs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def service(name: str, namespace: str = "default") -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def kubeconfig(plane: ControlPlane) -> Path:
-    """Of the manager's service account, with its rights and nothing more."""
+    """A kubeconfig of the manager's service account, with exactly its rights."""
     plane.apply(yaml.safe_load(crds.text(name)) for name in crds.NAMES)
     path = plane.kubeconfig_for("porterlb", SYSTEM)
     rbac = "rbac.authorization.k8s.io"
@@ -106,7 +106,7 @@ async def connected(kubeconfig: Path) -> AsyncIterator[KubeCluster]:
 
 
 class Follower:
-    """Reads a watch as the manager does: what was seen, and what is there by it."""
+    """Reads a watch as the manager does: records the events and the resulting objects."""
 
     def __init__(self, cluster: KubeCluster, kinds: Iterable[Kind]) -> None:
         self.seen: list[Event] = []
@@ -159,9 +159,9 @@ def key(obj: Obj) -> tuple[str, str]:
 
 
 class Gate:
-    """A TCP relay in front of the API server, which can cut connections or make them go silent.
+    """A TCP relay in front of the API server, which can cut connections or silence them.
 
-    Silent: bytes go nowhere and nobody is told, as when a firewall has forgotten the connection.
+    Silent: bytes are discarded without notice to either side, as when a firewall has forgotten the connection.
     """
 
     def __init__(self, target: int) -> None:
@@ -185,7 +185,7 @@ class Gate:
             writer.transport.abort()
 
     def silence(self) -> None:
-        """All connections that there are now."""
+        """Silences all current connections."""
         self._silent = self._connections
 
     def kubeconfig(self, original: Path, folder: Path) -> Path:
@@ -210,7 +210,7 @@ class Gate:
 
 
 def kubeconfig_at(port: int, original: Path, folder: Path) -> Path:
-    """The same for another port of this machine."""
+    """The same kubeconfig for another port of this machine."""
     document = yaml.safe_load(original.read_text())
     document["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port}"
     path = folder / "gate.kubeconfig"
@@ -226,7 +226,7 @@ def api_port(plane: ControlPlane) -> int:
     return int(plane.server.rsplit(":", 1)[1])
 
 
-# -- what is there ------------------------------------------------------------------------------------------
+# -- lists and watches ---------------------------------------------------------------------------------------
 
 
 def test_every_kind_is_listed_first_then_followed(plane: ControlPlane, kubeconfig: Path) -> None:
@@ -256,7 +256,7 @@ def test_every_kind_is_listed_first_then_followed(plane: ControlPlane, kubeconfi
                 await follower.until(lambda kind=kind, obj=obj: follower.there(kind, key(obj)[1], key(obj)[0]))
             assert not await elsewhere(plane, follower)
             for kind, obj in reversed(made):
-                if kind is not Kind.NAMESPACE:  # which waits for a controller that does not run
+                if kind is not Kind.NAMESPACE:  # deletion needs a controller that does not run
                     delete(plane, kind, obj)
                     gone = Deleted(kind, *key(obj))
                     await follower.until(lambda gone=gone: gone in follower.seen)
@@ -266,7 +266,7 @@ def test_every_kind_is_listed_first_then_followed(plane: ControlPlane, kubeconfi
 
 
 async def elsewhere(plane: ControlPlane, follower: Follower) -> Obj | None:
-    """A Lease of another namespace, if it is seen."""
+    """A Lease of another namespace, if it is visible."""
     plane.apply(lease_object("elsewhere", "default"))
     plane.apply(lease_object("here", SYSTEM))
     await follower.until(lambda: follower.there(Kind.LEASE, "here", SYSTEM))
@@ -274,7 +274,7 @@ async def elsewhere(plane: ControlPlane, follower: Follower) -> Obj | None:
 
 
 async def service_of(cluster: KubeCluster, name: str) -> Obj | None:
-    """From the list: the manager may not read a single Service."""
+    """Finds the Service in the list: the manager may not read a single Service."""
     found = await cluster.objects(Kind.SERVICE)
     return next((obj for obj in found if key(obj) == ("default", name)), None)
 
@@ -383,7 +383,7 @@ def test_what_the_rules_do_not_grant_is_denied_with_the_sentence_of_the_api(
                 await cluster.apply_status(Kind.NODE, "n", "", {}, owner="porterlb")
             with pytest.raises(Denied, match=r'eips\.network\.kubesphere\.io "none" not found'):
                 await cluster.apply_status(Kind.EIP, "none", "", {}, owner="porterlb")
-            with pytest.raises(Denied, match='Service "none" is invalid'):  # apply finds out in this order
+            with pytest.raises(Denied, match='Service "none" is invalid'):  # apply checks in this order
                 await cluster.apply_status(Kind.SERVICE, "none", "default", {}, owner="porterlb")
             bad = {"loadBalancer": {"ingress": [{"ip": "not an address"}]}}
             with pytest.raises(Denied, match="must be a valid IP address"):
@@ -392,7 +392,7 @@ def test_what_the_rules_do_not_grant_is_denied_with_the_sentence_of_the_api(
     run(scenario)
 
 
-# -- the API goes and comes ---------------------------------------------------------------------------------
+# -- outages of the API -------------------------------------------------------------------------------------
 
 
 def test_an_api_that_stops_and_starts_is_an_outage_and_deletes_nothing(plane: ControlPlane, kubeconfig: Path) -> None:
@@ -425,7 +425,8 @@ def test_an_api_that_stops_and_starts_is_an_outage_and_deletes_nothing(plane: Co
 
 
 def test_a_history_that_is_gone_is_listed_again(plane: ControlPlane, kubeconfig: Path, tmp_path: Path) -> None:
-    """410 Gone: the watch goes silent, much happens, etcd is compacted, the connection ends, the API is there."""
+    """410 Gone: the watch goes silent, objects change, etcd is compacted, the connection ends, and the API stays
+    available."""
     plane.apply([service("goes"), service("stays")])
 
     async def scenario() -> None:
@@ -435,18 +436,18 @@ def test_a_history_that_is_gone_is_listed_again(plane: ControlPlane, kubeconfig:
             Follower(cluster, [Kind.SERVICE]) as follower,
         ):
             await follower.until(lambda: follower.there(Kind.SERVICE, "goes", "default"))
-            await asyncio.sleep(1)  # the watch is there too
+            await asyncio.sleep(1)  # until the watch is open too
             gate.silence()
             delete(plane, Kind.SERVICE, service("goes"))
             plane.apply(service("comes"))
             plane.compact()
             await asyncio.sleep(0.5)
-            assert follower.there(Kind.SERVICE, "goes", "default")  # it has been told nothing
+            assert follower.there(Kind.SERVICE, "goes", "default")  # it has received no event
             gate.cut()
             await follower.until(lambda: follower.there(Kind.SERVICE, "comes", "default"))
             assert follower.there(Kind.SERVICE, "stays", "default")
             assert not follower.there(Kind.SERVICE, "goes", "default")
-            # Listed for the second time, and not because the API could not be reached.
+            # Listed for the second time, although the API was always reachable.
             assert len(follower.of(Replaced)) == 2
             assert not follower.of(Outage) and not follower.of(Deleted)
 
@@ -468,13 +469,13 @@ def test_connections_that_are_cut_lose_nothing(plane: ControlPlane, kubeconfig: 
                     await asyncio.sleep(0.3)
             await follower.until(lambda: all(follower.there(Kind.SERVICE, f"cut-{n}", "default") for n in range(8)))
             assert not follower.of(Outage)
-            assert len(follower.of(Replaced)) == 1  # followed from where it broke
+            assert len(follower.of(Replaced)) == 1  # the watch resumed where it broke
 
     run(scenario)
 
 
 def test_connections_that_go_silent_cost_one_deadline(plane: ControlPlane, kubeconfig: Path, tmp_path: Path) -> None:
-    """Half-open: pooled connections and the watch are dead, and nobody has said so."""
+    """Half-open: pooled connections and the watch are dead, without a FIN or RST."""
 
     async def scenario() -> None:
         async with (
@@ -483,7 +484,7 @@ def test_connections_that_go_silent_cost_one_deadline(plane: ControlPlane, kubec
             Follower(cluster, [Kind.SERVICE]) as follower,
         ):
             await follower.until(lambda: Kind.SERVICE in follower.objects)
-            await asyncio.gather(*(cluster.leases() for _ in range(5)))  # so many pooled connections
+            await asyncio.gather(*(cluster.leases() for _ in range(5)))  # five pooled connections
             await asyncio.sleep(2.5)
             gate.silence()
             with pytest.raises(Unavailable, match="has not answered within 1 s"):
@@ -497,7 +498,7 @@ def test_connections_that_go_silent_cost_one_deadline(plane: ControlPlane, kubec
 
 
 def test_an_api_that_hangs_is_noticed(plane: ControlPlane, kubeconfig: Path) -> None:
-    """SIGSTOP: every connection stays, its kernel answers keep-alives, nothing comes."""
+    """SIGSTOP: every connection stays, the kernel answers keep-alives, but no data arrives."""
 
     async def scenario() -> None:
         async with connected(kubeconfig) as cluster, Follower(cluster, FOLLOWED) as follower:
@@ -572,12 +573,12 @@ def test_two_owners_of_one_status_leave_each_other_alone(plane: ControlPlane, ku
             assert {*status["nodesPeerStatus"]} == {"node-a", "node-b"}
             assert [each["type"] for each in status["conditions"]] == ["Ready"]
 
-            # What an owner leaves out it gives up; the others' stays.
+            # An owner gives up the fields that it omits; the other owners' fields stay.
             status = (await write("porterlb", {"conditions": [condition("Other")]}))["status"]
             assert [each["type"] for each in status["conditions"]] == ["Other"]
             assert status["nodesPeerStatus"]["node-a"]["peerState"]["sessionState"] == "ESTABLISHED"
 
-            # So the leader removes what a vanished node has written: in its name.
+            # The leader uses this to remove the fields of a vanished node: it writes in that node's name.
             status = (await write("porterlb-node-b", {}))["status"]
             assert {*status["nodesPeerStatus"]} == {"node-a"}
 
@@ -654,7 +655,7 @@ def test_a_decision_about_an_older_version_is_refused(plane: ControlPlane, kubec
 
 
 def test_the_manager_may_not_change_services(plane: ControlPlane, kubeconfig: Path) -> None:
-    """Only their status: the right on Services would let a replica's token change any selector."""
+    """The manager may change only their status. A right on Services would let a replica's token change any selector."""
     plane.apply(service("noted"))
     note = {"metadata": {"annotations": {"layer2.porter.kubesphere.io/v1alpha1": "node-a"}}}
 
@@ -669,7 +670,7 @@ def test_the_manager_may_not_change_services(plane: ControlPlane, kubeconfig: Pa
 
 
 def test_one_field_of_a_spec_is_switched(plane: ControlPlane, kubeconfig: Path) -> None:
-    """As by `porterlb mode`, with the rights of whoever runs it: required fields are another owner's."""
+    """As with `porterlb mode`, with the rights of the user who runs it: required fields belong to another owner."""
     plane.apply(EIP)
 
     async def scenario() -> None:
@@ -694,7 +695,7 @@ def test_a_lease_changes_hands_by_compare_and_swap(plane: ControlPlane, kubeconf
             wanted = LeaseRecord("swap", "node-a", 4.0, annotations={"hello": "192.0.2.1:7473"})
             made = await one.write_lease(wanted)
             assert replace(made, version="", renewals=0) == wanted
-            with pytest.raises(Conflict):  # both saw that there is none
+            with pytest.raises(Conflict):  # both saw that the lease does not exist
                 await two.write_lease(replace(wanted, holder="node-b"))
             seen = await two.read_lease("swap")
             assert seen == made
@@ -779,7 +780,7 @@ def test_events_are_counted_and_no_flood(plane: ControlPlane, kubeconfig: Path) 
     ours = [event for event in found if event.get("reportingInstance") == "porterlb-node-a"]
     by_kind = {event["regarding"]["kind"]: event for event in ours}
     assert len(ours) == 2 and set(by_kind) == {"Service", "Eip"}
-    assert by_kind["Service"]["series"]["count"] >= 5  # as many as were told when the last write was allowed
+    assert by_kind["Service"]["series"]["count"] >= 5  # the count at the time when the last write was allowed
     assert by_kind["Service"]["note"] == "There is no free address."
     writes = [event for event in asked(plane)[before:] if event["objectRef"]["resource"] == "events"]
     assert len(writes) <= 11
@@ -842,7 +843,7 @@ def test_a_definition_that_is_missing_says_so_and_is_found_when_it_comes(plane: 
 
 
 def test_every_right_is_used(plane: ControlPlane) -> None:
-    """What the rules grant and no test here has needed is too much."""
+    """A right granted by the rules that no test here has used is too much."""
     used = Counter[tuple[str, str, str]]()
     for event in asked(plane):
         if event.get("annotations", {}).get("authorization.k8s.io/decision") == "allow":

@@ -1,7 +1,7 @@
 """From MetalLB to PorterLB and back, on a real API, with traffic: no Service gets another address.
 
-MetalLB itself does not run. A stand-in does what users see of it: its objects are in the API, under CRDs with the names
-and versions that it publishes; it writes the status of each Service; and node-a answers ARP for each address.
+MetalLB itself does not run. A stand-in provides what users see of it: its objects are in the API, under CRDs with the
+names and versions that it publishes; it writes the status of each Service; and node-a answers ARP for each address.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.cluster.scenarios import NAMES, KubeProduct
 pytestmark = [pytest.mark.lab, pytest.mark.cluster]
 
 GAP_MS = 500.0
-"""Generous: a failover of Layer 2 takes about 0.2 s."""
+"""In milliseconds. Generous: a failover of Layer 2 takes about 0.2 s."""
 
 CLAIM = ("--settle-after", "1", "--claim-services-without-class")
 NO_CLAIM = ("--settle-after", "1", "--no-claim-services-without-class")
@@ -59,7 +59,7 @@ def crd(kind: str, plural: str) -> Object:
 
 
 class MetalLb:
-    """The stand-in. Its node answers ARP for an address as long as it has the address on its loopback interface."""
+    """The stand-in for MetalLB. Its node answers ARP for an address while the address is on its loopback interface."""
 
     def __init__(self, road: KubeProduct) -> None:
         self._road = road
@@ -110,7 +110,7 @@ def held(road: KubeProduct) -> dict[str, str]:
 
 
 def imported(road: KubeProduct, folder: Path) -> str:
-    """What `porterlb import metallb` makes of the objects in the API, as docs/migration.md has it."""
+    """The output of `porterlb import metallb` for the objects in the API, as in docs/migration.md."""
     files: list[Path] = []
     for what in (("ipaddresspools,l2advertisements", "-A"), ("services", "-n", "default")):
         files.append(folder / f"{len(files)}.yaml")
@@ -127,7 +127,7 @@ def imported(road: KubeProduct, folder: Path) -> str:
 
 
 def manage(road: KubeProduct, options: tuple[str, ...]) -> None:
-    """Starts the managers with these options, or restarts them one after the other, as a rolling update does."""
+    """Starts the managers with these options, or restarts them one by one, as a rolling update does."""
     for name in NAMES:
         if name in road.managers:
             road.managers[name].terminate(20)
@@ -137,7 +137,7 @@ def manage(road: KubeProduct, options: tuple[str, ...]) -> None:
 
 
 def answered(road: KubeProduct, addresses: Iterable[str]) -> dict[str, int]:
-    """How many MACs answer for each address that no single one answers for."""
+    """The number of MACs that answer for each address; only addresses with a number other than one."""
     counts = {address: len(road.segment_client.who_has(address)) for address in sorted(set(addresses))}
     return {address: count for address, count in counts.items() if count != 1}
 
@@ -151,7 +151,7 @@ def test_40_services_of_metallb_move_and_return_with_their_addresses(tmp_path: P
             road.wait_vips(name)
         assert held(road) == HELD and not answered(road, HELD.values())
 
-        # PorterLB beside MetalLB: its objects are there, it takes nothing
+        # PorterLB beside MetalLB: its objects exist, and it serves no Service
         road.kubectl("apply", "-f", "-", stdin=imported(road, tmp_path))
         watched = [ALONE["web-00"], ALONE["web-01"], ALONE["web-34"], SHARED["shared-0"]]
         with road.segment_client.stream(watched, flows=2, interval=0.01) as stream:
@@ -159,7 +159,7 @@ def test_40_services_of_metallb_move_and_return_with_their_addresses(tmp_path: P
             assert stream.report().lost == 0
         assert held(road) == HELD and not answered(road, HELD.values())
 
-        # One Service: MetalLB no longer advertises its address, the annotation gives it to PorterLB
+        # One Service: MetalLB stops advertising its address, and the annotation assigns it to PorterLB
         first = ALONE["web-01"]
         with road.segment_client.stream(watched, flows=2, interval=0.01) as stream:
             metallb.stop([first])
@@ -170,7 +170,7 @@ def test_40_services_of_metallb_move_and_return_with_their_addresses(tmp_path: P
         print(f"one Service: {report}")
         assert report.worst_gap_ms <= GAP_MS and held(road) == HELD
 
-        # And back
+        # The Service returns to MetalLB
         with road.segment_client.stream(watched, flows=2, interval=0.01) as stream:
             road.patch("service", "web-01", {"metadata": {"annotations": {mine: None}}})
             wait_until(lambda: not road.segment_client.who_has(first), 15, "PorterLB to leave the Service")
@@ -179,7 +179,7 @@ def test_40_services_of_metallb_move_and_return_with_their_addresses(tmp_path: P
         print(f"back: {report}")
         assert report.worst_gap_ms <= GAP_MS and held(road) == HELD and not answered(road, [first])
 
-        # All of them
+        # All Services move to PorterLB
         with road.segment_client.stream(watched, flows=2, interval=0.01) as stream:
             metallb.stop(HELD.values())
             manage(road, CLAIM)
@@ -190,7 +190,7 @@ def test_40_services_of_metallb_move_and_return_with_their_addresses(tmp_path: P
         shown: dict[str, Any] = road.backend.status("Eip", "lan")["used"]
         assert set(shown) == set(HELD.values())
 
-        # And back
+        # All Services return to MetalLB
         with road.segment_client.stream(watched, flows=2, interval=0.01) as stream:
             manage(road, NO_CLAIM)
             wait_until(

@@ -1,8 +1,8 @@
 """docs/migration.md, "Switch from OpenELB", on real kubelets: its commands in order, with traffic.
 
-OpenELB itself does not run. A stand-in does what users see of it: its CRDs with the versions and fields of OpenELB 0.6,
-its objects with finalizers and statuses, its Deployment, DaemonSet and webhooks by name, the statuses and finalizers of
-Services; and node-a answers ARP for each address.
+OpenELB itself does not run. A stand-in provides what users see of it: its CRDs with the versions and fields of OpenELB
+0.6, its objects with finalizers and statuses, its Deployment, DaemonSet and webhooks by name, the statuses and
+finalizers of Services; and node-a answers ARP for each address.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PODS = "web"
 POOL = "10.77.0.220-10.77.0.239"
 
 HELD = {"web": "10.77.0.220", "shop": "10.77.0.221", "shared-a": "10.77.0.222", "shared-b": "10.77.0.222"}
-"""Two Services share an address: OpenELB needs no key for that."""
+"""Two Services share an address. OpenELB needs no sharing key for that."""
 PORT = {"shared-b": 8080}
 
 TEXT, NUMBER, FLAG = {"type": "string"}, {"type": "integer", "format": "int32"}, {"type": "boolean"}
@@ -104,7 +104,7 @@ def crd(kind: str) -> Object:
 
 
 def workload(kind: str, name: str) -> Object:
-    """The Deployment or DaemonSet of OpenELB by name. Its pods run nowhere: no node has their label."""
+    """The Deployment or DaemonSet of OpenELB by name. Its pods are never scheduled, because no node has their label."""
     labels = {"app": name}
     container = {"name": "openelb", "image": images.BACKEND}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [container], "nodeSelector": {"openelb": "no"}}}
@@ -117,7 +117,7 @@ def workload(kind: str, name: str) -> Object:
 
 
 def webhook(kind: str) -> Object:
-    """Refuses every change of an Eip when its server is gone."""
+    """A webhook that refuses every change of an Eip when its server is gone."""
     rule = {"apiGroups": [GROUP], "apiVersions": [VERSION], "operations": ["CREATE", "UPDATE"], "resources": ["eips"]}
     hook = {
         "name": "validate.eip.network.kubesphere.io",
@@ -136,7 +136,7 @@ def webhook(kind: str) -> Object:
 
 
 def openelb(lab: Whole) -> None:
-    """Everything that users see of OpenELB, with Services that hold addresses."""
+    """Creates everything that users see of OpenELB, with Services that hold addresses."""
     plane = lab.backend.plane
     plane.apply([crd(kind) for kind in SPEC])
     lab.kubectl("create", "namespace", SYSTEM)
@@ -194,7 +194,7 @@ def test_services_of_openelb_keep_their_addresses(tmp_path: Path) -> None:
         for folder in (commands, here):
             folder.mkdir()
         reader = desk(lab, commands, here)
-        for address in addresses:  # the stand-in's speakers end
+        for address in addresses:  # the speakers of the stand-in end
             lab.node("node-a").ns.run(["ip", "address", "del", f"{address}/32", "dev", "lo"])
         said = reader.follow("migration.md", section="Switch from OpenELB")
         print(said)
@@ -206,7 +206,7 @@ def test_services_of_openelb_keep_their_addresses(tmp_path: Path) -> None:
             wait_until(lambda vip=address: lab.segment_client.reaches(vip), 20, f"an answer from {address}", 0.2)
         assert set(lab.backend.status("Eip", "lan")["used"]) == set(addresses)
         assert "two load balancers" not in said, "of the doctor"
-        assert "usingKnownIPs" in said  # the remarks name what is not converted
-        # No finalizer is left: what is deleted is gone
+        assert "usingKnownIPs" in said  # the remarks name the settings that are not converted
+        # No finalizer is left: deleted objects disappear
         lab.kubectl("delete", "service", "shop", "--timeout=20s")
         lab.kubectl("delete", "eips,bgpconfs,bgppeers", "--all", "--timeout=20s")

@@ -1,4 +1,4 @@
-"""The nodes themselves: real kubelets that leave this machine as it was, whatever happens."""
+"""The nodes themselves: real kubelets that leave this machine unchanged, even after failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def settings() -> dict[str, str]:
-    """Of the whole machine's kernel, those that a kubelet writes."""
+    """The settings of the whole machine's kernel that a kubelet writes."""
     return {name: Path("/proc/sys", name).read_text().strip() for name in init.SETTINGS}
 
 
@@ -83,7 +83,7 @@ def test_a_loss_of_power_ends_all_containers_and_the_disk_survives(lab: Whole) -
 
 
 def test_a_failure_in_the_middle_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second node cannot be made while the first one's programs start."""
+    """The creation of the second node fails while the first node's programs start."""
     made = Machine.__init__
     labs = []
 

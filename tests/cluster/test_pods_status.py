@@ -1,4 +1,4 @@
-"""The chart's policy bounds the right to patch the status of pods: a real API server, and the account's token."""
+"""The chart's policy restricts the right to patch the status of pods, on a real API server with the account's token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.cluster
 
 NODE = "worker"
 PODS = 110
-"""As many as a kubelet runs by default."""
+"""The number of pods that a kubelet runs by default."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def kubeconfig(plane: ControlPlane) -> Path:
 
 @pytest.fixture(autouse=True)
 def all_ready(plane: ControlPlane, kubeconfig: Path) -> Iterator[None]:
-    """Every pod runs and is Ready."""
+    """Makes every pod running and Ready."""
     core = client.CoreV1Api(plane.api)
     conditions = [
         {"type": type_, "status": "True", "reason": None, "message": None}
@@ -87,7 +87,8 @@ def run(kubeconfig: Path, work: Callable[[KubeCluster], Any]) -> Any:
 
 def test_every_pod_of_a_node_is_marked_within_a_second_and_restored(plane: ControlPlane, kubeconfig: Path) -> None:
     async def mark(cluster: KubeCluster) -> tuple[Marked, float]:
-        await cluster.mark_endpoints("elsewhere", first, reason=REASON, message=MESSAGE, deadline=5.0)  # connections
+        # Opens the connections
+        await cluster.mark_endpoints("elsewhere", first, reason=REASON, message=MESSAGE, deadline=5.0)
         begun = time.monotonic()
         done = await cluster.mark_endpoints(NODE, first, reason=REASON, message=MESSAGE, deadline=5.0)
         return done, time.monotonic() - begun
@@ -112,7 +113,7 @@ MARK = condition("Ready", "False")
 
 
 def also(more: Mapping[str, Any]) -> dict[str, Any]:
-    """What is allowed, and this."""
+    """The allowed patch, extended by these fields."""
     whole = copy.deepcopy(MARK)
     for key, value in more.items():
         whole[key] = {**whole.get(key, {}), **value}
@@ -165,7 +166,7 @@ def test_nobody_is_made_ready_whom_we_have_not_marked(plane: ControlPlane, kubec
         await cluster._api.call(Request(request.method, request.path, (), request.body, STRATEGIC_MERGE), 5.0)
 
     async def take_over(cluster: KubeCluster) -> None:
-        """With our reason the next step would be allowed."""
+        """With PorterLB's reason, the next step would be allowed."""
         path = "/api/v1/namespaces/default/pods/p1/status"
         await cluster._api.call(Request("PATCH", path, (), MARK, STRATEGIC_MERGE), 5.0)
 

@@ -1,4 +1,4 @@
-"""The rights that the tests give the managers are the chart's."""
+"""The rights that the tests give the managers equal the chart's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cluster.rights import CLUSTER_RULES, NAMESPACE_RULES, SECRETS
 
 
 def spelled(rules: Iterable[dict[str, Any]]) -> set[tuple[str, str, str, str]]:
-    """Every single thing that is allowed: group, resource, name (empty: any), verb."""
+    """Every single right: group, resource, name (empty: any), verb."""
     return {
         (group, resource, name, verb)
         for rule in rules

@@ -31,7 +31,7 @@ def road() -> Iterator[KubeProduct]:
 
 
 def plugin(road: KubeProduct, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`kubectl porterlb ...`: kubectl finds the plugin on PATH, and the kubeconfig is in the environment."""
+    """`kubectl porterlb ...`: kubectl finds the plugin on PATH, and the kubeconfig in the environment."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     kubectl = str(road.plane._binaries["kubectl"])
     return run([kubectl, "porterlb", *arguments], {"PATH": path, "KUBECONFIG": str(road.plane.admin_kubeconfig)})
@@ -86,7 +86,7 @@ def test_a_node_is_drained_and_undrained_without_a_loss(road: KubeProduct) -> No
     (vip,) = road.vips("web")
     road.wait_hops(vip, *NAMES, timeout=40)
     with road.client.stream(vip, flows=12, interval=0.01) as stream:
-        # Without a kubelet there is no port-forward: the command cannot ask the replicas whether it is safe.
+        # Without a kubelet, there is no port-forward: the command cannot ask the replicas whether the drain is safe.
         done = plugin(road, "drain", "node-a", "--timeout", "1")
         assert done.returncode == 1 and "No replica can be asked" in done.stderr, done
         road.wait_hops(vip, "node-b", "node-c", timeout=40)

@@ -1,4 +1,5 @@
-"""Replicas that fight for the lease: no address is given twice, and who has lost it writes nothing more."""
+"""Replicas that compete for the lease: no address is assigned twice, and a replica that lost the lease stops
+writing."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def road() -> Iterator[KubeProduct]:
 
 
 class Ledger:
-    """Every address that a Service was ever seen with, from a watch: no state between two events is missed."""
+    """Every address that a Service ever had, from a watch: no state between two events is missed."""
 
     def __init__(self) -> None:
         self.holders: dict[str, set[str]] = {}
@@ -83,7 +84,7 @@ def ledger(road: KubeProduct) -> Iterator[Ledger]:
 
 
 def took_over(road: KubeProduct) -> list[tuple[float, str]]:
-    """(when, from which address) each successful change of the leader's lease by its source, in order."""
+    """(time, source address) of each successful change of the leader's lease by its source, in order."""
     found = []
     for event in road.plane.audit_events(USER):
         about = event.get("objectRef") or {}
@@ -104,7 +105,8 @@ def test_a_leader_that_is_stopped_past_its_lease_and_goes_on(road: KubeProduct) 
         for number in range(3):
             old = road.wait_leader(*RIVALS)
             (new,) = (name for name in RIVALS if name != old)
-            road.service(f"before-{number}", annotations={EIP_ANNOTATION: "routed"})  # it may be busy with this one
+            # The old leader may be busy with this Service
+            road.service(f"before-{number}", annotations={EIP_ANNOTATION: "routed"})
             road.managers[old].stop()
             stopped = time.monotonic()
             for more in range(2):
@@ -115,7 +117,7 @@ def test_a_leader_that_is_stopped_past_its_lease_and_goes_on(road: KubeProduct) 
             road.managers[old].cont()
             for name in (f"before-{number}", f"while-{number}-0", f"while-{number}-1", f"same-time-{number}"):
                 road.wait_vips(name, timeout=15)
-            # The one that was stopped hears the other's hellos again before its turn comes to lead.
+            # The stopped replica hears the other's hellos again before it is its turn to lead.
             wait_until(lambda new=new: road.state(new)["replicas"], 10, "the replicas to hear one another")
     assert not seen.twice, seen.twice
     assert len(seen.holders) >= 13
@@ -123,9 +125,9 @@ def test_a_leader_that_is_stopped_past_its_lease_and_goes_on(road: KubeProduct) 
 
 
 def no_writes_of_old_leaders(road: KubeProduct, since: float) -> None:
-    """Each status that a leader wrote came from the address that had written the lease last before it.
+    """Checks that each leader's status write came from the address that had last written the lease.
 
-    ``since``: seconds since 1970; before that the lease was made anew by hand, and the log does not say for whom.
+    ``since``: seconds since 1970. Before that time, the lease was recreated by hand, and the log does not say for whom.
     """
     lease = took_over(road)
     late = []
@@ -158,7 +160,7 @@ def test_the_lease_is_taken_by_hand_and_deleted(road: KubeProduct) -> None:
 
 
 def test_both_are_stopped_and_go_on_at_once(road: KubeProduct) -> None:
-    """Both wake up with an old view at the same moment, and there is work for a leader."""
+    """Both resume with an outdated view at the same moment, while there is work for a leader."""
     begun = time.time()
     with ledger(road) as seen:
         for number in range(2):

@@ -1,4 +1,4 @@
-"""What people do to their objects on a real API: edits by hand, types and classes, namespaces, samples, old nodes."""
+"""User changes of objects on a real API: manual edits, types and classes, namespaces, samples, old nodes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_types_change_back_and_forth(road: KubeProduct) -> None:
         wait_until(lambda: not road.conditions("Service", "types", "default"), 10, "the conditions to be gone")
         road.patch("service", "types", {"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}})
         (vip,) = road.wait_vips("types")
-    # Quicker than anybody can follow, and the end counts.
+    # Faster than the managers can follow; only the final state counts.
     for type_ in ("ClusterIP", "LoadBalancer", "NodePort", "LoadBalancer", "ClusterIP", "LoadBalancer"):
         road.patch("service", "types", {"spec": {"type": type_}})
     (vip,) = road.wait_vips("types")
@@ -103,7 +103,7 @@ def test_other_classes_are_left_alone_and_one_of_ours_is_released(road: KubeProd
     (vip,) = road.wait_vips("ours")
     road.wait_hops(vip, *NAMES)
 
-    # A class can only be changed by way of another type; both at once is how people do it.
+    # A class can only be changed through another type. Users usually change both at once.
     plain = {"type": "ClusterIP", "loadBalancerClass": None, "externalTrafficPolicy": None}
     road.patch("service", "ours", {"spec": plain})
     road.patch("service", "ours", {"spec": {"type": "LoadBalancer", "loadBalancerClass": FOREIGN}})
@@ -224,7 +224,7 @@ spec:
   ports:
     - {name: http, port: 80, targetPort: 8080}
 """
-"""In the shape of the samples that users of OpenELB and PorterLB started from."""
+"""In the form of the samples that users of OpenELB and PorterLB started from."""
 
 
 def said(road: KubeProduct, kind: str, name: str, namespace: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The API server goes away, comes back, forgets, hangs and is slow; managers serve on and catch up."""
+"""The API server stops, returns, loses its history, hangs and is slow. Managers keep serving and catch up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def road() -> Iterator[KubeProduct]:
 
 
 def test_idle_managers_ask_for_little(road: KubeProduct) -> None:
-    time.sleep(5)  # what the start brought
+    time.sleep(5)  # exclude the requests of the start
     before = len(road.plane.audit_events(USER))
     begun = time.monotonic()
     time.sleep(20)
@@ -38,8 +38,8 @@ def test_idle_managers_ask_for_little(road: KubeProduct) -> None:
     a_minute = len(asked) * 60 / (time.monotonic() - begun)
     kinds = Counter((event["verb"], (event.get("objectRef") or {}).get("resource")) for event in asked)
     print(f"{a_minute:.0f} requests a minute of three idle managers: {dict(kinds)}")
-    # The leader renews every 1.25 s (48 a minute); each replica shows every 30 s that it is there (2 x 2). What it
-    # says of a machine that stalls for a moment is not much either.
+    # The leader renews every 1.25 s (48 a minute). Each replica reports every 30 s that it is present (2 x 2). Its
+    # reports about a machine that stalls for a moment add only a few requests.
     leases = sum(count for (_, resource), count in kinds.items() if resource == "leases") * 60 / 20
     assert leases <= 80, kinds
     assert a_minute <= 150, kinds
@@ -66,7 +66,7 @@ def test_a_node_that_dies_without_the_api_costs_as_much_as_with_it(road: KubePro
         hop = road.wait_owner(local, "node-a", "node-c")
         _person_on_call_reads_it(road, local, hop, off)
 
-        # Its manager starts again without the API: it waits, says so, and does not end.
+        # Its manager restarts without the API: it waits, reports that it waits, and does not exit.
         road.node("node-b").power_on()
         waiting = wait_until(lambda: road.readiness("node-b"), 20, "node-b to say what it waits for", 0.2)[0]
         assert waiting[0] == 503 and "API" in waiting[1], waiting
@@ -93,17 +93,17 @@ def test_a_node_that_dies_without_the_api_costs_as_much_as_with_it(road: KubePro
 
 
 def _person_on_call_reads_it(road: KubeProduct, local: str, hop: str, off: float) -> None:
-    """Without the API, on another node: status, explain, the page, the log and the metrics say the same.
+    """Without the API, on another node: status, explain, the page, the log and the metrics agree.
 
     Args:
         local: a Layer 2 VIP, which ``hop`` serves now.
-        off: before node-b lost its power, seconds since 1970.
+        off: a time before node-b lost its power, in seconds since 1970.
     """
     witness, seen = road.node("node-a"), ["node-a", "node-c"]
     wait_until(lambda: on_call.page_says_dead(witness, "node-b", seen), 3, "the page to tell", 0.1)
     death = next(row for row in reversed(road.state("node-a")["history"]) if row["what"] == "NodeDead")
     assert death["subject"] == "node-b"
-    # A second for the stream that runs before it, one to find out, and one because the time has whole seconds.
+    # One second for the stream that runs before, one for detection, and one because the time has whole seconds.
     assert datetime.fromisoformat(death["time"]).timestamp() - off <= 3.0
     code, status = on_call.ask(witness, "status")
     assert code == 0
@@ -122,7 +122,7 @@ def test_what_changed_meanwhile_is_found_in_a_compacted_etcd(road: KubeProduct) 
     (leaving,) = road.give("leaving", "routed")
     road.wait_hops(leaving, *NAMES)
     for name in NAMES:
-        road.backend.cut(name)  # silently: nobody gets a FIN, so connections are half-open
+        road.backend.cut(name)  # silently: no FIN is sent, which leaves connections half-open
     try:
         with road.client.stream(vip, flows=6, interval=0.01) as stream:
             road.delete_service("leaving")
@@ -131,7 +131,7 @@ def test_what_changed_meanwhile_is_found_in_a_compacted_etcd(road: KubeProduct) 
             time.sleep(6)  # longer than a lease
             report = stream.report()
         assert report.lost == 0, report
-        road.wait_hops(leaving, *NAMES)  # nobody could know
+        road.wait_hops(leaving, *NAMES)  # the managers could not know of the deletion
     finally:
         for name in NAMES:
             road.backend.restore(name)

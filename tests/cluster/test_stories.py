@@ -29,7 +29,7 @@ class RackBackend(WholeBackend):
 
 @contextmanager
 def cluster(nodes: int, *routers: str, **options: Any) -> Iterator[Whole]:
-    """Real nodes without PorterLB. After a failure, everything that its programs logged is printed."""
+    """Real nodes without PorterLB. After a failure, the logs of all its programs are printed."""
     with whole(nodes=nodes, routers=routers, **options) as lab:
         try:
             yield lab
@@ -42,7 +42,7 @@ def cluster(nodes: int, *routers: str, **options: Any) -> Iterator[Whole]:
 
 
 def configured(router: Frr) -> Callable[[str], None]:
-    """Starts the router anew with the configuration of the page."""
+    """Restarts the router with the configuration of the page."""
 
     def start(text: str) -> None:
         router.stop_daemon()
@@ -116,8 +116,8 @@ def test_two_switches(tmp_path: Path) -> None:
 
 
 def integrated(router: Frr) -> Callable[[str], None]:
-    """Starts the router anew with the configuration of the page, which is for all daemons in one file. It still
-    announces the networks that the lab needs: the way to the pods of other racks."""
+    """Restarts the router with the configuration of the page, which is one file for all daemons. The router still
+    announces the networks that the lab needs: the routes to the pods of other racks."""
     networks = "".join(f"  network {prefix}\n" for prefix in router.config.injected if ":" not in prefix)
     underlay = f"router bgp {router.config.asn}\n address-family ipv4 unicast\n{networks}"
 

@@ -26,7 +26,7 @@ AUDIT_POLICY = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the control plane's files are and what it listens on. Ports but `port` are on loopback."""
+    """The paths of the control plane's files and its listening addresses. Ports other than `port` are on loopback."""
 
     directory: Path
     pki: Authority
