@@ -1,4 +1,4 @@
-"""What the BGP scenarios share: combinations of sessions, and what a router must then have of them."""
+"""Shared code of the BGP scenarios: combinations of sessions, and the routes that a router must then have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.routers import NODES_AS, RibPath, Router, RouterConfig, Session, router
 from lab.routers.base import ROUTER_AS
 from tests.lab.product import Product
 
-PASSWORD = "s3cret+w1th/odd.characters="  # without spaces: FRR takes the first word only
+PASSWORD = "s3cret+w1th/odd.characters="  # without spaces: FRR takes only the first word
 FAR = 9  # the number of the router that is one hop away
 DUAL: dict[str, Any] = {"policy": "Local", "families": ("IPv4", "IPv6")}
 FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -24,16 +24,16 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
     "both over v4": {"v4": ("v4", "v6")},
     "two sessions": {"v4": ("v4",), "v6": ("v6",)},
 }
-"""What is carried: by the family of a session, the families of its routes."""
+"""The route families that a session carries, by the session's own family."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One way for the nodes to be connected with a router.
+    """One combination of session options between the nodes and a router.
 
-    ``relation``: direct or multihop (both eBGP), or ibgp. ``passive``: our side waits for the router. ``port``: where
-    the side that waits listens. ``timers``: our hold time and keepalive interval, 0 for what follows from the other.
-    ``nodes``: all, or those of the rack that the nodeSelector names.
+    ``relation``: direct or multihop (both eBGP), or ibgp. ``passive``: our side waits for the router. ``port``: the
+    listening port of the side that waits. ``timers``: our hold time and keepalive interval, 0 for the value derived
+    from the other. ``nodes``: all, or those of the rack that the nodeSelector names.
     """
 
     router: str
@@ -76,7 +76,7 @@ RULE = {
 
 
 def has_attributes(path: RibPath, combination: Combination) -> bool:
-    """Whether a path came with what RULE says, as far as it applies."""
+    """Whether a path arrived with the attributes of RULE, as far as they apply."""
     ibgp = combination.relation == "ibgp"
     return (
         path.communities == {"64500:7", "64500:8"}
@@ -88,21 +88,21 @@ def has_attributes(path: RibPath, combination: Combination) -> bool:
 
 
 def far_router(lab: Product, kind: str) -> Router:
-    """A router behind the first one: on the outside network only, so that a packet from a node has a hop on its way."""
+    """A router behind the first one. It is on the outside network only, which puts one hop between it and the nodes."""
     router, way = (
         router_class(kind)(lab.net, f"router{FAR}", [outside_nic(FAR, "eth1")], RouterConfig()),
         outside_nic(1),
     )
     lab.net.plug(router.cables())
     router.configure()
-    # Not a default route: FRR does not look for neighbours and next hops behind that one
+    # Not a default route: FRR does not resolve neighbors and next hops through a default route
     router.ns.ip(f"route add 10.77.0.0/24 via {way.v4}", f"route add fd77::/64 via {way.v6}")
-    lab.hosts.append(router)  # what the lab ends in the end
+    lab.hosts.append(router)  # for the lab to stop it at the end
     return router
 
 
 def connect(lab: Product, router: Router, combination: Combination) -> None:
-    """A fresh daemon with this configuration, and the BgpPeers for it."""
+    """Starts a fresh daemon with this configuration, and applies the BgpPeers for it."""
     c = combination
     chosen = [node for node in lab.nodes if c.nodes == "all" or node.name != "node-c"]
     usual = Session("", "", asn=c.our_as, add_path=c.add_path, graceful_restart=c.restart, hold=30)
@@ -159,7 +159,7 @@ def _spec(c: Combination, over: str) -> dict[str, Any]:
 
 
 def wanted_routes(lab: Product, vips: Iterable[str], nodes: Iterable[str]) -> dict[str, frozenset[str]]:
-    """What a router must have: each of these VIPs towards each of these nodes, and nothing else."""
+    """The expected routes of a router: each of these VIPs with each of these nodes as next hop, and nothing else."""
     return {
         f"{vip}/{ipaddress.ip_address(vip).max_prefixlen}": lab.hops(*nodes, family="v6" if ":" in vip else "v4")
         for vip in vips
@@ -167,7 +167,8 @@ def wanted_routes(lab: Product, vips: Iterable[str], nodes: Iterable[str]) -> di
 
 
 def wait_exactly(router: Router, wanted: dict[str, frozenset[str]], timeout: float = 30, *, kernel: bool) -> None:
-    """Until the router has exactly these prefixes with exactly these next hops, and its kernel too where it is told."""
+    """Waits until the router has exactly these prefixes with exactly these next hops. With `kernel`, also waits for its
+    kernel."""
     wait_equal(router.routes, wanted, timeout, f"the routes of {router.kind}", interval=0.05)
     if kernel and router.programs_kernel:
         wait_equal(router.kernel_routes, wanted, timeout, f"the kernel's routes of {router.kind}", interval=0.05)

@@ -1,4 +1,4 @@
-"""What the lab's own tests need beside the lab: a BGP speaker with fixed routes, ExaBGP, on a node."""
+"""Fixtures of the lab's own tests besides the lab: a BGP speaker with fixed routes, ExaBGP, on a node."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from lab.routers import NODES_AS, Router
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    """Waits for Kubernetes' programs, which another lane may be building, before the time limit of the test begins."""
+    """Waits for Kubernetes' programs before the test's time limit begins. Another lane may be building them."""
     if item.get_closest_marker("cluster"):
         from tests.cluster.controlplane.build import BuildError, ensure_binaries  # noqa: PLC0415
 
-        with contextlib.suppress(BuildError):  # the test says it
+        with contextlib.suppress(BuildError):  # the test reports the error
             ensure_binaries()
     return (yield)
 
 
 class StaticSpeaker:
-    """ExaBGP on a node: it announces fixed routes to one router and writes down what it hears.
+    """ExaBGP on a node: it announces fixed routes to one router and records the messages that it receives.
 
     Args:
         routes: ExaBGP's text after ``route``, e.g. ``10.99.0.1/32 next-hop 10.77.0.11``.
         over: the family of the session.
-        families: ExaBGP's names of what is exchanged.
-        options: further lines of the neighbour's configuration.
+        families: ExaBGP's names of the exchanged families.
+        options: further lines of the neighbor's configuration.
         port: TCP port of the router, when the speaker connects.
         listen: TCP port on which the speaker waits for the router, instead of connecting.
     """
@@ -88,7 +88,7 @@ class StaticSpeaker:
         self.process: Process = node.start(f"exabgp-{over}", argv, environment)
 
     def heard(self, kind: str) -> list[dict[str, Any]]:
-        """What it was told, of one type: update, notification, state."""
+        """The received messages of one type: update, notification, state."""
         lines = self._heard.read_text().splitlines() if self._heard.exists() else []
         said = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         return [message["neighbor"] for message in said if message["type"] == kind]

@@ -1,4 +1,4 @@
-"""Fabrics without IPv4 addresses: a link of its own from the router to each node, or a segment with IPv6 only."""
+"""Fabrics without IPv4 addresses: a separate link from the router to each node, or a segment with IPv6 only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lab.routers import Router, RouterConfig, Session
 from tests.lab.product import Product
 
 UPLINK = "fab0"
-"""The interface of a node towards the router."""
+"""A node's interface to the router."""
 DUAL: dict[str, Any] = {"policy": "Local", "families": ("IPv4", "IPv6")}
 
 
 def port(node: Node) -> str:
-    """The interface of the router towards a node."""
+    """The router's interface to a node."""
     return f"fab-{node.name.removeprefix('node-')}"
 
 
@@ -28,13 +28,13 @@ def link_local(node: Node) -> str:
 
 
 def router_link_local(node: Node) -> str:
-    """That of the router on its link to a node."""
+    """The link-local address of the router on its link to a node."""
     return f"fe80::fa:ff:fe00:{101 + node.index:x}"
 
 
 def link(lab: Product, router: Router) -> None:
-    """One cable from the router to each node, without any address but the link-local ones. The nodes send all traffic
-    that is not for the segment through it."""
+    """Adds one cable from the router to each node, with link-local addresses only. The nodes send all traffic that is
+    not for the segment through it."""
     for node in lab.nodes:
         ours, theirs = f"02:fa:00:00:00:{11 + node.index:02x}", f"02:fa:00:00:00:{101 + node.index:02x}"
         router.ns.ip(
@@ -50,8 +50,8 @@ def link(lab: Product, router: Router) -> None:
 
 
 def without_ipv4(lab: Product) -> None:
-    """Takes every IPv4 address from the segment: nodes and routers have IPv6 addresses only. The nodes send IPv4
-    packets to the IPv6 address of the first router, too."""
+    """Removes every IPv4 address from the segment: nodes and routers have IPv6 addresses only. The nodes also send IPv4
+    packets to the IPv6 address of the first router."""
     for machine in (*lab.nodes, *lab.routers):
         machine.ns.ip("address flush dev eth0 scope global", f"address add {machine.v6}/64 dev eth0 nodad")
     for node in lab.nodes:
@@ -62,7 +62,7 @@ def without_ipv4(lab: Product) -> None:
 
 
 def sessions(lab: Product, *, numbered: bool = True, **options: Any) -> tuple[Session, ...]:
-    """The router's sessions over the links. ``numbered``: by the link-local addresses of the nodes, otherwise by the
+    """The router's sessions over the links. ``numbered``: by the link-local addresses of the nodes; otherwise by the
     interface alone."""
     return tuple(
         Session(node.name, link_local(node) if numbered else "", ("v4", "v6"), interface=port(node), **options)
@@ -71,7 +71,7 @@ def sessions(lab: Product, *, numbered: bool = True, **options: Any) -> tuple[Se
 
 
 def restart(router: Router, config: RouterConfig) -> None:
-    """A fresh daemon: neither its table nor its sessions are left."""
+    """Starts a fresh daemon, without the previous table and sessions."""
     router.kill_daemon()
     router.config = config
     router.start_daemon()
@@ -84,7 +84,7 @@ def peer(lab: Product, name: str, conf: dict[str, Any] | None = None, **spec: An
 
 
 def ask(lab: Product, *words: str) -> tuple[int, Any]:
-    """A command of the CLI: exit code and JSON."""
+    """Runs a CLI command. Returns the exit code and the JSON."""
     backend: Any = lab.backend
     argv = [sys.executable, "-P", "-m", "porterlb", "--cluster", f"dir:{backend.folder}", *words, "-o", "json"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)

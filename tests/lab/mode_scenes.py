@@ -1,7 +1,8 @@
-"""A cluster whose addresses have both ways in, what can be done to BGP, and what must then be on the wire.
+"""A cluster whose addresses can be served by both BGP and Layer 2, the faults of BGP, and the expected state of the
+network.
 
-Each Service has an IPv4 and an IPv6 address, so that every scenario is one of both families. Used by the scenario
-tests and by bench/mode.py.
+Each Service has an IPv4 and an IPv6 address. Every scenario thereby covers both families. Used by the scenario tests
+and by bench/mode.py.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ POOLS: dict[str, dict[str, Any]] = {
     },
 }
 """``standby``: answered on the segment in both modes; ``quiet``: only in layer2 mode; ``far``: off the segment;
-``hosts``: as ``quiet``, and each host has a next hop of its own."""
+``hosts``: like ``quiet``, with a separate next hop for each host."""
 
 BOTH = ("IPv4", "IPv6")
-HOLD = 3  # seconds: the least that BGP allows
+HOLD = 3  # seconds: the minimum that BGP allows
 RETURN_AFTER = 3  # seconds
 
 
@@ -41,7 +42,7 @@ class ModeStage:
 
     Args:
         cluster: manifests or kube.
-        routers: by name; the client outside is behind the first one.
+        routers: by name; the outside client is behind the first one.
         options: further arguments of the managers.
     """
 
@@ -91,11 +92,11 @@ class ModeStage:
             self.wait_mode("bgp", name, timeout=40)
         lab.wait_settled()
 
-    # Looking
+    # Observation
 
     @property
     def on_link(self) -> list[str]:
-        """The addresses that have both ways in."""
+        """The addresses that both BGP and Layer 2 can serve."""
         return [vip for name, vips in self.vips.items() if name != "far" for vip in vips]
 
     def record(self, eip: str) -> dict[str, Any]:
@@ -112,12 +113,13 @@ class ModeStage:
         """The next hops that a router has for an address, by node; empty: no route."""
         where = router or self.lab.router
         if not where.programs_kernel and not (where.process and where.process.alive):
-            return set()  # its table ended with it
+            return set()  # its table ended with the daemon
         hops = where.next_hops().get(f"{vip}/{128 if ':' in vip else 32}", frozenset())
         return {self.lab.node(hop).name for hop in hops}
 
     def wait_mode(self, mode: str, eip: str = "standby", timeout: float = 25) -> float:
-        """Until the status of a pool says so for all its addresses, and nothing is under way; the seconds."""
+        """Waits until the status of a pool shows this mode for all its addresses, and no change is in progress. Returns
+        the elapsed seconds."""
 
         def so() -> bool:
             record = self.record(eip)
@@ -127,7 +129,7 @@ class ModeStage:
         return wait_until(so, timeout, f"Eip {eip} to say {mode}")[1]
 
     def wait_wide(self, eips: Iterable[str] = ("standby", "quiet"), timeout: float = 30) -> None:
-        """Until every router has every node as a next hop of every address of these pools."""
+        """Waits until every router has every node as a next hop of every address of these pools."""
         names = {node.name for node in self.lab.nodes if node.on}
         for router in self.lab.routers:
             for eip in eips:
@@ -139,9 +141,10 @@ class ModeStage:
                     )
 
     def judge(self, eip: str) -> str:
-        """Compares the status of a pool with the segment and with the routers' tables; the mode that all agree on.
+        """Compares the status of a pool with the segment and with the routers' tables. Returns the mode on which all
+        agree.
 
-        Raises LabError where what is shown is not what is there.
+        Raises LabError if the status differs from the observed state.
         """
         shown = self.record(eip).get("served", "")
         standby = eip == "standby"
@@ -160,14 +163,14 @@ class ModeStage:
         return str(shown)
 
     def wait_judged(self, mode: str, eips: Iterable[str] = ("standby", "quiet"), timeout: float = 25) -> None:
-        """Until status, segment and routers agree on this mode."""
+        """Waits until status, segment and routers agree on this mode."""
         for eip in eips:
             wait_until(lambda eip=eip: self.judge(eip) == mode, timeout, f"Eip {eip} to be in {mode}")
 
-    # Doing
+    # Actions
 
     def lose(self, how: str, routers: Iterable[Router] | None = None) -> None:
-        """Takes BGP away: killed, ended, stopped, blocked, or shut down by the router's administrator."""
+        """Disables BGP: killed, ended, stopped, blocked, or shut down by the router's administrator."""
         for router in routers if routers is not None else self.lab.routers:
             if how == "shut down":
                 for session in router.config.sessions:
@@ -193,7 +196,8 @@ class ModeStage:
         interval: float = 0.01,
         on_segment: bool = False,
     ) -> Report:
-        """A stream to these addresses (all with both ways in) before, while and ``after`` seconds after it."""
+        """A stream to these addresses (default: all that BGP and Layer 2 can serve) before, during and ``after``
+        seconds after an action."""
         sender = self.lab.segment_client if on_segment else self.lab.client
         targets = self.on_link if vips is None else list(vips)
         with sender.stream(targets, flows=flows, interval=interval) as stream:
@@ -203,7 +207,7 @@ class ModeStage:
             return stream.report()
 
     def command(self, *words: str, node: str = "node-a") -> tuple[int, str, str]:
-        """``porterlb ...`` as a person with all rights says it on a node: exit code, stdout, stderr."""
+        """Runs ``porterlb ...`` on a node as a user with all rights. Returns exit code, stdout, stderr."""
         where = self.lab.node(node)
         argv = [sys.executable, "-m", "porterlb", *words, *self._person(node)]
         done = where.run(argv, check=False, timeout=90)
@@ -213,7 +217,7 @@ class ModeStage:
         plane = getattr(self.lab.backend, "plane", None)
         if plane is None:
             return self.lab.backend.manager_args(node)
-        if not self._kubeconfig:  # the managers' own has no more rights than they need
+        if not self._kubeconfig:  # the managers' own kubeconfig has only the rights that they need
             self._kubeconfig = str(plane.kubeconfig_as("operator", ["system:masters"]))
         return ["--cluster", "kube", "--kubeconfig", self._kubeconfig]
 
@@ -225,7 +229,7 @@ class ModeStage:
         return data.get("items", data)
 
     def metric(self, node: str, name: str) -> float:
-        """The sum of a metric over its labels, or that with the labels given; 0 when there is none."""
+        """The sum of a metric over its labels, or the value with the given labels; 0 if the metric does not exist."""
         code, text = self.lab.manager_http(node, "/metrics")
         whole = (f"{name} ",) if "{" in name else (f"{name} ", f"{name}{{")
         lines = [line for line in text.splitlines() if line.startswith(whole)]

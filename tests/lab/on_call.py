@@ -1,4 +1,4 @@
-"""What a person on call has on a node, without the API: commands with --from, the live page, and metrics."""
+"""The tools of a person on call on a node, without the API: commands with --from, the live page, and metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST = 1 << 22  # bytes of the first event of a page
 
 
 def ask(node: Host, *arguments: str) -> tuple[int, Any]:
-    """The exit code and the JSON of a ``porterlb`` command that asks the replica on this node only."""
+    """Runs a ``porterlb`` command that asks only the replica on this node. Returns the exit code and the JSON."""
     argv = [sys.executable, "-P", "-m", "porterlb", *arguments, "--from", HERE, "-o", "json"]
     done = node.run(["env", f"PYTHONPATH={CHECKOUT}", "KUBECONFIG=/nowhere", *argv], check=False)
     if not done.stdout:
@@ -25,7 +25,7 @@ def ask(node: Host, *arguments: str) -> tuple[int, Any]:
 
 
 def page(node: Host, timeout: float = 5.0) -> dict[str, Any]:
-    """What the status page of the manager on this node shows at once: the first of its live events."""
+    """The initial content of the status page of the manager on this node: the first of its live events."""
 
     def first() -> bytes:
         with socket.create_connection(("127.0.0.1", MANAGER_HTTP), timeout) as connection:
@@ -46,7 +46,7 @@ def page(node: Host, timeout: float = 5.0) -> dict[str, Any]:
 
 
 def page_says_dead(node: Host, victim: str, seen_by: list[str]) -> bool:
-    """Whether the page names a dead node, who found it, and that its addresses moved."""
+    """Whether the page names a dead node, the nodes that detected it, and that its addresses moved."""
     shown = page(node)
     known = shown["nodes"][victim]
     moved = any(entry["move"] and f"because {victim} " in entry["message"] for entry in shown["history"])

@@ -1,4 +1,4 @@
-"""The lab with the product on it: what the scenario tests share, on both clusters."""
+"""The lab with the product on it: shared by the scenario tests, on both clusters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Product(Lab):
     managers: dict[str, Process]
 
     def prepare(self, *, peers: bool = True) -> None:
-        """The three usual pools, our AS and a BgpPeer for each router."""
+        """Creates the three usual pools, the local AS and a BgpPeer for each router."""
         self.managers = {}
         for name, spec in POOLS.items():
             self.eip(name, **spec)
@@ -37,19 +37,19 @@ class Product(Lab):
                 self.peer(router)
 
     def manage(self, *nodes: str, options: tuple[str, ...] = ("--return-after", "3")) -> None:
-        """Starts managers (on all nodes when none is named), which start again at power-on."""
+        """Starts managers (default: on all nodes). They start again at power-on."""
         for name in nodes or tuple(node.name for node in self.nodes):
-            # Next hops are recorded soon, not in the middle of what a test measures.
+            # Next hops are recorded early, not during a measurement.
             self.managers[name] = self.start_manager(name, "--settle-after", "1", *options, remember=True)
 
     def give(self, name: str, eip: str = "", policy: str = "Local", count: int = 1, **more: Any) -> list[str]:
-        """A Service from an Eip, with its addresses."""
+        """Creates a Service with addresses from an Eip. Returns its addresses."""
         annotations = {**more.pop("annotations", {}), **({EIP_ANNOTATION: eip} if eip else {})}
         self.service(name, policy=policy, annotations=annotations, **more)
         return self.wait_vips(name, count, timeout=30)
 
     def wait_hops(self, vip: str, *nodes: str, timeout: float = 20, router: int = 0) -> None:
-        """Until the router's table has exactly these next hops for a VIP (none: no route)."""
+        """Waits until the router's table has exactly these next hops for a VIP (none: no route)."""
         where = self.routers[router]
         family = "v6" if ":" in vip else "v4"
         wanted = self.hops(*nodes, family=family)
@@ -62,12 +62,12 @@ class Product(Lab):
         )
 
     def owners(self, vip: str) -> set[str]:
-        """The nodes whose MAC answers for a VIP on the segment; a foreign MAC stands for itself."""
+        """The nodes whose MAC answers for a VIP on the segment. A foreign MAC is returned as is."""
         known = {node.mac: node.name for node in self.nodes}
         return {known.get(mac, mac) for mac in self.segment_client.who_has(vip)}
 
     def wait_owner(self, vip: str, *nodes: str, timeout: float = 15) -> str:
-        """Until exactly one node answers (one of these, if any is named); its name."""
+        """Waits until exactly one node answers (one of these, if any is named). Returns its name."""
 
         def one() -> str:
             found = self.owners(vip)
@@ -76,7 +76,7 @@ class Product(Lab):
         return wait_until(one, timeout, f"one answer for {vip} (of {nodes or 'any node'})")[0]
 
     def wait_leader(self, *nodes: str, timeout: float = 20) -> str:
-        """Until one of these nodes (any) holds the lease."""
+        """Waits until one of these nodes (default: any) holds the lease. Returns its name."""
         return wait_until(
             lambda: name if (name := self.leader()) and (not nodes or name in nodes) else "", timeout, "a leader"
         )[0]
@@ -87,7 +87,7 @@ class Product(Lab):
     def wait_condition(
         self, kind: str, name: str, type_: str, status: str, namespace: str = "", timeout: float = 15
     ) -> dict[str, Any]:
-        """Until a condition has this status; the condition."""
+        """Waits until a condition has this status. Returns the condition."""
 
         def there() -> dict[str, Any]:
             found = self.conditions(kind, name, namespace).get(type_, {})
@@ -96,13 +96,13 @@ class Product(Lab):
         return wait_until(there, timeout, f"{kind} {name} to have {type_}={status}")[0]
 
     def logs(self) -> str:
-        """The end of what every manager said, for a failed test."""
+        """The end of every manager's log, for a failed test."""
         return "\n".join(f"--- {name}\n{process.output()[-3000:]}" for name, process in self.managers.items())
 
 
 @contextmanager
 def product(kind: str, **options: Any) -> Iterator[Product]:
-    """A Product on ``manifests`` or on ``kube``; nothing runs on it yet but routers and pods."""
+    """A Product on ``manifests`` or on ``kube``; only routers and pods run on it."""
     if kind == "kube":
         from tests.cluster.backend import KubeBackend  # noqa: PLC0415 - the Kubernetes client takes a second to load
 

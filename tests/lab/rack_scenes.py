@@ -1,7 +1,7 @@
-"""The product in racks: what the tests of `lab.topology.racks` and its benchmark share.
+"""The product in racks: shared by the tests of `lab.topology.racks` and its benchmark.
 
-Each BgpPeer serves one IP version and all racks: an entry of ``spec.overrides`` for each rack names its router. Where a
-rack has two routers, a second BgpPeer has those of number two.
+Each BgpPeer serves one IP version and all racks: an entry of ``spec.overrides`` for each rack names its router. If a
+rack has two routers, a second BgpPeer has the sessions to the second routers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tests.lab.product import Product, product
 
 DUAL: dict[str, Any] = {"families": ("IPv4", "IPv6"), "count": 2}
 ROUTED = "172.16.0.0/27,fd16::/123"
-"""Addresses in no subnet of a rack: only BGP can serve them."""
+"""Addresses outside the racks' subnets: only BGP can serve them."""
 
 IN_RACK = "10.60.1.200-10.60.1.215,fd60:1::200-fd60:1::20f"
-"""Addresses in the subnet of rack 1: its nodes can serve them in Layer 2."""
+"""Addresses in the subnet of rack 1: its nodes can serve them by Layer 2."""
 
 OTHER_IN_RACK = "10.60.1.220-10.60.1.235,fd60:1::220-fd60:1::22f"
 
@@ -36,7 +36,7 @@ def in_racks(*kinds: tuple[str, ...], spine: str, bfd: bool, **options: Any) -> 
 
     Args:
         kinds: the routers of each rack.
-        bfd: 50 ms x 3 on all sessions; otherwise the hold time of 9 s decides.
+        bfd: 50 ms x 3 on all sessions; otherwise failures are detected by the hold time of 9 s.
     """
     with product("manifests", topology=racks(kinds, spine, bfd=50 if bfd else 0), **options) as lab:
         lab.bgp_conf()
@@ -77,7 +77,7 @@ def _peer(lab: Product, name: str, routers: dict[int, Router], family: str, bfd:
 
 
 def without_second_sessions(lab: Product) -> None:
-    """The nodes and the second routers have no sessions any more. These routers still route for their racks."""
+    """Removes the sessions between the nodes and the second routers. These routers still route for their racks."""
     for family in ("v4", "v6"):
         lab.backend.delete("BgpPeer", f"second-{family}")
     for router in lab.routers:
@@ -94,13 +94,13 @@ def via(lab: Product, vip: str) -> frozenset[str]:
 
 
 def wait_via(lab: Product, vips: list[str], *routers: str, timeout: float = 40) -> None:
-    """Wait until the spine has routes to these VIPs from exactly these routers (none: no route)."""
+    """Waits until the spine has routes to these VIPs from exactly these routers (none: no route)."""
     for vip in vips:
         wait_equal(lambda vip=vip: via(lab, vip), frozenset(routers), timeout, f"the spine's routes to {vip}")
 
 
 def wait_bfd(lab: Product) -> None:
-    """Wait until all BFD sessions of all routers are up."""
+    """Waits until all BFD sessions of all routers are up."""
     for router in lab.routers:
         wanted = {session.address for session in router.config.sessions if session.bfd}
         wait_until(
@@ -111,7 +111,7 @@ def wait_bfd(lab: Product) -> None:
 
 
 def wait_served(lab: Product, vips: list[str], *pods: str, timeout: float = 40) -> None:
-    """Wait until the client behind the spine gets answers from exactly these pods."""
+    """Waits until the client behind the spine gets answers from exactly these pods."""
     for vip in vips:
         wait_until(lambda vip=vip: lab.client.reaches(vip), timeout, f"an answer from {vip}")
         wait_equal(

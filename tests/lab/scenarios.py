@@ -1,6 +1,6 @@
-"""A cluster whose Services only Layer 2 serves, and what scenarios and benchmarks do to it.
+"""A cluster whose Services are served by Layer 2 only, and the actions of scenarios and benchmarks on it.
 
-Written against `Product`, so that the same scenario runs on a directory of manifests and on a real control plane.
+Written for `Product`: the same scenario runs on a directory of manifests and on a real control plane.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Stage:
 
     Args:
         cluster: manifests or kube.
-        nodes: how many.
-        replicas: on which nodes a manager runs; on all by default.
+        nodes: the number of nodes.
+        replicas: the nodes that run a manager; default: all.
         profile: of the managers' settings.
         options: further arguments of the managers.
-        lab: arguments of `Lab`. The router is only a gateway: a node that hears nobody else doubts itself.
+        lab: arguments of `Lab`. The router is only a gateway: a node that hears no other host doubts itself.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Stage:
     ) -> None:
         self._product = product(cluster, nodes=nodes, **{"routers": ("bird",), **lab})
         self._replicas = replicas
-        # Next hops are recorded soon: what a failover needs is tested, not the arrival of replicas.
+        # Next hops are recorded early: the failover is tested, not the arrival of replicas.
         self._options = ("--profile", profile, "--settle-after", "1", *options)
         self._pool = pool
         self.vips: dict[str, list[str]] = {}
@@ -74,14 +74,14 @@ class Stage:
         self._product.__exit__(None, None, None)
 
     def tell(self) -> None:
-        """The logs of all managers, for whoever reads why a test failed."""
+        """Prints the logs of all managers, to help explain a failed test."""
         for path in sorted((self.lab.net.folder / "logs").glob("*-manager.log")):
             print(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}")
 
     # Replicas
 
     def start(self, node: str) -> Process:
-        """A manager on a node, which comes again whenever the node is powered on."""
+        """Starts a manager on a node. It starts again whenever the node is powered on."""
         return self.lab.start_manager(node, *self._options, remember=True)
 
     def manager(self, node: str) -> Process:
@@ -89,12 +89,12 @@ class Stage:
         return next(p for p in reversed(self.lab.node(node).processes) if p.name == f"{node}/manager")
 
     def wire(self, node: str) -> int:
-        """The process id of a node's wire process."""
+        """The process ID of a node's wire process."""
         return self.manager(node).find("porterlb.wire")
 
     @property
     def running(self) -> list[str]:
-        """The nodes with a living manager."""
+        """The nodes with a live manager."""
         found = []
         for node in self.lab.nodes:
             if node.on and any(p.alive and p.name.endswith("/manager") for p in node.processes):
@@ -102,7 +102,7 @@ class Stage:
         return found
 
     def leader(self, *, other_than: str = "") -> str:
-        """Waits for a leader (another one than that) and says which node it is on."""
+        """Waits for a leader (other than the given one) and returns its node."""
         return self.lab.wait_leader(*[node.name for node in self.lab.nodes if node.name != other_than])
 
     # Services
@@ -117,7 +117,7 @@ class Stage:
         families: Iterable[str] = BOTH,
         **options: Any,
     ) -> list[str]:
-        """A Service and its addresses. `at`: the node that is to serve it first."""
+        """Creates a Service and returns its addresses. `at`: the node that is to serve it first."""
         families = tuple(families)
         annotations = {PIN: at} if at else {}
         self.lab.service(name, pods, policy=policy, families=families, annotations=annotations, **options)
@@ -125,11 +125,12 @@ class Stage:
         return self.vips[name]
 
     def serve_one_at_each(self) -> dict[str, list[str]]:
-        """One Service a node, served there first; by node name."""
+        """Creates one Service per node, served there first. Returns the addresses by node name."""
         return {node.name: self.serve(f"at-{node.name.removeprefix('node-')}", at=node.name) for node in self.lab.nodes}
 
     def write_many(self, count: int, prefix: str = "many") -> None:
-        """So many IPv6 Services with a pod on each node, at once: as one file, which only a directory can take."""
+        """Creates this number of IPv6 Services with a pod on each node, all at once: as one file, which works only with
+        a directory."""
         backend = self.lab.backend
         assert isinstance(backend, DirBackend)
         names = [f"{prefix}-{number}" for number in range(count)]
@@ -148,20 +149,20 @@ class Stage:
         fresh.rename(backend.folder / f"{prefix}.yaml")
 
     def owners(self, vip: str, timeout: float = 0.15, within: float = inf) -> set[str]:
-        """The nodes whose MACs answer for a VIP now; a foreign MAC stands for itself.
+        """The nodes whose MACs answer for a VIP now. A foreign MAC is returned as is.
 
-        Who answers after ``within`` seconds does not count: we may be stopped for longer than ``timeout``.
+        Answers after ``within`` seconds do not count: this process may be stopped longer than ``timeout``.
         """
         known = {node.mac: node.name for node in self.lab.nodes}
         answers = self.lab.segment_client.answers(vip, timeout)
         return {known.get(answer.mac, answer.mac) for answer in answers if answer.after < within}
 
     def owner(self, vip: str) -> str:
-        """The one node whose MAC answers for a VIP, once there is just one."""
+        """Waits until exactly one node's MAC answers for a VIP. Returns the node."""
         return self.lab.wait_owner(vip)
 
     def settle(self, timeout: float = 30.0) -> None:
-        """Waits until all running replicas know one another, agree about every VIP and answer."""
+        """Waits until all running replicas know one another, agree about every VIP, and answer."""
         wanted = {vip for vips in self.vips.values() for vip in vips}
         wait_until(lambda: self._agreed(wanted), timeout, "replicas that agree", interval=0.1)
         for vip in wanted:
@@ -178,7 +179,7 @@ class Stage:
             views[name] = {vip: state["vips"][vip]["answering"] for vip in wanted}
             if not all(state["vips"][vip]["recorded"] for vip in wanted):
                 raise LabError(f"{name} does not know the recorded next hop of every VIP yet")
-            # A node that has just come back answers for itself only after it has listened
+            # A node that has just returned answers for itself only after it has listened
             for vip, seen in views[name].items():
                 if not seen or (seen["nextHop"] in running and seen["answerer"] != seen["nextHop"]):
                     raise LabError(f"{name} says that {vip} is answered by {seen}")
@@ -186,7 +187,7 @@ class Stage:
             raise LabError(f"the replicas do not agree: {views}")
         return True
 
-    # Measuring
+    # Measurement
 
     def during(
         self,
@@ -196,7 +197,7 @@ class Stage:
         after: float = 1.5,
         interval: float = 0.001,
     ) -> Report:
-        """A stream of requests to VIPs before, while and `after` seconds after something happens."""
+        """A stream of requests to VIPs before, during and `after` seconds after an action."""
         with self.lab.segment_client.stream(list(vips), interval=interval) as stream:
             time.sleep(0.4)
             what()
@@ -204,26 +205,26 @@ class Stage:
             return stream.report()
 
     def pins(self, node: str) -> int:
-        """How many VIPs are noted in the API to be served by a node in Layer 2."""
+        """The number of VIPs that the API records as served by a node in Layer 2."""
         names = [eip["metadata"]["name"] for eip in self.lab.backend.objects("Eip")]
         eips = [self.lab.backend.status("Eip", name) for name in names]
         return sum(list(eip.get("layer2NextHops", {}).values()).count(node) for eip in eips)
 
     def wait_moved(self, node: str) -> None:
-        """Until the API knows that this node serves nothing any more: now it may come back and takes nothing."""
+        """Waits until the API shows that this node serves no VIP. It can then return without taking any."""
         wait_until(lambda: self.pins(node) == 0, 20.0, f"the API to know that {node} serves nothing")
 
     def all_vips(self) -> list[str]:
         return [vip for vips in self.vips.values() for vip in vips]
 
     def back(self, *nodes: str) -> None:
-        """Powers nodes on again and waits until all is as before."""
+        """Powers nodes on again and waits until the former state is restored."""
         for name in nodes:
             self.lab.node(name).power_on()
         self.settle()
 
     def time_to_allocate(self, name: str, timeout: float = 30.0) -> float:
-        """Seconds from writing a new Service until it has its address."""
+        """Seconds from the creation of a new Service until it has its address."""
         begun = time.monotonic()
         self.lab.service(name, policy="Local")
         wait_until(lambda: self.lab.vips(name), timeout, f"an address for {name}", interval=0.02)
@@ -231,9 +232,9 @@ class Stage:
 
     @contextlib.contextmanager
     def watched(self, vips: Iterable[str]) -> Iterator[list[set[str]]]:
-        """Collects, for as long as the block runs, which nodes answered each question for these VIPs, within 0.1 s.
+        """For the duration of the block, collects the nodes that answered each request for these VIPs within 0.1 s.
 
-        Who takes a VIP over answers its last question again, 0.15 s later at the earliest.
+        A node that takes over a VIP answers its last request again, at least 0.15 s later.
         """
         seen: list[set[str]] = []
         end = threading.Event()

@@ -1,4 +1,4 @@
-"""BFD in the whole product: dead nodes, dead routers, and what is no failure."""
+"""BFD in the complete product: dead nodes, dead routers, and events that are not failures."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.lab
 PEER = "router1-v4"
 BFD = {"enabled": True, "detectMultiplier": 3, "minTransmit": 50, "minReceive": 50}
 NOTICED = 0.4
-"""Seconds, at most, that the tests allow for 50 ms x 3 on a busy machine; what was measured is printed."""
+"""Upper limit in seconds for 50 ms x 3 on a busy machine. The measured times are printed."""
 
 FALLBACK = 2.0
-"""Seconds until the first answer in Layer 2, likewise. The hold time is 9 s."""
+"""Upper limit in seconds until the first answer in Layer 2, also on a busy machine. The hold time is 9 s."""
 
 
 def bfd(lab: Product, node: str) -> dict[str, object]:
@@ -35,7 +35,7 @@ def test_dead_node_dead_router_and_a_manager_that_stalls(kind: str) -> None:
     with product("manifests", nodes=3, routers=[kind], sessions=[], pod_servers=False) as lab:
         lab.prepare(peers=False)
         lab.router.reconfigure(RouterConfig(tuple(replace(s, bfd=50) for s in lab.node_sessions(["v4"]))))
-        # each node announces itself alone, as where each rack has a router of its own: nobody else can withdraw it
+        # Each node announces only itself, as with one router per rack: no other node can withdraw it
         lab.peer(bfd=BFD, routerPerNode=True)
         lab.manage()
         try:

@@ -1,4 +1,5 @@
-"""Random kills and stops of everything, in random order: it always converges. See lab/chaos.py for the long one."""
+"""Random kills and stops of all components, in random order: the system always converges. See lab/chaos.py for the long
+test."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.lab
 
 
 def test_it_always_converges() -> None:
-    """About a minute, with another seed and router each time; the seed is in the output of a failure."""
+    """Takes about a minute, each time with another seed and router. The output of a failure contains the seed."""
     seed = random.SystemRandom().randrange(10**6)
     router = sorted(KINDS)[seed % len(KINDS)]
     print(f"python -m lab.chaos --seed {seed} --router {router}")

@@ -1,4 +1,5 @@
-"""Why a session was lost: the same true sentence in the status, the events, the command line and the metrics."""
+"""The reason for a lost session: the same correct sentence in the status, the events, the command line and the
+metrics."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def one(request: pytest.FixtureRequest) -> Iterator[Product]:
 
 
 def told(lab: Product, *words: str) -> str:
-    """The reason of the last loss once it has these words, the same wherever a user may look."""
+    """The reason of the last loss once it contains these words. It must be the same in all user-visible places."""
 
     def in_status() -> str:
         entry = lab.backend.status("BgpPeer", PEER).get("nodesPeerStatus", {}).get(NODE, {})
@@ -70,14 +71,14 @@ def peer_list(lab: Product, *options: str) -> str:
 
 
 def counted(lab: Product, kind: str) -> float:
-    """How many losses of this kind the metrics have."""
+    """The number of losses of this kind in the metrics."""
     _, text = lab.manager_http(NODE, "/metrics")
     head = f'porterlb_bgp_session_losses_total{{peer="{PEER}",reason="{kind}"}} '
     return sum(float(line.removeprefix(head)) for line in text.splitlines() if line.startswith(head))
 
 
 def up(lab: Product) -> None:
-    """Established as both sides see it."""
+    """Waits until the session is established on both sides."""
     lab.router.wait_established({lab.node(NODE).v4}, 30)
     wait_until(lambda: lab.state(NODE)["peers"][PEER]["state"] == "established", 10, "the session in /state")
 
@@ -130,13 +131,13 @@ def test_a_router_that_is_killed(one: Product) -> None:
     one.router.kill_daemon()
     try:
         wait_until(lambda: counted(one, "reset") == before + 1, 10, "the loss to be counted")
-        told(one, "The TCP connection was", "by the peer")  # closed, or reset when it had not read all of ours
+        told(one, "The TCP connection was", "by the peer")  # closed, or reset if it had unread data
     finally:
         one.router.start_daemon()
 
 
 def test_a_router_that_forgets_us(one: Product) -> None:
-    """De-configured: a Cease whose code is told in words."""
+    """De-configured: a Cease whose code is shown in words."""
     up(one)
     sessions = one.router.config.sessions
     one.router.reconfigure(replace(one.router.config, sessions=()))

@@ -1,4 +1,4 @@
-"""Every way for nodes and a router to be connected: in each the router has exactly the wanted next hops.
+"""All combinations of session options between nodes and a router: the router must have exactly the wanted next hops.
 
 The combinations cover every pair of two options at least once (`test_every_two_options_meet` proves it).
 """
@@ -73,7 +73,7 @@ COMBINATIONS = [
     Combination("openbgpd", "two sessions", "multihop", True, False, True, 1790, (3, 1), "all", True),
 ]
 IMPOSSIBLE = {(kind, True) for kind, router in KINDS.items() if not router.takes_passwords}
-"""Router and password: what cannot meet."""
+"""Combinations of router and password that are impossible."""
 
 
 def test_every_two_options_meet() -> None:
@@ -89,7 +89,7 @@ def test_every_two_options_meet() -> None:
 
 @dataclass
 class Scenes:
-    """One lab at a time: that of a router, as long as the same router is asked for."""
+    """One lab at a time: the lab of a router is kept while the same router is requested."""
 
     kind: str = ""
     stack: ExitStack = field(default_factory=ExitStack)
@@ -109,7 +109,7 @@ class Scenes:
         self.stack.close()
 
     def _make(self, kind: str) -> tuple[Product, Router]:
-        """Managers on three nodes, a dual-stack Service, a router beside them and one behind it; no BgpPeer yet."""
+        """Managers on three nodes, a dual-stack Service, a router on the segment and one behind it; no BgpPeer yet."""
         lab = self.stack.enter_context(product("manifests", nodes=3, routers=[kind], sessions=[], pod_servers=False))
         lab.prepare(peers=False)
         lab.eip("routed", "172.16.0.0/27,fd99::/120", protocol="bgp")
@@ -139,13 +139,14 @@ def test_the_router_has_exactly_the_wanted_next_hops(scenes: Scenes, combination
     router = far if c.relation == "multihop" else lab.router
     speakers = NAMES if c.nodes == "all" else NAMES[:2]
     vips = [vip for vip in lab.vips("web") if ("v6" if ":" in vip else "v4") in c.families]
-    near = c.relation != "multihop"  # the far one has no way of its own to a next hop on the segment: its RIB counts
+    # The far router has no direct route to a next hop on the segment: only its RIB is checked
+    near = c.relation != "multihop"
     connect(lab, router, c)
     try:
         wait_equal(router.established, {s.address for s in router.config.sessions}, 40, "the sessions", interval=0.05)
         wanted = wanted_routes(lab, vips, NAMES)
         if not c.add_path and c.nodes != "all":
-            # Each replica announces one next hop: two replicas cover two of three nodes, those of the plan
+            # Each replica announces one next hop: two replicas cover two of three nodes, as planned
             for vip in vips:
                 wanted |= wanted_routes(lab, [vip], planned(lab, vip, len(speakers)))
         wait_exactly(router, wanted, kernel=near)
@@ -163,12 +164,12 @@ def test_the_router_has_exactly_the_wanted_next_hops(scenes: Scenes, combination
         for over in c.sessions:
             lab.backend.delete("BgpPeer", f"peer-{over}")
         lab.service("web", annotations=ROUTED, **DUAL)
-    # Also where graceful restart would keep them: a peer that is taken away is taken away
+    # Graceful restart must not keep the routes of a removed peer
     wait_exactly(router, {}, 20, kernel=near)
 
 
 def planned(lab: Product, vip: str, count: int) -> set[str]:
-    """The next hops that the replicas of the rack announce between them, by their plan."""
+    """The next hops that the replicas of the rack together announce, by their plan."""
 
     def covered() -> set[str]:
         announced = lab.state("node-a")["vips"][vip]["announced"]
@@ -179,7 +180,7 @@ def planned(lab: Product, vip: str, count: int) -> set[str]:
 
 
 def check_timers(lab: Product, c: Combination) -> None:
-    """What the status says of the timers is what was asked for, on each node that is to have a session."""
+    """The timers in the status equal the configured ones, on each node that is to have a session."""
     hold, keepalive = c.timers
     wanted = dict.fromkeys(NAMES if c.nodes == "all" else NAMES[:2], (str(hold), str(keepalive or hold // 3)))
     for over in c.sessions:
@@ -189,4 +190,4 @@ def check_timers(lab: Product, c: Combination) -> None:
             timers = {node: entry.get("timersState", {}) for node, entry in nodes.items()}
             return {node: (t.get("holdTime", ""), t.get("keepaliveInterval", "")) for node, t in timers.items()}
 
-        wait_equal(told, wanted, 10, f"the timers in the status of peer-{over}")  # routes are there before it is told
+        wait_equal(told, wanted, 10, f"the timers in the status of peer-{over}")  # the routes arrive before the status

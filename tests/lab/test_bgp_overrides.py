@@ -82,7 +82,7 @@ def test_each_rack_has_a_router_and_values_of_its_own(kinds: tuple[str, str]) ->
 
 
 def identifiers(router: Any) -> str:
-    """What the router says of its neighbors, with their BGP identifiers."""
+    """The router's output about its neighbors, with their BGP identifiers."""
     if router.kind == "frr":
         return str(router.vty("show bgp neighbors json"))
     return str(router.birdc("show protocols all"))

@@ -1,4 +1,4 @@
-"""Restarts without a black hole: what dies comes back while the traffic flows, and what is to go, goes."""
+"""Restarts without a black hole: killed processes restart while traffic flows, and removed routes are withdrawn."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RESTART = 120  # seconds
 
 @pytest.fixture(scope="module", params=["bird", "frr", "gobgp"])
 def alone(request: pytest.FixtureRequest) -> Iterator[Product]:
-    """Three nodes with pods, but one replica only, on node-a."""
+    """Three nodes with pods, but only one replica, on node-a."""
     with product("manifests", nodes=3, routers=[request.param]) as lab:
         lab.prepare(peers=False)
-        # Longer than a start takes on a busy machine: what goes then goes by End-of-RIB and not by the timer
+        # Longer than a start takes on a busy machine: stale routes are then removed by End-of-RIB, not by the timer
         lab.peer(gracefulRestart={"enabled": True, "restartTime": RESTART})
         lab.manage("node-a")
         lab.give("web", "routed")
@@ -37,7 +37,7 @@ def alone(request: pytest.FixtureRequest) -> Iterator[Product]:
 
 
 def child(lab: Product, what: str, node: str = "node-a") -> int:
-    """The pid of a part of a manager: ``exabgp``, its API process (``api.py``) or ``wire``."""
+    """The PID of a part of a manager: ``exabgp``, its API process (``api.py``) or ``wire``."""
     names = {"exabgp": "exabgp.conf", "helper": "api.py", "wire": "porterlb.wire"}
     return lab.managers[node].find(names[what])
 
@@ -75,7 +75,7 @@ DISTURBANCES = [manager_restarted, manager_killed, exabgp_killed, exabgp_hung, h
 
 
 class Watch:
-    """Looks at a router's table all the time: the stream of a router that forwards nothing."""
+    """Continuously checks the table of a router that does not forward; used instead of a stream."""
 
     def __init__(self, lab: Product, vip: str) -> None:
         self.bad: list[object] = []
@@ -99,7 +99,7 @@ class Watch:
 
 
 def lossless(lab: Product, vip: str, disturb: Callable[[], None]) -> None:
-    """Nothing of a 1 ms stream is lost while this happens (or, where a router forwards nothing, no next hop is)."""
+    """No packet of a 1 ms stream is lost during a disturbance (or, if the router does not forward, no next hop)."""
     if lab.router.programs_kernel:
         with lab.client.stream(vip, flows=3) as stream:
             time.sleep(0.3)
@@ -115,7 +115,8 @@ def lossless(lab: Product, vip: str, disturb: Callable[[], None]) -> None:
 
 
 def settled_again(lab: Product, before: int) -> None:
-    """The only replica has its session, with all said, in an ExaBGP that is not the one of before (0: any)."""
+    """Waits until the only replica has its session, with all routes announced, in an ExaBGP other than the previous one
+    (0: any)."""
     wait_until(lambda: child(lab, "exabgp") != before, 30, "another ExaBGP")
     wait_until(lambda: lab.router.established() == {lab.node("node-a").v4}, 30, "the session")
     lab.wait_settled("node-a")
@@ -136,7 +137,7 @@ def test_nothing_is_lost_when_the_only_replica_has(alone: Product, disturb: Call
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])
 def test_a_deleted_service_goes_also_when_the_manager_restarts(alone: Product, when: str) -> None:
-    """Right before the end, while there is no manager, or right after the start; its neighbour loses nothing."""
+    """Right before the end, while there is no manager, or right after the start. The other Service loses nothing."""
     (vip,) = alone.vips("web")
     (short,) = alone.give("short", "routed")
     wait_exactly(alone.router, wanted_routes(alone, [vip, short], NAMES), kernel=True)
@@ -181,7 +182,7 @@ def test_a_rolling_restart_of_all_loses_nothing(three: Product) -> None:
     def happen() -> None:
         for name in NAMES:
             three.managers[name].terminate(20)
-            # Handed over, not left behind: what the replica announced is gone, and others announce the same
+            # Handed over: the replica's announcements are gone, and others announce the same
             mine = three.node(name).v4
             paths = three.router.route_details(f"{vip}/32")
             assert [path for path in paths if path.neighbor == mine] == []

@@ -83,7 +83,7 @@ def test_each_rack_has_an_as_of_its_own() -> None:
         (vip,) = lab.give("web", "routed", policy="Cluster")
         try:
             lab.wait_hops(vip, *RACKS, timeout=30)
-            every = {node.v4 for node in lab.nodes}  # a replica announces the others' next hops too
+            every = {node.v4 for node in lab.nodes}  # each replica also announces the other nodes' next hops
             wait_equal(lab.router.established, every, 20, "a session of each node")
             assert {path.as_path for path in lab.router.route_details(f"{vip}/32")} <= {(65001,), (65002,)}
 

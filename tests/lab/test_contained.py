@@ -1,4 +1,4 @@
-"""A manager that is busy for long, and logs that nobody reads: what is served stays served, by BGP and on Layer 2."""
+"""A manager that is busy for a long time, and logs that no process reads: BGP and Layer 2 keep serving."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if os.environ.get("UNREAD"):
     os.set_inheritable(2, True)
     del os.environ["UNREAD"]
 """
-"""Python runs a signal's handler on the main thread, where the event loop is: it is deaf meanwhile."""
+"""Python runs a signal handler on the main thread, where the event loop is. Meanwhile, the loop handles no events."""
 
 
 def start(lab: Product, folder: Path, **env: str) -> None:

@@ -1,4 +1,4 @@
-"""What a newcomer runs first: the demo's story goes to its end, and what it measures keeps generous bounds."""
+"""The first program that a newcomer runs: the demo completes, and its measured values stay within generous bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.lab
 
 
 def replay(path: Path, seed: int) -> dict[str, Any]:
-    """``porterlb replay`` in a process of its own, whose sets have another order."""
+    """Runs ``porterlb replay`` in a separate process, where sets have another order."""
     argv = [sys.executable, "-m", "porterlb", "replay", str(path), "-o", "json", "--all"]
     environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -33,7 +33,8 @@ def replay(path: Path, seed: int) -> dict[str, Any]:
 
 
 def check_recordings(folder: Path) -> None:
-    """Those of all managers, also of the run that ended with its node's power, replay to what was decided."""
+    """The recordings of all managers, including the run that ended with its node's power, replay to the recorded
+    decisions."""
     found = sorted(folder.iterdir())
     assert {path.name.split(".")[0] for path in found} == {"node-a", "node-b", "node-c"}
     plans = events = 0
@@ -53,7 +54,7 @@ def test_the_story_is_told_to_its_end(tmp_path: Path) -> None:
         (tmp_path / "ring").mkdir()
         assert [path.name for path in recordings.save(tmp_path / "ring")] == [f"0-node-{x}.jsonl" for x in "abc"]
     for number, path in enumerate(sorted((tmp_path / "ring").iterdir())):
-        if number == 0:  # what a failed test leaves
+        if number == 0:  # the recordings of a failed test
             assert replay(path, 3)["plans"] > 5
         path.unlink()
     (tmp_path / "ring").rmdir()
@@ -69,6 +70,6 @@ def test_the_story_is_told_to_its_end(tmp_path: Path) -> None:
             assert float(seconds) < 20, what
         else:
             assert int(lost) == 0, what
-    # The lease of a leader that loses its power has to run out first: 4 s, renewed each second
+    # The lease of a leader that loses its power must expire first: 4 s, renewed each second
     waited = dict(demo.rows)["until the new leader gave a new Service its address"]
     assert float(waited.split()[0]) > 1.0

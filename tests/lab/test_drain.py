@@ -1,4 +1,4 @@
-"""A node is drained under load and then loses its power: nothing is lost by either."""
+"""A node is drained under load and then loses its power: neither event causes a loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.lab.mode_scenes import RETURN_AFTER, ModeStage
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(150)]
 
-DRAIN_AFTER = 4  # seconds: the command must see the state in between, on a busy machine too
+DRAIN_AFTER = 4  # seconds: the command must see the intermediate state, also on a busy machine
 
 
 def test_a_drained_node_can_lose_its_power_without_a_loss() -> None:

@@ -1,4 +1,4 @@
-"""``explain --wire`` on a real segment: the right answer, a foreign host, nobody, and a VIP that is spread."""
+"""``explain --wire`` on a real segment: the correct answer, a foreign host, no answer, and a spread VIP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 
 def explain(stage: Stage, node: str, name: str) -> tuple[int, dict[str, Any]]:
-    """The exit code and the answer of ``porterlb explain --wire`` on a node."""
+    """The exit code and the output of ``porterlb explain --wire`` on a node."""
     return on_call.ask(stage.lab.node(node), "explain", name, "--wire")
 
 

@@ -1,6 +1,6 @@
-"""Each fault of a messy network leaves one MAC, or right next hops, for each VIP; or a condition names the cause.
+"""After each network fault, one MAC or the correct next hops remain for each VIP; or a condition names the cause.
 
-The table is in lab/fault_matrix.py; `python -m bench faults` judges it with every router, and says how long it took.
+The table is in lab/fault_matrix.py; `python -m bench faults` checks it with every router, and prints how long it took.
 """
 
 from __future__ import annotations

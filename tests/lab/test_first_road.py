@@ -1,4 +1,4 @@
-"""The main job on real parts: from a Service to the router's table and a reply through the VIP."""
+"""The main job on real components: from a Service to the router's table and a reply through the VIP."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_wrong_objects_get_one_clear_sentence_and_disturb_nobody(road: Product) 
     road.eip("overlap", "172.16.0.8/29", protocol="bgp")
     road.peer(name="no-secret", conf={"neighborAddress": "10.77.0.98", "authPasswordSecret": {"name": "x", "key": "y"}})
     road.service("foreign", annotations={"eip.porter.kubesphere.io/v1alpha1": "203.0.113.7"})
-    # Ready is False at first, too: "It has not been processed yet."
+    # Ready is initially False, too: "It has not been processed yet."
     wait_until(
         lambda: "10.9.0.9-10.9.0.1" in road.wait_condition("Eip", "reversed", "Ready", "False")["message"],
         15,

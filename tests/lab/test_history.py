@@ -1,4 +1,4 @@
-"""A node loses its power: what the person on call reads, on a real segment, without waiting for Kubernetes."""
+"""A node loses its power: the information for a person on call, on a real segment, without waiting for Kubernetes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.lab.scenarios import Stage
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 NAMED_WITHIN = 3.0
-"""Seconds from the loss of power until a ``porterlb status`` that is begun then names the node: below 1 s on a quiet
+"""Seconds from the power loss until a newly started ``porterlb status`` names the node: below 1 s on an idle
 machine."""
 
 
@@ -30,12 +30,12 @@ def porterlb(backend: DirBackend, *args: str) -> str:
 
 
 def text_of(told: dict[str, Any], step: str) -> str:
-    """The text of the first such step of ``explain``."""
+    """The text of the first row of this step in ``explain``."""
     return next(str(row["text"]) for row in told["steps"] if row["step"].strip() == step)
 
 
 def explained(told: dict[str, Any], victim: str, survivors: list[str]) -> None:
-    """``explain`` has the new next hop and why."""
+    """``explain`` shows the new next hop and the reason."""
     hop = text_of(told, "Layer 2").split(" with the MAC of ")[1]
     assert hop in survivors
     assert f"{victim} does not answer probes" in text_of(told, "Nodes")
@@ -49,7 +49,7 @@ def test_a_node_that_loses_its_power_is_named_within_a_second_with_log_event_and
         backend = stage.lab.backend
         assert isinstance(backend, DirBackend)
         wait_until(lambda: "3 of 3 ready" in porterlb(backend, "status"), 20, "status to have seen all")
-        time.sleep(6.0)  # history begins 5 s after a replica's first plan
+        time.sleep(6.0)  # the history starts 5 s after a replica's first plan
         vips = {vip: stage.owner(vip) for vip in stage.all_vips()}
         victim = vips[at["node-c"][0]]
         survivors = [node.name for node in stage.lab.nodes if node.name != victim]

@@ -1,4 +1,4 @@
-"""The lab's own faults do what they say: who still hears whom."""
+"""The lab's own faults have the intended effect: checks which nodes still hear each other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def lab() -> Iterator[Lab]:
 
 
 def answered(lab: Lab, address: str, count: int = 1) -> int:
-    """How many of so many pings node-a gets an answer to, 10 ms apart."""
+    """The number of answers that node-a gets to ``count`` pings, 10 ms apart."""
     done = lab.node("node-a").run(
         ["ping", "-q", "-c", str(count), "-i", "0.01", "-W", "0.3", address], check=False, timeout=60
     )

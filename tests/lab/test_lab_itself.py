@@ -1,4 +1,4 @@
-"""The lab does what its verbs say: real namespaces, switches, routers and processes."""
+"""The lab's operations work as specified: real namespaces, switches, routers and processes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ VIP4, VIP6 = "10.99.0.1", "fd99::1"
 
 
 def leftovers(lab_id: str) -> list[str]:
-    """All that is left of a lab: namespaces, mounts, its folder."""
+    """All leftovers of a lab: namespaces, mounts, its folder."""
     folder = sweep.STATE / lab_id
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(folder) in line]
     return [*netns.with_prefix(f"plb{lab_id}-"), *mounts, *([str(folder)] if folder.exists() else [])]
 
 
-# Coming and going
+# Start and end
 
 
 def test_nothing_is_left_after_the_end_nor_after_an_exception() -> None:
@@ -58,7 +58,7 @@ def test_a_lab_that_cannot_be_built_leaves_nothing() -> None:
 
 
 def _mine(namespace: str) -> bool:
-    # Other runs may be at work on this machine: only a namespace without a living owner was left behind
+    # Other runs may be active on this machine: only a namespace without a live owner counts as left behind
     return namespace[3:7] in sweep.dead() or not (sweep.STATE / namespace[3:7]).exists()
 
 
@@ -80,8 +80,8 @@ def test_a_lab_whose_owner_is_ended_goes_too(how: signal.Signals) -> None:
         owner.send_signal(how)
         owner.wait(10.0)
     if how == signal.SIGKILL:
-        assert leftovers(lab_id)  # nobody could clean up ...
-        subprocess.run([sys.executable, "-m", "lab.sweep"], cwd=CHECKOUT, check=True)  # ... so we come with the broom
+        assert leftovers(lab_id)  # the killed process could not clean up ...
+        subprocess.run([sys.executable, "-m", "lab.sweep"], cwd=CHECKOUT, check=True)  # ... and the sweep does
     assert leftovers(lab_id) == []
     assert not sweep.start_time(int(router)) and not sweep.start_time(int(pod))
 
@@ -98,10 +98,10 @@ def test_starting_is_quick() -> None:
         for pod in lab.pods:
             wait_until(lambda pod=pod: lab.nodes[0].http(pod.v4, 8080)[0] == 200, 5.0, f"{pod} to answer")
         took = time.monotonic() - begun
-    assert took < 6.0  # 0.4 s on an idle machine; promised: 2 s
+    assert took < 6.0  # 0.4 s on an idle machine; the documented limit is 2 s
 
 
-# One cluster for the rest, with static routes in the place of BGP
+# One cluster for the remaining tests, with static routes in place of BGP
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def cluster() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(cluster: Lab) -> Iterator[Lab]:
-    """The cluster as new: VIPs of ``web`` routed to all nodes, all on and connected."""
+    """The cluster in its initial state: VIPs of ``web`` routed to all nodes, all on and connected."""
     cluster.service("web", families=["IPv4", "IPv6"])
     cluster.fix_vips("web", VIP4, VIP6)
     route_to(cluster, "node-a", "node-b", "node-c")
@@ -128,7 +128,7 @@ def lab(cluster: Lab) -> Iterator[Lab]:
 
 
 def route_to(lab: Lab, *nodes: str) -> None:
-    """Point the router at these nodes for both VIPs."""
+    """Points the router at these nodes for both VIPs."""
     for vip, family in ((VIP4, "v4"), (VIP6, "v6")):
         hops = " ".join(f"nexthop via {hop}" for hop in sorted(lab.hops(*nodes, family=family)))
         lab.router.ns.ip(f"route replace {vip} {hops}")
@@ -137,7 +137,7 @@ def route_to(lab: Lab, *nodes: str) -> None:
 def test_traffic_reaches_all_pods_in_both_families_and_is_masqueraded(lab: Lab) -> None:
     names = {pod.name for pod in lab.pods}
     assert names == {"pod-a1", "pod-a2", "pod-b1", "pod-b2", "pod-c1", "pod-c2"}
-    route_to(lab, "node-b")  # one next hop: the others' pods are reached through it
+    route_to(lab, "node-b")  # one next hop: the other nodes' pods are reached through it
     for vip, node in ((VIP4, lab.node("node-b").v4), (VIP6, lab.node("node-b").v6)):
         seen: set[str] = set()
         wait_until(lambda vip=vip, seen=seen: seen.update(lab.client.pods_answering(vip)) or seen == names, 10.0, vip)
@@ -154,7 +154,7 @@ def test_local_policy_keeps_to_the_node_and_keeps_the_client(lab: Lab) -> None:
         route_to(lab, "node-b")
         assert set(lab.client.pods_answering(vip, 10)) == {"pod-b1"}
         route_to(lab, "node-c")
-        assert not lab.client.reaches(vip, timeout=0.3)  # dropped, not refused, not sent in circles
+        assert not lab.client.reaches(vip, timeout=0.3)  # dropped, not refused, not looped
 
 
 def test_the_proxies_follow_manifests_that_anybody_writes(lab: Lab) -> None:
@@ -193,10 +193,10 @@ def test_a_flow_of_datagrams_follows_the_endpoints(lab: Lab) -> None:
         lab.proxy.sync()
         time.sleep(0.3)
     report = stream.report()
-    assert [pod for _, _, pod in report.changes] == ["pod-a1", "pod-b1"]  # though the flow never paused
+    assert [pod for _, _, pod in report.changes] == ["pod-a1", "pod-b1"]  # although the flow never paused
 
 
-# Measuring
+# Measurement
 
 
 def test_a_stream_loses_nothing_when_nothing_is_wrong(lab: Lab) -> None:
@@ -222,7 +222,7 @@ def test_a_stream_measures_an_outage_of_200_ms(lab: Lab) -> None:
         time.sleep(0.3)
     report = stream.report()
     least, most = (ended - begun) * 1000, (healed - cut) * 1000
-    for number in range(4):  # each flow has seen the one outage, as long as it was
+    for number in range(4):  # each flow saw the same outage, with its full length
         assert least - 5 <= max(g.length_ms for g in report.gaps if g.flow == number) <= most + 50
     worst = report.worst
     assert worst is not None and cut - 0.01 <= worst.begin <= begun + 0.05
@@ -240,7 +240,7 @@ def test_one_dead_next_hop_of_three_counts_in_full(lab: Lab) -> None:
         time.sleep(0.3)
     report = stream.report()
     hit = {gap.flow for gap in report.gaps}
-    assert 0 < len(hit) < 16  # the flows over node-c, and only they
+    assert 0 < len(hit) < 16  # only the flows over node-c
     assert 200 < report.worst_gap_ms < 1500
 
 
@@ -272,7 +272,7 @@ def test_who_has_an_address_and_what_goes_by(lab: Lab) -> None:
     assert watcher.neighbours()[node.v4] == node.mac
 
 
-# Breaking
+# Faults
 
 
 def test_power_off_says_nothing_and_power_on_begins_anew(lab: Lab) -> None:
@@ -286,7 +286,7 @@ def test_power_off_says_nothing_and_power_on_begins_anew(lab: Lab) -> None:
         assert not lab.segment_client.who_has(node.v4, timeout=0.2)
         assert capture.frames() == []
     conversation.settimeout(0.3)
-    assert conversation.recv(100) == b"service\n"  # said before
+    assert conversation.recv(100) == b"service\n"  # sent before the power loss
     with conversation, pytest.raises(TimeoutError):
         conversation.recv(1)  # neither closed nor reset: the other side does not know
     node.power_on()
@@ -321,7 +321,7 @@ def test_a_partition_concerns_only_those_named(lab: Lab) -> None:
     wait_until(lambda: hears(a, b.v4) and hears(b, a.v6), 5.0, "the two to hear one another")
     a.partition()
     assert not hears(a, c.v4) and hears(b, c.v4)
-    assert "NO-CARRIER" not in a.run(["ip", "link"]).stdout  # it was not told
+    assert "NO-CARRIER" not in a.run(["ip", "link"]).stdout  # the node saw no carrier loss
     a.heal()
     wait_until(lambda: hears(a, c.v4), 5.0, "the node to be back")
 
@@ -388,7 +388,7 @@ def test_the_last_failed_attempt_ends_the_gap() -> None:
 
 
 def test_attempts_repeat_no_source_port() -> None:
-    """Also when another program goes on where one has ended."""
+    """Also when another program continues after one has ended."""
     ports = []
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         options = {"target": "127.0.0.1", "port": server.getsockname()[1], "interval": 0.005, "timeout": 1.0}

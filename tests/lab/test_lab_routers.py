@@ -1,4 +1,4 @@
-"""The lab's routers tell the truth: each is fed by ExaBGP speakers with fixed routes on the nodes."""
+"""The lab's routers report correctly: each is fed by ExaBGP speakers with fixed routes on the nodes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_router_has_three_next_hops_injects_and_says_goodbye(kind: str) -> Non
 
         router.inject("203.0.113.0/24")
         wait_equal(speaker.prefixes, {"203.0.113.0/24"}, 5.0, "what the router announces, and nothing of the nodes'")
-        assert router.established() == {hops[0], *wanted[V6]}  # no session was touched
+        assert router.established() == {hops[0], *wanted[V6]}  # no session was affected
 
         router.shutdown_session(hops[0], "moving racks")
         wait_until(lambda: speaker.heard("notification"), 5.0, "the Cease")
@@ -89,7 +89,7 @@ def test_a_router_takes_each_option(kind: str) -> None:
         assert [path.local_pref for path in lab.router.route_details("10.99.0.2/32")] == [200]
         assert [path.as_path for path in lab.router.route_details("10.99.0.3/32")] == [(64512, 64512)]
 
-        lab.router.reconfigure(RouterConfig(sessions[1:2]))  # the others go; this one is not touched
+        lab.router.reconfigure(RouterConfig(sessions[1:2]))  # the other sessions end; this one is not affected
         lab.wait_routes({"10.99.0.2/32": lab.hops("node-b")})
 
 
@@ -107,6 +107,6 @@ def test_silence_is_noticed_when_the_hold_time_is_over_and_a_paused_router_keeps
         lab.wait_routes({V4: frozenset({node.v4})}, timeout=20.0)
         lab.router.pause()
         wait_until(lambda: speaker.heard("state")[-1]["state"] == "down", 10.0, "the speaker to notice")
-        assert lab.router.kernel_routes() == {V4: frozenset({node.v4})}  # the kernel goes on without its daemon
+        assert lab.router.kernel_routes() == {V4: frozenset({node.v4})}  # the kernel keeps the route without its daemon
         lab.router.resume()
         lab.router.wait_established([node.v4], 20.0)

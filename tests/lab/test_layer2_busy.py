@@ -1,4 +1,4 @@
-"""Busy or stalled processes of our own: nobody notices, and no healthy node is declared dead."""
+"""PorterLB processes that are busy or stalled: clients see no effect, and no healthy node is declared dead."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 
 def deaths(stage: Stage) -> dict[str, int]:
-    """How often each wire process has declared a node dead."""
+    """The number of nodes that each wire process has declared dead."""
     return {name: stage.lab.state(name)["wire"]["counters"].get("deaths", 0) for name in stage.running}
 
 
 @contextmanager
 def hogs(stage: Stage, count: int) -> Iterator[None]:
-    """So many processes that do nothing but use the processor."""
+    """Runs this number of processes that only use CPU time."""
     argv = [sys.executable, "-I", "-S", "-c", "while True: pass"]
     started = [stage.lab.segment_client.start(f"hog-{number}", argv) for number in range(count)]
     try:
@@ -52,7 +52,7 @@ def test_a_stalled_wire_process_declares_nobody_dead(cluster: str, profile: str)
             with stage.watched(at[name]) as answers:
                 report = stage.during(stage.all_vips(), stall)
             assert report.lost == 0, str(report)
-            assert set().union(*answers) == {name}  # another replica answers meanwhile, towards the same node
+            assert set().union(*answers) == {name}  # meanwhile, another replica answers with the same node's MAC
             stage.settle()
         assert deaths(stage) == before
 
@@ -69,9 +69,9 @@ def test_processor_hogs_declare_nobody_dead(cluster: str) -> None:
 
 
 def test_a_flood_of_10000_services_delays_no_answer_probe_or_hello() -> None:
-    """On a directory of manifests only, where they come at once: what is under test is a manager with its hands full.
+    """On a directory of manifests only, where all arrive at once: the test covers a manager under full load.
 
-    It takes minutes until all are served; meanwhile every manager reads, plans and writes as fast as it can.
+    It takes minutes until all are served. Meanwhile, every manager reads, plans and writes as fast as it can.
     """
     with Stage("manifests", pool="10.77.0.100-10.77.0.229,fd77::1:0/112", proxy_interval=3600.0) as stage:
         at = stage.serve_one_at_each()
@@ -101,6 +101,6 @@ def test_a_flood_of_10000_services_delays_no_answer_probe_or_hello() -> None:
 
 
 def processor_seconds(pid: int) -> float:
-    """What a process has used of the processors."""
+    """The CPU time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

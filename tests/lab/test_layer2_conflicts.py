@@ -1,4 +1,4 @@
-"""A foreign host that claims a VIP: the user is told, and we defend it at most once in 10 s."""
+"""A foreign host that claims a VIP: the user is informed, and the VIP is defended at most once in 10 s."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_rival_host_is_reported_and_defended_against(cluster: str) -> None:
     with Stage(cluster) as stage:
         vips = stage.serve("web", at="node-b")
         stage.settle()
-        time.sleep(5.0)  # the announcements of the start are over: what is announced from now on is a defence
+        time.sleep(5.0)  # the initial announcements are over: every later announcement is a defense
         rival = stage.lab.add_host("rival", 239)
         with stage.lab.segment_client.capture("arp or icmp6") as capture:
             begun = time.time()
@@ -30,7 +30,7 @@ def test_a_rival_host_is_reported_and_defended_against(cluster: str) -> None:
             told = {}
 
             def claim() -> bool:
-                # What a host does that really uses the address: it asks for others in its name
+                # As a host that really uses the address: it sends requests for other addresses with the VIP as source
                 for vip in vips:
                     source = ["-I", vip]
                     rival.run(["ping", "-c", "1", "-W", "1", *source, stage.lab.segment_client.v6 if ":" in vip
@@ -45,7 +45,7 @@ def test_a_rival_host_is_reported_and_defended_against(cluster: str) -> None:
                 claim()
                 time.sleep(0.3)
             defences = [frame for frame in capture.frames() if frame.at > begun and _announces(frame.data, vips[0])]
-        assert 1 <= len(defences) <= 2, len(defences)  # one in 10 s; a second one at most where the answerer changed
+        assert 1 <= len(defences) <= 2, len(defences)  # one in 10 s; at most a second one if the answerer changed
         events = stage.lab.backend.events("Service", "web", "default")
         assert "AddressConflict" in [event["reason"] for event in events]
         assert [event["type"] for event in events if event["reason"] == "AddressConflict"] == ["Warning"]
@@ -55,7 +55,7 @@ def test_a_rival_host_is_reported_and_defended_against(cluster: str) -> None:
 
 
 def test_g7_a_second_manager_with_the_name_of_a_node_ends(cluster: str) -> None:
-    """It was started on another node by mistake. The first one serves all the time, and names the mistake."""
+    """It was started on another node by mistake. The first one serves without interruption, and reports the mistake."""
     with Stage(cluster) as stage:
         vip = stage.serve("web", at="node-b", families=("IPv4",))[0]
         stage.settle()
@@ -74,7 +74,7 @@ def test_g7_a_second_manager_with_the_name_of_a_node_ends(cluster: str) -> None:
 
 
 def _announces(frame: bytes, vip: str) -> bool:
-    """A gratuitous ARP for the VIP that a node sent."""
+    """Whether a frame is a gratuitous ARP for the VIP that a node sent."""
     packed = ip_address(vip).packed
     return (
         frame[12:14] == b"\x08\x06"

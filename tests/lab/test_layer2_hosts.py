@@ -1,4 +1,4 @@
-"""`layer2Spread: hosts` with whole managers: a next hop for each host, through BGP and back, without the API."""
+"""`layer2Spread: hosts` with complete managers: a next hop for each host, through BGP and back, without the API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def hosts_of(on: ModeStage) -> list[Client]:
 
 
 def resolve(on: ModeStage, hosts: list[Client]) -> dict[tuple[str, str], str]:
-    """The node of each host's neighbour entry, by host and VIP; each has asked and been answered."""
+    """The node in each host's neighbor entry, by host and VIP, after each host has sent a request and received an
+    answer."""
     for host in hosts:
         for vip in on.vips["hosts"]:
             wait_until(lambda host=host, vip=vip: host.reaches(vip), 5.0, f"{host.name} to reach {vip}")
@@ -41,7 +42,7 @@ def entries(on: ModeStage, hosts: list[Client]) -> dict[tuple[str, str], str]:
 
 
 def during(on: ModeStage, hosts: list[Client], what: Any, after: float) -> dict[tuple[str, str], Report]:
-    """What each host saw of each VIP before, while and ``after`` seconds after something happens."""
+    """The reports of each host for each VIP before, during and ``after`` seconds after an action."""
     with ExitStack() as stack:
         streams = {host.name: stack.enter_context(host.stream(on.vips["hosts"], interval=0.02)) for host in hosts}
         what(after)

@@ -1,4 +1,4 @@
-"""What happens to traffic, answers and writes when the leader fails in every way but losing its power."""
+"""Effects on traffic, answers and writes when the leader fails in every way except a power loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEASE_S = 12.0  # twice the target of 6 s without allocation
 
 @contextmanager
 def stopped(pids: list[int]) -> Iterator[None]:
-    """These processes do nothing for as long as the block runs."""
+    """Stops these processes for the duration of the block."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -43,7 +43,7 @@ def test_the_leader_process_is_killed(cluster: str) -> None:
 
         with stage.watched(at[leader]) as answers:
             report = stage.during(stage.all_vips(), kill)
-        assert report.lost == 0, str(report)  # its node lives: another replica answers towards it
+        assert report.lost == 0, str(report)  # its node is alive: another replica answers with the node's MAC
         assert waits[0] <= LEASE_S
         assert [seen for seen in answers if seen - {leader}] == []
         assert len([seen for seen in answers if not seen]) <= 0.4 / 0.05  # asked each 50 ms: no long silence
@@ -61,11 +61,11 @@ def test_the_leader_is_stopped_past_its_lease_and_continued(cluster: str, what: 
         manager = stage.manager(leader)
         family = [pid for pid, _ in manager.descendants()] if what == "everything" else []
         with stage.lab.segment_client.stream(stage.all_vips(), interval=0.002) as stream:
-            time.sleep(0.4)  # until the client knows its neighbours: a first question may meet the stopped one
+            time.sleep(0.4)  # until the client has its neighbor entries: a first request may meet the stopped manager
             with stopped([manager.pid, *family]):
                 assert stage.time_to_allocate("late") <= LEASE_S
                 new = stage.leader(other_than=leader)
-                # What the old leader knows grows old: it would give the address of "late" to "later"
+                # The old leader's knowledge becomes outdated: it would assign the address of "late" to "later"
                 stage.lab.delete_service("late")
                 wait_until(lambda: stage.time_to_allocate("later") and stage.lab.vips("later"), 20.0, "later")
                 before = stage.lab.backend.status("Service", "later", "default")
@@ -112,7 +112,8 @@ def test_the_leader_is_partitioned_from_everybody_and_the_partition_heals(cluste
 
 
 def test_the_leader_is_partitioned_from_the_other_nodes_only(cluster: str) -> None:
-    """Both sides live and are heard by the client: while it lasts both may answer, afterwards exactly one does."""
+    """Both sides are alive and heard by the client. During the partition both may answer; afterwards exactly one
+    does."""
     with Stage(cluster) as stage:
         stage.serve_one_at_each()
         stage.settle()
@@ -137,7 +138,7 @@ def test_a_node_goes_off_while_the_api_is_away(cluster: str, who: str) -> None:
         victim = leader if who == "leader" else next(name for name in at if name != leader)
         for node in stage.lab.nodes:
             node.cut_api()
-        time.sleep(3.5)  # past the renew deadline: nobody leads any more
+        time.sleep(3.5)  # past the renew deadline: there is no leader any more
         others = [vip for name, vips in at.items() if name != victim for vip in vips]
         report = stage.during(stage.all_vips(), stage.lab.node(victim).power_off)
         assert {vip: report.only(vip).lost for vip in others if report.only(vip).lost} == {}

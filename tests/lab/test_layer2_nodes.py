@@ -1,6 +1,6 @@
-"""The three scenarios of the mission in Layer 2 mode, as a client on the segment sees them.
+"""The three scenarios of the mission in Layer 2 mode, as seen by a client on the segment.
 
-Bounds are about twice the targets of docs/layer2.md: machines that run tests are busy. ``make bench`` measures.
+Bounds are about twice the targets of docs/layer2.md, because test machines are busy. ``make bench`` measures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GAP_MS = {"default": 600.0, "fast": 400.0}
 
 
 def lost_nothing(report: Report, vips: Iterable[str]) -> dict[str, int]:
-    """What a stream lost to these VIPs, by VIP."""
+    """The losses of a stream to these VIPs, by VIP."""
     return {vip: report.only(vip).lost for vip in vips if report.only(vip).lost}
 
 
@@ -50,13 +50,14 @@ def test_scenario_2_the_only_replicas_node_goes_off_and_another_replica_starts(c
         stage.settle()
         elsewhere = [*at["node-b"], *at["node-c"]]
         for name, vips in at.items():
-            assert {stage.owner(vip) for vip in vips} == {name}  # node-a answers for all, towards each node
+            # node-a answers for all VIPs, each with the MAC of its node
+            assert {stage.owner(vip) for vip in vips} == {name}
         with stage.lab.segment_client.stream(stage.all_vips()) as stream:
             time.sleep(0.4)
             stage.lab.node("node-a").power_off()
-            stage.lab.set_node("node-a", ready="Unknown")  # what the node controller says, some time later
+            stage.lab.set_node("node-a", ready="Unknown")  # as the node controller reports it, some time later
             time.sleep(2.0)
-            stage.start("node-b")  # what Kubernetes does with the only pod
+            stage.start("node-b")  # as Kubernetes does with the only pod
             begun = time.monotonic()
             wait_until(lambda: stage.owners(at["node-a"][0]) - {"node-a"}, 20.0, "an answer of the new replica")
             answering = time.monotonic() - begun
@@ -66,7 +67,7 @@ def test_scenario_2_the_only_replicas_node_goes_off_and_another_replica_starts(c
             report = stream.report()
         print(f"answering after {answering:.1f} s")
         assert answering <= 10.0
-        assert not lost_nothing(report, elsewhere)  # neighbours' caches held, and were refreshed
+        assert not lost_nothing(report, elsewhere)  # the neighbors' caches kept their entries, and were refreshed
         for vip in at["node-a"]:
             assert report.only(vip).gaps[-1].begin + report.only(vip).gaps[-1].length_ms / 1000 < report.ended - 0.2
         assert {stage.owner(vip) for vip in at["node-b"]} == {"node-b"}

@@ -1,4 +1,4 @@
-"""Where VIPs are: spread over the nodes, only where there is an endpoint, and never moved back without need."""
+"""Placement of VIPs: spread over the nodes, only on nodes with an endpoint, and never moved back without need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANY = 300
 
 def test_300_vips_are_spread_evenly_and_a_returning_node_takes_none_back(cluster: str) -> None:
     with Stage(cluster, pool="10.77.0.60-10.77.0.99,fd77::1:0/112", proxy_interval=5.0) as stage:
-        stage.settle()  # records begin a second after the last replica has come; a busy machine may take longer
+        stage.settle()  # records begin 1 s after the last replica has joined; a busy machine may take longer
         for number in range(MANY):
             stage.lab.service(f"many-{number}", ["pod-a1", "pod-b1", "pod-c1"], policy="Local", families=("IPv6",))
 
@@ -54,7 +54,7 @@ def test_300_vips_are_spread_evenly_and_a_returning_node_takes_none_back(cluster
 
 def test_policy_local_only_nodes_with_a_ready_endpoint(cluster: str) -> None:
     with Stage(cluster) as stage:
-        vips = stage.serve("web", ["pod-b1"], at="node-a")  # the wish is for a node without an endpoint
+        vips = stage.serve("web", ["pod-b1"], at="node-a")  # the request is for a node without an endpoint
         stage.settle()
         assert {stage.owner(vip) for vip in vips} == {"node-b"}
         assert stage.lab.segment_client.http_get(vips[0]) == "pod-b1"
@@ -69,7 +69,7 @@ def test_policy_local_only_nodes_with_a_ready_endpoint(cluster: str) -> None:
             wait_until(lambda vip=vip: stage.owners(vip) == set(), 10.0, "nobody to answer")
         serving = stage.lab.wait_condition("Service", "web", "Serving", "False", "default")
         assert serving["reason"] == "NoReadyEndpoint"
-        assert stage.lab.vips("web") == vips  # the address stays the Service's
+        assert stage.lab.vips("web") == vips  # the Service keeps its address
 
         stage.lab.service("web", ["pod-a1"], policy="Local", families=("IPv4", "IPv6"))
         for vip in vips:

@@ -1,6 +1,6 @@
-"""Layer 2 VIPs stay spread over the nodes: when they are created, when a cluster starts, after failures, on request.
+"""Layer 2 VIPs stay spread over the nodes: at creation, at the start of a cluster, after failures, on request.
 
-The waits of the settings are short here; tests/core/test_placement.py has the true ones on a virtual clock.
+The delays in the settings are short here. tests/core/test_placement.py has the real ones on a virtual clock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def stage(*options: str, replicas: tuple[str, ...] = NODES) -> Stage:
 
 
 def placed(on: Stage, count: int) -> dict[str, str]:
-    """The node of each VIP, once all are answered by a live replica and recorded there; else empty."""
+    """The node of each VIP, once all VIPs are answered by a live replica and recorded there; otherwise empty."""
     leader = on.lab.leader()
     vips = on.lab.state(leader).get("vips", {}) if leader else {}
     found = {
@@ -42,13 +42,13 @@ def placed(on: Stage, count: int) -> dict[str, str]:
 
 
 def is_fresh(on: Stage, name: str) -> bool:
-    """Whether the leader hears a replica. A replica that has just started knows none."""
+    """Whether the leader hears a replica. A leader that has just started knows no replica."""
     replica = on.lab.state(on.leader()).get("replicas", {}).get(name)
     return bool(replica and replica["fresh"])
 
 
 def wait_counts(on: Stage, count: int, wanted: tuple[int, ...], timeout: float) -> dict[str, str]:
-    """Until the nodes serve so many VIPs, in any order of the nodes."""
+    """Waits until the nodes serve these numbers of VIPs, in any order of the nodes."""
 
     def as_wanted() -> dict[str, str]:
         found = placed(on, count)
@@ -82,7 +82,7 @@ def test_a_third_replica_gets_its_share_on_request_and_connections_to_other_vips
             after = wait_counts(on, MANY, (8, 8, 8), 20.0)
             time.sleep(2.0)
             became = connections.report()
-        # VIPs that nobody asked for lately move first: which ones these are may have changed since they were shown.
+        # VIPs without recent requests move first. These may have changed since the plan was shown.
         moved = {vip for vip in after if after[vip] != before[vip]}
         assert len(moved) == 8
         broken = [vip for vip, state in became if state != ALIVE]
@@ -109,7 +109,7 @@ def test_a_start_one_after_another_ends_balanced_and_so_do_absences_one_after_an
             time.sleep(3.0)
         wait_counts(on, MANY, (8, 8, 8), 40.0)
 
-        for name in NODES:  # one of them is the leader's
+        for name in NODES:  # one of them is the leader's node
             on.lab.node(name).power_off()
             on.wait_moved(name)
             on.lab.node(name).power_on()
@@ -121,6 +121,6 @@ def test_a_start_one_after_another_ends_balanced_and_so_do_absences_one_after_an
         before, _ = wait_until(lambda: placed(on, MANY), 10.0, "every VIP to be recorded", interval=0.1)
         counts = Counter(before.values())
         assert max(counts.values()) - min(counts[name] for name in NODES) > 1, counts
-        after = wait_counts(on, MANY, (8, 8, 8), 40.0)  # by itself
+        after = wait_counts(on, MANY, (8, 8, 8), 40.0)  # automatically
         least = sum(count - 8 for count in counts.values() if count > 8)
         assert sum(after[vip] != node for vip, node in before.items()) == least

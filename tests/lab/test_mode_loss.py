@@ -1,4 +1,4 @@
-"""All sessions lost, in every way, and back: each with an IPv4 and an IPv6 address, with standby and without."""
+"""All sessions lost, in every way, and restored: each with an IPv4 and an IPv6 address, with and without standby."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WORDS = {
     "blocked": ("Hold timer expired",),
     "shut down": ("maintenance window",),
 }
-"""What the reason must say, by how BGP was taken away."""
+"""The required words of the reason, by the way in which BGP was disabled."""
 
 GAP_MS = 500.0
-"""Generous: measured 0 to 30 ms on an idle machine, see bench/mode.py."""
+"""In milliseconds. Generous: measured 0 to 30 ms on an idle machine, see bench/mode.py."""
 
 SILENT_GAP_MS = 2500.0
-"""Where neither side says anything: the two hold timers may end a keepalive interval (1 s) apart, and without standby
-nobody answers before ours has ended."""
+"""In milliseconds, if neither side sends a notice: the two hold timers may expire one keepalive interval (1 s) apart.
+Without standby, no node answers before our timer has expired."""
 
 
 WAYS = {
@@ -35,7 +35,8 @@ WAYS = {
     "frr": ("killed", "ended", "shut down"),
     "gobgp": ("killed", "stopped"),
 }
-"""Each way once or more, each router with those that it has something of its own in; GoBGP programs no kernel."""
+"""Each way at least once. Each router is tested with the ways in which it behaves differently. GoBGP programs no
+kernel."""
 
 
 @pytest.fixture(scope="module", params=list(WAYS))
@@ -78,7 +79,7 @@ def _lose(stage: ModeStage, how: str, *, watch: bool) -> Report | None:
     else:
         gone()
         report = None
-    if how == "stopped":  # a frozen router keeps what it has, but nobody tells it anything any more
+    if how == "stopped":  # a frozen router keeps its routes, but receives no updates
         for vip in stage.on_link:
             stage.lab.wait_owner(vip)
     else:
@@ -105,7 +106,8 @@ def test_flapping_sessions_do_not_flap_the_traffic(stage: ModeStage) -> None:
         stage.lose("shut down")
         stage.wait_mode("layer2", "quiet")
         stage.wait_mode("layer2", "standby")
-        lost = stage.record("standby")["history"]  # the two sessions end one after the other: "mixed" may be in it
+        # The two sessions end one after the other: the history may contain "mixed"
+        lost = stage.record("standby")["history"]
         since = time.monotonic() + 0.2
         for _ in range(2):
             stage.give_back("shut down")
@@ -134,7 +136,7 @@ def test_a_replica_that_starts_waits_with_the_others_and_moves_nobody(stage: Mod
     seen: set[str] = set()
 
     def phases() -> bool:
-        routed = any(stage.routes(vip) for vip in stage.on_link)  # first: the phase comes before its routes
+        routed = any(stage.routes(vip) for vip in stage.on_link)  # read first: the phase changes before its routes
         states = [lab.state(name).get("vips", {}) for name in ("node-a", "node-b", "node-c")]
         now = [state[vip]["phase"] for state in states for vip in stage.on_link if vip in state]
         seen.update(now)
@@ -143,11 +145,11 @@ def test_a_replica_that_starts_waits_with_the_others_and_moves_nobody(stage: Mod
         return len(now) == 12 and set(now) == {"bgp"}
 
     wait_until(phases, 30, "all replicas to be in bgp", interval=0.05)
-    assert seen & {"waiting", "narrow"}, "nobody went straight to bgp"  # which of the two is seen depends on the moment
+    assert seen & {"waiting", "narrow"}, "nobody went straight to bgp"  # which of the two is seen depends on timing
     lab.wait_settled()
     lab.managers["node-a"].terminate(20)
     time.sleep(0.3)
-    # Restarted while BGP serves: nobody leaves it, and no address moves
+    # Restarted while BGP serves: no replica leaves BGP, and no address moves
     with lab.client.stream(stage.on_link, flows=2, interval=0.01) as stream:
         lab.manage("node-a", options=("--return-after", "3"))
         lab.wait_settled()

@@ -1,4 +1,5 @@
-"""Parts of BGP lost: one router of two, one replica's sessions, the leader with them; and a pool without a way back."""
+"""Partial losses of BGP: one router of two, one replica's sessions, the leader with its sessions; and a pool without a
+fallback."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def test_one_router_of_two_is_lost(stage: ModeStage) -> None:
 
 
 def test_a_router_that_lost_only_its_own_sessions_finds_standby_addresses(stage: ModeStage) -> None:
-    """The client is behind the first router; the second one keeps its sessions, so BGP goes on serving."""
+    """The client is behind the first router. The second one keeps its sessions, and BGP keeps serving."""
     lab = stage.lab
 
     def own() -> None:
@@ -108,7 +109,7 @@ def test_leader_and_all_sessions_are_lost_at_once(stage: ModeStage) -> None:
 
     report = stage.during(disaster, after=1.5)
     print(f"leader and sessions lost: {report}")
-    # Whoever was on the node that died is moved by its death, not by BGP
+    # VIPs on the dead node are moved because of its death, not because of BGP
     assert report.worst_gap_ms <= 2 * GAP_MS, report
     stage.wait_judged("layer2")
     assert lab.wait_leader() != leader
@@ -127,7 +128,7 @@ def test_addresses_off_the_segment_have_no_way_back_and_say_so_from_the_start(st
     lab.wait_condition("Eip", "standby", "Layer2Possible", "True")
     stage.lose("shut down")
     stage.wait_mode("none", "far")
-    # Serving is False with NotYetServed for a moment, while the replicas lose their sessions one after the other.
+    # Serving is briefly False with NotYetServed while the replicas lose their sessions one after the other.
     wait_until(
         lambda: lab.wait_condition("Service", "far", "Serving", "False", "default")["reason"] == "NoSession",
         15,
@@ -145,7 +146,7 @@ def test_addresses_off_the_segment_have_no_way_back_and_say_so_from_the_start(st
 
 
 def test_established_connections_live_through_the_narrow_return(stage: ModeStage) -> None:
-    """What is measured is in docs/modes.md: a flow lives as long as it stays on its node."""
+    """The measured property is in docs/modes.md: a flow survives while it stays on its node."""
     lab = stage.lab
     vip = stage.vips["standby"][0]
     stage.lose("shut down")

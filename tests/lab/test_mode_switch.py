@@ -1,4 +1,4 @@
-"""The switch by hand, on both clusters: what it shows, refuses, does, and what it costs the traffic (nothing)."""
+"""The manual switch, on both clusters: its output, its refusals, its effects, and its cost to the traffic (nothing)."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def test_every_switch_by_hand_loses_nothing(stage: ModeStage, wanted: str, mode:
     for eip in ("standby", "quiet"):
         assert f"Eip {eip} was switched from {before['protocol']} to {wanted}; 2 addresses are served by {mode}." in out
         assert f"Eip {eip}: protocol {before['protocol']} -> {wanted}." in err
-        # It has waited until the other way was left: what it says is so now
+        # The command has waited until the old path was inactive: its output is valid now
         assert stage.record(eip)["served"] == mode
         for vip in stage.vips[eip]:
             owners = stage.lab.owners(vip)
-            # The last withdrawal is sent, but a busy router may not have read it yet.
+            # The last withdrawal has been sent, but a busy router may not have read it yet.
             wait_until(lambda vip=vip: bool(stage.routes(vip)) == (mode == "bgp"), 2, f"the routes to {vip}")
             assert bool(owners) == (mode == "layer2" or (wanted == "auto" and eip == "standby")), vip
     if before["served"] != mode:
@@ -84,7 +84,7 @@ def test_what_cannot_work_is_refused(stage: ModeStage) -> None:
     assert "layer2" in line and "maintenance window" in line, out
     rows = {row["name"]: row for row in stage.json_of("mode")}
     assert "maintenance window" in rows["standby"]["history"][0]["reason"]
-    # Forced, it is done, and said to be of no use
+    # With --force the switch is done, and the output says that it has no use
     code, _, err = stage.command("mode", "bgp", "--eip", "quiet", "--force", "--timeout", "5")
     assert code == 1 and "No BGP session that carries it is established" in err, err
     code, _, err = stage.command("mode", "auto", "--eip", "quiet")
@@ -122,7 +122,7 @@ def test_changes_are_in_history_events_and_metrics(stage: ModeStage) -> None:
         changes = stage.metric(node, "porterlb_mode_changes_total")
         timed = stage.metric(node, "porterlb_mode_change_seconds_count")
         assert changes >= 16 and timed >= changes / 2, (node, changes, timed)
-        # Most take less than a second until they are seen on the wire; one was forced to wait for a session
+        # Most changes are visible on the network within 1 s; one had to wait for a session
         quick = sum(
             stage.metric(node, f'porterlb_mode_change_seconds_bucket{{after="{mode}",le="1.0"}}')
             for mode in ("bgp", "layer2")

@@ -1,5 +1,5 @@
-"""New connections in a cluster without Kubernetes while a node loses its power: the Node's status tells what forwards
-traffic to pods (here the lab's stand-in for kube-proxy) to leave the node's endpoints out."""
+"""New connections in a cluster without Kubernetes while a node loses its power. From the Node's status, the component
+that forwards traffic to pods (here the lab's substitute for kube-proxy) learns to omit the node's endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each process of a replica may do: read from the kernel while it serves."""
+"""The privileges of each process of a replica: read from the kernel while it serves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.lab
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(found for child in children for found in family(int(child)))]
 

@@ -1,4 +1,5 @@
-"""A node is a next hop of a policy Local Service only once its kube-proxy can deliver: nothing is lost at a return."""
+"""A node becomes a next hop of a policy Local Service only once its kube-proxy can forward: a returning node causes no
+loss."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ RETURNS, BOOTS = 5, 2
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Product]:
-    """The stand-in for kube-proxy writes its rules once a second, as kube-proxy does."""
+    """The substitute for kube-proxy writes its rules once a second, as kube-proxy does."""
     with product("manifests", nodes=3, routers=["bird"], proxy_interval=1.0) as made:
         made.prepare()
         made.manage()
@@ -39,7 +40,7 @@ def test_endpoints_that_come_back_lose_nothing(lab: Product) -> None:
     for _ in range(RETURNS):
         endpoints(lab, "web", "node-a", "node-b")
         lab.wait_hops(vip, "node-a", "node-b")
-        lab.proxy.sync()  # no node may still know the pod of node-c when it comes back
+        lab.proxy.sync()  # no node may still know the pod of node-c when it returns
         with lab.client.stream(vip, flows=24, interval=0.005) as stream:
             endpoints(lab, "web", *NAMES)
             lab.wait_hops(vip, *NAMES)
@@ -49,7 +50,7 @@ def test_endpoints_that_come_back_lose_nothing(lab: Product) -> None:
 
 
 def test_e7_a_node_that_boots_gets_no_traffic_before_its_kube_proxy_forwards(lab: Product) -> None:
-    """Policy Cluster. Its kernel answers probes at once; its replica and its proxy come later."""
+    """Policy Cluster. The node's kernel answers probes immediately; its replica and its proxy start later."""
     (vip,) = lab.give(
         "cluster", "routed", policy="Cluster", pods=[pod.name for pod in lab.pods if pod.node != "node-c"]
     )
@@ -58,7 +59,7 @@ def test_e7_a_node_that_boots_gets_no_traffic_before_its_kube_proxy_forwards(lab
         lab.wait_hops(vip, *NAMES)
         lab.node("node-c").power_off()
         lab.wait_hops(vip, "node-a", "node-b")
-        time.sleep(BOOT)  # a shorter death is no boot
+        time.sleep(BOOT)  # a shorter outage does not count as a boot
         with lab.client.stream(vip, flows=24, interval=0.005) as stream:
             lab.node("node-c").power_on()
             lab.wait_hops(vip, *NAMES, timeout=40)

@@ -1,6 +1,6 @@
 """Each node alone in the subnet of its rack, with real rack routers and a spine: dead nodes, dead rack routers.
 
-The bounds are generous for a busy machine; ``python -m bench bgp`` measures (racks_node, racks_router, racks_fallback).
+The bounds are generous for a busy machine. ``python -m bench bgp`` measures (racks_node, racks_router, racks_fallback).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.lab.rack_scenes import (
 pytestmark = pytest.mark.lab
 
 BOUND = 1000.0
-"""Milliseconds, at most. Without BFD, the gaps are between 6 and 9 seconds."""
+"""Upper limit in milliseconds. Without BFD, the gaps are between 6 s and 9 s."""
 
 INTERVAL = 0.01
 FLOWS = 8
@@ -51,7 +51,7 @@ def gaps(report: Report, vips: list[str], what: str) -> list[float]:
 
 def _power_loss(lab: Product) -> None:
     local = lab.give("web", "routed", **DUAL)
-    # its pod is on a node that lives: what is lost is lost on the way, not with a pod
+    # Its pod is on a live node: packets are lost on the path, not with a pod
     cluster = lab.give("shop", "routed", "Cluster", pods=["pod-c1"], **DUAL)
     racks = ("tor-1", "tor-2", "tor-3")
     wait_via(lab, [*local, *cluster], *racks)
@@ -66,7 +66,7 @@ def _power_loss(lab: Product) -> None:
         time.sleep(0.5)
         report = stream.report()
     gaps(report, [*local, *cluster], "power")
-    assert report.lost  # some of 32 flows went by the node
+    assert report.lost  # some of the 32 flows used this node
     lab.node("node-b").power_on()
     wait_via(lab, [*local, *cluster], *racks)
 
@@ -106,8 +106,9 @@ def _other_router(lab: Product) -> None:
 
 
 def _fallback(lab: Product) -> None:
-    """The node has a session with one router; the other one only routes for the rack's subnet. When the first one is
-    dead, traffic for addresses of this subnet arrives by the other one, which asks who has them."""
+    """The node has a session with one router. The other router only routes for the rack's subnet. When the first router
+    is dead, traffic for addresses of this subnet arrives through the other one, which sends ARP requests and neighbor
+    solicitations for them."""
     a = lab.node("node-a")
     without_second_sessions(lab)
     lab.eip("rack", IN_RACK, layer2Standby=False)
@@ -126,7 +127,7 @@ def _fallback(lab: Product) -> None:
     assert min(gaps(report, vips, "fallback")) > 0
     for vip in vips:
         assert lab.owners(vip) == {a.name}
-    # first the router comes back as gateway, then the session
+    # The router first returns as gateway, then the session
     key = lab.faults.filter("bgp", a.port(a.nics[0]))
     dead.rejoin()
     spine = lab.router_named("spine")

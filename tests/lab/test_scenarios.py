@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 IN_THE_GATE = ("the next hop's cable is pulled", "the leader's node loses power")
 CHOSEN = [one for one in SCENARIOS if os.environ.get("PORTERLB_SCENARIOS") == "all" or one.name in IN_THE_GATE]
 GAP_MS = 600.0
-"""Milliseconds without an answer: twice the target, because machines that run tests are busy."""
+"""Limit without an answer, in milliseconds: twice the target, because test machines are busy."""
 RESTART = 1.5
-"""Seconds until the kubelet would start a replica again."""
+"""Seconds until the kubelet would restart a replica."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def stage() -> Iterator[Stage]:
 
 
 class Play:
-    """One scenario: with Services of its own, so that each node serves one VIP, whatever the scenarios before moved."""
+    """One scenario with its own Services: each node serves one VIP, independent of the moves of earlier scenarios."""
 
     def __init__(self, stage: Stage, scenario: Scenario, number: int) -> None:
         self.stage, self.scenario = stage, scenario
@@ -59,7 +59,7 @@ class Play:
         time.sleep(max(0.0, begun + self.scenario.watch - time.monotonic()))
 
     def fault(self, step: Step) -> tuple[Callable[[], None], Callable[[], None]]:
-        """How a fault begins and ends."""
+        """The functions that start and end a fault."""
         stage, name = self.stage, self.roles.get(step.role, "")
         if step.kind == "api_out":
             return self.cut_api, self.restore_api
@@ -95,7 +95,7 @@ class Play:
             node.restore_api()
 
     def again(self, name: str, end: Callable[[], object]) -> None:
-        """Ends a manager; it is started again after a while, as by the kubelet."""
+        """Ends a manager. It is restarted after a delay, as by the kubelet."""
         end()
         threading.Timer(RESTART, self.stage.start, (name,)).start()
 

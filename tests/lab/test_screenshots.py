@@ -1,4 +1,4 @@
-"""The pictures in docs/images show what the commands and the status page show now."""
+"""The images in docs/images match the current output of the commands and the status page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/stories/without-kubernetes.md on two machines: its commands, its unit file, and then a loss of power."""
+"""docs/stories/without-kubernetes.md on two machines: its commands, its unit file, and then a power loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VIP = "10.77.0.220"
 
 
 def exec_start(node: str, replaced: Mapping[str, str]) -> list[str]:
-    """What the unit starts on a node."""
+    """The command that the unit starts on a node."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.read(UNIT)
     text = unit["Service"]["ExecStart"].replace("%H", node)

@@ -30,19 +30,19 @@ def serve(lab: Product, policy: str = "Local") -> list[str]:
 
 
 def on_links(lab: Product) -> dict[str, str]:
-    """The next hops that the router must have: the link-local address of each node, on the link to it."""
+    """The expected next hops of the router: the link-local address of each node, on the link to it."""
     return {fabric.port(node): fabric.link_local(node) for node in lab.nodes}
 
 
 def wait_arrives(lab: Product, vips: list[str]) -> None:
-    """Until new connections to each VIP reach a pod on every node."""
+    """Waits until new connections to each VIP reach a pod on every node."""
     pods = {pod.name for pod in lab.pods}
     for vip in vips:
         wait_until(lambda vip=vip: set(lab.client.pods_answering(vip, 12)) == pods, 20, f"{vip} at every node")
 
 
 def entries(lab: Product, name: str) -> dict[str, tuple[str, str, bool | None]]:
-    """What the status says of each node's session: state, router, and whether RFC 8950 was negotiated."""
+    """The status of each node's session: state, router, and whether RFC 8950 was negotiated."""
     found = lab.backend.status("BgpPeer", name).get("nodesPeerStatus", {})
     return {
         node: (
@@ -90,7 +90,7 @@ def test_unnumbered_frr() -> None:
             hops = {fabric.port(left): fabric.link_local(left)}
             assert fabric.in_kernel(lab, router, vips, hops)
             router.ns.ip(f"link set {fabric.port(dead)} up")
-            # FRR 8.4 has both paths then, but leaves the returned port out of the kernel's group of next hops.
+            # FRR 8.4 then has both paths, but omits the restored port from the kernel's group of next hops.
             for vip in vips:
                 prefix, family = (f"{vip}/128", "v6") if ":" in vip else (f"{vip}/32", "v4")
                 wait_until(
@@ -145,7 +145,7 @@ def test_bird_by_link_local_address() -> None:
 
 @pytest.mark.parametrize("kind", ["bird", "frr"])
 def test_bfd_and_md5_by_link_local_address(kind: str) -> None:
-    """A link that drops everything: BFD notices at both ends. The hold time is 90 s."""
+    """A link that drops all packets: BFD detects it at both ends. The hold time is 90 s."""
     with begin(kind) as lab:
         lab.prepare(peers=False)
         router: Router = lab.router
@@ -189,7 +189,8 @@ def test_bfd_and_md5_by_link_local_address(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["bird", "frr"])
 def test_a_segment_with_ipv6_only(kind: str) -> None:
-    """Sessions by global IPv6 addresses. The other replicas announce a node, so its death is noticed at once."""
+    """Sessions by global IPv6 addresses. The other replicas also announce a node, and its death is therefore detected
+    at once."""
     with product("manifests", nodes=3, routers=[kind], sessions=[]) as lab:
         lab.prepare(peers=False)
         router: Router = lab.router
