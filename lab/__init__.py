@@ -9,8 +9,8 @@ Used by the demo, the tests and the benchmarks, and manually (``make lab``). Ent
         ...
         lab.node("node-a").power_off()
 
-Modules: ``netns`` (a namespace), ``process`` (a process in one), ``net`` (one run: switch, cables, removal),
-``host`` (a machine on the segment), ``node``, ``workload`` (pods), ``proxy`` (replaces kube-proxy),
-``routers/``, ``client``, ``stream``, ``frames``, ``backend`` (stores API objects), ``objects`` (their text),
-``topology`` (which machines and networks a lab has), ``cluster`` (everything together), ``measure``, ``hold``.
+Modules: ``netns`` (a namespace), ``process`` (a process in one), ``net`` (one run: switch, cables, removal), ``host``
+(a machine on the segment), ``node``, ``workload`` (pods), ``proxy`` (replaces kube-proxy), ``routers/``, ``client``,
+``stream``, ``frames``, ``backend`` (stores API objects), ``objects`` (builds API objects), ``topology`` (the machines
+and networks of a lab), ``cluster`` (combines all parts), ``measure``, ``hold``.
 """

@@ -1,4 +1,4 @@
-"""New TCP connections to a VIP at a steady pace, and which of them failed: what a client without a connection sees."""
+"""New TCP connections to a VIP at a steady rate, and the failed ones: the view of a client without a connection."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ KNOCKER = Path(__file__).with_name("knocker.py")
 
 @dataclass(frozen=True)
 class Attempts:
-    """`failed`: when each failed attempt began (``time.monotonic()``); the others were accepted in time."""
+    """`failed`: the start time of each failed attempt (``time.monotonic()``); the others were accepted in time."""
 
     count: int
     failed: tuple[float, ...]
 
     def since(self, moment: float) -> str:
-        """In words: how many failed, and until when after `moment` (the beginning of the last one, and the last few
-        individually)."""
+        """A description: the number of failed attempts, and the time after `moment` until which they failed (the start
+        of the last failed attempt; the last few are listed individually)."""
         when = sorted(begun - moment for begun in self.failed)
         until = f", until {when[-1]:.2f} s after it ({', '.join(f'{at:.2f}' for at in when[-8:])})" if when else ""
         return f"{len(self.failed)} of {self.count} new connections failed{until}"
 
     def last(self, moment: float) -> float:
-        """Seconds from `moment` to the beginning of the last attempt that failed; 0 if none did."""
+        """Seconds from `moment` to the start of the last failed attempt; 0 if none failed."""
         return max((begun - moment for begun in self.failed), default=0.0)
 
 
 class Knocking:
-    """The running attempts; use it as a context manager, and ask for the `report` before the block ends."""
+    """The running attempts. Use it as a context manager, and request the `report` before the block ends."""
 
     def __init__(self, host: Host, vip: str, port: int, interval: float, timeout: float, duration: float) -> None:
         self._timeout = timeout
@@ -51,7 +51,7 @@ class Knocking:
         self.process.close()
 
     def report(self) -> Attempts:
-        """End, wait for the last attempts, and return the result."""
+        """Ends the attempts, waits for the last ones, and returns the result."""
         assert self.process.popen.stdin is not None
         self.process.popen.stdin.close()
         found = json.loads(self._line(self._timeout + 20.0))

@@ -1,6 +1,6 @@
 """The store of the API objects of the lab's cluster. `DirBackend` is a directory of YAML manifests.
 
-A backend for a real API server has the same few methods, so that scenarios run on both.
+A backend for a real API server has the same few methods. Scenarios therefore run on both.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ class Backend(Protocol):
     """API objects as plain dicts, and each node's access to them."""
 
     def attach(self, nodes: Iterable[str]) -> None:
-        """Give each node its access; the nodes exist now."""
+        """Gives each node its access. The nodes already exist."""
 
     def apply(self, obj: Object) -> None:
-        """Create the object, or replace the one with the same kind, namespace and name."""
+        """Creates the object, or replaces the one with the same kind, namespace and name."""
 
     def delete(self, kind: str, name: str, namespace: str = "") -> None:
-        """Remove it; LabError if it does not exist."""
+        """Removes the object. Raises LabError if it does not exist."""
 
     def objects(self, kind: str) -> list[Object]:
-        """All objects of a kind, as last applied; without what status() returns."""
+        """All objects of a kind, as last applied, without the status that status() returns."""
 
     def status(self, kind: str, name: str, namespace: str = "") -> Object:
-        """The object's status as the product has written it; empty if it has not."""
+        """The object's status as the product has written it; empty if it has not written one."""
 
     def events(self, kind: str, name: str, namespace: str = "") -> list[Object]:
-        """The Events about an object; each has type, reason, message and count."""
+        """The Events about an object. Each has type, reason, message and count."""
 
     def leader(self) -> str:
-        """The holder of the leader's lease, as it is written there; empty if none holds it."""
+        """The holder of the leader's lease, exactly as written in the lease; empty if no replica holds it."""
 
     def manager_args(self, node: str) -> list[str]:
-        """Command-line arguments with which a manager on that node finds this API."""
+        """Command-line arguments that make a manager on that node find this API."""
 
     def cut(self, node: str) -> None:
-        """Take the API away from the node."""
+        """Cuts the node off from the API."""
 
     def restore(self, node: str) -> None: ...
 
@@ -67,7 +67,7 @@ class DirBackend:
 
     Args:
         folder: the directory; created if missing.
-        mounts: where the nodes' paths are created.
+        mounts: the folder of the nodes' paths.
     """
 
     def __init__(self, folder: Path, mounts: Path) -> None:
@@ -110,7 +110,7 @@ class DirBackend:
                     documents = list(yaml.load_all(path.read_text(), Loader=_Loader))
                     before = changed, [doc for doc in documents if isinstance(doc, dict)]
                     self._parsed[path] = before
-            except (OSError, yaml.YAMLError):  # gone meanwhile, or broken on purpose: the product must handle that
+            except (OSError, yaml.YAMLError):  # removed, or broken on purpose: the product must handle that
                 continue
             found += [doc for doc in before[1] if doc.get("kind") == kind]
         return found
@@ -130,7 +130,7 @@ class DirBackend:
         return str(record.get("holder", ""))
 
     def status_file(self, kind: str, name: str, namespace: str = "") -> Path:
-        """The file in which the product stores what it knows about an object."""
+        """The file in which the product stores the status of an object."""
         stem = f"{namespace}_{name}" if namespace else name
         return self.folder / ".porterlb" / "status" / kind / f"{stem}.json"
 
@@ -148,7 +148,8 @@ class DirBackend:
         return before[1]
 
     def write_status(self, kind: str, name: str, fields: Object, manager: str, namespace: str = "") -> None:
-        """Write fields of a status as another controller does: with its own field manager, taking them from others."""
+        """Writes fields of a status as another controller does: with its own field manager, taking them from other
+        managers."""
 
         async def write() -> None:
             cluster = ManifestsCluster(self.folder)
@@ -191,11 +192,11 @@ class DirBackend:
         return node not in self._cut
 
     def close(self) -> None:
-        """The mounts are removed with the lab's folder; a directory that was given stays."""
+        """The mounts are removed with the lab's folder. The given directory stays."""
 
 
 def _merged(parts: list[Object]) -> Object:
-    # Each owner keeps the fields that it wrote; lists of conditions are joined, other lists belong to one owner
+    # Each owner keeps the fields that it wrote. Lists of conditions are merged; every other list belongs to one owner
     whole: Object = {}
     for part in parts:
         for key, value in part.items():

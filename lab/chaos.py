@@ -1,13 +1,15 @@
-"""Random kills and stops, and what must hold after each: ``python -m lab.chaos --steps 300 --router frr``.
+"""Random kills and stops, and the invariants that must hold after each: ``python -m lab.chaos --steps 300 --router
+frr``.
 
 Three replicas announce two Services to one router and serve three more by Layer 2: one on each segment, and one that
 gives each host its own next hop (`layer2Spread: hosts`). A step kills, or stops and continues, one part: a manager, its
-ExaBGP, the API process of ExaBGP, the wire process, the router's daemon; or it begins a fault of `lab.chaos_network`:
+ExaBGP, the API process of ExaBGP, the wire process, the router's daemon. Or it starts a fault of `lab.chaos_network`:
 loss, a filter, a one-way link, a second NIC that fails, a router that changes its capabilities, another controller that
-writes the status of a Service. After every few steps all faults end, and everything must be as wanted again: exactly
+writes the status of a Service. After every few steps, all faults end, and the wanted state must be restored: exactly
 the router's next hops, one MAC per Layer 2 VIP, every replica in agreement. Then another controller sometimes writes
 into the status of one Service: its VIP must stay served.
-Meanwhile the router's table is checked all the time: **no route of a dead manager may outlive the hold time or, if
+
+Meanwhile the router's table is checked continuously: **no route of a dead manager may outlive the hold time or, if
 graceful restart keeps it, the restart time** that was requested. As no node loses its power, **no endpoint of a node
 may be marked as not ready**. One case is counted separately: a node that a partition or a filter has cut off and that
 has no running manager, or no wire process, at that moment. It cannot be distinguished from a node without power.
@@ -37,31 +39,32 @@ from lab.netns import LabError
 from lab.process import Process
 
 HOLD, RESTART = 6, 12  # seconds, of the BgpPeer
-SLACK = 4.0  # seconds for a busy machine, and for our own checks
+SLACK = 4.0  # tolerance in seconds, for a busy machine and for the checks themselves
 PARTS = {"exabgp": "exabgp.conf", "api process": "api.py", "wire": "porterlb.wire"}
-CALM = 90.0  # seconds within which everything must be as wanted
-SEEN_LATE = 1.0  # seconds that a mark may be seen after it was decided
-DEAF = 3.0  # seconds within which a new wire process runs, and its manager has said that it lives
+CALM = 90.0  # seconds within which the wanted state must be restored
+SEEN_LATE = 1.0  # seconds by which a mark may be observed later than it was decided
+# Seconds within which a new wire process runs, and its manager has reported that it is alive
+DEAF = 3.0
 START = 5.0  # seconds within which a manager has started and hears the others
 SERVICES = {"everywhere": "chaos", "somewhere": "chaos", "first": "segment", "second": "second", "hosts": "spread"}
 """Service -> Eip."""
 LAYER2 = {"first": 0, "second": 1, "hosts": 0}
 """Service -> NIC of its segment."""
 ROBBED_FOR = 1.0
-"""Seconds for which the VIP of a Service whose status another controller has written is observed."""
+"""Observation time, in seconds, of the VIP of a Service whose status another controller has written."""
 
 
 @dataclass
 class Watcher:
-    """Checks how long the router keeps routes from a neighbour whose manager is dead."""
+    """Checks how long the router keeps routes from a neighbor whose manager is dead."""
 
     lab: Lab
-    dead_since: dict[str, float] = field(default_factory=dict)  # by address of the node
+    dead_since: dict[str, float] = field(default_factory=dict)  # by the node's address
     longest: float = 0.0
     errors: list[str] = field(default_factory=list)
-    mute: dict[str, float] = field(default_factory=dict)  # until when a node has had no manager or wire process
-    cut: dict[str, float] = field(default_factory=dict)  # when a partition has last cut off a node
-    filtered: set[str] = field(default_factory=set)  # nodes of which a filter drops frames now
+    mute: dict[str, float] = field(default_factory=dict)  # end of the time without a manager or wire process
+    cut: dict[str, float] = field(default_factory=dict)  # the last time at which a partition cut off a node
+    filtered: set[str] = field(default_factory=set)  # nodes whose frames a filter drops now
     marked: set[str] = field(default_factory=set)  # nodes whose endpoints are marked now
     unknowable: int = 0  # marked while mute and cut off
     _end: threading.Event = field(default_factory=threading.Event)
@@ -87,12 +90,12 @@ class Watcher:
             with contextlib.suppress(LabError, OSError):  # the router itself does not run
                 paths = self.lab.router.paths("v4")
                 for neighbor in {path.neighbor for found in paths.values() for path in found} & dead.keys():
-                    # still dead, and not started again meanwhile
+                    # still dead, and not restarted in the meantime
                     if self.dead_since.get(neighbor) == dead[neighbor]:
                         self._stale(neighbor, asked - dead[neighbor])
 
     def _look_at_marks(self, now: float) -> None:
-        names = [node.name for node in self.lab.nodes]  # those of their ports on the first segment too
+        names = [node.name for node in self.lab.nodes]  # also the names of their ports on the first segment
         parted = {a for a in names for b in names if self.lab.net.parted(a, b)}
         self.cut.update(dict.fromkeys(parted | self.filtered, now))
         marked = {node.name for node in self.lab.nodes if is_marked(self.lab, node.name)}
@@ -121,7 +124,7 @@ class Chaos:
     def __init__(self, lab: Lab, seed: int, say: Callable[[str], None] = print) -> None:
         self.lab, self.random, self.say = lab, random.Random(seed), say
         self.managers: dict[str, Process] = {}
-        self.stopped: list[tuple[float, int]] = []  # until when, pid
+        self.stopped: list[tuple[float, int]] = []  # (end time, PID)
         self.counted: Counter[str] = Counter()
         self.slowest = 0.0
         self.watcher = Watcher(lab)
@@ -149,7 +152,7 @@ class Chaos:
         self.settle()
 
     def _recorded(self) -> bool:
-        """Until then a VIP may still move to another node."""
+        """Until the next hops are recorded, a VIP may still move to another node."""
         vips = [self.addresses[name] for name in ("first", "second")]
         states = [self.lab.state(node.name) for node in self.lab.nodes]
         return all(state.get("vips", {}).get(vip, {}).get("recorded") for state in states for vip in vips)
@@ -172,7 +175,7 @@ class Chaos:
     # Disturbances
 
     def step(self) -> None:
-        """One random disturbance. What is stopped or cut continues automatically some time later."""
+        """One random disturbance. A stopped or cut-off part continues automatically some time later."""
         name = self.random.choice([node.name for node in self.lab.nodes])
         kinds = [self.kill_manager, self.stop_manager, self.kill_part, self.stop_part, self.end_manager]
         kinds += [self.kill_part, self.stop_part, self.router_goes, self.router_stops, self.stop_leader]
@@ -189,7 +192,7 @@ class Chaos:
         self.managers[name].signal(signal.SIGTERM)
         with contextlib.suppress(LabError):
             self.managers[name].wait(5.0)
-        self.managers[name].kill()  # in case it has not ended
+        self.managers[name].kill()  # if it has not ended
         self.gone(name)
 
     def gone(self, name: str) -> None:
@@ -205,7 +208,7 @@ class Chaos:
         self.stop(self.managers[name].pid, self.muted(name))
 
     def muted(self, name: str) -> Callable[[], None]:
-        """The node has no running manager from now on; returns the function to call once it runs again."""
+        """The node has no running manager from now on. Returns the function to call once it runs again."""
         self.watcher.mute[name] = float("inf")
 
         def again() -> None:
@@ -215,7 +218,8 @@ class Chaos:
         return again
 
     def stop_leader(self, name: str) -> None:
-        """The leader is stopped, possibly for longer than its lease, with another node cut off; then it continues."""
+        """Stops the leader, possibly for longer than its lease, while another node is cut off. Then the leader
+        continues."""
         leader = self.lab.leader()
         if leader not in self.managers or not self.alive(leader):
             return
@@ -278,7 +282,7 @@ class Chaos:
     def pid_of(self, name: str, part: str) -> int:
         with contextlib.suppress(LabError, OSError):
             return self.managers[name].find(PARTS[part])
-        return 0  # it is being started, or its manager is dead
+        return 0  # it is starting, or its manager is dead
 
     def stop(self, pid: int, again: Callable[[], None] = lambda: None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -291,7 +295,7 @@ class Chaos:
 
             self.later(self.random.choice([0.2, 1.0, 3.0]), go_on)
 
-    # Healing
+    # Recovery
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         self.healing.append((time.monotonic() + seconds, what))
@@ -303,8 +307,8 @@ class Chaos:
             what()
 
     def settle(self, *, foreign: bool = True) -> float:
-        """Ends all disturbances, starts all managers, and waits until everything is as wanted, within CALM seconds;
-        returns the seconds that it took. ``foreign``: afterwards another controller may write a status."""
+        """Ends all disturbances, starts all managers, and waits until the wanted state is restored, within CALM
+        seconds. Returns the elapsed seconds. ``foreign``: afterwards, another controller may write a status."""
         begun = time.monotonic()
         while self.healing:
             self.heal(float("inf"))
@@ -347,7 +351,7 @@ class Chaos:
         return took
 
     def routes(self) -> dict[str, frozenset[str]]:
-        """The routes that the router must have without faults."""
+        """The expected routes of the router without faults."""
         lab, vips = self.lab, self.addresses
         return {
             f"{vips['everywhere']}/32": lab.hops(*(node.name for node in lab.nodes)),
@@ -355,8 +359,8 @@ class Chaos:
         }
 
     def rob(self, name: str) -> None:
-        """Another controller writes its address into the status of a Service: the VIP stays served, and the status
-        gets the VIP again (after a pause that grows with each such write)."""
+        """Another controller writes its address into the status of a Service. The VIP stays served, and the status gets
+        the VIP again (after a delay that grows with each such write)."""
         lab, vip = self.lab, self.addresses[name]
         self.note("foreign writer while all is well")
         write_foreign(lab, name)
@@ -372,7 +376,7 @@ class Chaos:
         return (self.lab.segment_client, self.lab.second_client)[LAYER2[service]]
 
     def one_answer(self, service: str) -> bool:
-        """Whether exactly one MAC is given to a client for a VIP, and it is a node's."""
+        """Whether a client receives exactly one MAC for a VIP, and the MAC belongs to a node."""
         given = {answer.mac for answer in who_has(self.client(service), self.addresses[service], 0.2)}
         return len(given) == 1 and given <= {node.nics[LAYER2[service]].mac for node in self.lab.nodes}
 
@@ -387,7 +391,7 @@ class Chaos:
         return len(digests) == 1
 
     def run(self, steps: int, seconds: float = float("inf")) -> int:
-        """Makes `steps` steps, or as many as fit into the time; returns how many were made."""
+        """Makes `steps` steps, or as many as fit into the time. Returns the number of steps."""
         deadline = time.monotonic() + seconds
         done = 0
         with self.watcher:

@@ -1,6 +1,6 @@
 """The faults of the network, the routers and other controllers that a chaos run injects.
 
-Each function begins one fault on one node and returns its name and the function that ends it.
+Each function starts one fault on one node. It returns the fault's name and the function that ends the fault.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Fault = Callable[[Lab, str, random.Random], tuple[str, End]]
 
 
 def loss(lab: Lab, _node: str, chance: random.Random) -> tuple[str, End]:
-    """The switch loses frames of all ports."""
+    """The switch drops frames of all ports at random."""
     percent = chance.choice([1, 3, 5, 10])
     key = lab.faults.loss(percent)
     return f"loss {percent} %", lambda: lab.faults.lift(key)
 
 
 def heavy_loss(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
-    """One node's cable loses frames."""
+    """One node's cable drops frames at random."""
     key = lab.faults.loss(chance.choice([20, 30]), [node])
     return "loss 20 to 30 % on one node", lambda: lab.faults.lift(key)
 
 
 def protocol_filter(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
-    """One protocol is dropped to or from one node."""
+    """Frames of one protocol to or from one node are dropped."""
     protocol = chance.choice(["arp", "arp-request", "arp-reply", "ndp", "hello", "bgp"])
     ends = chance.choice([(node, ""), ("", node)])
     key = lab.faults.filter(protocol, *ends)
@@ -44,14 +44,14 @@ def protocol_filter(lab: Lab, node: str, chance: random.Random) -> tuple[str, En
 
 
 def one_way(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
-    """Nothing arrives from one node at another machine; the other direction works."""
+    """No frame from one node arrives at another machine. The other direction works."""
     others = [other.name for other in lab.nodes if other.name != node] + [router.name for router in lab.routers]
     key = lab.faults.filter("all", node, chance.choice(others))
     return "one-way link", lambda: lab.faults.lift(key)
 
 
 def partition(lab: Lab, node: str, chance: random.Random) -> tuple[str, End]:
-    """The switch splits the nodes in two, on the first segment or on all; the router is on either side."""
+    """The switch splits the nodes into two groups, on the first segment or on all; the router is on either side."""
     names = [one.name for one in lab.nodes]
     size = chance.randint(1, len(names) // 2)
     side = {node, *chance.sample([name for name in names if name != node], size - 1)}
@@ -81,7 +81,7 @@ def capabilities(lab: Lab, _node: str, _chance: random.Random) -> tuple[str, End
     def negotiate(add_path: bool) -> None:
         router = lab.router
         sessions = tuple(replace(session, add_path=add_path) for session in router.config.sessions)
-        with contextlib.suppress(LabError, OSError):  # its daemon does not run; it reads the file when it starts
+        with contextlib.suppress(LabError, OSError):  # the daemon does not run; it reads the file when it starts
             router.reconfigure(replace(router.config, sessions=sessions))
 
     negotiate(False)

@@ -1,4 +1,4 @@
-"""A client of the VIPs: on the segment, or outside behind the router."""
+"""A client of the VIPs: on the segment, or outside, behind the router."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from lab.stream import Stream
 
 
 class Client(Host):
-    """A machine that sends requests: streams of datagrams, HTTP, long-lived connections, ARP and NDP questions."""
+    """A machine that sends requests: streams of datagrams, HTTP, long-lived connections, ARP requests, NDP
+    solicitations."""
 
     def stream(
         self,
@@ -38,7 +39,8 @@ class Client(Host):
         return Knocking(self, vip, port, interval, timeout, duration)
 
     def pods_answering(self, vip: str, requests: int = 20, port: int = 80) -> dict[str, int]:
-        """Which pods answer `requests` HTTP requests (each a new connection), and how often."""
+        """The pods that answer `requests` HTTP requests (each a new connection), with the number of answers of each
+        pod."""
         found: dict[str, int] = {}
         for _ in range(requests):
             name = self.http_get(vip, port)
@@ -58,7 +60,7 @@ class Client(Host):
         return {answer.mac for answer in frames.who_has(self, address, timeout, questions)}
 
     def answers(self, address: str, timeout: float = 0.3, questions: int = 1) -> list[frames.Answer]:
-        """Like `who_has`, with the sender of each answer and the time that it took."""
+        """Like `who_has`, with the sender of each answer and its delay."""
         return frames.who_has(self, address, timeout, questions)
 
     def capture(self, expression: str = "", interface: str = "eth0") -> frames.Capture:
@@ -66,7 +68,7 @@ class Client(Host):
         return frames.Capture(self, expression, interface)
 
     def connections(self, vip: str, count: int, port: int = 7, heartbeat: float = 0.1) -> Connections:
-        """Open `count` TCP connections to the echo service and keep them busy."""
+        """Opens `count` TCP connections to the echo service and keeps them busy."""
         return Connections(self, vip, count, port, heartbeat)
 
 

@@ -1,6 +1,6 @@
-"""The whole lab: ``with Lab(nodes=3, routers=["bird"]) as lab: ...``.
+"""The complete lab: ``with Lab(nodes=3, routers=["bird"]) as lab: ...``.
 
-Machines and addresses: `lab.topology`. Pods are 10.244.N.10 up (fd44:N::10 up) on node N.
+Machines and addresses: `lab.topology`. The pods on node N have the addresses from 10.244.N.10 (fd44:N::10).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MANAGER_HTTP = 7472
 BackendFactory = Callable[[Net], Backend]
 
 LIVE: list[Lab] = []
-"""The labs that are running."""
+"""The running labs."""
 
 
 class Lab:
@@ -46,14 +46,14 @@ class Lab:
         pods: per node, named pod-a1, pod-a2, pod-b1 ...
         pod_servers: whether a server runs in the pods; without it, they are only namespaces with addresses.
         backend: creates the store of the API objects; a directory of manifests by default.
-        sessions: the sessions of every router; by default one per node and family (v4 routes over a v4 session,
-            v6 routes over a v6 session). See `node_sessions`.
-        topology: the machines and networks, e.g. `lab.topology.racks()`, instead of the segment that nodes, routers,
-            sessions, asn, port and second describe.
-        asn: AS of each router, in order; 64500 when not given.
+        sessions: the sessions of every router; by default one per node and family (v4 routes over a v4 session, v6
+            routes over a v6 session). See `node_sessions`.
+        topology: the machines and networks, e.g. `lab.topology.racks()`, instead of the segment described by nodes,
+            routers, sessions, asn, port and second.
+        asn: AS of each router, in order; 64500 by default.
         port: TCP port on which the routers listen.
         snooping: the segment's switch does multicast snooping.
-        second: nodes and a client `second_client` have a card on a second segment, 10.79.0.0/24 and fd79::/64.
+        second: nodes and a client `second_client` have a NIC on a second segment, 10.79.0.0/24 and fd79::/64.
         proxy_interval: seconds between two checks of the replacement of kube-proxy.
     """
 
@@ -101,7 +101,7 @@ class Lab:
         self.close()
 
     def close(self) -> None:
-        """Remove everything. A second call does nothing."""
+        """Removes everything. A second call does nothing."""
         if self in LIVE:
             LIVE.remove(self)
         if hasattr(self, "proxy"):
@@ -116,7 +116,7 @@ class Lab:
             if pod.process:
                 pod.process.close()
 
-    # Building
+    # Construction
 
     def _build(self, pods: int) -> None:
         net, topology = self.net, self.topology
@@ -171,7 +171,7 @@ class Lab:
         return tuple(replace(session, **options) for session in sessions_with(self.topology.nodes, families))
 
     def add_host(self, name: str, number: int, client: bool = True) -> Host:
-        """One more machine on the segment, 10.77.0.`number`: a rival host, a control plane, another client."""
+        """Adds a machine to the segment, 10.77.0.`number`: a rival host, a control plane, another client."""
         gateway = self.segment_client.gateway
         host = (Client if client else Host)(self.net, name, [segment_nic(number)], gateway)
         self.net.plug(host.cables())
@@ -211,18 +211,18 @@ class Lab:
         raise LabError(f"there is no pod {name}; there are {', '.join(pod.name for pod in self.pods)}")
 
     def hops(self, *nodes: str, family: str = "v4") -> frozenset[str]:
-        """The next hop addresses of these nodes, to compare with a router's table."""
+        """The next hop addresses of these nodes, for comparison with a router's table."""
         return frozenset(self.node(name).v6 if family == "v6" else self.node(name).v4 for name in nodes)
 
     # API objects
 
     def node_object(self, node: Node, **fields: Any) -> Object:
-        """The v1 Node of a node; `fields` as for `objects.node` (ready, labels, taints, unschedulable)."""
+        """The v1 Node of a node. `fields` are those of `objects.node` (ready, labels, taints, unschedulable)."""
         labels = {**node.labels, **fields.pop("labels", {})}
         return objects.node(node.name, [node.v4, node.v6], labels=labels, **fields)
 
     def set_node(self, name: str, **fields: Any) -> None:
-        """Write the Node again, e.g. ``set_node("node-a", ready="Unknown")``; without fields: as at the start."""
+        """Writes the Node again, e.g. ``set_node("node-a", ready="Unknown")``; without fields, in its initial state."""
         self.backend.apply(self.node_object(self.node(name), **fields))
 
     def service(
@@ -237,7 +237,7 @@ class Lab:
         conditions: Mapping[str, Mapping[str, bool]] | None = None,
         **spec: Any,
     ) -> None:
-        """Write a Service (HTTP on 80, echo on 7) and its EndpointSlices; all pods of the lab by default."""
+        """Writes a Service (HTTP on 80, echo on 7) and its EndpointSlices; all pods of the lab by default."""
         chosen = self.pods if pods is None else [self.pod(p) if isinstance(p, str) else p for p in pods]
         families = list(families)
         for piece in objects.endpoint_slices(name, chosen, namespace, families=families, conditions=conditions):
@@ -247,7 +247,7 @@ class Lab:
         )
 
     def delete_service(self, name: str, namespace: str = "default") -> None:
-        """Remove a Service and its EndpointSlices."""
+        """Removes a Service and its EndpointSlices."""
         self.backend.delete("Service", name, namespace)
         for piece in self.backend.objects("EndpointSlice"):
             meta = piece["metadata"]
@@ -284,7 +284,7 @@ class Lab:
         )
 
     def vips(self, name: str, namespace: str = "default") -> list[str]:
-        """The addresses of the Service according to its status (or to `fix_vips`); v4 first."""
+        """The addresses of the Service according to its status (or to `fix_vips`), v4 first."""
         if fixed := self.fixed_vips.get(f"{namespace}/{name}"):
             return fixed
         status = self.backend.status("Service", name, namespace)
@@ -292,7 +292,7 @@ class Lab:
         return sorted((entry["ip"] for entry in ingress if entry.get("ip")), key=lambda ip: ":" in ip)
 
     def wait_vips(self, name: str, count: int = 1, namespace: str = "default", timeout: float = 10.0) -> list[str]:
-        """Wait until the Service has `count` addresses and every reachable node's proxy has them too."""
+        """Waits until the Service has `count` addresses and every reachable node's proxy has them too."""
         vips, _ = wait_until(
             lambda: found if len(found := self.vips(name, namespace)) == count else [],
             timeout,
@@ -302,7 +302,7 @@ class Lab:
         return vips
 
     def fix_vips(self, name: str, *vips: str, namespace: str = "default") -> None:
-        """Set the addresses of a Service, for tests without the product; the proxies have them on return."""
+        """Sets the addresses of a Service, for tests without the product. On return, the proxies have them."""
         self.fixed_vips[f"{namespace}/{name}"] = list(vips)
         self.proxy.sync()
 
@@ -333,7 +333,7 @@ class Lab:
         env: Mapping[str, str] | None = None,
         remember: bool = False,
     ) -> Process:
-        """``porterlb manager`` on a node. `remember`: start it again whenever the node is powered on."""
+        """Starts ``porterlb manager`` on a node. `remember`: start it again whenever the node is powered on."""
         where = self.node(node) if isinstance(node, str) else node
         argv = [sys.executable, "-m", "porterlb", "manager", "--node", where.name]
         argv += [*self.backend.manager_args(where.name), "--http", f"127.0.0.1:{MANAGER_HTTP}", *args]
@@ -342,16 +342,16 @@ class Lab:
         return start("manager", argv, {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})}, cwd=CHECKOUT)
 
     def leader(self) -> str:
-        """The node that holds the leader's lease according to the API; empty if none does."""
+        """The node that holds the leader's lease according to the API; empty if no node holds it."""
         return self.backend.leader().rpartition("_")[0]
 
     def manager_http(self, node: Node | str, path: str = "/state") -> tuple[int, str]:
-        """(status, body) of the HTTP answer of a node's manager."""
+        """(status, body) of the HTTP response of a node's manager."""
         where = self.node(node) if isinstance(node, str) else node
         return where.http("127.0.0.1", MANAGER_HTTP, path)
 
     def state(self, node: str) -> dict[str, Any]:
-        """/state of a node's manager."""
+        """The /state of a node's manager."""
         code, body = self.manager_http(node, "/state")
         if code != 200:
             raise LabError(f"/state of {node} answers {code}: {body}")
@@ -359,14 +359,14 @@ class Lab:
         return found
 
     def wait_settled(self, *nodes: str, timeout: float = 40) -> None:
-        """Wait until the replicas of these nodes (default: all) hear one another, have their sessions, and have applied
-        the same plan."""
+        """Waits until the replicas of these nodes (default: all) hear one another, have their sessions, and have
+        applied the same plan."""
         names = set(nodes or [node.name for node in self.nodes])
 
         def settled() -> bool:
             states = [self.state(name) for name in names]
             return (
-                all("plan" in state for state in states)  # a manager that has just started has none
+                all("plan" in state for state in states)  # a manager that has just started has no plan
                 and all({n for n, r in state["replicas"].items() if r["fresh"]} == names for state in states)
                 and all(p["state"] == "established" for state in states for p in state["peers"].values() if p["wanted"])
                 and all(state["plan"]["applied"] == state["plan"]["digest"] for state in states)
@@ -382,7 +382,7 @@ class Lab:
         timeout: float = 10.0,
         kernel: bool | None = None,
     ) -> float:
-        """Wait until a router has exactly these prefixes with exactly these next hops; returns the seconds it took.
+        """Waits until a router has exactly these prefixes with exactly these next hops. Returns the elapsed seconds.
 
         Args:
             kernel: check the kernel's table (True) or the RIB (False). Default: the kernel's, if the router has one.

@@ -1,7 +1,7 @@
-"""Established TCP connections to VIPs with constant traffic, and which of them broke.
+"""Established TCP connections to VIPs with constant traffic, and their final states.
 
-Run as a program, it is the client: it opens one connection to the echo service of each target, and reports that. Every
-interval it sends a byte on each. When its standard input ends, it prints their states.
+Run as a program, this module is the client: it opens one connection to the echo service of each target, and reports
+when all are open. Every interval, it sends a byte on each. When its standard input ends, it prints their states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALIVE, RESET, SILENT = "alive", "reset", "silent"
 class Connections:
     """One connection to each of ``targets`` (which may repeat), until :meth:`report` or the end of the ``with`` block.
 
-    ``patience``: seconds without an answer after which a connection counts as silent.
+    ``patience``: seconds without an answer until a connection counts as silent.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Connections:
         self.process.close()
 
     def report(self) -> list[tuple[str, str]]:
-        """Ends them. For each its target, and alive, reset or silent."""
+        """Ends the connections. Returns for each its target, and alive, reset or silent."""
         assert self.process.popen.stdin is not None
         self.process.popen.stdin.close()
         found = json.loads(self._line(20.0))

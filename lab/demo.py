@@ -1,9 +1,9 @@
-"""A demonstration in about a minute: ``make demo``.
+"""A demonstration of about a minute: ``make demo``.
 
-A bare-metal cluster of three nodes, a BIRD router and two clients is built in network namespaces; PorterLB runs on
-each node from a directory of manifests. Everything that is printed is read back from the router, the kernels and the
-clients. Nothing is left behind except the recordings of the managers, if a folder is given for them:
-``make demo RECORDINGS=FOLDER``.
+It builds a bare-metal cluster of three nodes, a BIRD router and two clients in network namespaces. PorterLB runs on
+each node from a directory of manifests. All printed values are read back from the router, the kernels and the clients.
+Nothing is left behind except the recordings of the managers, if a folder is given for them: ``make demo
+RECORDINGS=FOLDER``.
 """
 
 from __future__ import annotations
@@ -225,7 +225,8 @@ class Demo:
         return ", ".join(self.lab.node(mac).name for mac in macs)
 
     def _leader(self) -> str:
-        """The replica that reports itself as leader: a lease names its holder for seconds after its end."""
+        """The replica that reports itself as leader. A lease still names its holder for seconds after the holder's
+        end."""
         return wait_until(
             lambda: next((node.name for node in self.lab.nodes if self._leads(node)), ""), 20, "a replica to lead"
         )[0]

@@ -1,8 +1,8 @@
-"""Faults of a messy network, each with the conditions that must hold within a time: a table, and its check.
+"""A table of network faults, each with conditions that must hold within a time limit, and the check of the table.
 
-The check is the same for all: each Layer 2 VIP is answered with one MAC of a node, and the router has next hops for
-each BGP VIP, all of them nodes that it may use; or a condition of the Service or of its Eip names the cause. That must
-hold for STEADY seconds. Faults begin on a running `lab.chaos.Chaos`, whose nodes have two NICs and five Services.
+The check is the same for all faults: each Layer 2 VIP is answered with one MAC of a node, and the router has next hops
+for each BGP VIP, all of them permitted nodes; or a condition of the Service or of its Eip names the cause. The check
+must hold for STEADY seconds. Faults start on a running `lab.chaos.Chaos`, whose nodes have two NICs and five Services.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lab.netns import LabError
 from lab.routers import Session
 
 STEADY = 1.0  # seconds
-QUESTIONS = 4  # a loss of 10 % in each direction loses all of them once in 770 times
+QUESTIONS = 4  # with a loss of 10 % in each direction, all of them are lost once in 770 times
 NAMES = ("node-a", "node-b", "node-c")
 HEALTHY = {"BGP", "Layer2", "Ready", "Assigned", "NoOverlap", "OnSegment"}
 """Reasons of conditions that do not name a cause."""
@@ -30,8 +30,8 @@ Fault = Callable[[Chaos], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Case:
-    """``within``: seconds. ``excluded``: nodes that must not be used, by Service. ``hops``: next hops of the Service
-    `everywhere`, if they are known exactly. ``says``: a text that a condition must contain, if any."""
+    """``within``: time limit in seconds. ``excluded``: nodes that must not be used, by Service. ``hops``: next hops of
+    the Service `everywhere`, if they are known exactly. ``says``: a text that a condition must contain, if any."""
 
     name: str
     fault: Fault
@@ -143,7 +143,7 @@ CASES = (
 
 
 def wrong(chaos: Chaos, case: Case) -> list[str]:
-    """What is wrong now, in sentences."""
+    """A list of sentences about the current violations."""
     lab, found = chaos.lab, []
     routes = lab.router.routes()
     for service, vip in chaos.addresses.items():
@@ -168,7 +168,7 @@ def wrong(chaos: Chaos, case: Case) -> list[str]:
 
 
 def answered(chaos: Chaos, service: str) -> set[str]:
-    """The MACs that answer for a VIP of Layer 2. A lost question is repeated, as a host repeats it."""
+    """The MACs that answer for a VIP of Layer 2. A lost request is repeated, as a host does."""
     for _ in range(QUESTIONS):
         if given := {answer.mac for answer in chaos.client(service).answers(chaos.addresses[service], 0.2)}:
             return given
@@ -190,8 +190,8 @@ def causes(chaos: Chaos, service: str) -> set[str]:
 
 
 def judge(chaos: Chaos, case: Case) -> float:
-    """Begins the fault, waits until the check holds and stays true, ends the fault, and waits for recovery. Returns the
-    seconds from the beginning of the fault until the check held; raises LabError."""
+    """Starts the fault, waits until the check holds and stays true, ends the fault, and waits for recovery. Returns the
+    seconds from the start of the fault until the check held. Raises LabError."""
     try:
         with case.fault(chaos):
             return _steady(chaos, case)

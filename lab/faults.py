@@ -28,13 +28,13 @@ PROTOCOLS = {
 
 @dataclass
 class Faults:
-    """The faults in force on one switch. Ports are named after machines (`Host.port`)."""
+    """The active faults on one switch. Ports are named after machines (`Host.port`)."""
 
     net: Net
     _rules: dict[str, str] = field(default_factory=dict)
 
     def loss(self, percent: int, ports: Iterable[str] = ()) -> str:
-        """Drop this share of all frames at random, or of those that come from or go to `ports`. Returns its key."""
+        """Drops this share of all frames at random, or of the frames from or to `ports`. Returns the fault's key."""
         if not 0 <= percent <= 100:
             raise LabError(f"a loss of {percent} % is not between 0 and 100")
         drop = f"numgen random mod 100 < {percent} counter drop"
@@ -43,8 +43,9 @@ class Faults:
         return self._add(f"loss {percent} {names}", rules)
 
     def filter(self, protocol: str, source: str = "", target: str = "") -> str:
-        """Drop the frames of a protocol (`PROTOCOLS`) from port `source` to port `target`; empty: any. Returns its
-        key. With one direction named, the other one stays open: a one-way link is ``filter("all", a, b)``."""
+        """Drops the frames of a protocol (`PROTOCOLS`) from port `source` to port `target`; empty: any. Returns the
+        fault's key. If only one direction is filtered, the other stays open: a one-way link is ``filter("all", a,
+        b)``."""
         match = PROTOCOLS.get(protocol)
         if match is None:
             raise LabError(f"there is no filter for {protocol}; there are {', '.join(PROTOCOLS)}")
@@ -52,12 +53,12 @@ class Faults:
         return self._add(f"filter {protocol} {source}>{target}", [" ".join([*filter(None, where), "counter drop"])])
 
     def lift(self, key: str) -> None:
-        """End one fault."""
+        """Ends one fault."""
         self._rules.pop(key, None)
         self._write()
 
     def clear(self) -> None:
-        """End all faults."""
+        """Ends all faults."""
         self._rules.clear()
         self._write()
 

@@ -1,4 +1,4 @@
-"""Frames on the segment: which hosts answer for an address, and captures."""
+"""Frames on the segment: the hosts that answer for an address, and captures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ ETH_IPV6 = 0x86DD
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to "who has": the MAC in it, the MAC that sent the frame, and seconds since the question."""
+    """One answer to an ARP request or neighbor solicitation: the MAC in it, the MAC that sent the frame, and its delay
+    in seconds."""
 
     mac: str
     source: str
@@ -39,13 +40,13 @@ def mac_bytes(text: str) -> bytes:
 
 
 def who_has(host: Host, address: str, timeout: float = 0.3, questions: int = 1) -> list[Answer]:
-    """Ask by broadcast ARP or multicast neighbour solicitation, and collect every answer until the timeout.
+    """Sends a broadcast ARP request or multicast neighbor solicitation, and collects every answer until the timeout.
 
-    An answer is sent to us only: announcements to all that arrive meanwhile do not count.
+    Answers are sent to this host only: broadcast announcements that arrive in the meantime do not count.
 
     Args:
-        timeout: seconds to listen after each question.
-        questions: how many times to ask.
+        timeout: seconds to listen after each request.
+        questions: number of requests.
     """
     nic = host.nics[0]
     target = ip_address(address)
@@ -78,7 +79,7 @@ def arp_request(mac: str, sender: str, target: IPv4Address) -> bytes:
 
 
 def solicitation(mac: str, sender: str, target: IPv6Address) -> bytes:
-    """A neighbour solicitation (RFC 4861) to the solicited-node group, with the source link-layer option."""
+    """A neighbor solicitation (RFC 4861) to the solicited-node group, with the source link-layer option."""
     own = mac_bytes(mac)
     group = IPv6Address("ff02::1:ff00:0").packed[:13] + target.packed[13:]
     source = IPv6Address(sender).packed
@@ -111,14 +112,14 @@ def _parse_na(frame: bytes, target: bytes) -> str:
 
 @dataclass(frozen=True)
 class Frame:
-    """A captured frame; `at` is wall-clock seconds (``time.time()``), as tcpdump notes it."""
+    """A captured frame. `at` is wall-clock seconds (``time.time()``), as recorded by tcpdump."""
 
     at: float
     data: bytes
 
 
 class Capture:
-    """tcpdump on one interface from construction until `stop`.
+    """Runs tcpdump on one interface from construction until `stop`.
 
     Args:
         expression: a pcap filter, e.g. ``arp or icmp6``.
@@ -145,7 +146,7 @@ class Capture:
         self.stop()
 
     def stop(self) -> None:
-        """End it; a second call does nothing."""
+        """Ends the capture. A second call does nothing."""
         if self.process.alive:
             self.process.signal(signal.SIGINT)
             self.process.wait(10.0)
@@ -160,7 +161,7 @@ class Capture:
 
 
 def read_pcap(path: Path) -> list[Frame]:
-    """The frames of a pcap file in this machine's byte order; one that is still being written is cut short."""
+    """The frames of a pcap file in this machine's byte order. An incomplete last frame is omitted."""
     data = path.read_bytes()
     frames = []
     position = 24

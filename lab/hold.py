@@ -1,4 +1,4 @@
-"""``make lab``: the lab with sample objects, left running to look around, with a small prompt for its verbs.
+"""``make lab``: the lab with sample objects, kept running for inspection, with a small prompt for its verbs.
 
 Ends on an empty line, ctrl-C or SIGTERM, and removes everything.
 """
@@ -46,7 +46,7 @@ def directory(lab: Lab) -> Path:
 
 
 def tour(lab: Lab) -> str:
-    """The parts of the lab, as commands to copy."""
+    """Describes the parts of the lab, as commands to copy."""
     prefix = lab.node("node-a").ns.name.removesuffix("node-a")
     router = lab.routers[0] if lab.routers else None
     folder = directory(lab)
@@ -82,7 +82,7 @@ def tour(lab: Lab) -> str:
 
 
 class Prompt:
-    """The verbs by name; each takes its arguments and returns what to print."""
+    """The verbs by name. Each takes its arguments and returns the text to print."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -106,14 +106,14 @@ class Prompt:
         }
 
     def do(self, line: str) -> str:
-        """The answer to one line; a mistake is answered in one line too."""
+        """The output for one line. An error is also reported in one line."""
         verb, *words = line.split()
         try:
             if verb not in self.verbs:
                 return f"There is no verb {verb!r}. There are:\n{VERBS}"
             answer = self.verbs[verb](*words)
             return "done" if answer is None else str(answer)
-        except TypeError:  # of the call itself: too few or too many words
+        except TypeError:  # TypeError of the call itself: too few or too many words
             return f"{verb} does not go with {words or 'nothing'}. There are:\n{VERBS}"
         except (LabError, ValueError, OSError) as error:
             return f"{error}"
@@ -152,7 +152,8 @@ class Prompt:
 
 
 def established(lab: Lab, seconds: float = 20.0) -> str:
-    """Waits for the BGP sessions of the first router with every node, in both families; returns the result in words."""
+    """Waits for the BGP sessions of the first router with every node, in both families. Returns a description of the
+    result."""
     if not lab.routers:
         return "There is no router."
     wanted = {address for node in lab.nodes for address in (node.v4, node.v6)}
@@ -193,7 +194,7 @@ def hold(lab: Lab, managers: bool) -> None:
         if interactive:
             print("> ", end="", flush=True)
         line = sys.stdin.readline()
-        if not line and not interactive:  # no terminal: until a signal
+        if not line and not interactive:  # no terminal: wait for a signal
             signal.pause()
         if not line.strip():
             return

@@ -18,7 +18,8 @@ from lab.process import Process
 
 @dataclass(frozen=True)
 class Nic:
-    """A network card and the address on it (/24, /64). `bridge` is the switch's side, e.g. segment or outside."""
+    """A network interface card and its addresses (/24, /64). `bridge` is its bridge on the switch, e.g. segment or
+    outside."""
 
     name: str
     bridge: str
@@ -27,7 +28,7 @@ class Nic:
     v6: str
 
     def network(self, family: str) -> IPv4Network | IPv6Network:
-        """The subnet of its address of one family (v4 or v6)."""
+        """The subnet of the card's address of one family (v4 or v6)."""
         return ip_network(f"{self.v4}/24" if family == "v4" else f"{self.v6}/64", strict=False)
 
 
@@ -87,14 +88,14 @@ class Host:
         return self.nics[0].mac
 
     def port(self, nic: Nic) -> str:
-        """The name of the switch's end of a card's cable (15 characters at most, a kernel limit)."""
+        """The name of the switch's end of a card's cable (at most 15 characters, a kernel limit)."""
         return self.name if nic is self.nics[0] else f"{self.name}-{nic.name}"
 
     def cables(self) -> list[Cable]:
         return [(self.ns, nic.name, nic.mac, self.port(nic), nic.bridge) for nic in self.nics]
 
     def configure(self) -> None:
-        """Give the fresh namespace its settings, addresses and default routes."""
+        """Gives the new namespace its settings, addresses and default routes."""
         self.ns.sysctl(self._sysctl)
         lines = ["link set lo up"]
         for nic in self.nics:
@@ -111,7 +112,7 @@ class Host:
         return [f"route replace default via {self.gateway.v4}", f"route replace default via {self.gateway.v6}"]
 
     def use_gateway(self, gateway: Nic) -> None:
-        """Change the default router, in both families."""
+        """Changes the default router, in both families."""
         self.gateway = gateway
         self.ns.ip(*self.gateway_routes())
 
@@ -120,7 +121,8 @@ class Host:
     def run(
         self, argv: list[str], stdin: str | None = None, check: bool = True, timeout: float = 30.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a short command on it and wait; LabError with its output if `check` and it fails."""
+        """Runs a short command on the machine and waits for it. With `check`, raises LabError with its output if it
+        fails."""
         return self.ns.run(argv, stdin, check, timeout)
 
     def start(
@@ -131,7 +133,7 @@ class Host:
         pipes: bool = False,
         cwd: Path | None = None,
     ) -> Process:
-        """Start a command that continues to run on it; its log is in the lab's folder, below logs/."""
+        """Starts a long-running command on the machine. Its log is in the lab's folder, below logs/."""
         log = self.net.folder / "logs" / f"{self.name}-{name}.log"
         process = Process(f"{self.name}/{name}", self.ns, argv, log, env=env, pipes=pipes, cwd=cwd)
         self.processes = [other for other in self.processes if other.alive] + [process]
@@ -149,34 +151,34 @@ class Host:
     # Cables
 
     def cut_link(self, nic: Nic | None = None) -> None:
-        """Pull the cable: no carrier on either end, no frame passes."""
+        """Disconnects the cable: no carrier on either end, and no frame passes."""
         self.net.carrier(self.port(nic or self.nics[0]), False)
 
     def restore_link(self, nic: Nic | None = None) -> None:
         self.net.carrier(self.port(nic or self.nics[0]), True)
 
     def partition(self, *others: Host) -> None:
-        """The switch drops all frames between this machine and the others (all, if none are named), in both directions.
-        Carriers stay up: unlike `cut_link`, no machine notices it directly."""
+        """The switch drops all frames between this machine and the others (default: all), in both directions. Carriers
+        stay up: unlike with `cut_link`, no machine detects it directly."""
         self.net.partition([self.name], [other.name for other in others])
 
     def heal(self, *others: Host) -> None:
-        """Undo `partition` from these; from all if none are named."""
+        """Undoes `partition` from these machines; from all if none are named."""
         self.net.heal([self.name], [other.name for other in others])
 
     def isolate(self) -> None:
-        """The switch drops every frame from or to any of its cards. Carriers stay up: no machine notices it
+        """The switch drops every frame from or to any of the machine's cards. Carriers stay up: no machine detects it
         directly."""
         self.net.partition([self.port(nic) for nic in self.nics])
 
     def rejoin(self) -> None:
-        """Undo `isolate`."""
+        """Undoes `isolate`."""
         self.net.heal([self.port(nic) for nic in self.nics])
 
     # Requests from this machine
 
     def http(self, host: str, port: int, path: str = "/", timeout: float = 2.0) -> tuple[int, str]:
-        """(status, body) of one HTTP GET made from this machine; LabError if there is no answer in time."""
+        """(status, body) of one HTTP GET from this machine. Raises LabError if there is no answer in time."""
 
         def fetch() -> tuple[int, str]:
             connection = http.client.HTTPConnection(host, port, timeout=timeout)
@@ -196,14 +198,14 @@ class Host:
         return self.http(vip, port, "/", timeout)[1].strip()
 
     def neighbours(self) -> dict[str, str]:
-        """The neighbour table: address -> MAC, without entries that have no MAC (incomplete, failed)."""
+        """The neighbor table: address -> MAC, without entries that have no MAC (incomplete, failed)."""
         entries = json.loads(self.run(["ip", "-j", "neigh"]).stdout or "[]")
         return {entry["dst"]: entry["lladdr"] for entry in entries if "lladdr" in entry}
 
     def flush_neighbours(self) -> None:
-        """Forget all neighbours, so that the next packet triggers a new question."""
+        """Deletes all neighbor entries. The next packet then triggers a new request."""
         self.ns.ip("neigh flush all")
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket inside this machine, usable by any thread of the lab."""
+        """A socket in this machine's namespace, usable by any thread of the lab."""
         return self.ns.call(lambda: socket.socket(family, kind, protocol))

@@ -1,7 +1,8 @@
 """The program behind `lab.attempts`: ``knocker.py '{"target": ..., "port": ...}'``. Standard library only.
 
-Opens new TCP connections at a steady pace and notes which ones were accepted in time, on one monotonic clock. Prints
-``started``, continues until stdin closes or the duration is over, waits for the last ones, prints a JSON report.
+Opens new TCP connections at a steady rate and records which ones were accepted in time, on one monotonic clock. Prints
+``started``, continues until stdin closes or the duration is over, waits for the last attempts, and prints a JSON
+report.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import time
 from typing import Any
 
 PORTS = range(32768, 60000)
-"""Source ports. Each attempt uses another one, until all have been used."""
+"""Source ports. Each attempt uses another port until all have been used."""
 
 
 def open_socket(target: str, number: int) -> socket.socket:
     """A socket with its own source port.
 
-    Linux chooses ports from an offset that changes at random every 10 s, so a client with 25 connections per second
-    soon reuses the port of a failed attempt. The node that forwarded that attempt keeps it in its connection table for
-    120 s (SYN_SENT), and sends a new SYN from the same port to the same pod, whatever kube-proxy's rules say. Such
-    attempts fail because an earlier one did, and show nothing about the rules: see docs/modes.md.
+    Linux chooses ports from an offset that changes at random every 10 s. A client with 25 connections per second
+    therefore soon reuses the port of a failed attempt. The node that forwarded that attempt keeps it in its connection
+    table for 120 s (SYN_SENT), and sends a new SYN from the same port to the same pod, regardless of kube-proxy's
+    current rules. Such attempts fail because an earlier one did, and show nothing about the rules: see docs/modes.md.
     """
     made = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_STREAM)
     made.setblocking(False)
@@ -35,7 +36,7 @@ def open_socket(target: str, number: int) -> socket.socket:
 
 
 async def knock(target: str, port: int, limit: float, number: int) -> list[float | None]:
-    """[when it began, seconds until it was accepted or None, source port]"""
+    """[start time, seconds until it was accepted or None, source port]"""
     with open_socket(target, number) as opened:
         begun = time.monotonic()
         try:
@@ -54,7 +55,7 @@ async def main(options: dict[str, Any]) -> None:
     interval = float(options["interval"])
     due = loop.time()
     end = due + float(options["duration"])
-    number = int(due / interval)  # from the time: the next run continues where this one has ended
+    number = int(due / interval)  # derived from the time: the next run continues where this one ended
     tasks = []
     while not ended.is_set() and due < end:
         with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, and measuring how long it took."""
+"""Waiting for a condition, and measuring the elapsed time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 def wait_until(
     what: Callable[[], T], timeout: float = 10.0, message: str = "", interval: float = 0.02
 ) -> tuple[T, float]:
-    """Call `what` until it returns something true.
+    """Calls `what` until it returns a true value.
 
     Args:
-        timeout: seconds after which LabError says what was awaited and what was last seen.
-        message: what is awaited, in words.
+        timeout: seconds until LabError reports the awaited condition and the last seen value.
+        message: a description of the awaited condition.
         interval: seconds between two calls.
     Returns:
-        What it returned, and the seconds that it took.
+        The returned value, and the elapsed seconds.
     """
     begun = time.monotonic()
     seen: object = None
@@ -44,7 +44,7 @@ def wait_until(
 def wait_equal(
     what: Callable[[], object], wanted: object, timeout: float = 10.0, message: str = "", interval: float = 0.02
 ) -> float:
-    """Call `what` until it returns `wanted`; returns the seconds that it took. LabError shows the difference."""
+    """Calls `what` until it returns `wanted`. Returns the elapsed seconds. LabError shows the difference."""
     begun = time.monotonic()
     while True:
         seen: object
@@ -80,6 +80,6 @@ class Trials:
 
 
 def trials(count: int, one: Callable[[int], float]) -> Trials:
-    """Run `one` (with the argument 0, 1, ...) `count` times, and collect the figures that it returns."""
+    """Runs `one` (with the argument 0, 1, ...) `count` times, and collects the returned figures."""
     figures: Sequence[float] = [one(number) for number in range(count)]
     return Trials(tuple(figures))

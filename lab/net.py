@@ -1,8 +1,8 @@
 """One run of the lab: its name, its switch, its cables, and their guaranteed removal.
 
-The switch is a separate namespace with a bridge for each network; usually ``segment`` (nodes, routers, one client),
+The switch is a separate namespace with a bridge for each network: usually ``segment`` (nodes, routers, one client),
 ``second`` (the nodes' second NICs, if a lab has them) and ``outside`` (routers, one client). Nothing is created in the
-machine's own namespace. A port is named after the machine on it.
+machine's own namespace. A port is named after the connected machine.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ OUTSIDE = "outside"
 Cable = tuple[Namespace, str, str, str, str]
 """Namespace, interface in it, its MAC, port name on the switch, bridge."""
 
-# Quiet, immediate IPv6 (no duplicate address detection: an address works at once), no reverse path filter (replies
-# may take another path than requests), and no redirects (a node forwards on the segment it received from).
+# Quiet, immediate IPv6 (no duplicate address detection: an address is usable immediately), no reverse path filter
+# (replies may take another path than requests), and no redirects (a node forwards on the segment it received from).
 SYSCTL_HOST: dict[str, str | int] = {
     "net/ipv4/conf/*/rp_filter": 0,
     "net/ipv4/conf/*/send_redirects": 0,
@@ -44,7 +44,7 @@ SYSCTL_FORWARD: dict[str, str | int] = {
 }
 
 _BRIDGE = "stp_state 0 forward_delay 0"
-_SNOOPING = (  # times in hundredths of a second; a querier floods for one response interval when it begins
+_SNOOPING = (  # times in hundredths of a second; a querier floods for one response interval when it starts
     "mcast_query_interval 100 mcast_query_response_interval 50 mcast_startup_query_interval 50 "
     "mcast_membership_interval 300 mcast_last_member_interval 20",
     "mcast_snooping 1 mcast_querier 1 mcast_mld_version 2",
@@ -61,7 +61,7 @@ class Net:
 
     Args:
         snooping: the segment's switch tracks multicast memberships (MLDv2), as managed switches do, instead of
-            flooding. It queries each second, and forgets a member after 3 s without an answer: faster than usual.
+            flooding. It queries each second, and removes a member after 3 s without an answer: faster than usual.
         bridges: of the switch.
     """
 
@@ -94,7 +94,7 @@ class Net:
         self.close()
 
     def namespace(self, name: str) -> Namespace:
-        """The namespace of this run for a machine's name; this creates nothing."""
+        """The namespace of this run for a machine's name. Does not create it."""
         return Namespace(f"{sweep.PREFIX}{self.id}-{name}")
 
     def _build_switch(self, snooping: bool, bridges: list[str]) -> None:
@@ -113,7 +113,7 @@ class Net:
         )
 
     def plug(self, cables: Iterable[Cable]) -> None:
-        """Create machines' namespaces and their cables to the switch, all at once.
+        """Creates the machines' namespaces and their cables to the switch, all at once.
 
         Args:
             cables: a namespace that does not exist yet is created.
@@ -131,34 +131,35 @@ class Net:
         self.switch.ip(*(f"link set {port} master {bridge} up" for *_, port, bridge in cables))
 
     def unplug(self, port: str) -> None:
-        """Remove a cable: both ends are gone when this returns."""
+        """Removes a cable. On return, both ends are gone."""
         self.switch.run(["ip", "link", "del", port], check=False)
 
     def port_member(self, port: str, on: bool) -> None:
-        """Take a port out of its VLAN, or put it back: its frames are dropped, but both ends keep their carrier."""
+        """Removes a port from its VLAN, or restores it. Its frames are dropped, but both ends keep their carrier."""
         where = f"master {self._ports[port]}" if on else "nomaster"
         self.switch.ip(f"link set {port} {where}")
 
     def carrier(self, port: str, on: bool) -> None:
-        """Cut or restore a cable: the machine's interface loses or regains its carrier."""
+        """Cuts or restores a cable: the machine's interface loses or regains its carrier."""
         self.switch.run(["ip", "link", "set", port, "up" if on else "down"])
 
     def partition(self, one: Iterable[str], other: Iterable[str] = ()) -> None:
-        """The switch drops every frame between the ports `one` and `other` (all others if none are named), in both
-        directions. Carriers stay up: no machine notices it directly."""
+        """The switch drops every frame between the ports `one` and `other` (default: all others), in both directions.
+        Carriers stay up: no machine detects it directly."""
         one = list(one)
         self._cut |= _pairs(one, list(other) or [port for port in self._ports if port not in one])
         self._write_cut()
 
     def heal(self, one: Iterable[str] = (), other: Iterable[str] = ()) -> None:
-        """Undo `partition` between these ports; with `one` only: everything about `one`; without ports: everything."""
+        """Undoes `partition` between these ports; with `one` only, everything about `one`; without ports,
+        everything."""
         one, other = set(one), set(other)
         keep = {(a, b) for a, b in self._cut if (one and not {a, b} & one) or (other and not {a, b} & other)}
         self._cut = keep
         self._write_cut()
 
     def parted(self, one: str, other: str) -> bool:
-        """Whether `partition` is in force between two ports."""
+        """Whether `partition` is active between two ports."""
         return (one, other) in self._cut
 
     def _write_cut(self) -> None:
@@ -167,7 +168,7 @@ class Net:
         self.switch.nft(f"flush set bridge lab cut\n{add}")
 
     def close(self) -> None:
-        """Remove everything of this run."""
+        """Removes everything of this run."""
         if self.closed or os.getpid() != self._owner:  # a fork of the owner owns nothing
             return
         self.closed = True
@@ -177,7 +178,7 @@ class Net:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _catch_sigterm(self) -> None:
-        # By default SIGTERM ends Python without any clean-up. An existing handler is left in place.
+        # By default SIGTERM ends Python without any cleanup. An existing handler is left in place.
         if threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

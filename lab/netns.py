@@ -1,7 +1,7 @@
-"""One network namespace: creating it, removing it, and running code inside.
+"""One network namespace: creation, removal, and running code inside.
 
-A thread of this process enters the namespace, runs its function and ends: no ``ip netns exec`` (which mounts a new /sys
-each time and costs ten times as much), and sockets opened inside can be used by any thread afterwards.
+A thread of this process enters the namespace, runs its function and ends. ``ip netns exec`` is not used: it mounts a
+new /sys each time and takes ten times as long. Sockets opened inside can be used by any thread afterwards.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LabError(Exception):
-    """The lab could not carry out a request; the text says which command and why."""
+    """The lab could not carry out a request. The text contains the command and the reason."""
 
 
 def enter(path: Path) -> None:
-    """Move the calling thread into the namespace that is mounted at `path`."""
+    """Moves the calling thread into the namespace that is mounted at `path`."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.setns(fd, _CLONE_NEWNET) != 0:
@@ -39,7 +39,8 @@ def enter(path: Path) -> None:
 def run_command(
     argv: list[str], stdin: str | None = None, check: bool = True, timeout: float = 30.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run a short command in the namespace of the calling thread; with `check`, LabError contains its output."""
+    """Runs a short command in the namespace of the calling thread. With `check`, raises LabError with its output on
+    failure."""
     try:
         done = subprocess.run(
             argv,
@@ -61,7 +62,7 @@ def run_command(
 
 
 class Namespace:
-    """A named network namespace (``/run/netns/NAME``), as ``ip netns`` knows it."""
+    """A named network namespace (``/run/netns/NAME``), as managed by ``ip netns``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -75,7 +76,7 @@ class Namespace:
         return self.path.exists()
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`, called by a thread that is inside the namespace."""
+        """The result of `function`, called by a thread inside the namespace."""
         results: list[T] = []
         errors: list[BaseException] = []
 
@@ -96,19 +97,19 @@ class Namespace:
     def run(
         self, argv: list[str], stdin: str | None = None, check: bool = True, timeout: float = 30.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a short command inside and wait for it."""
+        """Runs a short command inside and waits for it."""
         return self.call(lambda: run_command(argv, stdin, check, timeout))
 
     def ip(self, *lines: str) -> None:
-        """Run several ``ip`` commands in one process, e.g. ``ns.ip("link set eth0 up", "route add ...")``."""
+        """Runs several ``ip`` commands in one process, e.g. ``ns.ip("link set eth0 up", "route add ...")``."""
         self.run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
     def nft(self, ruleset: str) -> None:
-        """One nftables transaction: all of it or nothing."""
+        """One nftables transaction: applied completely or not at all."""
         self.run(["nft", "-f", "-"], ruleset)
 
     def sysctl(self, values: Mapping[str, str | int]) -> None:
-        """Set kernel settings below /proc/sys, e.g. ``{"net/ipv4/ip_forward": 1}``; ``*`` is every interface."""
+        """Sets kernel settings below /proc/sys, e.g. ``{"net/ipv4/ip_forward": 1}``; ``*`` means every interface."""
 
         def write() -> None:
             for key, value in values.items():
@@ -118,32 +119,32 @@ class Namespace:
         self.call(write)
 
     def read(self, path: str) -> str:
-        """The text of a file as seen from inside, e.g. ``/proc/sys/net/ipv4/ip_forward``."""
+        """The text of a file as seen inside the namespace, e.g. ``/proc/sys/net/ipv4/ip_forward``."""
         return self.call(lambda: Path(path).read_text())
 
 
 def create(names: Iterable[str], links: Iterable[str] = ()) -> None:
-    """Create namespaces, then links (``ip link add`` arguments), in one ``ip`` process."""
+    """Creates namespaces, then links (``ip link add`` arguments), in one ``ip`` process."""
     lines = [f"netns add {name}" for name in names] + [f"link add {link}" for link in links]
     run_command(["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
 
 def delete(names: Iterable[str]) -> None:
-    """Remove namespaces with everything in them; a missing one is no error."""
+    """Removes namespaces with everything in them. Missing namespaces are ignored."""
     lines = [f"netns del {name}" for name in names if (RUN_NETNS / name).exists()]
     if lines:
         run_command(["ip", "-force", "-batch", "-"], "\n".join(lines) + "\n", check=False)
 
 
 def with_prefix(prefix: str) -> list[str]:
-    """Names of the namespaces that exist and start with `prefix`."""
+    """Names of the existing namespaces that start with `prefix`."""
     if not RUN_NETNS.is_dir():
         return []
     return sorted(entry.name for entry in RUN_NETNS.iterdir() if entry.name.startswith(prefix))
 
 
 def processes_in(names: Iterable[str]) -> list[int]:
-    """Ids of all processes whose network namespace is one of `names`."""
+    """PIDs of all processes whose network namespace is one of `names`."""
     wanted = set()
     for name in names:
         try:
@@ -157,7 +158,7 @@ def processes_in(names: Iterable[str]) -> list[int]:
             continue
         try:
             stat = (entry / "ns/net").stat()
-        except OSError:  # ended meanwhile, or a zombie, which has left its namespace
+        except OSError:  # ended in the meantime, or a zombie, which has left its namespace
             continue
         if (stat.st_dev, stat.st_ino) in wanted and int(entry.name) != os.getpid():
             found.append(int(entry.name))

@@ -15,7 +15,7 @@ from lab.workload import Pod
 
 
 class ApiAccess(Protocol):
-    """How a node is cut off from the API and reconnected; a Backend provides it."""
+    """The operations to cut a node off from the API and to reconnect it; provided by a Backend."""
 
     def cut(self, node: str) -> None: ...
     def restore(self, node: str) -> None: ...
@@ -23,7 +23,7 @@ class ApiAccess(Protocol):
 
 @dataclass
 class Remembered:
-    """A command that starts again whenever the node is powered on, as a service manager would do."""
+    """A command that restarts whenever the node is powered on, as with a service manager."""
 
     name: str
     argv: list[str]
@@ -45,7 +45,7 @@ def pod_ranges(index: int) -> tuple[str, str]:
 class Node(Host):
     """Node number `index` (0 is node-a), with its pods in `pod_ranges`.
 
-    `labels`: of its Node object, whatever else is written into it.
+    `labels`: labels that its Node object always has, in addition to all others.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Node(Host):
         self.api = api
         self.on = False
         self.pods: list[Pod] = []
-        self.pod_servers = True  # False: the caller starts what runs in the pods' namespaces
-        self.pod_routes: list[str] = []  # to the other nodes' pods; known when all nodes are
+        self.pod_servers = True  # False: the caller starts the programs in the pods' namespaces
+        self.pod_routes: list[str] = []  # to the other nodes' pods; set when all nodes are known
         self.on_boot: list[Callable[[], None]] = []
         self._services: list[Remembered] = []
 
     def add_pod(self, name: str) -> Pod:
-        """A pod that belongs to this node; it starts when the node boots, or at once if the node is up."""
+        """Adds a pod to this node. It starts when the node boots, or immediately if the node is up."""
         number = 10 + len(self.pods)
         pod = Pod(
             name,
@@ -86,7 +86,7 @@ class Node(Host):
         return pod
 
     def boot(self) -> None:
-        """Set up settings, addresses, pods and remembered services, on namespaces that were just created."""
+        """Sets up settings, addresses, pods and remembered services, on newly created namespaces."""
         self.configure()
         self.ns.ip(*self.pod_routes)
         for pod in self.pods:
@@ -106,19 +106,20 @@ class Node(Host):
     def remember(
         self, name: str, argv: list[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> Process:
-        """`start`, and start again at each power-on."""
+        """Like `start`, and also starts the command again at each power-on."""
         self._services = [other for other in self._services if other.name != name]
         self._services.append(Remembered(name, argv, env or {}, cwd))
         return self.start(name, argv, env, cwd=cwd)
 
     def forget(self, name: str) -> None:
-        """No longer start it at power-on."""
+        """Stops restarting the command at power-on."""
         self._services = [other for other in self._services if other.name != name]
 
     def power_off(self) -> None:
-        """Loss of power: the link goes first, so that nothing is sent; then all processes; then all kernel state.
+        """Power loss: first the link is cut, which prevents further packets; then all processes are killed; then all
+        kernel state is removed.
 
-        Connections, neighbour tables, routes and nftables rules are gone, as after a real loss of power.
+        Connections, neighbor tables, routes and nftables rules are gone, as after a real power loss.
         """
         ports = [self.port(nic) for nic in self.nics]
         for port in ports:
@@ -134,7 +135,7 @@ class Node(Host):
         self.processes.clear()
 
     def power_on(self) -> None:
-        """Boot again: same name, MAC and addresses, its pods and remembered services; nothing else has survived."""
+        """Boots again: same name, MAC and addresses, the same pods and remembered services. No other state survives."""
         if self.on:
             return
         self.net.plug(self.cables())
@@ -142,7 +143,7 @@ class Node(Host):
         self.boot()
 
     def cut_api(self) -> None:
-        """Take the API away from this node: its processes no longer find the manifests (or the API server)."""
+        """Cuts this node off from the API: its processes no longer find the manifests (or the API server)."""
         self.api.cut(self.name)
 
     def restore_api(self) -> None:

@@ -54,7 +54,8 @@ def service(
     ports: Iterable[tuple[str, int, str, int]] = PORTS,
     **spec: Any,
 ) -> Object:
-    """A v1 Service of type LoadBalancer with HTTP on 80 and echo (UDP, TCP) on 7. `spec` overrides spec's fields."""
+    """A v1 Service of type LoadBalancer with HTTP on 80 and echo (UDP, TCP) on 7. `spec` overrides fields of the
+    spec."""
     families = list(families)
     return {
         "apiVersion": "v1",
@@ -119,7 +120,7 @@ def endpoint_slices(
 
 
 def eip(name: str, address: str, annotations: Mapping[str, str] | None = None, **spec: Any) -> Object:
-    """An Eip; `spec` are further fields, e.g. ``protocol="bgp"``."""
+    """An Eip. `spec` contains further fields, e.g. ``protocol="bgp"``."""
     return {
         "apiVersion": API,
         "kind": "Eip",
@@ -138,7 +139,7 @@ def bgp_conf(asn: int = 64512, **spec: Any) -> Object:
 
 
 def bgp_peer(name: str, address: str, asn: int, conf: Mapping[str, Any] | None = None, **spec: Any) -> Object:
-    """A BgpPeer; `conf` are further fields of spec.conf, `spec` of spec."""
+    """A BgpPeer. `conf` contains further fields of spec.conf, `spec` further fields of spec."""
     return {
         "apiVersion": API,
         "kind": "BgpPeer",

@@ -1,8 +1,8 @@
 """The program in a pod: ``podserver.py NAME HTTP_PORT ECHO_PORT``. Standard library only; starts in 20 ms.
 
-HTTP GET / answers with the name and a newline, GET /client with the source address of the request. UDP echo answers
-each datagram with its content and the name. TCP echo sends the name and a newline once, and then returns what it
-receives until the client closes the connection.
+HTTP GET / responds with the name and a newline, GET /client with the source address of the request. UDP echo responds
+to each datagram with its content and the name. TCP echo sends the name and a newline once, and then returns the
+received data until the client closes the connection.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 SO_RCVBUFFORCE = 33  # Linux, asm-generic/socket.h; Python has no name for it
 ROOM = 2 << 20
-"""Bytes. The kernel doubles it, and counts some 800 bytes for each small datagram."""
+"""In bytes. The kernel doubles it, and counts about 800 bytes for each small datagram."""
 
 
 def listen(kind: int, port: int) -> socket.socket:
@@ -30,8 +30,8 @@ def listen(kind: int, port: int) -> socket.socket:
 
 
 def widen(sock: socket.socket) -> None:
-    """Room for a second of requests at the rate of the lab's streams, in case a busy machine does not run us for so
-    long. The default is full after 0.1 s."""
+    """Buffers one second of requests at the rate of the lab's streams, for a busy machine that does not schedule this
+    process for 1 s. The default buffer is full after 0.1 s."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
     except PermissionError:  # not root
@@ -56,13 +56,13 @@ class Server:
                 self.selector.register(connection, selectors.EVENT_READ, then)
                 if hello:
                     connection.send(hello)
-            except OSError:  # gone before it was accepted, or before it was greeted (its reader finds out)
+            except OSError:  # closed before it was accepted, or before the greeting (its reader detects this)
                 return
 
         self.selector.register(sock, selectors.EVENT_READ, accept)
 
     def on_datagrams(self, _: socket.socket) -> None:
-        for _i in range(256):  # several per wake-up, but connections get their turn too
+        for _i in range(256):  # several per wake-up, limited to give connections their turn
             try:
                 data, peer = self.udp.recvfrom(2048)
                 self.udp.sendto(data + self.name, peer)

@@ -1,7 +1,7 @@
-"""A process of the lab: started in a namespace, with a log file, ended by its id; it never outlives the lab.
+"""A process of the lab: started in a namespace, with a log file, ended by its PID. It never outlives the lab.
 
-The kernel kills it when the lab's process dies (PR_SET_PDEATHSIG). That signal is bound to the *thread* that
-started the child, so one thread, which lives as long as this process, starts all of them.
+The kernel kills it when the lab's process dies (PR_SET_PDEATHSIG). That signal is bound to the *thread* that started
+the child. Therefore, one thread that lives as long as this process starts all of them.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def _on_starter_thread(job: Callable[[], PopenBytes], namespace: Namespace | Non
 
 
 class Process:
-    """A running command. Its output goes to `log`; with `pipes` stdin and stdout are pipes instead.
+    """A running command. Its output goes to `log`; with `pipes`, stdin and stdout are pipes instead.
 
     Args:
-        namespace: where it runs; None for the namespace of the lab's own process.
+        namespace: the namespace to run in; None for the namespace of the lab's own process.
         argv: the command.
-        log: file for stdout and stderr, appended to.
+        log: file for stdout and stderr, opened for appending.
         env: additions to this process's environment.
     """
 
@@ -92,7 +92,7 @@ class Process:
                     stderr=output,
                     env={**os.environ, **(env or {})},
                     cwd=cwd,
-                    start_new_session=True,  # a terminal's ctrl-C reaches the lab, which ends them in order
+                    start_new_session=True,  # ctrl-C in a terminal reaches the lab, which ends them in order
                 )
 
         self.popen = _on_starter_thread(start, namespace)
@@ -107,11 +107,11 @@ class Process:
 
     @property
     def returncode(self) -> int | None:
-        """Exit code; negative is the signal that ended it; None while it runs."""
+        """Exit code; negative: the signal that ended the process; None: it is running."""
         return self.popen.poll()
 
     def output(self) -> str:
-        """What it has written to its log file so far."""
+        """The current contents of its log file."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def signal(self, number: int) -> None:
@@ -119,22 +119,23 @@ class Process:
             self.popen.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Sends SIGKILL, and waits until the process has ended."""
         self.signal(signal.SIGKILL)
         self.wait(10.0)
 
     def stop(self) -> None:
-        """SIGSTOP: it exists, but does nothing. Its children continue; see `descendants`."""
+        """SIGSTOP: the process exists, but does not run. Its children continue; see `descendants`."""
         self.signal(signal.SIGSTOP)
 
     def cont(self) -> None:
-        """SIGCONT: it continues after `stop`."""
+        """SIGCONT: the process continues after `stop`."""
         self.signal(signal.SIGCONT)
 
     def terminate(self, timeout: float = 10.0) -> int:
-        """SIGTERM, and wait; the exit code. One that does not end within `timeout` seconds is killed: LabError.
+        """Sends SIGTERM, and waits. Returns the exit code. A process that does not end within `timeout` seconds is
+        killed: LabError.
 
-        A stopped process is continued, as systemd does: otherwise it could not handle the signal.
+        A stopped process is continued, as systemd does; otherwise, it could not handle the signal.
         """
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
@@ -145,14 +146,14 @@ class Process:
             raise
 
     def wait(self, timeout: float) -> int:
-        """Exit code; LabError if it still runs after `timeout` seconds."""
+        """Exit code. Raises LabError if the process still runs after `timeout` seconds."""
         try:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self.name} (pid {self.pid}) still runs after {timeout} s; log: {self.log}") from None
 
     def close(self) -> None:
-        """Kill it and close the pipes; the lab calls this at its end."""
+        """Kills the process and closes the pipes. The lab calls this at its end."""
         self.signal(signal.SIGKILL)
         with contextlib.suppress(LabError):
             self.wait(10.0)
@@ -162,11 +163,11 @@ class Process:
                     pipe.close()
 
     def descendants(self) -> list[tuple[int, str]]:
-        """(pid, command line) of its children and theirs: the speakers of a manager, for instance."""
+        """(PID, command line) of its children and their descendants, e.g. the speakers of a manager."""
         return descendants(self.pid)
 
     def find(self, text: str) -> int:
-        """The pid of the first descendant whose command line contains `text`; LabError if there is none."""
+        """The PID of the first descendant whose command line contains `text`. Raises LabError if there is none."""
         family = self.descendants()
         for pid, command in family:
             if text in command:
@@ -175,7 +176,7 @@ class Process:
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:
-    """(pid, command line) of all living processes that `pid` has started, parents first."""
+    """(PID, command line) of all live descendants of `pid`, parents first."""
     found: list[tuple[int, str]] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -187,7 +188,8 @@ def descendants(pid: int) -> list[tuple[int, str]]:
 
 
 def kill_in_namespaces(names: list[str], patience: float = 5.0) -> None:
-    """SIGKILL all processes in these namespaces, until none is left (children may be started meanwhile)."""
+    """Sends SIGKILL to all processes in these namespaces, until none is left (children may be started in the
+    meantime)."""
     deadline = time.monotonic() + patience
     while pids := netns.processes_in(names):
         for pid in pids:

@@ -1,8 +1,8 @@
 """kube-proxy's function in the lab: translates a VIP and port to a pod's address, by nftables on each node.
 
 externalTrafficPolicy Local: only pods of the node itself; the client's address is kept; without a pod: dropped.
-Cluster: any ready pod; the node replaces the client's address by its own, so that replies come back.
-One transaction per change. A node without the API keeps its rules; a node that boots starts without rules.
+Cluster: any ready pod; the node replaces the client's address with its own, which makes replies return through it. One
+transaction per change. A node without the API keeps its rules. A node that boots starts without rules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lab.netns import LabError
 from lab.node import Node
 
 TABLE = "inet lab-proxy"
-MASQUERADE = 0x4000  # the mark that kube-proxy uses too
+MASQUERADE = 0x4000  # the mark that kube-proxy also uses
 
 
 @dataclass(frozen=True, order=True)
@@ -43,12 +43,12 @@ class VipPort:
         return "ip6" if ":" in self.vip else "ip"
 
     def usable_on(self, node: str) -> tuple[Endpoint, ...]:
-        """The pods that a request arriving at `node` may go to."""
+        """The pods to which a request that arrives at `node` may be forwarded."""
         return tuple(e for e in self.endpoints if self.policy != "Local" or e.node == node)
 
 
 def ruleset(node: str, v4: str, v6: str, wanted: Iterable[VipPort]) -> str:
-    """The whole nftables table of one node, which replaces the previous one. `v4`, `v6`: the node's addresses."""
+    """The complete nftables table of one node, which replaces the previous one. `v4`, `v6`: the node's addresses."""
     chains: list[str] = []
     verdicts: dict[str, list[str]] = {"ip": [], "ip6": []}
     drops: dict[str, list[str]] = {"ip": [], "ip6": []}
@@ -86,9 +86,9 @@ def ruleset(node: str, v4: str, v6: str, wanted: Iterable[VipPort]) -> str:
 
 
 def stale_udp(before: Iterable[VipPort], after: Iterable[VipPort], node: str) -> list[list[str]]:
-    """``conntrack -D`` arguments for UDP flows that would still go to a pod that left, or to none though there is one.
+    """``conntrack -D`` arguments for UDP flows that would still go to a removed pod, or to none although a pod exists.
 
-    A UDP flow has no end: one that never pauses keeps its translation. kube-proxy cleans up in the same way.
+    A UDP flow has no end: a flow that never pauses keeps its translation. kube-proxy cleans up in the same way.
     """
     old = {(i.vip, i.port): i.usable_on(node) for i in before if i.protocol == "UDP"}
     new = {(i.vip, i.port): i.usable_on(node) for i in after if i.protocol == "UDP"}
@@ -104,10 +104,10 @@ def stale_udp(before: Iterable[VipPort], after: Iterable[VipPort], node: str) ->
 
 
 class Proxy:
-    """Keeps the rules of all nodes in step with `desired`, checking every `interval` seconds on a separate thread.
+    """Keeps the rules of all nodes equal to `desired`, checking every `interval` seconds on a separate thread.
 
     Args:
-        desired: returns the wanted rules. It may raise LabError or OSError: then nothing changes.
+        desired: returns the wanted rules. If it raises LabError or OSError, nothing changes.
         reachable: whether a node, by name, has the API; a node without it keeps its rules.
     """
 
@@ -139,7 +139,7 @@ class Proxy:
             self._thread.join(10.0)
 
     def sync(self) -> None:
-        """Bring all nodes in step now, instead of at the next check."""
+        """Updates all nodes now, instead of at the next check."""
         with self._lock:
             wanted = tuple(sorted(self.desired()))
             for node in self.nodes:
@@ -170,5 +170,5 @@ class Proxy:
             try:
                 self.sync()
                 self.failure = ""
-            except (LabError, OSError, ValueError) as error:  # for instance, a node that is powered off meanwhile
+            except (LabError, OSError, ValueError) as error:  # e.g. a node is powered off in the meantime
                 self.failure = str(error)

@@ -1,4 +1,4 @@
-"""The recordings of a lab's managers, which a failed test leaves behind."""
+"""The recordings of a lab's managers, saved after a failed test."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lab.cluster import LIVE, MANAGER_HTTP
 from lab.netns import LabError
 
 WITHIN = 10.0
-"""Seconds in which a manager must return its recording."""
+"""Timeout, in seconds, for a manager to return its recording."""
 
 
 def save(folder: Path) -> list[Path]:
-    """Asks every manager of every running lab for its recording, and writes it into the folder."""
+    """Requests the recording of every manager of every running lab, and writes it into the folder."""
     saved: list[Path] = []
     for number, lab in enumerate(LIVE):
         for node in lab.nodes:

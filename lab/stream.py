@@ -1,10 +1,11 @@
 """A steady stream of small requests to VIPs and their results: the lab's measure of an interruption.
 
-Each *flow* (one VIP from one UDP source port, thus one path through ECMP routers) sends a request every `interval`.
+Each *flow* (one VIP from one UDP source port, and therefore one path through ECMP routers) sends a request every
+`interval`.
 
-**Gap**: a run of lost requests of one flow lasts from the sending of the first lost one to the sending of the next one
-that was answered. Without a loss there is no gap, however late an answer is; an outage of D shows as D plus or minus
-one interval. The worst gap is the longest of any flow: if one of three ECMP next hops dies, its gap counts in full.
+**Gap**: a run of lost requests of one flow lasts from the sending of the first lost request to the sending of the next
+answered one. Without a loss there is no gap, even if an answer is late. An outage of D appears as D plus or minus one
+interval. The worst gap is the longest of any flow: if one of three ECMP next hops dies, its gap counts in full.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class Gap:
 class Report:
     """The result of a stream, for all flows or for those to one VIP (`only`).
 
-    `sender_stall_ms` is the longest delay of our own sender: a busy machine, not the network under test.
-    `pods` counts answers by pod; `changes` has (monotonic time, flow, pod) whenever a flow was answered by another pod.
+    `sender_stall_ms` is the longest delay of the lab's own sender: it indicates a busy machine, not the network under
+    test. `pods` counts answers by pod. `changes` has (monotonic time, flow, pod) for each change of the pod that
+    answers a flow.
     """
 
     sent: int
@@ -65,7 +67,7 @@ class Report:
 
     @property
     def worst_gap_ms(self) -> float:
-        """The longest gap of any flow; 0 when nothing was lost."""
+        """The longest gap of any flow; 0 if no request was lost."""
         return self.worst.length_ms if self.worst else 0.0
 
     def __str__(self) -> str:
@@ -124,7 +126,7 @@ class Stream:
         host: the machine that sends.
         targets: VIPs, of either family.
         interval: seconds between two requests of one flow.
-        flows: source ports per target; more than one to go over several ECMP next hops.
+        flows: source ports per target; more than one to use several ECMP next hops.
         port: UDP port of the echo service.
         duration: seconds after which it ends automatically.
         linger: seconds that it waits for late answers at the end.
@@ -165,7 +167,7 @@ class Stream:
             self.process.close()
 
     def report(self) -> Report:
-        """End the sending (the first time) and return the result."""
+        """Ends the sending (the first time) and returns the result."""
         if self._report is None:
             assert self.process.popen.stdin is not None
             self.process.popen.stdin.close()

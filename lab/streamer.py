@@ -1,7 +1,7 @@
 """The program behind `lab.stream`: ``streamer.py '{"targets": [...], ...}'``. Standard library only.
 
-Sends numbered UDP requests at a steady pace and notes when each was sent and answered, all on one monotonic clock.
-Prints ``started``, sends until stdin closes or the duration is over, waits for late answers, prints a JSON report.
+Sends numbered UDP requests at a steady rate and records when each was sent and answered, all on one monotonic clock.
+Prints ``started``, sends until stdin closes or the duration is over, waits for late answers, and prints a JSON report.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ NUMBER = struct.Struct("!Q")
 
 
 class Flow:
-    """One target from one source port: when each request was sent, and when and by which pod it was answered."""
+    """One target from one source port: the send time of each request, its answer time, and the pod that answered."""
 
     def __init__(self, target: str, port: int, offset: float) -> None:
         self.target = target
         self.due = offset
         self.sent: list[float] = []
-        self.answered: list[float] = []  # 0.0 while there is no answer
+        self.answered: list[float] = []  # 0.0 until there is an answer
         self.pods: dict[str, int] = {}
         self.last_pod = ""
-        self.changes: list[tuple[float, str]] = []  # (time of sending, pod) when the pod changed
+        self.changes: list[tuple[float, str]] = []  # (send time, pod) for each change of the pod
         self.send_errors = 0
         self.sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.setblocking(False)
@@ -42,7 +42,7 @@ class Flow:
         self.answered.append(0.0)
         try:
             self.sock.sendto(NUMBER.pack(number), self.address)
-        except OSError:  # no route, no neighbour, buffer full: a lost request like any other
+        except OSError:  # no route, no neighbor, buffer full: counted as any other lost request
             self.send_errors += 1
 
     def receive(self) -> None:
@@ -67,8 +67,8 @@ class Flow:
                 self.changes.append((self.sent[number], pod))
 
     def gaps(self) -> list[tuple[float, float, int]]:
-        """(begin, length, requests lost) of each run of lost requests: from the sending of the first lost one to the
-        sending of the next one that was answered (or, at the end, of the last one that was sent), in seconds."""
+        """(begin, length, lost requests) of each run of lost requests, in seconds: from the sending of the first lost
+        request to the sending of the next answered one (or, at the end, of the last sent one)."""
         found = []
         begun, lost = 0.0, 0
         for sent, answered in zip(self.sent, self.answered, strict=True):
@@ -125,7 +125,7 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
                 break
             stall = max(stall, now - flow.due)
             flow.send(now)
-            # After a stall of our own, the missed turns are skipped, not sent in a burst
+            # After a stall of this process, the missed turns are skipped, not sent in a burst
             flow.due = max(flow.due + interval, now + interval / 2)
             position = (position + 1) % total
             ready = select.select(watched, [], [], 0)[0] if position == 0 or interval > 0.01 else [poll]
@@ -152,6 +152,6 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    gc.disable()  # a collection would be a pause in the sending
+    gc.disable()  # a garbage collection would interrupt the sending
     report = run(json.loads(sys.argv[1]))
     print(json.dumps(report), flush=True)

@@ -1,8 +1,8 @@
-"""Removal of everything that a lab created; ``python -m lab.sweep`` removes what dead runs have left behind.
+"""Removal of everything that a lab created. ``python -m lab.sweep`` removes the leftovers of dead runs.
 
-Each lab has a folder ``/run/porterlb-lab/ID`` with its owner (pid and start time, because pids are reused) and a list
-of what it has elsewhere. A lab whose owner is dead is removed completely: processes, mounts, namespaces, control
-groups, folders. A lab that starts sweeps too.
+Each lab has a folder ``/run/porterlb-lab/ID`` with its owner (PID and start time, because PIDs are reused) and a list
+of its files elsewhere. A lab whose owner is dead is removed completely: processes, mounts, namespaces, control groups,
+folders. A starting lab also sweeps.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from lab.process import kill_in_namespaces
 STATE = Path("/run/porterlb-lab")
 PREFIX = "plb"
 ELSEWHERE = "elsewhere"
-"""The file in a lab's folder that lists what the lab has outside it."""
+"""The file in a lab's folder that lists the lab's files outside the folder."""
 
 PATIENCE = 10.0
-"""Seconds for the processes of killed PID namespaces to end; they take some milliseconds."""
+"""Timeout, in seconds, for the processes of killed PID namespaces to end. They take some milliseconds."""
 
 
 def start_time(pid: int) -> str:
-    """When the process started, in clock ticks since boot; empty if there is none (a zombie does not count)."""
+    """The start time of the process, in clock ticks since boot; empty if it does not exist (a zombie does not
+    count)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -35,7 +36,7 @@ def start_time(pid: int) -> str:
 
 
 def claim(lab_id: str) -> Path:
-    """Create the lab's state folder and record that this process owns it."""
+    """Creates the lab's state folder and records that this process owns it."""
     STATE.mkdir(mode=0o755, exist_ok=True)
     folder = STATE / lab_id
     folder.mkdir()
@@ -44,13 +45,14 @@ def claim(lab_id: str) -> Path:
 
 
 def record(lab_id: str, elsewhere: Path) -> None:
-    """A folder or control group outside the lab's folder that is removed with the lab; recorded before it is made."""
+    """Records a folder or control group outside the lab's folder that is removed with the lab. It is recorded before
+    its creation."""
     with (STATE / lab_id / ELSEWHERE).open("a") as file:
         file.write(f"{elsewhere}\n")
 
 
 def remove(lab_id: str) -> None:
-    """Remove everything of one lab. Safe to call again, and if the lab was only partly created."""
+    """Removes everything of one lab. Safe to call again, and for a partly created lab."""
     folder = STATE / lab_id
     names = netns.with_prefix(f"{PREFIX}{lab_id}-")
     kill_in_namespaces(names)
@@ -59,18 +61,18 @@ def remove(lab_id: str) -> None:
     for mount in reversed(_mounts_below(folder, *elsewhere)):
         netns.run_command(["umount", "-l", mount], check=False)
     netns.delete(names)
-    # Processes of PID namespaces end after their process 1, and until then their control groups cannot be removed.
+    # Processes of PID namespaces end after their process 1. Until then, their control groups cannot be removed.
     deadline = time.monotonic() + PATIENCE
     while remains := [path for path in elsewhere if not _removed(path)]:
         if time.monotonic() > deadline:
             break
         time.sleep(0.05)
-    if not remains:  # else the list stays, for the next sweep
+    if not remains:  # otherwise, the list stays for the next sweep
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _removed(path: Path) -> bool:
-    """Remove a folder, or a tree of control groups, whose files cannot be removed and need not be."""
+    """Removes a folder, or a tree of control groups, whose files cannot be removed and need not be."""
     if path.is_relative_to("/sys/fs/cgroup"):
         for below, _, _ in os.walk(path, topdown=False):
             with contextlib.suppress(OSError):
@@ -81,14 +83,14 @@ def _removed(path: Path) -> bool:
 
 
 def dead() -> list[str]:
-    """Ids of labs whose owner has died."""
+    """IDs of labs whose owner has died."""
     found = []
     for folder in sorted(STATE.iterdir()) if STATE.is_dir() else []:
         try:
             pid, started = (folder / "owner").read_text().split()
         except (OSError, ValueError):
             if not _older_than_a_minute(folder):
-                continue  # being created at this moment
+                continue  # it is being created now
             pid, started = "0", "-"
         if start_time(int(pid)) != started:
             found.append(folder.name)
@@ -96,7 +98,7 @@ def dead() -> list[str]:
 
 
 def sweep() -> list[str]:
-    """Remove all dead labs; returns their ids."""
+    """Removes all dead labs. Returns their IDs."""
     ids = dead()
     for lab_id in ids:
         remove(lab_id)

@@ -1,4 +1,4 @@
-"""Which machines a lab has, on which bridges their cards are, and with whom its routers speak.
+"""The machines of a lab, the bridges of their cards, and the sessions of its routers.
 
 `flat`: all nodes on one segment, with one or two routers. `racks`: a subnet and a router for each rack, and a spine. A
 `Topology` is a plain value; `lab.cluster` builds it.
@@ -31,9 +31,9 @@ class RouterSite:
 
     Args:
         kind: bird, frr, gobgp or openbgpd.
-        routes: static routes of its kernel, as ``ip route`` takes them.
-        shared: an address that it shares with the other routers of the first card's subnet by VRRP: the first router
-            of the topology has it, and the next one takes it over.
+        routes: static routes of its kernel, in the syntax of ``ip route``.
+        shared: an address that it shares by VRRP with the other routers of the first card's subnet: the first router of
+            the topology has it, and the next one takes it over.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Topology:
     second_local: Site | None = None
 
     def pod_routes(self, node: Site) -> list[str]:
-        """A node's routes to the pods of other nodes in its subnet. Its gateway knows the way to all others."""
+        """A node's routes to the pods of other nodes in its subnet. Its gateway has the routes to all others."""
         return [
             f"route replace {pods} via {address}"
             for index, other in enumerate(self.nodes)
@@ -92,11 +92,11 @@ def flat(
     second: bool = False,
 ) -> Topology:
     """All nodes on one segment: routers 10.77.0.1 and .2, nodes from .11, a client .250 (and the same in fd77::/64);
-    outside routers 10.88.0.1 and .2, a client 10.88.0.10 (fd88::/64).
+    outside: routers 10.88.0.1 and .2, a client 10.88.0.10 (fd88::/64).
 
     Args:
         sessions: of every router; by default `sessions_with` all nodes.
-        asn: AS of each router, in order; 64500 when not given.
+        asn: AS of each router, in order; 64500 by default.
         port: TCP port on which the routers listen.
         second: nodes and a client have a card on a second segment, 10.79.0.0/24 and fd79::/64.
     """
@@ -155,10 +155,10 @@ def racks(
 ) -> Topology:
     """A subnet for each rack, and a spine with a client behind it; eBGP between the rack routers and the spine.
 
-    Rack R (from 1) is 10.60.R.0/24 and fd60:R::/64: routers .1 and .2 (``tor-R``, ``tor-Rb``), nodes from .11, labelled
+    Rack R (from 1) is 10.60.R.0/24 and fd60:R::/64: routers .1 and .2 (``tor-R``, ``tor-Rb``), nodes from .11, labeled
     ``rack: "R"``. A client is at .250 of rack 1, another one at 10.88.0.10 behind the spine. The default gateway of a
-    rack is its router; two routers share .254 by VRRP. The routers know the ways to all racks and pods by BGP, so that
-    pods reach one another without an overlay.
+    rack is its router; two routers share .254 by VRRP. The routers learn the routes to all racks and pods by BGP. Pods
+    therefore reach one another without an overlay.
 
     Args:
         routers: the routers of each rack by kind, one or two.

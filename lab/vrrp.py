@@ -1,4 +1,5 @@
-"""A default gateway that outlives one router: routers of one subnet share its address by VRRP (RFC 5798)."""
+"""A default gateway that survives the loss of one router: routers of one subnet share its address by VRRP (RFC
+5798)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from lab.host import Nic
 from lab.routers import Router
 
 ADVERTS = 0.03
-"""Seconds between two adverts. Another router takes over after three of them are missing, and some 20 ms (the skew)."""
+"""Seconds between two advertisements. Another router takes over after three missing ones plus about 20 ms (the
+skew)."""
 
-# Announced again each second: two routers that were both masters may leave a node with the wrong MAC.
+# Announced again each second: after two routers were both masters, a node may have the wrong MAC.
 CONFIG = """\
 global_defs {{
     router_id {name}
@@ -42,7 +44,7 @@ vrrp_instance v6 {{
 
 
 def start(shared: Mapping[Router, Nic]) -> None:
-    """Start keepalived on these routers, for the address that each has on its first card; earlier ones have
+    """Starts keepalived on these routers, for the address that each has on its first card. Earlier routers have
     precedence."""
     for number, (router, nic) in enumerate(shared.items()):
         files = router.files / "keepalived"

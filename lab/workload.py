@@ -15,11 +15,11 @@ SERVER = Path(__file__).with_name("podserver.py")
 
 
 class Pod:
-    """A backend that answers with its name: HTTP on 8080, UDP and TCP echo on 7007, in both families.
+    """A backend that responds with its name: HTTP on 8080, UDP and TCP echo on 7007, in both families.
 
     Args:
-        name: the pod's name, unique in the lab, 15 characters at most (it names a network interface too).
-        node: the name of the node that it runs on.
+        name: the pod's name, unique in the lab, at most 15 characters (it also names a network interface).
+        node: the name of its node.
     """
 
     def __init__(self, name: str, node: str, ns: Namespace, v4: str, v6: str) -> None:
@@ -38,7 +38,7 @@ class Pod:
         return f"{self.name} netns {node.name} type veth peer name eth0 netns {self.ns.name}"
 
     def configure(self, node: Namespace) -> None:
-        """Addresses in the pod and routes to it on the node (point to point, no subnet is shared)."""
+        """Configures addresses in the pod and routes to it on the node (point to point, without a shared subnet)."""
         node.ip(
             f"address add 169.254.1.1/32 dev {self.name}",
             f"address add fe80::1/64 dev {self.name} nodad",
@@ -57,11 +57,11 @@ class Pod:
         )
 
     def serve(self, logs: Path) -> None:
-        """Start the server. It listens within some 50 ms."""
+        """Starts the server. It listens within about 50 ms."""
         argv = [sys.executable, "-I", "-S", str(SERVER), self.name, str(HTTP_PORT), str(ECHO_PORT)]
         self.process = Process(self.name, self.ns, argv, logs / f"pod-{self.name}.log")
 
     def kill(self) -> None:
-        """The server dies; the pod's namespace stays and refuses connections."""
+        """Kills the server. The pod's namespace stays and refuses connections."""
         if self.process is not None:
             self.process.kill()

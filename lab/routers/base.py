@@ -29,23 +29,24 @@ class Session:
     """One BGP session of the router with one node or another router.
 
     Args:
-        node: the neighbour's name; only for names in the daemon's configuration and in `sessions()`.
+        node: the neighbor's name; only for names in the daemon's configuration and in `sessions()`.
         address: the node's address; its family is the family of the session's TCP connection.
-        families: what is exchanged over it: v4, v6 or both.
-        asn: the node's AS; equal to the router's makes it iBGP.
-        add_path: the router takes several paths of one prefix from this neighbour (RFC 7911).
+        families: the exchanged families: v4, v6 or both.
+        asn: the node's AS; if it equals the router's, the session is iBGP.
+        add_path: the router accepts several paths of one prefix from this neighbor (RFC 7911).
         password: for TCP MD5 (RFC 2385); empty for none.
-        multihop: TTL for eBGP with neighbours that are not directly connected; 0 for directly connected.
-        passive: the router waits for the node; False: it connects too, to `port` of the node.
+        multihop: TTL for eBGP with neighbors that are not directly connected; 0 for directly connected.
+        passive: the router waits for the node; False: it also connects, to `port` of the node.
         hold: hold time in seconds.
         keepalive: seconds; 0 for a third of the hold time.
         port: TCP port on which the node listens, for routers that connect.
-        graceful_restart: keep the routes of a neighbour that announced graceful restart and went away (RFC 4724).
-        bfd: milliseconds between BFD packets, three of which may be missing (RFC 5881); 0: no BFD.
+        graceful_restart: keep the routes of a neighbor that announced graceful restart and whose session ended (RFC
+            4724).
+        bfd: milliseconds between BFD packets, of which three may be missing (RFC 5881); 0: no BFD.
         ttl_security: packets of the node with a TTL below 255 are discarded (RFC 5082).
-        transit: the neighbour is another router, and gets the routes of all other neighbours too.
-        interface: the router's interface towards the node, for a link-local address; with an empty `address`, the
-            router finds the node there by itself (FRR: an unnumbered session).
+        transit: the neighbor is another router, and also gets the routes of all other neighbors.
+        interface: the router's interface to the node, for a link-local address; with an empty `address`, the router
+            discovers the node there by itself (FRR: an unnumbered session).
         extended: the router accepts IPv6 next hops for IPv4 routes (RFC 8950).
     """
 
@@ -73,7 +74,7 @@ class Session:
 
     @property
     def peer(self) -> str:
-        """What the session is called in FRR: the address, or the interface if it has none."""
+        """The name of the session in FRR: the address, or the interface if it has none."""
         return self.address or self.interface
 
     @property
@@ -111,7 +112,7 @@ class RibPath:
 
     Communities are "64500:1", large communities "64500:1:2". `path_id` is 0 if the router does not report it.
     `neighbor` is the address of the peer that it was learned from. `stale`: kept by graceful restart (RFC 4724)
-    although its session is down; BIRD keeps such paths too, but does not report it, so it is False there.
+    although its session is down. BIRD keeps such paths too, but does not report this: there, it is False.
     """
 
     next_hop: str
@@ -128,7 +129,7 @@ class RibPath:
 
 @dataclass(frozen=True)
 class SessionState:
-    """A session as the router sees it: `state` is Established, Idle, Active, Connect, OpenSent or OpenConfirm."""
+    """A session as reported by the router: `state` is Established, Idle, Active, Connect, OpenSent or OpenConfirm."""
 
     neighbor: str
     state: str
@@ -143,13 +144,13 @@ class Router(Host, ABC):
     """A router. Subclasses define how their daemon is configured, started and queried."""
 
     kind = ""
-    programs_kernel = True  # learned routes reach the kernel, so that packets follow them
+    programs_kernel = True  # learned routes are installed in the kernel, and packets follow them
     takes_passwords = True  # accepts connections with TCP MD5 (RFC 2385)
 
     def __init__(
         self, net: Net, name: str, nics: Iterable[Nic], config: RouterConfig, routes: Iterable[str] = ()
     ) -> None:
-        """`routes`: static routes of its kernel, as ``ip route add`` takes them."""
+        """`routes`: static routes of its kernel, in the syntax of ``ip route add``."""
         super().__init__(net, name, nics, None, SYSCTL_FORWARD)
         self.static = tuple(routes)
         self.config = config
@@ -160,38 +161,38 @@ class Router(Host, ABC):
 
     @abstractmethod
     def write_config(self) -> None:
-        """Write `self.config` as the daemon's file(s) below `self.files`."""
+        """Writes `self.config` as the daemon's file(s) below `self.files`."""
 
     @abstractmethod
     def launch(self) -> Process:
-        """Start the daemon (or the one that speaks BGP, when there are several)."""
+        """Starts the daemon (or the one that speaks BGP, if there are several)."""
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether it answers queries."""
+        """Whether the daemon answers queries."""
 
     @abstractmethod
     def reload(self) -> None:
-        """Make it load `self.config`, already written, without touching unchanged sessions."""
+        """Makes the daemon load `self.config`, already written, without affecting unchanged sessions."""
 
     @abstractmethod
     def paths(self, family: str) -> dict[str, list[RibPath]]:
-        """The RIB of one family (v4 or v6): every path that was learned by BGP."""
+        """The RIB of one family (v4 or v6): every path learned by BGP."""
 
     @abstractmethod
     def sessions(self) -> dict[str, SessionState]:
-        """The state of each session, by the neighbour's address."""
+        """The state of each session, by the neighbor's address."""
 
     @abstractmethod
     def shutdown_session(self, neighbor: str, message: str = "") -> None:
-        """Shut one session down administratively, with the message of RFC 9003 in the Cease."""
+        """Shuts one session down administratively, with the message of RFC 9003 in the Cease."""
 
     @abstractmethod
     def enable_session(self, neighbor: str) -> None:
-        """Undo `shutdown_session`."""
+        """Undoes `shutdown_session`."""
 
     def bfd_states(self) -> dict[str, str]:
-        """The state of each BFD session (up, down, init or admindown), by the neighbour's address."""
+        """The state of each BFD session (up, down, init or admindown), by the neighbor's address."""
         raise LabError(f"{self.kind} has no BFD here")
 
     # Common to all
@@ -201,14 +202,14 @@ class Router(Host, ABC):
         self.ns.ip(*(f"route add {route}" for route in self.static))
 
     def own_address(self, neighbor: str) -> str:
-        """The router's address in the subnet that it shares with a neighbour; that of its first card if there is
+        """The router's address in the subnet that it shares with a neighbor; the address of its first card if there is
         none."""
         family = "v6" if ":" in neighbor else "v4"
         shared = (nic for nic in self.nics if ip_address(neighbor) in nic.network(family))
         return str(getattr(next(shared, self.nics[0]), family))
 
     def start_daemon(self) -> None:
-        """Start it and wait until it answers."""
+        """Starts the daemon and waits until it answers."""
         self.files.mkdir(parents=True, exist_ok=True)
         self.files.chmod(0o755)
         self.write_config()
@@ -222,17 +223,17 @@ class Router(Host, ABC):
         wait_until(answers, 10.0, f"{self.name} ({self.kind}) to answer", interval=0.01)
 
     def stop_daemon(self) -> None:
-        """SIGTERM, as an orderly end of the service: sessions are closed with a Cease."""
+        """Sends SIGTERM, as in an orderly end of the service: sessions are closed with a Cease."""
         if self.process is not None:
             self.process.terminate()
 
     def kill_daemon(self) -> None:
-        """SIGKILL: the kernel closes the connections, nothing is sent in BGP."""
+        """Sends SIGKILL: the kernel closes the connections, and no BGP message is sent."""
         if self.process is not None:
             self.process.kill()
 
     def pause(self) -> None:
-        """SIGSTOP the daemon: connections stay open and silent until the hold time is over."""
+        """Sends SIGSTOP to the daemon: connections stay open and silent until the hold time expires."""
         if self.process is not None:
             self.process.stop()
 
@@ -241,13 +242,13 @@ class Router(Host, ABC):
             self.process.cont()
 
     def reconfigure(self, config: RouterConfig) -> None:
-        """Change the options at run time."""
+        """Changes the options at run time."""
         self.config = config
         self.write_config()
         self.reload()
 
     def inject(self, *prefixes: str) -> None:
-        """Announce these prefixes to the nodes, in addition to those injected before."""
+        """Announces these prefixes to the nodes, in addition to the prefixes injected before."""
         merged = tuple(dict.fromkeys((*self.config.injected, *prefixes)))
         self.reconfigure(replace(self.config, injected=merged))
 
@@ -256,7 +257,7 @@ class Router(Host, ABC):
         self.reconfigure(replace(self.config, injected=left))
 
     def routes(self, family: str = "both") -> dict[str, frozenset[str]]:
-        """Prefix -> next hops, as learned by BGP. `family` is v4, v6 or both."""
+        """Prefix -> next hops, learned by BGP. `family` is v4, v6 or both."""
         found: dict[str, frozenset[str]] = {}
         for one in ("v4", "v6") if family == "both" else (family,):
             for prefix, paths in self.paths(one).items():
@@ -268,7 +269,7 @@ class Router(Host, ABC):
         return self.paths("v6" if ":" in prefix else "v4").get(prefix, [])
 
     def kernel_routes(self, family: str = "both") -> dict[str, frozenset[str]]:
-        """Prefix -> next hops in the kernel's table, as the daemon has installed them; packets follow these."""
+        """Prefix -> next hops in the kernel's table, as installed by the daemon. Packets follow these."""
         found: dict[str, frozenset[str]] = {}
         flags = {"v4": ["-4"], "v6": ["-6"]}
         for one in ("v4", "v6") if family == "both" else (family,):
@@ -279,20 +280,20 @@ class Router(Host, ABC):
         return found
 
     def next_hops(self) -> dict[str, frozenset[str]]:
-        """The table to check for this router: the kernel's if it programs one, else its RIB."""
+        """The table to check for this router: the kernel's table if the router programs one, otherwise its RIB."""
         return self.kernel_routes() if self.programs_kernel else self.routes()
 
     def established(self) -> set[str]:
-        """Addresses of the neighbours whose session is up."""
+        """Addresses of the neighbors whose session is up."""
         return {address for address, state in self.sessions().items() if state.established}
 
     def wait_established(self, neighbors: Iterable[str], timeout: float = 15.0) -> float:
-        """Wait until exactly these sessions are up; returns the seconds that it took."""
+        """Waits until exactly these sessions are up. Returns the elapsed seconds."""
         wanted = set(neighbors)
         return wait_equal(self.established, wanted, timeout, f"the sessions of {self.name}")
 
     def block_bgp(self) -> None:
-        """Drop all TCP packets of BGP on this router silently, in both directions."""
+        """Silently drops all TCP packets of BGP on this router, in both directions."""
         ports = f"{{ 179, {self.config.port} }}" if self.config.port != 179 else "179"
         drop = f"tcp dport {ports} counter drop ; tcp sport {ports} counter drop ;"
         self.ns.nft(
@@ -306,7 +307,7 @@ class Router(Host, ABC):
 
 
 def _gateway(route: dict[str, Any]) -> str | None:
-    """The next hop of a route; of an IPv4 route, it may be an IPv6 address (``via inet6``)."""
+    """The next hop of a route. For an IPv4 route, it may be an IPv6 address (``via inet6``)."""
     found = route.get("gateway") or (route.get("via") or {}).get("host")
     return str(found) if found else None
 
@@ -318,14 +319,14 @@ def _full_prefix(destination: str) -> str:
 
 
 def _kernel_table(router: Router, flags: list[str]) -> list[dict[str, Any]]:
-    # `ip` names protocols by number 12 bird, 186 bgp (FRR); "kernel" and "boot" are not the daemon's.
+    # `ip` shows the numbers of these protocols: 12 bird, 186 bgp (FRR). "kernel" and "boot" are not the daemon's.
     rows: list[dict[str, Any]] = json.loads(router.run(["ip", "-j", *flags, "route", "show"]).stdout or "[]")
     ours = {"bird", "bgp", "zebra", "12", "186", "11"}
     return [row for row in rows if str(row.get("protocol")) in ours and row["dst"] != "default"]
 
 
 def config_file(router: Router, name: str, text: str) -> Path:
-    """Write a configuration file atomically and readable for a daemon of another user."""
+    """Writes a configuration file atomically and readable for a daemon of another user."""
     path = router.files / name
     fresh = path.with_name(name + ".new")
     fresh.write_text(text)

@@ -39,7 +39,7 @@ class Bird(Router):
             "watchdog warning 5 s;\n"
             "protocol device { scan time 2; }\n"
             "protocol direct { ipv4; ipv6; }\n" + self._bfd() +
-            # merge paths: every path of equal rank becomes a next hop of one kernel route
+            # merge paths: all paths of equal rank become next hops of one kernel route
             f"protocol kernel kernel_v4 {{ ipv4 {{ import none; export where source = RTS_BGP; }}; "
             f"merge paths on limit {c.max_paths}; }}\n"
             f"protocol kernel kernel_v6 {{ ipv6 {{ import none; export where source = RTS_BGP; }}; "
@@ -66,7 +66,7 @@ class Bird(Router):
             f"passive {'on' if s.passive else 'off'};",
             f"hold time {s.hold};",
             f"keepalive time {s.keepalive_seconds};",
-            # reconnect at once: the default of 60 s after an error would dominate every measurement
+            # reconnect immediately: the default of 60 s after an error would dominate every measurement
             "connect delay time 1; connect retry time 1; error wait time 1, 2; error forget time 1;",
             f"graceful restart {'aware' if s.graceful_restart else 'off'};",
         ]
@@ -77,7 +77,7 @@ class Bird(Router):
         if s.password:
             lines.append(f'password "{s.password}";')
         for family in s.families:
-            # next hops of the other family for IPv4 only if wanted; accept several paths from the neighbour
+            # next hops of the other family for IPv4 only if requested; accept several paths from the neighbor
             extended = f"extended next hop {'on' if s.extended else 'off'};" if family == "v4" else ""
             paths = "add paths rx;" if s.add_path else ""
             # a connected subnet is announced from its own route, which is preferred to the injected one
@@ -85,7 +85,7 @@ class Bird(Router):
             lines.append(f"ipv{family[1]} {{ import all; export where {sources}; {paths} {extended} }};")
         return f"protocol bgp {s.label} {{\n  " + "\n  ".join(lines) + "\n}\n"
 
-    # Life
+    # Start
 
     def launch(self) -> Process:
         conf = str(self.files / "bird.conf")
@@ -103,7 +103,8 @@ class Bird(Router):
             raise LabError(f"BIRD does not take its configuration: {said}")
 
     def birdc(self, command: str, timeout: float = 10.0) -> str:
-        """The answer to one command on BIRD's control socket, without the codes. OSError if BIRD does not run."""
+        """The output of one command on BIRD's control socket, without the codes. Raises OSError if BIRD does not
+        run."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(timeout)
             control.connect(self.socket_path)
@@ -113,7 +114,7 @@ class Bird(Router):
             stream.flush()
             return _read_answer(stream)
 
-    # Asking
+    # Queries
 
     def paths(self, family: str) -> dict[str, list[RibPath]]:
         table = "master4" if family == "v4" else "master6"
@@ -132,7 +133,7 @@ class Bird(Router):
             if len(words) >= 5 and words[1] == "BGP" and words[0] in by_label:
                 state, _, detail = (words[5] if len(words) > 5 else "Idle").partition(" ")
                 address = by_label[words[0]]
-                # BIRD's "Passive" is Active in RFC 4271's words: waiting for the neighbour
+                # BIRD's "Passive" is Active in RFC 4271's terms: waiting for the neighbor
                 found[address] = SessionState(address, STATES.get(state, state), detail.strip())
         return found
 

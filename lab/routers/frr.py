@@ -1,8 +1,8 @@
 """FRR as the router: zebra (kernel routes) and bgpd, queried and configured over their vty sockets.
 
-To accept our routes and to use several next hops, FRR needs: ``no bgp ebgp-requires-policy`` (else eBGP neighbours
-without a policy exchange nothing), ``maximum-paths``, and ``bgp bestpath as-path multipath-relax`` if nodes have
-different ASes.
+To accept the nodes' routes and to use several next hops, FRR needs: ``no bgp ebgp-requires-policy`` (otherwise, eBGP
+neighbors without a policy exchange no routes), ``maximum-paths``, and ``bgp bestpath as-path multipath-relax`` if nodes
+have different ASes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Frr(Router):
         c = self.config
         lines = [
             f"hostname {self.name}",
-            "bgp as-path access-list own permit ^$",  # announce what we inject, not what nodes announced
+            "bgp as-path access-list own permit ^$",  # announce injected routes, not the nodes' routes
             f"router bgp {c.asn}",
             f" bgp router-id {self.v4}",
             " no bgp ebgp-requires-policy",
@@ -97,7 +97,7 @@ class Frr(Router):
             lines.append(" exit-address-family")
         return lines
 
-    # Life
+    # Start
 
     def launch(self) -> Process:
         common = ["-u", "frr", "-g", "frr", "-P", "0", "--vty_socket", str(self.files), "-z", self._zserv]
@@ -136,7 +136,7 @@ class Frr(Router):
         return str(self.files / "zserv.api")
 
     def _daemon(self, name: str, options: list[str]) -> Process:
-        # A killed daemon leaves its sockets and pid file
+        # A killed daemon leaves its sockets and PID file
         for left in (self.files / f"{name}.vty", self.files / f"{name}.pid"):
             left.unlink(missing_ok=True)
         if name == "zebra":
@@ -151,7 +151,7 @@ class Frr(Router):
             return False
 
     def start_daemon(self) -> None:
-        # If only bgpd was ended, zebra still runs, and a new bgpd would connect to it
+        # If only bgpd has ended, zebra still runs, and a new bgpd would connect to it
         for other in (self.bfdd, self.zebra):
             if other is not None:
                 other.close()
@@ -166,7 +166,7 @@ class Frr(Router):
         self.bfdd = None
 
     def reload(self) -> None:
-        """Sends only the differences from the running configuration, so that other sessions are not affected."""
+        """Sends only the differences from the running configuration; other sessions are not affected."""
         old, new = self._running or RouterConfig(), self.config
         if (old.asn, old.port) != (new.asn, new.port):
             raise LabError("FRR cannot change its AS or port while it runs; stop and start it")
@@ -189,10 +189,11 @@ class Frr(Router):
         self.configure_lines(lines)
         self._running = new
 
-    # Asking
+    # Queries
 
     def vty(self, *commands: str, timeout: float = 10.0, daemon: str = "bgpd") -> str:
-        """The answer to the last of these commands on the vty socket of bgpd or bfdd. OSError if it does not run.
+        """The output of the last of these commands on the vty socket of bgpd or bfdd. Raises OSError if it does not
+        run.
 
         An answer ends with three zero bytes and one status byte, as in vtysh.
         """
@@ -215,7 +216,7 @@ class Frr(Router):
         return answer[:-4].decode(errors="replace")
 
     def configure_lines(self, lines: list[str]) -> None:
-        """Send configuration lines to the running bgpd."""
+        """Sends configuration lines to the running bgpd."""
         self.vty("configure terminal", *(line.strip() for line in lines), "end")
 
     def _json(self, command: str, daemon: str = "bgpd") -> Any:

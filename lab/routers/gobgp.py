@@ -30,7 +30,7 @@ class GoBgp(Router):
             f"  as = {c.asn}",
             f'  router-id = "{self.v4}"',
             f"  port = {c.port}",
-            # announce what we inject, not what nodes announced
+            # announce injected routes, not the nodes' routes
             "[global.apply-policy.config]",
             '  default-export-policy = "reject-route"',
             '  export-policy-list = ["own"]',
@@ -85,7 +85,7 @@ class GoBgp(Router):
             ]
         return lines
 
-    # Life
+    # Start
 
     @property
     def _api(self) -> str:
@@ -123,13 +123,13 @@ class GoBgp(Router):
         hop, family = (self.v6, "ipv6") if ":" in prefix else (self.v4, "ipv4")
         self.gobgp("global", "rib", verb, prefix, "nexthop", hop, "-a", family)
 
-    # Asking
+    # Queries
 
     def _argv(self, *arguments: str) -> list[str]:
         return ["gobgp", "--target", f"unix://{self._api}", *arguments]
 
     def gobgp(self, *arguments: str) -> str:
-        """The output of ``gobgp ...``; LabError if it fails."""
+        """The output of ``gobgp ...``. Raises LabError if it fails."""
         return self.run(self._argv(*arguments)).stdout
 
     def _json(self, *arguments: str) -> Any:
@@ -143,7 +143,7 @@ class GoBgp(Router):
         table = self._json("global", "rib", "-a", f"ip{family}") or {}
         found = {}
         for prefix, entries in table.items():
-            # Paths that it originates itself have no neighbour
+            # Paths that GoBGP originates itself have no neighbor
             known = [_path(entry) for entry in entries if entry.get("neighbor-ip", "<nil>") != "<nil>"]
             if known:
                 found[prefix] = known
@@ -158,7 +158,8 @@ class GoBgp(Router):
         return found
 
     def shutdown_session(self, neighbor: str, message: str = "") -> None:
-        if message:  # `disable` alone loses the message in GoBGP 3.10; `shutdown` alone lets the session come back
+        # `disable` alone loses the message in GoBGP 3.10; `shutdown` alone lets the session come back
+        if message:
             self.gobgp("neighbor", neighbor, "shutdown", "--reason", message)
         self.gobgp("neighbor", neighbor, "disable")
 

@@ -36,7 +36,7 @@ class OpenBgpd(Router):
         ]
         for session in c.sessions:
             lines += self._session(session)
-        # announce what we inject, not what nodes announced
+        # announce injected routes, not the nodes' routes
         lines += ["allow from any", "deny to any", *(f"allow to any prefix {prefix}" for prefix in c.injected)]
         return "\n".join(lines) + "\n"
 
@@ -65,7 +65,7 @@ class OpenBgpd(Router):
             "}",
         ]
 
-    # Life
+    # Start
 
     @property
     def _socket(self) -> str:
@@ -84,13 +84,13 @@ class OpenBgpd(Router):
     def reload(self) -> None:
         self.bgpctl("reload")
 
-    # Asking
+    # Queries
 
     def _argv(self, *arguments: str) -> list[str]:
         return ["/usr/sbin/bgpctl", "-s", self._socket, *arguments]
 
     def bgpctl(self, *arguments: str) -> str:
-        """The output of ``bgpctl ...``; LabError if it fails."""
+        """The output of ``bgpctl ...``. Raises LabError if it fails."""
         return self.run(self._argv(*arguments)).stdout
 
     def _json(self, *arguments: str) -> Any:
@@ -105,7 +105,7 @@ class OpenBgpd(Router):
         for entry in self._json("show", "rib", "detail").get("rib", []):
             if (":" in entry["prefix"]) == (family == "v6") and "neighbor" in entry and entry.get("origin") is not None:
                 path = _path(entry)
-                if path.next_hop not in ("0.0.0.0", "::"):  # else it originates the prefix itself
+                if path.next_hop not in ("0.0.0.0", "::"):  # otherwise, it originates the prefix itself
                     found.setdefault(entry["prefix"], []).append(path)
         return found
 
