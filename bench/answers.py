@@ -1,4 +1,4 @@
-"""The wire process alone: how quickly it answers, what its probes and hellos cost, and how long a burst takes."""
+"""The wire process alone: its answer latency, the cost of its probes and hellos, and the duration of a burst."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIRST4, FIRST6 = "10.99.0.0", "fd99::1:0"
 
 @contextlib.contextmanager
 def segment(nodes: int, names: tuple[str, ...] = (), **settings: Any) -> Iterator[Segment]:
-    """A segment with wire processes on these nodes (all by default)."""
+    """A segment with wire processes on these nodes (default: all)."""
     made = Segment(nodes=nodes)
     try:
         made.start(names, **settings)
@@ -39,7 +39,7 @@ def segment(nodes: int, names: tuple[str, ...] = (), **settings: Any) -> Iterato
 
 
 def give(made: Segment, first: str, count: int, candidates: tuple[str, ...]) -> None:
-    """Makes `count` addresses VIPs, replacing the previous ones, and waits until all are taken over."""
+    """Makes `count` addresses VIPs, replacing the previous ones, and waits until all have been taken over."""
     start = ip_address(first)
     rows = [(str(start + number), candidates) for number in range(count)]
     wanted = made.tell(vips=vips(*rows, interface="eth0"))
@@ -70,7 +70,7 @@ def answers(quick: bool) -> Table:
 
     def row(name: str, first: str, addresses: int, client: Host) -> None:
         options = {"first": first, "count": addresses}
-        ask(client, "latency", questions=200, **options)  # warm up
+        ask(client, "latency", questions=200, **options)  # warm-up
         single = ask(client, "latency", questions=count, **options)
         flood = ask(client, "flood", rate=100_000, seconds=seconds, **options)
         figures = single["microseconds"]
@@ -98,7 +98,7 @@ def answers(quick: bool) -> Table:
                 give(made, first, many, ("n1",))
                 time.sleep(0.5)
                 row(f"PorterLB, {family}, {many:,} VIPs", first, many, client)
-            # The cost of our VIPs for the kernel: it would search all their groups if it were a member
+            # The cost of PorterLB's VIPs for the kernel: it would search all their groups if it were a member
             row(f"kernel, {family}, its own address beside them", own, 1, client)
         limit = ask(client, "flood", rate=10_000_000, seconds=seconds, first="10.98.0.0", count=1000)
         table.notes.append(f"the generator's own limit, towards addresses of nobody: {limit['rate']:,.0f}/s")
@@ -184,7 +184,7 @@ def _crowd(made: Segment, others: int, interval: float) -> Iterator[None]:
 
 
 def burst(quick: bool) -> Table:
-    """A node with many VIPs dies: the time until another node has announced the last one."""
+    """A node with many VIPs dies. Measures the time until another node has announced the last VIP."""
     table = Table(
         "Gratuitous burst: the next hop of all VIPs is cut off",
         ("VIPs", "rate allowed/s", "first after ms", "half after ms", "last after ms", "announced"),

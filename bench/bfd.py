@@ -1,6 +1,6 @@
-"""False BFD failures beside busy processes, with managers that stop for some seconds (SIGSTOP), with FRR and BIRD.
+"""False BFD failures next to busy processes, with managers that stop for some seconds (SIGSTOP), with FRR and BIRD.
 
-``python -m bench bfd [--minutes N]``: three nodes have a session of 50 ms x 3 with each router. At each look, the
+``python -m bench bfd [--minutes N]``: three nodes have a session of 50 ms x 3 with each router. At each check, the
 states on both routers are compared with those of every replica whose manager runs.
 """
 
@@ -24,16 +24,17 @@ from tests.lab.product import Product, product
 MINUTES = 30.0
 QUICK = 0.5
 HOGS = 8
-EVERY = 0.5  # seconds between two looks
+EVERY = 0.5  # seconds between two checks
 STOPPED, RUNS = 5.0, 20.0
-"""Seconds for which one manager is stopped, and for which all run before the next one is."""
+"""The time in seconds for which one manager is stopped, and the time for which all run before the next one is
+stopped."""
 RATE = 50  # ms, three times
 
 _chosen: dict[str, float] = {}
 
 
 def choose(minutes: float | None) -> None:
-    """Sets the option of the command line; None: the default."""
+    """Sets the command-line option; None: the default."""
     _chosen.clear()
     if minutes:
         _chosen["minutes"] = minutes
@@ -61,7 +62,7 @@ def sessions(lab: Product, node: str) -> dict[str, dict[str, Any]]:
 
 
 def wrong(lab: Product, running: set[str]) -> list[str]:
-    """What is not up: on the routers, and in the reports of these nodes."""
+    """The sessions that are not up: on the routers, and in the reports of these nodes."""
     found = []
     for router in lab.routers:
         states = router.bfd_states()
@@ -75,7 +76,7 @@ def wrong(lab: Product, running: set[str]) -> list[str]:
 
 
 def hogs(quick: bool) -> Table:
-    """All sessions stay up beside HOGS computing processes while one manager after another stops for STOPPED s."""
+    """All sessions stay up next to HOGS busy processes while one manager after another stops for STOPPED seconds."""
     minutes = _chosen.get("minutes", QUICK if quick else MINUTES)
     table = Table(
         f"BFD {RATE} ms x 3 beside {HOGS} busy processes, {minutes:g} minutes, three nodes, FRR and BIRD",
@@ -117,7 +118,7 @@ def hogs(quick: bool) -> Table:
 
 
 def _look(lab: Product, running: set[str]) -> list[str]:
-    """One difference at most, with all that is wrong at this moment."""
+    """At most one difference, which lists everything that is wrong at this moment."""
     try:
         found = wrong(lab, running)
     except (LabError, OSError) as error:

@@ -1,8 +1,9 @@
 """BGP: from a plan to the router's table, next to the router's own static routes and GoBGP, in the same run.
 
-The router is BIRD with its kernel table, as in the lab. ``in the table`` is when BIRD's RIB has all routes; it is
-queried every 10 ms (every 0.5 ms for single routes) on its control socket. PorterLB's side is the planner and the BGP
-speaker with a stock ExaBGP in a separate process (bench/bgp_feed.py): time counts from the beginning of the plan.
+The router is BIRD with its kernel table, as in the lab. ``in the table`` is the time at which BIRD's RIB has all
+routes. The RIB is queried every 10 ms (every 0.5 ms for single routes) on its control socket. PorterLB's side is the
+planner and the BGP speaker with an unmodified ExaBGP in a separate process (bench/bgp_feed.py). The time counts from
+the start of the plan.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ PATIENCE = 120.0  # seconds
 
 
 class Subject:
-    """bench/bgp_feed.py on a node."""
+    """Runs bench/bgp_feed.py on a node."""
 
     def __init__(self, lab: Lab, node: Node, folder: str) -> None:
         options = {
@@ -58,7 +59,7 @@ class Subject:
         self._buffer = b""
 
     def ask(self, **command: Any) -> int:
-        """Sends a command; returns its number."""
+        """Sends a command. Returns its number."""
         self._number += 1
         stdin = self.process.popen.stdin
         assert stdin is not None
@@ -70,7 +71,7 @@ class Subject:
         return self._wait(lambda said: said.get("id") == number)
 
     def up(self) -> float:
-        """Waits until its session comes up the next time; returns when that was."""
+        """Waits until its session comes up the next time. Returns that time."""
         return float(self._wait(lambda said: "up" in said)["up"])
 
     def _wait(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -92,12 +93,12 @@ class Subject:
 
 
 def count(router: Bird, source: str) -> int:
-    """Routes in BIRD's table from this source."""
+    """The number of routes in BIRD's table from this source."""
     return int(router.birdc(f"show route table master4 where source = {source} count").split()[0])
 
 
 def until_count(router: Bird, wanted: int, source: str = "RTS_BGP") -> float:
-    """Waits until BIRD has `wanted` routes; returns the time."""
+    """Waits until BIRD has `wanted` routes. Returns the time."""
     deadline = time.monotonic() + PATIENCE
     while (seen := count(router, source)) != wanted:
         if time.monotonic() > deadline:
@@ -107,7 +108,7 @@ def until_count(router: Bird, wanted: int, source: str = "RTS_BGP") -> float:
 
 
 def until_hop(router: Bird, number: int, hop: str | None) -> float:
-    """Waits until BIRD has this VIP towards this node (None: not at all); returns the time."""
+    """Waits until BIRD has a route to this VIP through this node (None: no route). Returns the time."""
     question = f"show route {IPv4Address(BASE + number)}/32 table master4"
     deadline = time.monotonic() + PATIENCE
     while (said := router.birdc(question)) is not None:
@@ -120,7 +121,7 @@ def until_hop(router: Bird, number: int, hop: str | None) -> float:
 
 
 def routes(quick: bool) -> Table:
-    """Everything with 1,000 and with 10,000 VIPs."""
+    """All measurements with 1,000 and with 10,000 VIPs."""
     sizes = (1000,) if quick else (1000, 10_000)
     table = Table(
         "BGP: from a plan to BIRD's table (milliseconds)",
@@ -166,7 +167,7 @@ def measure(size: int, trials: int) -> Mapping[str, list[float]]:
         subject.answer(subject.ask(do="add", to=FEW, nodes=[there.name]))
         until_count(router, FEW)
         for trial in range(trials):
-            if trial:  # else the routes of the previous trial still exist, and nothing is measured
+            if trial:  # otherwise, the routes of the previous trial still exist, and nothing is measured
                 subject.answer(subject.ask(do="remove", **{"from": FEW, "to": FEW + size}))
             until_count(router, FEW)
             porterlb(subject, router, size, note, (here, there))
@@ -187,7 +188,8 @@ def measure(size: int, trials: int) -> Mapping[str, list[float]]:
 def porterlb(
     subject: Subject, router: Bird, size: int, note: Callable[[str, float], None], nodes: tuple[Node, Node]
 ) -> None:
-    """All routes appear at once, then changes while idle, then all but a few go; then again with a change meanwhile."""
+    """All routes are added at once; then single changes while idle; then all but a few are removed; then all are added
+    again with a change during the burst."""
     here, there = nodes
     burst = {"do": "add", "from": FEW, "to": FEW + size, "nodes": [there.name]}
     first = subject.ask(**burst)
@@ -207,7 +209,8 @@ def porterlb(
     begun = subject.answer(subject.ask(**{**burst, "do": "remove"}))["begun"]
     note("PorterLB: all but 100 withdrawn", (until_count(router, FEW) - begun) * 1000)
 
-    # Again, with a VIP that moves during the burst: its path via one node goes, and one via the other node comes
+    # Again, with a VIP that moves during the burst: its path through one node is removed, and one through the other is
+    # added
     waits = []
     for turn, delay in enumerate((0.02, 0.1, 0.2)):
         asked = subject.ask(**burst, wait=False)
@@ -229,7 +232,7 @@ def porterlb(
 
 
 def flap(subject: Subject, router: Bird, size: int) -> float:
-    """From the session's return until BIRD has everything again, in ms."""
+    """The time in ms from the session's return until BIRD has all routes again."""
     router.birdc(f"restart {router.config.sessions[0].label}")
     since = subject.up()
     return (until_count(router, size + FEW) - since) * 1000

@@ -1,6 +1,6 @@
 """The parts of a manager that BGP needs, in a separate process: objects, plans, and the BGP speaker with its ExaBGP.
 
-bench/bgp.py runs it on a node of the lab. It reads commands as JSON lines and answers with JSON lines; times are on the
+bench/bgp.py runs it on a node of the lab. It reads commands as JSON lines and answers with JSON lines. Times are on the
 monotonic clock, which all processes of a machine share.
 """
 
@@ -80,7 +80,7 @@ class Feed:
         self.objects.delete("EndpointSlice", "default", f"s{number}-ipv4")
 
     def go(self) -> float:
-        """Plans, and passes the plan to the speaker; returns the seconds that planning took."""
+        """Plans, and passes the plan to the speaker. Returns the planning time in seconds."""
         begun = time.monotonic()
         sessions = frozenset({(self.me, "tor")} if self.up else set())
         snapshot = Snapshot(
@@ -104,7 +104,7 @@ class Feed:
         return time.monotonic() - begun
 
     async def applied(self) -> float:
-        """Waits until ExaBGP has acknowledged everything; returns the time."""
+        """Waits until ExaBGP has acknowledged everything. Returns the time."""
         while self.report.applied != self.token:
             self.wake.clear()
             await self.wake.wait()

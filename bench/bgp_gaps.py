@@ -1,4 +1,4 @@
-"""The gap that clients behind a router see when a BGP next hop loses power, without BFD or a wait for NotReady."""
+"""The gap for clients behind a router when a BGP next hop loses power, without BFD or a wait for NotReady."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES = ("node-a", "node-b", "node-c")
 CONNECT = 0.04
 """Seconds between two new connections."""
 FLOWS = 12
-"""Flows over three next hops: enough that some of them use the one that dies."""
+"""Flows over three next hops: enough that some of them use the dying one."""
 
 
 ROWS = (("default", "Local", "300"), ("fast", "Local", "150"), ("default", "Cluster", ""))

@@ -1,7 +1,7 @@
-"""A subnet and a router for each rack: the gaps of a client behind the spine when a node or a rack router dies.
+"""A subnet and a router for each rack: the gaps for a client behind the spine when a node or a rack router dies.
 
-eBGP between nodes, rack routers and spine; FRR and BIRD. Nothing loses its carrier: only BFD or the hold time can
-notice. Each node is alone in its rack, so that only the node itself can announce it.
+eBGP between nodes, rack routers and spine; FRR and BIRD. No carrier is lost: only BFD or the hold time can detect the
+failure. Each node is alone in its rack. Therefore, only the node itself can announce it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.lab.rack_scenes import (
 INTERVAL = 0.005
 """Seconds between two requests of a flow."""
 FLOWS = 8
-"""For each VIP. With three next hops, no flow uses a given one in some 4 % of the trials: (2/3)^8."""
+"""For each VIP. With three next hops, no flow uses a given one in about 4 % of the trials: (2/3)^8."""
 
 COLUMNS = ("Service", "family", "BFD", "median", "worst", "target", "trials", "own stall")
 NOTES = [
@@ -67,7 +67,7 @@ class Gaps:
 def _during(
     lab: Product, services: Mapping[str, list[str]], fail: Callable[[], None], after: Callable[[], None]
 ) -> Report:
-    """The report of a stream to all VIPs. ``after`` returns when the failure has been noticed."""
+    """The report of a stream to all VIPs. ``after`` returns when the failure has been detected."""
     vips = [vip for of in services.values() for vip in of]
     with lab.client.stream(vips, flows=FLOWS, interval=INTERVAL) as stream:
         time.sleep(0.3)
@@ -77,7 +77,7 @@ def _during(
         return stream.report()
 
 
-# What fails
+# Failures
 
 
 def _node(count: int, bfd: bool) -> Gaps:
@@ -85,7 +85,7 @@ def _node(count: int, bfd: bool) -> Gaps:
     with in_racks(("frr",), ("bird",), ("frr",), spine="bird", bfd=bfd) as lab:
         services = {
             "Local": lab.give("web", "routed", **DUAL),
-            # its pod is on a node that lives: what is lost is lost on the way, not with a pod
+            # Its pod is on a live node: packets are lost on the path, not with a pod
             "Cluster": lab.give("shop", "routed", "Cluster", pods=["pod-c1"], **DUAL),
         }
         vips = [vip for of in services.values() for vip in of]
@@ -128,8 +128,9 @@ def _router(count: int, bfd: bool) -> Gaps:
 
 
 def _only_session(count: int, bfd: bool) -> Gaps:
-    """The node in the rack has a session with one router. The other one only routes for the subnet of the rack, in
-    which the VIPs are: with the route of the first router gone, it asks who has them."""
+    """The node in the rack has a session with one router. The other router only routes for the rack's subnet, which
+    contains the VIPs. Once the first router's route is gone, the other router sends ARP requests and neighbor
+    solicitations for them."""
     done = Gaps()
     with in_racks(("frr", "bird"), ("bird",), spine="frr", bfd=bfd) as lab:
         without_second_sessions(lab)

@@ -1,4 +1,5 @@
-"""How long each fault of lab/fault_matrix.py disturbs service, by router. ``python -m bench faults [--only ROUTER]``"""
+"""The time for which each fault of lab/fault_matrix.py disturbs service, by router. ``python -m bench faults [--only
+ROUTER]``"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gaps that a client sees when a node loses its power: PorterLB and keepalived, in the same run."""
+"""The gaps for a client when a node loses its power: PorterLB and keepalived, in the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.lab.scenarios import Stage
 
 NODES = 5
 LEAST = 2
-"""Nodes are powered off one by one until this number is left; then all come back at once."""
+"""Nodes are powered off one by one until this number is left. Then all are powered on at once."""
 
 CONNECT = 0.04
 """Seconds between two new connections."""
@@ -28,8 +28,8 @@ KEEPALIVED = {"default (1 s adverts)": "1", "100 ms adverts": "0.1", "10 ms adve
 
 @dataclass
 class Trials:
-    """``gaps``: of the stream, ms; ``connections``: from the failure to the beginning of the last new connection that
-    failed, ms; ``stalls``: the longest delay of our own sender, ms; ``waits``: seconds without allocation."""
+    """``gaps``: of the stream, ms; ``connections``: from the failure to the start of the last failed new connection,
+    ms; ``stalls``: the longest delay of the benchmark's own sender, ms; ``waits``: seconds without allocation."""
 
     gaps: list[float] = field(default_factory=list)
     connections: list[float] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Trials:
 
 
 def failover(quick: bool) -> Table:
-    """Worst gaps of scenario 1 and 3, both profiles, and keepalived's."""
+    """Worst gaps of scenarios 1 and 3, with both profiles, and keepalived's."""
     count = 3 if quick else 20
     table = Table(
         f"Failover: gap of a 1 ms stream, ms ({count} trials)",
@@ -93,14 +93,14 @@ def failover(quick: bool) -> Table:
 
 
 def _say(table: Table) -> None:
-    """Shows progress: the benchmark takes a quarter of an hour."""
+    """Shows progress: the benchmark takes 15 minutes."""
     what, who, median, worst, connections, *_ = table.rows[-1]
     words = f"median {median:.0f} ms, worst {worst:.0f} ms; new connections {connections:.0f} ms"
     print(f"  {what}, {who}: {words}", file=sys.stderr, flush=True)
 
 
 Trial = Callable[[Stage, Trials, str], str]
-"""One trial: powers a node off, notes the results, and returns the node's name."""
+"""One trial: powers a node off, records the results, and returns the node's name."""
 
 
 def ours(profile: str, count: int, trial: Trial) -> Trials:
@@ -120,7 +120,7 @@ def ours(profile: str, count: int, trial: Trial) -> Trials:
 
 
 def _served(stage: Stage, name: str, victim: str) -> tuple[list[str], list[str]]:
-    """The VIPs of a new Service that this node serves, and those of a second one that another node serves."""
+    """The VIPs of a new Service that this node serves, and those of a second Service that another node serves."""
     other = next(node for node in stage.running if node != victim)
     others = stage.serve(f"{name}-beside", at=other)
     affected = stage.serve(name, at=victim)
@@ -133,7 +133,7 @@ def _served(stage: Stage, name: str, victim: str) -> tuple[list[str], list[str]]
 def _during(
     stage: Stage, done: Trials, affected: list[str], others: list[str], off: Callable[[], object], after: float
 ) -> None:
-    """Notes the effect of a power loss on a stream and on new connections."""
+    """Records the effect of a power loss on a stream and on new connections."""
     moments: list[float] = []
 
     def timed() -> None:

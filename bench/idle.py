@@ -1,8 +1,8 @@
-"""What an idle replica costs: processor time and memory of each of its processes.
+"""The cost of an idle replica: processor time and memory of each of its processes.
 
-A lab with a router and a replica on each node, some VIPs of each mode, and nothing that changes. Kernel time that the
-delivery of a frame takes is counted for its sender here, because all nodes are on one machine: on real nodes, a part of
-it is interrupt time of the receiver.
+A lab with a router and a replica on each node, some VIPs of each mode, and no changes. Here, the kernel time for the
+delivery of a frame is counted for its sender, because all nodes are on one machine. On real nodes, a part of it is
+interrupt time of the receiver.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROLES = {
     "API process": "api.py",
     "BFD": "porterlb.bfd",
 }
-"""By a part of the command line; all other processes are the manager."""
+"""By a part of the command line. All other processes are the manager."""
 VIPS = 10
 
 
@@ -37,7 +37,7 @@ def replica(lab: Product, node: str) -> dict[str, int]:
 
 
 def measure(nodes: int, seconds: float) -> dict[str, dict[str, list[float]]]:
-    """By role: percent of a processor in user and in kernel mode, and megabytes, one figure a replica."""
+    """By role: percent of a processor in user and in kernel mode, and megabytes, one figure per replica."""
     with product("manifests", nodes=nodes, routers=["bird"]) as lab:
         lab.prepare()
         lab.proxy.close()  # the replacement of kube-proxy would only use processor time
@@ -46,7 +46,7 @@ def measure(nodes: int, seconds: float) -> dict[str, dict[str, list[float]]]:
             for pool in ("routed", "auto"):
                 lab.give(f"{pool}-{number}", pool, policy="Cluster")
         lab.wait_settled()
-        time.sleep(20)  # until nothing is announced any more and all statuses are written
+        time.sleep(20)  # until all announcements have ended and all statuses are written
         replicas = [replica(lab, name) for name in lab.managers]
         before = [{role: processor_seconds(pid) for role, pid in one.items()} for one in replicas]
         begun = time.monotonic()

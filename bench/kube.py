@@ -1,7 +1,7 @@
 """From a Service to the route in BIRD's kernel table: with the Kubernetes API and with a directory of manifests.
 
-Three nodes with a replica each, one router. The clock starts when the request to create the Service is sent (or its
-file is renamed into place); its EndpointSlice exists already.
+Three nodes with a replica each, one router. The time starts when the request to create the Service is sent (or its file
+is renamed into place). Its EndpointSlice already exists.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ WRITERS = 16
 
 
 class Arrivals:
-    """When each /32 arrived in the router's kernel table (monotonic seconds), from the kernel's notifications."""
+    """The time at which each /32 arrived in the router's kernel table (monotonic seconds), from the kernel's
+    notifications."""
 
     def __init__(self, router: Router) -> None:
         self._process = router.start("route-monitor", ["ip", "-4", "-o", "monitor", "route"], pipes=True)
@@ -188,8 +189,8 @@ def burst(quick: bool) -> Table:
 
 
 def waiting(quick: bool) -> Table:
-    """Existing Services get their addresses at once when their pool is created: without the API's work of creating
-    them."""
+    """Existing Services get their addresses at once when their pool is created: without the API's work of creating the
+    Services."""
     count = 100 if quick else 1000
     table = Table(
         f"{count} Services wait for a pool: seconds from the pool's request",
@@ -234,7 +235,7 @@ def memory(quick: bool) -> Table:
             slices(lab, names, create)
             at_once(names, create)
             wait_until(lambda count=count, at=arrivals.at: len(at) >= count, 300, f"{count} routes", 0.05)  # type: ignore[misc]
-            time.sleep(15)  # until statuses are written
+            time.sleep(15)  # until the statuses are written
             taken = megabytes(lab)
             leader = taken.pop(lab.wait_leader())
         table.rows.append((cluster, count, leader, max(taken.values())))
@@ -243,7 +244,7 @@ def memory(quick: bool) -> Table:
 
 
 def addresses(lab: Product) -> int:
-    """Services with an address in their status."""
+    """The number of Services with an address in their status."""
     if not hasattr(lab.backend, "plane"):
         return sum(bool(lab.vips(obj["metadata"]["name"])) for obj in lab.backend.objects("Service"))
     return sum(bool((obj["status"].get("loadBalancer") or {}).get("ingress")) for obj in lab.backend.objects("Service"))

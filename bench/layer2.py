@@ -1,4 +1,4 @@
-"""Layer 2 mode: answers, cost, bursts, the gaps that clients see when machines fail, and one VIP on several nodes."""
+"""Layer 2 mode: answers, cost, bursts, the gaps for clients when machines fail, and one VIP on several nodes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _chosen: dict[str, Any] = {}
 
 
 def choose(losses: list[int] | None, minutes: float | None) -> None:
-    """Sets the options of the command line; None: the defaults."""
+    """Sets the command-line options; None: the defaults."""
     _chosen.update(losses=tuple(losses) if losses else LOSSES, minutes=minutes)
 
 
@@ -78,7 +78,7 @@ HOGS = 16
 
 
 def hogs(quick: bool) -> Table:
-    """Three replicas on a machine whose processors are busy with HOGS computing processes; no frame is lost."""
+    """Three replicas on a machine with HOGS busy processes; no frame is lost."""
     minutes = _minutes(quick)
     table = Table(
         f"False deaths beside {HOGS} busy processes, {minutes:g} minutes, three nodes and a gateway",

@@ -1,9 +1,9 @@
-"""Asks for addresses by ARP or NDP from inside a namespace: ``python -m bench.load '{"mode": "latency", ...}'``.
+"""Sends ARP or NDP requests from inside a namespace: ``python -m bench.load '{"mode": "latency", ...}'``.
 
-``latency``: one question at a time; from just before it is sent until we have read the answer (spinning, so that no
-wake-up is included; our own part is some 3 µs, also for the kernel's answers).
-``flood``: questions at a steady rate by sendmmsg, with frames built beforehand; the kernel counts the answers, so that
-none is lost because we are too slow. Prints one JSON object.
+``latency``: one request at a time; from just before it is sent until this process has read the answer (spinning, to
+exclude the wake-up; the process's own part is about 3 µs, also for the kernel's answers). ``flood``: requests at a
+steady rate by sendmmsg, with frames built beforehand. The kernel counts the answers, and none is lost because this
+process is too slow. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class _Message(ctypes.Structure):  # struct mmsghdr
 
 
 def questions(options: dict[str, Any]) -> list[bytes]:
-    """One frame per address, not in the order of the addresses."""
+    """One frame per address, in an order other than that of the addresses."""
     first, count = ip_address(options["first"]), int(options["count"])
-    order = [(number * 7919) % count for number in range(count)]  # a prime: each once
+    order = [(number * 7919) % count for number in range(count)]  # a prime: each number occurs once
     if isinstance(first, IPv4Address):
         return [arp_request(options["mac"], options["v4"], IPv4Address(int(first) + n)) for n in order]
     return [solicitation(options["mac"], options["v6"], IPv6Address(int(first) + n)) for n in order]
 
 
 def answers_socket(version: int) -> socket.socket:
-    """Receives answers only: ARP replies or neighbour advertisements."""
+    """Receives answers only: ARP replies or neighbor advertisements."""
     if version == 4:
         return packet.open_socket("eth0", packet.ETHERTYPE_ARP, packet.arp_program(2))
     return packet.open_socket("eth0", packet.ETHERTYPE_IPV6, packet.ndp_program(136))
@@ -88,7 +88,7 @@ def latency(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _empty(sock: socket.socket) -> None:
-    """Discards announcements that have arrived: they must not count as answers to the next question."""
+    """Discards received announcements: they must not count as answers to the next request."""
     try:
         while True:
             sock.recv(256)

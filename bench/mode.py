@@ -25,7 +25,7 @@ LOSSES = {
 
 
 def loss(quick: bool) -> Table:
-    """The gap that a client behind the router sees when all sessions are lost, and the losses on their return."""
+    """The gap for a client behind the router when all sessions are lost, and the losses on their return."""
     count = 3 if quick else 20
     table = Table(
         f"All BGP sessions lost, and back ({count} trials; a request each {INTERVAL * 1000:.0f} ms in {FLOWS} flows)",
@@ -78,7 +78,7 @@ def _back(stage: ModeStage, how: str) -> Report:
 
 
 def switch(quick: bool) -> Table:
-    """The manual switch, in both directions: the time until it is on the wire, and the losses."""
+    """The manual switch, in both directions: the time until it takes effect on the network, and the losses."""
     count = 2 if quick else 5
     table = Table(
         f"Switch by hand under traffic ({count} trials each)",

@@ -1,7 +1,7 @@
-"""The gaps that clients see in both modes when a node or a replica fails: on real nodes, and on nodes of the lab.
+"""The gaps for clients in both modes when a node or a replica fails: on real nodes, and on nodes of the lab.
 
-Real nodes are those of tests/cluster/nodes: containerd, a kubelet and kube-proxy each; PorterLB runs from its image, as
-the chart says. Nodes of the lab run managers as plain processes, and a stand-in for kube-proxy. Everything else is the
+Real nodes are those of tests/cluster/nodes: containerd, a kubelet and kube-proxy each. PorterLB runs from its image, as
+in the chart. Nodes of the lab run managers as plain processes, and a substitute for kube-proxy. Everything else is the
 same: a real API server, three nodes, two replicas, BIRD with add-path, policy Local with a pod on each node.
 """
 
@@ -24,7 +24,7 @@ from tests.lab.product import Product
 
 TRIALS = int(os.environ.get("PORTERLB_TRIALS", "20"))
 OUTAGE = 6.0
-"""Seconds without the API before the failure: longer than the lease, so no replica leads."""
+"""Seconds without the API before the failure. This is longer than the lease; therefore, no replica leads."""
 
 
 class Place:
@@ -48,20 +48,21 @@ class Place:
         raise NotImplementedError
 
     def back(self, victim: str) -> None:
-        """Power on, or the replica again."""
+        """Powers the node on, or restarts the replica."""
         raise NotImplementedError
 
     def api_away(self) -> AbstractContextManager[None]:
         raise NotImplementedError
 
     def ready(self) -> list[str]:
-        """Waits until everything is as before a trial; the nodes of the replicas."""
+        """Waits until the state before a trial is restored. Returns the nodes of the replicas."""
         found = self.replicas()
         self.lab.wait_hops(self.routed, *NAMES, timeout=60)
         return found
 
     def serve_at(self, victim: str) -> None:
-        """Until the Layer 2 VIP is served by this node. A record of the leader may come after ours, and replace it."""
+        """Waits until this node serves the Layer 2 VIP. The leader may write its record after this one, and replace
+        it."""
 
         def served() -> bool:
             if self.lab.owners(self.segment) != {victim}:
@@ -95,7 +96,7 @@ class RealNodes(Place):
     def back(self, victim: str) -> None:
         if self.lab.node(victim).on:
             pod = self.lab.replicas()[victim].metadata.name
-            self.lab.kubectl("-n", NAMESPACE, "delete", "pod", pod)  # its limit of memory was changed
+            self.lab.kubectl("-n", NAMESPACE, "delete", "pod", pod)  # its memory limit was changed
         else:
             self.lab.back(victim)
 
@@ -155,11 +156,11 @@ def lab_nodes() -> Iterator[Place]:
 
 
 Gaps = tuple[float, float, float]
-"""The worst gap by BGP and by Layer 2, and the longest delay of our own senders, in ms."""
+"""The worst gap by BGP and by Layer 2, and the longest delay of the benchmark's own senders, in ms."""
 
 
 def next_hop(place: Place, number: int) -> Gaps:
-    """A node that does not lead loses its power: by turns one without and one with a replica."""
+    """A node that does not lead loses its power: alternately one without and one with a replica."""
     replicas = place.ready()
     leader = place.lab.wait_leader(*replicas)
     others = sorted(set(NAMES) - {leader}, key=lambda name: name in replicas)
@@ -181,7 +182,7 @@ def leader_without_api(place: Place, _: int) -> Gaps:
 
 
 def replica(place: Place, number: int) -> Gaps:
-    """A replica is killed; its node lives, and stays the next hop."""
+    """A replica is killed. Its node stays alive, and stays the next hop."""
     victim = place.ready()[number % 2]
     place.serve_at(victim)
     found = _during(place, lambda: place.kill(victim), lambda: None)
@@ -233,7 +234,7 @@ PLACES: Mapping[str, Callable[[], AbstractContextManager[Place]]] = {"real": rea
 
 
 def measure(where: str, quick: bool) -> Table:
-    """The faults by turns, so that a change of the machine's load meets all of them."""
+    """Alternates the faults: a change of the machine's load then affects all of them."""
     count = 2 if quick else TRIALS
     found: dict[str, list[Gaps]] = {fault: [] for fault in FAULTS}
     with PLACES[where]() as place:
@@ -257,4 +258,4 @@ def measure(where: str, quick: bool) -> Table:
 
 
 PARTS: Mapping[str, Callable[[bool], Table]] = {where: partial(measure, where) for where in PLACES}
-"""``real`` needs the images of the nodes, which are built when they are missing (two minutes)."""
+"""``real`` needs the images of the nodes, which are built if they are missing (two minutes)."""

@@ -2,7 +2,7 @@
 
 One replica runs in the lab with bench/path_trace.py in its processes. ``lost``: from the line with which ExaBGP reports
 a lost session to the first gratuitous ARP. ``route``: from the first read of a new Service to the command that gives
-ExaBGP its route. The figures are counts, not times: a busy machine changes them only by a few.
+ExaBGP its route. The figures are counts, not times: a busy machine changes them only slightly.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from lab.measure import wait_until
 
 TRIALS = 3
 IDLE = 4.0  # seconds without an event, to measure the background
-AFTER_RETURN = 6.0  # seconds: Layer 2 still answers for some time when BGP is back
+AFTER_RETURN = 6.0  # seconds: Layer 2 still answers for some time after BGP has returned
 POOL = "10.77.0.200-10.77.0.229"
 ANNOTATION = {"eip.porter.kubesphere.io/v1alpha2": "auto"}
 
 
 @dataclass(frozen=True)
 class Window:
-    """The notes of one process between two moments."""
+    """The records of one process between two moments."""
 
     notes: tuple[Note, ...]
     seconds: float
@@ -64,7 +64,7 @@ class Trial:
 
 @contextmanager
 def replica() -> Iterator[tuple[Lab, Callable[[], Mapping[str, list[Note]]]]]:
-    """One node with a manager, and one router; and a function that ends the manager and returns the notes of its
+    """One node with a manager, and one router; and a function that ends the manager and returns the records of its
     processes."""
     with Lab(nodes=1, routers=["bird"]) as lab, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -91,7 +91,7 @@ def _read(folder: Path, part: str) -> list[Note]:
 
 
 def routed(lab: Lab, vip: str) -> float:
-    """When the router had the route, as wall-clock seconds."""
+    """The time at which the router had the route, in wall-clock seconds."""
     wait_until(lambda: f"{vip}/32" in lab.router.next_hops(), 30, f"a route to {vip}", interval=0.002)
     return time.time()
 
@@ -165,7 +165,7 @@ def gratuitous(frame: bytes, vip: str) -> bool:
 
 
 def tabled(title: str, found: list[Trial], notes: Mapping[str, list[Note]], idle: float) -> Table:
-    """The median of all trials, and what these processes do in the same time without an event."""
+    """The median of all trials, and the activity of these processes in the same time without an event."""
     table = Table(
         f"{title}: calls that enter another file (median of {len(found)})",
         ["process", "calls", "least", "most", "of them anyway", "files", "milliseconds (slowed down)"],

@@ -1,7 +1,7 @@
-"""Inside a manager or a wire process: notes each call that enters another file of porterlb, and each send.
+"""Inside a manager or a wire process: records each call that enters another file of porterlb, and each send.
 
-bench/path.py makes Python start it (sitecustomize) in each process of one replica. It is slow, so a run with it shows
-nothing about speed. The notes are written to a file when the process ends.
+bench/path.py makes Python start it (sitecustomize) in each process of one replica. It is slow: a run with it shows
+nothing about speed. The records are written to a file when the process ends.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from types import FrameType
 from typing import Any
 
 FOLDER = "PORTERLB_PATH_TRACE"
-"""Name of the environment variable with the folder for the notes."""
+"""Name of the environment variable with the folder for the records."""
 
 Note = tuple[float, str, str, str, str]
 """Wall-clock seconds; ``call``, ``pipe``, ``packet`` or ``exabgp``; calling file ('' for the event loop or a new
-thread), file that is entered, function."""
+thread), entered file, function."""
 
 _NOTES: deque[Note] = deque(maxlen=1 << 20)
 _SENDS = frozenset({"send", "sendto", "sendmsg", "write"})
@@ -32,7 +32,7 @@ _names: dict[str, str] = {}
 
 
 def begin() -> None:
-    """Starts the trace in the processes whose path is counted; does nothing in any other one."""
+    """Starts the trace in the processes whose path is counted. Does nothing in any other process."""
     part = {"porterlb": "manager", "porterlb.wire": "wire"}.get(_module(sys.orig_argv))
     if part is None or FOLDER not in os.environ:
         return
@@ -67,7 +67,7 @@ def _look(frame: FrameType, event: str, argument: Any) -> None:
 
 
 def _caller(frame: FrameType) -> str:
-    """The file of porterlb that the call comes from; frames of other files are skipped."""
+    """The file of porterlb from which the call comes. Frames of other files are skipped."""
     back = frame.f_back
     while back is not None:
         if file := _file(back):

@@ -1,8 +1,8 @@
-"""The plan alone: how long one plan takes, by the number of Services and of nodes.
+"""The plan alone: the duration of one plan, by the number of Services and of nodes.
 
-Times are processor time of this process, so that other load of the machine has little effect. The cluster: every node
-has a replica and a session with each of two routers (without add-path); a /12 of the nodes' segment; each Service has
-three endpoints, as in one EndpointSlice.
+Times are processor time of this process: other load of the machine has little effect. The cluster: every node has a
+replica and a session with each of two routers (without add-path); the nodes' segment has a /12; each Service has three
+endpoints, as in one EndpointSlice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ collect_seldom()  # as the manager does
 ROUTERS = ("tor-1", "tor-2")
 FIRST_VIP = int(ip_address("10.16.0.0"))
 AGREED = Negotiated((4,), hold_time=9)
-POOL = 4  # Eips that share the VIPs
+POOL = 4  # number of Eips that share the VIPs
 
 
 def cluster(services: int, nodes: int, policy: TrafficPolicy) -> Snapshot:
@@ -117,7 +117,7 @@ def with_service(snapshot: Snapshot, number: int, nodes: int) -> Snapshot:
 
 
 def timed(work: Callable[[], Plan]) -> tuple[float, Plan]:
-    """Processor seconds, and the plan."""
+    """Returns the processor seconds and the plan."""
     begun = time.process_time()
     made = work()
     return time.process_time() - begun, made
@@ -167,7 +167,7 @@ def measure(services: int, nodes: int, policy: TrafficPolicy, trials: int = 5) -
 
 
 def _routes_out(snapshot: Snapshot, made: Plan, now: float) -> float:
-    """Seconds until BGP is told the routes that no longer lead to a lost node; other VIPs may be planned later."""
+    """Seconds until BGP is given the routes that no longer lead to a lost node. Other VIPs may be planned later."""
     begun, steps = time.process_time(), plan_steps(snapshot, made, now, POLICY)
     while next(steps, made.bgp) is None:
         pass
@@ -175,7 +175,7 @@ def _routes_out(snapshot: Snapshot, made: Plan, now: float) -> float:
 
 
 def _longest_step(snapshot: Snapshot) -> float:
-    """The longest time for which the first plan, made in steps, does not yield."""
+    """The longest time without a yield of the first plan, made in steps."""
     longest, steps = 0.0, plan_steps(snapshot, None, 0.0, POLICY)
     while True:
         begun = time.process_time()
@@ -238,6 +238,6 @@ PARTS = {"growth": growth}
 
 
 def single(services: int, nodes: int, policy: str) -> None:
-    """One size; the last line is JSON."""
+    """One size. The last line of the output is JSON."""
     found = measure(services, nodes, TrafficPolicy(policy))
     print(json.dumps({"services": services, "nodes": nodes, "policy": policy, **found}))

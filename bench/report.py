@@ -1,4 +1,4 @@
-"""The results of a benchmark: tables for the screen, and the same as JSON."""
+"""The results of a benchmark: tables for the screen, and the same data as JSON."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ Cell = str | int | float
 
 @dataclass
 class Table:
-    """One table. Each row has as many cells as ``columns``; floats are rounded for the screen only.
+    """One table. Each row has as many cells as ``columns``. Floats are rounded for the screen only.
 
-    ``raw``: the single figures behind the rows, for the JSON. ``notes``: what a reader must know to assess the figures.
+    ``raw``: the single figures behind the rows, for the JSON. ``notes``: the information that a reader needs to assess
+    the figures.
     """
 
     title: str
@@ -42,7 +43,7 @@ class Table:
 
 
 def text(cell: Cell) -> str:
-    """A cell as text for people."""
+    """The text of a cell for the screen."""
     if isinstance(cell, float):
         return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
     return f"{cell:,}" if isinstance(cell, int) else cell
@@ -70,6 +71,6 @@ def save(name: str, tables: Mapping[str, Table], *, quick: bool) -> Path:
 
 
 def percentile(figures: Sequence[float], share: float) -> float:
-    """The figure below which ``share`` (0 to 1) of them lie; 0 when there is none."""
+    """The figure below which a share ``share`` (0 to 1) of the figures lies; 0 if there are no figures."""
     ordered = sorted(figures)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -1,4 +1,4 @@
-"""One VIP over several nodes: how evenly hosts are spread, and the gaps that they see when a node is cut off."""
+"""One VIP over several nodes: how evenly hosts are spread, and their gaps when a node is cut off."""
 
 from __future__ import annotations
 

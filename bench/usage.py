@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 def processor_seconds(pid: int) -> float:
-    """Its processor time since its start, in user and in kernel mode."""
+    """The processor time since the process's start, in user and in kernel mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int) -> int:
-    """Its resident memory; memory shared with other processes is counted in each."""
+    """The resident memory. Memory shared with other processes is counted in each."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def proportional_bytes(pid: int) -> int:
-    """Its resident memory; of memory that processes share, each counts its part (PSS)."""
+    """The resident memory (PSS). Of shared memory, each process counts its proportional part."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "Pss":
