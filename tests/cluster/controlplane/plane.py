@@ -48,17 +48,17 @@ class ControlPlane:
 
     Parameters:
         netns: network namespace (a name that `ip netns` knows) of all programs; None is this process's namespace, and
-        then they listen on loopback only.
+            then they listen on loopback only.
         address: IP address in `netns` at which the nodes reach the API server.
         service_cidr: the range of cluster IPs; "IPv4,IPv6" or "IPv6,IPv4" for dual stack.
         port: of the API server; None is 6443 in a network namespace, and a free one on loopback.
         controllers, scheduler: start kube-controller-manager, kube-scheduler.
         node_monitor_grace_period: seconds without a node's heartbeat until it is NotReady; None keeps Kubernetes'
-        default of 50 s. A shorter one also shortens the monitoring period. Pods are evicted at the default rate: a
-        second dead node's only 10 s after the first's.
+            default of 50 s. A shorter one also shortens the monitoring period. Pods are evicted at the default rate: a
+            second dead node's only 10 s after the first's.
         api_flags, controller_flags: more flags for these programs; the last one of a name wins.
         directory: a folder for data, keys and logs. They stay there, except etcd's data. None makes a folder and
-        removes it at the end (it is kept when the start fails).
+            removes it at the end (it is kept when the start fails).
     """
 
     def __init__(
