@@ -71,7 +71,7 @@ class Subject:
         return self._wait(lambda said: said.get("id") == number)
 
     def up(self) -> float:
-        """Waits until its session comes up the next time. Returns that time."""
+        """Waits for the next establishment of its session. Returns the time."""
         return float(self._wait(lambda said: "up" in said)["up"])
 
     def _wait(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

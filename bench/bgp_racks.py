@@ -157,7 +157,7 @@ def _ready(lab: Product, bfd: bool) -> None:
     lab.wait_settled()
 
 
-# The parts
+# Parts of the benchmark
 
 Trial = Callable[[int, bool], Gaps]
 

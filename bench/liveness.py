@@ -78,7 +78,7 @@ HOGS = 16
 
 
 def hogs(quick: bool) -> Table:
-    """Three replicas on a machine with HOGS busy processes; no frame is lost."""
+    """Three replicas on a machine whose processors are busy with HOGS computing processes; no frame is lost."""
     minutes = _minutes(quick)
     table = Table(
         f"False deaths beside {HOGS} busy processes, {minutes:g} minutes, three nodes and a gateway",

@@ -1,8 +1,8 @@
 """The plan alone: the duration of one plan, by the number of Services and of nodes.
 
 Times are processor time of this process: other load of the machine has little effect. The cluster: every node has a
-replica and a session with each of two routers (without add-path); the nodes' segment has a /12; each Service has three
-endpoints, as in one EndpointSlice.
+replica and a session with each of two routers (without add-path); the VIPs are in a /12 of the nodes' segment; each
+Service has three endpoints, as in one EndpointSlice.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def cluster(services: int, nodes: int, policy: TrafficPolicy) -> Snapshot:
 
 
 def without_node(snapshot: Snapshot, name: str) -> Snapshot:
-    """The node has lost power, according to probes, hellos and sessions."""
+    """A node has lost power, according to probes, hellos and sessions."""
     view = snapshot.view
     lost = {(name, router) for router in ROUTERS}
     negotiated = {session: agreed for session, agreed in view.negotiated.items() if session not in lost}

@@ -360,7 +360,7 @@ class Chaos:
 
     def rob(self, name: str) -> None:
         """Another controller writes its address into the status of a Service. The VIP stays served, and the status gets
-        the VIP again (after a delay that grows with each such write)."""
+        the VIP again (after a delay that grows with each of these writes)."""
         lab, vip = self.lab, self.addresses[name]
         self.note("foreign writer while all is well")
         write_foreign(lab, name)

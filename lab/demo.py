@@ -78,7 +78,7 @@ class Demo:
             self.say(f"The recordings are in {self.recordings}: porterlb replay FILE.")
         self.say("Streams: one UDP request each ms; where there are 12 flows, each 5 ms in each of them.")
 
-    # The steps
+    # Steps
 
     def give_addresses(self) -> None:
         lab = self.lab

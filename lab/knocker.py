@@ -25,7 +25,7 @@ def open_socket(target: str, number: int) -> socket.socket:
     Linux chooses ports from an offset that changes at random every 10 s. A client with 25 connections per second
     therefore soon reuses the port of a failed attempt. The node that forwarded that attempt keeps it in its connection
     table for 120 s (SYN_SENT), and sends a new SYN from the same port to the same pod, regardless of kube-proxy's
-    current rules. Such attempts fail because an earlier one did, and show nothing about the rules: see docs/modes.md.
+    current rules. These attempts fail because an earlier one did, and show nothing about the rules: see docs/modes.md.
     """
     made = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_STREAM)
     made.setblocking(False)

@@ -156,7 +156,7 @@ class Proxy:
             return
         node.ns.nft(ruleset(node.name, node.v4, node.v6, wanted))
         for flow in stale_udp(before or (), wanted, node.name):
-            node.run(["conntrack", "-D", *flow], check=False)  # fails if there is no such flow, which is fine
+            node.run(["conntrack", "-D", *flow], check=False)  # fails if no flow matches, which is acceptable
         self._applied[node.name] = wanted
 
     def _booted(self, node: Node) -> None:

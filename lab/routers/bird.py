@@ -159,7 +159,7 @@ def _read_answer(stream: object) -> str:
         if not raw:
             raise ConnectionError("BIRD closed its control socket")
         line = raw.decode(errors="replace").rstrip("\n")
-        if line.startswith("+"):  # a log message in between
+        if line.startswith("+"):  # a log message between the lines of the answer
             continue
         if line.startswith(" "):
             lines.append(line[1:])
@@ -208,7 +208,7 @@ def _path(values: dict[str, str]) -> RibPath:
         inside = re.findall(r"\(([^)]*)\)", values.get(key, ""))
         return frozenset(":".join(part.strip() for part in group.split(",")) for group in inside)
 
-    hops = [hop for hop in values.get("BGP.next_hop", "").split() if hop != "::"]  # "::" before a link-local one
+    hops = [hop for hop in values.get("BGP.next_hop", "").split() if hop != "::"]  # "::" precedes a link-local one
     return RibPath(
         next_hop=hops[0] if hops else values.get("via", ""),
         as_path=tuple(int(asn) for asn in re.findall(r"\d+", values.get("BGP.as_path", ""))),

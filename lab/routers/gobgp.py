@@ -158,7 +158,7 @@ class GoBgp(Router):
         return found
 
     def shutdown_session(self, neighbor: str, message: str = "") -> None:
-        # `disable` alone loses the message in GoBGP 3.10; `shutdown` alone lets the session come back
+        # `disable` alone loses the message in GoBGP 3.10; `shutdown` alone lets the session return
         if message:
             self.gobgp("neighbor", neighbor, "shutdown", "--reason", message)
         self.gobgp("neighbor", neighbor, "disable")

@@ -24,7 +24,7 @@ CONTROL = 240
 """The control plane's number on the segment: 10.77.0.240."""
 
 FRESH = 0.1
-"""Lifetime of a cached list, in seconds. The proxies of all nodes ask for the same lists."""
+"""Lifetime of a cached list, in seconds. The proxies of all nodes request the same lists."""
 
 KINDS = {
     "Node": "v1",

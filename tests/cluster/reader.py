@@ -20,7 +20,7 @@ REPLACED: Mapping[str, str] = {
     "--port=80": f"--port=80 --target-port={HTTP_PORT}",
     "192.168.1.": "10.77.0.",
 }
-"""Placeholders and the application that pages tell their readers to replace."""
+"""The placeholders that pages ask their readers to replace, and the application."""
 
 
 def desk(lab: Whole, folder: Path, here: Path = CHECKOUT) -> Desk:

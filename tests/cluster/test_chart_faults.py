@@ -271,8 +271,7 @@ def test_drain_waits_until_nothing_is_served_by_the_node(lab: Whole, load: Load)
 
 
 def test_a_cluster_of_one_node_has_no_pod_that_waits() -> None:
-    """As docs/install.md says: one replica. An upgrade ends the old one first, because both use the ports of the
-    node."""
+    """One replica, as in docs/install.md. An upgrade ends the old one first, because both use the ports of the node."""
     with whole(nodes=1) as single:
         single.install(replicas=1)
         single.pools()

@@ -59,7 +59,7 @@ def test_every_object_is_accepted(api: ControlPlane, values: dict[str, Any]) -> 
     """Strict validation: a field unknown to the API is also an error."""
     objects = [*chart.rendered(values), *chart.of_helm_test(values)]
     namespaces = {obj["metadata"].get("namespace", chart.NAMESPACE) for obj in objects}
-    for name in sorted(namespaces - {chart.NAMESPACE}):  # the objects of another release, such as Grafana's
+    for name in sorted(namespaces - {chart.NAMESPACE}):  # the objects of another release, e.g. Grafana's
         made = yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         api.kubectl("apply", "-f", "-", stdin=made)
     accounts = yaml.safe_dump_all([obj for obj in chart.of_helm_test(values) if obj["kind"] == "ServiceAccount"])

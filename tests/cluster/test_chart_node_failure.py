@@ -46,7 +46,7 @@ def lab() -> Iterator[Whole]:
 
 
 def spare(lab: Whole) -> str:
-    """The node without a replica: the two others can tell whether it is alive."""
+    """The node without a replica: the two other nodes can determine whether it is alive."""
     (name,) = set(NAMES) - set(lab.wait_replicas(2))
     return name
 
@@ -89,7 +89,7 @@ def comes_back(lab: Whole, vip: str, victim: str) -> str:
         if not lab.on_segment(vip):
             lab.wait_hops(vip, *NAMES, timeout=40)
         wait_until(lambda: all(is_ready(pod) for pod in lab.pods_of("web", "default")), 30, "all pods to be ready")
-        time.sleep(2.0)  # every kube-proxy knows the pod
+        time.sleep(2.0)  # until every kube-proxy knows the pod
         seen, knocked = stream.report(), attempts.report()
     print(f"{victim} returns ({vip}): {seen}; {knocked.since(moment)}")
     return f"{seen}; {knocked.since(moment)}" if seen.worst_gap_ms > 1000 * STALL or knocked.failed else ""

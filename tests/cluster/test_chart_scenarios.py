@@ -355,14 +355,14 @@ def test_every_permission_is_used_and_nothing_is_denied(lab: Whole) -> None:
     lab.peer(name="guarded", conf={"neighborAddress": "10.77.0.99", "authPasswordSecret": reference})
     granted = permissions()
     (vip,) = lab.deploy("web", "segment")
-    for _ in range(3):  # the next hop is recorded in an annotation; sessions come and go
+    for _ in range(3):  # the next hop is recorded in an annotation; sessions end and return
         lab.wait_owner(vip)
         lab.kubectl("patch", "bgppeer", "router1-v4", "--type=merge", "-p", '{"spec":{"conf":{"adminDown":true}}}')
         wait_until(lambda: len(lab.router.established()) < 4, 30, "sessions to end")
         lab.kubectl("patch", "bgppeer", "router1-v4", "--type=merge", "-p", '{"spec":{"conf":{"adminDown":false}}}')
         wait_until(lambda: len(lab.router.established()) >= 4, 60, "sessions to be back")
 
-    (idle,) = set(NAMES) - set(lab.wait_replicas(2))  # both replicas can tell that it is dead: its pods are marked
+    (idle,) = set(NAMES) - set(lab.wait_replicas(2))  # both replicas can determine that it is dead: its pods are marked
     lab.node(idle).power_off()
     time.sleep(2.0)
     lab.back(idle)

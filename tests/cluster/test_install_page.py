@@ -1,8 +1,7 @@
 """Follows docs/install.md literally on real nodes: runs its shell blocks, and compares its examples with the real
 output.
 
-Only the parts that the page tells its reader to replace are replaced: the image, the API server's address, and the
-application.
+Only the placeholders named by the page are replaced: the image, the API server's address, and the application.
 """
 
 from __future__ import annotations

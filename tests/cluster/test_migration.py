@@ -1,7 +1,8 @@
 """From MetalLB to PorterLB and back, on a real API, with traffic: no Service gets another address.
 
-MetalLB itself does not run. A stand-in provides what users see of it: its objects are in the API, under CRDs with the
-names and versions that it publishes; it writes the status of each Service; and node-a answers ARP for each address.
+MetalLB itself does not run. A stand-in provides everything that users see of it: its objects are in the API, under CRDs
+with the names and versions that it publishes; it writes the status of each Service; and node-a answers ARP for each
+address.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """docs/migration.md, "Switch from OpenELB", on real kubelets: its commands in order, with traffic.
 
-OpenELB itself does not run. A stand-in provides what users see of it: its CRDs with the versions and fields of OpenELB
-0.6, its objects with finalizers and statuses, its Deployment, DaemonSet and webhooks by name, the statuses and
-finalizers of Services; and node-a answers ARP for each address.
+OpenELB itself does not run. A stand-in provides everything that users see of it: its CRDs with the versions and fields
+of OpenELB 0.6, its objects with finalizers and statuses, its Deployment, DaemonSet and webhooks by name, the statuses
+and finalizers of Services; and node-a answers ARP for each address.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def test_a_node_is_drained_and_undrained_without_a_loss(road: KubeProduct) -> No
     (vip,) = road.vips("web")
     road.wait_hops(vip, *NAMES, timeout=40)
     with road.client.stream(vip, flows=12, interval=0.01) as stream:
-        # Without a kubelet, there is no port-forward: the command cannot ask the replicas whether the drain is safe.
+        # Without a kubelet, there is no port-forward: the command cannot query the replicas about the safety of the
+        # drain.
         done = plugin(road, "drain", "node-a", "--timeout", "1")
         assert done.returncode == 1 and "No replica can be asked" in done.stderr, done
         road.wait_hops(vip, "node-b", "node-c", timeout=40)

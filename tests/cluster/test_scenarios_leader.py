@@ -127,7 +127,8 @@ def test_a_leader_that_is_stopped_past_its_lease_and_goes_on(road: KubeProduct) 
 def no_writes_of_old_leaders(road: KubeProduct, since: float) -> None:
     """Checks that each leader's status write came from the address that had last written the lease.
 
-    ``since``: seconds since 1970. Before that time, the lease was recreated by hand, and the log does not say for whom.
+    ``since``: seconds since 1970. Before that time, the lease was recreated by hand, and the log does not show for
+    which replica.
     """
     lease = took_over(road)
     late = []

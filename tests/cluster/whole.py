@@ -28,8 +28,8 @@ from tests.lab.product import EIP_ANNOTATION, POOLS, Product
 NAMESPACE = chart.NAMESPACE
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:porterlb"
 GRACE = 4.0
-"""Seconds without a heartbeat until a node is NotReady (Kubernetes' default: 50 s). The tests measure what happens
-afterwards."""
+"""Seconds without a heartbeat until a node is NotReady (Kubernetes' default: 50 s). The tests measure the time after
+it."""
 
 WHEN = "requestReceivedTimestamp"
 
@@ -45,7 +45,7 @@ for short tests."""
 
 
 class WholeBackend(KubeBackend):
-    """The API, with controllers and scheduler. The chart installs what PorterLB needs there."""
+    """The API, with controllers and scheduler. The chart installs the objects that PorterLB needs there."""
 
     grace = GRACE
 
@@ -275,7 +275,7 @@ class Whole(Product):
     def back(self, *nodes: str) -> None:
         """Powers the nodes on, and waits until they are used again and the pods bound to them have restarted.
 
-        The API's data about a node that was off only briefly is still the old data.
+        For a node that was off only briefly, the API's data is correct but dates from before the power loss.
         """
         since = datetime.now(UTC).replace(microsecond=0)
         for name in nodes:

@@ -31,9 +31,9 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
 class Combination:
     """One combination of session options between the nodes and a router.
 
-    ``relation``: direct or multihop (both eBGP), or ibgp. ``passive``: our side waits for the router. ``port``: the
-    listening port of the side that waits. ``timers``: our hold time and keepalive interval, 0 for the value derived
-    from the other. ``nodes``: all, or those of the rack that the nodeSelector names.
+    ``relation``: direct or multihop (both eBGP), or ibgp. ``passive``: PorterLB waits for the router. ``port``: the
+    listening port of the side that waits. ``timers``: PorterLB's hold time and keepalive interval, 0 for the value
+    derived from the other. ``nodes``: all, or those of the rack that the nodeSelector names.
     """
 
     router: str

@@ -16,7 +16,7 @@ MOST = 1 << 22  # bytes of the first event of a page
 
 
 def ask(node: Host, *arguments: str) -> tuple[int, Any]:
-    """Runs a ``porterlb`` command that asks only the replica on this node. Returns the exit code and the JSON."""
+    """Runs a ``porterlb`` command that queries only the replica on this node. Returns the exit code and the JSON."""
     argv = [sys.executable, "-P", "-m", "porterlb", *arguments, "--from", HERE, "-o", "json"]
     done = node.run(["env", f"PYTHONPATH={CHECKOUT}", "KUBECONFIG=/nowhere", *argv], check=False)
     if not done.stdout:

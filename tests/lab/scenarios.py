@@ -36,7 +36,7 @@ class Stage:
         replicas: the nodes that run a manager; default: all.
         profile: of the managers' settings.
         options: further arguments of the managers.
-        lab: arguments of `Lab`. The router is only a gateway: a node that hears no other host doubts itself.
+        lab: arguments of `Lab`. The router is only a gateway: a node that hears no other host suspects itself.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ def test_loss_is_random_and_about_as_much_as_asked(lab: Lab) -> None:
     lab.faults.loss(30, ["node-b"])
     received = answered(lab, lab.node("node-b").v4, 300)
     lab.faults.clear()
-    # 30 % in each direction: 49 % of 300 come back. Six standard deviations are 52.
+    # 30 % in each direction: 49 % of the 300 answers arrive. Six standard deviations are 52.
     assert 147 - 52 <= received <= 147 + 52
 
 

@@ -19,7 +19,7 @@ from tests.lab.mode_scenes import ModeStage
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
 HOSTS = 6
-WITHIN = 1000.0  # ms; bench/spread.py measures
+WITHIN = 1000.0  # in ms; bench/spread.py measures it
 
 
 def hosts_of(on: ModeStage) -> list[Client]:

@@ -27,7 +27,7 @@ GAP_MS = 500.0
 
 SILENT_GAP_MS = 2500.0
 """In milliseconds, if neither side sends a notice: the two hold timers may expire one keepalive interval (1 s) apart.
-Without standby, no node answers before our timer has expired."""
+Without standby, no node answers before PorterLB's timer has expired."""
 
 
 WAYS = {

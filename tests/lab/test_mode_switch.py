@@ -84,7 +84,7 @@ def test_what_cannot_work_is_refused(stage: ModeStage) -> None:
     assert "layer2" in line and "maintenance window" in line, out
     rows = {row["name"]: row for row in stage.json_of("mode")}
     assert "maintenance window" in rows["standby"]["history"][0]["reason"]
-    # With --force the switch is done, and the output says that it has no use
+    # With --force the switch is done, and the output reports that no established session carries it
     code, _, err = stage.command("mode", "bgp", "--eip", "quiet", "--force", "--timeout", "5")
     assert code == 1 and "No BGP session that carries it is established" in err, err
     code, _, err = stage.command("mode", "auto", "--eip", "quiet")

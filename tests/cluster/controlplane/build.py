@@ -44,7 +44,7 @@ COMPILER_MEMORY = 2 << 30
 
 
 class BuildError(Exception):
-    """The programs cannot be found or built. The message says what to do."""
+    """The programs cannot be found or built. The message contains the remedy."""
 
 
 def ensure_binaries(names: Sequence[str] = tuple(PROGRAMS)) -> dict[str, Path]:

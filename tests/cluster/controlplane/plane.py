@@ -271,7 +271,7 @@ class ControlPlane:
         server = self.local_server if local else self.server
         return write_kubeconfig(self.directory / file, server, self._layout.pki.certificate, user)
 
-    # -- use -------------------------------------------------------------------------------------------------
+    # -- clients and data -------------------------------------------------------------------------------------
 
     @property
     def api(self) -> client.ApiClient:
