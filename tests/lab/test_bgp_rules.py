@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lab.measure import wait_equal
+from lab.measure import wait_equal, wait_until
 from lab.routers import RouterConfig, Session
 from tests.lab.product import product
 
@@ -63,8 +63,13 @@ def test_rules_choose_next_hops_and_communities_by_node(kind: str) -> None:
             wait_equal(lab.router.routes, {}, 20, "no prefix without a VIP in it")
             (vip,) = lab.give("web", "routed", policy="Cluster")
             rules({"communities": ["west"]})
-            ready = lab.wait_condition("BgpPeer", "router1-v4", "Ready", "False")
-            assert "'west' is neither a well-known community nor one of spec.communities" in ready["message"]
+            sentence = "'west' is neither a well-known community nor one of spec.communities"
+
+            def named() -> bool:
+                ready = lab.conditions("BgpPeer", "router1-v4").get("Ready", {})
+                return ready.get("status") == "False" and sentence in ready["message"]
+
+            wait_until(named, 15, "the condition to name the community")
             wait_equal(seen, {}, 20, "nothing by a rule whose community is unknown")
         finally:
             print(lab.logs())
