@@ -232,9 +232,10 @@ class Stage:
 
     @contextlib.contextmanager
     def watched(self, vips: Iterable[str]) -> Iterator[list[set[str]]]:
-        """For the duration of the block, collects the nodes that answered each request for these VIPs within 0.1 s.
+        """For the duration of the block, collects the nodes that answered each request for these VIPs within 0.05 s.
 
-        A node that takes over a VIP answers its last request again, at least 0.15 s later.
+        A node that takes over a VIP answers its last request again. That is some 0.1 s later at the earliest: a node
+        counts as dead 0.15 s after its last answer to a probe, and probes are 0.05 s apart.
         """
         seen: list[set[str]] = []
         end = threading.Event()
@@ -242,7 +243,7 @@ class Stage:
 
         def ask() -> None:
             while not end.is_set():
-                seen.extend(self.owners(vip, timeout=0.05, within=0.1) for vip in wanted)
+                seen.extend(self.owners(vip, timeout=0.05, within=0.05) for vip in wanted)
 
         thread = threading.Thread(target=ask, name="lab-watch", daemon=True)
         thread.start()
