@@ -424,10 +424,6 @@ class View:
     outage: bool = False  # the API is unavailable
     asked: frozenset[Address] = frozenset()  # VIPs that a host has asked for recently, as far as we heard it
 
-    def dead_there(self, subnet: Network) -> frozenset[str]:
-        """The nodes that are dead on a connected subnet; none while we are in doubt about ourselves."""
-        return frozenset() if self.doubt else frozenset(node for node, where in self.dead_on if where == subnet)
-
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace as Of
+from typing import Any
+
 import pytest
 
-from porterlb.core.layer2.handover import PATIENCE
+from porterlb.core.layer2.handover import PATIENCE, Handover
 from porterlb.core.layer2.serving import LISTEN
 from porterlb.core.layer2.staleness import SETTLE, SILENT
 from tests.core.layer2.test_engine import ORDER, PACKED, A, B, question
@@ -140,3 +143,17 @@ def _asked(world: World, host: int) -> list[bytes]:
     macs = [replica.layer2.asked(NIC, asker, world.now) for replica in world.replicas.values()]
     world.run(0.2)
     return [mac for mac in macs if mac]
+
+
+def test_the_first_wait_ends_first() -> None:
+    around: Any = Of(own="n1", wanted=Of(digest=2))
+    hellos: Any = Of(last_of=lambda node: Of(digest=1))  # neither has our plan
+    handover = Handover(around, hellos)
+    assert handover.next_at is None
+    assert handover.waits("a", "n2", 10.0) and handover.waits("b", "n3", 11.0)
+    assert handover.next_at == 10.0 + PATIENCE
+    assert not handover.announced("c", 12.0), "we do not wait for it"
+    assert handover.announced("b", 12.0), "its new node claims it"
+    assert not handover.waits("b", "n3", 12.0)
+    assert list(handover.due(10.0 + PATIENCE)) == ["a"]
+    assert not handover.waits("a", "n2", 10.0 + PATIENCE) and handover.next_at is None

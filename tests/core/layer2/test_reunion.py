@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from porterlb.core.layer2.reunion import AT_ONCE, PAUSE, Reunion
+from porterlb.core.layer2.serving import LISTEN
+from tests.core.layer2.world import World
 
 VIPS = [bytes((10, 0, number // 250, number % 250)) for number in range(100)]
 
@@ -35,3 +37,22 @@ def test_questions_are_paced_and_each_vip_waits_once() -> None:
         sent += [(at, address) for address in found]
     assert [address for _, address in sent] == VIPS
     assert 0.85 <= sent[-1][0] - 10.0 <= 1.0  # 100 per second, after a burst of 0.1 s
+
+
+def test_the_others_ask_for_their_vips_when_a_replica_is_heard_again() -> None:
+    ours, theirs = "10.0.0.100", "10.0.0.101"
+    world = World("n1", "n2", "n3")
+    world.vips((ours, ("n1", "n3", "n2")), (theirs, ("n3", "n1", "n2")))
+    world.run(LISTEN + 2)
+    n1, n3 = world.replicas["n1"], world.replicas["n3"]
+    for replica in (n1, n3):
+        replica.checked.clear()
+    world.run(2)
+    assert n1.checked == [], "nothing has changed"
+    world.cut = {"n2"}
+    world.run(12)
+    assert n1.checked == [], "no replica has come"
+    world.cut = set()
+    world.run(LISTEN + 3)
+    assert {vip for _, vip in n1.checked} == {ours}
+    assert {vip for _, vip in n3.checked} == {theirs}
