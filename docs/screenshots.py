@@ -104,15 +104,16 @@ def texts(lab: Lab, commands: Iterable[str]) -> dict[str, str]:
 
 def steady(lab: Lab, commands: Collection[str], parts: Iterable[str]) -> dict[str, str]:
     """What the commands print, once all parts are in it and two readings in a row have the same shape."""
-    readings = [texts(lab, commands)]
+    found: dict[str, str] = {}
 
     def same() -> bool:
-        readings.append(texts(lab, commands))
-        *_, last, now = ({command: shape(text) for command, text in reading.items()} for reading in readings)
-        return last == now and all(part in "".join(readings[-1].values()) for part in parts)
+        nonlocal found
+        before, found = found, texts(lab, commands)
+        alike = shape("\n".join(before.values())) == shape("\n".join(found.values()))
+        return alike and all(part in "".join(found.values()) for part in parts)
 
     wait_until(same, 60, f"what {', '.join(commands)} print to stay the same", 1)
-    return readings[-1]
+    return found
 
 
 def scene(lab: Lab, picture_of_page: Path | None = None) -> dict[str, str]:

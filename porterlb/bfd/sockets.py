@@ -19,6 +19,7 @@ from porterlb.core.bfd.values import (
     Obstacle,
     ObstacleKind,
 )
+from porterlb.core.scope import scope_of, scoped, unscoped
 
 _IP_RECVTTL = 12  # linux/in.h; Python has no name for it
 _CONTROL = 0xC0  # DSCP CS6, network control: routers drop it last
@@ -130,16 +131,16 @@ def _endpoint(address: Address, port: int) -> tuple[str, int] | tuple[str, int, 
     percent sign. Raises OSError without the interface."""
     if address.version == 4:
         return str(address), port
-    scope = socket.if_nametoindex(address.scope_id) if address.scope_id else 0
-    return str(address).partition("%")[0], port, 0, scope
+    scope = scope_of(address)
+    return str(unscoped(address)), port, 0, socket.if_nametoindex(scope) if scope else 0
 
 
 def _sender(source: tuple[str, int] | tuple[str, int, int, int]) -> Address:
     """The address of the sender; a link-local one with the interface that the datagram arrived on."""
     address = ip_address(str(source[0]).partition("%")[0])
-    if len(source) == 4 and source[3] and address.is_link_local:
+    if len(source) == 4 and source[3]:
         with contextlib.suppress(OSError):  # the interface has just been removed
-            return ip_address(f"{address}%{socket.if_indextoname(source[3])}")
+            return scoped(address, socket.if_indextoname(source[3]))
     return address
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
-from porterlb.core.model import Address
+Address = IPv4Address | IPv6Address
 
 
 def scope_of(address: Address | None) -> str:

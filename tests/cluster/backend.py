@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ class KubeBackend:
     def apply(self, obj: Object) -> None:
         self.plane.apply(obj)
         self._lists.pop(obj["kind"], None)
+
+    def patch(self, kind: str, name: str, body: Mapping[str, Any], *more: str) -> None:
+        """A merge patch. ``more``: options of kubectl."""
+        self.plane.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(body), *more)
 
     def delete(self, kind: str, name: str, namespace: str = "") -> None:
         try:

@@ -49,7 +49,7 @@ class KubeProduct(Product):
         return found
 
     def patch(self, kind: str, name: str, body: Mapping[str, Any], *more: str) -> None:
-        self.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(body), *more)
+        self.backend.patch(kind, name, body, *more)
 
     def readiness(self, node: str) -> tuple[int, str]:
         return self.manager_http(node, "/readyz")

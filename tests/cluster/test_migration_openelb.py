@@ -7,7 +7,6 @@ and finalizers of Services; and node-a answers ARP for each address.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -148,7 +147,7 @@ def openelb(lab: Whole) -> None:
     for name, address in HELD.items():
         used[address] = ";".join(filter(None, [used.get(address, ""), f"default/{name}"]))
     status = {"occupied": False, "poolSize": 20, "usage": len(used), "used": used, "ready": True, "v4": True}
-    patch(lab, "eip", "lan", {"status": status}, "--subresource=status")
+    lab.backend.patch("eip", "lan", {"status": status}, "--subresource=status")
     plane.apply(deployment(PODS, [node.name for node in lab.nodes]))
     for name, address in HELD.items():
         ports = [(PORTS[0][0], PORT[name], *PORTS[0][2:])] if name in PORT else PORTS[:1]
@@ -162,16 +161,12 @@ def openelb(lab: Whole) -> None:
         service["spec"]["selector"] = {"app": PODS}
         service["metadata"]["finalizers"] = [ON_SERVICES]
         plane.apply(service)
-        patch(
-            lab, "service", name, {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}}, "--subresource=status"
+        lab.backend.patch(
+            "service", name, {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}}, "--subresource=status"
         )
     for address in sorted(set(HELD.values())):
         lab.node("node-a").ns.run(["ip", "address", "replace", f"{address}/32", "dev", "lo"])
     plane.apply([webhook("ValidatingWebhookConfiguration"), webhook("MutatingWebhookConfiguration")])
-
-
-def patch(lab: Whole, kind: str, name: str, change: Object, *options: str) -> None:
-    lab.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(change), *options)
 
 
 def held(lab: Whole) -> dict[str, str]:

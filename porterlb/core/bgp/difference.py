@@ -172,7 +172,7 @@ class Difference:
             self._split.insert(0, batch)
 
     def done(self, batch: Batch) -> None:
-        """ExaBGP acknowledged the batch. What was wanted otherwise in the meantime is queued."""
+        """ExaBGP acknowledged the batch. If other paths of its prefixes have become wanted since, these are queued."""
         slot = (batch.path.peer, batch.path.path_id)
         has, unsure = self._has.setdefault(slot, {}), self._unsure.setdefault(slot, set())
         unsure.difference_update(batch.prefixes)

@@ -25,9 +25,9 @@ _LONGEST_LINE = 1 << 20
 def _from_interface(target: BfdTarget) -> BfdTarget:
     """Towards a link-local address, the kernel uses the link-local address of its interface: the one that the router
     knows."""
-    if not target.interface or scope_of(target.address):
-        return replace(target, interface="")
-    source = interface_address(target.interface, target.address.version)
+    if not target.interface:
+        return target
+    source = None if scope_of(target.address) else interface_address(target.interface, target.address.version)
     return replace(target, local_address=source, interface="")
 
 
