@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import yaml
 
+from lab.measure import wait_until
 from lab.netns import LabError, run_command
-from porterlb.cluster import Kind
+from porterlb.cluster import Kind, Unavailable
 from porterlb.edge.manifests import ManifestsCluster
 
 Object = dict[str, Any]
@@ -149,16 +150,19 @@ class DirBackend:
 
     def write_status(self, kind: str, name: str, fields: Object, manager: str, namespace: str = "") -> None:
         """Writes fields of a status as another controller does: with its own field manager, taking them from other
-        managers."""
+        managers. A busy machine or a stopped process can delay a write; it is repeated then, for 30 s at most."""
 
-        async def write() -> None:
+        async def write() -> bool:
             cluster = ManifestsCluster(self.folder)
             try:
                 await cluster.apply_status(_KINDS[kind], name, namespace, fields, owner=manager)
+            except Unavailable as error:
+                raise LabError(str(error)) from None
             finally:
                 await cluster.close()
+            return True
 
-        asyncio.run(write())
+        wait_until(lambda: asyncio.run(write()), 30, f"the status of {kind} {name} to be written", interval=0.5)
 
     # Nodes
 
