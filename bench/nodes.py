@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -157,47 +158,50 @@ def lab_nodes() -> Iterator[Place]:
 
 Gaps = tuple[float, float, float]
 """The worst gap by BGP and by Layer 2, and the longest delay of the benchmark's own senders, in ms."""
+Trial = Mapping[str, Gaps]
+"""What happened -> the gaps meanwhile."""
 
 
-def next_hop(place: Place, number: int) -> Gaps:
-    """A node that does not lead loses its power: alternately one without and one with a replica."""
+def next_hop(place: Place, number: int) -> Trial:
+    """A node that does not lead loses its power: alternately one without and one with a replica. Then it returns."""
     replicas = place.ready()
     leader = place.lab.wait_leader(*replicas)
     others = sorted(set(NAMES) - {leader}, key=lambda name: name in replicas)
-    return _power_off(place, others[number % len(others)])
+    victim = others[number % len(others)]
+    place.serve_at(victim)
+    off = _power_off(place, victim)
+    back = _during(place, lambda: place.back(victim), place.ready)
+    return {"a next hop's node loses power": off, "that node returns": back}
 
 
-def leader(place: Place, _: int) -> Gaps:
-    return _power_off(place, place.lab.wait_leader(*place.ready()))
+def leader(place: Place, _: int) -> Trial:
+    victim = place.lab.wait_leader(*place.ready())
+    place.serve_at(victim)
+    off = _power_off(place, victim)
+    place.back(victim)
+    return {"the leader's node loses power": off}
 
 
-def leader_without_api(place: Place, _: int) -> Gaps:
+def leader_without_api(place: Place, _: int) -> Trial:
     victim = place.lab.wait_leader(*place.ready())
     place.serve_at(victim)
     with place.api_away():
         time.sleep(OUTAGE)
-        found = _measure(place, victim)
+        off = _power_off(place, victim)
     place.back(victim)
-    return found
+    return {"the same, the API away": off}
 
 
-def replica(place: Place, number: int) -> Gaps:
+def replica(place: Place, number: int) -> Trial:
     """A replica is killed. Its node stays alive, and stays the next hop."""
     victim = place.ready()[number % 2]
     place.serve_at(victim)
-    found = _during(place, lambda: place.kill(victim), lambda: None)
+    killed = _during(place, lambda: place.kill(victim), lambda: None)
     place.back(victim)
-    return found
+    return {"a replica is killed": killed}
 
 
 def _power_off(place: Place, victim: str) -> Gaps:
-    place.serve_at(victim)
-    found = _measure(place, victim)
-    place.back(victim)
-    return found
-
-
-def _measure(place: Place, victim: str) -> Gaps:
     others = [name for name in NAMES if name != victim]
 
     def moved() -> None:
@@ -211,7 +215,7 @@ def _measure(place: Place, victim: str) -> Gaps:
     return _during(place, place.lab.node(victim).power_off, moved)
 
 
-def _during(place: Place, fail: Callable[[], object], moved: Callable[[], None]) -> Gaps:
+def _during(place: Place, fail: Callable[[], object], moved: Callable[[], object]) -> Gaps:
     with (
         place.lab.client.stream(place.routed, flows=12, interval=0.005) as far,
         place.lab.segment_client.stream(place.segment, flows=4, interval=0.002) as near,
@@ -224,36 +228,32 @@ def _during(place: Place, fail: Callable[[], object], moved: Callable[[], None])
     return reports[0].worst_gap_ms, reports[1].worst_gap_ms, max(report.sender_stall_ms for report in reports)
 
 
-FAULTS: Mapping[str, Callable[[Place, int], Gaps]] = {
-    "a next hop's node loses power": next_hop,
-    "the leader's node loses power": leader,
-    "the same, the API away": leader_without_api,
-    "a replica is killed": replica,
-}
+FAULTS: tuple[Callable[[Place, int], Trial], ...] = (next_hop, leader, leader_without_api, replica)
 PLACES: Mapping[str, Callable[[], AbstractContextManager[Place]]] = {"real": real_nodes, "lab": lab_nodes}
 
 
 def measure(where: str, quick: bool) -> Table:
     """Alternates the faults: a change of the machine's load then affects all of them."""
     count = 2 if quick else TRIALS
-    found: dict[str, list[Gaps]] = {fault: [] for fault in FAULTS}
+    found = defaultdict[str, list[Gaps]](list)
     with PLACES[where]() as place:
         for number in range(count):
-            for fault, one in FAULTS.items():
-                found[fault].append(one(place, number))
-                bgp, layer2, _ = found[fault][-1]
-                print(f"  {number + 1}/{count} {fault}: BGP {bgp:.0f} ms, Layer 2 {layer2:.0f} ms", file=sys.stderr)
+            for fault in FAULTS:
+                for event, gaps in fault(place, number).items():
+                    found[event].append(gaps)
+                    bgp, layer2, _ = gaps
+                    print(f"  {number + 1}/{count} {event}: BGP {bgp:.0f} ms, Layer 2 {layer2:.0f} ms", file=sys.stderr)
         table = Table(
             f"Gaps on {place.name}, ms ({count} trials)",
-            ("what fails", "mode", "median", "worst", "own stall"),
+            ("what happens", "mode", "median", "worst", "own stall"),
             notes=["BGP: a request every 5 ms in each of 12 flows; Layer 2: every 2 ms in each of 4 flows"],
         )
-    for fault, each in found.items():
+    for event, each in found.items():
         stalls = max(stall for *_, stall in each)
         for number, mode in enumerate(("BGP", "Layer 2")):
-            gaps = [gap[number] for gap in each]
-            table.rows.append((fault, mode, percentile(gaps, 0.5), max(gaps), stalls))
-            table.raw[f"{fault}, {mode}"] = gaps
+            longest = [gaps[number] for gaps in each]
+            table.rows.append((event, mode, percentile(longest, 0.5), max(longest), stalls))
+            table.raw[f"{event}, {mode}"] = longest
     return table
 
 
