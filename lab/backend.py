@@ -148,9 +148,12 @@ class DirBackend:
             return {}
         return before[1]
 
-    def write_status(self, kind: str, name: str, fields: Object, manager: str, namespace: str = "") -> None:
+    def write_status(
+        self, kind: str, name: str, fields: Object, manager: str, namespace: str = "", patience: float = 30.0
+    ) -> None:
         """Writes fields of a status as another controller does: with its own field manager, taking them from other
-        managers. A busy machine or a stopped process can delay a write; it is repeated then, for 30 s at most."""
+        managers. A busy machine delays a write, and a stopped process can hold the lock of the object: the write is
+        repeated for ``patience`` seconds."""
 
         async def write() -> bool:
             cluster = ManifestsCluster(self.folder)
@@ -162,7 +165,7 @@ class DirBackend:
                 await cluster.close()
             return True
 
-        wait_until(lambda: asyncio.run(write()), 30, f"the status of {kind} {name} to be written", interval=0.5)
+        wait_until(lambda: asyncio.run(write()), patience, f"the status of {kind} {name} to be written", interval=0.5)
 
     # Nodes
 

@@ -89,15 +89,21 @@ def capabilities(lab: Lab, _node: str, _chance: random.Random) -> tuple[str, End
 
 
 def foreign_writer(lab: Lab, _node: str, chance: random.Random) -> tuple[str, End]:
-    """Another controller writes its own address into the status of a Service. The product restores its own."""
-    write_foreign(lab, chance.choice(sorted(obj["metadata"]["name"] for obj in lab.backend.objects("Service"))))
+    """Another controller writes its own address into the status of a Service. The product restores its own.
+
+    It does not wait for the lock of a stopped manager: that one continues only after this fault has begun."""
+    service = chance.choice(sorted(obj["metadata"]["name"] for obj in lab.backend.objects("Service")))
+    try:
+        write_foreign(lab, service, patience=0.0)
+    except LabError:
+        return "foreign writer was blocked", lambda: None
     return "foreign writer", lambda: None
 
 
-def write_foreign(lab: Lab, service: str) -> None:
+def write_foreign(lab: Lab, service: str, patience: float = 30.0) -> None:
     assert isinstance(lab.backend, DirBackend)
     fields = {"loadBalancer": {"ingress": [{"ip": FOREIGN_ADDRESS}]}}
-    lab.backend.write_status("Service", service, fields, FOREIGN_MANAGER, "default")
+    lab.backend.write_status("Service", service, fields, FOREIGN_MANAGER, "default", patience)
 
 
 FAULTS: tuple[Fault, ...] = (
