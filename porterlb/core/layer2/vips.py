@@ -85,12 +85,14 @@ class Vip:
 
     def ask(self, question: Question, owned: bool, now: float) -> None:
         """A host asks for the VIP. Called for each question. ``owned``: the caller answers it. Duplicate address probes
-        do not count as use: replicas send them too."""
+        and announcements do not count as use: replicas send both."""
         if not any(question.sender):
             return
-        self.asked = now
+        announced = question.target == question.sender
+        if not announced:
+            self.asked = now
         if not owned:
-            self.question = None if question.target == question.sender else question
+            self.question = None if announced else question
 
 
 class VipTable:

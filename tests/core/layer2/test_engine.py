@@ -16,7 +16,7 @@ from porterlb.core.layer2.conflicts import CONFIRM
 from porterlb.core.layer2.questions import Question
 from porterlb.core.layer2.serving import LISTEN, OVERLAP, ServingState
 from porterlb.core.layer2.staleness import SETTLE, SILENT
-from porterlb.core.layer2.vips import QUESTION_LIVES, SLICE
+from porterlb.core.layer2.vips import QUESTION_LIVES, SLICE, Vip
 from porterlb.core.observed import Answering, Nic
 from tests.core.layer2.world import KEY, NIC, Replica, World, mac_of, nics_of
 
@@ -188,7 +188,7 @@ def test_a_replica_that_hangs_is_answered_for_with_its_mac_and_without_an_announ
     assert PACKED not in moves(world, "n1")
 
 
-def question(target: str, sender: str = "10.0.0.200") -> Question:
+def question(target: str, sender: str = "10.0.0.5") -> Question:
     mac = b"\x0a" * 6
     return Arp(mac, ARP_REQUEST, mac, ip_address(sender).packed, bytes(6), ip_address(target).packed)
 
@@ -583,6 +583,19 @@ def test_a_next_hop_whose_mac_is_not_known_is_not_answered_for_and_reported_so(w
     world.run(0.1)
     assert world.answers(A) == {}
     assert world.replicas["n1"].answering[A] == Answering("n9", "")  # n1 leads
+
+
+def test_probes_and_announcements_of_a_vip_are_no_use_of_it() -> None:
+    vip = Vip(A, new=True)
+    for sender in ("0.0.0.0", A):
+        vip.ask(question(A, sender), False, 1.0)
+        assert vip.asked < 0 and vip.question is None
+    vip.ask(question(A), False, 2.0)
+    assert vip.asked == 2.0 and vip.question == question(A)
+    vip.ask(question(A, "0.0.0.0"), False, 3.0)
+    assert vip.question == question(A), "a probe of another host does not end the wait for an answer"
+    vip.ask(question(A, A), False, 4.0)
+    assert vip.asked == 2.0 and vip.question is None, "whoever announced it answers from now on"
 
 
 def test_what_was_asked_for_lately_is_announced_first_also_where_the_manager_moves_it() -> None:
