@@ -421,7 +421,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end the disturbing after so long")
     parser.add_argument("--seed", type=int, default=None, help="of an earlier run; a new one by default")
     parser.add_argument("--nodes", type=int, default=3, help="partitions are 2-1 with three, 3-1 and 2-2 with four")
-    parser.add_argument("--router", default="bird", help="bird, frr or gobgp")
+    parser.add_argument("--router", default="bird", help="bird, frr, gobgp or openbgpd")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}, router {options.router}", flush=True)
