@@ -28,6 +28,10 @@ OUTAGE = 6.0
 """Seconds without the API before the failure. This is longer than the lease; therefore, no replica leads."""
 
 
+BOOT = 5.0
+"""Seconds from a power loss to the first packet of the new kernel. No machine boots faster; see core/node_return.py."""
+
+
 class Place:
     """Three nodes with two replicas, and a Service in each mode. ``routed`` and ``segment`` are their VIPs."""
 
@@ -170,6 +174,7 @@ def next_hop(place: Place, number: int) -> Trial:
     victim = others[number % len(others)]
     place.serve_at(victim)
     off = _power_off(place, victim)
+    time.sleep(BOOT)
     back = _during(place, lambda: place.back(victim), place.ready)
     return {"a next hop's node loses power": off, "that node returns": back}
 
