@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import copy
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from porterlb.cluster import Conflict, Denied, Kind, Obj, Unavailable
-from porterlb.core.model import Endpoint
+from porterlb.core.known import Known
+from porterlb.core.model import Address, Endpoint
 from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.edge.status import StatusWriter
+from porterlb.edge.status.writer import PASSES_AT_ONCE
 from tests.core.stage import LAYER2_VIP, NOW, POLICY, SHOP, WEB, seen, snapshot
 from tests.core.test_plan import NAMES
 
@@ -123,6 +125,8 @@ class Stage:
     clock: float = 0.0
     now: str = NOW
     concurrency: int = 16
+    interval: float = 1e-6
+    passes: int = 0
     objects: Objects = field(default_factory=lambda: Objects(True))
 
     def __post_init__(self) -> None:
@@ -149,9 +153,13 @@ class Stage:
             time_left=lambda: self.left,
             now=lambda: self.now,
             clock=lambda: self.clock,
-            interval=0.0,
+            on_known=self.passed,
+            interval=self.interval,
             concurrency=self.concurrency,
         )
+
+    def passed(self, known: Known, touched: Set[Address]) -> None:
+        self.passes += 1
 
     def tell(self, previous: Plan | None = None, **more: Any) -> Plan:
         """Known values without faults, with the cluster's Services. ``more``: for snapshot()."""
@@ -217,6 +225,21 @@ def test_the_leader_writes_everything_once() -> None:
             stage.tell()
             await stage.settle()
         assert (len(stage.cluster.sent), len(stage.cluster.events)) == (sent, events)
+
+    run(stage, steps)
+
+
+def test_passes_wait_for_one_another_only_in_a_burst() -> None:
+    """A user waits for the address of one new Service: its write must not wait for the interval of bursts."""
+    stage = Stage(interval=3600.0)
+
+    async def steps() -> None:
+        for number in range(1, PASSES_AT_ONCE + 1):
+            stage.tell()
+            await stage.settle(until=lambda number=number: stage.passes == number)  # type: ignore[misc]
+        stage.tell()
+        await stage.settle()
+        assert stage.passes == PASSES_AT_ONCE
 
     run(stage, steps)
 

@@ -17,6 +17,7 @@ from porterlb.cluster import Cluster
 from porterlb.core.known import Known
 from porterlb.core.model import Address, ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
+from porterlb.core.pace import Pace
 from porterlb.core.persistent import differing
 from porterlb.core.served import Served
 from porterlb.core.status import outdated
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 GONE_AFTER = 10.0  # seconds without a hello until the sessions of a replica are removed from the BgpPeers
 LOOK_AGAIN = 5.0  # seconds until a failed pass is repeated
+PASSES_AT_ONCE = 5  # without a pause: for a new address, for its route, and for what the other replicas do
 LONGEST_REST = 0.5  # seconds, at most, between two passes; each pass is followed by a pause of its own length
 BATCH = 100  # VIPs or Services after which other tasks of the event loop get a turn
 
@@ -61,7 +63,7 @@ class StatusWriter:
         now: the time as RFC 3339 text; clock: monotonic seconds.
         on_known: called at each pass, once it is computed what is on the wire, with what is known and with the VIPs
             that are served differently than at the last pass.
-        interval: seconds, at least, between two passes: a burst becomes one pass.
+        interval: seconds between two passes in a burst; single changes and what follows from them do not wait.
         concurrency: simultaneous writes.
     """
 
@@ -87,7 +89,7 @@ class StatusWriter:
         self._clock = clock
         self._meter = meter
         self._on_known = on_known
-        self._interval = interval
+        self._pace = Pace(PASSES_AT_ONCE, interval)
         self._outbox = Outbox(
             cluster,
             objects,
@@ -156,8 +158,10 @@ class StatusWriter:
                     self._wire, self._looked = WireView(), None
                     await asyncio.sleep(LOOK_AGAIN)
                     self._news.set()
-                    # In a burst, half of the time is left for sending.
-                await asyncio.sleep(max(self._interval, min(LONGEST_REST, self._clock() - begun)))
+                ended = self._clock()
+                self._pace.took(ended)
+                # In a burst, half of the time is left for sending.
+                await asyncio.sleep(max(self._pace.wait(ended), min(LONGEST_REST, ended - begun)))
 
     # --- computing the writes
 
