@@ -37,10 +37,6 @@ log = logging.getLogger("porterlb.reconcile")
 
 KINDS = (Kind.NODE, Kind.NAMESPACE, Kind.SERVICE, Kind.ENDPOINT_SLICE, Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER)
 
-COALESCE = 0.01
-"""Seconds after a plan in which ordinary changes wait for others: an EndpointSlice and its Service come as two events.
-The first change after a longer time is planned at once."""
-
 LONGEST_REST = 0.25
 """Seconds, at most, that the loop rests after a plan; it rests as long as the plan took. In a burst, that leaves half
 of the time to read events, and a hundred changes become one plan; it does not delay a single change."""
@@ -127,7 +123,7 @@ class Reconciler:
         self.synced: set[Kind] = set()
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._ended = self._rest_until = 0.0  # when the last plan was complete, and until when no plan is made
+        self._rest_until = 0.0  # until then no plan is made, unless it is urgent
         self._pace = Pace()
         self.token = 0
         self.digests: dict[int, int] = {}
@@ -297,7 +293,7 @@ class Reconciler:
                 await asyncio.sleep(PLAN_AGAIN)
             ended = time.monotonic()
             self._pace.took(ended)
-            self._ended, self._rest_until = ended, ended + min(LONGEST_REST, ended - begun)
+            self._rest_until = ended + min(LONGEST_REST, ended - begun)
 
     async def _wait(self) -> None:
         timeout, now = None, time.monotonic()
@@ -310,8 +306,7 @@ class Reconciler:
         if not self._urgent.is_set():
             with contextlib.suppress(TimeoutError):
                 now = time.monotonic()
-                since = now - self._ended
-                async with asyncio.timeout(max(COALESCE - since, self._rest_until - now, self._pace.wait(now), 0.0)):
+                async with asyncio.timeout(max(self._rest_until - now, self._pace.wait(now), 0.0)):
                     await self._urgent.wait()
         self._dirty.clear()
         self._urgent.clear()
