@@ -19,6 +19,8 @@ from pathlib import Path
 
 from porterlb.cluster import Denied, Kind, Unavailable
 
+LOCK_PAUSE = 0.002  # seconds, at most, between two attempts to take a lock, which is held for some 100 µs
+
 _counter = itertools.count()
 
 
@@ -146,7 +148,7 @@ class StateDir:
                     if time.monotonic() + pause > until:
                         raise Unavailable(f"{what} is locked by a process that is stopped.") from None
                     time.sleep(pause)
-                    pause = min(pause * 2, 0.02)
+                    pause = min(pause * 2, LOCK_PAUSE)
             yield
         finally:
             os.close(descriptor)  # releases the lock
