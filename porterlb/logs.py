@@ -51,7 +51,7 @@ def set_up(format_: str, stream: TextIO | None = None, level: str = "info") -> N
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # At INFO, these log what we log ourselves, or nothing that helps an operator.
-    for chatty in ("aiohttp.access", "kubernetes", "urllib3", "watchfiles", "asyncio"):
+    for chatty in ("aiohttp.access", "kubernetes", "urllib3", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     sys.unraisablehook = _unraisable

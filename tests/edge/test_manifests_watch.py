@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 
 from porterlb.cluster import Deleted, Denied, Kind, LeaseRecord, Outage, Replaced, Restored, Unavailable
 from porterlb.edge.manifests import ManifestsCluster
+from porterlb.edge.manifests.directory import GRACE
+from porterlb.edge.manifests.leases import Leases
+from porterlb.edge.manifests.state import ManifestState
+from porterlb.edge.manifests.state_dir import StateDir
 from tests.edge.manifests_support import EIP, Watcher, opened, service
 
 
@@ -315,3 +320,61 @@ def test_two_watches_of_one_cluster(tmp_path: Path) -> None:
             await asyncio.gather(second.task, return_exceptions=True)
 
     asyncio.run(main())
+
+
+def test_a_scan_of_everything_delays_no_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many files, a scan takes long."""
+    begun, go_on = threading.Event(), threading.Event()
+    survey = ManifestState.survey
+
+    def slow(self: ManifestState) -> list[Path]:
+        begun.set()
+        go_on.wait(10)
+        return survey(self)
+
+    async def main() -> None:
+        (tmp_path / "a.yaml").write_text(service("web"))
+        monkeypatch.setattr(ManifestState, "survey", slow)
+        async with opened(tmp_path) as (_, seen):
+            try:
+                assert await asyncio.to_thread(begun.wait, 10)
+                async with asyncio.timeout(8):
+                    while not seen.get(Kind.SERVICE, "api", "shop"):  # the first write may be too early for a notice
+                        (tmp_path / "b.yaml").write_text(service("api"))
+                        await asyncio.sleep(0.1)
+            finally:
+                go_on.set()
+
+    asyncio.run(main())
+
+
+def test_changes_without_a_notice_are_found(tmp_path: Path) -> None:
+    """As on a network file system, where the kernel knows nothing of the writes of other machines."""
+    for name in ("changed", "removed", "kept"):
+        (tmp_path / f"{name}.yaml").write_text(service(name))
+    state_dir = StateDir(tmp_path)
+    state = ManifestState(state_dir, Leases(state_dir), "porterlb-system")
+    leases = state_dir.inside / "leases"
+    assert state.look() == "" and state.survey() == [leases]
+    (tmp_path / "changed.yaml").write_text(service("changed", 81))
+    (tmp_path / "removed.yaml").unlink()
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "new.yaml").write_text(service("new"))
+    record = state_dir.inside / "status" / "Service" / "shop_kept.json"
+    record.write_text(record.read_text().replace('"revision":1', '"revision":2'))
+    (state_dir.inside / "status" / "Service" / "shop_changed.json").unlink()
+    assert sorted(state.survey()) == sorted(
+        [
+            leases,
+            record,
+            record.with_name("shop_changed.json"),
+            tmp_path / "changed.yaml",
+            tmp_path / "deep" / "new.yaml",
+            tmp_path / "removed.yaml",
+        ]
+    )
+    state.look(state.survey())
+    time.sleep(GRACE)
+    state.look(())
+    assert {key.name for key in state.fresh()} == {"changed", "kept", "new"}
+    assert state.survey() == [leases]

@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import watchfiles
-
 from porterlb.cluster import (
     Broken,
     Changed,
@@ -37,6 +35,7 @@ from porterlb.core.doctor.installed import Installation
 from porterlb.edge.manifests import events, replica_states
 from porterlb.edge.manifests.documents import DocumentKey
 from porterlb.edge.manifests.leases import Leases
+from porterlb.edge.manifests.notices import Notices
 from porterlb.edge.manifests.state import ManifestState
 from porterlb.edge.manifests.state_dir import StateDir, outage_as_unavailable
 from porterlb.edge.manifests.watch_queue import WatchQueue
@@ -73,7 +72,8 @@ class ManifestsCluster:
         self._queues: set[WatchQueue] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._looked = asyncio.Event()
-        self._moved = asyncio.Event()
+        self._noticed = asyncio.Event()  # there are notices to read
+        self._moved = False  # another directory is at our path
         self._inode: tuple[int, int] | None = None
         self._noticing_since = 0.0
         self._emitted: list[dict[str, Any]] = []
@@ -113,9 +113,12 @@ class ManifestsCluster:
         self._noticing_since = time.monotonic()
         while True:
             now = time.monotonic()
-            everything = now >= full or bool(self._state.trouble)
-            await self._look(None if everything else ())
-            if everything:
+            if self._state.trouble is None or self._state.trouble:
+                await self._look(None)
+            elif now < full:
+                await self._look(())
+            else:
+                await self._look(await self._survey())
                 # Notifications may miss changes while they are being set up, so scan more often at first.
                 young = now < self._noticing_since + 2.0
                 pause = max(TICK, 2 * self._state.seconds) if young else max(POLL, POLL_SHARE * self._state.seconds)
@@ -123,40 +126,47 @@ class ManifestsCluster:
             inode = self._inode_now()
             if inode != self._inode:
                 self._inode = inode
-                self._moved.set()
+                self._moved = True
+                self._noticed.set()
             recheck = self._state.recheck
             await asyncio.sleep(max(0.005, min(TICK, recheck - time.monotonic() if recheck else TICK)))
 
     async def _notice(self) -> None:
         """Scans what the kernel reports as changed."""
         while True:
-            self._moved.clear()
+            self._moved = False
             self._noticing_since = time.monotonic()
             try:
-                async for changes in watchfiles.awatch(
-                    self._state_dir.path,
-                    watch_filter=None,
-                    step=10,
-                    debounce=50,
-                    rust_timeout=1000,
-                    stop_event=self._moved,
-                    ignore_permission_denied=True,
-                ):
-                    paths = [Path(path) for _, path in changes]
-                    relevant = [path for path in paths if self._relevant(path)]
-                    if relevant:
-                        folders = any(path.suffix == "" for path in relevant)
-                        await self._look(None if folders else relevant)
-            except (OSError, RuntimeError) as error:
-                log.debug("no notifications for %s: %s", self._state_dir.path, error)
-            if not self._moved.is_set():
+                await self._follow(await self._call(lambda: Notices(self._state_dir.path, self._state_dir.inside)))
+            except (Unavailable, Denied) as error:
+                log.debug("no notices for %s: %s", self._state_dir.path, error)
+            if not self._moved:
                 await asyncio.sleep(TICK)
 
-    def _relevant(self, path: Path) -> bool:
-        if path.is_relative_to(self._state_dir.inside):
-            parts = path.relative_to(self._state_dir.inside).parts
-            return len(parts) == 3 and parts[0] in ("status", "leases") and path.suffix == ".json"
-        return not any(part.startswith(".") for part in path.relative_to(self._state_dir.path).parts)
+    async def _follow(self, notices: Notices) -> None:
+        """Scans after each notice at once, until another directory is at our path. What changes during a scan is
+        scanned together by the next one."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(notices.descriptor, self._noticed.set)
+        try:
+            while not self._moved:
+                await self._noticed.wait()
+                self._noticed.clear()
+                paths = notices.read()
+                if paths is None:
+                    await self._call(notices.cover)
+                if paths is None or paths:
+                    await self._look(paths)
+        finally:
+            loop.remove_reader(notices.descriptor)
+            notices.close()
+
+    async def _survey(self) -> Iterable[Path] | None:
+        """What has changed without a notice; None: this cannot be found out, and everything must be scanned."""
+        try:
+            return await self._call(self._state.survey, 10.0)
+        except (Unavailable, Denied):
+            return None
 
     async def _look(self, paths: Iterable[Path] | None) -> None:
         try:

@@ -38,6 +38,15 @@ def _loaded(text: str, name: str) -> Loaded:
         return Loaded((), {1: fault}, frozenset(), True)
 
 
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a regular file is written; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+
+
 class Directory:
     """Blocking; used by one thread at a time. ``now`` is monotonic, in seconds."""
 
@@ -63,7 +72,7 @@ class Directory:
         """
         touched: set[DocumentKey] = set(self._missing)
         if paths is None:
-            names = self._names()
+            names = self._names(self._files)
             for name in self._files.keys() - names:
                 touched |= self._take(name, None)
             touched |= self.published.keys() - self._candidates.keys()
@@ -72,6 +81,15 @@ class Directory:
         for name in sorted(names):
             touched |= self._look(name)
         return touched
+
+    def changed(self) -> list[Path]:
+        """The files that are not as they were when they were read. Changes nothing, and may run beside other methods.
+
+        Raises OSError if the directory itself cannot be listed.
+        """
+        known = {name: file.signature for name, file in self._files.copy().items()}
+        names = self._names(known)
+        return [self.root / name for name in known.keys() | names if _signature(self.root / name) != known.get(name)]
 
     def resolve(
         self, touched: Iterable[DocumentKey], now: float, grace: float = GRACE
@@ -99,7 +117,8 @@ class Directory:
             return ""
         return str(relative)
 
-    def _names(self) -> set[str]:
+    def _names(self, known: Iterable[str]) -> set[str]:
+        """The manifests that are there now. ``known``: those that were there before."""
         found: set[str] = set()
 
         def failed(error: OSError) -> None:
@@ -107,7 +126,7 @@ class Directory:
                 raise error
             if not isinstance(error, FileNotFoundError):  # a subfolder that cannot be listed keeps its objects
                 prefix = os.path.relpath(error.filename, self.root)
-                found.update(name for name in self._files if name.startswith(f"{prefix}/"))
+                found.update(name for name in known if name.startswith(f"{prefix}/"))
 
         for folder, folders, files in os.walk(self.root, onerror=failed):
             folders[:] = [name for name in folders if not name.startswith(".")]

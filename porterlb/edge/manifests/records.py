@@ -14,7 +14,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,20 @@ class ManifestRecords:
                     key = self.key_of(Path(entry.path))
                     if key:
                         found.append(key)
+        return found
+
+    def changed(self, keys: Iterable[DocumentKey]) -> list[Path]:
+        """The records of ``keys`` that are not as they were when they were read. Changes nothing, and may run beside
+        other methods."""
+        found = []
+        for key in keys:
+            path, known = self.path(key), self._cache.get(key)
+            try:
+                same = known is not None and known[0] == _signature(path.stat())
+            except FileNotFoundError:
+                same = known is None
+            if not same:
+                found.append(path)
         return found
 
     def synced(self, document: Document) -> ManifestRecord:

@@ -38,12 +38,13 @@ Object = dict[str, Any]
 
 
 class ManifestState:
-    """Blocking: its methods run in threads, one at a time. ``events`` is drained by the event loop."""
+    """Blocking: its methods run in threads, one at a time except :meth:`survey`. ``events`` is drained by the event
+    loop."""
 
     def __init__(self, state_dir: StateDir, leases: Leases, namespace: str) -> None:
         self.trouble: str | None = None  # None: not scanned yet; empty: no trouble
         self.recheck: float | None = None  # monotonic: scan again then in any case
-        self.seconds = 0.0  # duration of the last full scan
+        self.seconds = 0.0  # duration of the last survey
         self.events: deque[Event] = deque()
         self._state_dir = state_dir
         self._leases = leases
@@ -62,6 +63,15 @@ class ManifestState:
         """Scans what has changed (``paths``, or everything). Returns why the directory cannot be used, or ''."""
         with self._alone(wait):
             return self._look(paths)
+
+    def survey(self) -> list[Path]:
+        """The files that have changed without a notice, for :meth:`look`. Other methods may run meanwhile: with many
+        files this takes long, and a change that was noticed must not wait for it. Raises OSError."""
+        started = time.monotonic()
+        keys = [key for key in self._objects.copy() if key.kind is not Kind.LEASE]
+        found = [*self._directory.changed(), *self._records.changed(keys), self._state_dir.inside / "leases"]
+        self.seconds = time.monotonic() - started
+        return found
 
     def fresh(self, wait: float = 5.0) -> dict[DocumentKey, Object]:
         """All objects as they are now. Raises Unavailable."""
@@ -87,8 +97,6 @@ class ManifestState:
                 self.events.append(Replaced(kind, tuple(o for key, o in self._objects.items() if key.kind is kind)))
             self.events.append(Restored())
         self.trouble = trouble
-        if paths is None:
-            self.seconds = time.monotonic() - started
         return trouble
 
     def _bring_up_to_date(self, paths: Iterable[Path] | None, now: float) -> str:
