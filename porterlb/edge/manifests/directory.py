@@ -57,13 +57,15 @@ class Directory:
         """When to scan again, because an object is missing that does not count as deleted yet."""
         self._files: dict[str, _File] = {}
         self._candidates: dict[DocumentKey, dict[str, Document]] = {}
+        self._in_file: dict[str, set[DocumentKey]] = {}  # what is published, by file
         self._missing: dict[DocumentKey, float] = {}
         self._duplicates: dict[DocumentKey, dict[str, str]] = {}
         self._faulty: dict[str, dict[str, str]] = {}
 
     def seed(self, documents: Iterable[Document]) -> None:
         """Sets the objects that were good before the start. Call it once, before the first scan."""
-        self.published.update({document.key: document for document in documents})
+        for document in documents:
+            self._publish(document)
 
     def read(self, paths: Iterable[Path] | None = None) -> set[DocumentKey]:
         """Reads what has changed (of ``paths``, or of everything) and returns the keys to resolve.
@@ -168,11 +170,12 @@ class Directory:
             candidates.pop(name, None)
             if not candidates:
                 self._candidates.pop(document.key, None)
-        touched |= {key for key in self._missing if self.published[key].file == name}
         touched |= old.loaded.refused if old else set()
         self._faulty.pop(name, None)
+        published = self._in_file.get(name, set())
+        touched |= self._missing.keys() & published
         if file is None:
-            return touched | {key for key, document in self.published.items() if document.file == name}
+            return touched | published
         self._files[name] = file
         for document in file.loaded.documents:
             touched.add(document.key)
@@ -181,7 +184,7 @@ class Directory:
             self._faulty[name] = {f"{name}:{line}": text for line, text in file.loaded.troubles.items()}
         if old is None or old.loaded.doubtful:
             # Objects kept while the file was doubtful, or from before the start, are checked again.
-            touched |= {key for key, document in self.published.items() if document.file == name}
+            touched |= published
         return touched
 
     def _resolve(self, key: DocumentKey, now: float, grace: float) -> bool:
@@ -198,7 +201,7 @@ class Directory:
                     for other in candidates.values()
                     if other is not chosen
                 }
-            self.published[key] = chosen
+            self._publish(chosen)
             return current is None or (current.digest, current.file) != (chosen.digest, chosen.file)
         if current is None:
             return False
@@ -209,8 +212,22 @@ class Directory:
         if now - since < grace:
             self.recheck = min(self.recheck or since + grace, since + grace)
             return False
-        del self._missing[key], self.published[key]
+        del self._missing[key]
+        self._withdraw(key)
         return True
+
+    def _publish(self, document: Document) -> None:
+        self._withdraw(document.key)
+        self.published[document.key] = document
+        self._in_file.setdefault(document.file, set()).add(document.key)
+
+    def _withdraw(self, key: DocumentKey) -> None:
+        old = self.published.pop(key, None)
+        if old is not None:
+            keys = self._in_file[old.file]
+            keys.discard(key)
+            if not keys:
+                del self._in_file[old.file]
 
     def _kept(self, key: DocumentKey, current: Document) -> bool:
         """Whether an object that no file defines stays, because its file is broken or has it in a broken version."""
