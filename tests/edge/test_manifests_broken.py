@@ -47,7 +47,7 @@ def test_a_document_of_too_many_values_is_refused(monkeypatch: pytest.MonkeyPatc
         service("web"),
     ],
 )
-def test_nodes_are_composed_as_yaml_itself_does(text: str) -> None:
+def test_nodes_are_composed_as_yaml_itself_does(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def plain(node: Any) -> Any:
         marks = (node.tag, node.start_mark.index, node.end_mark.index)
         if isinstance(node, yaml.ScalarNode):
@@ -56,16 +56,25 @@ def test_nodes_are_composed_as_yaml_itself_does(text: str) -> None:
             return marks, [plain(item) for item in node.value]
         return marks, [(plain(key), plain(value)) for key, value in node.value]
 
-    expected = [plain(node) for node in yaml.compose_all(text, Loader=yamltext._Loader)]
-    ours = [plain(tree.node) for tree in yamltext.documents(text)]
-    assert ours == [node for node in expected if node[0][0] != "tag:yaml.org,2002:null"]
+    expected = [plain(node) for node in yaml.compose_all(text, Loader=yaml.SafeLoader)]
+    for safe_depth in (0, yamltext.SAFE_DEPTH):  # by our own composer, by that of libyaml
+        monkeypatch.setattr(yamltext, "SAFE_DEPTH", safe_depth)
+        ours = [plain(tree.node) for tree in yamltext.documents(text)]
+        assert ours == [node for node in expected if node[0][0] != "tag:yaml.org,2002:null"]
+
+
+@pytest.mark.parametrize("text", ["[", "{", "- ", "? "])
+def test_only_flat_texts_reach_the_composer_of_libyaml(text: str) -> None:
+    assert yamltext._is_safe(f"a: {text}x\n" * (yamltext.SAFE_DEPTH // 2))
+    assert not yamltext._is_safe(text * (yamltext.SAFE_DEPTH + 1))
+    assert not yamltext._is_safe("a: 1\n" * yamltext.SAFE_LENGTH)
 
 
 def test_a_reader_that_fails_for_one_file_reads_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(text: str, file: str) -> Loaded:
+    def fails(text: str, file: str, source: str) -> Loaded:
         if file == "bad.yaml":
             raise ZeroDivisionError
-        return load(text, file)
+        return load(text, file, source)
 
     monkeypatch.setattr(directory, "load", fails)
     (tmp_path / "bad.yaml").write_text(service("bad"))

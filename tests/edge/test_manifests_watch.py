@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from porterlb.cluster import Deleted, Denied, Kind, LeaseRecord, Outage, Replaced, Restored, Unavailable
-from porterlb.edge.manifests import ManifestsCluster
+from porterlb.cluster import Deleted, Denied, Kind, LeaseRecord, Obj, Outage, Replaced, Restored, Unavailable
+from porterlb.edge.manifests import ManifestsCluster, directory, documents
 from porterlb.edge.manifests.directory import GRACE
+from porterlb.edge.manifests.documents import Loaded, load
 from porterlb.edge.manifests.leases import Leases
 from porterlb.edge.manifests.state import ManifestState
 from porterlb.edge.manifests.state_dir import StateDir
@@ -378,3 +379,46 @@ def test_changes_without_a_notice_are_found(tmp_path: Path) -> None:
     state.look(())
     assert {key.name for key in state.fresh()} == {"changed", "kept", "new"}
     assert state.survey() == [leases]
+
+
+def test_a_file_that_is_as_before_the_start_is_not_parsed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading YAML took most of a start with many Services."""
+    files = {
+        "same.yaml": service("same") + "---\n" + service("other"),
+        "edited.yaml": service("edited"),
+        "half.yaml": service("half") + "---\n" + "kind: [",
+        "fewer.yaml": service("first") + "---\n" + service("gone"),
+        "moved.yaml": service("moved"),
+    }
+    parsed: list[str] = []
+
+    def noted(text: str, file: str, source: str) -> Loaded:
+        parsed.append(file)
+        return load(text, file, source)
+
+    monkeypatch.setattr(directory, "load", noted)
+
+    def start() -> dict[str, Obj]:
+        state_dir = StateDir(tmp_path)
+        found = ManifestState(state_dir, Leases(state_dir), "porterlb-system").fresh()
+        return {key.name: obj for key, obj in found.items()}
+
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    before = start()
+    assert sorted(parsed) == sorted(files)
+    (tmp_path / "edited.yaml").write_text(service("edited", 81))
+    (tmp_path / "fewer.yaml").write_text(service("first"))
+    (tmp_path / "moved.yaml").rename(tmp_path / "renamed.yaml")
+    parsed.clear()
+    after = start()
+    assert sorted(parsed) == ["edited.yaml", "fewer.yaml", "half.yaml", "renamed.yaml"]
+    assert all(after[name] == before[name] for name in ("same", "other", "first"))
+    assert after["edited"]["spec"]["ports"][0]["port"] == 81
+    assert set(after) == {"same", "other", "edited", "first", "moved"}
+    monkeypatch.setattr(documents, "_release", lambda: "another release, which may read files differently")
+    parsed.clear()
+    assert start() == after
+    assert "same.yaml" in parsed

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from porterlb.edge.manifests.documents import Document, DocumentKey, Loaded, load
+from porterlb.edge.manifests.documents import Document, DocumentKey, Loaded, load, source
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,11 @@ class _File:
     loaded: Loaded
 
 
-def _loaded(text: str, name: str) -> Loaded:
+def _loaded(content: bytes, name: str) -> Loaded:
     try:
-        return load(text, name)
+        return load(content.decode("utf-8-sig"), name, source(content))
+    except UnicodeDecodeError:
+        return Loaded((), {1: "This is not UTF-8 text."}, frozenset(), True)
     except Exception as error:  # one file must not keep the others from being read
         log.exception("reading %s failed", name)
         fault = f"The file cannot be read ({type(error).__name__}); the last good version of its objects stays."
@@ -151,15 +153,24 @@ class Directory:
             if found.st_size > BIGGEST:
                 loaded = Loaded((), {1: "The file is too big."}, frozenset(), True)
             else:
-                loaded = _loaded(path.read_bytes().decode("utf-8-sig"), name)
+                content = path.read_bytes()
+                loaded = self._as_before(content, name) or _loaded(content, name)
         except FileNotFoundError:
             return self._take(name, None)
-        except UnicodeDecodeError:
-            loaded = Loaded((), {1: "This is not UTF-8 text."}, frozenset(), True)
         except OSError as error:
             loaded = Loaded((), {1: f"The file cannot be read: {error.strerror}."}, frozenset(), True)
             signature = (0, 0, 0)
         return self._take(name, _File(signature, loaded))
+
+    def _as_before(self, content: bytes, name: str) -> Loaded | None:
+        """The objects of a file that has not been read since the start, if it is the same as before."""
+        published = [self.published[key] for key in self._in_file.get(name, ()) if name not in self._files]
+        if not published or published[0].of != len(published):
+            return None
+        found = source(content)
+        if any(document.source != found for document in published):
+            return None
+        return Loaded(tuple(sorted(published, key=lambda document: document.line)))
 
     def _take(self, name: str, file: _File | None) -> set[DocumentKey]:
         old = self._files.pop(name, None)

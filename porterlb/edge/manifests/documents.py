@@ -6,12 +6,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 from porterlb.cluster import GROUP, Kind, Obj
 from porterlb.core.names import NAME_RULE, is_name, is_namespace
 from porterlb.edge.manifests import schema, yamltext
+from porterlb.release import release
 
 KINDS = {kind.kind: kind for kind in Kind if kind is not Kind.LEASE}
 CUSTOM = frozenset({Kind.EIP, Kind.BGP_CONF, Kind.BGP_PEER})
@@ -31,13 +33,19 @@ class DocumentKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One good object. ``file``: relative to the directory; ``digest`` changes with its content."""
+    """One good object. ``file``: relative to the directory; ``digest`` changes with its content.
+
+    ``source``: the :func:`source` of the file, if it is good as a whole, and otherwise empty; ``of``: the number of
+    objects in it.
+    """
 
     key: DocumentKey
     object: Obj
     file: str
     line: int
     digest: str
+    source: str = ""
+    of: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,13 @@ _INSTEAD = {
 """Kind of MetalLB -> its equivalent here."""
 
 
-def load(text: str, file: str) -> Loaded:
-    """Reads a whole file; never raises."""
+def source(content: bytes) -> str:
+    """What changes with the content of a file, and with the release, which may read the same content differently."""
+    return hashlib.sha256(_release().encode() + b"\0" + content).hexdigest()[:32]
+
+
+def load(text: str, file: str, source: str = "") -> Loaded:
+    """Reads a whole file; never raises. ``source``: see :class:`Document`."""
     good: list[Document] = []
     troubles: dict[int, str] = {}
     refused: set[DocumentKey] = set()
@@ -107,7 +120,14 @@ def load(text: str, file: str) -> Loaded:
         _note(troubles, error.line, error.message)
         # The part before the fault may be half of an object: nothing of a broken file is used.
         return Loaded((), troubles, frozenset(), True)
+    if source and not troubles:
+        good = [replace(document, source=source, of=len(good)) for document in good]
     return Loaded(tuple(good), troubles, frozenset(refused), doubtful)
+
+
+@cache
+def _release() -> str:
+    return release()
 
 
 def accept(value: Any) -> tuple[DocumentKey, dict[str, Any]] | None:

@@ -7,7 +7,6 @@ The last good version is kept so that an object survives if its manifest is brok
 from __future__ import annotations
 
 import contextlib
-import copy
 import datetime
 import hashlib
 import json
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from porterlb.cluster import Kind
-from porterlb.core.depth import limited
+from porterlb.core.depth import MOST, limited
 from porterlb.edge.manifests import merge
 from porterlb.edge.manifests.documents import OWN_STATUS, Document, DocumentKey
 from porterlb.edge.manifests.state_dir import StateDir
@@ -33,7 +32,8 @@ class ManifestRecord:
     """``revision`` increases with each change of the record, and so with each change of the manifest.
 
     ``annotations``: name -> {value, owner, base}; base is the manifest's own value when ours was written: if the
-    manifest's value changes later, it counts again. ``shape``: digest of all but metadata and status.
+    manifest's value changes later, it counts again. ``shape``: digest of all but metadata and status. ``source`` and
+    ``of``: as in :class:`Document`, when the object last changed.
     """
 
     uid: str
@@ -44,6 +44,8 @@ class ManifestRecord:
     revision: int = 1
     file: str = ""
     line: int = 0
+    source: str = ""
+    of: int = 0
     object: Mapping[str, Any] = field(default_factory=dict)
     owners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     annotations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -54,11 +56,12 @@ class ManifestRecords:
 
     def __init__(self, state_dir: StateDir) -> None:
         self._state_dir = state_dir
+        self._folders = {kind: state_dir.inside / "status" / kind.kind for kind in Kind}
         self._cache: dict[DocumentKey, tuple[tuple[int, int, int], ManifestRecord]] = {}
 
     def path(self, key: DocumentKey) -> Path:
         name = f"{key.namespace}_{key.name}" if key.namespace else key.name
-        return self._state_dir.inside / "status" / key.kind.kind / f"{name}.json"
+        return self._folders[key.kind] / f"{name}.json"
 
     def key_of(self, path: Path) -> DocumentKey | None:
         """The object that a file in .porterlb/status describes."""
@@ -91,7 +94,7 @@ class ManifestRecords:
         found = []
         for kind in Kind:
             with contextlib.suppress(FileNotFoundError):
-                for entry in os.scandir(self._state_dir.inside / "status" / kind.kind):
+                for entry in os.scandir(self._folders[kind]):
                     key = self.key_of(Path(entry.path))
                     if key:
                         found.append(key)
@@ -169,17 +172,20 @@ class ManifestRecords:
             digest=document.digest,
             file=document.file,
             line=document.line,
+            source=document.source,
+            of=document.of,
             object=document.object,
         )
 
 
 def last_good(key: DocumentKey, record: ManifestRecord) -> Document:
     """The manifest as it was when it was last good."""
-    return Document(key, record.object, record.file, record.line, record.digest)
+    return Document(key, record.object, record.file, record.line, record.digest, record.source, record.of)
 
 
 def composed(document: Document, record: ManifestRecord) -> dict[str, Any]:
-    """The object as the API would show it: manifest, identity, our annotations, status of all owners."""
+    """The object as the API would show it: manifest, identity, our annotations, status of all owners. It shares parts
+    with both, and nothing may change them."""
     obj = dict(document.object)
     metadata: dict[str, Any] = dict(obj["metadata"])
     own = metadata.get("annotations", {})
@@ -203,7 +209,7 @@ def composed(document: Document, record: ManifestRecord) -> dict[str, Any]:
     writers = [owner for owner, own in sorted(record.owners.items()) if own.get("loadBalancer")]
     if others := [owner for owner in writers if not owner.startswith("porterlb")]:
         metadata["managedFields"] = [{"manager": owner} for owner in others]
-    return copy.deepcopy(obj)
+    return obj
 
 
 def annotated(record: ManifestRecord, owner: str, wanted: Mapping[str, str]) -> ManifestRecord:
@@ -222,10 +228,12 @@ def annotated(record: ManifestRecord, owner: str, wanted: Mapping[str, str]) -> 
 def _record(content: bytes) -> ManifestRecord:
     """The record in a file. Raises ValueError, TypeError, AttributeError or RecursionError if it is damaged."""
     fields = json.loads(content)
-    record = ManifestRecord(**limited(fields))
+    if content.count(b"{") + content.count(b"[") > MOST:
+        fields = limited(fields)
+    record = ManifestRecord(**fields)
     parts = (record.object, record.owners, record.annotations, *record.owners.values(), *record.annotations.values())
-    texts = (record.uid, record.created, record.shape, record.digest, record.file)
-    numbers = (record.generation, record.revision, record.line)
+    texts = (record.uid, record.created, record.shape, record.digest, record.file, record.source)
+    numbers = (record.generation, record.revision, record.line, record.of)
     whole = all(isinstance(part, dict) for part in parts) and all(isinstance(text, str) for text in texts)
     if not whole or not all(isinstance(number, int) for number in numbers):
         raise ValueError("a field has another type")

@@ -53,6 +53,7 @@ class ManifestState:
         self._directory = Directory(state_dir.path)
         self._mutex = threading.Lock()
         self._objects: dict[DocumentKey, Object] = {}
+        self._lease_keys: set[DocumentKey] = set()  # of the leases in _objects
         self._unsynced: dict[DocumentKey, Document | None] = {}
         self._problems: dict[str, str] = {}
         self._seeded = False
@@ -119,7 +120,9 @@ class ManifestState:
             self._seeded = True
         for key, before in {**changed, **self._unsynced}.items():
             self._sync(key, before)
-        self._look_at_records(paths)
+        self._look_at_records(() if first else paths)  # the first time, all of them were read right now
+        if first or paths is None or any(path.is_relative_to(self._state_dir.inside / "leases") for path in paths):
+            self._look_at_leases()
         self._tell_problems()
         self.recheck = self._next_look(now)
         return ""
@@ -152,11 +155,9 @@ class ManifestState:
     def _look_at_records(self, paths: Iterable[Path] | None) -> None:
         if paths is None:
             keys: Iterable[DocumentKey] = [key for key in self._objects if key.kind is not Kind.LEASE]
-            leases = True
         else:
-            folder, lease_folder = self._state_dir.inside / "status", self._state_dir.inside / "leases"
+            folder = self._state_dir.inside / "status"
             keys = [key for p in paths if p.is_relative_to(folder) and (key := self._records.key_of(p))]
-            leases = any(path.is_relative_to(lease_folder) for path in paths)
         for key in keys:
             document = self._directory.published.get(key)
             if document and key in self._objects and key not in self._unsynced:
@@ -165,16 +166,15 @@ class ManifestState:
                     self._sync(key, None)
                 elif str(record.revision) != self._objects[key]["metadata"]["resourceVersion"]:
                     self._show(key, composed(document, record))
-        if leases:
-            self._look_at_leases()
 
     def _look_at_leases(self) -> None:
         found = {
             DocumentKey(Kind.LEASE, self._namespace, record.name): as_object(record, self._namespace)
             for record in self._leases.all()
         }
-        for key in [key for key in self._objects if key.kind is Kind.LEASE and key not in found]:
+        for key in self._lease_keys - found.keys():
             self._show(key, None)
+        self._lease_keys = set(found)
         for key, obj in found.items():
             self._show(key, obj)
 

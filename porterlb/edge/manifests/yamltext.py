@@ -20,8 +20,8 @@ Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NODES_AT_MOST = 500_000  # per document; aliases count each time, which stops an alias bomb
 DEPTH_AT_MOST = MOST
 """Levels of one document. libyaml's own composer recurses in C without a limit, and 30,000 levels end the process
-with a segmentation fault. Therefore it is used for texts only that cannot have that many; for others, nodes are composed
-here from events, which libyaml makes without recursion. That takes four times as long."""
+with a segmentation fault. Therefore it is used for texts only that cannot have that many; for others, nodes are
+composed here from events, which libyaml makes without recursion. That takes more than twice as long."""
 SAFE_DEPTH = 2000  # levels that libyaml's composer can do with a stack of 1 MB
 SAFE_LENGTH = 2 * NODES_AT_MOST  # characters; a value has two at least, with its sign of separation
 
