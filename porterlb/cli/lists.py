@@ -16,10 +16,8 @@ from porterlb.cli.output import Table, age, show
 from porterlb.cli.replicas import Asked, ask
 from porterlb.cluster import Cluster, Kind
 from porterlb.core.model import Eip, ServiceKey
-from porterlb.core.placement.overview import askers_by_node
 from porterlb.core.status import conditions
-from porterlb.core.status.peer import entries
-from porterlb.core.status.writes import ingress
+from porterlb.core.status.reading import askers_by_node, entries, ingress
 from porterlb.errors import PorterError
 
 Row = dict[str, Any]

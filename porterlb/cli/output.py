@@ -16,11 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from rich.console import Console
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Json = Mapping[str, Any] | Sequence[Any]
 
@@ -80,8 +79,12 @@ def show(output: str, data: Json, tables: Sequence[Table], notes: Sequence[str] 
     if output == "json":
         print(json.dumps(versioned(data), indent=2, ensure_ascii=False), flush=True)
     elif output == "yaml":
+        import yaml  # noqa: PLC0415  # what the format does not need is not loaded: together 40 ms
+
         print(yaml.safe_dump(versioned(data), sort_keys=False, allow_unicode=True), end="", flush=True)
     elif sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415
+
         Console(soft_wrap=True).print(rich_view(tables, notes, wide=output == "wide"), highlight=False)
     else:
         print(plain_view(tables, notes, wide=output == "wide"), flush=True)
@@ -98,6 +101,8 @@ def show_text(output: str, data: Json, lines: Sequence[str]) -> None:
 def rich_view(tables: Sequence[Table], notes: Sequence[str] = (), *, wide: bool = False) -> Text:
     """For a terminal: coloured, and as wide as the terminal (-o wide: as wide as needed)."""
     width = 0 if wide else shutil.get_terminal_size().columns
+    from rich.text import Text  # noqa: PLC0415
+
     text = Text(no_wrap=True)
     for number, line in enumerate(_view(tables, notes, width, wide=wide)):
         text.append("\n" if number else "")

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import click
-from rich.live import Live
 
 from porterlb.cli import replica_view
 from porterlb.cli.filters import EVERYTHING, Filter, filters, service_wrong
@@ -27,8 +26,8 @@ from porterlb.cli.options import Options, query
 from porterlb.cli.output import TABLES, Table, plain_view, rich_view, show
 from porterlb.cli.replicas import Asked, ask, read
 from porterlb.cluster import Cluster, Unavailable
-from porterlb.core.placement.overview import askers_by_node
 from porterlb.core.sentences import listed
+from porterlb.core.status.reading import askers_by_node
 
 SHOWN_SERVICES = 20
 """Services with a problem come first, and all of them are listed; others only up to this total."""
@@ -79,6 +78,8 @@ async def look(cluster: Cluster) -> Data:
 
 
 async def _follow(read: Callable[[], Awaitable[Data]], output: str, interval: float, chosen: Filter) -> None:
+    from rich.live import Live  # noqa: PLC0415  # 40 ms, which a single status must not wait for
+
     live = Live(screen=True, auto_refresh=False) if output in TABLES and sys.stdout.isatty() else None
     last: object = None
     if live:

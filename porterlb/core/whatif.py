@@ -15,7 +15,8 @@ from porterlb.core.placement.overview import Overview, decided, overview, place_
 from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
 from porterlb.core.problems import Problem
-from porterlb.core.status.peer import entries, negotiated_of
+from porterlb.core.status.peer import negotiated_of
+from porterlb.core.status.reading import entries
 from porterlb.core.vip import VipPlan
 
 ROUNDS = 10

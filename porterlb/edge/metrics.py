@@ -20,10 +20,11 @@ from porterlb.core.model import Address, Mode
 from porterlb.core.node_failure import NotMarked
 from porterlb.core.observed import BgpReport
 from porterlb.core.persistent import differing
-from porterlb.core.placement.overview import askers_by_node, overview
+from porterlb.core.placement.overview import overview
 from porterlb.core.plan import Plan
 from porterlb.core.problems import Reason
 from porterlb.core.status.notices import Notice
+from porterlb.core.status.reading import askers_by_node
 from porterlb.core.vip import VipPlan, served
 
 

@@ -10,10 +10,11 @@ from porterlb.core import wire_text
 from porterlb.core.desired import Layer2Vip
 from porterlb.core.model import Endpoint, Snapshot, TrafficPolicy
 from porterlb.core.parse import parse_eip
-from porterlb.core.placement.overview import askers_by_node, overview
+from porterlb.core.placement.overview import overview
 from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import plan
 from porterlb.core.status.build import eip_status, service_status
+from porterlb.core.status.reading import askers_by_node
 from porterlb.core.status.state import _vip
 from porterlb.core.whatif import Missing, what_if
 from tests.core.stage import AUTO_VIP, LAYER2_VIP, POLICY, situation, snapshot

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from porterlb.core.model import Address, ServiceKey
@@ -47,14 +46,6 @@ def overview(made: Plan) -> Overview:
     loads = {name: share.load for name, share in found.items()}
     capacities = {name: share.capacity for name, share in found.items()}
     return Overview({name: found[name] for name in sorted(found)}, balance_of(loads, eligible, capacities))
-
-
-def askers_by_node(by_vip: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The number of known hosts of several spread VIPs together, by the node that is their next hop."""
-    found: Counter[str] = Counter()
-    for counts in by_vip:
-        found.update(counts)
-    return dict(sorted(found.items()))
 
 
 def decided(made: Plan) -> Mapping[ServiceKey, str]:

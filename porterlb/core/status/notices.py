@@ -15,7 +15,8 @@ from porterlb.core.problems import Reason
 from porterlb.core.status import conditions
 from porterlb.core.status.conditions import FALSE, TRUE
 from porterlb.core.status.mode_record import Cause
-from porterlb.core.status.peer import DEGRADED, entries
+from porterlb.core.status.peer import DEGRADED
+from porterlb.core.status.reading import entries
 
 Status = Mapping[str, Any]
 

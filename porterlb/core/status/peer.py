@@ -26,6 +26,7 @@ from porterlb.core.sentences import listed, no_ipv4_next_hop
 from porterlb.core.status import conditions
 from porterlb.core.status.build import Status
 from porterlb.core.status.conditions import FALSE, TRUE, condition, sentences
+from porterlb.core.status.reading import entries
 
 DEGRADED = "Degraded"
 """Reason of Ready=False: some wanted sessions are established, others are not."""
@@ -120,14 +121,6 @@ def limit_of(known: Known, name: str) -> str:
     config = known.plan.bgp.sessions.get(name)
     session = known.bgp.sessions.get(name)
     return _reason(session, config, known) if config and session and session.up else ""
-
-
-def entries(status: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]:
-    """The entries of all nodes in a BgpPeer's status; tolerates invalid values."""
-    found = (status or {}).get("nodesPeerStatus")
-    if not isinstance(found, Mapping):
-        return {}
-    return {str(node): entry for node, entry in found.items() if isinstance(entry, Mapping)}
 
 
 def negotiated_of(status: Mapping[str, Any] | None, node: str, peer: Peer | None) -> Negotiated | None:

@@ -17,7 +17,8 @@ from porterlb.core.objects import ObjectKey
 from porterlb.core.status import conditions
 from porterlb.core.status.build import Status, conf_status, eip_status, service_status
 from porterlb.core.status.notices import Notice, eip_notices, object_notices, service_notices, session_notices
-from porterlb.core.status.peer import entries, loss_reasons, own_entry, peer_conditions
+from porterlb.core.status.peer import loss_reasons, own_entry, peer_conditions
+from porterlb.core.status.reading import entries, ingress, status_of, version_of
 
 LEADER = "porterlb"
 """Field manager for writes of the leader."""
@@ -163,15 +164,6 @@ def taking(key: ObjectKey, node: str) -> StatusWrite:
     return StatusWrite(key, {"nodesPeerStatus": {node: {}}}, owner_of(node))
 
 
-def status_of(obj: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = obj.get("status")
-    return found if isinstance(found, Mapping) else {}
-
-
-def version_of(obj: Mapping[str, Any]) -> str:
-    return str((obj.get("metadata") or {}).get("resourceVersion") or "")
-
-
 def service_differs(old: Mapping[str, Any], new: Status) -> bool:
     """Whether our status for a Service differs from the one in the cluster."""
     return ingress(old) != ingress(new) or conditions_differ("Service", old, new)
@@ -181,12 +173,6 @@ def conditions_differ(kind: str, old: Mapping[str, Any], new: Status) -> bool:
     """Compares only our conditions: others may have conditions in the same list."""
     before, after = conditions.of(old), conditions.of(new)
     return any(conditions.find(before, t) != conditions.find(after, t) for t in OUR_CONDITIONS[kind])
-
-
-def ingress(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(ip, ipMode) of each entry. If absent, ``ipMode`` is VIP, the API server's default (KEP-1860)."""
-    found = (status.get("loadBalancer") or {}).get("ingress") or ()
-    return [(str(e.get("ip") or e.get("hostname")), str(e.get("ipMode") or "VIP")) for e in found]
 
 
 def losses_of(known: Known, objects: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, str]]:

@@ -11,13 +11,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from porterlb import crds
 from porterlb.core import names
+
+if TYPE_CHECKING:  # loaded by the first object of a custom kind that is new: it takes 50 ms
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ def without_nulls(value: Any) -> Any:
 
 @cache
 def _validator(kind: str) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
     schema = _strict(crds.schema(kind))
     head = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
     return Draft202012Validator({**schema, "properties": {**schema["properties"], **head}})
@@ -81,6 +84,8 @@ def _validator(kind: str) -> Draft202012Validator:
 
 @cache
 def _status_validator(kind: str) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
     return Draft202012Validator(_strict(crds.schema(kind)["properties"]["status"]))
 
 

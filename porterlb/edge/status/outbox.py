@@ -17,8 +17,9 @@ from porterlb.core.known import Known
 from porterlb.core.model import ServiceKey
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.status.notices import IN_HISTORY, Notice
+from porterlb.core.status.reading import ingress, status_of, version_of
 from porterlb.core.status.rewriting import Rewriting, rewritten
-from porterlb.core.status.writes import StatusWrite, ingress, owner_of, status_of, version_of
+from porterlb.core.status.writes import StatusWrite, owner_of
 from porterlb.logs import fields
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from porterlb.core.pace import Pace
 from porterlb.core.persistent import differing
 from porterlb.core.served import Served
 from porterlb.core.status import outdated
-from porterlb.core.status.peer import entries
+from porterlb.core.status.reading import entries, status_of
 from porterlb.core.status.serving import Acknowledged, WireView
 from porterlb.core.status.writes import (
     StatusWrite,
@@ -31,7 +31,6 @@ from porterlb.core.status.writes import (
     release,
     removal,
     service_write,
-    status_of,
     taking,
 )
 from porterlb.edge.status.outbox import Meter, Outbox
