@@ -19,8 +19,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--quick", action="store_true", help="few trials: to see that it works")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="one part of a benchmark")
+    parser.add_argument("--services", type=int, default=10_000, help="of plan, and of the parts of kube with many")
+    parser.add_argument("--cluster", choices=("manifests", "kube"), help="of kube: one of the two")
     one = parser.add_argument_group("one size of the plan", "for the benchmark plan; the last line is JSON")
-    one.add_argument("--services", type=int, default=10_000)
     one.add_argument("--nodes", type=int, default=0, metavar="NODES", help="of the one size; without it a table")
     one.add_argument("--policy", choices=("Cluster", "Local"), default="Cluster")
     parser.add_argument("--loss", type=int, action="append", metavar="PERCENT", help="of liveness: random loss")
@@ -41,6 +42,8 @@ def main() -> int:
         parts = module.PARTS
         if name == "liveness":
             module.choose(options.loss, options.minutes)
+        if name == "kube":
+            module.choose(options.cluster, options.services)
         if name == "bfd":
             module.choose(options.minutes)
         if unknown := [part for part in options.only if part not in parts]:

@@ -23,11 +23,21 @@ from lab.process import descendants
 from lab.routers import Router
 from tests.lab.product import EIP_ANNOTATION, Product, product
 
-CLUSTERS = ("manifests", "kube")
+BOTH = ("manifests", "kube")
+CLUSTERS: tuple[str, ...] = BOTH
+MANY = 10_000
+"""Services of the parts with many Services."""
+
 POOL = "172.20.0.0/18"
 PORTS = (("http", 80, "TCP", 8080),)
 WRITERS = 16
 """Simultaneous requests that create the Services of the burst."""
+
+
+def choose(cluster: str | None, services: int) -> None:
+    """Measures on one of the clusters only, and with another number of Services."""
+    global CLUSTERS, MANY
+    CLUSTERS, MANY = (cluster,) if cluster else BOTH, services
 
 
 class Arrivals:
@@ -59,8 +69,8 @@ def service(name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def stage(cluster: str) -> Iterator[tuple[Product, Arrivals]]:
-    with product(cluster, nodes=3, routers=["bird"]) as lab:
+def stage(cluster: str, nodes: int = 3) -> Iterator[tuple[Product, Arrivals]]:
+    with product(cluster, nodes=nodes, routers=["bird"]) as lab:
         lab.proxy.close()  # the replacement of kube-proxy would only use processor time
         lab.prepare()
         lab.eip("bench", POOL, protocol="bgp")
@@ -134,16 +144,38 @@ def creator(lab: Product) -> Callable[[dict[str, Any]], Any]:
     return create
 
 
+def fill(lab: Product, arrivals: Arrivals, count: int) -> None:
+    """Creates Services and waits until their routes and statuses are there."""
+    create = creator(lab)
+    names = [f"many-{number}" for number in range(count)]
+    slices(lab, names, create)
+    at_once(names, create)
+    wait_until(lambda: len(arrivals.at) >= count, 420, f"{count} routes", 0.2)
+    wait_until(lambda: addresses(lab) >= count, 420, f"{count} addresses", 1.0)
+    time.sleep(5)
+
+
 def one(quick: bool) -> Table:
     """One Service at a time."""
+    return _one(10 if quick else 50, 0)
+
+
+def one_many(quick: bool) -> Table:
+    """One Service at a time, beside many."""
+    return _one(10 if quick else 20, MANY)
+
+
+def _one(trials: int, beside: int) -> Table:
     table = Table(
-        "One Service: from the request to the route in the router's kernel",
+        f"One Service beside {beside:,}: from the request to the route in the router's kernel",
         ("cluster", "trials", "median ms", "p99 ms", "worst ms"),
     )
     for cluster in CLUSTERS:
         with stage(cluster) as (lab, arrivals):
+            if beside:
+                fill(lab, arrivals, beside)
             create = creator(lab)
-            names = [f"one-{number}" for number in range(10 if quick else 50)]
+            names = [f"one-{number}" for number in range(trials)]
             slices(lab, names, create)
             time.sleep(2)
             took: list[float] = []
@@ -160,11 +192,84 @@ def one(quick: bool) -> Table:
     return table
 
 
-def burst(quick: bool) -> Table:
-    """Many Services at once."""
-    count = 100 if quick else 1000
+def start(quick: bool) -> Table:
+    """A manager that starts with many Services that have addresses. The router has no routes then."""
+    count = 100 if quick else MANY
     table = Table(
-        f"{count} Services at once: seconds from the first request",
+        f"Start with {count:,} Services: seconds from the start of the manager",
+        ("cluster", "first route", "last route", "CPU seconds of the manager"),
+        notes=["one node, one router"],
+    )
+    for cluster in CLUSTERS:
+        with stage(cluster, nodes=1) as (lab, arrivals):
+            fill(lab, arrivals, count)
+            lab.managers["node-a"].kill()
+            for session in lab.router.config.sessions:
+                lab.router.birdc(f"restart {session.label}")  # type: ignore[attr-defined]
+            wait_until(lambda: not lab.router.kernel_routes(), 60, "no routes", 0.2)
+            time.sleep(1)
+            arrivals.at.clear()
+            begun = time.monotonic()
+            lab.manage()
+            wait_until(lambda: len(arrivals.at) >= count, 150, f"{count} routes", 0.05)
+            at = sorted(moment - begun for moment in arrivals.at.values())
+            used = processor_seconds(lab.managers["node-a"].pid)
+        table.rows.append((cluster, at[0], at[-1], used))
+        table.raw[cluster] = {"first": at[0], "last": at[-1], "cpu": used}
+    return table
+
+
+def leader(quick: bool) -> Table:
+    """The leader's process is killed. Either it starts again at once, or the next leader comes from another node."""
+    trials = 2 if quick else 5
+    table = Table(
+        "After the death of the leader's process: seconds, median and worst",
+        ("cluster", "case", "trials", "a leader", "", "first address", ""),
+        notes=["a new Service waits for its address meanwhile; restarted: the time includes the start of Python"],
+    )
+    for cluster in CLUSTERS:
+        with stage(cluster) as (lab, arrivals):
+            create = creator(lab)
+            for case in ("restarted on its node", "not restarted"):
+                again = case.startswith("restarted")
+                led: list[float] = []
+                addressed: list[float] = []
+                for number in range(trials):
+                    name = f"{'again' if again else 'next'}-{number}"
+                    slices(lab, [name], create)
+                    old = lab.wait_leader()
+                    time.sleep(6)
+                    before, routes = lab.backend.leader(), len(arrivals.at)
+                    begun = time.monotonic()
+                    lab.managers[old].kill()
+                    if again:
+                        lab.manage(old)
+                    create(service(name))
+                    wait_until(lambda before=before: lab.backend.leader() not in ("", before), 30, "a leader", 0.005)  # type: ignore[misc]
+                    led.append(time.monotonic() - begun)
+                    wait_until(lambda routes=routes: len(arrivals.at) > routes, 30, "a route", 0.002)  # type: ignore[misc]
+                    addressed.append(max(arrivals.at.values()) - begun)
+                    if not again:
+                        lab.manage(old)
+                figures = (statistics.median(led), max(led), statistics.median(addressed), max(addressed))
+                table.rows.append((cluster, case, trials, *figures))
+                table.raw[f"{cluster}, {case}"] = {"leader": led, "address": addressed}
+    return table
+
+
+def burst(quick: bool) -> Table:
+    """A thousand Services at once."""
+    return _burst(100 if quick else 1000)
+
+
+def burst_many(quick: bool) -> Table:
+    """Many Services at once."""
+    return _burst(100 if quick else MANY)
+
+
+def _burst(count: int) -> Table:
+    table = Table(
+        f"{count:,} Services at once: seconds from the first request",
         ("cluster", "all created", "first route", "half", "last route", "all addresses written"),
     )
     for cluster in CLUSTERS:
@@ -177,9 +282,9 @@ def burst(quick: bool) -> Table:
             begun = time.monotonic()
             at_once(names, create)
             created = time.monotonic() - begun
-            wait_until(lambda: len(arrivals.at) >= count, 150, f"{count} routes", 0.05)
+            wait_until(lambda: len(arrivals.at) >= count, 420, f"{count} routes", 0.05)
             at = sorted(moment - begun for moment in arrivals.at.values())
-            wait_until(lambda: addresses(lab) >= count, 150, f"{count} addresses", 0.3)
+            wait_until(lambda: addresses(lab) >= count, 420, f"{count} addresses", 0.3)
             addressed = time.monotonic() - begun
             used = {name: round(seconds - used[name], 2) for name, seconds in cpu_seconds(lab).items()}
         table.rows.append((cluster, created, at[0], at[count // 2], at[-1], addressed))
@@ -250,4 +355,13 @@ def addresses(lab: Product) -> int:
     return sum(bool((obj["status"].get("loadBalancer") or {}).get("ingress")) for obj in lab.backend.objects("Service"))
 
 
-PARTS: Mapping[str, Callable[[bool], Table]] = {"one": one, "burst": burst, "waiting": waiting, "memory": memory}
+PARTS: Mapping[str, Callable[[bool], Table]] = {
+    "one": one,
+    "one_many": one_many,
+    "start": start,
+    "leader": leader,
+    "burst": burst,
+    "burst_many": burst_many,
+    "waiting": waiting,
+    "memory": memory,
+}

@@ -236,7 +236,7 @@ def test_passes_wait_for_one_another_only_in_a_burst() -> None:
     async def steps() -> None:
         for number in range(1, PASSES_AT_ONCE + 1):
             stage.tell()
-            await stage.settle(until=lambda number=number: stage.passes == number)  # type: ignore[misc]
+            await stage.settle(until=lambda number=number: stage.passes == number)
         stage.tell()
         await stage.settle()
         assert stage.passes == PASSES_AT_ONCE
