@@ -422,3 +422,30 @@ def test_a_file_that_is_as_before_the_start_is_not_parsed_again(
     parsed.clear()
     assert start() == after
     assert "same.yaml" in parsed
+
+
+def test_a_lease_does_not_wait_for_other_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a burst of statuses, the leader would otherwise lose its lease."""
+    go_on = threading.Event()
+
+    def slow(self: ManifestState, *arguments: object) -> None:
+        go_on.wait(10)
+
+    async def main() -> None:
+        (tmp_path / "a.yaml").write_text(service("web"))
+        async with opened(tmp_path) as (cluster, _):
+            monkeypatch.setattr(ManifestState, "apply_status", slow)
+            writes = [
+                asyncio.create_task(cluster.apply_status(Kind.SERVICE, "web", "shop", {"x": 1}, owner="a", deadline=20))
+                for _ in range(32)
+            ]
+            await asyncio.sleep(0)
+            try:
+                lease = await cluster.write_lease(LeaseRecord("porterlb", "a", 4.0), deadline=5.0)
+                assert await cluster.read_lease("porterlb") == lease
+                assert not any(write.done() for write in writes)
+            finally:
+                go_on.set()
+                await asyncio.gather(*writes)
+
+    asyncio.run(main())

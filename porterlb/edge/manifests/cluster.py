@@ -34,8 +34,8 @@ from porterlb.cluster import (
 from porterlb.core.doctor.installed import Installation
 from porterlb.edge.manifests import events, replica_states
 from porterlb.edge.manifests.documents import DocumentKey
+from porterlb.edge.manifests.inotify import Inotify
 from porterlb.edge.manifests.leases import Leases
-from porterlb.edge.manifests.notices import Notices
 from porterlb.edge.manifests.state import ManifestState
 from porterlb.edge.manifests.state_dir import StateDir, outage_as_unavailable
 from porterlb.edge.manifests.watch_queue import WatchQueue
@@ -67,6 +67,8 @@ class ManifestsCluster:
         self._state = ManifestState(self._state_dir, self._leases, namespace)
         # A separate pool: threads that hang in a dead file system must not use up the shared ones.
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="manifests")
+        # Another one for leases: they must not wait behind the statuses of a burst, or the leader loses its lease.
+        self._lease_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="leases")
         self._objects: dict[DocumentKey, Obj] = {}
         self._broken: dict[str, str] = {}
         self._queues: set[WatchQueue] = set()
@@ -137,13 +139,13 @@ class ManifestsCluster:
             self._moved = False
             self._noticing_since = time.monotonic()
             try:
-                await self._follow(await self._call(lambda: Notices(self._state_dir.path, self._state_dir.inside)))
+                await self._follow(await self._call(lambda: Inotify(self._state_dir.path, self._state_dir.inside)))
             except (Unavailable, Denied) as error:
                 log.debug("no notices for %s: %s", self._state_dir.path, error)
             if not self._moved:
                 await asyncio.sleep(TICK)
 
-    async def _follow(self, notices: Notices) -> None:
+    async def _follow(self, notices: Inotify) -> None:
         """Scans after each notice at once, until another directory is at our path. What changes during a scan is
         scanned together by the next one."""
         loop = asyncio.get_running_loop()
@@ -303,11 +305,11 @@ class ManifestsCluster:
     # --- leases
 
     async def read_lease(self, name: str) -> LeaseRecord | None:
-        return await self._call(lambda: self._leases.read(name))
+        return await self._call(lambda: self._leases.read(name), threads=self._lease_threads)
 
     async def write_lease(self, record: LeaseRecord, *, deadline: float = 1.0) -> LeaseRecord:
         until = time.monotonic() + deadline
-        return await self._call(lambda: self._leases.write(record, until), deadline)
+        return await self._call(lambda: self._leases.write(record, until), deadline, self._lease_threads)
 
     async def delete_lease(self, name: str) -> None:
         await self._call(lambda: self._leases.delete(name))
@@ -358,9 +360,12 @@ class ManifestsCluster:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._flush_events()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._lease_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _call(self, work: Callable[[], T], deadline: float = CALL) -> T:
+    async def _call(
+        self, work: Callable[[], T], deadline: float = CALL, threads: ThreadPoolExecutor | None = None
+    ) -> T:
         """Runs blocking work; raises Unavailable when it takes too long (the work itself keeps its deadline, too)."""
 
         def guarded() -> T:
@@ -370,7 +375,7 @@ class ManifestsCluster:
         try:
             # Not wait_for: in Python 3.11 it swallows a cancellation that arrives together with the result.
             async with asyncio.timeout(deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
+                return await asyncio.get_running_loop().run_in_executor(threads or self._threads, guarded)
         except TimeoutError:
             raise Unavailable(f"The file system of {self._state_dir.path} does not answer.") from None
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -114,7 +115,7 @@ class Outbox:
         self._concurrency = concurrency
         self._again = again
         self._work = asyncio.Event()
-        self._todo: dict[_Slot, StatusWrite] = {}
+        self._todo: OrderedDict[_Slot, StatusWrite] = OrderedDict()  # its first entry is removed in constant time
         self._busy: set[_Slot] = set()
         self._written: dict[_Slot, _Written] = {}
         self._latest: dict[ObjectKey, _Written] = {}
@@ -139,7 +140,7 @@ class Outbox:
         for slot in later:
             del wanted[slot]
         # Addresses first: users wait for them.
-        self._todo = dict(sorted(wanted.items(), key=lambda entry: not entry[1].urgent))
+        self._todo = OrderedDict(sorted(wanted.items(), key=lambda entry: not entry[1].urgent))
         self._forget()
         self._work.set()
         return min(later.values(), default=None)

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 GONE_AFTER = 10.0  # seconds without a hello until the sessions of a replica are removed from the BgpPeers
 LOOK_AGAIN = 5.0  # seconds until a failed pass is repeated
 PASSES_AT_ONCE = 5  # without a pause: for a new address, for its route, and for what the other replicas do
-LONGEST_REST = 0.5  # seconds, at most, between two passes; each pass is followed by a pause of its own length
+LONGEST_REST = 2.0  # seconds, at most, between two passes; each pass is followed by a pause of its own length
 BATCH = 100  # VIPs or Services after which other tasks of the event loop get a turn
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from porterlb.edge.manifests.notices import Notices
+from porterlb.edge.manifests.inotify import Inotify
 
 
 @contextmanager
-def watched(root: Path) -> Iterator[Notices]:
-    notices = Notices(root, root / ".porterlb")
+def watched(root: Path) -> Iterator[Inotify]:
+    notices = Inotify(root, root / ".porterlb")
     try:
         yield notices
     finally:
@@ -112,4 +112,4 @@ def test_lost_notices_lead_to_a_scan(root: Path) -> None:
 
 def test_no_notices_without_the_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Notices(tmp_path / "gone", tmp_path / "gone" / ".porterlb")
+        Inotify(tmp_path / "gone", tmp_path / "gone" / ".porterlb")

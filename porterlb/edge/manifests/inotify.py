@@ -25,7 +25,7 @@ _READ = 1 << 16  # bytes
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Notices:
+class Inotify:
     """``root``: the directory of manifests. ``inside``: its .porterlb. Raises OSError if there can be no notices."""
 
     def __init__(self, root: Path, inside: Path) -> None:
