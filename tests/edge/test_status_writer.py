@@ -20,7 +20,7 @@ from porterlb.core.node_failure import Marking
 from porterlb.core.objects import ObjectKey, Objects
 from porterlb.core.placement.policy import AT_ONCE
 from porterlb.core.plan import Plan, plan
-from porterlb.edge.status import StatusWriter
+from porterlb.edge.status import StatusWriter, writer
 from porterlb.edge.status.writer import PASSES_AT_ONCE
 from tests.core.stage import LAYER2_VIP, NOW, POLICY, SHOP, WEB, seen, snapshot
 from tests.core.test_plan import NAMES
@@ -242,6 +242,28 @@ def test_passes_wait_for_one_another_only_in_a_burst() -> None:
         assert stage.passes == PASSES_AT_ONCE
 
     run(stage, steps)
+
+
+def test_a_long_pass_lets_other_tasks_run() -> None:
+    """ExaBGP's acknowledgements, for which the next routes wait, are read by the same event loop."""
+    stage = Stage()
+    turns: list[int] = []
+
+    def slow(known: Known, key: ObjectKey, *arguments: object, **more: object) -> None:
+        stage.clock += 0.01
+        asyncio.get_running_loop().call_soon(turns.append, len(turns))
+        seen_turns.append(len(turns))
+
+    seen_turns: list[int] = []
+
+    async def steps() -> None:
+        stage.tell()
+        await stage.settle(until=lambda: stage.passes == 1 and len(seen_turns) >= 3)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "service_write", slow)
+        run(stage, steps)
+    assert seen_turns[:3] == [0, 1, 2]
 
 
 def test_a_watch_that_is_one_write_behind_tells_no_story_twice() -> None:

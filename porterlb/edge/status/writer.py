@@ -42,7 +42,7 @@ GONE_AFTER = 10.0  # seconds without a hello until the sessions of a replica are
 LOOK_AGAIN = 5.0  # seconds until a failed pass is repeated
 PASSES_AT_ONCE = 5  # without a pause: for a new address, for its route, and for what the other replicas do
 LONGEST_REST = 2.0  # seconds, at most, between two passes; each pass is followed by a pause of its own length
-BATCH = 100  # VIPs or Services after which other tasks of the event loop get a turn
+STEP = 0.005  # seconds of a pass after which other tasks of the event loop get a turn: routes wait for them
 
 
 class _Looked(NamedTuple):
@@ -107,6 +107,7 @@ class StatusWriter:
         self._on_wire: Mapping[Address, Served] = {}
         self._losses: Mapping[str, Mapping[str, str]] = {}
         self._news = asyncio.Event()
+        self._turned = 0.0  # when other tasks last had a turn during a pass
         self._silent_since: dict[str, float] = {}
         self._taken: set[tuple[ObjectKey, str]] = set()  # object and node
         self._pending: dict[ObjectKey, _Looked] = {}  # Services and Eips that need a write
@@ -170,11 +171,10 @@ class StatusWriter:
             return
         leading = self._leading()
         touched: set[Address] = set()
-        for number, address in enumerate(self._wire.outdated(latest)):
+        for address in self._wire.outdated(latest):
             if self._wire.look(address, latest, acknowledged):
                 touched.add(address)
-            if number % BATCH == BATCH - 1:
-                await asyncio.sleep(0)
+            await self._yield_in_time()
         peers = [(key.name, self._outbox.have(key) or obj) for key, obj in self._objects.all_raw("BgpPeer").items()]
         losses = losses_of(latest, peers)
         known = replace(
@@ -213,15 +213,20 @@ class StatusWriter:
         # Also objects with pending writes that have changed since the last pass.
         keys |= {key for key, looked in self._pending.items() if looked.have is not self._outbox.have(key)}
         self._looked = None  # until all of them have been examined
-        for number, key in enumerate(sorted(keys), 1):
+        for key in sorted(keys):
             writes = self._writes(known, key) if key in raw[key.kind] else ()
             if writes:
                 self._pending[key] = _Looked(self._outbox.have(key), writes)
             else:
                 self._pending.pop(key, None)
-            if number % BATCH == 0:
-                await asyncio.sleep(0)
+            await self._yield_in_time()
         self._looked, self._raw = known, raw
+
+    async def _yield_in_time(self) -> None:
+        """Gives other tasks of the event loop a turn if they have had none for STEP."""
+        if self._clock() - self._turned > STEP:
+            await asyncio.sleep(0)
+            self._turned = self._clock()
 
     def _writes(self, known: Known, key: ObjectKey) -> Sequence[StatusWrite]:
         have = self._outbox.have
