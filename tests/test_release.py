@@ -20,12 +20,24 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = (CHECKOUT / "image" / "requirements.txt").read_text()
 
 
-def test_two_builds_are_equal_and_whole(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the last commit that can be released: without the changelog fragments of the next version."""
+    made = tmp_path_factory.mktemp("release") / "source"
+    subprocess.run(["git", "clone", "--quiet", str(CHECKOUT), str(made)], check=True)
+    git = ["git", "-C", str(made), "-c", "user.name=test", "-c", "user.email=test@example.com"]
+    if fragments := [str(path) for path in (made / "changes").glob("+*")]:
+        subprocess.run([*git, "rm", "--quiet", *fragments], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", "Without fragments"], check=True)
+    return made
+
+
+def test_two_builds_are_equal_and_whole(source: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        build(CHECKOUT, tmp_path / name, image=False, key=None)
+        build(source, tmp_path / name, image=False, key=None)
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two
-    version = versions(CHECKOUT)
+    version = versions(source)
     assert set(one) == {
         f"porterlb-{version}-py3-none-any.whl",
         f"porterlb-{version}.tar.gz",
@@ -72,13 +84,13 @@ def test_versions_that_differ_are_refused(tmp_path: Path) -> None:
         versions(tmp_path)
 
 
-def test_fragments_become_the_section_of_a_version(tmp_path: Path) -> None:
+def test_fragments_become_the_section_of_a_version(source: Path, tmp_path: Path) -> None:
     for name in ("setup.cfg", "charts/porterlb/Chart.yaml", "CHANGELOG.md", "pyproject.toml", "changes/README.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / name, tmp_path / name)
     for name in ("setup.cfg", "charts/porterlb/Chart.yaml"):
         path = tmp_path / name
-        path.write_text(path.read_text().replace(versions(CHECKOUT), "9.8.7"))
+        path.write_text(path.read_text().replace(versions(source), "9.8.7"))
     for kind in ("added", "changed", "fixed"):
         (tmp_path / "changes" / f"+a.{kind}.md").write_text(f"Something was {kind}.\n")
     with pytest.raises(Refused, match="run towncrier build --version 9"):
@@ -101,12 +113,12 @@ def test_fragments_become_the_section_of_a_version(tmp_path: Path) -> None:
         versions(tmp_path)
 
 
-def test_the_checksums_are_signed(tmp_path: Path) -> None:
+def test_the_checksums_are_signed(source: Path, tmp_path: Path) -> None:
     program = shutil.which("minisign")
     assert program, "minisign is missing: install the system packages with `make setup`"
     public, secret = tmp_path / "key.pub", tmp_path / "key"
     subprocess.run([program, "-G", "-W", "-p", public, "-s", secret], check=True, capture_output=True)
-    made = build(CHECKOUT, tmp_path / "dist", image=False, key=secret)
+    made = build(source, tmp_path / "dist", image=False, key=secret)
     assert made[-1].name == "SHA256SUMS.minisig"
     verify: list[str | Path] = [program, "-V", "-p", public, "-m", made[-2]]
     assert subprocess.run(verify, capture_output=True, check=False).returncode == 0
