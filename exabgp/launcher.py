@@ -1,4 +1,4 @@
-"""Starts ExaBGP with repairs of fifteen defects of 5.0.15 that would break promises to users, and two more settings.
+"""Starts ExaBGP with repairs of sixteen defects of 5.0.15 that would break promises to users, and two more settings.
 
     python3 -P launcher.py MANAGER_PID server FILE
     python3 -P launcher.py 0 validate FILE
@@ -14,9 +14,11 @@ import inspect
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from porterlb.capabilities import Capability, keep_only
@@ -33,11 +35,15 @@ try:
     from exabgp.bgp.message import Action, Notify, Update
     from exabgp.bgp.message.open.capability import Negotiated
     from exabgp.bgp.message.open.capability.capability import Capability as Code
+    from exabgp.bgp.message.update.nlri.cidr import CIDR
+    from exabgp.bgp.message.update.nlri.inet import INET
     from exabgp.bgp.neighbor import Neighbor
     from exabgp.configuration.neighbor import ParseNeighbor
     from exabgp.protocol.family import AFI, SAFI
     from exabgp.reactor import listener
     from exabgp.reactor.api import API
+    from exabgp.reactor.api.command import Command, announce
+    from exabgp.reactor.api.command.limit import extract_neighbors, match_neighbors
     from exabgp.reactor.api.response.json import JSON
     from exabgp.reactor.asynchronous import ASYNC
     from exabgp.reactor.daemon import Daemon
@@ -48,6 +54,8 @@ try:
     from exabgp.reactor.network.error import NetworkError
     from exabgp.reactor.peer import Peer
     from exabgp.reactor.protocol import Protocol
+    from exabgp.rib.cache import Cache
+    from exabgp.rib.change import Change
     from exabgp.rib.outgoing import OutgoingRIB
     from exabgp.version import release
 except ImportError as missing:  # another version: see refusal
@@ -79,6 +87,12 @@ REPLACED = {
     (ParseNeighbor, "_post_capa_nexthop"): "fdb41a6c6fdb",
     (Peer, "cli_data"): "a932bef922b2",
     (Update, "_split_nlris"): "9d693e7f9bc1",
+    (OutgoingRIB, "updates"): "49a023385063",
+    (OutgoingRIB, "add_to_rib"): "fe7ea3a34778",
+    (Cache, "in_cache"): "2400365c916f",
+    (Cache, "update_cache"): "9fa33d6bd3d1",
+    (announce, "announce_attributes"): "576c0115f883",
+    (announce, "withdraw_attribute"): "c6a46d63b1ea",
 }
 """The functions that are replaced below: (object, attribute), and the SHA-256 of the source in REPAIRED, shortened."""
 
@@ -123,6 +137,7 @@ def repair() -> None:
     add_timers()
     accept_external()
     save_processor()
+    take_lines_whole()
 
 
 def repair_routes() -> None:
@@ -130,17 +145,7 @@ def repair_routes() -> None:
     # 1. Changes wait in buckets, one for each set of attributes, in the order in which the buckets appeared. If a
     # route changes from A to B and back to A while its peer is away, A is sent first and then B: the router keeps the
     # wrong next hop. A newer change of a route must replace the older one.
-    insert = OutgoingRIB._update_rib
-
-    def update_rib(self: Any, change: Any) -> Any:
-        previous = self._new_nlri.get(change.index())
-        if previous is not None:
-            family = previous.nlri.family().afi_safi()
-            bucket = self._new_attr_af_nlri.get(previous.attributes.index(), {}).get(family, {})
-            bucket.pop(change.index(), None)
-        return insert(self, change)
-
-    OutgoingRIB._update_rib = update_rib
+    OutgoingRIB._update_rib = lambda self, change: queue(self, [change])
 
     # 2. A reload is dropped silently while any peer has routes waiting to be sent, and the routes of an unreachable
     # peer wait forever. Routes and reload do not interfere: a peer keeps its routes.
@@ -155,6 +160,56 @@ def repair_routes() -> None:
         return with_own_address(self, change) if change.nlri.nexthop.SELF else change
 
     Neighbor.remove_self = remove_self
+
+    # 16. Only IPv4 routes share an UPDATE. Each IPv6 route is sent in an UPDATE of its own, and so is each route that a
+    # router has requested again (RFC 2918).
+    apart = OutgoingRIB.updates
+
+    def updates(self: Any, grouped: Any) -> Any:
+        return together(apart(self, grouped)) if grouped else apart(self, grouped)
+
+    OutgoingRIB.updates = updates
+
+
+def queue(rib: Any, changes: Sequence[Any]) -> None:
+    """Queues changes with the same attributes and of the same family to be sent to a neighbor. Each replaces an older
+    change of its route."""
+    attributes, family = changes[0].attributes, changes[0].nlri.family().afi_safi()
+    bucket = rib._new_attr_af_nlri.setdefault(attributes.index(), {}).setdefault(family, {})
+    seen = rib._seen.setdefault(family, {})
+    for change in changes:
+        index = change.index()
+        previous = rib._new_nlri.get(index)
+        if previous is not None:
+            older = rib._new_attr_af_nlri.get(previous.attributes.index(), {})
+            older.get(previous.nlri.family().afi_safi(), {}).pop(index, None)
+        bucket[index] = rib._new_nlri[index] = change
+        if not rib.cache:
+            continue
+        if change.nlri.action == Action.ANNOUNCE:
+            seen[index] = change
+        else:
+            seen.pop(index, None)
+    rib._new_attribute[attributes.index()] = attributes
+
+
+def together(updates: Iterable[Any]) -> Iterator[Any]:
+    """The updates in their order. Consecutive updates of unicast routes with the same attributes are merged."""
+    nlris: list[Any] = []
+    attributes = None
+    for update in updates:
+        first = update.nlris[0] if isinstance(update, Update) else None  # else the marker of a route refresh
+        joins = isinstance(first, INET) and first.safi == SAFI.unicast
+        if nlris and not (joins and update.attributes is attributes):
+            yield Update(nlris, attributes)
+            nlris = []
+        if joins:
+            nlris += update.nlris
+            attributes = update.attributes
+        else:
+            yield update
+    if nlris:
+        yield Update(nlris, attributes)
 
 
 def repair_reports() -> None:
@@ -312,19 +367,22 @@ def repair_next_hops() -> None:
 
     # 15. An IPv6 next hop for IPv4 routes is sent although the router did not negotiate it. The router discards the
     # routes, or ends the session.
-    split = Update._split_nlris
     extended = (AFI.ipv4, SAFI.unicast, AFI.ipv6)
+    native = (AFI.ipv4, SAFI.unicast)
 
     def split_negotiated(self: Any, negotiated: Any) -> Any:
-        first = self.nlris[0] if self.nlris else None
-        if first is None or first.afi != AFI.ipv4 or extended in negotiated.nexthop:
-            return split(self, negotiated)
-        every = self.nlris
-        self.nlris = [n for n in every if n.action != Action.ANNOUNCE or n.nexthop.afi != AFI.ipv6]
-        try:
-            return split(self, negotiated)
-        finally:
-            self.nlris = every
+        plain: list[Any] = []
+        others: dict[Any, dict[int, list[Any]]] = {}
+        families = set(negotiated.families)
+        for nlri in self.nlris:  # not sorted: that takes longer than all the rest, and routers do not depend on it
+            family = (nlri.afi, nlri.safi)
+            if family not in families:
+                continue
+            if family == native and (nlri.action == Action.WITHDRAW or nlri.nexthop.afi == AFI.ipv4):
+                plain.append(nlri)
+            elif family != native or extended in negotiated.nexthop:
+                others.setdefault(family, {}).setdefault(nlri.action, []).append(nlri)
+        return plain, others
 
     Update._split_nlris = split_negotiated
 
@@ -406,7 +464,9 @@ def save_processor() -> None:
     wait = Reactor._wait_for_io
 
     def wait_for_io(self: Any, milliseconds: int) -> Any:
-        idle = self.asynchronous.ready() and not self.signal.received and self._peers
+        if not self.asynchronous.ready():
+            return wait(self, 0)  # a command is only half done
+        idle = not self.signal.received and self._peers
         if milliseconds and idle and all(map(is_idle, self._peers.values())):
             milliseconds = max(milliseconds, IDLE)
         return wait(self, milliseconds)
@@ -428,6 +488,81 @@ def save_processor() -> None:
         raise RuntimeError("a generator has awaited something")
 
     ASYNC.run = run_at_once
+
+
+def take_lines_whole() -> None:
+    """A command with many prefixes is parsed and queued prefix by prefix, 50 prefixes in a turn of the main loop, each
+    with a copy of its own of what the prefixes of one command share. Here the first prefix is parsed by ExaBGP, and the
+    other ones take over all but the address. What is out of the ordinary is left to ExaBGP, and so is each error."""
+    for words, name, action in (
+        ("announce attributes", "announce_attributes", Action.ANNOUNCE),
+        ("withdraw attributes", "withdraw_attribute", Action.WITHDRAW),
+    ):
+        Command.callback["text"][words] = whole(getattr(announce, name), action)
+
+
+def whole(one_by_one: Any, action: int) -> Any:
+    """The command as ExaBGP has it, with a shortcut for the prefixes of one IP version."""
+
+    def command(self: Any, reactor: Any, service: str, line: str, use_json: bool) -> Any:
+        descriptions, words = extract_neighbors(line)
+        peers = match_neighbors(reactor.peers(service), descriptions)
+        neighbors = [neighbor for name, neighbor in reactor.configuration.neighbors.items() if name in peers]
+        changes = alike(self, words, action) if neighbors else []
+        if not changes or any(changes[0].nlri.family().afi_safi() not in each.families() for each in neighbors):
+            return one_by_one(self, reactor, service, line, use_json)
+        for neighbor in neighbors:
+            if new := unknown(neighbor.rib.outgoing, changes):
+                queue(neighbor.rib.outgoing, new)
+        reactor.processes.answer_done(service)
+        return True
+
+    return command
+
+
+def alike(api: Any, words: str, action: int) -> list[Any]:
+    """The changes of a command that announces or withdraws unicast prefixes; empty if ExaBGP is to read it alone."""
+    head, _, tail = words.partition(" nlri ")
+    prefixes = tail.split()
+    if len(prefixes) < 2:
+        return []
+    read = api.api_attributes(f"{head} nlri {prefixes[0]}", [])
+    if len(read) != 1 or type(read[0].nlri) is not INET or read[0].nlri.nexthop.SELF:
+        return []
+    first, attributes = read[0].nlri, read[0].attributes
+    first.action = action
+    kind, bits = (socket.AF_INET, 32) if first.afi == AFI.ipv4 else (socket.AF_INET6, 128)
+    common = read[0].index().removesuffix(first.cidr.pack_nlri())
+    changes = []
+    try:
+        for prefix in prefixes:
+            address, _, length = prefix.partition("/")
+            packed, mask = socket.inet_pton(kind, address), int(length)
+            if not 0 <= mask <= bits or int.from_bytes(packed, "big") & ((1 << bits - mask) - 1):
+                return []
+            nlri = INET.__new__(INET)
+            nlri.__dict__.update(first.__dict__)
+            nlri.cidr = CIDR(packed, mask)
+            change = Change(nlri, attributes)
+            change._Change__index = common + nlri.cidr.pack_nlri()  # as index() finds it, at a third of the time
+            changes.append(change)
+    except (OSError, ValueError):
+        return []
+    return changes
+
+
+def unknown(rib: Any, changes: Sequence[Any]) -> Sequence[Any]:
+    """The changes (of one action and with the same attributes, of which one is the next hop) that a neighbor lacks."""
+    if changes[0].nlri.action == Action.WITHDRAW or not rib.cache:
+        return changes
+    seen = rib._seen.get(changes[0].nlri.family().afi_safi(), {})
+    attributes = changes[0].attributes.index()
+
+    def has(change: Any) -> bool:
+        known = seen.get(change.index())
+        return known is not None and known.attributes.index() == attributes
+
+    return [change for change in changes if not has(change)]
 
 
 def main() -> None:
