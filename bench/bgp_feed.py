@@ -11,12 +11,13 @@ import json
 import os
 import sys
 import time
-from ipaddress import IPv4Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bench.usage import resident_bytes
+from bench.usage import processor_seconds, resident_bytes
 from lab import objects
 from porterlb.collector import collect_seldom
 from porterlb.core.mode import ModePolicy
@@ -26,20 +27,28 @@ from porterlb.core.observed import BgpReport
 from porterlb.core.plan import Plan, plan
 from porterlb.edge.bgp import BgpSpeaker
 
-BASE = int(IPv4Address("172.16.0.0"))
+BASE = {4: IPv4Address("172.16.0.0"), 6: IPv6Address("fd10::")}
 POLICY = ModePolicy(return_after=0.0)
 
 
+def vip(number: int, version: int) -> str:
+    return str(BASE[version] + number)
+
+
+def prefix(number: int, version: int) -> str:
+    return f"{vip(number, version)}/{32 if version == 4 else 128}"
+
+
 class Feed:
-    """Services by number; the VIP of number N is 172.16.0.0 + N."""
+    """Services by number and IP version; the VIP of number N is 172.16.0.0 + N or fd10:: + N."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.me: str = options["node"]
         self.others: list[str] = options["others"]
         self.objects = Objects(claim_without_class=True)
-        for name, address in options["nodes"].items():
-            self.objects.change("Node", objects.node(name, [address]))
-        self.objects.change("Eip", objects.eip("routed", "172.16.0.0/16", protocol="bgp"))
+        for name, addresses in options["nodes"].items():
+            self.objects.change("Node", objects.node(name, addresses))
+        self.objects.change("Eip", objects.eip("routed", "172.16.0.0/16,fd10::/112", protocol="bgp"))
         self.objects.change("BgpConf", objects.bgp_conf())
         spec = {"gracefulRestart": {"enabled": False}, "afiSafis": options["afiSafis"]}
         self.objects.change("BgpPeer", objects.bgp_peer("tor", options["router"], options["as"], **spec))
@@ -61,23 +70,34 @@ class Feed:
     def up(self) -> bool:
         return "tor" in self.report.sessions and self.report.sessions["tor"].up
 
-    def service(self, number: int, nodes: list[str]) -> None:
+    def service(self, number: int, version: int, nodes: list[str]) -> None:
         """A Service that already has its address, with one endpoint on each of these nodes."""
-        name = f"s{number}"
-        found = objects.service(name, policy="Local", ports=objects.PORTS[:1])
+        name = f"s{version}-{number}"
+        found = objects.service(name, policy="Local", families=[f"IPv{version}"], ports=objects.PORTS[:1])
         found["metadata"]["uid"] = name
-        found["status"] = {"loadBalancer": {"ingress": [{"ip": str(IPv4Address(BASE + number)), "ipMode": "VIP"}]}}
+        found["status"] = {"loadBalancer": {"ingress": [{"ip": vip(number, version), "ipMode": "VIP"}]}}
         self.objects.change("Service", found)
-        self.endpoints(number, nodes)
+        self.endpoints(number, version, nodes)
 
-    def endpoints(self, number: int, nodes: list[str]) -> None:
+    def endpoints(self, number: int, version: int, nodes: list[str]) -> None:
         pods: Any = [SimpleNamespace(name=f"p-{node}", node=node, v4="10.244.9.9", v6="fd44::9") for node in nodes]
-        for piece in objects.endpoint_slices(f"s{number}", pods, ports=objects.PORTS[:1]):
+        families, ports = [f"IPv{version}"], objects.PORTS[:1]
+        for piece in objects.endpoint_slices(f"s{version}-{number}", pods, families=families, ports=ports):
             self.objects.change("EndpointSlice", piece)
 
-    def remove(self, number: int) -> None:
-        self.objects.delete("Service", "default", f"s{number}")
-        self.objects.delete("EndpointSlice", "default", f"s{number}-ipv4")
+    def remove(self, number: int, version: int) -> None:
+        self.objects.delete("Service", "default", f"s{version}-{number}")
+        self.objects.delete("EndpointSlice", "default", f"s{version}-{number}-ipv{version}")
+
+    def announce(self, numbers: range, version: int) -> float:
+        """Without a plan: the speaker gets these prefixes with a path of the last plan. Returns 0.0."""
+        assert self.plan is not None
+        planned = self.plan.bgp
+        path = next(path for path in planned.routes if path.version == version)
+        new = planned.routes[path] | {prefix(number, version) for number in numbers}
+        self.token += 1
+        self.speaker.want(replace(planned, routes={**planned.routes, path: new}), self.token)
+        return 0.0
 
     def go(self) -> float:
         """Plans, and passes the plan to the speaker. Returns the planning time in seconds."""
@@ -111,23 +131,27 @@ class Feed:
         return time.monotonic()
 
     async def obey(self, command: dict[str, Any]) -> dict[str, Any]:
-        verb = command["do"]
+        verb, version = command["do"], command.get("version", 4)
         numbers = range(command.get("from", 0), command.get("to", 0))
         if verb == "add":
             for number in numbers:
-                self.service(number, command["nodes"])
+                self.service(number, version, command["nodes"])
                 await breathe(number)
         elif verb == "remove":
             for number in numbers:
-                self.remove(number)
+                self.remove(number, version)
                 await breathe(number)
         elif verb == "move":
-            self.endpoints(command["number"], command["nodes"])
-        elif verb == "memory":
-            return {"own": resident_bytes(os.getpid()) / 2**20, "exabgp": resident_bytes(self.speaker.pid) / 2**20}
+            self.endpoints(command["number"], version, command["nodes"])
+        elif verb == "usage":
+            own, exabgp = os.getpid(), self.speaker.pid
+            return {
+                "memory": [resident_bytes(own) / 2**20, resident_bytes(exabgp) / 2**20],
+                "processor": [processor_seconds(own) * 1000, processor_seconds(exabgp) * 1000],
+            }
         await asyncio.sleep(command.get("after", 0.0))
         begun = time.monotonic()
-        planning = self.go()
+        planning = self.announce(numbers, version) if verb == "announce" else self.go()
         answer = {"begun": begun, "planning": planning}
         if command.get("wait", True):
             answer["applied"] = await self.applied()
