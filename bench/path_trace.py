@@ -1,4 +1,4 @@
-"""Inside a manager or a wire process: records each call that enters another file of porterlb, and each send.
+"""Records each call that enters another file of porterlb; inside a manager or a wire process also each send.
 
 bench/path.py makes Python start it (sitecustomize) in each process of one replica. It is slow: a run with it shows
 nothing about speed. The records are written to a file when the process ends.
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,6 +41,22 @@ def begin() -> None:
     atexit.register(lambda: file.write_text(json.dumps(list(_NOTES))))
     threading.setprofile(_look)
     sys.setprofile(_look)
+
+
+def entering(call: Callable[[], object]) -> list[tuple[str, str, str]]:
+    """The calls that enter another file during one call in this process: calling file, entered file, function."""
+    found: list[tuple[str, str, str]] = []
+
+    def look(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and (file := _file(frame)) and (caller := _caller(frame)) != file:
+            found.append((caller, file, frame.f_code.co_name))
+
+    sys.setprofile(look)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return found
 
 
 def _module(argv: list[str]) -> str:
