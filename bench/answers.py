@@ -104,7 +104,15 @@ def answers(quick: bool) -> Table:
         limit = ask(client, "flood", rate=10_000_000, seconds=seconds, first="10.98.0.0", count=1000)
         table.notes.append(f"the generator's own limit, towards addresses of nobody: {limit['rate']:,.0f}/s")
         table.raw["limit"] = limit
+    for figure in ("median", "p99"):
+        table.add_ratio(f"{figure} / kernel's", f"{figure} µs", "who answers", kernel)
     return table
+
+
+def kernel(name: str) -> str:
+    """The kernel's answers for its own address, in the same run and of the same family."""
+    who, family, *_ = name.split(", ")
+    return f"kernel, {family}, its own address" if who == "PorterLB" else ""
 
 
 def cost(quick: bool) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,19 @@ class Table:
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
 
+    def add_ratio(self, title: str, column: str, who: str, anchor: Callable[[str], str]) -> None:
+        """Adds a column: the figure of each row, divided by the figure of its anchor, a row of the same run.
+
+        Args:
+            column: the column with the figures.
+            who: the column with the names of what was measured.
+            anchor: the name of the anchor of a name; empty if it has none.
+        """
+        name, figure = list(self.columns).index(who), list(self.columns).index(column)
+        figures = {str(row[name]): row[figure] for row in self.rows}
+        self.columns = [*self.columns, title]
+        self.rows = [[*row, quotient(row[figure], figures.get(anchor(str(row[name])), ""))] for row in self.rows]
+
     def show(self, console: Console) -> None:
         table = RichTable(title=self.title, title_justify="left", caption="\n".join(self.notes), caption_justify="left")
         for number, column in enumerate(self.columns):
@@ -40,6 +53,11 @@ class Table:
         for row in self.rows:
             table.add_row(*map(text, row))
         console.print(table)
+
+
+def quotient(figure: Cell, anchor: Cell) -> Cell:
+    """Empty if one of both is no figure, or if the anchor is 0."""
+    return figure / anchor if isinstance(figure, int | float) and isinstance(anchor, int | float) and anchor else ""
 
 
 def text(cell: Cell) -> str:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.path import gratuitous, window
-from bench.path_trace import FOLDER, Note
+from bench.path import gratuitous, planned, window
+from bench.path_trace import FOLDER, Note, entering
+from porterlb.core.objects import Objects
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,3 +51,20 @@ def test_a_gratuitous_frame_names_the_address_as_sender_and_target() -> None:
     assert not gratuitous(bytes(28) + vip + bytes(6) + other, "10.77.0.200")
     assert not gratuitous(bytes(28) + vip + bytes(6) + vip, "10.77.0.1")
     assert not gratuitous(bytes(20), "10.77.0.200")
+
+
+def test_the_calls_of_one_call_in_this_process_are_counted() -> None:
+    objects = Objects(claim_without_class=True)
+    nodes: list[object] = []
+    found = entering(lambda: nodes.extend((objects.nodes, objects.nodes)))
+    assert found == [("", "core/objects.py", "nodes"), ("core/objects.py", "core/persistent.py", "frozen")] * 2
+    assert sys.getprofile() is None
+
+
+def test_the_steps_of_a_plan_are_always_the_same() -> None:
+    one, two = (planned(quick=True) for _ in range(2))
+    assert [row[0] for row in one.rows] == ["a lost session", "a new Service"]
+    assert one.raw == two.raw
+    for event, steps, calls, _, _ in one.rows:
+        assert (steps, calls) == (len(one.raw[str(event)]), sum(one.raw[str(event)].values()))
+        assert "bench -> core/plan.py plan" in one.raw[str(event)]
