@@ -82,12 +82,12 @@ class Tables:
     def _carried(self, old: VipPlan | None, new: VipPlan | None) -> None:
         """Updates the Layer 2 load of each node."""
         for vip, sign in ((old, -1), (new, 1)):
-            if vip is not None and vip.place:
-                load = self.loads.get(vip.place, 0) + sign * vip.weight
+            if vip is not None and (place := vip.place):
+                load = self.loads.get(place, 0) + sign * vip.weight
                 if load:
-                    self.loads[vip.place] = load
+                    self.loads[place] = load
                 else:
-                    self.loads.pop(vip.place, None)
+                    self.loads.pop(place, None)
 
     def _routed(self, before: Iterable[Path], now: Iterable[Path], prefix: Prefix) -> None:
         for path in before:

@@ -23,7 +23,6 @@ those that changed, those that are connected to them by an address, and those th
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -137,21 +136,20 @@ def allocate(
         found = memory.map.edited(eips) if memory.context else None
         map_, same_place = found or EipMap(eips), found is not None
     barring = (claimed, reserved, elsewhere)
-    if same_place and len(memory.barring) == 3 and all(map(operator.is_, barring, memory.barring)):
+    if same_place and barring == memory.barring:
         bars = memory.bars
     else:
         bars = Bars.of(map_, claimed, reserved, elsewhere)
         bars = memory.bars if bars == memory.bars else bars
     context = (map_.eips, dict(namespaces) if map_.by_namespace else None, bars, dict(closed), may_allocate)
+    alike = same_place and (context[2], context[4]) == (memory.context[2], memory.context[4])
+    changed = differing(memory.services, services) if alike else set()
+    if context == memory.context and not changed:
+        return Allocations(memory.results, memory.uses, replace(memory, barring=barring))
     work = _Work(services, memory, now, map_, bars, may_allocate=may_allocate)
-    if context == memory.context:
-        changed = differing(memory.services, services)
-        if not changed:
-            return Allocations(memory.results, memory.uses, replace(memory, barring=barring))
-        affected = work.tied(changed)
-    elif same_place and (context[2], context[4]) == (memory.context[2], memory.context[4]):
+    if alike:
         # A Service keeps its address whatever else changes in an Eip: only the result of waiting ones may change.
-        affected = work.tied(differing(memory.services, services))
+        affected = work.tied(changed)
         if not map_.grants_as(memory.map) or (context[1], context[3]) != (memory.context[1], memory.context[3]):
             affected |= work.tied(memory.waiting)
     else:

@@ -12,10 +12,9 @@ from porterlb.core.scope import scope_of, scoped
 
 def number_of(peer: Peer, snapshot: Snapshot, node: str) -> int | None:
     """Index of the entry that counts on a node; None: none. An entry without a selector applies to all nodes."""
-    labels = snapshot.nodes[node].labels if node in snapshot.nodes else None
     for number, override in enumerate(peer.overrides):
-        selector = override.node_selector
-        if selector is None or (labels is not None and selector.matches(labels)):
+        selector, found = override.node_selector, snapshot.nodes.get(node)
+        if selector is None or (found is not None and selector.matches(found.labels)):
             return number
     return None
 

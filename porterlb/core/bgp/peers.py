@@ -35,10 +35,11 @@ def shadowed(snapshot: Snapshot, node: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     holder: dict[Address, str] = {}
-    all_alike = not any(peer.overrides or peer.interface for peer in snapshot.peers.values())
-    if all_alike and len({peer.address for peer in snapshot.peers.values()}) == len(snapshot.peers):
+    peers = list(snapshot.peers.values())
+    all_alike = not any(peer.overrides or peer.interface for peer in peers)
+    if all_alike and len({peer.address for peer in peers}) == len(peers):
         return found
-    for peer in sorted(snapshot.peers.values(), key=lambda peer: (peer.created, peer.name)):
+    for peer in sorted(peers, key=lambda peer: (peer.created, peer.name)):
         if peer.admin_down or not selects(peer, snapshot, node):
             continue
         address = _router(on_node(peer, snapshot, node), snapshot, node)
