@@ -18,12 +18,16 @@ import importlib.util, json, logging, sys
 from types import SimpleNamespace as Of
 from exabgp.logger import log, option
 option.logger, log.logger = logging.getLogger("exabgp"), lambda *said: None
+from exabgp.reactor.loop import Reactor
 launcher, stories = json.load(sys.stdin)
+slept = []
+Reactor._wait_for_io = lambda self, milliseconds: slept.append(milliseconds)
 if launcher:
     spec = importlib.util.spec_from_file_location("launcher", launcher)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.repair()
+from exabgp.bgp.fsm import FSM
 from exabgp.bgp.message.open.asn import ASN
 from exabgp.bgp.neighbor import Neighbor
 from exabgp.configuration.configuration import Configuration
@@ -93,7 +97,11 @@ def outcome(lines):
     return {"acks": acks, "turns": turns, "ribs": ribs, "sent": sent}
 
 
-print(json.dumps({name: outcome(lines) for name, lines in stories.items()}))
+up = Of(fsm=FSM.ESTABLISHED, stopping=lambda: False, neighbor=Of(rib=Of(outgoing=Of(pending=lambda: False))))
+for done, peers in ((False, {"up": up}), (True, {}), (True, {"up": up})):
+    reactor = Of(asynchronous=Of(ready=lambda done=done: done), signal=Of(received=0), _peers=peers)
+    Reactor._wait_for_io(reactor, 10)
+print(json.dumps({"slept": slept, **{name: outcome(lines) for name, lines in stories.items()}}))
 """
 
 FIRST, SECOND = "neighbor 192.0.2.1", "neighbor 192.0.2.2"
@@ -202,3 +210,8 @@ def test_ipv6_routes_share_updates(verb: str) -> None:
     sent = ours(verb)["sent"]
     assert len(sent) == 2, "300 prefixes of 21 bytes in messages of 4,096"
     assert sum(message.count("20010db80001") for message in sent) == 300
+
+
+def test_exabgp_sleeps_only_when_each_command_is_done_and_longer_with_all_sessions_established() -> None:
+    assert theirs("slept") == [10, 10, 10]
+    assert ours("slept") == [0, 10, 100]
