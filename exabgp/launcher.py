@@ -540,7 +540,7 @@ def alike(api: Any, words: str, action: int) -> list[Any]:
             packed, mask = socket.inet_pton(kind, address), int(length)
             if not 0 <= mask <= bits or int.from_bytes(packed, "big") & ((1 << bits - mask) - 1):
                 return []
-            nlri = INET.__new__(INET)
+            nlri: Any = object.__new__(INET)
             nlri.__dict__.update(first.__dict__)
             nlri.cidr = CIDR(packed, mask)
             change = Change(nlri, attributes)
