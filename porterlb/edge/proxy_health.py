@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Collection
 
-import aiohttp
-
 from porterlb.core.model import Address
 from porterlb.core.proxy_wait import NewHop
+from porterlb.health_port import healthy
 
 log = logging.getLogger("porterlb.edge.proxy_health")
 
 INTERVAL = 0.1
 """Seconds between two requests to one node about one Service. kube-proxy writes its rules once a second."""
-TIMEOUT = 0.5
-"""Seconds for one answer."""
 AT_ONCE = 32
 """Simultaneous requests."""
 
@@ -52,22 +48,17 @@ class ProxyHealth:
             await self._changed.wait()
             self._changed.clear()
             limit = asyncio.Semaphore(AT_ONCE)
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session:
-                while left := self._hops - self._delivering:
-                    found = await asyncio.gather(*(self._delivers(session, limit, hop) for hop in left))
-                    fresh = {hop for hop, yes in zip(left, found, strict=True) if yes} & self._hops
-                    if fresh:
-                        self._delivering |= fresh
-                        self._answered(self._delivering)
-                    await asyncio.sleep(INTERVAL)
+            while left := self._hops - self._delivering:
+                found = await asyncio.gather(*(self._delivers(limit, hop) for hop in left))
+                fresh = {hop for hop, yes in zip(left, found, strict=True) if yes} & self._hops
+                if fresh:
+                    self._delivering |= fresh
+                    self._answered(self._delivering)
+                await asyncio.sleep(INTERVAL)
 
-    async def _delivers(self, session: aiohttp.ClientSession, limit: asyncio.Semaphore, hop: NewHop) -> bool:
+    async def _delivers(self, limit: asyncio.Semaphore, hop: NewHop) -> bool:
         address = self._address(hop.node)
         if address is None:
             return False
-        host = f"[{address}]" if address.version == 6 else str(address)
         async with limit:
-            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-                async with session.get(f"http://{host}:{hop.port}/", allow_redirects=False) as response:
-                    return response.status == 200
-        return False
+            return await healthy(address, hop.port, "/")

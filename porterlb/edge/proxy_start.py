@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 
-import aiohttp
-
 from porterlb.core.model import Address
+from porterlb.health_port import healthy
 
 PORT = 10256
 """kube-proxy's default (healthzBindAddress), on all addresses of the node."""
@@ -17,8 +16,6 @@ INTERVAL = 0.1
 """Seconds between two requests to one node."""
 OWN_INTERVAL = 10.0
 """Seconds between two requests to our own node, until it has answered."""
-TIMEOUT = 0.5
-"""Seconds for one answer."""
 
 
 class ProxyStart:
@@ -82,17 +79,4 @@ class ProxyStart:
             await asyncio.sleep(self._own_interval)
 
     async def _runs(self, node: str) -> bool:
-        return any(await asyncio.gather(*(healthy(address, self._port) for address in self._addresses(node))))
-
-
-async def healthy(address: Address, port: int) -> bool:
-    """Whether a kube-proxy answers at this address and port."""
-    host = f"[{address}]" if address.version == 6 else str(address)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
-            session.get(f"http://{host}:{port}{PATH}", allow_redirects=False) as response,
-        ):
-            return response.status == 200
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        return False
+        return any(await asyncio.gather(*(healthy(address, self._port, PATH) for address in self._addresses(node))))
