@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from statistics import median
 
 from bench.report import Table
-from bench.usage import processor_seconds, proportional_bytes, resident_bytes
+from bench.usage import processor_seconds, proportional_bytes, resident_bytes, wakeups
 from tests.lab.product import Product, product
 
 ROLES = {
@@ -22,6 +22,7 @@ ROLES = {
     "BFD": "porterlb.bfd",
 }
 """By a part of the command line. All other processes are the manager."""
+FIGURES = ("processor", "wakeups", "resident", "proportional")
 VIPS = 10
 
 
@@ -37,7 +38,8 @@ def replica(lab: Product, node: str) -> dict[str, int]:
 
 
 def measure(nodes: int, seconds: float) -> dict[str, dict[str, list[float]]]:
-    """By role: percent of a processor in user and in kernel mode, and megabytes, one figure per replica."""
+    """By role: percent of a processor in user and in kernel mode, wake-ups per second, and megabytes, one figure per
+    replica."""
     with product("manifests", nodes=nodes, routers=["bird"]) as lab:
         lab.prepare()
         lab.proxy.close()  # the replacement of kube-proxy would only use processor time
@@ -48,15 +50,16 @@ def measure(nodes: int, seconds: float) -> dict[str, dict[str, list[float]]]:
         lab.wait_settled()
         time.sleep(20)  # until all announcements have ended and all statuses are written
         replicas = [replica(lab, name) for name in lab.managers]
-        before = [{role: processor_seconds(pid) for role, pid in one.items()} for one in replicas]
+        before = [{role: (processor_seconds(pid), wakeups(pid)) for role, pid in one.items()} for one in replicas]
         begun = time.monotonic()
         time.sleep(seconds)
         elapsed = time.monotonic() - begun
         found: dict[str, dict[str, list[float]]] = {}
         for one, used in zip(replicas, before, strict=True):
             for role, pid in one.items():
-                figures = found.setdefault(role, {"processor": [], "resident": [], "proportional": []})
-                figures["processor"].append(100 * (processor_seconds(pid) - used[role]) / elapsed)
+                figures = found.setdefault(role, {name: [] for name in FIGURES})
+                figures["processor"].append(100 * (processor_seconds(pid) - used[role][0]) / elapsed)
+                figures["wakeups"].append((wakeups(pid) - used[role][1]) / elapsed)
                 figures["resident"].append(resident_bytes(pid) / 1e6)
                 figures["proportional"].append(proportional_bytes(pid) / 1e6)
     return found
@@ -65,7 +68,7 @@ def measure(nodes: int, seconds: float) -> dict[str, dict[str, list[float]]]:
 def _table(nodes: int, quick: bool) -> Table:
     table = Table(
         f"An idle replica of {nodes}, default settings",
-        ("process", "% of a processor", "RSS MB", "PSS MB"),
+        ("process", "% of a processor", "wake-ups/s", "RSS MB", "PSS MB"),
         notes=[f"{2 * VIPS} Services, one router; median of the replicas. RSS counts shared pages in each process."],
     )
     found = measure(nodes, 10.0 if quick else 30.0)
@@ -73,7 +76,7 @@ def _table(nodes: int, quick: bool) -> Table:
         table.rows.append((role, *(median(values) for values in figures.values())))
     whole: Mapping[str, list[float]] = {
         name: [sum(values) for values in zip(*(figures[name] for figures in found.values()), strict=True)]
-        for name in ("processor", "resident", "proportional")
+        for name in FIGURES
     }
     table.rows.append(("together", *(median(values) for values in whole.values())))
     table.raw = {**found, "together": dict(whole)}

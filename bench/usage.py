@@ -12,6 +12,15 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def wakeups(pid: int) -> int:
+    """How many times the threads of the process have waited for something since its start."""
+    found = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        line = next(line for line in status.read_text().splitlines() if line.startswith("voluntary_ctxt_switches"))
+        found += int(line.split()[1])
+    return found
+
+
 def resident_bytes(pid: int) -> int:
     """The resident memory. Memory shared with other processes is counted in each."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
