@@ -1,76 +1,73 @@
 """`make mutants`: do the tests that need no root cover the decisions of core?
 
 Each mutation changes one decision: a function returns at once, a comparison is flipped, a condition is negated, a
-constant is changed. The tests that call the function must then fail. All runs use copies of the tree.
+constant is changed. The tests that call the function must then fail. The tests are imported once; each mutation is
+made in the memory of a child process, and no file of the tree is touched.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import ast
+import hashlib
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tests.mutants import simulator
-from tests.mutants.mutations import Mutation, choose, compiles, mutations
-from tests.mutants.reach import Only, Reach, Recorder, record
-from tests.mutants.run import Outcome, copy_tree, jobs, preload, run_tests
+from tests.mutants.loaded import key_of
+from tests.mutants.mutations import Mutation, choose, compiles, functions, mutations
+from tests.mutants.reach import Reach
+from tests.mutants.run import Outcome
+from tests.mutants.session import SURVIVED, Session, run_session
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = "porterlb/core"
-Job = Callable[[Path], int]
+CONTROLS = 4
+"""Before the mutations are judged, the tests of this many of them run without a mutation, and must pass."""
+
 Row = dict[str, object]
 
 
 def main() -> int:
     arguments = _arguments()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="porterlb-mutants-") as folder:
-        copies = [Path(folder) / str(number) for number in range(arguments.workers)]
-        for copy in copies:
-            copy_tree(arguments.root, copy)
-        every = find(copies[0])
-        chosen = every if arguments.all else choose(every, arguments.seed)
-        chosen = [one for one in chosen if arguments.only in f"{one.function.path}:{one.function.name}"]
-        texts = {one.function.path: (copies[0] / one.function.path).read_text() for one in chosen}
-        chosen = [one for one in chosen if compiles(one.applied(texts[one.function.path]))]
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is the same in each run
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONHASHSEED": "0"})
+    begun = time.monotonic()
+    root: Path = arguments.root.resolve()
+    every = find(root)
+    chosen = every if arguments.all else choose(every, arguments.seed)
+    chosen = [one for one in chosen if arguments.only in key_of(one.function)]
+    texts = {one.function.path: (root / one.function.path).read_text() for one in chosen}
+    chosen = [one for one in chosen if compiles(one.applied(texts[one.function.path]))]
+    with tempfile.TemporaryDirectory(prefix="porterlb-mutants-") as name:
+        folder = Path(name)
+        logs = [folder / f"{number}.log" for number in range(arguments.workers)]
         if arguments.judge == "sim":
-            called = simulator.reached(copies[0], sorted(texts))
-            chosen = [one for one in chosen if simulator.on_the_wire(one) and simulator.calls(called, one.function)]
+            called = simulator.reached(root, sorted(texts), logs[0])
+            chosen = [one for one in chosen if simulator.on_the_wire(one) and key_of(one.function) in called]
         if arguments.count:
             step = max(1, len(chosen) // arguments.count)
             chosen = chosen[::step][: arguments.count]
-        print(f"{len(chosen)} of {len(every)} mutations", flush=True)
+        table = Table(root, chosen, arguments.seed, arguments.json)
+        if arguments.keep:
+            table.keep(survivors=arguments.keep == "all")
+        print(f"{len(chosen)} of {len(every)} mutations, {len(table.left)} to be judged", flush=True)
         if arguments.judge == "sim":
-            return report(arguments, judge_by_simulator(chosen, copies, arguments.budget), began)
-        reach = reached(copies, arguments.root / arguments.tests, arguments.map)
-        if reach is None:
-            return 2
-        print(f"{time.monotonic() - began:.0f} s to learn which tests reach which function", flush=True)
-        rows = judge(chosen, reach, copies, arguments.budget)
-    return report(arguments, rows, began)
-
-
-def report(arguments: argparse.Namespace, rows: list[Row] | None, began: float) -> int:
-    """Prints and writes the table; returns the exit code."""
-    if rows is None:
+            complete = judge_by_simulator(root, table, logs, arguments.budget)
+        else:
+            complete = judge(root, table, logs, folder, arguments)
+    if not complete:
         return 2
-    red = sum(row["outcome"] != "survived" for row in rows)
-    share = red / len(rows) if rows else 1.0
-    print(f"\n{red} of {len(rows)} red ({share:.1%}), {time.monotonic() - began:.0f} s, seed {arguments.seed}")
-    for row in rows:
-        if row["outcome"] == "survived":
-            print(f"survived: {row['file']}:{row['line']} {row['function']}: {row['mutation']}")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        summary = {"seed": arguments.seed, "mutants": len(rows), "red": red, "share": round(share, 4), "rows": rows}
-        arguments.json.write_text(json.dumps(summary, indent=1) + "\n")
-    return 0 if share >= arguments.at_least else 1
+    print(f"\n{table.summary()}, {time.monotonic() - begun:.0f} s, seed {arguments.seed}")
+    for line in table.survivors():
+        print(line)
+    return 0 if table.share >= arguments.at_least else 1
 
 
 def _arguments() -> argparse.Namespace:
@@ -79,34 +76,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="another choice of one of each function")
     parser.add_argument("--only", default="", metavar="TEXT", help="functions whose file:name contains this")
     parser.add_argument("--count", type=int, default=0, help="at most this many, spread over all files")
-    parser.add_argument("--tests", default="tests", metavar="FOLDER", help="run only the tests below it")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the tree; it is copied, and not touched")
+    parser.add_argument("--tests", nargs="+", default=["tests"], metavar="PATH", help="run only these tests")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the tree")
     parser.add_argument(
         "--judge", choices=("tests", "sim"), default="tests", help="sim: the seeds of the simulator instead of tests"
     )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests against one mutation")
     parser.add_argument("--at-least", type=float, default=0.95, help="share that must be red; less is exit code 1")
-    parser.add_argument("--map", type=Path, help="keep what the first run of all tests tells here, and use it again")
-    parser.add_argument("--json", type=Path, help="write the table here, too")
+    parser.add_argument("--map", type=Path, help="keep what each test calls here, and learn only what is new next time")
+    parser.add_argument("--json", type=Path, help="write the table here after each mutation")
+    parser.add_argument(
+        "--keep", choices=("red", "all"), help="go on with the table of --json: judge again what is not red, or nothing"
+    )
     return parser.parse_args()
-
-
-def reached(copies: list[Path], folder: Path, kept: Path | None) -> Reach | None:
-    """Which tests reach which function: from an earlier run, or from a new run of all tests."""
-    if kept and kept.exists():
-        notes = json.loads(kept.read_text())
-    else:
-        notes = learn(copies, folder)
-        if notes is None:
-            return None
-        if kept:
-            kept.write_text(json.dumps(notes))
-    reach = Reach(notes)
-    for test in sorted(reach.failed):
-        print(f"left out, for it fails without a mutation in a copy of the tree: {test}", flush=True)
-    preload()
-    return reach
 
 
 def find(root: Path) -> list[Mutation]:
@@ -115,95 +98,125 @@ def find(root: Path) -> list[Mutation]:
     return [one for file in files for one in mutations(str(file.relative_to(root)), file.read_text())]
 
 
-def learn(copies: list[Path], folder: Path) -> list[dict[str, Any]] | None:
-    """Run all tests without root once, shared between the copies; the recorders' notes, or None if they do not run."""
-    root = next(parent for parent in (folder, *folder.parents) if (parent / CORE).is_dir())
-    tests = sorted(str(file.relative_to(root)) for file in folder.rglob("test_*.py"))
-    tests = [one for one in tests if not one.startswith("tests/mutants/")]
-    core = [str(file.relative_to(root)) for file in sorted((root / CORE).rglob("*.py"))]
-    kept = {path: (copies[0] / path).read_text() for path in core}
-    for copy in copies:
-        record(copy, core)
-    shares = [tests[number :: len(copies)] for number in range(len(copies))]
+class Table:
+    """The outcomes of the chosen mutations. The file is rewritten after each one, so that a run can be continued."""
 
-    def note(share: list[str], copy: Path) -> int:
-        recorder = Recorder()
-        code = run_tests(share, recorder, first_failure=False)
-        copy.with_suffix(".json").write_text(json.dumps(recorder.notes()))
-        return code
+    def __init__(self, root: Path, chosen: list[Mutation], seed: int, file: Path | None) -> None:
+        self._chosen, self._seed, self._file = chosen, seed, file
+        self._rows: dict[str, Row] = {}
+        self._digests: dict[str, str] = {}
+        for path in {one.function.path for one in chosen}:
+            for function, node in functions(path, ast.parse((root / path).read_text())):
+                self._digests[key_of(function)] = hashlib.sha256(ast.unparse(node).encode()).hexdigest()[:12]
+        self._commit = _commit(root)
 
-    work = [functools.partial(note, share) for share in shares]
-    for outcome in jobs(list[Job](work), copies, [1800.0] * len(copies)):
-        if outcome.code not in (0, 1):
-            print("The tests do not run, or take over 30 minutes:")
-            print(Path(f"{outcome.copy}.log").read_text()[-5000:])
-            return None
-    for copy in copies:
-        for path, source in kept.items():
-            (copy / path).write_text(source)
-    return [json.loads(copy.with_suffix(".json").read_text()) for copy in copies]
+    @property
+    def left(self) -> list[Mutation]:
+        """The mutations without an outcome."""
+        return [one for one in self._chosen if self._name(one) not in self._rows]
 
+    def keep(self, *, survivors: bool) -> None:
+        """Take over the rows of the file whose functions are unchanged."""
+        rows = json.loads(self._file.read_text())["rows"] if self._file and self._file.exists() else []
+        names = {self._name(one) for one in self._chosen}
+        for row in rows:
+            if row["name"] in names and (survivors or row["outcome"] != "survived"):
+                self._rows[row["name"]] = row
 
-def judge(chosen: list[Mutation], reach: Reach, copies: list[Path], budget: float) -> list[Row] | None:
-    """Run the tests against each mutation, and print a line for each; None if they fail without a mutation."""
-    sources = {one.function.path: (copies[0] / one.function.path).read_text() for one in chosen}
-    tests = [reach.tests(one.function, budget) for one in chosen]
-
-    def against(mutation: Mutation | None, own: list[str], copy: Path) -> int:
-        if mutation:
-            (copy / mutation.function.path).write_text(mutation.applied(sources[mutation.function.path]))
-        for stage in reach.stages(mutation.function, own) if mutation else [own]:
-            code = run_tests(dict.fromkeys(one.split("::")[0] for one in stage), Only(stage)) if stage else 0
-            if code not in (0, 5):
-                return code
-        return 0
-
-    def run(mutants: list[tuple[Mutation | None, list[str]]]) -> Iterator[Outcome]:
-        work = [functools.partial(against, one, own) for one, own in mutants]
-        # A mutation that makes a loop endless is detected by the time limit.
-        return jobs(list[Job](work), copies, [30.0 + 4 * min(budget, reach.seconds(own)) for _, own in mutants])
-
-    for outcome in run([(None, own) for own in tests[:: max(1, len(tests) // 4)]]):
-        if outcome.code != 0:
-            print("The chosen tests fail without a mutation, if they run in another order or without the others.")
-            print(Path(f"{outcome.copy}.log").read_text()[-5000:])
-            return None
-    rows: dict[int, Row] = {}
-    for outcome in run(list(zip(chosen, tests, strict=True))):
-        one = chosen[outcome.job]
-        (outcome.copy / one.function.path).write_text(sources[one.function.path])
-        said = "timed out" if outcome.code is None else "survived" if outcome.code in (0, 5) else "red"
-        name = f"{one.function.path}:{one.line}"
-        print(f"{said:9} {outcome.seconds:5.1f} s  {name:48} {one.function.name}: {one.words}", flush=True)
-        rows[outcome.job] = {
+    def add(self, one: Mutation, outcome: Outcome, **more: object) -> None:
+        said = "timed out" if outcome.code is None else "survived" if outcome.code == SURVIVED else "red"
+        place = f"{one.function.path}:{one.line}"
+        print(f"{said:9} {outcome.seconds:5.1f} s  {place:48} {one.function.name}: {one.words}  {outcome.said[:90]}")
+        sys.stdout.flush()
+        self._rows[self._name(one)] = {
+            "name": self._name(one),
             "file": one.function.path,
             "line": one.line,
             "function": one.function.name,
             "mutation": one.words,
             "outcome": said,
-            "tests": len(tests[outcome.job]),
+            "noticed": outcome.said[:200] if said == "red" else "",
             "seconds": round(outcome.seconds, 1),
+            "commit": self._commit,
+            **more,
         }
-    return [rows[job] for job in sorted(rows)]
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._file.with_suffix(".partial")
+            rows = [self._rows[self._name(one)] for one in self._chosen if self._name(one) in self._rows]
+            numbers = {"seed": self._seed, "mutants": len(rows), "red": self._red, "share": round(self.share, 4)}
+            partial.write_text(json.dumps({**numbers, "rows": rows}, indent=1) + "\n")
+            partial.replace(self._file)
+
+    def _name(self, one: Mutation) -> str:
+        """Stays the same while the function is unchanged, also if lines are added before it."""
+        key = key_of(one.function)
+        place = f"{one.line - one.function.line}.{one.column}"
+        return f"{key} {self._digests[key]} {place} {one.words}"
+
+    @property
+    def _red(self) -> int:
+        return sum(row["outcome"] != "survived" for row in self._rows.values())
+
+    @property
+    def share(self) -> float:
+        return self._red / len(self._rows) if self._rows else 1.0
+
+    def summary(self) -> str:
+        return f"{self._red} of {len(self._rows)} red ({self.share:.1%})"
+
+    def survivors(self) -> Iterator[str]:
+        for one in self._chosen:
+            row = self._rows[self._name(one)]
+            if row["outcome"] == "survived":
+                yield f"survived: {one.function.path}:{one.line} {one.function.name}: {one.words}"
 
 
-def judge_by_simulator(chosen: list[Mutation], copies: list[Path], budget: float) -> list[Row] | None:
-    """Like `judge`; None if a promise is broken without a mutation."""
-    rows: list[Row] = []
-    for one, outcome, words in simulator.judge(chosen, copies, budget):
-        if one is None:
+def _commit(root: Path) -> str:
+    """The commit of the tree, with a mark if files were edited since."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, cwd=root, check=False, capture_output=True, text=True).stdout.strip()
+
+
+def judge(root: Path, table: Table, logs: list[Path], folder: Path, arguments: argparse.Namespace) -> bool:
+    """Run the tests against each mutation that is left; whether it was possible."""
+    complete = False
+
+    def work(session: Session) -> None:
+        nonlocal complete
+        begun = time.monotonic()
+        notes = session.learn(logs, arguments.map.resolve() if arguments.map else folder / "map")
+        if notes is None:
+            return
+        print(f"{time.monotonic() - begun:.0f} s to learn which tests reach which function", flush=True)
+        for note in notes:
+            if note.failed:
+                print(f"left out, for it fails without a mutation: {note.test}", flush=True)
+        reach = Reach(notes)
+        left = table.left
+        for outcome, tests in session.control(left[:: max(1, len(left) // CONTROLS)], reach, logs, arguments.budget):
             if outcome.code != 0:
-                print(f"The seeds fail without a mutation: {words}")
-                return None
-            continue
-        said = "timed out" if outcome.code is None else "survived" if outcome.code == 0 else "red"
-        name = f"{one.function.path}:{one.line}"
-        print(
-            f"{said:9} {outcome.seconds:5.1f} s  {name:48} {one.function.name}: {one.words}  {words[:90]}", flush=True
-        )
-        row = {"file": one.function.path, "line": one.line, "function": one.function.name, "mutation": one.words}
-        rows.append({**row, "outcome": said, "noticed": words[:200], "seconds": round(outcome.seconds, 1)})
-    return rows
+                print(f"The chosen tests fail without a mutation: {outcome.said} ({len(tests)} tests)")
+                return
+        for outcome, tests in session.judge(left, reach, logs, arguments.budget):
+            table.add(left[outcome.job], outcome, tests=len(tests))
+        complete = True
+
+    code = run_session(root, CORE, arguments.tests, folder, work)
+    if not complete:
+        print(f"pytest's exit code is {code}")
+    return complete
+
+
+def judge_by_simulator(root: Path, table: Table, logs: list[Path], budget: float) -> bool:
+    """Like `judge`; False if a promise is broken without a mutation."""
+    for one, outcome in simulator.judge(root, table.left, logs, budget):
+        if one is not None:
+            table.add(one, outcome)
+        elif outcome.code != 0:
+            print(f"The seeds fail without a mutation: {outcome.said}")
+            return False
+    return True
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Function:
     path: str
     name: str  # qualified: Lease.poll
     line: int
+    first: int  # the line of its first decorator, or its own
 
     @property
     def public(self) -> bool:
@@ -70,6 +71,7 @@ class Mutation:
     function: Function
     kind: Kind
     line: int
+    column: int
     start: int
     end: int
     text: str
@@ -92,7 +94,7 @@ def _short(text: str) -> str:
     return one if len(one) <= 60 else one[:57] + "..."
 
 
-def functions(path: str, source: str) -> list[tuple[Function, FunctionNode]]:
+def functions(path: str, module: ast.Module) -> list[tuple[Function, FunctionNode]]:
     """All functions of the file that have their own body, in order."""
 
     def walk(node: ast.AST, prefix: str) -> Iterator[tuple[Function, FunctionNode]]:
@@ -102,11 +104,12 @@ def functions(path: str, source: str) -> list[tuple[Function, FunctionNode]]:
                     yield from walk(child, f"{prefix}{child.name}.")
             elif isinstance(child, FunctionNode):
                 if child.name not in WITHOUT_DECISION and _body(child):
-                    yield Function(path, prefix + child.name, child.lineno), child
+                    first = min([child.lineno, *(one.lineno for one in child.decorator_list)])
+                    yield Function(path, prefix + child.name, child.lineno, first), child
             else:
                 yield from walk(child, prefix)
 
-    return list(walk(ast.parse(source), ""))
+    return list(walk(module, ""))
 
 
 def mutations(path: str, source: str) -> list[Mutation]:
@@ -115,7 +118,7 @@ def mutations(path: str, source: str) -> list[Mutation]:
     for line in source.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     found: dict[tuple[int, int, str], Mutation] = {}
-    for function, node in functions(path, source):
+    for function, node in functions(path, ast.parse(source)):
         for one in (*_returns(function, node, starts), *_expressions(function, node, starts, source)):
             found.setdefault((one.start, one.end, one.text), one)
     return sorted(found.values(), key=lambda one: (one.line, one.start, one.kind.name, one.text))
@@ -176,7 +179,7 @@ def _returns(function: Function, node: FunctionNode, starts: list[int]) -> Itera
     start = _offset(starts, first.lineno, first.col_offset)
     for value in _values(node):
         text = f"return {value}; " if not isinstance(first, _COMPOUND) else f"return {value}\n{' ' * first.col_offset}"
-        yield Mutation(function, Kind.RETURN, first.lineno, start, start, text, "")
+        yield Mutation(function, Kind.RETURN, first.lineno, first.col_offset, start, start, text, "")
 
 
 _COMPOUND = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.FunctionDef, ast.ClassDef, ast.AsyncFor)
@@ -204,7 +207,8 @@ def _expressions(function: Function, node: FunctionNode, starts: list[int], sour
         assert old.end_lineno is not None and old.end_col_offset is not None
         start = _offset(starts, old.lineno, old.col_offset)
         end = _offset(starts, old.end_lineno, old.end_col_offset)
-        return Mutation(function, kind, old.lineno, start, end, text, raw[start:end].decode())
+        was = raw[start:end].decode()
+        return Mutation(function, kind, old.lineno, old.col_offset, start, end, text, was)
 
     for one in _deciding(_body(node)):
         if isinstance(one, ast.Compare) and len(one.ops) == 1:

@@ -1,25 +1,21 @@
-"""Runs pytest in child processes, in copies of the tree, and never in the tree itself."""
+"""Runs jobs in child processes of this one, which share what it has imported."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+Job = Callable[[], int]
 
-# The packages of the tree: a child imports them from its copy, whatever its parent has loaded.
 OWN = ("porterlb", "tests", "lab", "bench", "sim")
-PRELOADED = ("hypothesis.strategies", "yaml", "jsonschema", "click", "prometheus_client")
-WITHOUT_ROOT = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-m", "not lab and not cluster")
+"""The packages of the tree."""
 
 PATIENCE = 10
 """A job may take this many times longer than on an idle machine."""
@@ -34,26 +30,12 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def copy_tree(root: Path, to: Path) -> None:
-    """The files that git tracks and the new files of the tree, including uncommitted edits."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root,
-        check=True,
-        capture_output=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (root / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, to / name)
-
-
 @dataclass(slots=True)
 class Child:
-    """A running job of a copy of the tree."""
+    """A running job. ``log``: the file for its output, which no other running job uses."""
 
     pid: int
-    copy: Path
+    log: Path
     job: int
     begun: float  # monotonic
     limit: float  # seconds of processor time
@@ -67,38 +49,41 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``code``: pytest's exit code, None if the time was up. ``seconds``: wall-clock time."""
+    """``code``: the job's exit code, None if the time was up. ``seconds``: wall-clock time. ``said``: the last line of
+    its output."""
 
     job: int
-    copy: Path
     code: int | None
     seconds: float
+    said: str
 
 
-def jobs(work: list[Callable[[Path], int]], copies: list[Path], limits: list[float]) -> Iterator[Outcome]:
-    """Run each job in a separate process, one at a time in each copy; yields the outcomes.
-
-    The next job starts in a copy when the caller asks for the next outcome: until then the caller may restore the copy.
+def jobs(work: list[Job], logs: list[Path], limits: list[float]) -> Iterator[Outcome]:
+    """Run each job in a process of its own, as many at a time as there are log files; yields the outcomes.
 
     ``limits``: seconds of processor time for each job; the wall-clock limit is PATIENCE times that. A job that exceeds
     a limit is ended, with the processes that it started.
     """
-    free, waiting, running = list(copies), list(range(len(work))), list[Child]()
+    free, waiting, running = list(logs), list(range(len(work))), list[Child]()
     try:
         while waiting or running:
             while free and waiting:
-                job, copy = waiting.pop(0), free.pop(0)
-                running.append(Child(_start(work[job], copy), copy, job, time.monotonic(), limits[job]))
+                job, log = waiting.pop(0), free.pop(0)
+                running.append(Child(_start(work[job], log), log, job, time.monotonic(), limits[job]))
             for child in list(running):
                 done, status = os.waitpid(child.pid, os.WNOHANG)
                 if not done and not child.late:
                     continue
                 _end(child.pid, reap=not done)
                 running.remove(child)
-                free.append(child.copy)
+                free.append(child.log)
                 code = os.waitstatus_to_exitcode(status) if done else None
-                yield Outcome(child.job, child.copy, code, time.monotonic() - child.begun)
-            time.sleep(0.02)
+                if code == -signal.SIGPROF:
+                    code = None
+                lines = child.log.read_text(errors="replace").strip().splitlines()
+                seconds = time.monotonic() - child.begun
+                yield Outcome(child.job, code, seconds, lines[-1] if lines else "")
+            time.sleep(0.005)
     finally:
         for child in running:
             _end(child.pid, reap=True)
@@ -112,7 +97,7 @@ def _end(pid: int, *, reap: bool) -> None:
         os.waitpid(pid, 0)
 
 
-def _start(job: Callable[[Path], int], copy: Path) -> int:
+def _start(job: Job, log: Path) -> int:
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -122,35 +107,23 @@ def _start(job: Callable[[Path], int], copy: Path) -> int:
     code = 70
     try:
         os.setpgid(0, 0)
-        _enter(copy)
-        code = job(copy)
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for stream in (1, 2):
+            os.dup2(out, stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        code = job()
     finally:
         sys.stdout.flush()
         os._exit(code)
 
 
-def _enter(copy: Path) -> None:
-    """Make this process behave as if it was started in the copy."""
-    out = os.open(f"{copy}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for stream in (1, 2):
-        os.dup2(out, stream)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.chdir(copy)
-    os.environ.update(CI="true", PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1")
+def enter(root: Path) -> None:
+    """Make this process import the packages of the tree from ``root``, and anew."""
+    os.chdir(root)
+    os.environ.update(CI="true", PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE="1")
     sys.dont_write_bytecode = True
-    sys.path[:] = [str(copy), *(one for one in sys.path if one not in ("", os.environ.get("PWD")))]
+    sys.path[:] = [str(root), *(one for one in sys.path if one not in ("", os.environ.get("PWD")))]
     for name in [one for one in sys.modules if one.split(".")[0] in OWN]:
         del sys.modules[name]
     importlib.invalidate_caches()
-
-
-def preload() -> None:
-    """Import the modules that most tests need once, for all children. Not asyncio: its state belongs to one process."""
-    for name in PRELOADED:
-        importlib.import_module(name)
-
-
-def run_tests(files: Iterable[str], *plugins: object, first_failure: bool = True) -> int:
-    """Run the tests of these files in this process; pytest's exit code."""
-    flags = [one for one in WITHOUT_ROOT if first_failure or one != "-x"]
-    return int(pytest.main([*flags, *files], plugins=list(plugins)))

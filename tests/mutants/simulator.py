@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import ipaddress
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Collection, Iterator
+import logging
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from tests.mutants.mutations import Function, Mutation
-from tests.mutants.reach import RECORDER, key_of, record
-from tests.mutants.run import Outcome, jobs
+from tests.mutants.loaded import Loaded, import_mutated
+from tests.mutants.mutations import Mutation
+from tests.mutants.run import Job, Outcome, enter, jobs
 
 SEEDS = (1000032, 1000034, 1000035, 1000037)
 """Fast ones first; 1000037 has BGP. Together they use 15 s of processor time."""
@@ -20,76 +20,68 @@ SEEDS = (1000032, 1000034, 1000035, 1000037)
 SECONDS = 120.0
 """Simulated seconds of each seed."""
 
+LEARNING = 600.0
+"""Seconds of processor time for one run of all seeds with recorded calls."""
+
 ONLY_READ = ("status/", "doctor/", "record/", "history/", "parse/", "words", "sentences", "problems", "known.py")
 """Parts of core that decide only texts for people, and nothing on the wire."""
-
-_RUN = """
-import ipaddress, json, logging, sys
-ipaddress.IPv6Address.__hash__ = lambda address: hash((int(address), address.scope_id or ""))
-logging.disable(logging.CRITICAL)
-from sim.run import run
-for seed in json.loads(sys.argv[1]):
-    found = run(seed, float(sys.argv[2])).violation
-    if found is not None:
-        print(f"seed {seed}: {found}")
-        sys.exit(1)
-"""
-
-_NOTE = f"""
-import {RECORDER}, json, pathlib, sys
-sys.exit = lambda code: None
-{_RUN}
-pathlib.Path(sys.argv[3]).write_text(json.dumps(sorted({RECORDER}.CALLED)))
-"""
-
-
-def command(code: str, *more: str, seeds: Collection[int] = SEEDS) -> list[str]:
-    return [sys.executable, "-c", code, json.dumps(list(seeds)), str(SECONDS), *more]
-
-
-def environment(copy: Path) -> dict[str, str]:
-    """Makes the order of sets the same in each run of a seed."""
-    return {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def on_the_wire(mutation: Mutation) -> bool:
     return not any(part in mutation.function.path for part in ONLY_READ)
 
 
-def reached(copy: Path, core: Collection[str], seeds: Collection[int] = SEEDS) -> set[str]:
+def _prepare() -> None:
+    """Makes a seed the same in each run, together with PYTHONHASHSEED=0."""
+    ipaddress.IPv6Address.__hash__ = lambda address: hash((int(address), address.scope_id or ""))  # type: ignore[method-assign]
+    logging.disable(logging.CRITICAL)
+
+
+def _seeds(seeds: Collection[int]) -> int:
+    """The exit code: 1 if a promise is broken."""
+    run = importlib.import_module("sim.run").run
+    for seed in seeds:
+        found = run(seed, SECONDS).violation
+        if found is not None:
+            print(f"seed {seed}: {found}")
+            return 1
+    return 0
+
+
+def reached(root: Path, core: Sequence[str], log: Path, seeds: Collection[int] = SEEDS) -> set[str]:
     """The functions of core that the seeds call; see `key_of`."""
-    kept = {path: (copy / path).read_text() for path in core}
-    record(copy, core)
-    notes = copy.with_suffix(".called")
-    try:
-        subprocess.run(command(_NOTE, str(notes), seeds=seeds), cwd=copy, env=environment(copy), check=True)
-    finally:
-        for path, source in kept.items():
-            (copy / path).write_text(source)
+    notes = log.with_suffix(".called")
+
+    def note() -> int:
+        enter(root)
+        _prepare()
+        importlib.import_module("sim.run")
+        recording = Loaded(root, core).recording()
+        recording.start()
+        code = _seeds(seeds)
+        notes.write_text(json.dumps(recording.called()))
+        return code
+
+    (outcome,) = jobs([note], [log], [LEARNING])
+    if outcome.code is None or not notes.exists():
+        raise RuntimeError(f"the seeds do not run: {outcome.said}")
     return set(json.loads(notes.read_text()))
 
 
-def judge(chosen: list[Mutation], copies: list[Path], budget: float) -> Iterator[tuple[Mutation | None, Outcome, str]]:
-    """Yields the outcome of each mutation, and the last line of its output. The first outcome is that of the
-    unchanged tree. ``budget``: seconds of processor time for each."""
-    sources = {one.function.path: (copies[0] / one.function.path).read_text() for one in chosen}
+def judge(
+    root: Path, chosen: list[Mutation], logs: list[Path], budget: float
+) -> Iterator[tuple[Mutation | None, Outcome]]:
+    """Yields the outcome of each mutation. The first outcome is that of the unchanged tree. ``budget``: seconds of
+    processor time for each."""
 
-    def against(mutation: Mutation | None, copy: Path) -> int:
+    def against(mutation: Mutation | None) -> int:
+        enter(root)
         if mutation is not None:
-            (copy / mutation.function.path).write_text(mutation.applied(sources[mutation.function.path]))
-        run = command(_RUN)
-        os.execve(run[0], run, environment(copy))
+            import_mutated(root, mutation)
+        _prepare()
+        return _seeds(SEEDS)
 
     every: list[Mutation | None] = [None, *chosen]
-    work: list[Callable[[Path], int]] = [functools.partial(against, one) for one in every]
-    for outcome in jobs(work, copies, [budget] * len(work)):
-        mutation = every[outcome.job]
-        said = Path(f"{outcome.copy}.log").read_text(errors="replace").strip().splitlines()
-        if mutation is not None:
-            path = mutation.function.path
-            (outcome.copy / path).write_text(sources[path])
-        yield mutation, outcome, said[-1] if said else ""
-
-
-def calls(called: Collection[str], function: Function) -> bool:
-    return key_of(function) in called
+    work: list[Job] = [functools.partial(against, one) for one in every]
+    for outcome in jobs(work, logs, [budget] * len(work)):
+        yield every[outcome.job], outcome
