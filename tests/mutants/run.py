@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import signal
@@ -16,6 +17,9 @@ Job = Callable[[], int]
 
 OWN = ("porterlb", "tests", "lab", "bench", "sim")
 """The packages of the tree."""
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that a child gets when its parent ends."""
 
 PATIENCE = 10
 """A job may take this many times longer than on an idle machine."""
@@ -107,6 +111,7 @@ def _start(job: Job, log: Path) -> int:
     code = 70
     try:
         os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         for stream in (1, 2):
             os.dup2(out, stream)
