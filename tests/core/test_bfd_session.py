@@ -371,11 +371,13 @@ def test_other_settings_keep_the_session_and_another_address_does_not() -> None:
 
 def test_while_held_a_new_session_is_silent() -> None:
     sessions = BfdSessions(lambda: 0.5)
+    assert not sessions.held
     sessions.hold(0.0)
+    assert sessions.held
     sessions.want([BfdTarget("a", ROUTER, settings=FAST)], 0.0)
     assert (sessions.reports["a"].state, sessions.next_at, sessions.silent) == (BfdState.ADMIN_DOWN, None, True)
     sessions.release(1.0)
-    assert (sessions.next_at, sessions.silent) == (1.0, False)
+    assert (sessions.next_at, sessions.silent, sessions.held) == (1.0, False, False)
 
 
 def test_the_end_of_a_hold_does_not_bring_back_a_session_that_leaves() -> None:

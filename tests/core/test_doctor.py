@@ -18,6 +18,7 @@ from porterlb.core.doctor.facts import Facts
 from porterlb.core.doctor.finding import Check, Finding, Severity, ordered, verdict
 from porterlb.core.doctor.installation import active_writers, missing_fields
 from porterlb.core.doctor.installed import Installation, KubeProxy, Pod, Workload
+from porterlb.core.doctor.pools import ranges_of
 from porterlb.core.doctor.rights import NEEDED
 from porterlb.core.doctor.sessions import cause
 from porterlb.core.history import History
@@ -537,3 +538,14 @@ def test_a_load_balancer_that_a_service_has_come_from_does_not_claim_it(theirs: 
 @pytest.mark.parametrize("managed", [None, "x", 7, ["x", None], {}])
 def test_managed_fields_that_are_none(managed: object) -> None:
     assert active_writers(managed) == ()
+
+
+def test_networks_that_a_pool_may_not_overlap_say_what_they_are() -> None:
+    pods = {"b": [ip_network("10.244.1.0/24")], "a": [ip_network("10.244.0.0/24")]}
+    found = ranges_of(pods, [ip_network("10.96.0.0/12")], [ip_network("10.96.0.1/32")])
+    assert found == {
+        ip_network("10.96.0.1/32"): "the address of a Service in the cluster",
+        ip_network("10.244.0.0/24"): "the pod range of node a",
+        ip_network("10.244.1.0/24"): "the pod range of node b",
+        ip_network("10.96.0.0/12"): "the range of cluster IPs",
+    }

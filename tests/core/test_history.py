@@ -319,3 +319,10 @@ def test_every_entry_has_a_sentence_and_json() -> None:
             assert as_json(entry)["message"] == text
     named = sentence(move([ip_address("10.9.0.0") + n for n in range(8)], "node-a"))
     assert "10.9.0.4 and 3 more: moved" in named
+
+
+def test_entries_from_elsewhere_are_added_and_bounded() -> None:
+    entries = [Entry("2026-01-01T00:00:00Z", What.API_AWAY, str(number)) for number in range(module.ENTRIES + 1)]
+    history = module.noted(History(), entries[:1])
+    assert history.entries == (entries[0],)
+    assert module.noted(history, entries[1:]).entries == tuple(entries[1:])

@@ -226,3 +226,53 @@ def test_the_slices_of_a_service_are_merged_once_for_all_that_have_changed() -> 
     assert objects.endpoints[WEB] == ()
     assert not objects.delete("EndpointSlice", "shop", "web-1")
     assert objects.delete("EndpointSlice", "shop", "web-2") and WEB not in objects.endpoints
+
+
+BAD = "10.0.0.300"
+
+
+def test_values_in_force_can_be_kept_over_a_restart() -> None:
+    """After a restart, the API has only the unusable versions."""
+    before = Objects(True)
+    before.replace("Eip", [eip("edited"), eip("good", "10.0.1.1"), eip("never", BAD)])
+    before.change("Eip", eip("edited", BAD, version="2"))
+    edited = ObjectKey("Eip", "", "edited")
+    kept = before.kept()
+    assert kept == {edited: before.eips["edited"]}
+    after = Objects(True)
+    after.replace("Eip", [eip("edited", BAD, version="2"), eip("good", "10.0.1.1"), eip("never", BAD)])
+    assert "edited" not in after.eips
+    after.keep(kept)
+    assert after.eips == before.eips and after.kept() == kept
+    assert after.problems == before.problems
+    after.keep(kept)  # the note is not repeated
+    assert after.problems == before.problems
+
+
+@pytest.mark.parametrize("kind", ["Node", "Eip", "BgpPeer", "BgpConf", "Service"])
+def test_a_kept_value_goes_where_objects_of_its_kind_are(kind) -> None:
+    objects, value = Objects(True), object()
+    key = ObjectKey(kind, "shop" if kind == "Service" else "", "default")
+    objects.keep({key: value, ObjectKey("Secret", "ns", "x"): value})
+    stores = {
+        "Node": objects.nodes.get("default"),
+        "Eip": objects.eips.get("default"),
+        "BgpPeer": objects.peers.get("default"),
+        "BgpConf": objects.conf,
+        "Service": objects.services.get(ServiceKey("shop", "default")),
+    }
+    assert [name for name, found in stores.items() if found is value] == [kind]
+
+
+def test_a_decision_holds_for_the_newest_version_with_equal_values() -> None:
+    objects = Objects(True)
+    objects.change("Service", service("web"))
+    first = objects.services[WEB]
+    objects.change("Service", service("web", version="2"))
+    assert objects.services[WEB] is first and objects.version_of(first) == "2"
+    changed = service("web", version="3")
+    changed["spec"]["ports"] = [{"port": 81}]
+    objects.change("Service", changed)
+    assert objects.services[WEB] is not first
+    assert objects.version_of(first) == first.resource_version
+    assert objects.version_of(objects.services[WEB]) == "3"

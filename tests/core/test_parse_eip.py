@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from porterlb.core.model import Eip, Protocol
 from porterlb.core.parse import parse_eip
 from porterlb.core.parse.addresses import pool_ranges
+from porterlb.core.parse.eip import SWITCHED, replaced_protocol
+from porterlb.core.parse.meta import DOMAINS
 from porterlb.core.problems import Reason
 from tests.core.allocation_world import ranges
 
@@ -210,3 +212,25 @@ def test_warnings(spec: dict[str, Any], meta: dict[str, Any], reason: Reason, wo
 def test_no_spec_no_name() -> None:
     fields = {problem.field for problem in parse_eip({}).problems}
     assert fields == {"metadata.name", "spec"}
+
+
+@pytest.mark.parametrize(
+    ("note", "protocol", "expected"),
+    [
+        ("bgp/layer2", "layer2", Protocol.BGP),
+        ("auto/layer2", "layer2", Protocol.AUTO),
+        ("layer2/auto", None, Protocol.LAYER2),
+        ("bgp/layer2", "bgp", None),  # changed by other means since
+        ("bgp/layer2", None, None),
+        ("carp/layer2", "layer2", None),
+        ("", "layer2", None),
+    ],
+)
+def test_the_protocol_before_a_switch_by_command_is_known(note, protocol, expected) -> None:
+    key = f"{SWITCHED[0]}.{DOMAINS[0]}/{SWITCHED[1]}"
+    spec = {"address": "10.0.0.1"} | ({"protocol": protocol} if protocol else {})
+    assert replaced_protocol(obj(spec, annotations={key: note} if note else {})) is expected
+
+
+def test_an_eip_without_a_spec_was_not_switched() -> None:
+    assert replaced_protocol({"metadata": {"name": "pool"}, "spec": None}) is None

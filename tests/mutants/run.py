@@ -126,8 +126,7 @@ def _start(job: Job, log: Path) -> int:
 def enter(root: Path) -> None:
     """Make this process import the packages of the tree from ``root``, and anew."""
     os.chdir(root)
-    os.environ.update(CI="true", PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE="1")
-    sys.dont_write_bytecode = True
+    os.environ.update(CI="true", PYTHONPATH=str(root))
     sys.path[:] = [str(root), *(one for one in sys.path if one not in ("", os.environ.get("PWD")))]
     for name in [one for one in sys.modules if one.split(".")[0] in OWN]:
         del sys.modules[name]

@@ -165,7 +165,7 @@ class Claims:
 
     def yields(self, service: Service) -> bool:
         """Whether Services that can no longer share an address with this Service come first, whatever their age."""
-        return False
+        raise NotImplementedError
 
     def _undisputed(self, service: Service) -> list[Address]:
         """Addresses that we wrote into its status, except those that our records assign to another Service."""

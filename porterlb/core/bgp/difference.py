@@ -125,10 +125,6 @@ class Difference:
             self._unsure.pop(slot, None)
         self.resync(peer)
 
-    def forget(self) -> None:
-        """ExaBGP has ended, and all its routes with it."""
-        self.set_peers(frozenset())
-
     def resync(self, peer: str) -> None:
         """Sends all routes of this peer again: ExaBGP may have lost some of them."""
         self.generation += 1

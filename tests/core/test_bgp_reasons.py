@@ -1,0 +1,17 @@
+"""Reasons as values, and the sentences made of them."""
+
+from __future__ import annotations
+
+from porterlb.core.bgp import words
+from porterlb.core.bgp.reasons import Trouble, TroubleKind
+
+
+def test_exabgp_runs_on_only_after_a_failed_reload() -> None:
+    running = {kind for kind in TroubleKind if Trouble(kind).runs}
+    assert running == {TroubleKind.RELOAD_REFUSED, TroubleKind.RELOAD_FAILED}
+
+
+def test_the_guard_names_its_limit() -> None:
+    assert "maxPrefixesSent is 8" in words.withheld(8)
+    assert words.overflow(8, 1).endswith("1 more prefix is not announced by this node.")
+    assert words.overflow(8, 2).endswith("2 more prefixes are not announced by this node.")
