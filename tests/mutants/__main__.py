@@ -21,9 +21,9 @@ from pathlib import Path
 
 from tests.mutants import simulator
 from tests.mutants.loaded import key_of
-from tests.mutants.mutations import Mutation, choose, compiles, functions, mutations
+from tests.mutants.mutations import Mutation, choose, functions, mutations
 from tests.mutants.reach import Reach
-from tests.mutants.run import Outcome
+from tests.mutants.run import INVALID, Outcome
 from tests.mutants.session import SURVIVED, Session, run_session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,13 +43,11 @@ def main() -> int:
     every = find(root)
     chosen = every if arguments.all else choose(every, arguments.seed)
     chosen = [one for one in chosen if arguments.only in key_of(one.function)]
-    texts = {one.function.path: (root / one.function.path).read_text() for one in chosen}
-    chosen = [one for one in chosen if compiles(one.applied(texts[one.function.path]))]
     with tempfile.TemporaryDirectory(prefix="porterlb-mutants-") as name:
         folder = Path(name)
         logs = [folder / f"{number}.log" for number in range(arguments.workers)]
         if arguments.judge == "sim":
-            called = simulator.reached(root, sorted(texts), logs[0])
+            called = simulator.reached(root, sorted({one.function.path for one in chosen}), logs[0])
             chosen = [one for one in chosen if simulator.on_the_wire(one) and key_of(one.function) in called]
         if arguments.count:
             step = max(1, len(chosen) // arguments.count)
@@ -99,10 +97,13 @@ def find(root: Path) -> list[Mutation]:
 
 
 class Table:
-    """The outcomes of the chosen mutations. The file is rewritten after each one, so that a run can be continued."""
+    """The outcomes of the chosen mutations. The file is rewritten after each one, so that a run can be continued.
+
+    A mutation that is no valid Python is left out: it would be red for an irrelevant reason.
+    """
 
     def __init__(self, root: Path, chosen: list[Mutation], seed: int, file: Path | None) -> None:
-        self._chosen, self._seed, self._file = chosen, seed, file
+        self._chosen, self._seed, self._file = list(chosen), seed, file
         self._rows: dict[str, Row] = {}
         self._digests: dict[str, str] = {}
         for path in {one.function.path for one in chosen}:
@@ -124,6 +125,9 @@ class Table:
                 self._rows[row["name"]] = row
 
     def add(self, one: Mutation, outcome: Outcome, **more: object) -> None:
+        if outcome.code == INVALID:
+            self._chosen.remove(one)
+            return
         said = "timed out" if outcome.code is None else "survived" if outcome.code == SURVIVED else "red"
         place = f"{one.function.path}:{one.line}"
         print(f"{said:9} {outcome.seconds:5.1f} s  {place:48} {one.function.name}: {one.words}  {outcome.said[:90]}")

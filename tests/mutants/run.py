@@ -15,6 +15,9 @@ from pathlib import Path
 
 Job = Callable[[], int]
 
+INVALID = 3
+"""The exit code of a job whose mutation is no valid Python."""
+
 OWN = ("porterlb", "tests", "lab", "bench", "sim")
 """The packages of the tree."""
 

@@ -19,9 +19,9 @@ from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.mutants.loaded import Loaded, import_mutated, key_of
-from tests.mutants.mutations import Mutation
+from tests.mutants.mutations import Mutation, compiles
 from tests.mutants.reach import Note, Reach
-from tests.mutants.run import Job, Outcome, enter, jobs
+from tests.mutants.run import INVALID, Job, Outcome, enter, jobs
 
 FLAGS = (
     "-q",
@@ -202,6 +202,8 @@ class Session:
             yield outcome, tests[outcome.job]
 
     def _against(self, mutation: Mutation, tests: Sequence[str], reach: Reach) -> int:
+        if not compiles(mutation.applied(self._loaded.sources[mutation.function.path])):
+            return INVALID
         objects = self._loaded.objects(mutation.function)
         if objects:
             self._loaded.apply(mutation)

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from tests.mutants.loaded import Loaded, import_mutated
-from tests.mutants.mutations import Mutation
-from tests.mutants.run import Job, Outcome, enter, jobs
+from tests.mutants.mutations import Mutation, compiles
+from tests.mutants.run import INVALID, Job, Outcome, enter, jobs
 
 SEEDS = (1000032, 1000034, 1000035, 1000037)
 """Fast ones first; 1000037 has BGP. Together they use 15 s of processor time."""
@@ -77,6 +77,8 @@ def judge(
     def against(mutation: Mutation | None) -> int:
         enter(root)
         if mutation is not None:
+            if not compiles(mutation.applied((root / mutation.function.path).read_text())):
+                return INVALID
             import_mutated(root, mutation)
         _prepare()
         return _seeds(SEEDS)
