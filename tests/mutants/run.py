@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib
 import os
+import select
 import signal
 import sys
 import time
@@ -24,17 +25,20 @@ OWN = ("porterlb", "tests", "lab", "bench", "sim")
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a child gets when its parent ends."""
 
-PATIENCE = 10
-"""A job may take this many times longer than on an idle machine."""
+LOOK = 0.5
+"""Seconds between two looks at the processor time of the jobs."""
+
+PATIENCE = 600.0
+"""A job that has waited this many seconds without using the processor has hung."""
 
 
-def processor_time(pid: int) -> float:
-    """The processor time that a process has used, in seconds."""
+def processor_time(pid: int) -> tuple[float, bool]:
+    """The processor time that a process has used, in seconds, and whether it could use more now."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except OSError:  # it has ended
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0, False
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == "R"
 
 
 @dataclass(slots=True)
@@ -46,12 +50,19 @@ class Child:
     job: int
     begun: float  # monotonic
     limit: float  # seconds of processor time
+    used: float = 0.0  # seconds of processor time
+    waits_since: float = 0.0  # monotonic; 0: it does not wait
 
-    @property
     def late(self) -> bool:
         """Whether its time is up. On a busy machine it gets little processor time, which does not count as late."""
-        used = processor_time(self.pid)
-        return used > self.limit or time.monotonic() - self.begun > PATIENCE * self.limit
+        before = self.used
+        self.used, runnable = processor_time(self.pid)
+        now = time.monotonic()
+        if runnable or self.used != before:
+            self.waits_since = 0.0
+        elif not self.waits_since:
+            self.waits_since = now
+        return self.used > self.limit or (self.waits_since > 0 and now - self.waits_since > PATIENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +79,8 @@ class Outcome:
 def jobs(work: list[Job], logs: list[Path], limits: list[float]) -> Iterator[Outcome]:
     """Run each job in a process of its own, as many at a time as there are log files; yields the outcomes.
 
-    ``limits``: seconds of processor time for each job; the wall-clock limit is PATIENCE times that. A job that exceeds
-    a limit is ended, with the processes that it started.
+    ``limits``: seconds of processor time for each job. A job that exceeds its limit or has hung is ended, with the
+    processes that it started.
     """
     free, waiting, running = list(logs), list(range(len(work))), list[Child]()
     try:
@@ -77,10 +88,11 @@ def jobs(work: list[Job], logs: list[Path], limits: list[float]) -> Iterator[Out
             while free and waiting:
                 job, log = waiting.pop(0), free.pop(0)
                 running.append(Child(_start(work[job], log), log, job, time.monotonic(), limits[job]))
+            ended = _wait([child.pid for child in running])
             for child in list(running):
-                done, status = os.waitpid(child.pid, os.WNOHANG)
-                if not done and not child.late:
+                if child.pid not in ended and not child.late():
                     continue
+                done, status = os.waitpid(child.pid, os.WNOHANG)
                 _end(child.pid, reap=not done)
                 running.remove(child)
                 free.append(child.log)
@@ -90,10 +102,19 @@ def jobs(work: list[Job], logs: list[Path], limits: list[float]) -> Iterator[Out
                 lines = child.log.read_text(errors="replace").strip().splitlines()
                 seconds = time.monotonic() - child.begun
                 yield Outcome(child.job, code, seconds, lines[-1] if lines else "")
-            time.sleep(0.005)
     finally:
         for child in running:
             _end(child.pid, reap=True)
+
+
+def _wait(pids: list[int]) -> set[int]:
+    """The processes that have ended, after at most LOOK seconds."""
+    files = {os.pidfd_open(pid): pid for pid in pids}
+    try:
+        return {files[file] for file in select.select(list(files), [], [], LOOK)[0]}
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def _end(pid: int, *, reap: bool) -> None:
