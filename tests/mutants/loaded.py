@@ -121,7 +121,7 @@ def import_mutated(root: Path, mutation: Mutation) -> None:
             return get_code(loader, name)
         return compile(mutation.applied(Path(file).read_text()), file, "exec", dont_inherit=True)
 
-    SourceFileLoader.get_code = mutated  # type: ignore[method-assign]
+    SourceFileLoader.get_code = mutated  # type: ignore[assignment, method-assign]
 
 
 def _place(code: CodeType) -> Place:

@@ -140,7 +140,7 @@ def _start(job: Job, log: Path) -> int:
         for stream in (1, 2):
             os.dup2(out, stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        sys.stdout = sys.stderr = os.fdopen(1, "w", closefd=False)
         code = job()
     finally:
         sys.stdout.flush()

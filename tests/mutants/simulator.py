@@ -33,7 +33,7 @@ def on_the_wire(mutation: Mutation) -> bool:
 
 def _prepare() -> None:
     """Makes a seed the same in each run, together with PYTHONHASHSEED=0."""
-    ipaddress.IPv6Address.__hash__ = lambda address: hash((int(address), address.scope_id or ""))  # type: ignore[method-assign]
+    setattr(ipaddress.IPv6Address, "__hash__", lambda address: hash((int(address), address.scope_id or "")))  # noqa: B010  # mypy takes no assignment
     logging.disable(logging.CRITICAL)
 
 
