@@ -121,3 +121,11 @@ def test_ten_thousand_holders_and_one_more() -> None:
     assert time.process_time() - began < 0.2
     assert got(one, "new") == ["10.0.39.16"]
     assert all(one.services[key] is again.services[key] for key in keys)
+
+
+def test_each_range_of_a_pool_is_used_from_its_first_address() -> None:
+    pool, taken, order = Pool(((10, 11), (20, 22))), set[int](), []
+    while (free := pool.longest_free(taken)) is not None:
+        taken.add(free)
+        order.append(free)
+    assert order == [10, 11, 20, 21, 22]

@@ -325,6 +325,30 @@ def test_admin_down_of_one_end_is_no_failure_of_the_other(seed: int) -> None:
     assert (pair.states(), pair.failures()) == ([BfdState.UP, BfdState.UP], 0)
 
 
+def test_a_session_that_becomes_active_sends_at_once_and_one_that_sends_keeps_its_time() -> None:
+    passive = Session(replace(FAST, passive=True), 42, 0.0)
+    assert (passive.send_at, passive.report.transmit_interval) == (None, 0)
+    passive.change(replace(FAST, passive=True), 1.0, 1.0)
+    assert passive.send_at is None
+    passive.change(FAST, 2.0, 1.0)
+    assert passive.send_at == 2.0
+    active = Session(FAST, 42, 0.0)
+    active.wake(0.0, 1.0)
+    due = active.send_at
+    active.change(replace(FAST, detect_multiplier=5), 0.1, 1.0)
+    assert due and active.send_at == due
+
+
+def test_a_session_that_is_enabled_again_says_no_more_farewells() -> None:
+    session = up()
+    session.disable(1.0)
+    assert session.farewells == FAREWELLS
+    session.enable(1.0)
+    assert (session.state, session.farewells, session.send_at) == (BfdState.DOWN, 0, 1.0)
+    session.wake(1.0, 1.0)
+    assert session.send_at == pytest.approx(1.0 + SLOW / 1e6)
+
+
 # --- all sessions of a process
 
 

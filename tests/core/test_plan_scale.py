@@ -197,6 +197,7 @@ def test_a_replica_that_is_lost_concerns_only_the_next_hops_that_it_announced() 
     assert all(hop not in before.of(hop) and len(set(before.of(hop))) == MOST for hop in NODES)
     assert before.own("n05") == {hop for hop in NODES if "n05" in found[hop]}
     assert Arrangement(before, ("n01", "n02"), 1) == Arrangement(before, ("n01", "n02"), 1) != {}
+    assert len(Arrangement(before, ("n01", "n02"), 1)) == len(list(Arrangement(before, ("n01", "n02"), 1))) > 0
     assert len(NODES) > FEW
 
 

@@ -115,7 +115,10 @@ def test_only_our_conditions_are_compared() -> None:
 def test_losses_are_those_of_all_replicas_and_our_own_is_the_newest() -> None:
     lost = situation(snapshot(up=("node-b", "node-c")), now=LATER, loss=EXPIRED, losses=1)
     status = {"nodesPeerStatus": {"node-a": {"reason": "old"}, "node-b": {"lastLoss": {"reason": "theirs"}}}}
-    objects = [("tor", {"status": status}), ("far", {"status": {"nodesPeerStatus": {"node-c": {"reason": "far"}}}})]
+    objects: list[tuple[str, Mapping[str, Any]]] = [
+        ("tor", {"status": status}),
+        ("far", {"status": {"nodesPeerStatus": {"node-c": {"reason": "far"}}}}),
+    ]
     assert losses_of(lost, objects) == {"tor": {"node-a": EXPIRED_WORDS, "node-b": "theirs"}, "far": {"node-c": "far"}}
     assert losses_of(lost, []) == {"tor": {"node-a": EXPIRED_WORDS}}
     assert losses_of(replace(lost, bgp=KNOWN.bgp), []) == {}

@@ -47,9 +47,10 @@ def test_a_vip_changes_with_the_way_in_which_it_is_served() -> None:
 
 
 def test_the_vips_that_move_with_a_service_are_those_that_layer2_serves() -> None:
-    made = situation(snapshot(up=())).plan
+    known = situation(snapshot(up=()))
+    made = known.plan
     moving = {key: addresses_of(made, key) for key in (SHOP, MAIL)}
     assert moving[SHOP] == (AUTO_VIP,)
     assert AUTO_VIP not in moving[MAIL] and all(made.vips[vip].place for vip in moving[MAIL])
     without = {address for address, vip in made.vips.items() if not vip.place}
-    assert without and not without & {vip for key in made.shared.snapshot.services for vip in addresses_of(made, key)}
+    assert without and not without & {vip for key in known.snapshot.services for vip in addresses_of(made, key)}
