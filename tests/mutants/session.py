@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import signal
 import sys
@@ -100,33 +101,41 @@ _OWN_SETTINGS: dict[object, settings] = {}
 def run_session(root: Path, core: str, files: Sequence[str], folder: Path, work: Callable[[Session], None]) -> int:
     """Import the tests of these files or folders, and give the session to ``work``; pytest's exit code."""
     enter(root)
-    imported: set[tuple[str, str]] = set()
-    prefix = str(root / core)
-
-    def profile(frame: FrameType, event: str, _: object) -> None:
-        code = frame.f_code
-        if event == "call" and code.co_filename.startswith(prefix):
-            imported.add((code.co_filename[len(str(root)) + 1 :], code.co_qualname))
+    imported = _import(root, core)
 
     def begin(items: list[pytest.Item]) -> None:
-        sys.setprofile(None)
-        work(Session(root, core, items, {f"{path}:{name}" for path, name in imported}))
+        work(Session(root, core, items, imported))
 
     flags = [*FLAGS, f"--basetemp={folder / 'basetemp'}", "--ignore=tests/mutants"]
-    sys.setprofile(profile)
+    return int(pytest.main([*flags, *files], plugins=[Plugin(begin)]))
+
+
+def _import(root: Path, core: str) -> frozenset[str]:
+    """Import core; the keys of the functions that this calls, whose results are in its modules."""
+    prefix = str(root / core)
+    called: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(prefix):
+            called.add(f"{code.co_filename[len(str(root)) + 1 :]}:{code.co_qualname}")
+
+    sys.setprofile(note)
     try:
-        return int(pytest.main([*flags, *files], plugins=[Plugin(begin)]))
+        for file in sorted((root / core).rglob("*.py")):
+            importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
     finally:
         sys.setprofile(None)
+    return frozenset(called)
 
 
 class Session:
-    """The collected tests, and the functions of core that they have imported."""
+    """The collected tests. A value that a test module computes when it is imported is that of the unchanged code."""
 
-    def __init__(self, root: Path, core: str, items: list[pytest.Item], imported: Collection[str]) -> None:
+    def __init__(self, root: Path, core: str, items: list[pytest.Item], imported: frozenset[str]) -> None:
         self._root = root
         self._items = {item.nodeid: item for item in items}
-        self._imported = imported  # functions that an import has called: their results are in the modules
+        self._imported = imported
         self._loaded = Loaded(root, sorted(str(one.relative_to(root)) for one in (root / core).rglob("*.py")))
         self._digests: dict[str, str] = {}
 
