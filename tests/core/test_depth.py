@@ -80,3 +80,8 @@ def test_a_selector_that_is_nested_too_deep_is_refused_at_its_object() -> None:
     parsed = parse_eip(limited(eip))
     assert parsed.value is None
     assert all(problem.field.startswith("spec.namespaceSelector") for problem in parsed.problems if problem.fatal)
+
+
+def test_text_is_cut_where_it_is_too_deep_and_stays_the_same_around_it() -> None:
+    assert shallow('[[1], {"a": [2]}, 3]', 1) == f'["{TOO_DEEP}", "{TOO_DEEP}", 3]'
+    assert shallow('[[1], {"a": [2]}, 3]', 2) == f'[[1], {{"a": "{TOO_DEEP}"}}, 3]'

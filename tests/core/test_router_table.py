@@ -183,3 +183,12 @@ def test_a_flood_of_routers_is_bounded() -> None:
     for number in range(1, 1000):
         made.heard("eth0", Advertised(IPv6Address(f"fe80::{number:x}"), 9000), 0.0)
     assert len(made.routers) == MOST and shown(made)[0] == "fe80::1%eth0"
+
+
+def test_a_router_that_announces_itself_for_one_second_is_a_default_router_for_that_second() -> None:
+    made = table()
+    made.heard("eth0", Advertised(ONE, 1), 10.0)
+    made.step(10.9)
+    assert len(shown(made)) == 1
+    made.step(11.0)
+    assert shown(made) == []

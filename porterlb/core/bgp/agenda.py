@@ -132,7 +132,7 @@ class Agenda:
 
     def end_of_rib_said(self, peer: str, sessions: Mapping[str, SessionConfig], now: float) -> None:
         """The End-of-RIB marker was sent to ExaBGP; with add-path it is repeated."""
-        left, _ = self._repeats.pop(peer, (END_OF_RIB_TIMES, 0.0))
+        left, _ = self._repeats.pop(peer, (END_OF_RIB_TIMES, now))
         if peer in self.owed:
             self.owed.discard(peer)
             left = END_OF_RIB_TIMES
