@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import json
 import logging
 import multiprocessing
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sim.faults import Fault
-from sim.run import RING, Result, run
+from sim.run import RING, Result, prepare, run
 from sim.scenario import play
 from sim.scenarios import SCENARIOS
 from sim.shrink import shrink
@@ -118,6 +119,8 @@ def _all(seeds: Iterable[int], seconds: float, jobs: int) -> Iterator[Result]:
         for seed in seeds:
             yield run(seed, seconds)
         return
+    prepare()
+    gc.freeze()  # the modules are shared with the processes, and never scanned
     with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=8) as pool:
         yield from pool.imap_unordered(_one, [(seed, seconds) for seed in seeds])
 

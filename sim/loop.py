@@ -101,30 +101,40 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def turn(self, do: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Runs one event of the process, and everything that it makes ready."""
-        world, ready, process = self._world, self._ready, self._process
+        world = self._world
         assert world.current is None, "one process at a time"
         events._set_running_loop(self)
-        world.current, self._running = process, True
+        world.current, self._running = self._process, True
         try:
-            self._guarded(do, arguments)
-            turns = 0
-            while ready and process.alive:
-                turns += 1
-                if turns > SPINNING:
-                    raise AssertionError(f"{process.name} turns without end: {ready[0].told}")
-                self._guarded(ready.popleft().run, ())
+            try:
+                do(*arguments)
+            except (KeyboardInterrupt, SystemExit, AssertionError):
+                raise
+            except Exception as error:
+                self._failed(error)
+            if self._ready:
+                self._run_ready()
         finally:
             self._running = False
             world.current = None
             events._set_running_loop(None)
 
-    def _guarded(self, do: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        try:
-            do(*arguments)
-        except (KeyboardInterrupt, SystemExit, AssertionError):
-            raise
-        except Exception as error:
-            self.call_exception_handler({"message": "a callback has failed", "exception": error})
+    def _run_ready(self) -> None:
+        ready, process = self._ready, self._process
+        turns = 0
+        while ready and process.alive:
+            turns += 1
+            if turns > SPINNING:
+                raise AssertionError(f"{process.name} turns without end: {ready[0].told}")
+            try:
+                ready.popleft().run()
+            except (KeyboardInterrupt, SystemExit, AssertionError):
+                raise
+            except Exception as error:
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self.call_exception_handler({"message": "a callback has failed", "exception": error})
 
     # ---- what asyncio requires of a loop
 

@@ -89,7 +89,7 @@ class Port:
             table.arrive(None)
 
     def send(self, frame: bytes) -> None:
-        if self.up:
+        if self.powered and self.link:
             self.segment.frame(self, frame)
 
     def receive(self, frame: bytes) -> None:

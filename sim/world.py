@@ -117,9 +117,9 @@ class World:
         self.said.append((self.now, who, text))
 
     def run(self, until: float) -> None:
-        queue, spinning = self._queue, 0
+        queue, spinning, pop = self._queue, 0, heapq.heappop
         while queue and queue[0][0] <= until:
-            at, _, process, kind, do, arguments = heapq.heappop(queue)
+            at, _, process, kind, do, arguments = pop(queue)
             spinning = spinning + 1 if at == self.now else 0
             if spinning > SPINNING:
                 raise Spinning(f"time does not go on at {at}: {do} of {process.name if process else 'the world'}")
@@ -127,6 +127,8 @@ class World:
             self.events += 1
             if process is None:
                 do(*arguments)
+            elif process.alive and not process.stopped:
+                process.loop.turn(do, arguments)  # as deliver()
             else:
                 process.deliver(kind, do, arguments)
             if self.dirty:
