@@ -111,13 +111,17 @@ class Metrics:
             registry=self.registry,
         )
         self._marked: dict[str, int] = {}
+        self._refused: Tally[NotMarked] | None = None
 
     def node_failures(self, counts: Mapping[str, int], refused: Iterable[NotMarked]) -> None:
         """``counts``: since the start; ``refused``: why the pods of a node that does not answer are not marked."""
+        found = Tally(refused)
+        if counts == self._marked and found == self._refused:
+            return  # most calls change nothing: one follows each report of the wire process
+        self._refused = found
         for what, number in counts.items():
             self._node_failures.labels(what).inc(number - self._marked.get(what, 0))
         self._marked = dict(counts)
-        found = Tally(refused)
         for refusal in NotMarked:
             self._not_marked.labels(refusal.name.lower()).set(found[refusal])
 

@@ -127,6 +127,28 @@ def test_metrics_of_a_living_manager() -> None:
     assert lost.on_wire[AUTO_VIP].mode is Mode.LAYER2
 
 
+def test_counts_and_reasons_of_node_failures_follow_each_change_alone() -> None:
+    metrics = Metrics(lambda: None, lambda: 0.0)
+
+    def seen() -> tuple[float | None, float | None]:
+        value = metrics.registry.get_sample_value
+        return (
+            value("porterlb_node_failures_total", {"what": "pods_marked"}),
+            value("porterlb_dead_nodes_not_marked", {"reason": "off"}),
+        )
+
+    metrics.node_failures({}, [])
+    assert seen() == (None, 0.0)
+    metrics.node_failures({"pods_marked": 2}, [])
+    assert seen() == (2.0, 0.0)
+    metrics.node_failures({"pods_marked": 2}, [NotMarked.OFF])
+    assert seen() == (2.0, 1.0)
+    metrics.node_failures({"pods_marked": 3}, [NotMarked.OFF])
+    assert seen() == (3.0, 1.0)
+    metrics.node_failures({"pods_marked": 3}, [])
+    assert seen() == (3.0, 0.0)
+
+
 def test_a_follower_does_not_count_what_the_leader_alone_judges() -> None:
     of = snapshot("node-a", leader="node-a")
     key = next(iter(of.services))
