@@ -17,7 +17,7 @@ from tests.mutants.__main__ import CORE, ROOT, find
 from tests.mutants.loaded import Loaded, import_mutated
 from tests.mutants.mutations import Kind, choose, compiles, functions, mutations
 from tests.mutants.reach import Note, Reach
-from tests.mutants.simulator import on_the_wire
+from tests.mutants.simulator import FIRST, SEEDS, on_the_wire
 
 SOURCE = '''
 """Text."""
@@ -211,3 +211,7 @@ def test_the_simulator_judges_what_decides_about_the_wire() -> None:
         mutations(path, SOURCE)[0] for path in ("porterlb/core/layer2/serving.py", "porterlb/core/status/serving.py")
     )
     assert on_the_wire(wire) and not on_the_wire(read)
+
+
+def test_the_simulator_judges_with_fifty_seeds_the_fast_ones_first() -> None:
+    assert len(set(SEEDS)) == len(SEEDS) == 50 and SEEDS[: len(FIRST)] == FIRST
