@@ -62,6 +62,11 @@ def command(argv: Sequence[str]) -> int:
         f"{len(results)} seeds, {simulated / 3600:.2f} simulated hours in {spent:.0f} s "
         f"({simulated / spent:.0f} simulated hours per hour), {begun} faults, {len(failed)} violations"
     )
+    count = max(1, len(results))
+    print(
+        f"each seed: {sum(result.events for result in results) / count:.0f} events, "
+        f"{sum(result.processor for result in results) / count:.1f} s of processor time"
+    )
     print(
         "longest without a violation: "
         + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in sorted(worst.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ _READY: list[bool] = []
 
 @dataclass
 class Result:
-    """``worst``: the longest time that each condition was broken without a violation."""
+    """``worst``: the longest time that each condition was broken without a violation. ``processor``: seconds of
+    processor time."""
 
     seed: int
     seconds: float
@@ -42,6 +44,7 @@ class Result:
     events: int
     frames: int
     timeline: list[tuple[float, str, str]] = field(default_factory=list)
+    processor: float = 0.0
 
 
 def run(
@@ -56,6 +59,7 @@ def run(
     """Runs one seed. ``faults``: instead of those that the seed draws. ``recordings``: a folder for the replicas'
     recordings, ``ring`` bytes for each process."""
     prepare()
+    spent = time.process_time()
     chance = random.Random(f"{seed}/site")
     names = tuple(f"n{number}" for number in range(1, chance.choice((2, 3, 3, 3, 4)) + 1))
     world = World(seed)
@@ -102,6 +106,7 @@ def run(
         process.alive = False
     if recordings is not None:
         write(recordings, site.recorded, release())
+    result.processor = time.process_time() - spent
     return result
 
 
