@@ -159,7 +159,7 @@ async def _answers(address: Address) -> bool:
     return False
 
 
-async def _no_proxy(address: Address, port: int) -> bool:
+async def _no_proxy(address: Address, port: int, path: str) -> bool:
     """No node's kube-proxy can be asked here."""
     return False
 
