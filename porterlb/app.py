@@ -31,7 +31,6 @@ from porterlb.edge.membership import Membership
 from porterlb.edge.metrics import Faults, Metrics
 from porterlb.edge.node_failure import NodeFailures
 from porterlb.edge.passwords import Passwords
-from porterlb.edge.place import Place
 from porterlb.edge.proxy_health import ProxyHealth
 from porterlb.edge.proxy_start import ProxyStart
 from porterlb.edge.recorder import Recorder
@@ -147,10 +146,7 @@ class Manager:
         )
         self.passwords = Passwords(cluster, self.reconciler.on_passwords)
         timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry)
-        self.place = Place(settings.cluster, settings.namespace)
-        self.leader = Leader(
-            cluster, settings.node, timing, on_change=contained("leader", told.on_leader), place=self.place.name
-        )
+        self.leader = Leader(cluster, settings.node, timing, on_change=contained("leader", told.on_leader))
         self.life_signs = LifeSigns(told.node_addresses, contained("life-signs", told.on_sign))
         self.membership = Membership(
             cluster,
@@ -246,7 +242,6 @@ class Manager:
             for task in [*tasks, stopping, usurped]:
                 task.cancel()
             await asyncio.gather(*tasks, stopping, usurped, return_exceptions=True)
-            self.place.close()
         if self._namesake.is_set():
             node = self.settings.node
             raise PorterError(

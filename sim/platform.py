@@ -282,16 +282,6 @@ class _Kernel:
         await asyncio.Event().wait()
 
 
-class _Place:
-    """A node has one manager at a time."""
-
-    def __init__(self, cluster: str, namespace: str) -> None:
-        self.name = f"place on {Host.process().node}"
-
-    def close(self) -> None:
-        pass
-
-
 @contextlib.contextmanager
 def _workplace() -> Iterator[Path]:
     yield Path("/nonexistent")
@@ -335,7 +325,7 @@ def substitute() -> None:
     app.Manager.__init__ = _noted(app.Manager.__init__)
     app.datetime = Dates(Host)
     app.HttpServer, app.Pulse, app.workplace = _Http, _Pulse, _workplace
-    app.Host, app.Recording, app.Place = _Kernel, _ManagerRecording, _Place
+    app.Host, app.Recording = _Kernel, _ManagerRecording
     bgp.install(Host)
     app.open_cluster = lambda *arguments, **more: Host.site.client(Host.process())
     app.keep_only = app.collect_seldom = lambda *arguments, **more: None

@@ -12,8 +12,7 @@ No timestamp of another machine is ever compared with a local clock. All times a
 arguments. The clock must continue while the process is stopped and while the machine sleeps (CLOCK_BOOTTIME).
 
 The holder's identity must be new with each start of a process, so that a process never takes over from its own
-predecessor, which may only have been suspended. If the holder was at our place, which one living process can have at a
-time, it is dead, and its lease is free at once: it can write nothing more.
+predecessor, which may only have been suspended.
 """
 
 from __future__ import annotations
@@ -38,15 +37,13 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """The lease as it is written. ``holder`` empty: released. ``version``: opaque, for compare-and-swap. ``place``:
-    that of the holder; empty: unknown."""
+    """The lease as it is written. ``holder`` empty: released. ``version``: opaque, for compare-and-swap."""
 
     holder: str
     duration: float
     transitions: int = 0
     renewals: int = 0
     version: str = ""
-    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +85,11 @@ class _Step(enum.Enum):
 
 
 class Lease:
-    """One candidate. Call :meth:`poll`, do what it returns, report the outcome; one action at a time.
+    """One candidate. Call :meth:`poll`, do what it returns, report the outcome; one action at a time."""
 
-    ``place``: what this process holds as long as it lives, and no other living process can hold; empty: nothing.
-    """
-
-    def __init__(self, me: str, timing: Timing, place: str = "") -> None:
+    def __init__(self, me: str, timing: Timing) -> None:
         self.me = me
         self.timing = timing
-        self.place = place
         self.holder = ""  # as last seen; may be expired
         self.transitions = 0
         self._step = _Step.LOOK
@@ -215,7 +208,6 @@ class Lease:
             transitions=(old.transitions if old else 0) + (bool(holder) and (old is None or old.holder != holder)),
             renewals=(old.renewals if old else 0) + 1,
             version=old.version if old else "",
-            place=self.place if holder else "",
         )
         limit = self._leading_until - now if self.leading(now) else self.timing.renew_every
         return WriteLease(new, max(0.05, min(limit, self.timing.renew_every)))
@@ -234,6 +226,4 @@ class Lease:
 
     def _free(self, now: float) -> bool:
         # A deleted lease is not free at once: its holder may still lead for a moment.
-        record = self._record
-        dead = record is not None and record.place == self.place != ""
-        return dead or (record is not None and not record.holder) or now >= self._over_at()
+        return (self._record is not None and not self._record.holder) or now >= self._over_at()

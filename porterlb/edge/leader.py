@@ -14,8 +14,6 @@ from porterlb.core.lease import Done, Lease, LeaseState, Read, Timing, Wait, Wri
 log = logging.getLogger(__name__)
 
 LEASE = "porterlb"
-PLACE = "porter.kubesphere.io/place"
-"""Annotation of the lease: the place of its holder."""
 
 
 def boottime() -> float:
@@ -29,7 +27,6 @@ class Leader:
     Args:
         node: our node. The holder is written as ``node_`` and a part that is new at each start.
         on_gain, on_loss: called in the event loop at each change; ``on_loss`` in time even if the API does not answer.
-        place: see :class:`porterlb.core.lease.Lease`.
         on_change: called when another node holds the lease, or when we gain or lose it.
     """
 
@@ -43,13 +40,12 @@ class Leader:
         on_loss: Callable[[], None] = lambda: None,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = boottime,
-        place: str = "",
         name: str = LEASE,
     ) -> None:
         self.name = name
         self.identity = f"{node}_{secrets.token_hex(4)}"
         self._cluster = cluster
-        self._machine = Lease(self.identity, timing, place)
+        self._machine = Lease(self.identity, timing)
         self._on_gain, self._on_loss, self._on_change = on_gain, on_loss, on_change
         self._clock = clock
         self._told = False
@@ -158,8 +154,7 @@ class Leader:
 
 
 def _record(lease: LeaseRecord) -> LeaseState:
-    place = lease.annotations.get(PLACE, "")
-    return LeaseState(lease.holder, lease.duration, lease.transitions, lease.renewals, lease.version, place)
+    return LeaseState(lease.holder, lease.duration, lease.transitions, lease.renewals, lease.version)
 
 
 def _lease(name: str, record: LeaseState) -> LeaseRecord:
@@ -170,5 +165,4 @@ def _lease(name: str, record: LeaseState) -> LeaseRecord:
         transitions=record.transitions,
         renewals=record.renewals,
         version=record.version,
-        annotations={PLACE: record.place} if record.place else {},
     )
