@@ -41,11 +41,13 @@ class FindRoute(NamedTuple):
 
 
 class Own(NamedTuple):
-    """From now on answer for ``address`` with ``mac``."""
+    """From now on answer for ``address`` with ``mac``. ``by_asker``: hosts are answered with different MACs; this one is
+    for duplicate address probes (`Layer2.asked`)."""
 
     ifindex: int
     address: bytes
     mac: bytes
+    by_asker: bool = False
 
 
 class Disown(NamedTuple):

@@ -151,9 +151,14 @@ class Layer2:
                 first = at
         return first
 
+    @property
+    def fit_until(self) -> float:
+        """Until when we may send answers: not directly after a stall, in which other replicas may have taken over."""
+        return self._confirmed + self._config.hello_fresh
+
     def fit(self, now: float) -> bool:
-        """Whether we may send answers: not directly after a stall, in which other replicas may have taken over."""
-        return now - self._confirmed < self._config.hello_fresh
+        """Whether we may send answers."""
+        return now < self.fit_until
 
     @property
     def counters(self) -> Mapping[str, int]:

@@ -350,16 +350,18 @@ class VipTable:
     def _serve_hosts(self, vip: Vip, mac: bytes, now: float) -> list[Action]:
         """Serves a spread VIP: the owned MAC answers duplicate address probes. An announcement to all would move every
         host to one node. It is sent only before any host can have an entry, or if one node is left (`Spread`)."""
-        if mac == vip.mac or vip.usage is None:
+        if vip.usage is None or (mac == vip.mac and not (mac and vip.told)):
             return []
         had, vip.mac, vip.question = vip.mac, mac, None
+        if mac and vip.told:  # all hosts were answered with one MAC until now
+            vip.told, vip.new = b"", False
         if not mac:
             self._announcer.stop(vip.packed)
             return [Disown(vip.usage.ifindex, vip.packed)] if had else []
         if vip.new and not self._spread.knows(vip.packed):
             self._announcer.start(vip.packed, moved=True, asked=False, now=now, once=True)
         vip.new = False
-        return [Own(vip.usage.ifindex, vip.packed, mac)]
+        return [Own(vip.usage.ifindex, vip.packed, mac, by_asker=True)]
 
     def _index(self, vip: Vip, served: Answering | None) -> None:
         before = vip.served

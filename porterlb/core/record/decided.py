@@ -44,8 +44,8 @@ def decided(actions: Iterable[Action], said: Said) -> tuple[list[list[Any]], Sai
                 if (now := _said(hello)) != said:
                     said = now
                     rows.append(["say", *now])
-            case act.Own(index, address, mac):
-                rows.append(["own", index, address.hex(), mac.hex()])
+            case act.Own(index, address, mac, by_asker):
+                rows.append(["own", index, address.hex(), mac.hex(), *(["by asker"] if by_asker else [])])
             case act.Served(vip, answering):
                 rows.append(["served", vip, answering.next_hop, answering.answerer])
             case act.Announce(index, address, defence):

@@ -60,3 +60,21 @@ def test_applied_is_reported_once_everything_is_decided() -> None:
     assert applied(actions) == []
     assert applied(n1.layer2.step(made.now)) == []
     assert applied(n1.layer2.step(made.now)) == [77] and not n1.layer2.busy
+
+
+def test_a_vip_is_owned_again_when_it_becomes_spread_and_back() -> None:
+    """The kernel answers all hosts with one MAC: it must not continue when each host has its own next hop."""
+    vip, order = "10.0.0.100", ["n1", "n2"]
+    made = world((vip, ("n1", "n2")))
+    n1 = made.replicas["n1"]
+    packed = ip_address(vip).packed
+
+    def told(*row: object) -> list[act.Action]:
+        found = n1.layer2.want_vips([[vip, order, "", "", *row]], [])
+        while n1.layer2.busy:
+            found += n1.layer2.step(made.now)
+        return [action for action in found if isinstance(action, (act.Own, act.Announce, act.Disown))]
+
+    assert told(order) == [act.Own(NIC, packed, mac_of("n1"), by_asker=True)]
+    assert told(order) == [], "nothing has changed"
+    assert told() == [act.Own(NIC, packed, mac_of("n1"))]
