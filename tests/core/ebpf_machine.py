@@ -59,7 +59,9 @@ class Kernel:
         found: int = struct.unpack_from("<Q", self.state, records.STATE_ANSWERED)[0]
         return found
 
-    def receive(self, frame: bytes, *, kind: int = BROADCAST, tagged: bool = False, readable: int = 2048) -> bytes | None:
+    def receive(
+        self, frame: bytes, *, kind: int = BROADCAST, tagged: bool = False, readable: int = 2048
+    ) -> bytes | None:
         """The frame that the program sends; None: it passes the frame on. ``readable``: bytes that are in one piece."""
         run = _Run(self, frame, kind, tagged, readable)
         result = run.run(responder(TABLE, STATE, ASKED))

@@ -62,7 +62,9 @@ def test_the_answer_is_that_of_user_space(frame: bytes) -> None:
 
 @QUESTIONS
 @pytest.mark.parametrize(
-    ("lasts", "answers"), [(1, True), (0, True), (-1, False), (-(10**12), False)], ids=["before", "at", "after", "never"]
+    ("lasts", "answers"),
+    [(1, True), (0, True), (-1, False), (-(10**12), False)],
+    ids=["before", "at", "after", "never"],
 )
 def test_the_lease_ends(frame: bytes, lasts: int, answers: bool) -> None:
     kernel = ready()
@@ -166,6 +168,12 @@ def test_a_multicast_target_is_never_answered() -> None:
 @pytest.mark.parametrize(("sender", "kept"), [("126.0.0.1", 4), ("223.255.255.255", 4), ("240.0.0.1", 4), ("1::1", 6)])
 def test_the_neighbours_of_unusual_senders_are_answered(sender: str, kept: int) -> None:
     assert ready().receive(asks4(sender) if kept == 4 else asks6(sender)) is not None
+
+
+@pytest.mark.parametrize("head", [b"\x6c\0\0\0", b"\x6f\xff\xff\xff"], ids=["network control", "flow label"])
+def test_the_traffic_class_of_the_question_does_not_matter(head: bytes) -> None:
+    frame = changed(asks6(), 14, head)
+    assert ready().receive(frame) == by_user_space(frame)
 
 
 @QUESTIONS

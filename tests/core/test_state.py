@@ -21,6 +21,7 @@ def test_the_state_is_json_and_has_everything() -> None:
     wire = {
         "conflicts": {AUTO_VIP: AddressConflict(AUTO_VIP, bytes(6), 1.0)},
         "nics": (Nic("eth0", 2, bytes(6), up=True, addresses=(member,)),),
+        "in_kernel": {"eth0": "", "eth1": "old_kernel"},
     }
     made = situation(of, wire=wire)
     problems = {ObjectKey("Eip", "", "bad"): (Problem(Reason.INVALID_ADDRESS, "is wrong.", "spec.address"),)}
@@ -39,5 +40,6 @@ def test_the_state_is_json_and_has_everything() -> None:
     assert state["nodes"]["node-a"]["usable"] is True
     assert state["peers"]["tor"]["state"] == "established"
     assert state["wire"]["nics"][0]["addresses"] == ["10.77.0.11/24"]
+    assert state["wire"]["inKernel"]["eth0"] == "" and "Linux 6.6" in state["wire"]["inKernel"]["eth1"]
     assert state["vips"]["10.77.0.201"]["since"] == LATER
     assert [(entry["what"], entry["subject"]) for entry in state["history"]] == [("NodeDead", "node-c")]

@@ -101,7 +101,7 @@ class Assembler:
         self._emit(0, 0, 0, 0, value >> 32)
 
     def call(self, helper: int) -> None:
-        """Calls a helper of the kernel with registers 1 to 5; the result is in register 0. Registers 1 to 5 are lost."""
+        """Calls a helper of the kernel with registers 1 to 5, which are lost; the result is in register 0."""
         self._emit(CALL, 0, 0, 0, helper)
 
     def exit(self) -> None:

@@ -32,7 +32,7 @@ class Refusal(enum.StrEnum):
 _SENTENCES: Mapping[Refusal, str] = {
     Refusal.STARTING: "the program is being loaded",
     Refusal.NO_CAPABILITY: (
-        "the kernel refuses eBPF programs: add the capabilities BPF and NET_ADMIN (the chart value layer2.answers adds them)"
+        "the kernel refuses eBPF programs: add the capabilities BPF and NET_ADMIN (the chart value layer2.answers does)"
     ),
     Refusal.OLD_KERNEL: "the kernel has no tcx: it needs Linux 6.6 or later",
     Refusal.UNSUITABLE: "the processor type is not supported, or the process runs in a time namespace",

@@ -18,7 +18,6 @@ from porterlb.core.ebpf.assembler import FRAME, MAP, MAP_VALUE, Assembler, nativ
 from porterlb.core.ebpf.records import (
     ASKED_MAC,
     ASKED_SENDER,
-    ASKED_SIZE,
     ASKED_TARGET,
     ENTRY_MAC,
     ENTRY_REPORTED,
@@ -215,8 +214,8 @@ class _Program:
         a.call(LOOK_UP)
 
     def _admit(self, then: str) -> None:
-        """Goes to the label ``then`` only if the target is in the table, the lease has not ended, and the sender is not in the table.
-        Reports the question if none for this VIP was reported lately."""
+        """Goes to the label ``then`` if the target is in the table, the lease has not ended, and the sender is not in
+        the table. Reports the question if none for this VIP was reported lately."""
         a = self._assembler
         self._find(ASKED_TARGET)
         a.jump64(0, "==", 0, "next")
