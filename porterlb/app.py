@@ -18,6 +18,7 @@ from porterlb.capabilities import Capability, keep_only
 from porterlb.cluster import Cluster
 from porterlb.collector import collect_seldom
 from porterlb.core import node_failure
+from porterlb.core.ebpf import USER_SPACE
 from porterlb.core.lease import Timing
 from porterlb.core.status.writes import owner_of
 from porterlb.edge.bfd import BfdSpeaker
@@ -66,8 +67,10 @@ STUCK_AFTER = 30.0
 
 def run(settings: Settings) -> int:
     """Runs the manager until SIGTERM or SIGINT; returns the exit code. Raises PorterError when it cannot start."""
-    # For its child processes: the wire process needs raw sockets, ExaBGP may need a port below 1024. We need none.
-    keep_only(Capability.NET_RAW, Capability.NET_BIND_SERVICE, in_reserve=True)
+    # For its child processes: the wire process needs raw sockets, its loader eBPF, ExaBGP may need a port below 1024.
+    # We need none.
+    for_loader = (Capability.BPF, Capability.NET_ADMIN) if settings.answers != USER_SPACE else ()
+    keep_only(Capability.NET_RAW, Capability.NET_BIND_SERVICE, *for_loader, in_reserve=True)
     collect_seldom()
     return asyncio.run(_run(settings))
 

@@ -2,7 +2,7 @@
 
 The manager keeps NET_RAW and NET_BIND_SERVICE in reserve for the processes that it starts, and uses none itself. The
 wire process uses NET_RAW only. ExaBGP, which talks to routers, uses NET_BIND_SERVICE only, for a listening port below
-1024.
+1024. If the kernel answers ARP and NDP, the manager also keeps BPF and NET_ADMIN in reserve, for the loader alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ class Capability(enum.IntEnum):
     """Numbers of linux/capability.h."""
 
     NET_BIND_SERVICE = 10
+    NET_ADMIN = 12
     NET_RAW = 13
+    BPF = 39
 
 
 class _Header(ctypes.Structure):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from porterlb.core.ebpf import ANSWERS, USER_SPACE
 from porterlb.core.names import NAME_RULE, is_name, is_namespace
 from porterlb.errors import PorterError
 
@@ -110,6 +111,11 @@ class Settings:
     """Maximum rate of gratuitous ARP and unsolicited NA frames, in frames a second. Lower it for switches with storm
     control."""
 
+    answers: str = USER_SPACE
+    """``userspace``: a process answers ARP and NDP. ``auto``: the kernel answers where it can, by an eBPF program
+    (Linux 6.6, CAP_BPF and CAP_NET_ADMIN). ``kernel``: the same, and a warning is logged where it cannot. The process
+    answers whatever the kernel does not."""
+
     silence_after: float = 10.0
     """Time without a heartbeat from the manager after which the speakers stop."""
 
@@ -185,6 +191,8 @@ def _contradiction(s: Settings) -> str:
         return "proxy_delay and proxy_limit must be 0 or more."
     if s.mark_again_after < 0:
         return "mark_again_after must be 0 or more."
+    if s.answers not in ANSWERS:
+        return f"answers must be one of {', '.join(ANSWERS)}, not {s.answers!r}."
     if s.gratuitous_rate < 1:
         return "gratuitous_rate must be 1 or more."
     if s.record_ring != 0 and not RING_LEAST <= s.record_ring <= RING_MOST:

@@ -178,7 +178,8 @@ class WireReport:
     of them. ``claimed``: result of the duplicate address probe, foreign MAC by address; ``clear``: addresses that no
     host claimed. ``asked``: VIPs that a host has asked for in the last minute, as far as its question reached this node
     (a unicast question goes to the next hop only). ``askers``: for each VIP that is spread over nodes, the number of
-    its known askers by the node that is their next hop.
+    its known askers by the node that is their next hop. ``in_kernel``: if the kernel is to answer, the interfaces in
+    use; empty text: it answers there, else the ``Refusal``.
     """
 
     nics: tuple[Nic, ...] = ()
@@ -200,6 +201,7 @@ class WireReport:
     routers: tuple[Address, ...] = ()  # heard by router advertisements, each with its interface; the best one first
     notices: tuple[Notice, ...] = ()
     applied: int = 0  # digest of the last desired set taken over
+    in_kernel: Mapping[str, str] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)  # requests, answers, gratuitous, hellos ...
     trouble: str = ""  # a sentence while the wire process does not run or does not work
     restarts: int = 0

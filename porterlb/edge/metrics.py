@@ -302,6 +302,13 @@ class _Now(Collector):
             "Whether this replica hears no other host.",
             int(wire.doubt),
         )
+        yield _gauge(
+            "porterlb_layer2_in_kernel",
+            "Whether the kernel answers ARP and NDP on an interface (1), or user space in its place (0). Only with the "
+            "setting answers auto or kernel.",
+            "interface",
+            {nic: int(not why) for nic, why in wire.in_kernel.items()},
+        )
         yield _plain("porterlb_address_conflicts", "VIPs that a foreign host claims.", len(wire.conflicts))
         counters = CounterMetricFamily(
             "porterlb_wire", "What the wire process counts: requests, answers, gratuitous, hellos ...", labels=("what",)

@@ -32,6 +32,7 @@ from porterlb.wire.channel import ManagerChannel
 from porterlb.wire.groups import SolicitedNodeGroups
 from porterlb.wire.hello_socket import HelloSocket
 from porterlb.wire.interfaces import InterfaceSockets
+from porterlb.wire.kernel_answers import Loader
 from porterlb.wire.netlink import NicTable
 from porterlb.wire.prober import ProbeFrames, default_gateways
 from porterlb.wire.recording import Recording
@@ -57,12 +58,19 @@ class WireProcess:
     """Feeds events to `Layer2`, and carries out the actions that it returns."""
 
     def __init__(
-        self, config: WireConfig, channel: ManagerChannel, templates: Templates, loop: asyncio.AbstractEventLoop
+        self,
+        config: WireConfig,
+        channel: ManagerChannel,
+        templates: Templates,
+        loop: asyncio.AbstractEventLoop,
+        loader: Loader | None = None,
     ) -> None:
         self._config = config
         self._channel = channel
         self._templates = templates
         self._loop = loop
+        self._loader = loader
+        self._in_kernel: Mapping[str, str] = {}  # as reported
         chance = Chance(int(random.random() * (1 << 53)))
         self._recording = Recording(config, channel, loop) if Recording.wanted(config) else None
         self._layer2 = (
@@ -113,7 +121,7 @@ class WireProcess:
     def _probe(self, now: float, lag: float) -> None:
         for sockets in list(self._open.values()):
             sockets.replies.drain()  # replies that wait for a late process must not count as missing
-            sockets.responder.count_unread(now)
+            sockets.count_unread(now)
         self._carry_out(self._layer2.probe(now, lag, self._link_heard()))
         due = self._layer2.due(self._open)
         self._layer2.probed([probe.key for probe in due if self._send_probe(probe)])
@@ -129,15 +137,20 @@ class WireProcess:
         if lag > self._config.hello_fresh / 2 and self._hellos is not None:
             self._hellos.drain()  # after a stall, others may have taken over: hear them before we are fit again
         self._carry_out(self._layer2.hello_tick(now))
+        for sockets in self._open.values():
+            if sockets.kernel is not None:
+                sockets.kernel.renew(self._layer2.fit_until)
 
     def _keep_house(self, now: float, lag: float) -> None:
         self._open_hellos()
         for sockets in self._open.values():
             self._layer2.count("dropped_by_kernel", sockets.responder.lost())
+            sockets.read_asked(now)
         dropped, self._lines_dropped = logs.dropped() - self._lines_dropped, logs.dropped()
         self._layer2.count("log_lines_dropped", dropped)
         self._carry_out(self._layer2.housekeeping(now, lag))
         self._report_trouble()
+        self._report_in_kernel()
         if self._recording is not None:
             self._recording.stream()
 
@@ -153,7 +166,7 @@ class WireProcess:
         self._carry_out(self._layer2.step(self._loop.time()))
 
     def _link_heard(self) -> float:
-        return max([sockets.responder.heard_at for sockets in self._open.values()], default=0.0)
+        return max([sockets.heard_at for sockets in self._open.values()], default=0.0)
 
     # ---- inputs
 
@@ -266,12 +279,12 @@ class WireProcess:
     def _do(self, action: act.Action) -> None:  # noqa: PLR0915
         layer2 = self._layer2
         match action:
-            case act.Own(index, address, mac):
+            case act.Own(index, address, mac, by_asker):
                 if index in self._open:
-                    self._open[index].responder.own(address, mac)
+                    self._open[index].own(address, mac, by_asker)
             case act.Disown(index, address):
                 if index in self._open:
-                    self._open[index].responder.disown(address)
+                    self._open[index].disown(address)
             case act.Served(vip, answering):
                 self._channel.answering(vip, answering)
             case act.Announce(index, address, defence):
@@ -333,6 +346,8 @@ class WireProcess:
                     sockets.close()
                 self._open.clear()
                 self._routers.close()
+                if self._loader is not None:
+                    self._loader.close()
                 self._over.set()
 
     def _open_interface(self, nic: Nic) -> None:
@@ -346,6 +361,7 @@ class WireProcess:
                 heard=self._heard,
                 count=self._layer2.count,
                 loop=self._loop,
+                loader=self._loader,
             )
         except OSError as error:
             trouble = f"{nic.name}: {error.strerror or error}"
@@ -364,6 +380,16 @@ class WireProcess:
             return
         self._hello_trouble = ""
         self._hellos.set_members(self._config.node, self._members)
+
+    def _report_in_kernel(self) -> None:
+        found = {
+            sockets.nic.name: sockets.kernel.refusal or ""
+            for sockets in self._open.values()
+            if sockets.kernel is not None
+        }
+        if found != self._in_kernel:
+            self._in_kernel = found
+            self._channel.report(in_kernel=found)
 
     def _report_trouble(self) -> None:
         troubles = [self._hello_trouble] if self._hello_trouble else []

@@ -73,9 +73,12 @@ def test_state_is_json() -> None:
 
 
 def test_metrics_of_a_living_manager() -> None:
-    made = situation(
-        snapshot(), wire={"conflicts": {AUTO_VIP: AddressConflict(AUTO_VIP, bytes(6), 0.0)}, "counters": {"answers": 7}}
-    )
+    wire = {
+        "conflicts": {AUTO_VIP: AddressConflict(AUTO_VIP, bytes(6), 0.0)},
+        "counters": {"answers": 7},
+        "in_kernel": {"eth0": "", "eth1": "old_kernel"},
+    }
+    made = situation(snapshot(), wire=wire)
     now = 10.0
     metrics = Metrics(lambda: replace(made, leading=True), lambda: now)
     metrics.planned(0.003)
@@ -106,6 +109,8 @@ def test_metrics_of_a_living_manager() -> None:
             "porterlb_layer2_excess 0.3333333333333333",
             "porterlb_layer2_rebalances 1.0",
             "porterlb_address_conflicts 1.0",
+            'porterlb_layer2_in_kernel{interface="eth0"} 1.0',
+            'porterlb_layer2_in_kernel{interface="eth1"} 0.0',
             'porterlb_wire_total{what="answers"} 7.0',
             "porterlb_plan_seconds_count 1.0",
             'porterlb_node_failures_total{what="pods_marked"} 5.0',

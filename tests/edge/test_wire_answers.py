@@ -21,8 +21,8 @@ pytestmark = pytest.mark.lab
 V4, V6, BEHALF4, BEHALF6 = "10.77.0.100", "fd77::100", "10.77.0.101", "fd77::101"
 
 
-@pytest.fixture(scope="module")
-def segment() -> Iterator[Segment]:
+@pytest.fixture(scope="module", params=["userspace", "kernel"])
+def segment(request: pytest.FixtureRequest) -> Iterator[Segment]:
     """Three nodes; n3 has no replica, and the leader n1 answers for it. A snooping switch: groups must be joined."""
     made = Segment(snooping=True)
     try:
@@ -30,8 +30,11 @@ def segment() -> Iterator[Segment]:
             vips=vips((V4, ("n2", "n1")), (V6, ("n2", "n1")), (BEHALF4, ("n3", "n2")), (BEHALF6, ("n3", "n2"))),
             members={name: member for name, member in made.members().items() if name != "n3"},
         )
-        made.start(["n1", "n2"])
+        made.start(["n1", "n2"], answers=request.param)
         made.settled()
+        expected = {"eth0": ""} if request.param == "kernel" else {}
+        for replica in made.replicas.values():
+            replica.until(lambda r: r.report.in_kernel == expected, "the kernel answers, or is not asked")
         yield made
     finally:
         made.close()

@@ -41,8 +41,8 @@ class FindRoute(NamedTuple):
 
 
 class Own(NamedTuple):
-    """From now on answer for ``address`` with ``mac``. ``by_asker``: hosts are answered with different MACs; this one is
-    for duplicate address probes (`Layer2.asked`)."""
+    """From now on answer for ``address`` with ``mac``. ``by_asker``: hosts are answered with different MACs
+    (`Layer2.asked`); this one is for duplicate address probes."""
 
     ifindex: int
     address: bytes

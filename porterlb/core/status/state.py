@@ -25,7 +25,8 @@
                       the live replicas that must have one, by node: established, why not), problems
 ``bgp``               trouble, restarts, rejected [{peer, nextHop, prefix, words}]
 ``wire``              trouble, nics, dead, deadOn, notices (sentences), noticed (the same: kind, subject, nodes),
-                      probed, doubt, conflicts, claimed, counters
+                      probed, doubt, conflicts, claimed, counters, inKernel (if the kernel is to answer: by
+                      interface why it does not; empty: it does)
 ``host``              release, all and nics (kernel settings), ipvs, memory (used, limit: bytes); see edge/host
 ``clock``             the node's clock when this was shown, seconds since 1970
 ``history``           the last entries, the oldest first: time, what, subject, before, after, why, cause, detail, count,
@@ -47,6 +48,8 @@ from porterlb.core.bfd import words as bfd_words
 from porterlb.core.bfd.values import BfdSession
 from porterlb.core.bgp import reasons, words
 from porterlb.core.drain import Stages
+from porterlb.core.ebpf.refusals import Refusal
+from porterlb.core.ebpf.refusals import sentence as sentence_of
 from porterlb.core.history import History, ServedBy
 from porterlb.core.history.words import as_json
 from porterlb.core.known import Known
@@ -255,6 +258,7 @@ def _wire(known: Known) -> State:
         "conflicts": {str(address): conflict.mac.hex(":") for address, conflict in wire.conflicts.items()},
         "claimed": {str(address): mac.hex(":") for address, mac in wire.claimed.items()},
         "counters": dict(wire.counters),
+        "inKernel": {nic: sentence_of(Refusal(why)) if why else "" for nic, why in sorted(wire.in_kernel.items())},
     }
 
 

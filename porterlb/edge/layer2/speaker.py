@@ -64,7 +64,7 @@ class Layer2Speaker:
         )
         self._process = ChildProcess(
             "porterlb.wire",
-            (settings.log_format, settings.log_level),
+            (settings.log_format, settings.log_level, settings.answers),
             self._heard,
             goodbye=wire_text.STOP,
             stop_within=_STOP_WITHIN,
