@@ -42,6 +42,8 @@ MATRIX: Mapping[str, dict[str, Any]] = {
         }
     },
     "layer2": {"layer2": {"rebalance": "manual", "rebalanceAfter": 60, "rebalancePace": 2.5, "settleAfter": 5}},
+    "answers-auto": {"layer2": {"answers": "auto"}},
+    "answers-kernel": {"layer2": {"answers": "kernel"}, "bgp": {"listenOnPrivilegedPort": True}},
     "api-server": {"apiServer": {"host": "2001:db8::1", "port": 443}},
     "bgp": {"bgp": {"passwordSecrets": ["router-a", "router-b"], "listenOnPrivilegedPort": True}},
     "key-given": {"hello": {"key": "0123456789abcdef", "port": 17473}, "http": {"port": 17472, "host": "::1"}},

@@ -26,6 +26,7 @@ NOT_A_SETTING_OF_THE_CHART = {
     "kubeconfig": "always the service account",
     "context": "always the service account",
     "mark_pods_not_ready": "nodeFailure.markPodsNotReady",
+    "answers": "layer2.answers",
     "rebalance": "layer2.rebalance",
     "rebalance_after": "layer2.rebalanceAfter",
     "rebalance_pace": "layer2.rebalancePace",
@@ -76,7 +77,9 @@ def test_pod_has_no_more_rights_than_it_needs(values: dict[str, Any]) -> None:
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert security["capabilities"]["drop"] == ["ALL"]
     low_port = values.get("bgp", {}).get("listenOnPrivilegedPort", False)
-    assert security["capabilities"]["add"] == ["NET_RAW", *(["NET_BIND_SERVICE"] if low_port else [])]
+    in_kernel = values.get("layer2", {}).get("answers", "userspace") != "userspace"
+    expected = ["NET_RAW", *(["NET_BIND_SERVICE"] if low_port else []), *(["BPF", "NET_ADMIN"] if in_kernel else [])]
+    assert security["capabilities"]["add"] == expected
     assert security["allowPrivilegeEscalation"] is False
     assert security["readOnlyRootFilesystem"] is True
     assert "privileged" not in security

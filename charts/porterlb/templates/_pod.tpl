@@ -106,6 +106,8 @@ spec:
           value: {{ .Values.log.level | quote }}
         - name: PORTERLB_MARK_PODS_NOT_READY
           value: {{ ternary "true" "false" (eq (include "porterlb.marksPods" .) "true") | quote }}
+        - name: PORTERLB_ANSWERS
+          value: {{ .Values.layer2.answers | quote }}
         - name: PORTERLB_REBALANCE
           value: {{ .Values.layer2.rebalance | quote }}
         - name: PORTERLB_REBALANCE_AFTER
@@ -175,6 +177,10 @@ spec:
             - NET_RAW
             {{- if .Values.bgp.listenOnPrivilegedPort }}
             - NET_BIND_SERVICE
+            {{- end }}
+            {{- if ne .Values.layer2.answers "userspace" }}
+            - BPF
+            - NET_ADMIN
             {{- end }}
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
