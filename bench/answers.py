@@ -6,10 +6,11 @@ import contextlib
 import json
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, ip_address, ip_interface
 from typing import Any
 
@@ -45,35 +46,50 @@ def give(made: Segment, first: str, count: int, candidates: tuple[str, ...]) -> 
     rows = [(str(start + number), candidates) for number in range(count)]
     wanted = made.tell(vips=vips(*rows, interface="eth0"))
     for replica in made.replicas.values():
-        replica.until(lambda r: r.report.applied == wanted.digest, "the VIPs are taken over", 60.0)
+        replica.until(lambda r: r.report.applied == wanted.digest, "the VIPs are taken over", 60.0 + count / 1000)
     owner = made.replicas[candidates[0]]
-    owner.until(lambda r: all(r.answering.get(text) for text, _ in rows), "all are answered", 60.0)
+    owner.until(lambda r: all(r.answering.get(text) for text, _ in rows), "all are answered", 60.0 + count / 1000)
 
 
-def ask(client: Host, mode: str, **options: Any) -> dict[str, Any]:
-    """Runs bench.load on a client."""
+def ask(client: Host, mode: str, priority: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
+    """Runs bench.load on a client, behind the command ``priority``."""
     given = {"mode": mode, "mac": client.mac, "v4": client.v4, "v6": client.v6, **options}
     done = client.ns.run(
-        ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", "bench.load", json.dumps(given)], timeout=120.0
+        [*priority, "env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", "bench.load", json.dumps(given)],
+        timeout=120.0,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
+RESPONDERS: Mapping[str, str] = {"userspace": "PorterLB", "kernel": "PorterLB in the kernel"}
+"""By the setting ``answers``."""
+
+HOGS = 16
+
+
 def answers(quick: bool) -> Table:
+    """Answers of the wire process."""
+    return _answers("userspace", (1, 1000, 10_000), quick)
+
+
+def in_kernel(quick: bool) -> Table:
+    """Answers of the kernel in place of the wire process (``--answers kernel``)."""
+    return _answers("kernel", (1, 10_000) if quick else (1, 1000, 10_000, 100_000), quick)
+
+
+def _answers(setting: str, sizes: tuple[int, ...], quick: bool) -> Table:
     """Latency of single answers, and the answered share of a flood, next to the kernel's own answers."""
     table = Table(
-        "Answers: beside the kernel's own, on the same machine at the same time",
+        f"Answers ({setting}): beside the kernel's own, on the same machine at the same time",
         ("who answers", "median µs", "p99 µs", "lost of singles", "flood sent/s", "answered %"),
         notes=["flood: 2 s at 100,000 questions/s wanted, of one client, answers counted by its kernel"],
     )
     count, seconds = (1000, 0.5) if quick else (10_000, 2.0)
 
     def row(name: str, first: str, addresses: int, client: Host) -> None:
-        options = {"first": first, "count": addresses}
-        ask(client, "latency", questions=200, **options)  # warm-up
-        single = ask(client, "latency", questions=count, **options)
-        flood = ask(client, "flood", rate=100_000, seconds=seconds, **options)
+        single = _singles(client, first, addresses, count)
+        flood = ask(client, "flood", rate=100_000, seconds=seconds, first=first, count=addresses)
         figures = single["microseconds"]
         table.rows.append(
             (
@@ -91,19 +107,20 @@ def answers(quick: bool) -> Table:
             "microseconds": sorted(figures)[:: max(1, count // 1000)],
         }
 
-    with segment(1, gratuitous_rate=1) as made:  # announcements must not be counted as answers
+    responder = RESPONDERS[setting]
+    with _responding(setting) as made:
         host, client = made.host("n1"), made.client
         for family, own, first in (("ARP", host.v4, FIRST4), ("NDP", host.v6, FIRST6)):
             row(f"kernel, {family}, its own address", own, 1, client)
-            for many in (1, 1000, 10_000):
+            for many in sizes:
                 give(made, first, many, ("n1",))
                 time.sleep(0.5)
-                row(f"PorterLB, {family}, {many:,} VIPs", first, many, client)
+                row(f"{responder}, {family}, {many:,} VIPs", first, many, client)
             # The cost of PorterLB's VIPs for the kernel: it would search all their groups if it were a member
             row(f"kernel, {family}, its own address beside them", own, 1, client)
         limit = ask(client, "flood", rate=10_000_000, seconds=seconds, first="10.98.0.0", count=1000)
-        table.notes.append(f"the generator's own limit, towards addresses of nobody: {limit['rate']:,.0f}/s")
-        table.raw["limit"] = limit
+    table.notes.append(f"the generator's own limit, towards addresses of nobody: {limit['rate']:,.0f}/s")
+    table.raw["limit"] = limit
     for figure in ("median", "p99"):
         table.add_ratio(f"{figure} / kernel's", f"{figure} µs", "who answers", kernel)
     return table
@@ -112,7 +129,52 @@ def answers(quick: bool) -> Table:
 def kernel(name: str) -> str:
     """The kernel's answers for its own address, in the same run and of the same family."""
     who, family, *_ = name.split(", ")
-    return f"kernel, {family}, its own address" if who == "PorterLB" else ""
+    return f"kernel, {family}, its own address" if who in RESPONDERS.values() else ""
+
+
+def busy(quick: bool) -> Table:
+    """Latency of single answers while all processors are busy. The client has a higher priority than the busy
+    processes, the replica has not."""
+    table = Table(
+        f"Answers beside {HOGS} busy processes",
+        ("who answers", "median µs", "p99 µs", "lost of singles"),
+    )
+    count = 1000 if quick else 5000
+    for setting, responder in RESPONDERS.items():
+        with _responding(setting) as made:
+            give(made, FIRST4, 1000, ("n1",))
+            hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(HOGS)]
+            try:
+                for name, first, addresses in (
+                    ("kernel, ARP, its own address", made.host("n1").v4, 1),
+                    (f"{responder}, ARP, 1,000 VIPs", FIRST4, 1000),
+                ):
+                    single = _singles(made.client, first, addresses, count, priority=("chrt", "-f", "10"))
+                    figures = single["microseconds"]
+                    table.rows.append((name, percentile(figures, 0.5), percentile(figures, 0.99), single["lost"]))
+                    table.raw[f"{setting}: {name}"] = sorted(figures)[:: max(1, count // 1000)]
+            finally:
+                for hog in hogs:
+                    hog.kill()
+                    hog.wait()
+    return table
+
+
+@contextlib.contextmanager
+def _responding(setting: str) -> Iterator[Segment]:
+    """A segment with one replica whose answers come from the kernel or from user space. Announcements must not be
+    counted as answers."""
+    with segment(1, gratuitous_rate=1, answers=setting) as made:
+        expected = {"eth0": ""} if setting == "kernel" else {}
+        made.replicas["n1"].until(lambda r: r.report.in_kernel == expected, "the kernel answers, or is not asked")
+        yield made
+
+
+def _singles(client: Host, first: str, addresses: int, count: int, priority: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Asks one question at a time, after a warm-up."""
+    options: dict[str, Any] = {"first": first, "count": addresses, "priority": priority}
+    ask(client, "latency", questions=200, **options)
+    return ask(client, "latency", questions=count, **options)
 
 
 def cost(quick: bool) -> Table:

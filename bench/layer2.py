@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench.answers import answers, burst, cost
+from bench.answers import answers, burst, busy, cost, in_kernel
 from bench.gaps import failover
 from bench.report import Table
 from bench.spread import spread
 
 PARTS: Mapping[str, Callable[[bool], Table]] = {
     "answers": answers,
+    "in-kernel": in_kernel,
+    "busy": busy,
     "failover": failover,
     "cost": cost,
     "burst": burst,
