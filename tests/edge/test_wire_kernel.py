@@ -142,6 +142,21 @@ def test_nothing_answers_after_the_process_was_killed() -> None:
             assert time.monotonic() < deadline
 
 
+def test_without_the_loader_the_kernel_continues_and_user_space_answers_on_interfaces_that_return() -> None:
+    with serving() as segment:
+        replica, mac = segment.replicas["n1"], segment.host("n1").mac
+        os.kill(loader_of(replica), signal.SIGKILL)
+        before = answered(replica)
+        assert macs(segment, V4) == [mac] and answered(replica)[0] > before[0]
+        segment.net.carrier("n1", False)
+        replica.until(lambda r: r.report.in_kernel == {}, "the interface is closed")
+        segment.net.carrier("n1", True)
+        replica.until(lambda r: r.report.in_kernel == {"eth0": Refusal.NO_LOADER}, "the loader is missing")
+        deadline = time.monotonic() + PATIENCE
+        while macs(segment, V4) != [mac]:
+            assert time.monotonic() < deadline
+
+
 def test_answers_stop_at_the_end_of_a_hand_over() -> None:
     with serving() as segment:
         replica = segment.replicas["n1"]
