@@ -197,7 +197,7 @@ async def _create_wire(*argv: str, stdin: int, pass_fds: tuple[int, ...], **more
     Host.site.wires[parent.node] = child
     start = 0.1 + 0.3 * parent.random.random()
     child.begins = world.now + start
-    world.after(start, run_main, child, _serve(pipe, beats), process=child)
+    world.after(start, run_main, child, _serve(pipe, beats, None, required=False), process=child)
     return Child(parent, child)
 
 
