@@ -75,7 +75,7 @@ class KernelTable:
 
     def asked(self) -> list[Question]:
         """The next questions that the program has reported."""
-        found = []
+        found: list[Question] = []
         with contextlib.suppress(FileNotFoundError):
             while len(found) < MOST_READ:
                 found.append(records.reported(bpf.take(self._asked, records.ASKED_SIZE)))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ FRESH = 3.0
 
 
 @contextlib.contextmanager
-def serving(nodes: int = 1, *, spread: bool = False, **settings: object) -> Iterator[Segment]:
+def serving(nodes: int = 1, *, spread: bool = False, **settings: Any) -> Iterator[Segment]:
     made = Segment(nodes)
     try:
         made.start(answers="kernel", **settings)
