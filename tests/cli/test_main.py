@@ -69,6 +69,11 @@ def one_line(text: str) -> str:
         (["manager", "--node", "n", "--lease-retry", "x"], 2, "Try 'porterlb manager --help'."),
         (["manager", "--node", "n", "--log-level", "loud"], 2, "porterlb: log_level must be one of debug, info,"),
         (["manager", "--node", "n", "--log-format", "xml"], 2, "porterlb: log_format must be text or json, not 'xml'."),
+        (
+            ["manager", "--node", "n", "--answers", "ebpf"],
+            2,
+            "porterlb: answers must be one of auto, kernel, userspace,",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line(args: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
