@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.measure import wait_equal
 from porterlb.capabilities import Capability
 from tests.lab.product import product
 
@@ -43,3 +44,18 @@ def test_raw_sockets_are_for_the_wire_process_alone() -> None:
         assert any("porterlb.bfd" in names[pid] for pid in speakers)
         for pid in speakers:
             assert effective(pid) <= {Capability.NET_BIND_SERVICE}, names[pid]
+
+
+def test_the_loader_alone_may_load_programs() -> None:
+    with product("manifests", nodes=1, routers=[]) as lab:
+        lab.prepare()
+        lab.manage(options=("--answers", "kernel"))
+        (vip,) = lab.give("web", "segment")
+        lab.wait_owner(vip)
+        wait_equal(lambda: lab.state("node-a")["wire"]["inKernel"], {"eth0": ""}, 20.0, "the kernel answers")
+        manager, *rest = family(lab.managers["node-a"].pid)
+        names = {pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in rest}
+        assert effective(manager) == set()
+        expected = {"porterlb.wire": {Capability.NET_RAW}, "porterlb.loader": {Capability.BPF, Capability.NET_ADMIN}}
+        for module, capabilities in expected.items():
+            assert [effective(pid) for pid in rest if module in names[pid]] == [capabilities]
