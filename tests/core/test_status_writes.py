@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from porterlb.core.objects import ObjectKey
-from porterlb.core.status.peer import entries, loss_reasons
+from porterlb.core.status.peer import loss_reasons
+from porterlb.core.status.reading import entries, version_of
 from porterlb.core.status.writes import (
     LEADER,
     StatusWrite,
@@ -20,7 +21,6 @@ from porterlb.core.status.writes import (
     release,
     removal,
     taking,
-    version_of,
 )
 from tests.core.stage import EXPIRED, EXPIRED_WORDS, LATER, SHOP, situation, snapshot
 
