@@ -203,7 +203,11 @@ def test_a_decision_without_a_test_survives_and_one_with_a_test_does_not(tmp_pat
     )
     assert f"{len(rows)} of {len(rows)} mutations, {survivors} to be judged" in again.stdout
     kept = json.loads((tmp_path / "out").read_text())["rows"]
-    assert [(row["name"], row["outcome"]) for row in kept] == [(row["name"], row["outcome"]) for row in rows]
+    assert [row["name"] for row in kept] == [row["name"] for row in rows]
+    # Other examples may find a mutation of `rare` that survived the first time.
+    assert [row["outcome"] for row in kept if row["function"] != "rare"] == [
+        row["outcome"] for row in rows if row["function"] != "rare"
+    ]
 
 
 def test_the_simulator_judges_what_decides_about_the_wire() -> None:
