@@ -67,7 +67,8 @@ def test_hosts_share_the_nodes_through_a_fallback_and_a_dead_leader_without_the_
         )
         assert "share 3 next hops" in condition["message"]
         seen = wait_until(
-            lambda: [row for row in on.json_of("eip", "list") if sum(row["askers"].values()) >= 2 * HOSTS], 10.0
+            lambda: [row for row in on.json_of("eip", "list") if sum(row["askers"].values()) >= 2 * HOSTS],
+            20.0,  # hosts are counted every 10 s
         )[0]
         assert seen[0]["askers"] == {node.name: 4 for node in on.lab.nodes}
 
