@@ -493,7 +493,7 @@ def save_processor() -> None:
 def take_lines_whole() -> None:
     """A command with many prefixes is parsed and queued prefix by prefix, 50 prefixes in a turn of the main loop, each
     with a copy of its own of what the prefixes of one command share. Here the first prefix is parsed by ExaBGP, and the
-    other ones take over all but the address. What is out of the ordinary is left to ExaBGP, and so is each error."""
+    other ones take over all but the address. Unusual lines and all errors are left to ExaBGP."""
     for words, name, action in (
         ("announce attributes", "announce_attributes", Action.ANNOUNCE),
         ("withdraw attributes", "withdraw_attribute", Action.WITHDRAW),

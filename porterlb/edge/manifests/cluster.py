@@ -146,8 +146,8 @@ class ManifestsCluster:
                 await asyncio.sleep(TICK)
 
     async def _follow(self, notices: Inotify) -> None:
-        """Scans after each notice at once, until another directory is at our path. What changes during a scan is
-        scanned together by the next one."""
+        """Scans as soon as a notice arrives, until another directory is at our path. The next scan covers all files
+        that change during a scan."""
         loop = asyncio.get_running_loop()
         loop.add_reader(notices.descriptor, self._noticed.set)
         try:
