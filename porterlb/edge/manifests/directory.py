@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from porterlb.edge.manifests.documents import Document, DocumentKey, Loaded, load, source
+from porterlb.edge.manifests.state_dir import signature_of
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
         found = path.stat()
     except OSError:
         return None
-    return (found.st_ino, found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+    return signature_of(found) if stat.S_ISREG(found.st_mode) else None
 
 
 class Directory:
@@ -146,7 +147,7 @@ class Directory:
             found = path.stat()
             if not stat.S_ISREG(found.st_mode):
                 return set()
-            signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+            signature = signature_of(found)
             known = self._files.get(name)
             if known and known.signature == signature:
                 return set()

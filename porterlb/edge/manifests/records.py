@@ -22,7 +22,7 @@ from porterlb.cluster import Kind
 from porterlb.core.depth import MOST, limited
 from porterlb.edge.manifests import merge
 from porterlb.edge.manifests.documents import OWN_STATUS, Document, DocumentKey
-from porterlb.edge.manifests.state_dir import StateDir
+from porterlb.edge.manifests.state_dir import StateDir, signature_of
 
 _LOCK_WAIT = 1.0  # seconds; the lock is held for some 100 µs
 
@@ -76,10 +76,10 @@ class ManifestRecords:
         path = self.path(key)
         try:
             known = self._cache.get(key)
-            if known and known[0] == _signature(path.stat()):
+            if known and known[0] == signature_of(path.stat()):
                 return known[1]
             with path.open("rb") as file:
-                signature = _signature(os.fstat(file.fileno()))
+                signature = signature_of(os.fstat(file.fileno()))
                 record = _record(file.read())
         except FileNotFoundError:
             self._cache.pop(key, None)
@@ -107,7 +107,7 @@ class ManifestRecords:
         for key in keys:
             path, known = self.path(key), self._cache.get(key)
             try:
-                same = known is not None and known[0] == _signature(path.stat())
+                same = known is not None and known[0] == signature_of(path.stat())
             except FileNotFoundError:
                 same = known is None
             if not same:
@@ -240,10 +240,6 @@ def _record(content: bytes) -> ManifestRecord:
     if not all({"value", "owner", "base"} <= entry.keys() for entry in record.annotations.values()):
         raise ValueError("an annotation is not whole")
     return record
-
-
-def _signature(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _shape(obj: Mapping[str, Any]) -> str:

@@ -154,6 +154,11 @@ class StateDir:
             os.close(descriptor)  # releases the lock
 
 
+def signature_of(found: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file is written."""
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 @contextlib.contextmanager
 def outage_as_unavailable() -> Iterator[None]:
     """Turns file system errors into Denied (no permission) or Unavailable, as if an API server had not answered."""
