@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from porterlb import logs
+from porterlb import logs, stop_signal
 from porterlb.capabilities import Capability, keep_only
 from porterlb.cluster import Cluster
 from porterlb.collector import collect_seldom
@@ -57,6 +56,11 @@ TAKE_OVER = 0.5
 """Seconds that the other replicas have to announce our routes before we withdraw them: they receive our goodbye at
 once, plan, and their ExaBGP sends within some 50 ms."""
 
+FIRST_SESSIONS = 10.0
+"""Seconds from the start until a manager that is told to stop no longer waits for its sessions. If its predecessor was
+killed, routers keep the predecessor's routes for the restart time, also those to a node that dies meanwhile. They drop
+them when a new session ends. A session is up some 6 s after a kill at most."""
+
 ASK_WITHIN = 2.5
 """Seconds for an inquiry about the segment: it takes about 1 s, and waits for the previous one."""
 
@@ -77,9 +81,7 @@ def run(settings: Settings) -> int:
 
 async def _run(settings: Settings) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop_signal.follow(stop, asyncio.get_running_loop())
     cluster = open_cluster(
         settings.cluster, namespace=settings.namespace, kubeconfig=settings.kubeconfig, context=settings.context
     )
@@ -207,6 +209,7 @@ class Manager:
     async def run(self, stop: asyncio.Event) -> int:
         """Runs until ``stop`` is set or a part has ended, which should not happen: a part that fails runs again. Raises
         PorterError when another manager with the name of our node was there first."""
+        started = time.monotonic()
         await self.http.start()
         log.info("manager started", extra=fields(node=self.settings.node, cluster=self.settings.cluster))
         parts = {
@@ -235,6 +238,8 @@ class Manager:
         stopping = asyncio.create_task(stop.wait(), name="stop")
         usurped = asyncio.create_task(self._namesake.wait(), name="namesake")
         await asyncio.wait([*tasks, stopping, usurped], return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            await self._first_sessions(started + FIRST_SESSIONS)
         ended = next((task for task in tasks if task.done()), None)
         if ended is not None:
             # A manager without one of its parts must not look alive.
@@ -252,6 +257,14 @@ class Manager:
                 "Give each manager the name of its own node with --node.",
             )
         return 0 if ended is None else 1
+
+    async def _first_sessions(self, until: float) -> None:
+        """Waits until our sessions are up. ``until``: monotonic seconds."""
+        while time.monotonic() < until and not self._namesake.is_set():
+            known = self.reconciler.known
+            if known is not None and known.all_sessions_up:
+                return
+            await asyncio.sleep(0.05)
 
     async def _hand_over(self, wire: set[asyncio.Task[None]]) -> None:
         """The others first: they answer for our VIPs and announce our routes, then we stop and release the lease.

@@ -15,6 +15,10 @@ log = logging.getLogger("porterlb.first_answer")
 ASK_AGAIN = 2.0
 """Seconds, at most, between two attempts to reach the API at the start: the cluster waits for this replica."""
 
+LAST_ANSWER = 1.0
+"""Seconds to wait for the API after being told to stop. With an answer, the manager starts and ends in order, so that
+routers drop the routes of its predecessor; see FIRST_SESSIONS in porterlb/app.py."""
+
 
 class FirstAnswer:
     """The first request: for the key of the hellos. ``why``: what we wait for, a sentence."""
@@ -26,7 +30,7 @@ class FirstAnswer:
         self._name = name
 
     async def key(self, stop: asyncio.Event) -> bytes | None:
-        """The key; None when told to stop.
+        """The key; None when told to stop while the cluster does not answer.
 
         Waits while the cluster is unavailable or rights are missing: if we ended, Kubernetes would only restart us,
         with growing delays. Raises PorterError for errors that waiting does not resolve: no kubeconfig, no such Secret.
@@ -38,7 +42,8 @@ class FirstAnswer:
             while True:
                 await asyncio.wait([asking, stopping], return_when=asyncio.FIRST_COMPLETED)
                 if stopping.done():
-                    return None
+                    await asyncio.wait([asking], timeout=LAST_ANSWER)
+                    return asking.result() if asking.done() and not asking.exception() else None
                 try:
                     return asking.result()
                 except (Unavailable, Denied) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 import urllib.request
 from collections.abc import Callable
 from ipaddress import ip_interface
@@ -15,7 +16,7 @@ import pytest
 
 from porterlb import app, messages, reconcile, supervise
 from porterlb.core.model import Member
-from porterlb.core.observed import BgpReport, Nic, WireReport
+from porterlb.core.observed import BgpReport, Nic, SessionState, WireReport
 from porterlb.edge import membership
 from porterlb.edge.manifests import ManifestsCluster
 from porterlb.edge.manifests import directory as manifests_directory
@@ -96,6 +97,28 @@ class Bgp(Speaker):
 
     async def stop(self, *, withdraw: bool) -> None:
         self.stopping.set()
+
+
+class LateSession(Bgp):
+    """The session with r1 comes up when it has been wanted for a while."""
+
+    wanted_at = 0.0
+    ended: Any = None
+
+    def want(self, wanted: Any, token: int) -> None:
+        super().want(wanted, token)
+        if wanted.sessions and not self.wanted_at:
+            self.wanted_at = time.monotonic()
+
+    def said(self) -> BgpReport:
+        up = self.wanted_at and time.monotonic() > self.wanted_at + 0.5
+        return BgpReport(
+            applied=self.token, sessions={"r1": SessionState("r1", "established" if up else "connect", 0.0)}
+        )
+
+    async def stop(self, *, withdraw: bool) -> None:
+        self.ended = self.said().sessions["r1"].up
+        await super().stop(withdraw=withdraw)
 
 
 class Wire(Speaker):
@@ -293,3 +316,30 @@ def test_an_open_status_page_is_told_of_a_death(tmp_path: Path) -> None:
             await cluster.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("limit", [10.0, 0.0])
+def test_a_manager_that_is_stopped_as_it_starts_first_waits_for_its_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    """Their end makes routers drop the routes of a predecessor that was killed. Later, nothing is waited for."""
+    monkeypatch.setattr(app, "BgpSpeaker", LateSession)
+    monkeypatch.setattr(app, "FIRST_SESSIONS", limit)
+    folder, work = tmp_path / "cluster", tmp_path / "work"
+    folder.mkdir()
+    work.mkdir()
+    (folder / "pool.yaml").write_text(POOL.replace("peerAs: 64500", "peerAs: 64500, localAs: 64501"))
+
+    async def main() -> bool:
+        cluster = ManifestsCluster(folder)
+        settings = Settings("node-a", cluster=f"dir:{folder}", http_port=0, hello_address="10.0.0.1")
+        manager = app.Manager(settings, cluster, b"k" * 32, work)
+        stop = asyncio.Event()
+        stop.set()
+        async with asyncio.timeout(20):
+            assert await manager.run(stop) == 0
+        await cluster.close()
+        ended: Any = manager.bgp
+        return bool(ended.ended)
+
+    assert asyncio.run(main()) is (limit > 0)

@@ -69,6 +69,11 @@ class Known:
         theirs = {peer for replica in self.wire.fresh.values() for peer in replica.sessions}
         return bool(mine) and mine <= theirs
 
+    @property
+    def all_sessions_up(self) -> bool:
+        """Whether every session that this replica should have is established."""
+        return all((state := self.bgp.sessions.get(peer)) and state.up for peer in self.plan.bgp.sessions)
+
     def is_live(self, replica: str) -> bool:
         return replica == self.node or replica in self.wire.fresh
 

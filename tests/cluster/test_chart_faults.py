@@ -133,6 +133,30 @@ def test_containerd_is_started_again(lab: Whole, load: Load) -> None:
     assert lab.kubectl("-n", NAMESPACE, "exec", name, "--", "true") == "", "it knows its containers"
 
 
+def test_a_pod_deleted_as_its_replica_starts_again_leaves_no_routes_behind(lab: Whole, load: Load) -> None:
+    """Routers keep the routes of a replica that was killed for the restart time (30 s), also those to a node that dies
+    meanwhile. The replica that is started again must end its sessions in order, however early its pod is deleted. As
+    process 1 of a container, it would not even get a SIGTERM that arrives before it has a handler."""
+    victim, other = lab.wait_replicas(2)
+    prefix, own = f"{load.routed}/32", lab.node(victim).v4
+    kill_for_memory(lab, victim)
+    begun = time.monotonic()
+    lab.kubectl("-n", NAMESPACE, "delete", "pod", lab.replicas()[victim].metadata.name)
+    ended = time.monotonic() - begun
+    left = {path.next_hop for path in lab.router.paths("v4").get(prefix, []) if path.neighbor == own}
+    if victim not in lab.wait_replicas(2, timeout=60):
+        assert not left, "the routes of the pod that was deleted"
+    print(f"deleted as it started: ended after {ended:.1f} s")
+    assert ended < 20, "the kubelet kills it after 30 s"
+    far = lab.client.stream(load.routed, flows=12, interval=0.005)
+    with far:
+        time.sleep(0.5)
+        lab.node(other).power_off()
+        lab.wait_hops(load.routed, *sorted(set(NAMES) - {other}), timeout=20)
+        time.sleep(1.0)
+    assert far.report().worst_gap_ms < 2000, "no session keeps a route to the node"
+
+
 def test_a_volume_that_is_full_serves_on_and_starts_again(lab: Whole, load: Load) -> None:
     name, pod = next(iter(lab.wait_replicas(2).items()))
     fill = ("-n", NAMESPACE, "exec", pod.metadata.name, "--", "sh", "-c", "cat /dev/zero > /run/porterlb/full; true")

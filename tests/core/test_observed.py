@@ -62,3 +62,10 @@ def test_routes_are_withdrawn_at_the_end_only_where_every_peer_of_ours_has_anoth
     made = situation(snapshot())
     two = {**made.bgp.sessions, "far": UP}
     assert not seen(made.plan, made.snapshot, bgp={"sessions": two}).others_announce
+
+
+def test_every_wanted_session_must_be_up_before_a_manager_that_has_just_started_ends() -> None:
+    made = situation(snapshot())
+    assert set(made.plan.bgp.sessions) and made.all_sessions_up
+    for sessions in ({}, dict.fromkeys(made.plan.bgp.sessions, DOWN)):
+        assert not seen(made.plan, made.snapshot, bgp={"sessions": sessions}).all_sessions_up
