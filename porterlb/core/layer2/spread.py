@@ -294,18 +294,18 @@ class Spread:
         were = {asker: self._pending.pop((vip, asker), None) for asker in askers}
         if roster is None or not roster.serves:
             return
-        for asker, node in place(vip, askers, roster.take, self._loads(vip)).items():
+        placed = place(vip, askers, roster.take, self._loads(vip))
+        for asker in askers:
+            node = placed.get(asker, "")  # empty: no node can take it
             pending, known = were[asker], self._table.get(vip, asker)
             address = pending.address if pending is not None else known.address if known is not None else b""
-            if not address:
-                continue
-            if node in roster.ours:
+            if address and node in roster.ours:
                 self._assign(vip, asker, address, node, now)
                 self._tell_again((vip, asker), now, other=True)
                 continue
             self._let_go((vip, asker))
             tries = pending.tries + 1 if pending is not None else 0
-            if tries < TRIES:
+            if address and node and tries < TRIES:
                 self._pending[vip, asker] = _Pending(node, address, now, tries)
 
     def _loads(self, vip: bytes) -> dict[str, int]:

@@ -457,6 +457,19 @@ def test_the_replica_that_places_answers_for_other_nodes_once_and_then_theirs_do
     assert again == [mac if mac == mac_of("n1") else b"" for mac in macs]
 
 
+def test_a_host_whose_node_is_out_is_not_told_while_no_node_can_take_it() -> None:
+    """The MACs of the other nodes may be unknown, as in a process that has just started."""
+    spread = alone()
+    assert spread.asked(b"vip4", host(1), 0.0)
+    spread.defend(b"vip4", 0.0)  # the host is to be told its next hop
+    nobody = Roster(NIC, frozenset({"n2"}), frozenset(), frozenset(), {}, serves=True)
+    spread.decided(b"vip4", nobody, 0.1)
+    assert [spread.tell(b"vip4" + Hosts.mac(1)), *map(spread.tell, spread._announcer.due(0.1))] == [None]
+    spread.decided(b"vip4", roster(("n2",), ("n2",)), 0.2)
+    told = [spread.tell(key) for key in spread._announcer.due(0.2)]
+    assert [(tell.asker, tell.mac) for tell in told if tell] == [(Hosts.mac(1), mac_of("n2"))]
+
+
 def test_an_asker_that_waits_in_vain_is_given_up_after_some_tries() -> None:
     spread = alone(ours=(), places=False)
     assert not spread.asked(b"vip4", host(1), 0.0)
