@@ -260,10 +260,14 @@ class Manager:
 
     async def _first_sessions(self, until: float) -> None:
         """Waits until our sessions are up. ``until``: monotonic seconds."""
+        told = False
         while time.monotonic() < until and not self._namesake.is_set():
             known = self.reconciler.known
             if known is not None and known.all_sessions_up:
                 return
+            if not told:
+                log.info("told to stop as it starts: waits for its sessions, to end them in order")
+                told = True
             await asyncio.sleep(0.05)
 
     async def _hand_over(self, wire: set[asyncio.Task[None]]) -> None:
