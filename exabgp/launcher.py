@@ -1,4 +1,4 @@
-"""Starts ExaBGP with repairs of sixteen defects of 5.0.15 that would break promises to users, and two more settings.
+"""Starts ExaBGP with repairs of seventeen defects of 5.0.15 that would break promises to users, and two more settings.
 
     python3 -P launcher.py MANAGER_PID server FILE
     python3 -P launcher.py 0 validate FILE
@@ -30,6 +30,12 @@ if __name__ == "__main__":
     sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio works without it, and ExaBGP has no use for it: 1 MB
 
 try:
+    from exabgp.util import dns
+
+    # Before the other imports: one of them asks for the domain, and waits 5 s or more if no DNS server answers. The
+    # result is not used.
+    dns.domain = dns.host
+
     from exabgp.application.main import main as exabgp
     from exabgp.bgp.fsm import FSM
     from exabgp.bgp.message import Action, Notify, Update

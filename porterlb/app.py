@@ -59,7 +59,7 @@ once, plan, and their ExaBGP sends within some 50 ms."""
 FIRST_SESSIONS = 10.0
 """Seconds from the start until a manager that is told to stop no longer waits for its sessions. If its predecessor was
 killed, routers keep the predecessor's routes for the restart time, also those to a node that dies meanwhile. They drop
-them when a new session ends. A session is up some 6 s after a kill at most."""
+them when a new session ends."""
 
 ASK_WITHIN = 2.5
 """Seconds for an inquiry about the segment: it takes about 1 s, and waits for the previous one."""
@@ -259,11 +259,11 @@ class Manager:
         return 0 if ended is None else 1
 
     async def _first_sessions(self, until: float) -> None:
-        """Waits until our sessions are up. ``until``: monotonic seconds."""
+        """Waits until our sessions are up, and those of another replica. ``until``: monotonic seconds."""
         told = False
         while time.monotonic() < until and not self._namesake.is_set():
             known = self.reconciler.known
-            if known is not None and known.all_sessions_up:
+            if known is not None and known.all_sessions_up and (known.others_announce or not known.wire.fresh):
                 return
             if not told:
                 log.info("told to stop as it starts: waits for its sessions, to end them in order")

@@ -17,7 +17,8 @@ def hold() -> None:
 
     The first process of a container does not get signals that it has no handler for: the kernel discards them. A pod
     that is deleted while its manager starts would run until the kubelet kills it, 30 s later; routers would then keep
-    its routes for the restart time. The kernel does not discard a signal that is blocked.
+    its routes for the restart time. The kernel does not discard a signal that is blocked. The chart blocks it before
+    Python starts (``env --block-signal``).
     """
     if os.getpid() == _FIRST_PROCESS:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

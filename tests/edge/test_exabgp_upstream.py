@@ -17,7 +17,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 LAUNCHER = CHECKOUT / "exabgp" / "launcher.py"
 INSTALLED = importlib.metadata.distribution("exabgp")
-DEFECTS = [str(number) for number in range(1, 17)]
+DEFECTS = [str(number) for number in range(1, 18)]
 
 RUN = """
 import importlib.util, json, logging, sys

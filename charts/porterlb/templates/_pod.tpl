@@ -79,7 +79,8 @@ spec:
     - name: manager
       image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
       imagePullPolicy: {{ .Values.image.pullPolicy }}
-      command: [porterlb]
+      # Process 1 of a container does not get a SIGTERM that it has no handler for. Blocked, it waits for the manager's.
+      command: [env, --block-signal=TERM, porterlb]
       # The last words of a manager that cannot start are in the pod's status: porterlb doctor shows them.
       terminationMessagePolicy: FallbackToLogsOnError
       args: [manager]
