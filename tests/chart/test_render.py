@@ -119,6 +119,8 @@ def test_deployment_as_designed() -> None:
     objects = chart.rendered()
     spec = chart.only(objects, "Deployment")["spec"]
     assert spec["replicas"] == 2
+    # A node that returns after 5 s has its replica evicted as it starts: the signal must not be lost.
+    assert chart.pod(objects)["containers"][0]["command"] == ["env", "--block-signal=TERM", "porterlb"]
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
     (term,) = chart.pod(objects)["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["topologyKey"] == "kubernetes.io/hostname"
