@@ -215,8 +215,7 @@ class Layer2:
         self._confirmed = now
         since = self.hellos.heard_since(self.serving.returned_at)
         if self._dead.plan_is_current(now):
-            digest, stale = self._around.wanted.digest, self._staleness.stale
-            self._liveness.entered(self.serving.check_returned(since, digest, stale, now), now)
+            self._liveness.entered(self.serving.check_returned(since, self._around.wanted.digest, now), now)
         if not self.serving.said_goodbye:
             self._hello.say(now)
             self._hello.say_askers(now)

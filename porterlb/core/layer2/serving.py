@@ -155,21 +155,18 @@ class Serving:
             return self._step(self._ready(), now)
         return None
 
-    def check_returned(self, since_return: Iterable[Hello], digest: int, stale: bool, now: float) -> Transition | None:
-        """Serves again when our plan equals the plan of the other replicas. A plan that may be outdated does not count,
-        unless ours may be outdated too: its replica, whose manager may hang, would keep us from serving.
+    def check_returned(self, since_return: Iterable[Hello], digest: int, now: float) -> Transition | None:
+        """Serves again when our plan equals the plan of the other replicas.
 
         Args:
             since_return: the last hello of each fresh replica that sent one since `returned_at`.
             digest: digest of our own plan.
-            stale: whether our own plan may be outdated.
         """
         if self.state is not ServingState.RETURNED:
             return None
         answering = [hello for hello in since_return if hello.answers]
         wait = self._hello_fresh if answering else LISTEN
-        current = [hello for hello in answering if stale or not hello.stale]
-        if now - self._returned_at < wait or any(hello.digest != digest for hello in current):
+        if now - self._returned_at < wait or any(hello.digest != digest for hello in answering):
             return None
         ready = self._complete and self.listened(now)
         return self._step(self._ready() if ready else ServingEvent.NOT_READY, now)

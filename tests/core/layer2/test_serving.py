@@ -82,8 +82,8 @@ def test_doubt_while_listening_freezes_and_ends_in_doubt() -> None:
     assert change is not None and change.event is E.READY_IN_DOUBT and made.state is S.IN_DOUBT
 
 
-def said(node: str, digest: int, answers: bool = True, stale: bool = False) -> Hello:
-    return Hello(node, 1, 1, digest=digest, answers=answers, stale=stale)
+def said(node: str, digest: int, answers: bool = True) -> Hello:
+    return Hello(node, 1, 1, digest=digest, answers=answers)
 
 
 def returned(at: float = 10.0) -> Serving:
@@ -96,42 +96,30 @@ def returned(at: float = 10.0) -> Serving:
 
 def test_who_returns_serves_when_all_that_answer_have_its_plan() -> None:
     made = returned()
-    assert (
-        made.check_returned([said("b", 7)], 7, False, 10.0 + FRESH - 0.01) is None
-    )  # others may not have sent a hello yet
-    assert made.check_returned([said("b", 7), said("c", 8)], 7, False, 10.0 + 2 * FRESH) is None
-    assert made.check_returned([said("b", 7), said("c", 8, answers=False)], 7, False, 10.0 + 2 * FRESH)
+    assert made.check_returned([said("b", 7)], 7, 10.0 + FRESH - 0.01) is None  # others may not have sent a hello yet
+    assert made.check_returned([said("b", 7), said("c", 8)], 7, 10.0 + 2 * FRESH) is None
+    assert made.check_returned([said("b", 7), said("c", 8, answers=False)], 7, 10.0 + 2 * FRESH)
     assert made.state is S.SERVING
-
-
-def test_who_returns_does_not_wait_for_a_plan_that_may_be_outdated() -> None:
-    """The manager of the other replica may hang. If our own plan may be outdated too, both must agree."""
-    others = [said("b", 7), said("c", 8, stale=True)]
-    assert returned().check_returned(others, 7, True, 10.0 + 2 * FRESH) is None
-    assert returned().check_returned(others, 8, False, 10.0 + 2 * FRESH) is None
-    assert returned().check_returned(others, 7, False, 10.0 + FRESH - 0.01) is None
-    assert returned().check_returned(others, 7, False, 10.0 + 2 * FRESH)
-    assert returned().check_returned(others[1:], 7, False, 10.0 + 2 * FRESH)
 
 
 def test_who_returns_to_nobody_serves_after_listening() -> None:
     made = returned()
-    assert made.check_returned([said("c", 8, answers=False)], 7, False, 10.0 + LISTEN - 0.01) is None
-    assert made.check_returned([], 7, False, 10.0 + LISTEN) and made.state is S.SERVING
+    assert made.check_returned([said("c", 8, answers=False)], 7, 10.0 + LISTEN - 0.01) is None
+    assert made.check_returned([], 7, 10.0 + LISTEN) and made.state is S.SERVING
 
 
 def test_who_returns_into_new_doubt_is_in_doubt() -> None:
     made = returned()
     assert made.doubt(True, True, 10.1) is None and made.frozen
-    change = made.check_returned([], 7, False, 12.0)
+    change = made.check_returned([], 7, 12.0)
     assert change is not None and change.event is E.READY_IN_DOUBT and made.state is S.IN_DOUBT
-    assert serving().check_returned([], 7, False, 99.0) is None
+    assert serving().check_returned([], 7, 99.0) is None
 
 
 def test_who_returns_without_a_complete_set_listens() -> None:
     made = Serving(0.0, SILENCE, FRESH)
     made.state = S.RETURNED
-    change = made.check_returned([], 0, False, 5.0)
+    change = made.check_returned([], 0, 5.0)
     assert change is not None and change.event is E.NOT_READY and made.state is S.LISTENING
     assert made.check_listened(5.0) is None
 
@@ -200,7 +188,7 @@ def test_in_any_order_of_events_it_answers_only_where_it_may(events) -> None:
         elif what == "listened":
             made.check_listened(now)
         elif what == "returned":
-            made.check_returned([], 0, False, now)
+            made.check_returned([], 0, now)
         elif what == "overlap":
             made.check_overlap(now)
         else:
