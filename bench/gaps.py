@@ -23,6 +23,9 @@ LEAST = 2
 CONNECT = 0.04
 """Seconds between two new connections."""
 
+REUSED = 3.0
+"""Seconds from the return of nodes until they serve VIPs again; see porterlb/core/node_return.py."""
+
 KEEPALIVED = {"default (1 s adverts)": "1", "100 ms adverts": "0.1", "10 ms adverts": "0.01"}
 ANCHORS = {
     "PorterLB, default": "keepalived, default (1 s adverts)",
@@ -121,7 +124,7 @@ def ours(profile: str, count: int, trial: Trial) -> Trials:
             if len(stage.running) <= LEAST:
                 stage.back(*down)
                 down.clear()
-                time.sleep(1.0)
+                time.sleep(REUSED)
             down.append(trial(stage, done, f"trial-{len(done.gaps)}"))
             stage.settle()
     return done
