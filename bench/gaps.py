@@ -23,9 +23,6 @@ LEAST = 2
 CONNECT = 0.04
 """Seconds between two new connections."""
 
-REUSED = 3.0
-"""Seconds from the return of nodes until they serve VIPs again; see porterlb/core/node_return.py."""
-
 KEEPALIVED = {"default (1 s adverts)": "1", "100 ms adverts": "0.1", "10 ms adverts": "0.01"}
 ANCHORS = {
     "PorterLB, default": "keepalived, default (1 s adverts)",
@@ -124,10 +121,16 @@ def ours(profile: str, count: int, trial: Trial) -> Trials:
             if len(stage.running) <= LEAST:
                 stage.back(*down)
                 down.clear()
-                time.sleep(REUSED)
+                wait_until(lambda: _all_used(stage), 30.0, "the nodes to be used again")
             down.append(trial(stage, done, f"trial-{len(done.gaps)}"))
             stage.settle()
     return done
+
+
+def _all_used(stage: Stage) -> bool:
+    """Whether no replica waits for a node that has returned (porterlb/core/node_return.py)."""
+    states = [stage.lab.state(name) for name in stage.running]
+    return all(node["usable"] for state in states for node in state["nodes"].values())
 
 
 def _served(stage: Stage, name: str, victim: str) -> tuple[list[str], list[str]]:
