@@ -18,7 +18,7 @@ from urllib.request import getproxies_environment
 import aiohttp
 import yaml
 
-from porterlb.edge.kube.library import (
+from porterlb.edge.kube.client_library import (
     ConfigException,
     Configuration,
     InClusterConfigLoader,
